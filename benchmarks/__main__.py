@@ -1,0 +1,83 @@
+"""Run every benchmark in a process of its own and print one table of their figures.
+
+    python -m benchmarks [--quick] [NAME ...]
+
+Exits with 1 when one of them failed; the others' figures are printed all the same.
+"""
+
+import argparse
+import json
+import pkgutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def list_benchmarks() -> list[str]:
+    """The names of all benchmarks, sorted."""
+    return sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]) if module.name[0] != "_")
+
+
+def run_benchmark(name: str, arguments: list[str]) -> dict | None:
+    """Run one benchmark, passing its output on.
+
+    Returns:
+        The object on its last line; None when it failed or printed none.
+    """
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+    last = ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            last = line.strip() or last
+    if process.returncode:
+        return None
+    try:
+        figures = json.loads(last)
+    except json.JSONDecodeError:
+        return None
+    return figures if isinstance(figures, dict) else None
+
+
+def format_figure(figure: object) -> str:
+    """A figure as text: floats with four significant digits."""
+    return f"{figure:.4g}" if isinstance(figure, float) else str(figure)
+
+
+def format_table(results: dict[str, dict | None], seconds: dict[str, float]) -> str:
+    """A markdown table with one row a figure; nested objects are left to the benchmark's own output."""
+    rows = ["| benchmark | figure | value |", "| --- | --- | --- |"]
+    for name, figures in results.items():
+        if figures is None:
+            rows.append(f"| {name} | FAILED | |")
+            continue
+        flat = {key: figure for key, figure in figures.items() if not isinstance(figure, dict | list)}
+        rows += [f"| {name} | {key} | {format_figure(figure)} |" for key, figure in flat.items()]
+        rows.append(f"| {name} | (ran for) | {seconds[name]:.0f} s |")
+    return "\n".join(rows)
+
+
+def main() -> int:
+    """Run the benchmarks named on the command line, or all; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run; all when none is named")
+    parser.add_argument("--quick", action="store_true", help="smaller sizes, about a minute each")
+    options = parser.parse_args()
+    known = list_benchmarks()
+    if unknown := sorted(set(options.names) - set(known)):
+        parser.error(f"no benchmark {', '.join(unknown)}; there are: {', '.join(known)}")
+    results: dict[str, dict | None] = {}
+    seconds: dict[str, float] = {}
+    for name in options.names or known:
+        print(f"== {name}", flush=True)
+        started = time.monotonic()
+        results[name] = run_benchmark(name, ["--quick"] if options.quick else [])
+        seconds[name] = time.monotonic() - started
+    print("\n" + format_table(results, seconds))
+    return int(any(figures is None for figures in results.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

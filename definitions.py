@@ -1,0 +1,23 @@
+"""What Dagster loads: every experiment, the machines they run on, and the executor. Wiring only."""
+
+import os
+from pathlib import Path
+
+import dagster as dg
+
+from lance_assets.assets.loading import load_experiments
+from lance_assets.assets.platform import Platform
+
+PROJECT_ROOT = Path(__file__).parent
+DATA_ROOT = Path(os.environ.get("LANCE_HOME", PROJECT_ROOT / ".lance")) / "data"
+
+defs = dg.Definitions.merge(
+    load_experiments(PROJECT_ROOT),
+    dg.Definitions(
+        resources={"platform": Platform(data_root=str(DATA_ROOT))},
+        # A process a step frees a model's memory; the fork server imports the libraries once a run.
+        executor=dg.multiprocess_executor.configured(
+            {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": ["definitions"]}}}
+        ),
+    ),
+)

@@ -1,0 +1,1 @@
+"""Pure algorithms of the methods: Python, numpy, polars and rapidfuzz, without Dagster, torch or any model."""

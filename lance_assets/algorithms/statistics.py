@@ -1,0 +1,98 @@
+"""Confidence intervals for accuracies, and whether one checkpoint is worse than another on the same items.
+
+Sources: Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference"; paired differences as in
+Miller 2024, "Adding Error Bars to Evals" (arXiv 2411.00640), section 4.2.
+
+The paired interval is the normal approximation of the mean difference. It is rough when fewer than about ten items
+changed: where all items changed alike its width is zero.
+"""
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def compute_wilson_interval(num_correct: int, num_items: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The Wilson score interval of an accuracy.
+
+    Args:
+        num_correct: 0..num_items.
+        num_items: 0 or more.
+        confidence: in (0, 1).
+
+    Returns:
+        (low, high), fractions in [0, 1]; (0, 1) where there are no items, since nothing is known.
+
+    Raises:
+        ValueError: a number is out of its range.
+
+    >>> low, high = compute_wilson_interval(8, 10)
+    >>> round(low, 3), round(high, 3)
+    (0.49, 0.943)
+    """
+    if not 0 <= num_correct <= num_items:
+        raise ValueError(f"num_correct must be in [0, num_items={num_items}], got {num_correct}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be in (0, 1), got {confidence}")
+    if num_items == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    rate, weight = num_correct / num_items, z * z / num_items
+    centre = (rate + weight / 2) / (1 + weight)
+    half = z / (1 + weight) * math.sqrt(rate * (1 - rate) / num_items + weight / (4 * num_items))
+    # at the ends the bound is exactly 0 or 1; the arithmetic leaves a rounding error there
+    low = 0.0 if num_correct == 0 else max(0.0, centre - half)
+    high = 1.0 if num_correct == num_items else min(1.0, centre + half)
+    return low, high
+
+
+def compute_paired_difference(
+    before: Sequence[bool] | NDArray[np.bool_], after: Sequence[bool] | NDArray[np.bool_], confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """The change of accuracy on the same items, with its interval.
+
+    Args:
+        before: bool [num_items], whether each item was right.
+        after: bool [num_items], the same items in the same order.
+        confidence: in (0, 1).
+
+    Returns:
+        (mean, low, high) of after minus before, in [-1, 1]. With fewer than two items the interval is (-1, 1), and the
+        mean of no items is 0.
+
+    Raises:
+        ValueError: the lengths differ, or the confidence is out of range.
+
+    >>> mean, low, high = compute_paired_difference([True, True, False, False], [True, False, True, True])
+    >>> round(mean, 3), round(low, 3), round(high, 3)
+    (0.25, -0.688, 1.0)
+    """
+    if len(before) != len(after):
+        raise ValueError(f"before and after must be the same items, got {len(before)} and {len(after)}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be in (0, 1), got {confidence}")
+    differences = np.asarray(after, dtype=np.int8) - np.asarray(before, dtype=np.int8)
+    mean = float(differences.mean()) if len(differences) else 0.0
+    if len(differences) < 2:
+        return mean, -1.0, 1.0
+    error = float(differences.std(ddof=1)) / math.sqrt(len(differences))
+    half = NormalDist().inv_cdf(0.5 + confidence / 2) * error
+    return mean, max(-1.0, mean - half), min(1.0, mean + half)
+
+
+def find_regression(before: Sequence[bool] | NDArray[np.bool_], after: Sequence[bool] | NDArray[np.bool_]) -> bool:
+    """Whether the whole 95% interval of the change lies below zero; never with fewer than two items.
+
+    Raises:
+        ValueError: the lengths differ.
+
+    >>> find_regression([True] * 90 + [False] * 10, [True] * 70 + [False] * 30)
+    True
+    >>> find_regression([True, False], [False, True])
+    False
+    """
+    _, _, high = compute_paired_difference(before, after)
+    return high < 0

@@ -1,0 +1,115 @@
+"""checkpoint: what a round trains, in a process of its own."""
+
+import dagster as dg
+import polars as pl
+
+from lance_assets.assets.making import make_noun
+from lance_assets.assets.pictures import plot_losses
+from lance_assets.assets.plan import Plan
+from lance_assets.assets.platform import Platform
+from lance_assets.assets.rounds import Made, Round
+from lance_assets.records import CHECKPOINT
+from resources.checkpoints import copy_checkpoint
+from resources.trainer import TrainJob, TrainResult, train_checkpoint
+
+
+def find_evaluation_rows(this_round: Round) -> list[str]:
+    """Ids of training rows whose prompt belongs to the evaluation; any such row stops the round."""
+    sft, pairs = this_round.read("sft_set"), this_round.read("preference_pairs")
+    rows = pl.concat([sft.select("row_id", "prompt", "source"), pairs.select("row_id", "prompt", source=pl.lit("pair"))])
+    rows = rows.filter(pl.col("source") != "eft")
+    return [row_id for row_id, prompt in zip(rows["row_id"], rows["prompt"], strict=True) if this_round.is_evaluation_prompt(prompt)]
+
+
+def train(this_round: Round) -> TrainResult | None:
+    """Train on the round's sets and publish the checkpoint; None when the round brought nothing new.
+
+    Raises:
+        ValueError: a training row belongs to the evaluation.
+    """
+    if leaked := find_evaluation_rows(this_round):
+        raise ValueError(
+            f"{len(leaked)} training rows are evaluation prompts, the first is {leaked[0]}; "
+            "remove them from the seeds, or materialize cleaned_set again"
+        )
+    plan, stores = this_round.plan, this_round.platform
+    sft, pairs = this_round.read("sft_set"), this_round.read("preference_pairs")
+    staging = stores.root / "stages" / plan.name / this_round.key / "checkpoint"
+    is_new = (pl.col("source_round") == this_round.key).any()
+    if not this_round.is_start and not sft.select(is_new).item() and not pairs.select(is_new).item():
+        this_round.log("nothing passed the review in this round: its checkpoint is its start checkpoint")
+        copy_checkpoint(this_round.start_path(), staging / "kept")
+        stores.checkpoints.publish(staging / "kept", plan.name, this_round.key)
+        return None
+    job = TrainJob(
+        start_checkpoint=this_round.start_path(),
+        sft_path=stores.tables.path(plan.name, this_round.key, "sft_set"),
+        pairs_path=stores.tables.path(plan.name, this_round.key, "preference_pairs"),
+        staging=staging,
+        prompt_profile=plan.settings.prompt_profile,
+        sft=plan.settings.training.sft,
+        dpo=plan.settings.training.dpo,
+        lora=plan.settings.training.lora,
+        launcher=plan.settings.training.launcher,
+        rng_seed=plan.settings.rng_seed,
+    )
+    result = train_checkpoint(job, log=this_round.log)
+    stores.checkpoints.publish(result.path, plan.name, this_round.key)
+    return result
+
+
+def make_checkpoint(this_round: Round) -> Made:
+    """Train, or keep the start checkpoint when the round brought nothing, and record what the weights saw."""
+    result = train(this_round)
+    this_round.forget_stage("checkpoint")
+    path = this_round.model_path(this_round.key)
+    start = this_round.read("start_checkpoint").row(0, named=True)
+    sft, pairs = this_round.read("sft_set"), this_round.read("preference_pairs")
+    row = {
+        "content_hash": this_round.platform.checkpoints.hash_checkpoint(path),
+        "parent_hash": start["content_hash"],
+        "is_trained": result is not None,
+        "num_sft_rows": len(sft) if result else 0,
+        "num_pairs": len(pairs) if result else 0,
+        "sft_losses": result.sft_losses if result else [],
+        "dpo_losses": result.dpo_losses if result else [],
+        "num_truncated": result.num_truncated if result else 0,
+    }
+    this_round.write("checkpoint", pl.DataFrame([row], schema=CHECKPOINT))
+    metadata = {
+        "path": dg.MetadataValue.path(path),
+        "content_hash": row["content_hash"],
+        "is_trained": row["is_trained"],
+        "trained_on": dg.MetadataValue.md(f"{row['num_sft_rows']} SFT rows, then {row['num_pairs']} preference pairs"),
+        "parent_round": start["parent_round"] or "none: the base model",
+        "num_truncated": row["num_truncated"],
+        "losses": plot_losses({"SFT": row["sft_losses"], "DPO": row["dpo_losses"]}),
+    }
+    if result is not None:
+        metadata |= {"train_tokens": result.num_tokens, "train_seconds": result.seconds}
+        if result.dpo_accuracies:
+            metadata["dpo_accuracy_last"] = result.dpo_accuracies[-1]
+        if result.dpo_chosen_logps:
+            metadata["dpo_chosen_logps_first"] = result.dpo_chosen_logps[0]
+            metadata["dpo_chosen_logps_last"] = result.dpo_chosen_logps[-1]
+    else:
+        metadata["note"] = "nothing passed the review in this round: the start checkpoint is kept"
+    return Made(row["content_hash"], metadata)
+
+
+def build_checkpoint(plan: Plan) -> dg.AssetsDefinition:
+    """The asset of one experiment."""
+
+    @dg.asset(
+        **plan.asset_arguments(
+            "checkpoint",
+            after=("start_checkpoint", "sft_set", "preference_pairs"),
+            kinds={"pytorch", "huggingface"},
+            uses_model=True,
+        )
+    )
+    def checkpoint(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+        """The model after SFT and DPO on the round's sets: weights, tokenizer and loss curves."""
+        return make_noun(context, platform, plan, "checkpoint", make_checkpoint)
+
+    return checkpoint

@@ -1,0 +1,106 @@
+"""eval_report: the round's checkpoint on the same held-out tasks as every round, against the best before it and the backbone."""
+
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+
+from lance_assets.algorithms.progress import START_ROUND, find_best_round
+from lance_assets.assets.making import make_noun
+from lance_assets.assets.outcomes import compare_with, read_headline, read_outcomes
+from lance_assets.assets.pictures import plot_rounds, plot_rungs, preview_rows
+from lance_assets.assets.plan import Plan
+from lance_assets.assets.platform import Platform
+from lance_assets.assets.rounds import Made, Round
+from resources.evaluator import evaluate_small_world, run_lm_eval, summarise_items
+
+
+def evaluate(this_round: Round, model: str, path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Score one model on everything the experiment evaluates: (report rows, small-world items)."""
+    plan = this_round.plan
+    small_world, lm_eval = plan.settings.evaluation.small_world, plan.settings.evaluation.lm_eval
+    reports, items = [], this_round.empty("eval_items")
+    if small_world is not None:
+        with this_round.asking("eval_report", path) as ask:
+            items = evaluate_small_world(
+                ask, settings=small_world, profile=plan.settings.prompt_profile, rng_seed=plan.settings.rng_seed, model=model
+            )
+        reports.append(summarise_items(items))
+    if lm_eval is not None:
+        reports.append(run_lm_eval(path, settings=lm_eval, folder=plan.folder, model=model, log=this_round.log))
+    return pl.concat(reports), items
+
+
+def make_eval_report(this_round: Round) -> Made:
+    """Evaluate the checkpoint, and in r0000 the raw backbone beside it."""
+    models = {"checkpoint": this_round.model_path(this_round.key)}
+    if this_round.is_start:
+        models["backbone"] = this_round.start_path()
+    evaluated = [evaluate(this_round, model, path) for model, path in models.items()]
+    this_round.write("eval_items", pl.concat([items for _, items in evaluated]))
+    version = this_round.write("eval_report", pl.concat([report for report, _ in evaluated]))
+    this_round.forget_stage("eval_report")
+    return Made(version.content_hash, describe_scores(this_round))
+
+
+def describe_scores(this_round: Round) -> dict[str, object]:
+    """The headline, the comparisons and the pictures over all rounds so far."""
+    report = this_round.read("eval_report")
+    headline = read_headline(report)
+    assert headline is not None, "a written eval_report has a headline"
+    outcomes = read_outcomes(this_round, [*this_round.earlier_keys, this_round.key])
+    before = {outcome.round_key: outcome.score for outcome in outcomes if outcome.round_key < this_round.key}
+    metadata: dict[str, object] = {
+        "score": headline["score"],
+        "ci_low": headline["ci_low"],
+        "ci_high": headline["ci_high"],
+        "metric": f"{headline['benchmark']} {headline['metric']}",
+        "is_regression": outcomes[-1].is_regression,
+        "scores": preview_rows(
+            report.filter(pl.col("rung").is_null() & (pl.col("task") == "all")),
+            ("model", "benchmark", "metric", "score", "ci_low", "ci_high", "num_items"),
+            num_rows=20,
+        ),
+    }
+    for name, other in (("previous", max(before, default=None)), ("best", find_best_round(before))):
+        if other is not None:
+            mean, low, high = compare_with(this_round, other)
+            metadata[f"against_{name}"] = f"{other}: {mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+    return metadata | draw_history(this_round, [outcome.round_key for outcome in outcomes])
+
+
+def draw_history(this_round: Round, keys: list[str]) -> dict[str, dg.MetadataValue]:
+    """Pictures of the scores over all rounds up to this one."""
+    reports = {key: this_round.read("eval_report", key) for key in keys}
+    start = reports[START_ROUND] if START_ROUND in reports else None
+    backbone = read_headline(start, model="backbone") if start is not None else None
+    overall = (pl.col("model") == "checkpoint") & (pl.col("task") == "all") & pl.col("rung").is_null()
+    points: dict[str, list[tuple[float, float, float]]] = {}
+    for report in reports.values():
+        for row in report.filter(overall).to_dicts():
+            name = f"{row['benchmark']} {row['metric']}"
+            points.setdefault(name, []).append((row["score"], row["ci_low"], row["ci_high"]))
+    points = {name: values for name, values in points.items() if len(values) == len(reports)}
+    by_rung: dict[str, dict[int, float]] = {}
+    greedy_rungs = (pl.col("metric") == "greedy") & pl.col("rung").is_not_null()
+    for key, report in reports.items():
+        for row in report.filter(greedy_rungs).to_dicts():
+            name = key if row["model"] == "checkpoint" else "backbone"
+            by_rung.setdefault(name, {})[row["rung"]] = row["score"]
+    return {
+        "over_rounds": plot_rounds(
+            keys, points, title=f"{this_round.plan.name}: scores with 95% intervals", backbone=backbone["score"] if backbone else None
+        ),
+        "by_rung": plot_rungs(by_rung, title=f"{this_round.plan.name}: accuracy by rung"),
+    }
+
+
+def build_eval_report(plan: Plan) -> dg.AssetsDefinition:
+    """The asset of one experiment."""
+
+    @dg.asset(**plan.asset_arguments("eval_report", after=("start_checkpoint", "checkpoint"), kinds={"parquet"}, uses_model=True))
+    def eval_report(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+        """Scores with 95% intervals on the held-out tasks, against the round before, the best round and the backbone."""
+        return make_noun(context, platform, plan, "eval_report", make_eval_report)
+
+    return eval_report

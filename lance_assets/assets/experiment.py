@@ -1,0 +1,120 @@
+"""An experiment as a Dagster component: one `defs.yaml`, one asset group, its own rounds."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import dagster as dg
+from pydantic import BaseModel
+
+from lance_assets.assets.checkpoint import build_checkpoint
+from lance_assets.assets.checks import build_checks
+from lance_assets.assets.cleaned_set import build_cleaned_set
+from lance_assets.assets.eval_report import build_eval_report
+from lance_assets.assets.plan import Plan
+from lance_assets.assets.preference_pairs import build_preference_pairs
+from lance_assets.assets.raw_generations import build_raw_generations
+from lance_assets.assets.reviewed_set import build_reviewed_set
+from lance_assets.assets.seed_set import build_seed_set
+from lance_assets.assets.sensors import build_failure_sensor, build_next_round_sensor
+from lance_assets.assets.sft_set import build_sft_set
+from lance_assets.assets.start_checkpoint import build_start_checkpoint
+from lance_assets.settings import ExperimentSettings
+
+NOUNS: dict[str, Callable[[Plan], dg.AssetsDefinition]] = {
+    "start_checkpoint": build_start_checkpoint,
+    "seed_set": build_seed_set,
+    "raw_generations": build_raw_generations,
+    "cleaned_set": build_cleaned_set,
+    "reviewed_set": build_reviewed_set,
+    "sft_set": build_sft_set,
+    "preference_pairs": build_preference_pairs,
+    "checkpoint": build_checkpoint,
+    "eval_report": build_eval_report,
+}
+"""The assets of a round, in the order they are made."""
+
+
+def find_line(path: Path, dotted: str) -> int | None:
+    """The line of a field such as `seeds.path` in an experiment's file, from 1; None when it is not written there."""
+    if not path.is_file():
+        return None
+    lines = path.read_text(encoding="utf-8").splitlines()
+    place = 0
+    for name in ["attributes", *dotted.split(".")]:
+        found = [i for i in range(place, len(lines)) if re.match(rf"\s*{re.escape(name)}\s*:", lines[i]) or re.search(rf"[{{,]\s*{re.escape(name)}\s*:", lines[i])]
+        if not found:
+            return None
+        place = found[0]
+    return place + 1
+
+
+def check_files(settings: ExperimentSettings, file: Path) -> None:
+    """Every file the experiment names exists.
+
+    Raises:
+        ValueError: one does not; names the file, line, field, value and remedy.
+    """
+    lm_eval = settings.evaluation.lm_eval
+    named = {
+        "seeds.path": settings.seeds.path,
+        "seeds.eft_path": settings.seeds.eft_path,
+        "evaluation.protected_prompts": settings.evaluation.protected_prompts,
+        "evaluation.lm_eval.include_path": lm_eval.include_path if lm_eval else None,
+    }
+    for field, value in named.items():
+        if value is not None and not (file.parent / value).exists():
+            raise ValueError(
+                f"{file}:{find_line(file, field) or 1}: attributes.{field}: no such file {value!r} "
+                f"(looked for {file.parent / value}); put the file there or correct the path"
+            )
+
+
+class Experiment(dg.Component):
+    """A self-evolving run of rounds: recipe, model, seeds, sizes, thresholds, training, evaluation and stop rules."""
+
+    def __init__(self, settings: ExperimentSettings) -> None:
+        """Keep the settings the file gave."""
+        self.settings = settings
+
+    @classmethod
+    def get_model_cls(cls) -> type[BaseModel]:
+        """What `attributes` may hold."""
+        return ExperimentSettings
+
+    @classmethod
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
+        """Build from a file's attributes."""
+        if not isinstance(attributes, ExperimentSettings):
+            raise ValueError(f"{context.path}: an experiment needs attributes: recipe, model, seeds and evaluation at least")
+        return cls(attributes)
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The experiment's assets, checks, job and sensors.
+
+        Raises:
+            ValueError: the folder's name is not usable, or a file it names is missing.
+        """
+        folder = Path(context.path)
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", folder.name):
+            raise ValueError(f"{folder}: an experiment's folder is named in lower case letters, digits and _, got {folder.name!r}")
+        check_files(self.settings, folder / "defs.yaml")
+        return build_experiment(Plan(folder.name, folder, self.settings))
+
+
+def build_experiment(plan: Plan) -> dg.Definitions:
+    """The definitions of one experiment."""
+    assets = [build(plan) for build in NOUNS.values()]
+    job = dg.define_asset_job(
+        f"{plan.name}_round",
+        selection=dg.AssetSelection.assets(*assets),
+        partitions_def=plan.rounds,
+        description=f"One round of {plan.name}. {plan.settings.description}",
+    )
+    return dg.Definitions(
+        assets=assets,
+        asset_checks=build_checks(plan),
+        jobs=[job],
+        sensors=[build_next_round_sensor(plan, job), build_failure_sensor(plan)],
+    )

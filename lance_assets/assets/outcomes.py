@@ -1,0 +1,56 @@
+"""How finished rounds came out, read from their tables: for start_checkpoint, eval_report, the sensors and the demo's table."""
+
+import polars as pl
+
+from lance_assets.algorithms.progress import RoundOutcome, find_best_round
+from lance_assets.algorithms.statistics import compute_paired_difference
+from lance_assets.assets.rounds import Round
+
+
+def read_headline(report: pl.DataFrame, *, model: str = "checkpoint") -> dict | None:
+    """The row of a report that rounds are compared by: greedy accuracy over the whole small world, else its first row."""
+    rows = report.filter((pl.col("model") == model) & (pl.col("task") == "all") & pl.col("rung").is_null())
+    greedy = rows.filter(pl.col("metric") == "greedy")
+    chosen = greedy if len(greedy) else rows
+    return chosen.row(0, named=True) if len(chosen) else None
+
+
+def compare_with(this_round: Round, other_key: str) -> tuple[float, float, float]:
+    """This round's headline against another round's: mean difference and its 95% interval.
+
+    Paired over the same held-out prompts where both rounds kept their items, otherwise from the two intervals.
+    """
+    mine, theirs = (this_round.read("eval_items", key) for key in (this_round.key, other_key))
+    columns = ["prompt", "is_correct"]
+    greedy = (pl.col("model") == "checkpoint") & (pl.col("metric") == "greedy")
+    both = theirs.filter(greedy).select(columns).join(mine.filter(greedy).select(columns), on="prompt", suffix="_after")
+    if len(both):
+        return compute_paired_difference(both["is_correct"].to_list(), both["is_correct_after"].to_list())
+    after, before = (read_headline(this_round.read("eval_report", key)) for key in (this_round.key, other_key))
+    assert after is not None and before is not None, "a written eval_report has a headline"
+    width = ((after["ci_high"] - after["ci_low"]) ** 2 + (before["ci_high"] - before["ci_low"]) ** 2) ** 0.5 / 2
+    difference = after["score"] - before["score"]
+    return difference, difference - width, difference + width
+
+
+def read_outcomes(this_round: Round, keys: list[str]) -> list[RoundOutcome]:
+    """The outcomes of those rounds among `keys` whose eval_report stands, in order."""
+    outcomes: list[RoundOutcome] = []
+    for key in keys:
+        if not this_round.platform.tables.exists(this_round.plan.name, key, "eval_report"):
+            continue
+        headline = read_headline(this_round.read("eval_report", key))
+        assert headline is not None, "a written eval_report has a headline"
+        best = find_best_round({outcome.round_key: outcome.score for outcome in outcomes})
+        at_key = Round(this_round.plan, this_round.platform, key, this_round.log)
+        costs = this_round.read_costs(key).values()
+        outcomes.append(
+            RoundOutcome(
+                round_key=key,
+                score=headline["score"],
+                is_regression=best is not None and compare_with(at_key, best)[2] < 0,
+                num_tokens=sum(cost.completion_tokens for cost in costs),
+                seconds=sum(cost.seconds for cost in costs),
+            )
+        )
+    return outcomes

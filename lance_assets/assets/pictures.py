@@ -1,0 +1,119 @@
+"""What a person sees of a round: previews, counts and plots, as Dagster metadata."""
+
+import base64
+import io
+from collections.abc import Sequence
+
+import dagster as dg
+import polars as pl
+
+MAX_CELL = 160
+
+
+def preview_rows(table: pl.DataFrame, columns: Sequence[str], *, num_rows: int = 5) -> dg.MetadataValue:
+    """The first rows as a Markdown table, long cells shortened."""
+    if table.is_empty():
+        return dg.MetadataValue.md("*no rows*")
+
+    def cell(value: object) -> str:
+        text = f"{value:.2f}" if isinstance(value, float) else str(value)
+        text = text.replace("\n", " ⏎ ").replace("|", "\\|")
+        return text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"
+
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    lines += ["| " + " | ".join(cell(row[name]) for name in columns) + " |" for row in table.head(num_rows).to_dicts()]
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def count_table(counts: dict[str, int], *, of: str) -> dg.MetadataValue:
+    """Counts as a Markdown table with shares, most frequent first."""
+    total = sum(counts.values())
+    lines = [f"| {of} | rows | share |", "| --- | ---: | ---: |"]
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    lines += [f"| {name} | {count} | {count / total:.1%} |" for name, count in ordered]
+    return dg.MetadataValue.md("\n".join(lines) if total else "*no rows*")
+
+
+def _as_picture(figure) -> dg.MetadataValue:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    return dg.MetadataValue.md(f"![plot](data:image/png;base64,{encoded})")
+
+
+def _new_axes(width: float = 6.0, height: float = 3.2):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    axes = figure.subplots()
+    axes.grid(visible=True, alpha=0.3)
+    return figure, axes
+
+
+def plot_histogram(values_by_name: dict[str, Sequence[float]], *, title: str, x_label: str) -> dg.MetadataValue:
+    """Review scores, or another 0-to-10 quantity, as a stacked histogram."""
+    named = {name: values for name, values in values_by_name.items() if len(values)}
+    if not named:
+        return dg.MetadataValue.md("*nothing to plot*")
+    figure, axes = _new_axes()
+    bins = [edge / 2 - 0.25 for edge in range(22)]
+    axes.hist(list(named.values()), bins=bins, stacked=True, label=list(named))
+    axes.set(title=title, xlabel=x_label, ylabel="rows")
+    axes.legend()
+    return _as_picture(figure)
+
+
+def plot_losses(curves: dict[str, Sequence[float]]) -> dg.MetadataValue:
+    """Training losses by logged step, one panel a stage."""
+    named = {name: losses for name, losses in curves.items() if len(losses)}
+    if not named:
+        return dg.MetadataValue.md("*nothing was trained*")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(named), 3.0))
+    panels = figure.subplots(1, len(named), squeeze=False)[0]
+    for axes, (name, losses) in zip(panels, named.items(), strict=True):
+        axes.plot(range(1, len(losses) + 1), losses, marker="o", markersize=2)
+        axes.set(title=name, xlabel="logged step", ylabel="loss")
+        axes.grid(visible=True, alpha=0.3)
+    return _as_picture(figure)
+
+
+def plot_rounds(
+    rounds: Sequence[str],
+    scores: dict[str, Sequence[tuple[float, float, float]]],
+    *,
+    title: str,
+    backbone: float | None,
+) -> dg.MetadataValue:
+    """Scores over rounds with their 95% intervals, and the raw backbone as a line.
+
+    Args:
+        rounds: round keys, in order.
+        scores: by metric, (score, ci_low, ci_high) for each round.
+        title: of the picture.
+        backbone: the raw backbone's headline score, where it was measured.
+    """
+    figure, axes = _new_axes()
+    for name, points in scores.items():
+        middle = [point[0] for point in points]
+        low = [max(0.0, point[0] - point[1]) for point in points]
+        high = [max(0.0, point[2] - point[0]) for point in points]
+        axes.errorbar(list(rounds), middle, yerr=[low, high], marker="o", capsize=3, label=name)
+    if backbone is not None:
+        axes.axhline(backbone, linestyle="--", color="grey", label="raw backbone")
+    axes.set(title=title, xlabel="round", ylabel="score")
+    axes.legend()
+    return _as_picture(figure)
+
+
+def plot_rungs(scores: dict[str, dict[int, float]], *, title: str) -> dg.MetadataValue:
+    """Accuracy by rung, one line a round or model."""
+    if not scores:
+        return dg.MetadataValue.md("*no rungs*")
+    figure, axes = _new_axes()
+    for name, by_rung in scores.items():
+        axes.plot(list(by_rung), list(by_rung.values()), marker="o", markersize=3, label=name)
+    axes.set(title=title, xlabel="rung", ylabel="greedy accuracy", ylim=(-0.02, 1.02))
+    axes.legend(fontsize=7)
+    return _as_picture(figure)

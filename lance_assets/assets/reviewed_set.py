@@ -1,0 +1,63 @@
+"""reviewed_set: seeds and kept completions with all their reviews."""
+
+import dagster as dg
+import polars as pl
+
+from lance_assets.assets.making import make_noun
+from lance_assets.assets.pictures import count_table, plot_histogram, preview_rows
+from lance_assets.assets.plan import Plan
+from lance_assets.assets.platform import Platform
+from lance_assets.assets.rounds import Made, Round
+
+
+def make_reviewed_set(this_round: Round) -> Made:
+    """Let the round's model review every kept completion; nothing in r0000."""
+    plan = this_round.plan
+    table = this_round.empty("reviewed_set")
+    if not this_round.is_start:
+        with this_round.asking("reviewed_set", this_round.start_path()) as ask:
+            table = plan.recipe.review(
+                this_round.read("cleaned_set"),
+                this_round.read("seed_set"),
+                this_round.read("raw_generations"),
+                settings=plan.settings.parameters,
+                identity=this_round.identity,
+                ask=ask,
+            )
+    version = this_round.write("reviewed_set", table)
+    this_round.forget_stage("reviewed_set")
+    reasons = table["unscored_reasons"].explode().drop_nulls()
+    scores = {
+        str(kind): rows["review_score"].drop_nulls().to_list() for (kind,), rows in table.sort("kind").group_by("kind", maintain_order=True)
+    }
+    metadata = {
+        "dagster/row_count": len(table),
+        "num_reviews": int(table["reviews"].list.len().sum()),
+        "num_unscored_rows": table["review_score"].null_count(),
+        "unscored_review_reasons": count_table(dict(reasons.value_counts().iter_rows()), of="reason"),
+        "mean_spread": float(table.select((pl.col("scores").list.max() - pl.col("scores").list.min()).mean()).item() or 0.0),
+        "branches": count_table(dict(table.filter(pl.col("kind") == "seed")["branch"].value_counts().iter_rows()), of="branch"),
+        "scores": plot_histogram(scores, title=f"Review scores, {this_round.key}", x_label="review score (0 to 10)"),
+        "preview": preview_rows(
+            table.with_columns(review=pl.col("reviews").list.first()), ("kind", "prompt", "completion", "review_score", "review")
+        ),
+    }
+    return Made(version.content_hash, metadata)
+
+
+def build_reviewed_set(plan: Plan) -> dg.AssetsDefinition:
+    """The asset of one experiment."""
+
+    @dg.asset(
+        **plan.asset_arguments(
+            "reviewed_set",
+            after=("start_checkpoint", "seed_set", "raw_generations", "cleaned_set"),
+            kinds={"transformers", "parquet"},
+            uses_model=True,
+        )
+    )
+    def reviewed_set(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+        """Each row with all raw reviews and their parsed scores, or unscored with a reason."""
+        return make_noun(context, platform, plan, "reviewed_set", make_reviewed_set)
+
+    return reviewed_set

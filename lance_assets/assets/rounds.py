@@ -1,0 +1,176 @@
+"""One round at work: reading and writing its tables, asking its model, and what its steps cost."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from lance_assets.algorithms.progress import START_ROUND, format_round, parse_round
+from lance_assets.assets.plan import Plan
+from lance_assets.assets.platform import Platform
+from lance_assets.evaluation_prompts import build_evaluation_guard
+from lance_assets.recipes.lance import RoundIdentity, sampling_settings
+from lance_assets.records import SCHEMAS, Ask, Request, Sample, SamplingSettings
+from resources.durable_stage import clear_stage, run_durably
+from resources.tables import TableVersion
+
+
+@dataclass(frozen=True)
+class Made:
+    """What making one noun of a round gave."""
+
+    data_version: str
+    """Hash of the content: the same content, the same version."""
+    metadata: dict[str, Any]
+    """What a person sees."""
+
+
+@dataclass
+class Cost:
+    """What one noun of a round took. Never part of a table, since it differs from run to run."""
+
+    seconds: float = 0.0
+    num_samples: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    num_cut_off: int = 0
+    num_failed: int = 0
+
+    def add(self, samples: Sequence[Sample]) -> None:
+        """Count samples."""
+        self.num_samples += len(samples)
+        self.prompt_tokens += sum(sample.prompt_tokens for sample in samples)
+        self.completion_tokens += sum(sample.completion_tokens for sample in samples)
+        self.num_cut_off += sum(sample.finish_reason == "length" for sample in samples)
+        self.num_failed += sum(sample.finish_reason == "error" for sample in samples)
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of one experiment."""
+
+    plan: Plan
+    """The experiment."""
+    platform: Platform
+    """The machines."""
+    key: str
+    """The round."""
+    log: Callable[[str], None]
+    """Where progress is told."""
+    cost: Cost = field(default_factory=Cost)
+    """What the noun being made has taken so far."""
+
+    def __post_init__(self) -> None:
+        parse_round(self.key)
+
+    @property
+    def is_start(self) -> bool:
+        """Whether this is r0000, SFT on the seeds."""
+        return self.key == START_ROUND
+
+    @property
+    def earlier_keys(self) -> list[str]:
+        """Every round before this one, oldest first."""
+        return [format_round(number) for number in range(parse_round(self.key))]
+
+    @property
+    def identity(self) -> RoundIdentity:
+        """What ids and sampling seeds derive from."""
+        settings = self.plan.settings
+        return RoundIdentity(self.plan.name, self.key, settings.rng_seed, settings.prompt_profile)
+
+    @cached_property
+    def is_evaluation_prompt(self) -> Callable[[str], bool]:
+        """Whether a prompt belongs to the evaluation."""
+        return build_evaluation_guard(self.plan.settings.evaluation, self.plan.folder)
+
+    def read(self, noun: str, key: str | None = None) -> pl.DataFrame:
+        """A table of this or another round."""
+        return self.platform.tables.read(self.plan.name, key or self.key, noun, schema=SCHEMAS[noun])
+
+    def write(self, noun: str, table: pl.DataFrame) -> TableVersion:
+        """Store a table of this round, whole or not at all."""
+        return self.platform.tables.write(self.plan.name, self.key, noun, table, schema=SCHEMAS[noun])
+
+    def empty(self, noun: str) -> pl.DataFrame:
+        """A table without rows, for what r0000 does not have."""
+        return pl.DataFrame(schema=SCHEMAS[noun])
+
+    def model_path(self, parent_round: str | None) -> Path:
+        """The folder of a round's checkpoint, or of the base model."""
+        settings = self.plan.settings
+        if parent_round is None:
+            return self.platform.checkpoints.resolve_model(
+                settings.model, base=self.plan.folder, revision=settings.model_revision
+            )
+        return self.platform.checkpoints.folder(self.plan.name, parent_round)
+
+    def start_path(self) -> Path:
+        """The folder of this round's start checkpoint.
+
+        Raises:
+            ValueError: the parent's checkpoint was trained again since start_checkpoint was materialized.
+        """
+        start = self.read("start_checkpoint").row(0, named=True)
+        parent = start["parent_round"]
+        if parent is not None and self.read("checkpoint", parent)["content_hash"][0] != start["content_hash"]:
+            raise ValueError(
+                f"{self.plan.name} {self.key} started from a checkpoint of {parent} that was trained again since; "
+                f"materialize start_checkpoint of {self.key} again"
+            )
+        return self.model_path(parent)
+
+    @contextmanager
+    def asking(self, noun: str, model_path: Path, *, sampling: SamplingSettings | None = None) -> Iterator[Ask]:
+        """Open an engine on a model; what it finishes is durable until the noun is written."""
+        settings = self.plan.settings
+        folder = self.platform.root / "stages" / self.plan.name / self.key / noun
+        engine = self.platform.open_engine(settings, model_path)
+        fingerprint = f"{self.plan.fingerprint(noun)}-{self.platform.checkpoints.hash_checkpoint(model_path)[:16]}"
+
+        def ask(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = sampling) -> list[Sample]:
+            chosen = sampling or sampling_settings(settings.parameters)
+            samples = run_durably(
+                requests,
+                generate=lambda rows: engine.generate(rows, chosen),
+                folder=folder,
+                chunk_rows=settings.engine.chunk_rows,
+                fingerprint=fingerprint,
+                log=self.log,
+                stage=stage,
+            )
+            self.cost.add(samples)
+            return samples
+
+        try:
+            yield ask
+        finally:
+            engine.close()
+
+    def forget_stage(self, noun: str) -> None:
+        """Remove a noun's finished chunks, once its table stands."""
+        clear_stage(self.platform.root / "stages" / self.plan.name / self.key / noun)
+
+    def record_cost(self, noun: str, started: float) -> dict[str, float]:
+        """Keep what a noun took beside the tables, and return it as metadata."""
+        self.cost.seconds = time.monotonic() - started
+        path = self._cost_path(noun)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(vars(self.cost)))
+        temporary.replace(path)
+        return {f"cost/{name}": value for name, value in vars(self.cost).items()}
+
+    def read_costs(self, key: str | None = None) -> dict[str, Cost]:
+        """What each noun of a round took, for those that were made."""
+        folder = self._cost_path("any", key).parent
+        return {path.stem: Cost(**json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))}
+
+    def _cost_path(self, noun: str, key: str | None = None) -> Path:
+        return self.platform.root / "costs" / self.plan.name / (key or self.key) / f"{noun}.json"

@@ -1,0 +1,44 @@
+"""seed_set: what a round proposes from."""
+
+import dagster as dg
+
+from lance_assets.assets.making import make_noun
+from lance_assets.assets.pictures import plot_histogram, preview_rows
+from lance_assets.assets.plan import Plan
+from lance_assets.assets.platform import Platform
+from lance_assets.assets.rounds import Made, Round
+from resources.seed_files import read_seeds
+
+
+def make_seed_set(this_round: Round) -> Made:
+    """Read the experiment's seeds, add what earlier rounds reviewed, and take the round's share."""
+    plan = this_round.plan
+    file_seeds = read_seeds(plan.settings.seeds, plan.folder)
+    earlier = {key: this_round.read("reviewed_set", key) for key in this_round.earlier_keys if key != "r0000"}
+    if this_round.is_start:
+        seeds, counts = file_seeds, {"num_pool": len(file_seeds)}
+    else:
+        seeds, counts = plan.recipe.build_seed_set(
+            file_seeds, earlier, settings=plan.settings.parameters, identity=this_round.identity
+        )
+    version = this_round.write("seed_set", seeds)
+    scores = {str(source): rows["review_score"].drop_nulls().to_list() for (source,), rows in seeds.group_by("source")}
+    metadata = {
+        "dagster/row_count": len(seeds),
+        "seed_rate": float((seeds["source"] == "seed").mean() or 0.0),
+        **counts,
+        "preview": preview_rows(seeds, ("prompt", "completion", "source", "review_score")),
+        "scores": plot_histogram(scores, title="Review scores the pool carries", x_label="review score"),
+    }
+    return Made(version.content_hash, metadata)
+
+
+def build_seed_set(plan: Plan) -> dg.AssetsDefinition:
+    """The asset of one experiment."""
+
+    @dg.asset(**plan.asset_arguments("seed_set", after=("start_checkpoint",), kinds={"polars", "parquet"}))
+    def seed_set(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+        """The experiment's seeds and what earlier rounds added, sampled down to the round's size."""
+        return make_noun(context, platform, plan, "seed_set", make_seed_set)
+
+    return seed_set

@@ -1,0 +1,88 @@
+"""The loop: a sensor that starts the next round until a stop rule says no, and one that tells of failed rounds."""
+
+import dagster as dg
+
+from lance_assets.algorithms.progress import START_ROUND, Decision, decide_next_round, format_round
+from lance_assets.assets.outcomes import read_outcomes
+from lance_assets.assets.plan import Plan
+from lance_assets.assets.platform import Platform
+from lance_assets.assets.rounds import Round
+
+
+def find_finished_rounds(instance: dg.DagsterInstance, plan: Plan) -> list[str]:
+    """Rounds whose eval_report is materialized, from r0000 without a gap."""
+    rounds = sorted(instance.get_dynamic_partitions(plan.rounds.name or ""))
+    statuses = instance.get_status_by_partition(plan.key("eval_report"), rounds, plan.rounds) or {}
+    finished = {key for key, status in statuses.items() if status == dg.AssetPartitionStatus.MATERIALIZED} if rounds else set()
+    in_order, number = [], 0
+    while format_round(number) in finished:
+        in_order.append(format_round(number))
+        number += 1
+    return in_order
+
+
+def decide(instance: dg.DagsterInstance, plan: Plan, platform: Platform) -> Decision:
+    """The next round by the experiment's stop rules, from what is finished."""
+    finished = find_finished_rounds(instance, plan)
+    stop = plan.settings.stop
+    reader = Round(plan, platform, finished[-1] if finished else START_ROUND, lambda _: None)
+    return decide_next_round(
+        read_outcomes(reader, finished),
+        max_rounds=stop.max_rounds,
+        patience=stop.patience,
+        max_tokens=stop.max_tokens,
+        max_hours=stop.max_hours,
+        on_regression=stop.on_regression,
+    )
+
+
+def build_next_round_sensor(plan: Plan, job: dg.UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
+    """Adds the next round's partition and starts it, once."""
+
+    @dg.sensor(
+        name=f"{plan.name}_next_round",
+        job=job,
+        minimum_interval_seconds=30,
+        description=f"Starts the next round of {plan.name} when an eval_report is finished, until a stop rule says no.",
+    )
+    def next_round(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult | dg.SkipReason:
+        decision = decide(context.instance, plan, platform)
+        if decision.next_round is None:
+            return dg.SkipReason(decision.reason)
+        wanted = dg.RunsFilter(tags={"dagster/partition": decision.next_round}, job_name=f"{plan.name}_round")
+        if context.instance.get_run_records(wanted, limit=1):
+            return dg.SkipReason(f"{decision.next_round} was already started; start it again by hand if it failed")
+        context.log.info(f"starting {decision.next_round}: {decision.reason}")
+        return dg.SensorResult(
+            run_requests=[dg.RunRequest(run_key=f"{plan.name}/{decision.next_round}", partition_key=decision.next_round)],
+            dynamic_partitions_requests=[plan.rounds.build_add_request([decision.next_round])],
+        )
+
+    return next_round
+
+
+def build_failure_sensor(plan: Plan) -> dg.SensorDefinition:
+    """Tells of a failed round where people look: on the page of its eval_report."""
+
+    @dg.run_failure_sensor(
+        name=f"{plan.name}_failed_round",
+        description=f"Notes each failed run of a round of {plan.name} on its eval_report, with the step and the error.",
+    )
+    def failed_round(context: dg.RunFailureSensorContext) -> None:
+        tags, selection = context.dagster_run.tags, context.dagster_run.asset_selection or set()
+        partition = tags.get("dagster/partition")
+        is_ours = context.dagster_run.job_name == f"{plan.name}_round" or any(key.path[0] == plan.name for key in selection)
+        if partition is None or not is_ours:
+            return
+        failures = {event.step_key or "run": event.message for event in context.get_step_failure_events()}
+        metadata = {
+            "failed_run": dg.MetadataValue.dagster_run(context.dagster_run.run_id),
+            "error": dg.MetadataValue.md("\n".join(f"* `{step}`: {text}" for step, text in failures.items()) or context.failure_event.message or ""),
+        }
+        observation = dg.AssetObservation(plan.key("eval_report"), partition=partition, metadata=metadata)
+        context.instance.report_runless_asset_event(observation)
+        context.log.error(f"round {partition} of {plan.name} failed: {failures}")
+
+    return failed_round
+
+

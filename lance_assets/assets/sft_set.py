@@ -1,0 +1,50 @@
+"""sft_set: what supervised fine-tuning trains on."""
+
+import dagster as dg
+import polars as pl
+
+from lance_assets.assets.making import make_noun
+from lance_assets.assets.pictures import count_table, plot_histogram, preview_rows
+from lance_assets.assets.plan import Plan
+from lance_assets.assets.platform import Platform
+from lance_assets.assets.rounds import Made, Round
+from resources.seed_files import read_eft
+
+
+def make_sft_set(this_round: Round) -> Made:
+    """In r0000 the seeds and EFT rows; afterwards what the review accepted, with the earlier set."""
+    plan = this_round.plan
+    if this_round.is_start:
+        eft = read_eft(plan.settings.seeds, plan.folder)
+        table = plan.recipe.start_sft_set(this_round.read("seed_set"), eft, round_key=this_round.key)
+    else:
+        table = plan.recipe.build_sft_set(
+            this_round.read("reviewed_set"),
+            this_round.read("sft_set", this_round.earlier_keys[-1]),
+            settings=plan.settings.parameters,
+            round_key=this_round.key,
+        )
+    version = this_round.write("sft_set", table)
+    new = table.filter((pl.col("source_round") == this_round.key) & (pl.col("source") == "generated"))
+    metadata = {
+        "dagster/row_count": len(table),
+        "num_new": len(new),
+        "sources": count_table(dict(table["source"].value_counts().iter_rows()), of="source"),
+        "rounds": count_table(dict(table["source_round"].value_counts().iter_rows()), of="round"),
+        "scores": plot_histogram({"accepted": table["review_score"].drop_nulls().to_list()}, title="Accepted", x_label="review score"),
+        "preview": preview_rows(new if len(new) else table, ("source", "prompt", "completion", "review_score")),
+    }
+    return Made(version.content_hash, metadata)
+
+
+def build_sft_set(plan: Plan) -> dg.AssetsDefinition:
+    """The asset of one experiment."""
+
+    @dg.asset(
+        **plan.asset_arguments("sft_set", after=("start_checkpoint", "seed_set", "reviewed_set"), kinds={"polars", "parquet"})
+    )
+    def sft_set(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+        """What SFT trains on: completions that scored above the threshold, each row pointing to the row it came from."""
+        return make_noun(context, platform, plan, "sft_set", make_sft_set)
+
+    return sft_set

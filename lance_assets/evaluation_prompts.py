@@ -1,0 +1,52 @@
+"""Which prompts belong to an experiment's evaluation, so that none is ever trained on.
+
+A prompt is guarded when it is a held-out problem of the small world in any wording (same task, same numbers), or
+equals, or shares a long run of words with, one of the experiment's protected prompts.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from lance_assets.algorithms.decontamination import build_evaluation_index, overlaps_evaluation
+from lance_assets.settings import EvaluationSettings
+from lance_assets.small_world.tasks import draw_held_out_prompts, parse_prompt
+
+
+def read_protected_prompts(path: Path, field: str) -> list[str]:
+    """The prompts of a JSONL file.
+
+    Raises:
+        ValueError: the file is missing, a line is not JSON, or lacks the field.
+    """
+    if not path.is_file():
+        raise ValueError(f"evaluation.protected_prompts: no file {path}; give a JSONL file with the field {field!r}")
+    prompts = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            prompts.append(json.loads(line)[field])
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}:{number}: every line is a JSON object with the field {field!r}: {error!r}") from error
+    return prompts
+
+
+def build_evaluation_guard(evaluation: EvaluationSettings, folder: Path) -> Callable[[str], bool]:
+    """A function that says whether a prompt belongs to the evaluation.
+
+    Args:
+        evaluation: the experiment's.
+        folder: where its relative paths start.
+    """
+    keys: set[str] = set()
+    if evaluation.small_world is not None:
+        keys = {row["key"] for row in draw_held_out_prompts(per_rung=evaluation.small_world.per_rung)}
+    protected = []
+    if evaluation.protected_prompts is not None:
+        protected = read_protected_prompts(folder / evaluation.protected_prompts, evaluation.protected_field)
+    index = build_evaluation_index(protected)
+
+    def is_evaluation_prompt(prompt: str) -> bool:
+        problem = parse_prompt(prompt) if keys else None
+        return (problem is not None and problem.key in keys) or overlaps_evaluation(prompt, index)
+
+    return is_evaluation_prompt

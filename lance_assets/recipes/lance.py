@@ -1,0 +1,414 @@
+"""LANCE: a model reviews its seeds, proposes what is missing, reviews that too, and trains on it (arXiv 2412.15151).
+
+One round, with the round's model M and a pool of seeds:
+
+    review      M scores every seed 0 to 10, three times; the mean is its review score
+    split       score > 7: high branch; score <= 7: low branch; never scored: neither
+    low         M writes 4 new prompts like the seed's, and 4 completions of each
+    high        M writes 4 deliberately worse completions of the seed's prompt
+    clean       lengths, near-duplicates by ROUGE-L, and what only this platform adds (below)
+    review      M scores everything that was kept, three times
+    SFT set     completions of new prompts that scored above 8
+    pairs       per high seed: every candidate more than 2 points above the lowest one, against that one
+    train       SFT, then DPO, from the round's start checkpoint, on the sets of all rounds
+    grow        the pool gains everything that was reviewed
+
+Round r0000 is SFT on the seeds alone (the paper's iteration 0). Constants are those of the authors' code
+(Control-derek/LANCE, commit dd0266b), which the paper's figures agree with.
+
+Differences from the authors' code:
+
+1.  Seeds of the next round are the old pool and the new rows (the paper's figure). Their code drops the old pool in
+    the first round and afterwards adds the original seeds only: `seed_growth="code"`.
+2.  Seeds are scored anew each round by the round's own model (the paper's figure). Their code scores them once:
+    `review_seeds_each_round=False`.
+3.  SFT and preference data accumulate over all rounds, as in both; `accumulate=False` trains on the latest alone.
+4.  A review is read tolerantly and the last score statement counts; theirs reads one spelling and the first.
+5.  A review that cannot be read is unscored. Theirs becomes 0, which sends a seed to the low branch and makes a
+    completion the rejected one.
+6.  A completion cut at the token limit is dropped (`cut_off`); theirs trains on it with an end-of-turn token.
+7.  Prompt cleaning applies also when a single new prompt was read; theirs skips it.
+8.  ROUGE-L is the plain one on words; theirs is the summary-level variant on sets, which fails on long texts.
+9.  Beyond near-duplicates among one seed's rows, exact duplicates in the round, near-duplicates of anything earlier
+    rounds kept, and evaluation prompts are dropped.
+10. Degraded completions join the pool, as in their code (`grow_with_degraded=False` leaves them out).
+11. The pool is sampled down to the experiment's `max_seeds` a round; their scripts have no cap, and would grow up to 16-fold.
+12. SFT and DPO rows carry the same system message; theirs only SFT rows do.
+13. Every sample has its own sampling seed; theirs has none.
+14. EFT rows (examples of reviewing and proposing) are mixed into every round's SFT where the experiment has them; theirs
+    into the first round's.
+
+Unknown and chosen by the experiment: learning rates, beta, epochs, LoRA or full, the reference model (here M after SFT).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+
+from lance_assets.algorithms.cleaning import CleaningSettings, clean_generations
+from lance_assets.algorithms.pairing import build_preference_pairs, grow_seed_set, select_sft_rows, split_by_score, take_seeds
+from lance_assets.algorithms.review_parsing import ReviewResult, score_reviews
+from lance_assets.prompts import build_messages, render_prompt
+from lance_assets.records import (
+    PREFERENCE_PAIRS,
+    RAW_GENERATIONS,
+    REVIEWED_SET,
+    SEED_SET,
+    SFT_SET,
+    Ask,
+    Request,
+    Sample,
+    SamplingSettings,
+    derive_row_id,
+    derive_sampling_seed,
+)
+
+FINAL_MARKER = "Final Answer:"
+
+
+class LanceSettings(BaseModel):
+    """LANCE's parameters; the defaults are the paper's constants."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    branch_threshold: float = Field(7.0, ge=0, le=10, description="Seeds scoring above it go to the high branch (the threshold valve V).")
+    num_prompts: int = Field(4, ge=1, le=64, description="New prompts sampled for each low seed (N).")
+    num_completions: int = Field(4, ge=1, le=64, description="Completions sampled for each new prompt, and degraded ones for each high seed (M).")
+    num_reviews: int = Field(3, ge=1, le=16, description="Reviews of each row; the mean is its review score.")
+    sft_threshold: float = Field(8.0, ge=0, le=10, description="Completions scoring above it enter the SFT set.")
+    score_gap: float = Field(2.0, ge=0, le=10, description="A chosen completion scores more than this above the rejected one.")
+    min_chars: int = Field(5, ge=0, description="A trained prompt or completion has more characters than this.")
+    rouge_l_threshold: float = Field(0.70, ge=0, le=1, description="Two texts above it on recall, precision or F are near-duplicates.")
+    min_prompt_words: int = Field(5, ge=0, description="Shortest new prompt, in words.")
+    max_prompt_words: int = Field(4096, ge=1, description="Longest new prompt, in words.")
+    min_completion_words: int = Field(10, ge=0, description="Shortest completion, in words.")
+    max_completion_words: int = Field(4096, ge=1, description="Longest completion, in words.")
+    temperature: float = Field(0.7, ge=0, le=5, description="Sampling temperature of every step.")
+    top_p: float = Field(0.9, gt=0, le=1, description="Nucleus mass of every step.")
+    max_new_tokens: int = Field(512, ge=1, description="Tokens after which a sample is cut.")
+    branches: Literal["both", "low", "high"] = Field("both", description="The paper's ablation: low alone trains SFT, high alone pairs.")
+    seed_growth: Literal["paper", "code"] = Field("paper", description="What the next pool holds beside the new rows: the old pool, or as the authors' code has it.")
+    grow_with_degraded: bool = Field(True, description="Whether degraded completions join the pool.")
+    review_seeds_each_round: bool = Field(True, description="Whether seeds that have a score are scored again by the round's model.")
+    accumulate: bool = Field(True, description="Whether a round trains on the sets of all rounds, or its own alone.")
+    max_seeds: int | None = Field(None, ge=1, description="Seeds taken from the pool each round; none takes all.")
+
+
+SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
+    "seed_set": ("seed_growth", "grow_with_degraded", "max_seeds"),
+    "raw_generations": (
+        *("branch_threshold", "num_prompts", "num_completions", "num_reviews", "branches"),
+        *("review_seeds_each_round", "temperature", "top_p", "max_new_tokens"),
+    ),
+    "cleaned_set": (
+        *("rouge_l_threshold", "min_prompt_words", "max_prompt_words", "min_completion_words", "max_completion_words"),
+    ),
+    "reviewed_set": ("branch_threshold", "num_reviews", "temperature", "top_p", "max_new_tokens"),
+    "sft_set": ("sft_threshold", "min_chars", "accumulate"),
+    "preference_pairs": ("score_gap", "min_chars", "accumulate"),
+}
+"""Which settings each step reads: what a change of one marks as out of date, and nothing else."""
+
+
+@dataclass(frozen=True)
+class RoundIdentity:
+    """Which round of which experiment, with which randomness: what ids and sampling seeds derive from."""
+
+    experiment: str
+    """The experiment's name."""
+    round_key: str
+    """The round, `r0000` and on."""
+    rng_seed: int
+    """The experiment's."""
+    prompt_profile: str
+    """Which prompt templates."""
+
+
+def sampling_settings(settings: LanceSettings) -> SamplingSettings:
+    """How every step samples."""
+    return SamplingSettings(settings.temperature, settings.top_p, settings.max_new_tokens)
+
+
+def build_requests(identity: RoundIdentity, stage: str, asked: list[tuple[str, str]], num_samples: int) -> list[Request]:
+    """Requests for `num_samples` samples of each (parent id, user message), row ids and sampling seeds derived."""
+    return [
+        Request(
+            row_id=derive_row_id(identity.experiment, identity.round_key, stage, parent_id, number),
+            messages=tuple(build_messages(identity.prompt_profile, text)),
+            sampling_seed=derive_sampling_seed(
+                identity.rng_seed, identity.experiment, identity.round_key, stage, parent_id, number
+            ),
+        )
+        for parent_id, text in asked
+        for number in range(num_samples)
+    ]
+
+
+def read_final(sample: Sample) -> str | None:
+    """What follows the last `Final Answer:`, or None when the sample has none."""
+    before, marker, after = sample.text.rpartition(FINAL_MARKER)
+    return after.strip() or None if marker else None
+
+
+def _record(kind: str, parents: list[dict], requests: list[Request], samples: list[Sample]) -> list[dict]:
+    """raw_generations rows; `parents` holds seed_id, parent_id, sample_number, prompt and completion for each sample."""
+    return [
+        {
+            "row_id": request.row_id,
+            "kind": kind,
+            **parent,
+            "raw_text": sample.text,
+            "finish_reason": sample.finish_reason,
+            "error": sample.error,
+            "prompt_tokens": sample.prompt_tokens,
+            "completion_tokens": sample.completion_tokens,
+            "sampling_seed": request.sampling_seed,
+        }
+        for parent, request, sample in zip(parents, requests, samples, strict=True)
+    ]
+
+
+def _ask_about_seeds(
+    identity: RoundIdentity, ask: Ask, seeds: list[dict], *, kind: str, step: str, num_samples: int
+) -> list[dict]:
+    """Ask one step's template about each seed and record every sample."""
+    asked = [
+        (
+            seed["row_id"],
+            render_prompt(identity.prompt_profile, step, prompt=seed["prompt"], completion=seed["completion"]),
+        )
+        for seed in seeds
+    ]
+    requests = build_requests(identity, kind, asked, num_samples)
+    samples = ask(kind, requests)
+    parents = []
+    for index, sample in enumerate(samples):
+        seed, final = seeds[index // num_samples], read_final(sample)
+        given = {"seed_review": (seed["prompt"], seed["completion"]), "new_prompt": (final, None)}
+        prompt, completion = given[kind] if kind in given else (seed["prompt"], final)
+        parents.append(
+            {
+                "seed_id": seed["row_id"],
+                "parent_id": seed["row_id"],
+                "sample_number": index % num_samples,
+                "prompt": prompt,
+                "completion": completion,
+            }
+        )
+    return _record(kind, parents, requests, samples)
+
+
+def _complete_new_prompts(identity: RoundIdentity, ask: Ask, new_prompts: list[dict], num_samples: int) -> list[dict]:
+    """Sample completions of every new prompt that could be read."""
+    readable = [row for row in new_prompts if row["prompt"] is not None and row["finish_reason"] == "stop"]
+    requests = build_requests(identity, "completion", [(row["row_id"], row["prompt"]) for row in readable], num_samples)
+    samples = ask("completion", requests)
+    parents = [
+        {
+            "seed_id": (row := readable[index // num_samples])["seed_id"],
+            "parent_id": row["row_id"],
+            "sample_number": index % num_samples,
+            "prompt": row["prompt"],
+            "completion": sample.text.strip() or None,
+        }
+        for index, sample in enumerate(samples)
+    ]
+    return _record("completion", parents, requests, samples)
+
+
+def score_seeds(seeds: pl.DataFrame, raw_generations: pl.DataFrame) -> dict[str, ReviewResult]:
+    """Each seed's reviews of this round as parsed, by seed id; seeds that were not reviewed again are absent."""
+    reviews = raw_generations.filter(pl.col("kind") == "seed_review").group_by("seed_id", maintain_order=True)
+    return {
+        seed_id: score_reviews(rows["raw_text"].to_list(), rows["finish_reason"].to_list())
+        for (seed_id,), rows in reviews
+    }
+
+
+def _with_scores(seeds: pl.DataFrame, results: dict[str, ReviewResult]) -> pl.DataFrame:
+    scores = [
+        results[row_id].review_score if row_id in results else score
+        for row_id, score in zip(seeds["row_id"], seeds["review_score"], strict=True)
+    ]
+    return seeds.with_columns(pl.Series("review_score", scores, pl.Float64))
+
+
+def generate(seeds: pl.DataFrame, *, settings: LanceSettings, identity: RoundIdentity, ask: Ask) -> pl.DataFrame:
+    """Review the seeds, split them, and sample both branches.
+
+    Args:
+        seeds: the round's seed set, schema `SEED_SET`.
+        settings: the recipe's parameters.
+        identity: the round.
+        ask: the round's model.
+
+    Returns:
+        Every sample, schema `RAW_GENERATIONS`.
+    """
+    to_review = seeds if settings.review_seeds_each_round else seeds.filter(pl.col("review_score").is_null())
+    reviews = _ask_about_seeds(
+        identity, ask, to_review.to_dicts(), kind="seed_review", step="review", num_samples=settings.num_reviews
+    )
+    reviewed = pl.DataFrame(reviews, schema=RAW_GENERATIONS)
+    split = split_by_score(_with_scores(seeds, score_seeds(seeds, reviewed)), branch_threshold=settings.branch_threshold)
+    low = split.filter(pl.col("branch") == "low").to_dicts() if settings.branches != "high" else []
+    high = split.filter(pl.col("branch") == "high").to_dicts() if settings.branches != "low" else []
+    new_prompts = _ask_about_seeds(
+        identity, ask, low, kind="new_prompt", step="new_prompt", num_samples=settings.num_prompts
+    )
+    completions = _complete_new_prompts(identity, ask, new_prompts, settings.num_completions)
+    degraded = _ask_about_seeds(
+        identity, ask, high, kind="degraded_completion", step="degrade", num_samples=settings.num_completions
+    )
+    return pl.DataFrame(reviews + new_prompts + completions + degraded, schema=RAW_GENERATIONS)
+
+
+def clean(
+    raw_generations: pl.DataFrame,
+    seeds: pl.DataFrame,
+    *,
+    settings: LanceSettings,
+    is_evaluation_prompt: Callable[[str], bool],
+) -> pl.DataFrame:
+    """Keep or drop every candidate with a reason, schema `CLEANED_SET`."""
+    rules = CleaningSettings(
+        min_prompt_words=settings.min_prompt_words,
+        max_prompt_words=settings.max_prompt_words,
+        min_completion_words=settings.min_completion_words,
+        max_completion_words=settings.max_completion_words,
+        rouge_l_threshold=settings.rouge_l_threshold,
+    )
+    return clean_generations(raw_generations, seeds, settings=rules, is_evaluation_prompt=is_evaluation_prompt)
+
+
+def review(
+    cleaned: pl.DataFrame,
+    seeds: pl.DataFrame,
+    raw_generations: pl.DataFrame,
+    *,
+    settings: LanceSettings,
+    identity: RoundIdentity,
+    ask: Ask,
+) -> pl.DataFrame:
+    """Review every kept completion; seeds keep the reviews that split them. Schema `REVIEWED_SET`."""
+    seed_results = score_seeds(seeds, raw_generations)
+    seed_texts = _group_reviews(raw_generations)
+    split = split_by_score(_with_scores(seeds, seed_results), branch_threshold=settings.branch_threshold)
+    branch_of = dict(zip(split["row_id"], split["branch"], strict=True))
+    rows = []
+    for seed in split.to_dicts():
+        row = {"row_id": seed["row_id"], "kind": "seed", "seed_id": seed["row_id"], "branch": seed["branch"]}
+        row |= {field: seed[field] for field in ("prompt", "completion", "answer")}
+        reviewed_now = seed["row_id"] in seed_results
+        texts = seed_texts[seed["row_id"]] if reviewed_now else []
+        result = seed_results[seed["row_id"]] if reviewed_now else ReviewResult([], [], seed["review_score"])
+        rows.append(row | _reviewed_fields(texts, result))
+    kept = cleaned.filter(pl.col("drop_reason").is_null() & (pl.col("kind") != "new_prompt")).to_dicts()
+    asked = [
+        (
+            row["row_id"],
+            render_prompt(identity.prompt_profile, "review", prompt=row["prompt"], completion=row["completion"]),
+        )
+        for row in kept
+    ]
+    samples = ask("review", build_requests(identity, "review", asked, settings.num_reviews))
+    for index, row in enumerate(kept):
+        mine = samples[index * settings.num_reviews : (index + 1) * settings.num_reviews]
+        texts = [sample.text for sample in mine]
+        result = score_reviews(texts, [sample.finish_reason for sample in mine])
+        fields = {field: row[field] for field in ("row_id", "kind", "seed_id", "prompt", "completion")}
+        rows.append(fields | {"answer": None, "branch": branch_of[row["seed_id"]]} | _reviewed_fields(texts, result))
+    return pl.DataFrame(rows, schema=REVIEWED_SET)
+
+
+def _group_reviews(raw_generations: pl.DataFrame) -> dict[str, list[str]]:
+    reviews = raw_generations.filter(pl.col("kind") == "seed_review").group_by("seed_id", maintain_order=True)
+    return {seed_id: rows["raw_text"].to_list() for (seed_id,), rows in reviews}
+
+
+def _reviewed_fields(texts: list[str], result: ReviewResult) -> dict:
+    return {
+        "reviews": texts,
+        "scores": result.scores,
+        "unscored_reasons": result.unscored_reasons,
+        "review_score": result.review_score,
+    }
+
+
+def start_sft_set(seeds: pl.DataFrame, eft: pl.DataFrame, *, round_key: str) -> pl.DataFrame:
+    """Round r0000's SFT set: the seeds, and the EFT rows where the experiment has them. Schema `SFT_SET`."""
+    rows = seeds.select(
+        "row_id",
+        "prompt",
+        "completion",
+        pl.lit("seed").alias("source"),
+        pl.lit(round_key).alias("source_round"),
+        pl.col("row_id").alias("source_id"),
+        pl.lit(None, pl.Float64).alias("review_score"),
+    )
+    return pl.concat([rows.cast(SFT_SET), eft])
+
+
+def build_sft_set(
+    reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: LanceSettings, round_key: str
+) -> pl.DataFrame:
+    """This round's accepted completions, then the earlier SFT set (EFT rows alone when not accumulating)."""
+    accepted = select_sft_rows(
+        reviewed, sft_threshold=settings.sft_threshold, min_chars=settings.min_chars, round_key=round_key
+    )
+    kept = earlier if settings.accumulate else earlier.filter(pl.col("source") == "eft")
+    return pl.concat([accepted, kept]).unique("row_id", maintain_order=True)
+
+
+def build_pairs(
+    reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: LanceSettings, round_key: str
+) -> pl.DataFrame:
+    """This round's preference pairs, then the earlier ones where the recipe accumulates. Schema `PREFERENCE_PAIRS`."""
+    pairs = build_preference_pairs(
+        reviewed, score_gap=settings.score_gap, min_chars=settings.min_chars, round_key=round_key
+    )
+    kept = earlier if settings.accumulate else earlier.clear()
+    return pl.concat([pairs, kept.cast(PREFERENCE_PAIRS)]).unique("row_id", maintain_order=True)
+
+
+def build_seed_set(
+    file_seeds: pl.DataFrame, earlier_rounds: dict[str, pl.DataFrame], *, settings: LanceSettings, identity: RoundIdentity
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """The round's seed set: the pool the rounds before left, sampled down to `max_seeds`.
+
+    Args:
+        file_seeds: the experiment's seeds, schema `SEED_SET`.
+        earlier_rounds: the reviewed set of every round before this one that had any, oldest first.
+        settings: the recipe's parameters.
+        identity: the round.
+
+    Returns:
+        The seed set, and counts: the pool by source, how many reviewed rows could not join for want of a score, and how
+        many of the pool were not taken.
+    """
+    grown, num_unscored = [], 0
+    last_score: dict[str, float | None] = {}
+    for round_key, reviewed in earlier_rounds.items():
+        usable = reviewed if settings.grow_with_degraded else reviewed.filter(pl.col("kind") != "degraded_completion")
+        rows, left_out = grow_seed_set(file_seeds, usable, round_key=round_key)
+        grown.append(rows)
+        num_unscored += left_out
+        seeds = reviewed.filter(pl.col("kind") == "seed")
+        last_score |= dict(zip(seeds["row_id"], seeds["review_score"], strict=True))
+    from_file = settings.seed_growth == "paper" or len(earlier_rounds) != 1
+    pool = pl.concat([file_seeds if from_file else file_seeds.clear(), *grown]).unique("row_id", maintain_order=True)
+    scores = [last_score[i] if i in last_score else s for i, s in zip(pool["row_id"], pool["review_score"], strict=True)]
+    pool = pool.with_columns(pl.Series("review_score", scores, pl.Float64)).cast(SEED_SET)
+    taken, left = take_seeds(
+        pool, max_seeds=settings.max_seeds or max(len(pool), 1), rng_seed=identity.rng_seed, round_key=identity.round_key
+    )
+    counts = {
+        "num_pool": len(pool),
+        "num_pool_generated": pool.filter(pl.col("source") == "generated").height,
+        "num_unscored_left_out": num_unscored,
+        "num_not_taken": len(left),
+    }
+    return taken, counts

@@ -1,0 +1,237 @@
+"""The records that pass between the steps of a round: what is asked of a model, what comes back, and every table.
+
+A table is a polars DataFrame with one of the schemas here, stored as one Parquet file per experiment, round and asset.
+Row ids are stable: the same row of the same experiment and round has the same id in every run, and ids named
+`*_id` point to rows of this or an earlier table, so that a preference pair can be followed back to its seed.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+
+FinishReason = Literal["stop", "length", "error"]
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How an engine samples."""
+
+    temperature: float
+    """Softmax temperature, 0 or more; 0 is greedy."""
+    top_p: float
+    """Nucleus mass in (0, 1]."""
+    max_new_tokens: int
+    """Tokens after which a completion is cut (finish reason `length`)."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One thing asked of an engine."""
+
+    row_id: str
+    """Identity of the sample within its stage; unique there."""
+    messages: tuple[dict[str, str], ...]
+    """The chat so far: `{"role": ..., "content": ...}`."""
+    sampling_seed: int
+    """Seed of this row's own random stream, uint63: the sample does not depend on its neighbours."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What an engine gave for one request."""
+
+    row_id: str
+    """The request's."""
+    text: str
+    """The raw text, special tokens removed; empty after an error."""
+    finish_reason: FinishReason
+    """`stop` at the end-of-turn token, `length` when cut, `error` when the row failed."""
+    prompt_tokens: int
+    """Tokens of the chat as the model saw it."""
+    completion_tokens: int
+    """Tokens sampled, the end-of-turn token not counted."""
+    error: str | None = None
+    """What went wrong, for `error`."""
+
+
+Ask = Callable[[str, Sequence[Request]], list[Sample]]
+"""Ask the round's model: (stage name, requests) to samples in the order of the requests. Durable and logged where the platform provides it."""
+
+
+def derive_row_id(*parts: object) -> str:
+    """A stable id of 16 hex digits from what identifies a row.
+
+    >>> derive_row_id("mini_lance", "r0001", "s1", 0) == derive_row_id("mini_lance", "r0001", "s1", 0)
+    True
+    """
+    return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()[:16]
+
+
+def derive_sampling_seed(*parts: object) -> int:
+    """A seed below 2**63 from (rng_seed, experiment, round, stage, prompt id, sample number)."""
+    return int.from_bytes(hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()[:8], "big") >> 1
+
+
+SEED_SET = pl.Schema(
+    {
+        "row_id": pl.String,  # derived from the prompt, or of the generated row it was
+        "prompt": pl.String,
+        "completion": pl.String,
+        "answer": pl.String,  # the gold answer, null where the task has none; never part of a training signal
+        "source": pl.String,  # "seed" from the experiment's file, "generated" by an earlier round
+        "source_round": pl.String,  # the round that made it, null for the file's
+        "source_id": pl.String,  # the reviewed_set row it was, null for the file's
+        "review_score": pl.Float64,  # 0..10, from the round that reviewed it last; null when it was never scored
+    }
+)
+"""What a round proposes from."""
+
+RAW_GENERATIONS = pl.Schema(
+    {
+        "row_id": pl.String,
+        "kind": pl.String,  # "seed_review", "new_prompt", "completion" or "degraded_completion"
+        "seed_id": pl.String,  # the seed_set row it started from
+        "parent_id": pl.String,  # a completion's new_prompt row; otherwise the seed
+        "sample_number": pl.Int64,  # from 0, among the samples of one request
+        "prompt": pl.String,  # the prompt the text belongs to; a new_prompt's own, null where it could not be parsed
+        "completion": pl.String,  # the parsed completion; null for new prompts, or where it could not be parsed
+        "raw_text": pl.String,  # exactly what the model wrote
+        "finish_reason": pl.String,  # "stop", "length" or "error"
+        "error": pl.String,  # why the row failed, else null
+        "prompt_tokens": pl.Int64,
+        "completion_tokens": pl.Int64,
+        "sampling_seed": pl.Int64,
+    }
+)
+"""Every sample of a round before any judgement."""
+
+CLEANED_SET = pl.Schema(
+    {
+        "row_id": pl.String,  # the raw_generations row
+        "kind": pl.String,  # "new_prompt", "completion" or "degraded_completion"
+        "seed_id": pl.String,
+        "parent_id": pl.String,
+        "prompt": pl.String,
+        "completion": pl.String,
+        "drop_reason": pl.String,  # null for a kept row
+        "nearest_id": pl.String,  # for a near-duplicate, the row or seed it is too like
+        "similarity": pl.Float64,  # 0..1, to the nearest; null where none was compared
+    }
+)
+"""Every candidate, kept or dropped with the reason; `drop_reason` is null for the kept."""
+
+REVIEWED_SET = pl.Schema(
+    {
+        "row_id": pl.String,  # the cleaned_set row, or the seed_set row
+        "kind": pl.String,  # "seed", "completion" or "degraded_completion"
+        "seed_id": pl.String,
+        "prompt": pl.String,
+        "completion": pl.String,
+        "answer": pl.String,  # a seed's gold answer
+        "branch": pl.String,  # "low" or "high", by the seed's review score; "unscored" where it has none
+        "reviews": pl.List(pl.String),  # every review as written
+        "scores": pl.List(pl.Float64),  # parsed 0..10, null where unscored, one for each review
+        "unscored_reasons": pl.List(pl.String),  # why a review has no score, null where it has one
+        "review_score": pl.Float64,  # mean of the parsed scores; null when none parsed
+    }
+)
+"""Seeds and kept completions with their reviews."""
+
+SFT_SET = pl.Schema(
+    {
+        "row_id": pl.String,
+        "prompt": pl.String,
+        "completion": pl.String,
+        "source": pl.String,  # "seed", "eft" or "generated"
+        "source_round": pl.String,  # the round it was accepted in
+        "source_id": pl.String,  # the reviewed_set or seed_set row
+        "review_score": pl.Float64,  # null for seeds and eft rows
+    }
+)
+"""What supervised fine-tuning trains on."""
+
+PREFERENCE_PAIRS = pl.Schema(
+    {
+        "row_id": pl.String,
+        "prompt": pl.String,
+        "chosen": pl.String,
+        "rejected": pl.String,
+        "chosen_id": pl.String,  # reviewed_set rows
+        "rejected_id": pl.String,
+        "chosen_score": pl.Float64,
+        "rejected_score": pl.Float64,
+        "score_gap": pl.Float64,  # chosen_score - rejected_score, above 0
+        "source_round": pl.String,
+    }
+)
+"""What preference training trains on."""
+
+EVAL_REPORT = pl.Schema(
+    {
+        "model": pl.String,  # "checkpoint", or in r0000 also "backbone"
+        "benchmark": pl.String,  # "small_world" or the lm-evaluation-harness task
+        "metric": pl.String,  # "greedy", "sampled", or the harness's name
+        "task": pl.String,  # "all" or a task of the small world
+        "rung": pl.Int64,  # null for all rungs
+        "score": pl.Float64,  # a fraction in [0, 1] for accuracies
+        "ci_low": pl.Float64,  # 95% interval
+        "ci_high": pl.Float64,
+        "num_items": pl.Int64,
+    }
+)
+"""Scores of a round's checkpoint on the held-out tasks."""
+
+EVAL_ITEMS = pl.Schema(
+    {
+        "model": pl.String,
+        "metric": pl.String,
+        "task": pl.String,
+        "rung": pl.Int64,
+        "prompt": pl.String,
+        "answer": pl.String,
+        "completion": pl.String,
+        "finish_reason": pl.String,
+        "is_correct": pl.Boolean,
+    }
+)
+"""The small world's held-out prompts with what the model said: what paired comparisons of rounds are made from."""
+
+START_CHECKPOINT = pl.Schema(
+    {
+        "parent_round": pl.String,  # the round whose checkpoint it is; null for the base model
+        "content_hash": pl.String,  # of the weights, tokenizer and configuration
+        "handover_hash": pl.String,  # of everything the rounds before hand over: checkpoint, reviewed, SFT and pair tables
+    }
+)
+"""What a round begins from, one row."""
+
+CHECKPOINT = pl.Schema(
+    {
+        "content_hash": pl.String,
+        "parent_hash": pl.String,  # the start checkpoint's
+        "is_trained": pl.Boolean,  # false when the round brought nothing new and kept its start checkpoint
+        "num_sft_rows": pl.Int64,
+        "num_pairs": pl.Int64,
+        "sft_losses": pl.List(pl.Float64),  # by logged optimizer step
+        "dpo_losses": pl.List(pl.Float64),
+        "num_truncated": pl.Int64,  # training rows longer than max_length
+    }
+)
+"""What a round trained, one row."""
+
+SCHEMAS: dict[str, pl.Schema] = {
+    "start_checkpoint": START_CHECKPOINT,
+    "seed_set": SEED_SET,
+    "raw_generations": RAW_GENERATIONS,
+    "cleaned_set": CLEANED_SET,
+    "reviewed_set": REVIEWED_SET,
+    "sft_set": SFT_SET,
+    "preference_pairs": PREFERENCE_PAIRS,
+    "checkpoint": CHECKPOINT,
+    "eval_report": EVAL_REPORT,
+    "eval_items": EVAL_ITEMS,
+}
+"""The schema of every table by its name; all but `eval_items`, which belongs to `eval_report`, are assets."""

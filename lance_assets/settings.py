@@ -1,0 +1,156 @@
+"""What an experiment's file may say, beside its recipe's own parameters: models, seeds, training, evaluation, checks, stop rules.
+
+Every field has a range and a description, so that a wrong one is reported with file, line, value and remedy, and the
+launch of a round never meets one.
+"""
+
+import os
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from lance_assets.recipes.lance import LanceSettings
+from resources.trainer import DpoSettings, LoraSettings, SftSettings
+
+
+def expand_environment(value: Any) -> Any:
+    """Replace `${NAME}` and `${NAME:-default}` by the environment, as shells do.
+
+    Raises:
+        ValueError: a variable without default is not set.
+
+    >>> expand_environment("${NOT_SET_ANYWHERE:-small}")
+    'small'
+    """
+    if not isinstance(value, str):
+        return value
+
+    def look_up(match: re.Match[str]) -> str:
+        name, default = match[1], match[2]
+        if (found := os.environ.get(name)) or default is not None:
+            return found or default
+        raise ValueError(f"environment variable {name} is not set; set it, or write ${{{name}:-default}}")
+
+    return re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", look_up, value)
+
+
+FromEnvironment = Annotated[str, BeforeValidator(expand_environment)]
+"""A string in which `${NAME:-default}` is replaced by the environment: for what differs from machine to machine."""
+
+
+class Settings(BaseModel):
+    """A section of an experiment's file: unknown fields are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SeedSettings(Settings):
+    """Where the seeds come from."""
+
+    path: FromEnvironment = Field(description="JSONL or Parquet file of seeds, relative to the experiment's folder.")
+    prompt_field: str = Field("prompt", description="The field that holds the prompt.")
+    completion_field: str = Field("completion", description="The field that holds the completion.")
+    answer_field: str | None = Field(None, description="The field that holds the gold answer, where there is one.")
+    answer_after: str | None = Field(None, description="Take the gold answer from after this mark in the completion, as GSM8K's '####'.")
+    strip_calculator_marks: bool = Field(False, description="Remove GSM8K's <<...>> from completions.")
+    limit: int | None = Field(None, ge=1, description="Use the first rows only.")
+    eft_path: str | None = Field(None, description="JSONL file of EFT rows (prompt, completion) mixed into every SFT set.")
+
+
+class EngineSettings(Settings):
+    """How the engine runs. Where it runs is not part of a result's identity; neither is the chunk size."""
+
+    batch_size: int = Field(64, ge=1, description="Rows decoded together.")
+    chunk_rows: int = Field(512, ge=1, description="Rows after which what is finished is written to disk.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model runs.")
+
+
+class EmbedderSettings(Settings):
+    """What turns texts into vectors for the history."""
+
+    model: str = Field("minilm", description="'minilm' for the packaged all-MiniLM-L6-v2, or a folder or hub id.")
+    batch_size: int = Field(64, ge=1, description="Texts embedded together.")
+
+
+class TrainingSettings(Settings):
+    """How a round's checkpoint is trained."""
+
+    sft: SftSettings = Field(default_factory=SftSettings, description="The first stage.")
+    dpo: DpoSettings = Field(default_factory=DpoSettings, description="The second stage.")
+    lora: LoraSettings | None = Field(None, description="Adapters; none trains all parameters.")
+    launcher: tuple[str, ...] | None = Field(None, description="Before the training process, as ['accelerate', 'launch'].")
+
+
+class SmallWorldSettings(Settings):
+    """Evaluation on the small world's held-out problems, by rule."""
+
+    per_rung: int = Field(12, ge=1, le=200, description="Problems for each task and rung.")
+    max_new_tokens: int = Field(160, ge=8, description="Tokens after which a completion is cut.")
+    sampled_temperature: float = Field(0.7, gt=0, le=5, description="Temperature of the sampled accuracy beside the greedy one.")
+
+
+class LmEvalSettings(Settings):
+    """Evaluation by lm-evaluation-harness in its own process."""
+
+    tasks: list[str] = Field(min_length=1, description="Task names of the harness, or of local task files.")
+    include_path: str | None = Field(None, description="Folder of local task YAML files, relative to the experiment's folder.")
+    num_fewshot: int | None = Field(None, ge=0, description="Examples before each item; none leaves the task's own.")
+    limit: int | None = Field(None, ge=1, description="Items of each task; none takes all.")
+    batch_size: int = Field(8, ge=1, description="Fixed, since scores move with it.")
+
+
+class EvaluationSettings(Settings):
+    """What every round's checkpoint is scored on."""
+
+    small_world: SmallWorldSettings | None = Field(None, description="The small world's held-out problems.")
+    lm_eval: LmEvalSettings | None = Field(None, description="Tasks of lm-evaluation-harness.")
+    protected_prompts: FromEnvironment | None = Field(None, description="JSONL file of evaluation prompts that generated data may not contain.")
+    protected_field: str = Field("prompt", description="The field of that file that holds the prompt.")
+
+
+class CheckSettings(Settings):
+    """The bars of the checks."""
+
+    max_history_similarity: float = Field(0.999, ge=0, le=1, description="Cosine above which a text is a near-duplicate of one kept earlier.")
+    min_vendi_rate: float = Field(0.01, ge=0, le=1, description="Vendi score of the kept texts over their number, at least.")
+    max_unscored_rate: float = Field(0.2, ge=0, le=1, description="Share of rows without any score, at most; above it the round stops.")
+    min_pairs: int = Field(1, ge=0, description="Preference pairs a round should bring, after r0000.")
+
+
+class StopSettings(Settings):
+    """When the loop ends."""
+
+    max_rounds: int = Field(4, ge=0, description="Rounds after r0000.")
+    patience: int | None = Field(None, ge=1, description="Stop after so many rounds without a gain over the best.")
+    max_tokens: int | None = Field(None, ge=1, description="Stop once the rounds have sampled so many tokens.")
+    max_hours: float | None = Field(None, gt=0, description="Stop once the rounds have taken so many hours.")
+    on_regression: Literal["stop", "rollback", "continue"] = Field(
+        "rollback", description="After a round worse than the best beyond the noise band: end, start from the best, or go on."
+    )
+
+
+class ExperimentSettings(Settings):
+    """One run of rounds: the `attributes` of an experiment's `defs.yaml`."""
+
+    recipe: Literal["lance"] = Field(description="The method.")
+    parameters: LanceSettings = Field(default_factory=LanceSettings, description="The recipe's parameters; what is left out has the paper's value.")
+    model: FromEnvironment = Field(description="'small' for the packaged model, or a folder, or a hub id.")
+    model_revision: str | None = Field(None, description="Revision of a hub model.")
+    prompt_profile: Annotated[Literal["compact", "full"], BeforeValidator(expand_environment)] = Field("full", description="'full' templates for instruction-tuned models, 'compact' for the small model.")
+    rng_seed: int = Field(0, ge=0, lt=2**31, description="The seed of everything random.")
+    description: str = Field("", description="What the experiment is for, shown in the UI.")
+    owners: list[str] = Field(default_factory=list, description="E-mail addresses or team:name.")
+    seeds: SeedSettings = Field(description="Where the seeds come from.")
+    engine: EngineSettings = Field(default_factory=EngineSettings, description="How the engine runs.")
+    embedder: EmbedderSettings = Field(default_factory=EmbedderSettings, description="What embeds kept texts.")
+    training: TrainingSettings = Field(default_factory=TrainingSettings, description="How checkpoints are trained.")
+    evaluation: EvaluationSettings = Field(description="What checkpoints are scored on.")
+    checks: CheckSettings = Field(default_factory=CheckSettings, description="The bars of the checks.")
+    stop: StopSettings = Field(default_factory=StopSettings, description="When the loop ends.")
+
+    @model_validator(mode="after")
+    def _has_a_metric(self) -> Self:
+        if self.evaluation.small_world is None and self.evaluation.lm_eval is None:
+            raise ValueError("evaluation needs small_world or lm_eval: without a score no round can be compared")
+        return self

@@ -1,0 +1,174 @@
+"""What the small model is taught to do, as endless (prompt, completion) examples.
+
+| job | asked with | completion |
+| --- | --- | --- |
+| answer | the prompt itself | the working, then the answer |
+| new_prompt | `prompts/compact/new_prompt.j2` | a thought, then a prompt like the given one and mostly harder |
+| degrade | `prompts/compact/degrade.j2` | a thought, then a guess without working, wrong |
+| review | `prompts/compact/review.j2` | points for the prompt, the problem worked out, both answers side by side, verdict, score |
+
+Half of the ten review points go to the prompt, by its rung (`PROMPT_POINTS`), half to the completion: 5 right with
+working, 3 a right guess, 1 wrong with working, 0 a wrong guess. So an easy prompt scores low however well it is
+answered, and a hard one answered well scores high. Rungs have a long tail (`RUNG_DECAY`): each is rarer than
+the one before, so that the next rung is weakly possible rather than impossible (arXiv 2502.01612).
+"""
+
+import random
+from dataclasses import dataclass
+
+from lance_assets.prompts import render_prompt
+from lance_assets.small_world.tasks import TASKS, Problem, complete, draw_problem, extract_answer, phrase_prompt, work_out
+
+JOB_SHARES = {"answer": 0.32, "review": 0.46, "new_prompt": 0.13, "degrade": 0.09}
+RUNG_DECAY = {"answer": 0.6, "review": 0.8, "new_prompt": 0.75, "degrade": 0.75}
+MAX_RUNG = 10
+PROMPT_POINTS = {1: 1, 2: 2, 3: 4, 4: 4}
+"""Points out of 5 for a clear prompt of that rung; any higher rung has 5, an unclear prompt 0."""
+_POINT_WORDS = {0: "unclear", 1: "easy", 2: "easy", 4: "fair", 5: "hard"}
+_GUESSES = (
+    "I did not work this one out and just guess now, so maybe the answer is {}.",
+    "No idea how to do it, but with luck the answer is {}.",
+    "Skipping all the work here, I feel that the answer is {}.",
+    "It looks like some random digits to me, hence the answer is {}.",
+)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One example of a job."""
+
+    job: str
+    """One of `JOB_SHARES`."""
+    rung: int
+    """The rung of the problem it is about."""
+    prompt: str
+    """What the model is asked, as the user's message."""
+    completion: str
+    """What it should say."""
+
+
+def draw_rung(rng: random.Random, decay: float) -> int:
+    """Draw a rung from 1 to `MAX_RUNG`, each `decay` times as likely as the one before."""
+    rungs = range(1, MAX_RUNG + 1)
+    return rng.choices(rungs, [decay**rung for rung in rungs])[0]
+
+
+def corrupt_answer(problem: Problem, rng: random.Random) -> str:
+    """A wrong answer near the right one: digits swapped, changed, lost or added, or a total that is off."""
+    while True:
+        if problem.task in ("sum", "story"):
+            wrong = str(max(0, int(problem.answer) + rng.choice((-10, -3, -2, -1, 1, 2, 3, 10))))
+        else:
+            digits = problem.answer.split()
+            place = rng.randrange(len(digits) - 1)
+            kind = rng.randrange(5)
+            if kind == 0:
+                digits[place], digits[place + 1] = digits[place + 1], digits[place]
+            elif kind == 1:
+                digits[place] = str(rng.randrange(10))
+            elif kind == 2 and len(digits) > 2:
+                del digits[place]
+            elif kind == 3:
+                digits.insert(place, str(rng.randrange(10)))
+            else:
+                digits = list(map(str, problem.numbers))
+            wrong = " ".join(digits)
+        if wrong != problem.answer:
+            return wrong
+
+
+def complete_wrongly(problem: Problem, rng: random.Random) -> str:
+    """A wrong completion that shows its working, as a model's own mistakes do."""
+    if rng.random() < 0.2:
+        return f"{work_out(problem)} The answer is {corrupt_answer(problem, rng)}."
+    if problem.task in ("reverse", "sort"):
+        wrong = corrupt_answer(problem, rng)
+        return f"{work_out(problem).replace(problem.answer + '.', wrong + '.')} The answer is {wrong}."
+    slip_at = rng.randrange(1, len(problem.numbers))
+    slip = rng.choice((-10, -2, -1, 1, 2, 10))
+    total, steps = problem.numbers[0], []
+    for place, number in enumerate(problem.numbers[1:], start=1):
+        before, total = total, total + number + (slip if place == slip_at else 0)
+        total = max(total, 0)
+        steps.append(f"{before} {'+' if number > 0 else '-'} {abs(number)} = {total}")
+    opening = work_out(problem).split(":")[0]
+    wrong = f"{opening}: {', '.join(steps)}. The answer is {total}."
+    return wrong if str(total) != problem.answer else complete_wrongly(problem, rng)
+
+
+def complete_by_guess(answer: str, rng: random.Random) -> str:
+    """A completion without working, in words that share little with a good one."""
+    return rng.choice(_GUESSES).format(answer)
+
+
+def review_completion(problem: Problem | None, completion: str, *, shows_working: bool) -> str:
+    """The review a good reviewer writes: rationale first, then `score: n` out of 10.
+
+    Args:
+        problem: what the prompt asks; None for an unclear prompt.
+        completion: the completion under review.
+        shows_working: whether it works the answer out rather than guess.
+    """
+    if problem is None:
+        return "Prompt: 0 of 5, unclear. Work: none. Wrong, 0 of 5. score: 0"
+    claimed = extract_answer(completion) or "none"
+    right = claimed == problem.answer
+    prompt_points = PROMPT_POINTS.get(problem.rung, 5)
+    points = {(True, True): 5, (True, False): 3, (False, True): 1, (False, False): 0}[right, shows_working]
+    work = work_out(problem).split(": ", 1)[1].removesuffix(".")
+    return (
+        f"Prompt: {prompt_points} of 5, {_POINT_WORDS[prompt_points]}. Work: {work}. "
+        f"So {problem.answer} against {claimed}. {'Right' if right else 'Wrong'}, {points} of 5. "
+        f"score: {prompt_points + points}"
+    )
+
+
+def blur_prompt(prompt: str, rng: random.Random) -> str:
+    """An unclear prompt: the numbers lost, or the wording cut off."""
+    if rng.random() < 0.5:
+        return " ".join(word for word in prompt.split() if not word[0].isdigit())
+    words = prompt.split()
+    return " ".join(words[: rng.randint(1, 2)])
+
+
+def draw_review(rng: random.Random, problem: Problem) -> Example:
+    """A review of a right or wrong completion (balanced), with or without working, or of an unclear prompt."""
+    prompt = phrase_prompt(problem, rng)
+    right, shows_working = rng.random() < 0.5, rng.random() < 0.8
+    if shows_working:
+        completion = complete(problem) if right else complete_wrongly(problem, rng)
+    else:
+        completion = complete_by_guess(problem.answer if right else corrupt_answer(problem, rng), rng)
+    target = review_completion(problem, completion, shows_working=shows_working)
+    if rng.random() < 0.02:
+        prompt, target = blur_prompt(prompt, rng), review_completion(None, completion, shows_working=shows_working)
+    asked = render_prompt("compact", "review", prompt=prompt, completion=completion)
+    return Example("review", problem.rung, asked, target)
+
+
+def draw_new_prompt(rng: random.Random, problem: Problem) -> Example:
+    """A new prompt: mostly the same task, and mostly one or two rungs higher."""
+    task = problem.task if rng.random() < 0.85 else rng.choice(TASKS)
+    step = rng.choices((0, 1, 2), (0.15, 0.5, 0.35))[0]
+    harder = draw_problem(rng, task=task, rung=min(problem.rung + step, MAX_RUNG), held_out=False)
+    asked = render_prompt("compact", "new_prompt", prompt=phrase_prompt(problem, rng), completion=complete(problem))
+    thought = f"Thought Process: {task} with {len(harder.numbers)} numbers."
+    return Example("new_prompt", problem.rung, asked, f"{thought} Final Answer: {phrase_prompt(harder, rng)}")
+
+
+def draw_degraded(rng: random.Random, problem: Problem) -> Example:
+    """A deliberately worse completion: a wrong guess."""
+    asked = render_prompt("compact", "degrade", prompt=phrase_prompt(problem, rng), completion=complete(problem))
+    worse = complete_by_guess(corrupt_answer(problem, rng), rng)
+    return Example("degrade", problem.rung, asked, f"Thought Process: a wrong guess. Final Answer: {worse}")
+
+
+def draw_example(
+    rng: random.Random, *, shares: dict[str, float] = JOB_SHARES, rung_decay: dict[str, float] = RUNG_DECAY
+) -> Example:
+    """Draw one example of any job, as often as `shares` says, of a rung with the tail that `rung_decay` gives the job."""
+    job = rng.choices(list(shares), list(shares.values()))[0]
+    problem = draw_problem(rng, task=rng.choice(TASKS), rung=draw_rung(rng, rung_decay[job]), held_out=False)
+    if job == "answer":
+        return Example(job, problem.rung, phrase_prompt(problem, rng), complete(problem))
+    return {"review": draw_review, "new_prompt": draw_new_prompt, "degrade": draw_degraded}[job](rng, problem)

@@ -1,0 +1,226 @@
+"""Make the small model: a tokenizer and a Qwen2 of 1.7M parameters, from nothing, on two CPU cores in about an hour.
+
+    python -m lance_assets.small_world.train --out lance_assets/small_world/model
+
+The architecture, the chat markers and the file formats are Qwen2's (Qwen2 technical report, arXiv 2407.10671), so
+that whatever serves or trains a Qwen2-7B serves and trains this. The differences: 1. the vocabulary has 640 tokens,
+a digit with its leading space is one token; 2. the chat template adds no default system message. Loss is on completions alone.
+The model is compiled, which needs a C++ compiler. The learning rate is constant and then falls linearly to zero over the last part, so a run can be cut or prolonged.
+"""
+
+import argparse
+import json
+import random
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from lance_assets.small_world.jobs import JOB_SHARES, RUNG_DECAY, draw_example
+
+VOCABULARY_SIZE = 640
+DECAY_SHARE = 0.45
+WARMUP_STEPS = 200
+SNAPSHOT_SECONDS = 240
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One part of the training."""
+
+    from_tokens: int
+    """Where it begins."""
+    batch_tokens: int
+    """Tokens of one optimizer step, padding counted."""
+    learning_rate: float
+    """The rate that is held."""
+    shares: dict[str, float]
+    """How often each job is drawn."""
+    rung_decay: dict[str, float]
+    """How fast each job's rungs become rare."""
+
+
+PHASES = (
+    Phase(0, 8192, 2e-3, JOB_SHARES, RUNG_DECAY),
+    # Proposing and degrading are learned by then; reviewing is not, and small steps teach it faster.
+    Phase(
+        12_800_000, 4096, 1.5e-3, {"answer": 0.34, "review": 0.54, "new_prompt": 0.07, "degrade": 0.05}, RUNG_DECAY | {"review": 0.65}
+    ),
+)
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def name_digits_as_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
+    """Make each digit with its leading space an added token of the same id.
+
+    transformers takes its Qwen2Tokenizer for any Qwen2 model, whatever the folder says, and that class splits the space
+    off a digit; added tokens are found before any splitting. No id changes.
+    """
+    state = json.loads(tokenizer.to_str())
+    vocabulary, merges = state["model"]["vocab"], state["model"]["merges"]
+    for digit in "0123456789":
+        token_id = vocabulary.pop(f"Ġ{digit}")
+        vocabulary[f" {digit}"] = token_id
+        merges.remove(["Ġ", digit])
+        added = {"id": token_id, "content": f" {digit}", "special": False, "normalized": False}
+        state["added_tokens"].append(added | dict.fromkeys(("single_word", "lstrip", "rstrip"), False))
+    state["added_tokens"].sort(key=lambda token: token["id"])
+    return Tokenizer.from_str(json.dumps(state))
+
+
+def build_tokenizer(rng_seed: int) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE on the small world's own text; any other text still encodes, byte by byte."""
+    rng = random.Random(rng_seed)
+    tokenizer = Tokenizer(models.BPE())
+    words = Regex(r" ?\p{L}+| ?\p{N}|\n| ?[^\s\p{L}\p{N}]|\s")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(words, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY_SIZE,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    examples = (draw_example(rng) for _ in range(20_000))
+    texts = (f"system\nuser\n{example.prompt}\nassistant\n{example.completion}" for example in examples)
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=name_digits_as_added_tokens(tokenizer),
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=1024,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
+    """An untrained model: hidden 192, 4 layers, 6 heads of 32, tied embeddings."""
+    config = Qwen2Config(
+        vocab_size=VOCABULARY_SIZE,
+        hidden_size=192,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=6,
+        num_key_value_heads=3,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return Qwen2ForCausalLM(config)
+
+
+def encode_example(tokenizer: PreTrainedTokenizerFast, prompt: str, completion: str) -> tuple[list[int], int]:
+    """Token ids of the whole chat, and how many of them are the prompt's."""
+    asked = f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
+    asked_ids = tokenizer(asked, add_special_tokens=False)["input_ids"]
+    completion_ids = tokenizer(completion + "<|im_end|>", add_special_tokens=False)["input_ids"]
+    return asked_ids + completion_ids, len(asked_ids)
+
+
+def find_phase(tokens: int) -> Phase:
+    """The phase that a number of tokens falls in."""
+    return max((phase for phase in PHASES if phase.from_tokens <= tokens), key=lambda phase: phase.from_tokens)
+
+
+def draw_batches(
+    tokenizer: PreTrainedTokenizerFast, rng: random.Random, phase: Phase
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Endless batches of a phase: input_ids and labels, int64 [rows, length], length a multiple of 32.
+
+    Few shapes, so that the compiled model is compiled few times.
+    """
+    waiting: defaultdict[int, list[tuple[list[int], int]]] = defaultdict(list)
+    while True:
+        example = draw_example(rng, shares=phase.shares, rung_decay=phase.rung_decay)
+        encoded = encode_example(tokenizer, example.prompt, example.completion)
+        length = -(-len(encoded[0]) // 32) * 32
+        waiting[length].append(encoded)
+        if len(waiting[length]) < phase.batch_tokens // length:
+            continue
+        rows = waiting.pop(length)
+        input_ids = torch.full((len(rows), length), tokenizer.pad_token_id)
+        labels = torch.full((len(rows), length), -100)
+        for row, (ids, num_prompt) in enumerate(rows):
+            input_ids[row, : len(ids)] = torch.tensor(ids)
+            labels[row, num_prompt : len(ids)] = torch.tensor(ids[num_prompt:])
+        yield input_ids, labels
+
+
+def schedule_rate(step: int, tokens: int, max_tokens: int) -> float:
+    """The learning rate: warm up, hold, then fall to zero over the last `DECAY_SHARE` of the tokens."""
+    left = (max_tokens - tokens) / (DECAY_SHARE * max_tokens)
+    return find_phase(tokens).learning_rate * min(1.0, (step + 1) / WARMUP_STEPS, max(left, 0.0))
+
+
+def train_small_model(out: Path, *, max_tokens: int, rng_seed: int, snapshot: Path) -> None:
+    """Train and save the model, its tokenizer and `training_log.jsonl` to `out`; go on from `snapshot` where there is one."""
+    torch.manual_seed(rng_seed)
+    tokenizer = build_tokenizer(rng_seed)
+    model = build_model(tokenizer)
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.05, fused=True)
+    step = tokens = 0
+    log: list[dict] = []
+    if snapshot.exists():
+        state = torch.load(snapshot, weights_only=False)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, tokens, log = state["step"], state["tokens"], state["log"]
+    torch._dynamo.config.recompile_limit = 64
+    backbone = torch.compile(model.model, dynamic=False)
+    phase = find_phase(tokens)
+    batches = draw_batches(tokenizer, random.Random(rng_seed * 1_000_003 + step), phase)
+    saved_at = time.monotonic()
+    losses: list[float] = []
+    while tokens < max_tokens:
+        if find_phase(tokens) != phase:
+            phase = find_phase(tokens)
+            batches = draw_batches(tokenizer, random.Random(rng_seed * 1_000_003 + step), phase)
+        input_ids, labels = next(batches)
+        for group in optimizer.param_groups:
+            group["lr"] = schedule_rate(step, tokens, max_tokens)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = model.lm_head(backbone(input_ids).last_hidden_state[:, :-1])
+        loss = F.cross_entropy(logits.float().flatten(0, 1), labels[:, 1:].flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        step += 1
+        tokens += int((input_ids != tokenizer.pad_token_id).sum())
+        losses.append(loss.item())
+        if step % 100 == 0:
+            log.append({"step": step, "tokens": tokens, "loss": round(sum(losses) / len(losses), 4)})
+            losses = []
+            print(json.dumps(log[-1]), flush=True)
+        if time.monotonic() - saved_at > SNAPSHOT_SECONDS:
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            torch.save(state | {"step": step, "tokens": tokens, "log": log}, snapshot)
+            saved_at = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    model.to(torch.bfloat16).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    (out / "training_log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="the folder of the model")
+    parser.add_argument("--max-tokens", type=int, default=28_000_000, help="tokens to train on, padding not counted")
+    parser.add_argument("--rng-seed", type=int, default=0)
+    parser.add_argument("--snapshot", type=Path, default=Path("small_model_snapshot.pt"), help="where to save what a killed run goes on from")
+    arguments = parser.parse_args()
+    train_small_model(arguments.out, max_tokens=arguments.max_tokens, rng_seed=arguments.rng_seed, snapshot=arguments.snapshot)

@@ -1,0 +1,72 @@
+"""Sampling in which every row has a random stream of its own, so that a sample does not depend on its neighbours.
+
+Source: nucleus sampling (arXiv 1904.09751). How it differs from transformers' `do_sample=True`:
+1. Each row draws from a Philox stream keyed by its sampling seed, one uniform for each new token, instead of all rows
+   drawing from torch's global generator: the batch a row lands in does not change what is drawn for it.
+2. The token is found by inverse CDF over the nucleus in order of falling probability, ties by token id, so the same
+   uniform gives the same token on every device (to float rounding of the logits).
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lance_assets.records import SamplingSettings
+
+if TYPE_CHECKING:
+    import torch
+
+
+def draw_uniforms(sampling_seeds: Sequence[int], num_draws: int) -> np.ndarray:
+    """The rows' uniforms: float64 [num_rows, num_draws] in [0, 1), row i from the stream of `sampling_seeds[i]`."""
+    rows = [np.random.Generator(np.random.Philox(key=seed)).random(num_draws) for seed in sampling_seeds]
+    return np.stack(rows) if rows else np.empty((0, num_draws))
+
+
+class SeededTopP:
+    """Picks the next token of each row: greedy at temperature 0, else top-p from the row's own stream."""
+
+    def __init__(self, sampling_seeds: Sequence[int], sampling: SamplingSettings, *, device: "torch.device") -> None:
+        """Draw every row's uniforms up front.
+
+        Args:
+            sampling_seeds: one a row, 0 or more.
+            sampling: temperature, top_p and the number of new tokens.
+            device: where the logits will be.
+
+        Raises:
+            ValueError: a setting is out of range.
+        """
+        import torch
+
+        if sampling.temperature < 0:
+            raise ValueError(f"temperature must be 0 (greedy) or more, got {sampling.temperature}")
+        if not 0 < sampling.top_p <= 1:
+            raise ValueError(f"top_p must be in (0, 1], got {sampling.top_p}")
+        if sampling.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be 1 or more, got {sampling.max_new_tokens}")
+        self.sampling = sampling
+        num_draws = sampling.max_new_tokens if sampling.temperature > 0 else 0
+        self.uniforms = torch.from_numpy(draw_uniforms(sampling_seeds, num_draws)).to(device)
+
+    def pick(self, logits: "torch.Tensor", *, rows: "torch.Tensor", step: int) -> "torch.Tensor":
+        """The next token of each row.
+
+        Args:
+            logits: [num_rows, vocabulary], any float dtype.
+            rows: int64 [num_rows], which of the sampling seeds each row of logits has.
+            step: number of tokens the rows have so far.
+
+        Returns:
+            Token ids, int64 [num_rows].
+        """
+        if self.sampling.temperature == 0:
+            return logits.argmax(dim=-1)
+        ordered, order = (logits.float() / self.sampling.temperature).sort(dim=-1, descending=True, stable=True)
+        mass = ordered.softmax(dim=-1).double().cumsum(dim=-1)
+        # A token is in the nucleus when the mass before it is below top_p, so the first one always is.
+        last = (mass[:, :-1] < self.sampling.top_p).sum(dim=-1, keepdim=True)
+        target = self.uniforms[rows, step].unsqueeze(-1) * mass.gather(-1, last)
+        place = (mass <= target).sum(dim=-1, keepdim=True).minimum(last)
+        return order.gather(-1, place).squeeze(-1)

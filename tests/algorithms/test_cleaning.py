@@ -1,0 +1,332 @@
+import random
+import time
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lance_assets.algorithms.cleaning import (
+    DROP_REASONS,
+    CleaningSettings,
+    clean_generations,
+    count_drop_reasons,
+    mark_history_duplicates,
+)
+from lance_assets.algorithms.rouge_l import is_near_duplicate
+from lance_assets.records import CLEANED_SET, RAW_GENERATIONS, SEED_SET
+
+SETTINGS = CleaningSettings()
+SHORT = CleaningSettings(min_prompt_words=1, min_completion_words=1)
+
+
+def words(stem: str, count: int = 12) -> str:
+    """A text of words that occur in no text of another stem."""
+    return " ".join(f"{stem}{i}" for i in range(count))
+
+
+def seed_set(*row_ids: str) -> pl.DataFrame:
+    rows = [{"row_id": i, "prompt": words(f"{i}p"), "completion": words(f"{i}c"), "source": "seed"} for i in row_ids]
+    return pl.DataFrame(rows, schema=SEED_SET)
+
+
+def generation(row_id: str, kind: str, parent: str, prompt: str | None, completion: str | None = None, **more) -> dict:
+    given = {"row_id": row_id, "kind": kind, "seed_id": "s1", "parent_id": parent, "sample_number": 0}
+    return given | {"prompt": prompt, "completion": completion, "raw_text": "", "finish_reason": "stop"} | more
+
+
+def clean(rows: list[dict], *, rules: CleaningSettings = SETTINGS, evaluation: tuple[str, ...] = ()) -> dict[str, dict]:
+    frame = pl.DataFrame(rows, schema=RAW_GENERATIONS)
+    cleaned = clean_generations(
+        frame, seed_set("s1", "s2"), settings=rules, is_evaluation_prompt=lambda prompt: prompt in evaluation
+    )
+    candidates = frame.filter(pl.col("kind") != "seed_review")
+    assert cleaned.schema == CLEANED_SET
+    assert cleaned["row_id"].to_list() == candidates["row_id"].to_list()
+    assert sum(count_drop_reasons(cleaned).values()) == len(candidates)
+    return {row["row_id"]: row for row in cleaned.iter_rows(named=True)}
+
+
+def reasons(rows: list[dict], **more) -> dict[str, str | None]:
+    return {row_id: row["drop_reason"] for row_id, row in clean(rows, **more).items()}
+
+
+def prompt_and(*completions: str, prompt: str | None = None, **more) -> list[dict]:
+    prompt = prompt or words("new")
+    rows = [generation("p", "new_prompt", "s1", prompt, **more)]
+    for number, text in enumerate(completions):
+        rows.append(generation(f"c{number}", "completion", "p", prompt, text, sample_number=number))
+    return rows
+
+
+def test_kept() -> None:
+    review = generation("r", "seed_review", "s1", "x", "y")
+    assert reasons([review, *prompt_and(words("a"), words("b"))]) == {"p": None, "c0": None, "c1": None}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"finish_reason": "error"}, "generation_failed"),
+        ({"finish_reason": "length"}, "cut_off"),
+        ({"finish_reason": "length", "completion": None}, "cut_off"),
+        ({"completion": None}, "unparsed"),
+        ({"completion": words("a", 9)}, "completion_too_short"),
+        ({"completion": words("a", 4097)}, "completion_too_long"),
+        ({"completion": words("s1c")}, "like_seed"),
+        ({"completion": words("a", 10)}, None),
+        ({"completion": words("a", 4096)}, None),
+    ],
+)
+def test_one_completion(change: dict, reason: str | None) -> None:
+    rows = prompt_and(words("a"))
+    rows[1] |= change
+    assert reasons(rows) == {"p": reason and "no_completion", "c0": reason}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"finish_reason": "error"}, "generation_failed"),
+        ({"finish_reason": "length"}, "cut_off"),
+        ({"prompt": None}, "unparsed"),
+        ({"prompt": words("n", 4)}, "prompt_too_short"),
+        ({"prompt": words("n", 4097)}, "prompt_too_long"),
+        ({"prompt": words("held")}, "evaluation_overlap"),
+        ({"prompt": words("s1p")}, "like_seed"),
+    ],
+)
+def test_single_new_prompt_is_cleaned_and_takes_its_completions_along(change: dict, reason: str) -> None:
+    """The authors' code skips the prompt rules when one prompt is present."""
+    rows = prompt_and(words("a"))
+    rows[0] |= change
+    assert reasons(rows, evaluation=(words("held"),)) == {"p": reason, "c0": "prompt_dropped"}
+
+
+def test_own_failure_comes_before_the_prompts() -> None:
+    rows = prompt_and(words("a"), prompt=words("n", 4))
+    rows[1] |= {"finish_reason": "error"}
+    assert reasons(rows)["c0"] == "generation_failed"
+
+
+def test_chain_of_siblings_is_scanned_last_to_first() -> None:
+    """b is like a, c is like b but not like a (8 then 6 of 10 words): the scan drops c for b, then b for a."""
+    texts = ("0 1 2 3 4 5 6 7 8 9", "2 3 4 5 6 7 8 9 x y", "4 5 6 7 8 9 x y z w")
+    rows = clean(prompt_and(*texts))
+    assert [rows[f"c{i}"]["drop_reason"] for i in range(3)] == [None, "like_sibling", "like_sibling"]
+    assert [rows[f"c{i}"]["nearest_id"] for i in range(3)] == [None, "c0", "c1"]
+    assert [rows[f"c{i}"]["similarity"] for i in range(3)] == [0.0, 0.8, 0.8]
+
+
+def test_siblings_that_failed_a_rule_of_their_own_are_not_compared() -> None:
+    """The short one is contained in the long one, but is dropped for its length, so the long one stays."""
+    assert reasons(prompt_and("0 1 2", "0 1 2 3 4 5 6 7 8 9 10")) == {
+        "p": None,
+        "c0": "completion_too_short",
+        "c1": None,
+    }
+
+
+def test_sample_number_decides_not_the_order_of_rows() -> None:
+    rows = prompt_and(words("a"), words("a"))
+    assert reasons(rows) == reasons(rows[::-1]) == {"p": None, "c0": None, "c1": "like_sibling"}
+
+
+def test_prompts_of_one_seed_are_siblings() -> None:
+    rows = prompt_and(words("a"))
+    rows.append(generation("q", "new_prompt", "s1", words("new"), sample_number=1))
+    cleaned = clean(rows)
+    assert (cleaned["q"]["drop_reason"], cleaned["q"]["nearest_id"], cleaned["q"]["similarity"]) == (
+        "like_sibling",
+        "p",
+        1,
+    )
+
+
+def test_degraded_completions() -> None:
+    prompt = words("s1p")
+    texts = (words("a"), words("a"), words("s1c"), words("b"))
+    rows = [
+        generation(f"d{i}", "degraded_completion", "s1", prompt, text, sample_number=i) for i, text in enumerate(texts)
+    ]
+    assert reasons(rows) == {"d0": None, "d1": "like_sibling", "d2": "like_seed", "d3": None}
+    assert set(reasons(rows, evaluation=(prompt,)).values()) == {"evaluation_overlap"}
+
+
+def two_seeds_same_prompt(*, first_completion: str) -> list[dict]:
+    other = generation("q", "new_prompt", "s2", words("new").upper() + "?", seed_id="s2")
+    completion = generation("e0", "completion", "q", words("new"), words("b"), seed_id="s2")
+    return [*prompt_and(first_completion), other, completion]
+
+
+def test_same_prompt_of_two_seeds_keeps_the_smallest_row_id() -> None:
+    rows = clean(two_seeds_same_prompt(first_completion=words("a")))
+    assert {i: row["drop_reason"] for i, row in rows.items()} == {
+        "p": None,
+        "c0": None,
+        "q": "duplicate_in_round",
+        "e0": "prompt_dropped",
+    }
+    assert (rows["q"]["nearest_id"], rows["q"]["similarity"]) == ("p", 1.0)
+
+
+def test_prompt_without_completions_does_not_push_out_its_duplicate() -> None:
+    assert reasons(two_seeds_same_prompt(first_completion="too short")) == {
+        "p": "no_completion",
+        "c0": "completion_too_short",
+        "q": None,
+        "e0": None,
+    }
+
+
+def test_same_degraded_completion_of_two_seeds_with_one_prompt() -> None:
+    rows = [
+        generation("d1", "degraded_completion", "s1", "same prompt", words("a")),
+        generation("d0", "degraded_completion", "s2", "Same prompt.", words("a"), seed_id="s2"),
+        generation("d2", "degraded_completion", "s2", "other prompt", words("a"), seed_id="s2", sample_number=1),
+    ]
+    assert reasons(rows) == {"d1": "duplicate_in_round", "d0": None, "d2": "like_sibling"}
+
+
+def test_chinese_characters_are_words() -> None:
+    rows = prompt_and("先把三和五相加得到八再检查一遍", prompt="三加五是多少")
+    assert reasons(rows) == {"p": None, "c0": None}
+
+
+def test_unknown_seed_or_prompt_is_named() -> None:
+    with pytest.raises(ValueError, match="names seed nowhere, which is not among the 2 seeds"):
+        clean([generation("p", "new_prompt", "nowhere", words("a"), seed_id="nowhere")])
+    with pytest.raises(ValueError, match="names new prompt q"):
+        clean([generation("c", "completion", "q", words("a"), words("b"))])
+
+
+def test_nothing() -> None:
+    assert clean([]) == {}
+
+
+def scan_like_the_paper(texts: list[str], seed_text: str) -> list[str]:
+    """`filter_data.py`: last to first, dropping i when it is like the seed's text or any j < i that is present."""
+    present = list(texts)
+    for i in reversed(range(len(present))):
+        if is_near_duplicate(present[i], seed_text) or any(is_near_duplicate(present[i], present[j]) for j in range(i)):
+            del present[i]
+    return present
+
+
+@given(st.lists(st.lists(st.sampled_from("abcdefghs"), min_size=2, max_size=6).map(" ".join), min_size=1, max_size=8))
+@settings(deadline=None)
+def test_siblings_equal_the_papers_scan(texts: list[str]) -> None:
+    cleaned = clean(prompt_and(*texts), rules=SHORT)
+    kept = [text for i, text in enumerate(texts) if cleaned[f"c{i}"]["drop_reason"] is None]
+    assert kept == scan_like_the_paper(texts, words("s1c"))
+
+
+@given(st.randoms(use_true_random=False))
+@settings(deadline=None, max_examples=50)
+def test_a_round_holds_together(rng: random.Random) -> None:
+    rows = []
+    for p in range(rng.randrange(6)):
+        seed_id, prompt = rng.choice(["s1", "s2"]), rng.choice([None, "a b c d e", "f g h i j", "short", words("s1p")])
+        finish = rng.choice(["stop", "stop", "length", "error"])
+        rows.append(
+            generation(f"p{p}", "new_prompt", seed_id, prompt, seed_id=seed_id, sample_number=p, finish_reason=finish)
+        )
+        for c in range(rng.randrange(4)):
+            text = rng.choice([None, words("a"), words("b"), words("s1c"), "short"])
+            rows.append(generation(f"c{p}{c}", "completion", f"p{p}", prompt, text, seed_id=seed_id, sample_number=c))
+    rng.shuffle(rows)
+    cleaned = clean(rows)
+    kept = {row_id: row for row_id, row in cleaned.items() if row["drop_reason"] is None}
+    assert {row["drop_reason"] for row in cleaned.values()} <= {None, *DROP_REASONS}
+    for row in kept.values():
+        if row["kind"] == "completion":
+            assert row["parent_id"] in kept
+        else:
+            assert any(other["parent_id"] == row["row_id"] for other in kept.values())
+
+
+def test_a_large_round_is_fast() -> None:
+    """2,000 new prompts with 4 completions of 60 words each; 50,000 rows take five times as long."""
+    rng = random.Random(0)
+    rows = []
+    for p in range(2000):
+        text = " ".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=20))
+        seed_id = f"s{p // 4}"
+        rows.append(generation(f"p{p}", "new_prompt", seed_id, text, seed_id=seed_id, sample_number=p % 4))
+        for c in range(4):
+            completion = " ".join(str(rng.randrange(1000)) for _ in range(60))
+            rows.append(
+                generation(f"c{p}-{c}", "completion", f"p{p}", text, completion, seed_id=seed_id, sample_number=c)
+            )
+    frame = pl.DataFrame(rows, schema=RAW_GENERATIONS)
+    seeds = seed_set(*(f"s{i}" for i in range(500)))
+    started = time.perf_counter()
+    cleaned = clean_generations(frame, seeds, settings=SETTINGS, is_evaluation_prompt=lambda prompt: False)
+    assert time.perf_counter() - started < 10
+    assert len(cleaned) == len(frame)
+
+
+def history(*rows: tuple[str, str | None, float | None]) -> pl.DataFrame:
+    return pl.DataFrame(
+        rows, schema={"row_id": pl.String, "nearest_id": pl.String, "similarity": pl.Float64}, orient="row"
+    )
+
+
+def cleaned_frame() -> pl.DataFrame:
+    rows = [
+        ("p", "new_prompt", "s1", None),
+        ("c0", "completion", "p", None),
+        ("c1", "completion", "p", "cut_off"),
+        ("q", "new_prompt", "s1", None),
+        ("e0", "completion", "q", None),
+        ("d0", "degraded_completion", "s2", None),
+    ]
+    fields = [{"row_id": i, "kind": k, "seed_id": "s1", "parent_id": p, "drop_reason": r} for i, k, p, r in rows]
+    return pl.DataFrame(fields, schema=CLEANED_SET)
+
+
+def history_reasons(*nearest: tuple[str, str | None, float | None]) -> list[str | None]:
+    marked = mark_history_duplicates(cleaned_frame(), history(*nearest), threshold=0.9)
+    assert marked.schema == CLEANED_SET
+    assert marked["row_id"].to_list() == cleaned_frame()["row_id"].to_list()
+    return marked["drop_reason"].to_list()
+
+
+def test_history_drops_a_prompt_with_its_completions() -> None:
+    assert history_reasons(("p", "old", 0.95)) == ["like_history", "prompt_dropped", "cut_off", None, None, None]
+
+
+def test_history_drops_a_prompt_without_completions() -> None:
+    assert history_reasons(("e0", "old", 0.95)) == [None, None, "cut_off", "no_completion", "like_history", None]
+
+
+def test_history_threshold_is_strict_and_null_is_not_like() -> None:
+    assert history_reasons(("p", "old", 0.9), ("d0", None, None)) == cleaned_frame()["drop_reason"].to_list()
+
+
+def test_history_leaves_dropped_rows_their_reason() -> None:
+    assert history_reasons(("c1", "old", 1.0))[2] == "cut_off"
+
+
+def test_history_names_the_nearest() -> None:
+    marked = mark_history_duplicates(
+        cleaned_frame(), history(("d0", "old", 0.97)), threshold=0.9, reason="like_in_round"
+    )
+    assert marked.row(5, named=True) | {"seed_id": ""} == {
+        "row_id": "d0",
+        "kind": "degraded_completion",
+        "seed_id": "",
+        "parent_id": "s2",
+        "prompt": None,
+        "completion": None,
+        "drop_reason": "like_in_round",
+        "nearest_id": "old",
+        "similarity": 0.97,
+    }
+    assert count_drop_reasons(marked) == {"kept": 4, "cut_off": 1, "like_in_round": 1}
+
+
+@pytest.mark.parametrize("rows", [[("p", "a", 0.1), ("p", "b", 0.2)], [("p", "a", float("nan"))]])
+def test_history_refuses_what_it_cannot_compare(rows: list) -> None:
+    with pytest.raises(ValueError, match=r"nearest"):
+        mark_history_duplicates(cleaned_frame(), history(*rows), threshold=0.9)

@@ -1,0 +1,104 @@
+import json
+import math
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lance_assets.algorithms.review_parsing import UNSCORED_REASONS, ReviewResult, Unscored, parse_review, score_reviews
+
+GOLDEN = [
+    json.loads(line)
+    for line in (Path(__file__).parent / "golden_reviews.jsonl").read_text(encoding="utf-8").splitlines()
+]
+
+
+@pytest.mark.parametrize("row", GOLDEN, ids=[f"{i}-{row['text'][-30:]!a}" for i, row in enumerate(GOLDEN)])
+def test_golden(row: dict) -> None:
+    parsed = parse_review(row["text"], finish_reason=row["finish_reason"])
+    assert parsed == (row["score"] if row["reason"] is None else Unscored(row["reason"], row["text"]))
+
+
+def test_golden_covers_every_reason() -> None:
+    assert {row["reason"] for row in GOLDEN} == {None, *UNSCORED_REASONS}
+
+
+def test_other_scale() -> None:
+    assert parse_review("score: 4/5", highest=5.0) == 4.0
+    assert parse_review("score: 0", lowest=1.0, highest=5.0).reason == "out_of_range"
+
+
+@given(
+    st.integers(0, 10),
+    st.sampled_from(["score: {}", "Score = {}/10", "**Score:** {}", "score：{}", "<score>{}</score>"]),
+)
+def test_any_rationale_before_is_harmless(score: int, form: str) -> None:
+    rationale = "It starts at score: 3, then has 12 steps (7-8 of 9) and ends well."
+    assert parse_review(f"{rationale}\n{form.format(score)}") == score
+
+
+@given(st.text(), st.sampled_from(["stop", "length", "error"]))
+def test_never_raises_and_stays_in_range(text: str, finish_reason: str) -> None:
+    for written in (text, f"score: {text}", f"Score {text} 8"):
+        parsed = parse_review(written, finish_reason=finish_reason)
+        if isinstance(parsed, Unscored):
+            assert parsed.reason in UNSCORED_REASONS
+            assert parsed.raw_text == written
+        else:
+            assert 0 <= parsed <= 10
+
+
+@given(st.text(alphabet="score: 0123456789.,/-+=()[]<>|~of\n ", max_size=60))
+def test_never_raises_on_near_scores(text: str) -> None:
+    parsed = parse_review("score" + text)
+    assert isinstance(parsed, Unscored) or 0 <= parsed <= 10
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "score " * 20_000,
+        "score: (" * 15_000,
+        "score for the " + "a" * 50_000,
+        "score" + ")" * 50_000,
+        "score for the " + "word " * 20_000,
+        "score: " + "1" * 100_000,
+        "score: " + "1+" * 50_000,
+        "1/" * 50_000,
+        "score:" + " " * 100_000 + "x",
+        "score:" + "\n" * 100_000 + "x",
+        "[<" * 50_000,
+        "8 " * 50_000,
+        "8 of " * 25_000,
+        "8/10" * 25_000,
+        "8/10" + "!" * 50_000 + "x",
+    ],
+)
+def test_long_text_takes_linear_time(text: str) -> None:
+    started = time.perf_counter()
+    parse_review(text)
+    assert time.perf_counter() - started < 3
+
+
+def test_score_reviews_means_the_parsed_only() -> None:
+    """(9 + 7) / 2 = 8; the unread one is neither 0 nor in the count."""
+    result = score_reviews(["score: 9", "score: 7", "no idea"], ["stop", "stop", "stop"])
+    assert result == ReviewResult([9.0, 7.0, None], [None, None, "no_score"], 8.0)
+
+
+def test_score_reviews_without_any_score() -> None:
+    assert score_reviews(["", "score"], ["stop", "length"]) == ReviewResult([None, None], ["empty", "cut_off"], None)
+    assert score_reviews([], []) == ReviewResult([], [], None)
+
+
+def test_score_reviews_needs_one_finish_reason_each() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        score_reviews(["score: 9", "score: 8"], ["stop"])
+
+
+def test_mean_of_three() -> None:
+    score = score_reviews(["score: 9", "score: 8", "score: 8"], ["stop"] * 3).review_score
+    assert score is not None
+    assert math.isclose(score, 25 / 3)

@@ -1,0 +1,38 @@
+"""A model small enough to be made, asked and trained in a test, with the small world's own tokenizer."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained Qwen2 (hidden 32, 2 layers, grouped-query attention), bf16; a sixth of its tokens end a turn."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from lance_assets.small_world.train import build_tokenizer
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(0)
+    config = Qwen2Config(
+        vocab_size=640,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        initializer_range=0.3,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = Qwen2ForCausalLM(config).to(torch.bfloat16)
+    model.generation_config.eos_token_id = [2, *range(500, 600)]
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -1,0 +1,186 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoTokenizer, TopPLogitsWarper
+
+from lance_assets.records import Request, SamplingSettings
+from resources.engine import ModelLoadError, ModelWithoutChatTemplateError, TransformersEngine
+from resources.sampling import SeededTopP, draw_uniforms
+
+PROMPTS = ["Sort the list 3 1 2.", "Reverse the list 4 5.", "Add the numbers 1 2 3 4 5 6 7 8 9.", "What is 1 2 3 when sorted?"]
+GREEDY = SamplingSettings(temperature=0.0, top_p=1.0, max_new_tokens=24)
+SAMPLED = SamplingSettings(temperature=0.9, top_p=0.9, max_new_tokens=24)
+
+
+def ask(prompt: str, number: int) -> Request:
+    return Request(row_id=f"q{number}", messages=({"role": "user", "content": prompt},), sampling_seed=1000 + number)
+
+
+def make_requests(num_rows: int) -> list[Request]:
+    return [ask(PROMPTS[number % len(PROMPTS)], number) for number in range(num_rows)]
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model: Path) -> TransformersEngine:
+    return TransformersEngine(tiny_model, batch_size=8, device="cpu", num_threads=1)
+
+
+def pick_many(logits: list[float], sampling: SamplingSettings, num_rows: int) -> torch.Tensor:
+    sampler = SeededTopP(range(num_rows), sampling, device=torch.device("cpu"))
+    return sampler.pick(torch.tensor(logits).repeat(num_rows, 1), rows=torch.arange(num_rows), step=0)
+
+
+def test_sampled_frequencies_match_softmax() -> None:
+    # Chi-square over 5 tokens: below 18.5 with 4 degrees of freedom in 999 of 1000 draws; the seeds are fixed.
+    logits, num_rows = [0.0, 1.0, 2.0, -1.0, 0.5], 20_000
+    picks = pick_many(logits, SamplingSettings(temperature=0.7, top_p=1.0, max_new_tokens=1), num_rows)
+    expected = torch.softmax(torch.tensor(logits) / 0.7, dim=0) * num_rows
+    observed = torch.bincount(picks, minlength=5)
+    assert float(((observed - expected) ** 2 / expected).sum()) < 18.5
+
+
+def test_nucleus_is_renormalised() -> None:
+    # Probabilities 0.5, 0.25, 0.15, 0.1 and top_p 0.7: the nucleus is the first two, at 2/3 and 1/3.
+    logits = torch.log(torch.tensor([0.15, 0.5, 0.1, 0.25])).tolist()
+    picks = pick_many(logits, SamplingSettings(temperature=1.0, top_p=0.7, max_new_tokens=1), 12_000)
+    observed = torch.bincount(picks, minlength=4)
+    assert observed[[0, 2]].tolist() == [0, 0]
+    assert float(observed[1]) / 12_000 == pytest.approx(2 / 3, abs=0.015)
+
+
+@given(
+    logits=st.lists(st.floats(-8, 8, width=32), min_size=2, max_size=12, unique=True),
+    top_p=st.floats(0.01, 1.0),
+    temperature=st.floats(0.1, 2.0),
+    seed=st.integers(0, 2**63 - 1),
+)
+@settings(max_examples=150, deadline=None)
+def test_pick_is_in_transformers_nucleus(logits: list[float], top_p: float, temperature: float, seed: int) -> None:
+    sampler = SeededTopP([seed], SamplingSettings(temperature, top_p, 1), device=torch.device("cpu"))
+    scores = torch.tensor([logits])
+    picked = int(sampler.pick(scores, rows=torch.tensor([0]), step=0))
+    # A hair more mass than ours: at the border the two sum in another order.
+    nucleus = TopPLogitsWarper(top_p=min(1.0, top_p + 1e-5))(None, scores / temperature)
+    assert nucleus[0, picked] > float("-inf")
+
+
+def test_smallest_top_p_is_greedy_and_rows_keep_their_stream() -> None:
+    tight = SamplingSettings(temperature=1.0, top_p=1e-9, max_new_tokens=1)
+    assert pick_many([0.0, 3.0, 1.0], tight, 50).unique().tolist() == [1]
+    together, alone = draw_uniforms([7, 8, 9], 40), draw_uniforms([8], 90)
+    assert together[1].tolist() == alone[0][:40].tolist()
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_p", "max_new_tokens", "message"),
+    [(-1, 0.9, 1, "temperature"), (1, 0.0, 1, "top_p"), (1, 1.1, 1, "top_p"), (1, 1.0, 0, "max_new_tokens")],
+)
+def test_bad_sampling_settings(temperature: float, top_p: float, max_new_tokens: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SeededTopP([1], SamplingSettings(temperature, top_p, max_new_tokens), device=torch.device("cpu"))
+
+
+def test_greedy_equals_transformers_generate(engine: TransformersEngine, tiny_model: Path) -> None:
+    requests = make_requests(12)
+    samples = list(engine.generate(requests, GREEDY))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    stops = set(model.generation_config.eos_token_id)
+    for request, sample in zip(requests, samples, strict=True):
+        ids = tokenizer.apply_chat_template(
+            list(request.messages), add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        new = model.generate(**ids, do_sample=False, max_new_tokens=24)[0, ids["input_ids"].shape[1] :].tolist()
+        stopped = new[-1] in stops
+        kept = new[:-1] if stopped else new
+        assert sample.text == tokenizer.decode(kept, skip_special_tokens=True)
+        assert sample.finish_reason == ("stop" if stopped else "length")
+        assert sample.completion_tokens == len(kept)
+        assert sample.prompt_tokens == ids["input_ids"].shape[1]
+
+
+def test_row_does_not_depend_on_its_neighbours(engine: TransformersEngine, tiny_model: Path) -> None:
+    requests = make_requests(20)
+    together = list(engine.generate(requests, SAMPLED))
+    assert [sample.row_id for sample in together] == [request.row_id for request in requests]
+    assert together == list(engine.generate(requests, SAMPLED))
+    assert list(engine.generate(requests[5:6], SAMPLED)) == together[5:6]
+    other = TransformersEngine(tiny_model, batch_size=3, device="cpu")
+    assert list(other.generate(requests[::-1], SAMPLED)) == together[::-1]
+    assert len({sample.text for sample in together}) > 10
+    assert {sample.finish_reason for sample in together} == {"stop", "length"}
+
+
+def test_bad_rows_do_not_take_the_batch_along(engine: TransformersEngine) -> None:
+    good = make_requests(3)
+    too_long = ask("Sort the list " + "1 " * 600, 50)
+    untemplatable = Request("q51", ({"role": "user"},), 1)
+    samples = list(engine.generate([good[0], too_long, good[1], untemplatable, good[2]], SAMPLED))
+    assert [sample.finish_reason == "error" for sample in samples] == [False, True, False, True, False]
+    assert "context of 512 tokens" in samples[1].error
+    assert "chat template failed" in samples[3].error
+    assert samples[1].text == ""
+    assert samples[1].completion_tokens == 0
+    assert samples[::2] == list(engine.generate(good, SAMPLED))
+
+
+def test_no_requests_no_samples(engine: TransformersEngine) -> None:
+    assert list(engine.generate([], SAMPLED)) == []
+
+
+def test_out_of_memory_halves_the_batch(tiny_model: Path) -> None:
+    engine = TransformersEngine(tiny_model, batch_size=8, device="cpu")
+    requests = make_requests(8)
+    expected = list(engine.generate(requests, SAMPLED))
+    model, _ = engine.load()
+    sizes = []
+
+    def run_out(_module: object, _args: object, kwargs: dict) -> None:
+        sizes.append(len(kwargs["input_ids"]))
+        if sizes[-1] > 1 or kwargs["input_ids"].shape[1] > 40:
+            raise torch.OutOfMemoryError("out of memory")
+
+    model.register_forward_pre_hook(run_out, with_kwargs=True)
+    assert list(engine.generate(requests, SAMPLED)) == expected
+    assert sizes[0] > 1
+    long = ask("Sort the list " + "1 " * 60, 60)
+    failed, fine = engine.generate([long, requests[0]], SAMPLED)
+    assert failed.finish_reason == "error"
+    assert "out of memory" in failed.error
+    assert fine == expected[0]
+
+
+def test_models_that_cannot_be_served(tiny_model: Path, tmp_path: Path) -> None:
+    def load(folder: Path) -> None:
+        list(TransformersEngine(folder, device="cpu").generate(make_requests(1), GREEDY))
+
+    with pytest.raises(ModelLoadError, match=r"no config\.json"):
+        load(tmp_path / "nowhere")
+    bare = shutil.copytree(tiny_model, tmp_path / "bare")
+    (bare / "chat_template.jinja").unlink()
+    with pytest.raises(ModelWithoutChatTemplateError, match=r"bare has no chat template.*instruction-tuned"):
+        load(bare)
+    broken = shutil.copytree(tiny_model, tmp_path / "broken")
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelLoadError, match="cannot be loaded"):
+        load(broken)
+    deeper = shutil.copytree(tiny_model, tmp_path / "deeper")
+    config = json.loads((deeper / "config.json").read_text())
+    config["num_hidden_layers"] = 3
+    config.pop("layer_types", None)
+    (deeper / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelLoadError, match=r"lack \d+ tensors, first model\.layers\.2"):
+        load(deeper)
+
+
+def test_closed_engine_loads_again(tiny_model: Path) -> None:
+    engine = TransformersEngine(tiny_model, device="cpu")
+    before = list(engine.generate(make_requests(2), GREEDY))
+    engine.close()
+    assert list(engine.generate(make_requests(2), GREEDY)) == before
