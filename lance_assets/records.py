@@ -6,9 +6,9 @@ Row ids are stable: the same row of the same experiment and round has the same i
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import polars as pl
 
@@ -57,8 +57,17 @@ class Sample:
     """What went wrong, for `error`."""
 
 
-Ask = Callable[[str, Sequence[Request]], list[Sample]]
-"""Ask the round's model: (stage name, requests) to samples in the order of the requests. Durable and logged where the platform provides it."""
+
+
+class Ask(Protocol):
+    """Asks the round's model; durable and logged where the platform provides it."""
+
+    def __call__(
+        self, stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None
+    ) -> list[Sample]:
+        """Samples in the order of the requests; without `sampling`, as the recipe's parameters say."""
+        ...
+
 
 
 def derive_row_id(*parts: object) -> str:

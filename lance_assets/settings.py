@@ -97,6 +97,7 @@ class LmEvalSettings(Settings):
     include_path: str | None = Field(None, description="Folder of local task YAML files, relative to the experiment's folder.")
     num_fewshot: int | None = Field(None, ge=0, description="Examples before each item; none leaves the task's own.")
     limit: int | None = Field(None, ge=1, description="Items of each task; none takes all.")
+    apply_chat_template: bool = Field(False, description="Whether items are asked as chat messages.")
     batch_size: int = Field(8, ge=1, description="Fixed, since scores move with it.")
 
 

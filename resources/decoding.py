@@ -29,14 +29,15 @@ def attend_grouped(
     attention_mask: "torch.Tensor | None",
     **options: object,
 ) -> "tuple[torch.Tensor, None]":
-    """transformers' sdpa attention, without repeated keys and values when the query is one token long.
+    """Transformers' sdpa attention, without repeated keys and values when the query is one token long.
 
     Args:
         module: the attention layer.
         query: [num_rows, num_heads, query_length, head_dim].
-        key: [num_rows, num_key_value_heads, length, head_dim]; `value` likewise.
+        key: [num_rows, num_key_value_heads, length, head_dim].
+        value: as `key`.
         attention_mask: bool or additive [num_rows, 1, query_length, length], or None.
-        options: what else the layer passes; any that are not None but `scaling` and `dropout` go to transformers' own.
+        options: what else the layer passes; with `position_bias` or `cache` it is transformers' own that attends.
 
     Returns:
         [num_rows, query_length, num_heads, head_dim], and None for the weights.

@@ -150,7 +150,15 @@ class TransformersEngine:
 
 
 def encode_messages(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[dict[str, str]]) -> tuple[int, ...]:
-    """Token ids of a chat up to where the model's turn begins, by the model's own chat template."""
+    """Token ids of a chat up to where the model's turn begins, by the model's own chat template.
+
+    Raises:
+        ValueError: a message without role or content, which a template may render as nothing.
+        jinja2.TemplateError: the template refuses the messages, as some do a system message.
+    """
+    for message in messages:
+        if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
+            raise ValueError(f"a message needs a role and a content, both text, got {message!r}")
     encoded = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=True)
     return tuple(encoded["input_ids"])
 

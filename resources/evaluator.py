@@ -6,11 +6,8 @@ fixed by the caller, who records it, and never `auto`.
 """
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
-from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -29,13 +26,13 @@ from lance_assets.records import (
 )
 from lance_assets.small_world.tasks import RUNGS, draw_held_out_prompts, is_correct, parse_prompt
 from resources.engine import Engine
+from resources.processes import stream_process
 
 SAMPLED_TEMPERATURE = 0.7
 """The temperature of LANCE's decoding."""
 SAMPLED_TOP_P = 0.9
 """The nucleus mass of LANCE's decoding."""
 _NORMAL_95 = 1.959963984540054
-_TAIL_LINES = 40
 
 
 class EvaluationError(RuntimeError):
@@ -93,6 +90,8 @@ def evaluate_small_world(
 def _judge(row: dict, sample: Sample, metric: str, model_name: str) -> dict:
     if sample.finish_reason == "error":
         raise EvaluationError(f"the engine failed on the held-out prompt {row['prompt']!r}: {sample.error}")
+    problem = parse_prompt(row["prompt"])
+    assert problem is not None, f"the small world cannot read its own prompt {row['prompt']!r}"
     return {
         "model": model_name,
         "metric": metric,
@@ -102,7 +101,7 @@ def _judge(row: dict, sample: Sample, metric: str, model_name: str) -> dict:
         "answer": row["answer"],
         "completion": sample.text,
         "finish_reason": sample.finish_reason,
-        "is_correct": is_correct(parse_prompt(row["prompt"]), sample.text),
+        "is_correct": is_correct(problem, sample.text),
     }
 
 
@@ -118,12 +117,19 @@ def summarise_items(items: pl.DataFrame) -> pl.DataFrame:
     """
     whole = pl.lit("all").alias("task")
     no_rung = pl.lit(None, dtype=pl.Int64).alias("rung")
-    counted = [pl.col("is_correct").sum().cast(pl.Int64).alias("num_correct"), pl.len().cast(pl.Int64).alias("num_items")]
+    counted = [
+        pl.col("is_correct").sum().cast(pl.Int64).alias("num_correct"),
+        pl.len().cast(pl.Int64).alias("num_items"),
+    ]
     rows: list[dict] = []
     for (model, metric), group in items.group_by("model", "metric", maintain_order=True):
         by_rung = group.group_by(whole, "rung").agg(counted).sort("rung")
         by_task = group.group_by("task", no_rung, maintain_order=True).agg(counted)
-        for counts in [*group.group_by(whole, no_rung).agg(counted).to_dicts(), *by_task.to_dicts(), *by_rung.to_dicts()]:
+        for counts in [
+            *group.group_by(whole, no_rung).agg(counted).to_dicts(),
+            *by_task.to_dicts(),
+            *by_rung.to_dicts(),
+        ]:
             num_correct, num_items = counts.pop("num_correct"), counts["num_items"]
             low, high = compute_wilson_interval(num_correct, num_items)
             names = {"model": model, "benchmark": "small_world", "metric": metric}
@@ -185,21 +191,10 @@ def run_lm_eval(
 
 def _run_harness(command: list[str], tasks: Sequence[str], log: Callable[[str], None]) -> None:
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    tail: deque[str] = deque(maxlen=_TAIL_LINES)
-    with subprocess.Popen(
-        command, env=os.environ | offline, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    ) as process:
-        try:
-            for line in process.stdout:
-                tail.append(line.rstrip("\n"))
-                log(tail[-1])
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode != 0:
+    code, text = stream_process(command, added_environment=offline, log=log)
+    if code != 0:
         remedy = "name a task of `lm-eval ls tasks` or one whose YAML is under include_path; its data must be local"
-        text = "\n".join(tail)
-        raise EvaluationError(f"lm-evaluation-harness failed on {list(tasks)} (exit {process.returncode}); {remedy}\n{text}")
+        raise EvaluationError(f"lm-evaluation-harness failed on {list(tasks)} (exit {code}); {remedy}\n{text}")
 
 
 def parse_lm_eval(report: dict, *, model_name: str) -> pl.DataFrame:

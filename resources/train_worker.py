@@ -27,6 +27,9 @@ from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
     TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
 )
 from transformers.utils import logging
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
@@ -45,10 +48,17 @@ class LogCallback(TrainerCallback):
         """Name the stage."""
         self.stage = stage
 
-    def on_log(self, args: object, state: object, control: object, logs: dict | None = None, **_: object) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: object,
+    ) -> None:
         """Print the step's loss."""
         every = max(1, state.max_steps // _LINES_PER_STAGE)
-        if state.is_world_process_zero and "loss" in logs and state.global_step % every == 0:
+        if logs and "loss" in logs and state.is_world_process_zero and state.global_step % every == 0:
             print(f"{self.stage}: step {state.global_step} of {state.max_steps}, loss {float(logs['loss']):.4f}")
 
 
@@ -149,9 +159,7 @@ def build_lora(job: TrainJob) -> LoraConfig | None:
     )
 
 
-def save_model(
-    trainer: SFTTrainer | DPOTrainer, job: TrainJob, folder: Path, dtype: torch.dtype
-) -> None:
+def save_model(trainer: SFTTrainer | DPOTrainer, job: TrainJob, folder: Path, dtype: torch.dtype) -> None:
     """Merge adapters, and save weights, config and the start checkpoint's tokenizer; the folder appears whole."""
     accelerator = trainer.accelerator
     if job.lora is None:

@@ -14,9 +14,7 @@ import hashlib
 import importlib.metadata
 import os
 import signal
-import subprocess
 import sys
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -25,10 +23,10 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from lance_assets.prompts import hash_templates
+from resources.processes import stream_process
 
 CHECKPOINT = "checkpoint"
 RESULT = "result.json"
-_TAIL_LINES = 40
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 _REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -99,12 +97,16 @@ class TrainResult(BaseModel):
     trained: bool = Field(description="False when both stages had no rows.")
     num_sft_rows: int = Field(description="Rows SFT was given.")
     num_dpo_pairs: int = Field(description="Pairs DPO was given.")
-    num_truncated: int = Field(description="Rows and pairs over max_length, cut, or left out where the prompt fills it.")
+    num_truncated: int = Field(
+        description="Rows and pairs over max_length, cut, or left out where the prompt fills it."
+    )
     num_tokens: int = Field(description="Tokens the model was trained on, both stages, padding not counted.")
     seconds: float = Field(description="From the start of the last process, imports included.")
     sft_losses: list[float] = Field(default_factory=list)
     dpo_losses: list[float] = Field(default_factory=list)
-    dpo_accuracies: list[float] = Field(default_factory=list, description="Share of pairs with the larger reward chosen.")
+    dpo_accuracies: list[float] = Field(
+        default_factory=list, description="Share of pairs with the larger reward chosen."
+    )
     dpo_margins: list[float] = Field(default_factory=list, description="Mean reward of chosen less rejected.")
     dpo_chosen_logps: list[float] = Field(default_factory=list, description="Mean log-probability of chosen, in nats.")
     dpo_rejected_logps: list[float] = Field(default_factory=list)
@@ -185,33 +187,13 @@ def _run_worker(job: TrainJob, job_file: Path, log: Callable[[str], None]) -> No
     added = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
     if job.num_threads is not None:
         added["OMP_NUM_THREADS"] = str(job.num_threads)
-    environment = os.environ | added | {"PYTHONPATH": os.pathsep.join(paths)}
-    tail: deque[str] = deque(maxlen=_TAIL_LINES)
-    # The worker ends itself when its standard input closes, so it does not outlive this process however that ends.
-    with subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    ) as process:
-        try:
-            for line in process.stdout:
-                tail.append(line.rstrip("\n"))
-                log(tail[-1])
-            code = process.wait()
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
+    added["PYTHONPATH"] = os.pathsep.join(paths)
+    code, tail = stream_process(command, added_environment=added, log=log)
     if code != 0:
-        raise TrainingError(_explain(code, list(tail), job_file))
+        raise TrainingError(_explain(code, tail, job_file))
 
 
-def _explain(code: int, tail: list[str], job_file: Path) -> str:
-    text = "\n".join(tail)
+def _explain(code: int, text: str, job_file: Path) -> str:
     number = -code if code < 0 else code - 128
     if code < 0 or code > 128:
         name = signal.Signals(number).name if number in list(signal.Signals) else str(number)

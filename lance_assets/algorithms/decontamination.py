@@ -74,7 +74,7 @@ def build_evaluation_index(prompts: Iterable[str], *, ngram: int = 13) -> Evalua
 
 
 def overlaps_evaluation(prompt: str, index: EvaluationIndex) -> bool:
-    """Whether a prompt equals an evaluation prompt after normalisation, or shares `index.ngram` words in a row with one.
+    """Whether a prompt equals an evaluation prompt after normalisation, or shares `index.ngram` words in a row.
 
     A prompt with fewer words can only be equal. An empty prompt never overlaps.
 

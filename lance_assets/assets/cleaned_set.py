@@ -1,6 +1,7 @@
 """cleaned_set: every candidate, kept or dropped with its reason; kept texts join the history in LanceDB."""
 
 import dagster as dg
+import numpy as np
 import polars as pl
 
 from lance_assets.algorithms.cleaning import count_drop_reasons, mark_history_duplicates
@@ -11,12 +12,19 @@ from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
 from lance_assets.assets.rounds import Made, Round
 
-NEAREST = {"row_id": pl.String, "nearest_id": pl.String, "similarity": pl.Float64}
+NEAREST = pl.Schema({"row_id": pl.String, "nearest_id": pl.String, "similarity": pl.Float64})
 
 
 def text_to_embed() -> pl.Expr:
     """What of a candidate is compared with history: a new prompt, or a prompt with its completion."""
     return pl.when(pl.col("kind") == "new_prompt").then("prompt").otherwise(pl.col("prompt") + "\n" + pl.col("completion"))
+
+
+def keep_survivors(cleaned: pl.DataFrame, rows: pl.DataFrame, vectors: np.ndarray) -> tuple[pl.DataFrame, np.ndarray]:
+    """Those rows, and their vectors, that the cleaned set still keeps."""
+    survivors = cleaned.filter(pl.col("drop_reason").is_null())["row_id"]
+    is_kept = rows["row_id"].is_in(survivors.implode())
+    return rows.filter(is_kept), vectors[is_kept.to_numpy()]
 
 
 def compare_with_history(this_round: Round, cleaned: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -35,21 +43,19 @@ def compare_with_history(this_round: Round, cleaned: pl.DataFrame) -> tuple[pl.D
     )
     earlier = pl.concat([kept.select("row_id"), earlier.select("nearest_id", "similarity")], how="horizontal")
     cleaned = mark_history_duplicates(cleaned, earlier.cast(NEAREST), threshold=bar)
+    kept, vectors = keep_survivors(cleaned, kept, vectors)
     repeats_of, similarity = find_repeats(vectors, threshold=bar)
     ids = kept["row_id"].to_list()
-    within = pl.DataFrame(
-        {
-            "row_id": ids,
-            "nearest_id": [ids[index] if index >= 0 else None for index in repeats_of],
-            "similarity": [float(value) if index >= 0 else None for index, value in zip(repeats_of, similarity, strict=True)],
-        },
-        schema=NEAREST,
+    within = {
+        "row_id": ids,
+        "nearest_id": [ids[index] if index >= 0 else None for index in repeats_of],
+        "similarity": [float(value) if index >= 0 else None for index, value in zip(repeats_of, similarity, strict=True)],
+    }
+    cleaned = mark_history_duplicates(
+        cleaned, pl.DataFrame(within, schema=NEAREST), threshold=bar, reason="like_in_round"
     )
-    cleaned = mark_history_duplicates(cleaned, within, threshold=bar)
-    survivors = set(cleaned.filter(pl.col("drop_reason").is_null())["row_id"])
-    is_kept = kept["row_id"].is_in(survivors)
-    stored = kept.filter(is_kept)
-    history.replace_round(plan.name, this_round.key, stored, vectors[is_kept.to_numpy()], model_hash=embedder.model_hash)
+    stored, vectors = keep_survivors(cleaned, kept, vectors)
+    history.replace_round(plan.name, this_round.key, stored, vectors, model_hash=embedder.model_hash)
     return cleaned, stored
 
 

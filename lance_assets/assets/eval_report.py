@@ -1,5 +1,7 @@
 """eval_report: the round's checkpoint on the same held-out tasks as every round, against the best before it and the backbone."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
@@ -12,7 +14,26 @@ from lance_assets.assets.pictures import plot_rounds, plot_rungs, preview_rows
 from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
 from lance_assets.assets.rounds import Made, Round
+from lance_assets.records import Ask, Request, Sample, SamplingSettings
 from resources.evaluator import evaluate_small_world, run_lm_eval, summarise_items
+
+
+@dataclass(frozen=True)
+class DurableEngine:
+    """The round's engine as the evaluator wants one: what it finishes is durable."""
+
+    ask: Ask
+    """The round's."""
+    model: str
+    """Which model it asks; names the stage."""
+
+    def generate(self, requests: Sequence[Request], sampling: SamplingSettings) -> Iterator[Sample]:
+        """Samples in the order of the requests."""
+        stage = f"{self.model}_{'sampled' if sampling.temperature else 'greedy'}"
+        return iter(self.ask(stage, requests, sampling))
+
+    def close(self) -> None:
+        """Nothing: the round closes the engine it opened."""
 
 
 def evaluate(this_round: Round, model: str, path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -23,11 +44,29 @@ def evaluate(this_round: Round, model: str, path: Path) -> tuple[pl.DataFrame, p
     if small_world is not None:
         with this_round.asking("eval_report", path) as ask:
             items = evaluate_small_world(
-                ask, settings=small_world, profile=plan.settings.prompt_profile, rng_seed=plan.settings.rng_seed, model=model
+                DurableEngine(ask, model),
+                model_name=model,
+                per_rung=small_world.per_rung,
+                temperature=small_world.sampled_temperature,
+                max_new_tokens=small_world.max_new_tokens,
+                prompt_profile=plan.settings.prompt_profile,
             )
         reports.append(summarise_items(items))
     if lm_eval is not None:
-        reports.append(run_lm_eval(path, settings=lm_eval, folder=plan.folder, model=model, log=this_round.log))
+        reports.append(
+            run_lm_eval(
+                path,
+                lm_eval.tasks,
+                model_name=model,
+                log=this_round.log,
+                include_path=plan.folder / lm_eval.include_path if lm_eval.include_path else None,
+                num_fewshot=lm_eval.num_fewshot,
+                limit=lm_eval.limit,
+                batch_size=lm_eval.batch_size,
+                apply_chat_template=lm_eval.apply_chat_template,
+                rng_seed=plan.settings.rng_seed,
+            )
+        )
     return pl.concat(reports), items
 
 

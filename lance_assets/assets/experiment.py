@@ -96,11 +96,19 @@ class Experiment(dg.Component):
         Raises:
             ValueError: the folder's name is not usable, or a file it names is missing.
         """
-        folder = Path(context.path)
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", folder.name):
-            raise ValueError(f"{folder}: an experiment's folder is named in lower case letters, digits and _, got {folder.name!r}")
-        check_files(self.settings, folder / "defs.yaml")
-        return build_experiment(Plan(folder.name, folder, self.settings))
+        return build_experiment(plan_experiment(self.settings, Path(context.path)))
+
+
+def plan_experiment(settings: ExperimentSettings, folder: Path) -> Plan:
+    """The plan of the experiment in a folder.
+
+    Raises:
+        ValueError: the folder's name is not usable, or a file it names is missing.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", folder.name):
+        raise ValueError(f"{folder}: an experiment's folder is named in lower case letters, digits and _, got {folder.name!r}")
+    check_files(settings, folder / "defs.yaml")
+    return Plan(folder.name, folder, settings)
 
 
 def build_experiment(plan: Plan) -> dg.Definitions:
@@ -116,5 +124,5 @@ def build_experiment(plan: Plan) -> dg.Definitions:
         assets=assets,
         asset_checks=build_checks(plan),
         jobs=[job],
-        sensors=[build_next_round_sensor(plan, job), build_failure_sensor(plan)],
+        sensors=[build_next_round_sensor(plan), build_failure_sensor(plan)],
     )

@@ -10,7 +10,7 @@ import yaml
 from dagster.components.core.component_tree import ComponentTree, ComponentTreeException
 from pydantic import ValidationError
 
-from lance_assets.assets.experiment import Experiment
+from lance_assets.assets.experiment import Experiment, build_experiment, plan_experiment
 from lance_assets.assets.plan import Plan
 
 EXPERIMENTS_FOLDER = Path("lance_assets") / "experiments"
@@ -38,11 +38,14 @@ def build_broken_experiment(name: str, text: str) -> dg.Definitions:
 
 
 def load_component(name: str, project_root: Path) -> tuple[dg.Definitions, Plan]:
-    """One experiment's definitions and plan; raises what is wrong with its file."""
+    """One experiment's definitions and plan; raises what is wrong with its file.
+
+    A tree of its own, since one broken file fails the whole tree it is part of.
+    """
     tree = ComponentTree.from_module(importlib.import_module(f"{EXPERIMENTS_MODULE}.{name}"), project_root)
-    defs = tree.build_defs()
     (experiment,) = tree.get_all_components(of_type=Experiment)
-    return defs, Plan(name, project_root / EXPERIMENTS_FOLDER / name, experiment.settings)
+    plan = plan_experiment(experiment.settings, project_root / EXPERIMENTS_FOLDER / name)
+    return build_experiment(plan), plan
 
 
 def load_all(project_root: Path) -> dict[str, tuple[dg.Definitions, Plan | str]]:

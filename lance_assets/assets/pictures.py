@@ -28,10 +28,12 @@ def preview_rows(table: pl.DataFrame, columns: Sequence[str], *, num_rows: int =
 def count_table(counts: dict[str, int], *, of: str) -> dg.MetadataValue:
     """Counts as a Markdown table with shares, most frequent first."""
     total = sum(counts.values())
+    if total == 0:
+        return dg.MetadataValue.md("*no rows*")
     lines = [f"| {of} | rows | share |", "| --- | ---: | ---: |"]
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     lines += [f"| {name} | {count} | {count / total:.1%} |" for name, count in ordered]
-    return dg.MetadataValue.md("\n".join(lines) if total else "*no rows*")
+    return dg.MetadataValue.md("\n".join(lines))
 
 
 def _as_picture(figure) -> dg.MetadataValue:

@@ -127,14 +127,14 @@ class Round:
         return self.model_path(parent)
 
     @contextmanager
-    def asking(self, noun: str, model_path: Path, *, sampling: SamplingSettings | None = None) -> Iterator[Ask]:
+    def asking(self, noun: str, model_path: Path) -> Iterator[Ask]:
         """Open an engine on a model; what it finishes is durable until the noun is written."""
         settings = self.plan.settings
         folder = self.platform.root / "stages" / self.plan.name / self.key / noun
         engine = self.platform.open_engine(settings, model_path)
         fingerprint = f"{self.plan.fingerprint(noun)}-{self.platform.checkpoints.hash_checkpoint(model_path)[:16]}"
 
-        def ask(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = sampling) -> list[Sample]:
+        def ask(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
             chosen = sampling or sampling_settings(settings.parameters)
             samples = run_durably(
                 requests,

@@ -36,12 +36,12 @@ def decide(instance: dg.DagsterInstance, plan: Plan, platform: Platform) -> Deci
     )
 
 
-def build_next_round_sensor(plan: Plan, job: dg.UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
+def build_next_round_sensor(plan: Plan) -> dg.SensorDefinition:
     """Adds the next round's partition and starts it, once."""
 
     @dg.sensor(
         name=f"{plan.name}_next_round",
-        job=job,
+        job_name=f"{plan.name}_round",
         minimum_interval_seconds=30,
         description=f"Starts the next round of {plan.name} when an eval_report is finished, until a stop rule says no.",
     )

@@ -12,7 +12,12 @@ from lance_assets.records import Request, SamplingSettings
 from resources.engine import ModelLoadError, ModelWithoutChatTemplateError, TransformersEngine
 from resources.sampling import SeededTopP, draw_uniforms
 
-PROMPTS = ["Sort the list 3 1 2.", "Reverse the list 4 5.", "Add the numbers 1 2 3 4 5 6 7 8 9.", "What is 1 2 3 when sorted?"]
+PROMPTS = [
+    "Sort the list 3 1 2.",
+    "Reverse the list 4 5.",
+    "Add the numbers 1 2 3 4 5 6 7 8 9.",
+    "What is 1 2 3 when sorted?",
+]
 GREEDY = SamplingSettings(temperature=0.0, top_p=1.0, max_new_tokens=24)
 SAMPLED = SamplingSettings(temperature=0.9, top_p=0.9, max_new_tokens=24)
 
@@ -127,6 +132,18 @@ def test_bad_rows_do_not_take_the_batch_along(engine: TransformersEngine) -> Non
     assert samples[1].text == ""
     assert samples[1].completion_tokens == 0
     assert samples[::2] == list(engine.generate(good, SAMPLED))
+
+
+def test_template_that_refuses_a_role(tiny_model: Path, tmp_path: Path) -> None:
+    strict = shutil.copytree(tiny_model, tmp_path / "strict")
+    template = (strict / "chat_template.jinja").read_text()
+    refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no system messages') }}{% endif %}"
+    (strict / "chat_template.jinja").write_text(refusal + template)
+    refused = Request("q1", ({"role": "system", "content": "Be brief."}, *make_requests(1)[0].messages), 1)
+    samples = list(TransformersEngine(strict, device="cpu").generate([refused, *make_requests(1)], GREEDY))
+    assert samples[0].finish_reason == "error"
+    assert "no system messages" in samples[0].error
+    assert samples[1].finish_reason != "error"
 
 
 def test_no_requests_no_samples(engine: TransformersEngine) -> None:

@@ -1,0 +1,225 @@
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
+from trl import SFTConfig, SFTTrainer
+
+from lance_assets.prompts import build_messages
+from lance_assets.records import PREFERENCE_PAIRS, SFT_SET
+from resources.engine import encode_messages
+from resources.train_worker import build_sft_rows, load_for_training, measure_rows
+from resources.trainer import (
+    DpoSettings,
+    LoraSettings,
+    SftSettings,
+    TrainingError,
+    TrainJob,
+    find_job_folder,
+    fingerprint_job,
+    train_checkpoint,
+)
+
+SFT_ROWS = [(f"Sort the list {i} 3 1.", f"The answer is {i}.") for i in range(1, 7)] + [("Add " + "1 " * 90, "90.")]
+
+
+def write_sft(path: Path, rows: list[tuple[str, str]]) -> Path:
+    table = [{"row_id": str(i), "prompt": prompt, "completion": text} for i, (prompt, text) in enumerate(rows)]
+    blank = dict.fromkeys(SFT_SET)
+    pl.DataFrame([blank | row for row in table], schema=SFT_SET).write_parquet(path)
+    return path
+
+
+def write_pairs(path: Path, num_pairs: int) -> Path:
+    blank = dict.fromkeys(PREFERENCE_PAIRS)
+    texts = [
+        {"prompt": f"Reverse {i} 2.", "chosen": f"The answer is 2 {i}.", "rejected": "Who knows."}
+        for i in range(num_pairs)
+    ]
+    pl.DataFrame([blank | row for row in texts], schema=PREFERENCE_PAIRS).write_parquet(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def job(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
+    folder = tmp_path_factory.mktemp("train")
+    return TrainJob(
+        start_checkpoint=tiny_model,
+        sft_path=write_sft(folder / "sft.parquet", SFT_ROWS),
+        pairs_path=write_pairs(folder / "pairs.parquet", 6),
+        staging=folder / "staging",
+        prompt_profile="compact",
+        sft=SftSettings(num_epochs=2, batch_size=4, learning_rate=5e-3, max_length=64),
+        dpo=DpoSettings(batch_size=2, learning_rate=2e-3, sft_loss_weight=0.2, max_length=64),
+        num_threads=1,
+    )
+
+
+def weights_of(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def test_training_is_whole_repeatable_and_resumed(job: TrainJob, tmp_path: Path) -> None:
+    lines: list[str] = []
+    result = train_checkpoint(job, log=lines.append)
+    assert result.trained
+    assert (result.num_sft_rows, result.num_dpo_pairs, result.num_truncated) == (7, 6, 1)
+    # 7 rows in batches of 4, twice: 4 steps; 6 pairs in batches of 2: 3 steps.
+    assert len(result.sft_losses) == 4
+    assert len(result.dpo_losses) == len(result.dpo_accuracies) == len(result.dpo_chosen_logps) == 3
+    assert result.sft_losses[-1] < result.sft_losses[0]
+    # Before its first step the policy is the reference: no margin, so DPO's own part of the loss is log 2.
+    assert result.dpo_margins[0] == pytest.approx(0.0, abs=1e-5)
+    assert result.dpo_margins[-1] > 0
+    assert any("sft: 7 rows, 1 over max_length=64" in line for line in lines)
+    log = json.loads((result.path / "training_log.json").read_text())
+    assert [len(log[stage]["steps"]) for stage in ("sft", "dpo")] == [4, 3]
+
+    before, after = load_file(job.start_checkpoint / "model.safetensors"), load_file(result.path / "model.safetensors")
+    assert before.keys() == after.keys()
+    assert {weight.dtype for weight in after.values()} == {torch.bfloat16}
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    for name in ("config.json", "tokenizer.json", "chat_template.jinja", "generation_config.json"):
+        assert (result.path / name).read_bytes() == (job.start_checkpoint / name).read_bytes()
+
+    # A killed run leaves the finished SFT and a half-written checkpoint; another folder, same job: same bytes.
+    again = job.model_copy(update={"staging": tmp_path})
+    assert fingerprint_job(again) == fingerprint_job(job)
+    only_sft = TrainJob.model_validate(again.model_dump() | {"launcher": ("sh", "-c", "exit 3")})
+    with pytest.raises(TrainingError, match="exit 3"):
+        train_checkpoint(only_sft, log=lines.append)
+    os.kill(start_and_kill_after_sft(again), 0)
+    folder = find_job_folder(again)
+    assert (folder / "sft").is_dir()
+    assert not (folder / "result.json").exists()
+    lines.clear()
+    resumed = train_checkpoint(again, log=lines.append)
+    assert any("taking up after the finished SFT" in line for line in lines)
+    assert weights_of(resumed.path) == weights_of(result.path)
+    assert resumed.sft_losses == result.sft_losses
+
+    lines.clear()
+    assert train_checkpoint(again, log=lines.append) == resumed
+    assert lines == [f"taking the finished result of the same job from {folder}"]
+
+
+def start_and_kill_after_sft(job: TrainJob) -> int:
+    """Interrupt training at the first line of DPO, as a user does; returns this process."""
+
+    def interrupt(line: str) -> None:
+        if line.startswith("dpo:"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_checkpoint(job, log=interrupt)
+    return os.getpid()
+
+
+def test_lora_is_merged(job: TrainJob, tmp_path: Path) -> None:
+    lora = job.model_copy(update={"lora": LoraSettings(r=4, alpha=8), "staging": tmp_path})
+    assert fingerprint_job(lora) != fingerprint_job(job)
+    result = train_checkpoint(lora, log=lambda _: None)
+    before, after = load_file(job.start_checkpoint / "model.safetensors"), load_file(result.path / "model.safetensors")
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all("_proj.weight" in name for name in changed)
+    assert result.sft_losses[-1] < result.sft_losses[0]
+
+
+def test_nothing_to_train_on_keeps_the_start_checkpoint(job: TrainJob, tmp_path: Path) -> None:
+    empty = write_sft(tmp_path / "empty.parquet", [])
+    result = train_checkpoint(job.model_copy(update={"sft_path": empty, "pairs_path": None}), log=lambda _: None)
+    assert not result.trained
+    assert result.path == job.start_checkpoint
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (
+            "echo the last words; kill -9 $$",
+            r"killed by signal SIGKILL; out of memory is the usual reason.*\n.*last words",
+        ),
+        ("echo CUDA out of memory; exit 1", r"ran out of memory \(exit 1\); lower batch_size"),
+        ("echo OSError: No space left on device; exit 1", "disk full.*free space under"),
+        ("exit 0", "without a result"),
+    ],
+)
+def test_failures_name_cause_and_remedy(job: TrainJob, tmp_path: Path, script: str, message: str) -> None:
+    failing = job.model_copy(update={"launcher": ("sh", "-c", script), "staging": tmp_path})
+    with pytest.raises(TrainingError, match=f"(?s){message}"):
+        train_checkpoint(failing, log=lambda _: None)
+
+
+def test_a_start_checkpoint_that_is_none(job: TrainJob, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"start_checkpoint .* has no config\.json"):
+        train_checkpoint(job.model_copy(update={"start_checkpoint": tmp_path}), log=lambda _: None)
+
+
+def test_fingerprint_ignores_where_and_sees_what(job: TrainJob, tmp_path: Path) -> None:
+    same = job.model_copy(update={"staging": tmp_path, "num_threads": 2, "launcher": ("accelerate", "launch")})
+    assert fingerprint_job(same) == fingerprint_job(job)
+    other_rows = job.model_copy(update={"sft_path": write_sft(tmp_path / "sft.parquet", SFT_ROWS[:3])})
+    copied = shutil.copytree(job.start_checkpoint, tmp_path / "model")
+    (copied / "tokenizer_config.json").write_text("{}")
+    other_model = job.model_copy(update={"start_checkpoint": copied})
+    other_rate = job.model_copy(update={"sft": SftSettings(learning_rate=1e-4)})
+    other_seed = job.model_copy(update={"rng_seed": 1})
+    jobs = [job, other_rows, other_model, other_rate, other_seed]
+    assert len({fingerprint_job(each) for each in jobs}) == len(jobs)
+
+
+def test_loss_is_on_the_completion_and_its_end_of_turn(tiny_model: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    rows = build_sft_rows([{"prompt": "Sort the list 3 1 2.", "completion": "The answer is 1 2 3."}], "compact")
+    from datasets import Dataset
+
+    arguments = SFTConfig(
+        output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none", completion_only_loss=True
+    )
+    trainer = SFTTrainer(
+        load_for_training(tiny_model), args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
+    )
+    row = trainer.train_dataset[0]
+    asked = list(encode_messages(tokenizer, build_messages("compact", "Sort the list 3 1 2.")))
+    assert row["input_ids"][: len(asked)] == asked
+    assert row["labels"] == [-100] * len(asked) + row["input_ids"][len(asked) :]
+    assert tokenizer.decode(row["input_ids"][len(asked) :]) == "The answer is 1 2 3.<|im_end|>\n"
+
+
+def test_a_template_that_differs_in_training_is_refused(tiny_model: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    rows = build_sft_rows([{"prompt": "Sort 3 1.", "completion": "1 3."}], "compact")
+    assert measure_rows(tokenizer, rows, 64) == [
+        len(tokenizer.apply_chat_template(rows[0]["prompt"] + rows[0]["completion"])["input_ids"])
+    ]
+    with pytest.raises(ValueError, match="every prompt fills max_length=8"):
+        measure_rows(tokenizer, rows, 8)
+    tokenizer.chat_template = tokenizer.chat_template.replace("assistant\n{%", "assistant\nHmm. {%")
+    with pytest.raises(ValueError, match="otherwise than at serving"):
+        measure_rows(tokenizer, rows, 64)
+
+
+def test_the_worker_ends_with_its_parent(job: TrainJob, tmp_path: Path) -> None:
+    pids: list[int] = []
+    script = 'echo pid $$; exec "$0" "$@"'
+    import sys
+
+    watched = job.model_copy(update={"launcher": ("sh", "-c", script, sys.executable), "staging": tmp_path})
+
+    def interrupt(line: str) -> None:
+        if line.startswith("pid "):
+            pids.append(int(line.split()[1]))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_checkpoint(watched, log=interrupt)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], signal.SIGCONT)
