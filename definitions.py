@@ -10,14 +10,12 @@ from lance_assets.assets.platform import Platform
 
 PROJECT_ROOT = Path(__file__).parent
 DATA_ROOT = Path(os.environ.get("LANCE_HOME", PROJECT_ROOT / ".lance")) / "data"
+# A process a step frees a model's memory; the fork server imports the libraries once a run.
+STEP_EXECUTOR = dg.multiprocess_executor.configured(
+    {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": ["definitions"]}}}
+)
 
 defs = dg.Definitions.merge(
     load_experiments(PROJECT_ROOT),
-    dg.Definitions(
-        resources={"platform": Platform(data_root=str(DATA_ROOT))},
-        # A process a step frees a model's memory; the fork server imports the libraries once a run.
-        executor=dg.multiprocess_executor.configured(
-            {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": ["definitions"]}}}
-        ),
-    ),
+    dg.Definitions(resources={"platform": Platform(data_root=str(DATA_ROOT))}, executor=STEP_EXECUTOR),
 )

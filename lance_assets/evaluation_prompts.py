@@ -26,7 +26,9 @@ def read_protected_prompts(path: Path, field: str) -> list[str]:
         try:
             prompts.append(json.loads(line)[field])
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}:{number}: every line is a JSON object with the field {field!r}: {error!r}") from error
+            raise ValueError(
+                f"{path}:{number}: every line is a JSON object with the field {field!r}: {error!r}"
+            ) from error
     return prompts
 
 

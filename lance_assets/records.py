@@ -57,8 +57,6 @@ class Sample:
     """What went wrong, for `error`."""
 
 
-
-
 class Ask(Protocol):
     """Asks the round's model; durable and logged where the platform provides it."""
 
@@ -67,7 +65,6 @@ class Ask(Protocol):
     ) -> list[Sample]:
         """Samples in the order of the requests; without `sampling`, as the recipe's parameters say."""
         ...
-
 
 
 def derive_row_id(*parts: object) -> str:
@@ -83,6 +80,9 @@ def derive_sampling_seed(*parts: object) -> int:
     """A seed below 2**63 from (rng_seed, experiment, round, stage, prompt id, sample number)."""
     return int.from_bytes(hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()[:8], "big") >> 1
 
+
+TEXTS = pl.List(pl.String)
+NUMBERS = pl.List(pl.Float64)
 
 SEED_SET = pl.Schema(
     {
@@ -134,17 +134,17 @@ CLEANED_SET = pl.Schema(
 
 REVIEWED_SET = pl.Schema(
     {
-        "row_id": pl.String,  # the cleaned_set row, or the seed_set row
-        "kind": pl.String,  # "seed", "completion" or "degraded_completion"
-        "seed_id": pl.String,
-        "prompt": pl.String,
-        "completion": pl.String,
-        "answer": pl.String,  # a seed's gold answer
-        "branch": pl.String,  # "low" or "high", by the seed's review score; "unscored" where it has none
-        "reviews": pl.List(pl.String),  # every review as written
-        "scores": pl.List(pl.Float64),  # parsed 0..10, null where unscored, one for each review
-        "unscored_reasons": pl.List(pl.String),  # why a review has no score, null where it has one
-        "review_score": pl.Float64,  # mean of the parsed scores; null when none parsed
+        "row_id": pl.String(),  # the cleaned_set row, or the seed_set row
+        "kind": pl.String(),  # "seed", "completion" or "degraded_completion"
+        "seed_id": pl.String(),
+        "prompt": pl.String(),
+        "completion": pl.String(),
+        "answer": pl.String(),  # a seed's gold answer
+        "branch": pl.String(),  # "low" or "high", by the seed's review score; "unscored" where it has none
+        "reviews": TEXTS,  # every review as written
+        "scores": NUMBERS,  # parsed 0..10, null where unscored, one for each review
+        "unscored_reasons": TEXTS,  # why a review has no score, null where it has one
+        "review_score": pl.Float64(),  # mean of the parsed scores; null when none parsed
     }
 )
 """Seeds and kept completions with their reviews."""
@@ -212,21 +212,21 @@ START_CHECKPOINT = pl.Schema(
     {
         "parent_round": pl.String,  # the round whose checkpoint it is; null for the base model
         "content_hash": pl.String,  # of the weights, tokenizer and configuration
-        "handover_hash": pl.String,  # of everything the rounds before hand over: checkpoint, reviewed, SFT and pair tables
+        "handover_hash": pl.String,  # of all the rounds before hand over: weights and tables
     }
 )
 """What a round begins from, one row."""
 
 CHECKPOINT = pl.Schema(
     {
-        "content_hash": pl.String,
-        "parent_hash": pl.String,  # the start checkpoint's
-        "is_trained": pl.Boolean,  # false when the round brought nothing new and kept its start checkpoint
-        "num_sft_rows": pl.Int64,
-        "num_pairs": pl.Int64,
-        "sft_losses": pl.List(pl.Float64),  # by logged optimizer step
-        "dpo_losses": pl.List(pl.Float64),
-        "num_truncated": pl.Int64,  # training rows longer than max_length
+        "content_hash": pl.String(),
+        "parent_hash": pl.String(),  # the start checkpoint's
+        "is_trained": pl.Boolean(),  # false when the round brought nothing new and kept its start checkpoint
+        "num_sft_rows": pl.Int64(),
+        "num_pairs": pl.Int64(),
+        "sft_losses": NUMBERS,  # by logged optimizer step
+        "dpo_losses": NUMBERS,
+        "num_truncated": pl.Int64(),  # training rows longer than max_length
     }
 )
 """What a round trained, one row."""

@@ -1,4 +1,4 @@
-"""What an experiment's file may say, beside its recipe's own parameters: models, seeds, training, evaluation, checks, stop rules.
+"""What an experiment's file may say beside its recipe's parameters: models, seeds, training, checks, stop rules.
 
 Every field has a range and a description, so that a wrong one is reported with file, line, value and remedy, and the
 launch of a round never meets one.
@@ -52,10 +52,14 @@ class SeedSettings(Settings):
     prompt_field: str = Field("prompt", description="The field that holds the prompt.")
     completion_field: str = Field("completion", description="The field that holds the completion.")
     answer_field: str | None = Field(None, description="The field that holds the gold answer, where there is one.")
-    answer_after: str | None = Field(None, description="Take the gold answer from after this mark in the completion, as GSM8K's '####'.")
+    answer_after: str | None = Field(
+        None, description="Take the gold answer from after this mark in the completion, as GSM8K's '####'."
+    )
     strip_calculator_marks: bool = Field(False, description="Remove GSM8K's <<...>> from completions.")
     limit: int | None = Field(None, ge=1, description="Use the first rows only.")
-    eft_path: str | None = Field(None, description="JSONL file of EFT rows (prompt, completion) mixed into every SFT set.")
+    eft_path: str | None = Field(
+        None, description="JSONL file of EFT rows (prompt, completion) mixed into every SFT set."
+    )
 
 
 class EngineSettings(Settings):
@@ -79,7 +83,9 @@ class TrainingSettings(Settings):
     sft: SftSettings = Field(default_factory=SftSettings, description="The first stage.")
     dpo: DpoSettings = Field(default_factory=DpoSettings, description="The second stage.")
     lora: LoraSettings | None = Field(None, description="Adapters; none trains all parameters.")
-    launcher: tuple[str, ...] | None = Field(None, description="Before the training process, as ['accelerate', 'launch'].")
+    launcher: tuple[str, ...] | None = Field(
+        None, description="Before the training process, as ['accelerate', 'launch']."
+    )
 
 
 class SmallWorldSettings(Settings):
@@ -87,14 +93,18 @@ class SmallWorldSettings(Settings):
 
     per_rung: int = Field(12, ge=1, le=200, description="Problems for each task and rung.")
     max_new_tokens: int = Field(160, ge=8, description="Tokens after which a completion is cut.")
-    sampled_temperature: float = Field(0.7, gt=0, le=5, description="Temperature of the sampled accuracy beside the greedy one.")
+    sampled_temperature: float = Field(
+        0.7, gt=0, le=5, description="Temperature of the sampled accuracy beside the greedy one."
+    )
 
 
 class LmEvalSettings(Settings):
     """Evaluation by lm-evaluation-harness in its own process."""
 
     tasks: list[str] = Field(min_length=1, description="Task names of the harness, or of local task files.")
-    include_path: str | None = Field(None, description="Folder of local task YAML files, relative to the experiment's folder.")
+    include_path: str | None = Field(
+        None, description="Folder of local task YAML files, relative to the experiment's folder."
+    )
     num_fewshot: int | None = Field(None, ge=0, description="Examples before each item; none leaves the task's own.")
     limit: int | None = Field(None, ge=1, description="Items of each task; none takes all.")
     apply_chat_template: bool = Field(False, description="Whether items are asked as chat messages.")
@@ -106,16 +116,24 @@ class EvaluationSettings(Settings):
 
     small_world: SmallWorldSettings | None = Field(None, description="The small world's held-out problems.")
     lm_eval: LmEvalSettings | None = Field(None, description="Tasks of lm-evaluation-harness.")
-    protected_prompts: FromEnvironment | None = Field(None, description="JSONL file of evaluation prompts that generated data may not contain.")
+    protected_prompts: FromEnvironment | None = Field(
+        None, description="JSONL file of evaluation prompts that generated data may not contain."
+    )
     protected_field: str = Field("prompt", description="The field of that file that holds the prompt.")
 
 
 class CheckSettings(Settings):
     """The bars of the checks."""
 
-    max_history_similarity: float = Field(0.999, ge=0, le=1, description="Cosine above which a text is a near-duplicate of one kept earlier.")
-    min_vendi_rate: float = Field(0.01, ge=0, le=1, description="Vendi score of the kept texts over their number, at least.")
-    max_unscored_rate: float = Field(0.2, ge=0, le=1, description="Share of rows without any score, at most; above it the round stops.")
+    max_history_similarity: float = Field(
+        0.999, ge=0, le=1, description="Cosine above which a text is a near-duplicate of one kept earlier."
+    )
+    min_vendi_rate: float = Field(
+        0.01, ge=0, le=1, description="Vendi score of the kept texts over their number, at least."
+    )
+    max_unscored_rate: float = Field(
+        0.2, ge=0, le=1, description="Share of rows without any score, at most; above it the round stops."
+    )
     min_pairs: int = Field(1, ge=0, description="Preference pairs a round should bring, after r0000.")
 
 
@@ -127,7 +145,8 @@ class StopSettings(Settings):
     max_tokens: int | None = Field(None, ge=1, description="Stop once the rounds have sampled so many tokens.")
     max_hours: float | None = Field(None, gt=0, description="Stop once the rounds have taken so many hours.")
     on_regression: Literal["stop", "rollback", "continue"] = Field(
-        "rollback", description="After a round worse than the best beyond the noise band: end, start from the best, or go on."
+        "rollback",
+        description="After a round worse than the best beyond the noise band: end, start from the best, or go on.",
     )
 
 
@@ -135,10 +154,14 @@ class ExperimentSettings(Settings):
     """One run of rounds: the `attributes` of an experiment's `defs.yaml`."""
 
     recipe: Literal["lance"] = Field(description="The method.")
-    parameters: LanceSettings = Field(default_factory=LanceSettings, description="The recipe's parameters; what is left out has the paper's value.")
+    parameters: LanceSettings = Field(
+        default_factory=LanceSettings, description="The recipe's parameters; what is left out has the paper's value."
+    )
     model: FromEnvironment = Field(description="'small' for the packaged model, or a folder, or a hub id.")
     model_revision: str | None = Field(None, description="Revision of a hub model.")
-    prompt_profile: Annotated[Literal["compact", "full"], BeforeValidator(expand_environment)] = Field("full", description="'full' templates for instruction-tuned models, 'compact' for the small model.")
+    prompt_profile: Annotated[Literal["compact", "full"], BeforeValidator(expand_environment)] = Field(
+        "full", description="'full' templates for instruction-tuned models, 'compact' for the small model."
+    )
     rng_seed: int = Field(0, ge=0, lt=2**31, description="The seed of everything random.")
     description: str = Field("", description="What the experiment is for, shown in the UI.")
     owners: list[str] = Field(default_factory=list, description="E-mail addresses or team:name.")

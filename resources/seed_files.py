@@ -46,14 +46,45 @@ class SeedFile:
 class SeedSource(Protocol):
     """What an experiment says about its seeds; a path is absolute, or relative to the experiment's folder."""
 
-    path: str
-    prompt_field: str
-    completion_field: str
-    answer_field: str | None
-    answer_after: str | None
-    strip_calculator_marks: bool
-    limit: int | None
-    eft_path: str | None
+    @property
+    def path(self) -> str:
+        """The seed file."""
+        ...
+
+    @property
+    def prompt_field(self) -> str:
+        """Which field holds the prompt."""
+        ...
+
+    @property
+    def completion_field(self) -> str:
+        """Which field holds the completion."""
+        ...
+
+    @property
+    def answer_field(self) -> str | None:
+        """Which field holds the gold answer."""
+        ...
+
+    @property
+    def answer_after(self) -> str | None:
+        """The mark before the gold answer in a completion."""
+        ...
+
+    @property
+    def strip_calculator_marks(self) -> bool:
+        """Whether to remove calculator marks."""
+        ...
+
+    @property
+    def limit(self) -> int | None:
+        """How many rows to read."""
+        ...
+
+    @property
+    def eft_path(self) -> str | None:
+        """The file of EFT rows."""
+        ...
 
 
 def read_seeds(source: SeedSource, folder: Path) -> pl.DataFrame:

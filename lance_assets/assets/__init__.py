@@ -1,1 +1,1 @@
-"""The Dagster side: one file a noun of the round, plus partitions, checks and sensors. The only room that imports Dagster."""
+"""The Dagster side, the only room that imports Dagster: one file a noun of the round, plus checks and sensors."""

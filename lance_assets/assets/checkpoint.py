@@ -16,9 +16,15 @@ from resources.trainer import TrainJob, TrainResult, train_checkpoint
 def find_evaluation_rows(this_round: Round) -> list[str]:
     """Ids of training rows whose prompt belongs to the evaluation; any such row stops the round."""
     sft, pairs = this_round.read("sft_set"), this_round.read("preference_pairs")
-    rows = pl.concat([sft.select("row_id", "prompt", "source"), pairs.select("row_id", "prompt", source=pl.lit("pair"))])
+    rows = pl.concat(
+        [sft.select("row_id", "prompt", "source"), pairs.select("row_id", "prompt", source=pl.lit("pair"))]
+    )
     rows = rows.filter(pl.col("source") != "eft")
-    return [row_id for row_id, prompt in zip(rows["row_id"], rows["prompt"], strict=True) if this_round.is_evaluation_prompt(prompt)]
+    return [
+        row_id
+        for row_id, prompt in zip(rows["row_id"], rows["prompt"], strict=True)
+        if this_round.is_evaluation_prompt(prompt)
+    ]
 
 
 def train(this_round: Round) -> TrainResult | None:

@@ -1,6 +1,7 @@
 """The checks of a round. Those that guard training block what comes after them in the same run."""
 
 import math
+from collections.abc import Iterator
 
 import dagster as dg
 import polars as pl
@@ -32,7 +33,11 @@ def build_start_checkpoint_check(plan: Plan) -> dg.AssetChecksDefinition:
         return dg.AssetCheckResult(
             passed=newest == start["content_hash"],
             severity=WARN,
-            metadata={"parent_round": parent or "none: the base model", "started_from": start["content_hash"], "newest": newest},
+            metadata={
+                "parent_round": parent or "none: the base model",
+                "started_from": start["content_hash"],
+                "newest": newest,
+            },
         )
 
     return is_newest
@@ -50,7 +55,7 @@ def build_cleaned_set_checks(plan: Plan) -> dg.AssetChecksDefinition:
     )  # fmt: skip
 
     @dg.multi_asset_check(specs=[near, diversity], name=f"{plan.name}__cleaned_set_checks")
-    def cleaned_set_checks(context: dg.AssetCheckExecutionContext, platform: Platform):
+    def cleaned_set_checks(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
         this_round, bars = _open_round(context, plan, platform), plan.settings.checks
         rows, vectors = this_round.platform.history.read_round(plan.name, this_round.key)
         within = compute_nearest_similarity(vectors)
@@ -58,7 +63,10 @@ def build_cleaned_set_checks(plan: Plan) -> dg.AssetChecksDefinition:
         earlier = this_round.platform.history.find_nearest(
             vectors, experiment=plan.name, before_round=this_round.key, model_hash=embedder.model_hash
         )["similarity"].drop_nulls()
-        highest = {"within_round": float(max(within, default=0.0)), "earlier_rounds": float(earlier.max() or 0.0)}
+        highest = {
+            "within_round": float(max(within, default=0.0)),
+            "earlier_rounds": max(earlier.to_list(), default=0.0),
+        }
         tolerance = 1e-5
         yield dg.AssetCheckResult(
             asset_key=plan.key("cleaned_set"),
@@ -79,7 +87,7 @@ def build_cleaned_set_checks(plan: Plan) -> dg.AssetChecksDefinition:
                 "vendi_rate": rate,
                 "bar": bars.min_vendi_rate,
                 "distinct_2": compute_distinct_n(rows["text"].to_list(), 2),
-                "mean_novelty": 1.0 - float(earlier.mean() or 0.0),
+                "mean_novelty": 1.0 - sum(earlier) / max(len(earlier), 1),
             },
         )
 
@@ -94,7 +102,9 @@ def build_reviewed_set_check(plan: Plan) -> dg.AssetChecksDefinition:
         """The share of rows without any score stays below the experiment's bar."""
         table, bar = _open_round(context, plan, platform).read("reviewed_set"), plan.settings.checks.max_unscored_rate
         rate = table["review_score"].null_count() / len(table) if len(table) else 0.0
-        return dg.AssetCheckResult(passed=rate <= bar, severity=ERROR, metadata={"unscored_rate": rate, "bar": bar, "num_rows": len(table)})
+        return dg.AssetCheckResult(
+            passed=rate <= bar, severity=ERROR, metadata={"unscored_rate": rate, "bar": bar, "num_rows": len(table)}
+        )
 
     return unscored_rate
 
@@ -109,7 +119,9 @@ def build_sft_set_check(plan: Plan) -> dg.AssetChecksDefinition:
         rows = this_round.read("sft_set").filter(pl.col("source") != "eft")
         leaked = [prompt for prompt in rows["prompt"] if this_round.is_evaluation_prompt(prompt)]
         return dg.AssetCheckResult(
-            passed=not leaked, severity=ERROR, metadata={"num_rows": len(rows), "num_overlapping": len(leaked), "examples": leaked[:3]}
+            passed=not leaked,
+            severity=ERROR,
+            metadata={"num_rows": len(rows), "num_overlapping": len(leaked), "examples": leaked[:3]},
         )
 
     return no_evaluation_overlap
@@ -120,7 +132,7 @@ def build_preference_pairs_check(plan: Plan) -> dg.AssetChecksDefinition:
 
     @dg.asset_check(asset=plan.key("preference_pairs"), name="pairs_differ", partitions_def=plan.rounds)
     def pairs_differ(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.AssetCheckResult:
-        """No pair has equal texts or scores, none of its prompts is an evaluation prompt, and the round brings enough."""
+        """No pair has equal texts or scores or an evaluation prompt, and the round brings enough pairs."""
         this_round = _open_round(context, plan, platform)
         pairs = this_round.read("preference_pairs")
         num_equal = pairs.filter((pl.col("chosen") == pl.col("rejected")) | (pl.col("score_gap") <= 0)).height

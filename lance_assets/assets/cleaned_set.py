@@ -17,7 +17,9 @@ NEAREST = pl.Schema({"row_id": pl.String, "nearest_id": pl.String, "similarity":
 
 def text_to_embed() -> pl.Expr:
     """What of a candidate is compared with history: a new prompt, or a prompt with its completion."""
-    return pl.when(pl.col("kind") == "new_prompt").then("prompt").otherwise(pl.col("prompt") + "\n" + pl.col("completion"))
+    return (
+        pl.when(pl.col("kind") == "new_prompt").then("prompt").otherwise(pl.col("prompt") + "\n" + pl.col("completion"))
+    )
 
 
 def keep_survivors(cleaned: pl.DataFrame, rows: pl.DataFrame, vectors: np.ndarray) -> tuple[pl.DataFrame, np.ndarray]:
@@ -49,7 +51,9 @@ def compare_with_history(this_round: Round, cleaned: pl.DataFrame) -> tuple[pl.D
     within = {
         "row_id": ids,
         "nearest_id": [ids[index] if index >= 0 else None for index in repeats_of],
-        "similarity": [float(value) if index >= 0 else None for index, value in zip(repeats_of, similarity, strict=True)],
+        "similarity": [
+            float(value) if index >= 0 else None for index, value in zip(repeats_of, similarity, strict=True)
+        ],
     }
     cleaned = mark_history_duplicates(
         cleaned, pl.DataFrame(within, schema=NEAREST), threshold=bar, reason="like_in_round"
@@ -81,7 +85,9 @@ def make_cleaned_set(this_round: Round) -> Made:
         "kinds": preview_rows(by_kind.sort("kind"), ("kind", "rows", "kept")),
         "preview_kept": preview_rows(cleaned.filter(pl.col("drop_reason").is_null()), ("kind", "prompt", "completion")),
         "preview_dropped": preview_rows(
-            dropped.unique("drop_reason", maintain_order=True), ("drop_reason", "kind", "prompt", "completion", "similarity"), num_rows=8
+            dropped.unique("drop_reason", maintain_order=True),
+            ("drop_reason", "kind", "prompt", "completion", "similarity"),
+            num_rows=8,
         ),
     }
     return Made(version.content_hash, metadata)

@@ -1,4 +1,4 @@
-"""eval_report: the round's checkpoint on the same held-out tasks as every round, against the best before it and the backbone."""
+"""eval_report: the round's checkpoint on the same held-out tasks as every round, against the best and the backbone."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -128,7 +128,10 @@ def draw_history(this_round: Round, keys: list[str]) -> dict[str, dg.MetadataVal
             by_rung.setdefault(name, {})[row["rung"]] = row["score"]
     return {
         "over_rounds": plot_rounds(
-            keys, points, title=f"{this_round.plan.name}: scores with 95% intervals", backbone=backbone["score"] if backbone else None
+            keys,
+            points,
+            title=f"{this_round.plan.name}: scores with 95% intervals",
+            backbone=backbone["score"] if backbone else None,
         ),
         "by_rung": plot_rungs(by_rung, title=f"{this_round.plan.name}: accuracy by rung"),
     }
@@ -137,9 +140,13 @@ def draw_history(this_round: Round, keys: list[str]) -> dict[str, dg.MetadataVal
 def build_eval_report(plan: Plan) -> dg.AssetsDefinition:
     """The asset of one experiment."""
 
-    @dg.asset(**plan.asset_arguments("eval_report", after=("start_checkpoint", "checkpoint"), kinds={"parquet"}, uses_model=True))
+    @dg.asset(
+        **plan.asset_arguments(
+            "eval_report", after=("start_checkpoint", "checkpoint"), kinds={"parquet"}, uses_model=True
+        )
+    )
     def eval_report(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
-        """Scores with 95% intervals on the held-out tasks, against the round before, the best round and the backbone."""
+        """Scores with 95% intervals on the held-out tasks, against the round before, the best and the backbone."""
         return make_noun(context, platform, plan, "eval_report", make_eval_report)
 
     return eval_report

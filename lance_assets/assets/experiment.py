@@ -43,7 +43,12 @@ def find_line(path: Path, dotted: str) -> int | None:
     lines = path.read_text(encoding="utf-8").splitlines()
     place = 0
     for name in ["attributes", *dotted.split(".")]:
-        found = [i for i in range(place, len(lines)) if re.match(rf"\s*{re.escape(name)}\s*:", lines[i]) or re.search(rf"[{{,]\s*{re.escape(name)}\s*:", lines[i])]
+        found = [
+            i
+            for i in range(place, len(lines))
+            if re.match(rf"\s*{re.escape(name)}\s*:", lines[i])
+            or re.search(rf"[{{,]\s*{re.escape(name)}\s*:", lines[i])
+        ]
         if not found:
             return None
         place = found[0]
@@ -87,7 +92,9 @@ class Experiment(dg.Component):
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
         """Build from a file's attributes."""
         if not isinstance(attributes, ExperimentSettings):
-            raise ValueError(f"{context.path}: an experiment needs attributes: recipe, model, seeds and evaluation at least")
+            raise ValueError(
+                f"{context.path}: an experiment needs attributes: recipe, model, seeds and evaluation at least"
+            )
         return cls(attributes)
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
@@ -106,7 +113,9 @@ def plan_experiment(settings: ExperimentSettings, folder: Path) -> Plan:
         ValueError: the folder's name is not usable, or a file it names is missing.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", folder.name):
-        raise ValueError(f"{folder}: an experiment's folder is named in lower case letters, digits and _, got {folder.name!r}")
+        raise ValueError(
+            f"{folder}: an experiment's folder is named in lower case letters, digits and _, got {folder.name!r}"
+        )
     check_files(settings, folder / "defs.yaml")
     return Plan(folder.name, folder, settings)
 

@@ -30,7 +30,7 @@ def build_broken_experiment(name: str, text: str) -> dg.Definitions:
     spec = dg.AssetSpec(
         key=[name, "broken_experiment"],
         group_name=name,
-        description=f"This experiment's defs.yaml could not be loaded; mend it and reload the code location.\n\n```\n{text}\n```",
+        description=f"This experiment's file could not be loaded; mend it and reload the location.\n\n```\n{text}\n```",
         kinds={"error"},
         metadata={"error": dg.MetadataValue.text(text)},
     )

@@ -8,7 +8,12 @@ import dagster as dg
 from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
 from lance_assets.assets.rounds import Made, Round
+from resources.evaluator import EvaluationError
 from resources.trainer import TrainingError
+from resources.vector_store import HistoryError
+
+USER_ERRORS = (ValueError, OSError, TrainingError, EvaluationError, HistoryError)
+"""What a person can mend: their message says how, so no stack is needed."""
 
 
 def make_noun(
@@ -21,13 +26,13 @@ def make_noun(
     """Make one noun of the partition's round.
 
     Raises:
-        dagster.Failure: a mistake of the user's (`ValueError` and its kin), a full disk or a failed training, without retry.
+        dagster.Failure: what a person can mend (`USER_ERRORS`), without retry.
     """
     this_round = Round(plan, platform, context.partition_key, context.log.info)
     started = time.monotonic()
     try:
         made = make(this_round)
-    except (ValueError, OSError, TrainingError) as error:
+    except USER_ERRORS as error:
         raise dg.Failure(description=f"{plan.name} {this_round.key} {noun}: {error}", allow_retries=False) from error
     cost = this_round.record_cost(noun, started)
     return dg.MaterializeResult(data_version=dg.DataVersion(made.data_version), metadata=made.metadata | cost)

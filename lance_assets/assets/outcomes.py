@@ -1,4 +1,4 @@
-"""How finished rounds came out, read from their tables: for start_checkpoint, eval_report, the sensors and the demo's table."""
+"""How finished rounds came out, read from their tables."""
 
 import polars as pl
 
@@ -8,7 +8,7 @@ from lance_assets.assets.rounds import Round
 
 
 def read_headline(report: pl.DataFrame, *, model: str = "checkpoint") -> dict | None:
-    """The row of a report that rounds are compared by: greedy accuracy over the whole small world, else its first row."""
+    """The row of a report that rounds are compared by: greedy accuracy on the small world, else its first row."""
     rows = report.filter((pl.col("model") == model) & (pl.col("task") == "all") & pl.col("rung").is_null())
     greedy = rows.filter(pl.col("metric") == "greedy")
     chosen = greedy if len(greedy) else rows
@@ -27,7 +27,8 @@ def compare_with(this_round: Round, other_key: str) -> tuple[float, float, float
     if len(both):
         return compute_paired_difference(both["is_correct"].to_list(), both["is_correct_after"].to_list())
     after, before = (read_headline(this_round.read("eval_report", key)) for key in (this_round.key, other_key))
-    assert after is not None and before is not None, "a written eval_report has a headline"
+    assert after is not None, "a written eval_report has a headline"
+    assert before is not None, "a written eval_report has a headline"
     width = ((after["ci_high"] - after["ci_low"]) ** 2 + (before["ci_high"] - before["ci_low"]) ** 2) ** 0.5 / 2
     difference = after["score"] - before["score"]
     return difference, difference - width, difference + width

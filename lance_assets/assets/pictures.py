@@ -2,10 +2,15 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MAX_CELL = 160
 
@@ -36,14 +41,14 @@ def count_table(counts: dict[str, int], *, of: str) -> dg.MetadataValue:
     return dg.MetadataValue.md("\n".join(lines))
 
 
-def _as_picture(figure) -> dg.MetadataValue:
+def _as_picture(figure: "Figure") -> dg.MetadataValue:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
     encoded = base64.b64encode(buffer.getvalue()).decode()
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{encoded})")
 
 
-def _new_axes(width: float = 6.0, height: float = 3.2):
+def _new_axes(width: float = 6.0, height: float = 3.2) -> "tuple[Figure, Axes]":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height))
@@ -52,7 +57,7 @@ def _new_axes(width: float = 6.0, height: float = 3.2):
     return figure, axes
 
 
-def plot_histogram(values_by_name: dict[str, Sequence[float]], *, title: str, x_label: str) -> dg.MetadataValue:
+def plot_histogram(values_by_name: Mapping[str, Sequence[float]], *, title: str, x_label: str) -> dg.MetadataValue:
     """Review scores, or another 0-to-10 quantity, as a stacked histogram."""
     named = {name: values for name, values in values_by_name.items() if len(values)}
     if not named:
@@ -65,7 +70,7 @@ def plot_histogram(values_by_name: dict[str, Sequence[float]], *, title: str, x_
     return _as_picture(figure)
 
 
-def plot_losses(curves: dict[str, Sequence[float]]) -> dg.MetadataValue:
+def plot_losses(curves: Mapping[str, Sequence[float]]) -> dg.MetadataValue:
     """Training losses by logged step, one panel a stage."""
     named = {name: losses for name, losses in curves.items() if len(losses)}
     if not named:
@@ -83,7 +88,7 @@ def plot_losses(curves: dict[str, Sequence[float]]) -> dg.MetadataValue:
 
 def plot_rounds(
     rounds: Sequence[str],
-    scores: dict[str, Sequence[tuple[float, float, float]]],
+    scores: Mapping[str, Sequence[tuple[float, float, float]]],
     *,
     title: str,
     backbone: float | None,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 
 import dagster as dg
 
@@ -46,7 +47,7 @@ class Plan:
         return dg.DynamicPartitionsDefinition(name=f"{self.name}_round")
 
     @property
-    def recipe(self):
+    def recipe(self) -> ModuleType:
         """The recipe's module."""
         return RECIPES[self.settings.recipe]
 
@@ -79,7 +80,9 @@ class Plan:
         parameters = settings.parameters.model_dump()
         own = {name: parameters[name] for name in self.recipe.SETTINGS_OF_STEP.get(noun, ())}
         sampling = {"prompts": hash_templates(settings.prompt_profile), "rng_seed": settings.rng_seed}
-        seeds = settings.seeds.model_dump() | {"content": self._hash_files(settings.seeds.path, settings.seeds.eft_path)}
+        seeds = settings.seeds.model_dump() | {
+            "content": self._hash_files(settings.seeds.path, settings.seeds.eft_path)
+        }
         parts: dict[str, dict] = {
             "start_checkpoint": {
                 "model": settings.model,

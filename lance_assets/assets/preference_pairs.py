@@ -27,7 +27,9 @@ def make_preference_pairs(this_round: Round) -> Made:
         "dagster/row_count": len(table),
         "num_new": len(new),
         "rounds": count_table(dict(table["source_round"].value_counts().iter_rows()), of="round"),
-        "gaps": plot_histogram({"pairs": table["score_gap"].to_list()}, title="Score gaps", x_label="chosen minus rejected"),
+        "gaps": plot_histogram(
+            {"pairs": table["score_gap"].to_list()}, title="Score gaps", x_label="chosen minus rejected"
+        ),
         "preview": preview_rows(new, ("prompt", "chosen", "chosen_score", "rejected", "rejected_score")),
     }
     return Made(version.content_hash, metadata)
@@ -36,7 +38,11 @@ def make_preference_pairs(this_round: Round) -> Made:
 def build_preference_pairs(plan: Plan) -> dg.AssetsDefinition:
     """The asset of one experiment."""
 
-    @dg.asset(**plan.asset_arguments("preference_pairs", after=("start_checkpoint", "reviewed_set"), kinds={"polars", "parquet"}))
+    @dg.asset(
+        **plan.asset_arguments(
+            "preference_pairs", after=("start_checkpoint", "reviewed_set"), kinds={"polars", "parquet"}
+        )
+    )
     def preference_pairs(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
         """Chosen and rejected completions of one prompt, with the reviewed rows and scores they come from."""
         return make_noun(context, platform, plan, "preference_pairs", make_preference_pairs)

@@ -25,7 +25,9 @@ def make_raw_generations(this_round: Round) -> Made:
         "dagster/row_count": len(table),
         "kinds": count_table(dict(table["kind"].value_counts().iter_rows()), of="kind"),
         "finish_reasons": count_table(dict(table["finish_reason"].value_counts().iter_rows()), of="finish reason"),
-        "preview": preview_rows(table.unique("kind", maintain_order=True), ("kind", "prompt", "raw_text", "finish_reason")),
+        "preview": preview_rows(
+            table.unique("kind", maintain_order=True), ("kind", "prompt", "raw_text", "finish_reason")
+        ),
     }
     return Made(version.content_hash, metadata)
 
@@ -35,7 +37,10 @@ def build_raw_generations(plan: Plan) -> dg.AssetsDefinition:
 
     @dg.asset(
         **plan.asset_arguments(
-            "raw_generations", after=("start_checkpoint", "seed_set"), kinds={"transformers", "parquet"}, uses_model=True
+            "raw_generations",
+            after=("start_checkpoint", "seed_set"),
+            kinds={"transformers", "parquet"},
+            uses_model=True,
         )
     )
     def raw_generations(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:

@@ -28,18 +28,24 @@ def make_reviewed_set(this_round: Round) -> Made:
     this_round.forget_stage("reviewed_set")
     reasons = table["unscored_reasons"].explode().drop_nulls()
     scores = {
-        str(kind): rows["review_score"].drop_nulls().to_list() for (kind,), rows in table.sort("kind").group_by("kind", maintain_order=True)
+        str(kind): rows["review_score"].drop_nulls().to_list()
+        for (kind,), rows in table.sort("kind").group_by("kind", maintain_order=True)
     }
     metadata = {
         "dagster/row_count": len(table),
         "num_reviews": int(table["reviews"].list.len().sum()),
         "num_unscored_rows": table["review_score"].null_count(),
         "unscored_review_reasons": count_table(dict(reasons.value_counts().iter_rows()), of="reason"),
-        "mean_spread": float(table.select((pl.col("scores").list.max() - pl.col("scores").list.min()).mean()).item() or 0.0),
-        "branches": count_table(dict(table.filter(pl.col("kind") == "seed")["branch"].value_counts().iter_rows()), of="branch"),
+        "mean_spread": float(
+            table.select((pl.col("scores").list.max() - pl.col("scores").list.min()).mean()).item() or 0.0
+        ),
+        "branches": count_table(
+            dict(table.filter(pl.col("kind") == "seed")["branch"].value_counts().iter_rows()), of="branch"
+        ),
         "scores": plot_histogram(scores, title=f"Review scores, {this_round.key}", x_label="review score (0 to 10)"),
         "preview": preview_rows(
-            table.with_columns(review=pl.col("reviews").list.first()), ("kind", "prompt", "completion", "review_score", "review")
+            table.with_columns(review=pl.col("reviews").list.first()),
+            ("kind", "prompt", "completion", "review_score", "review"),
         ),
     }
     return Made(version.content_hash, metadata)

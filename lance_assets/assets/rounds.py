@@ -15,7 +15,8 @@ from lance_assets.algorithms.progress import START_ROUND, format_round, parse_ro
 from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
 from lance_assets.evaluation_prompts import build_evaluation_guard
-from lance_assets.recipes.lance import RoundIdentity, sampling_settings
+from lance_assets.recipes.asking import RoundIdentity
+from lance_assets.recipes.lance import sampling_settings
 from lance_assets.records import SCHEMAS, Ask, Request, Sample, SamplingSettings
 from resources.durable_stage import clear_stage, run_durably
 from resources.tables import TableVersion

@@ -55,7 +55,9 @@ def find_plan(name: str) -> Plan:
 def run_round(instance: dg.DagsterInstance, plan: Plan, key: str) -> bool:
     """Materialize one round; whether it succeeded."""
     instance.add_dynamic_partitions(plan.rounds.name or "", [key])
-    job = dg.build_reconstructable_job(__name__ if __name__ != "__main__" else "lance_assets.assets.run", "build_round_job", (plan.name,))
+    job = dg.build_reconstructable_job(
+        __name__ if __name__ != "__main__" else "lance_assets.assets.run", "build_round_job", (plan.name,)
+    )
     with dg.execute_job(job, instance=instance, tags={"dagster/partition": key}) as result:
         return result.success
 
@@ -71,6 +73,7 @@ def summarise_rounds(plan: Plan, platform: Platform, keys: list[str]) -> pl.Data
         costs = this_round.read_costs()
         num_kept = cleaned["drop_reason"].null_count()
         pairs, sft = this_round.read("preference_pairs"), this_round.read("sft_set")
+        is_new = pl.col("source_round") == key
         sft_losses, dpo_losses = checkpoint["sft_losses"], checkpoint["dpo_losses"]
         rows.append(
             {
@@ -80,8 +83,8 @@ def summarise_rounds(plan: Plan, platform: Platform, keys: list[str]) -> pl.Data
                 "kept": num_kept,
                 "dropped": len(cleaned) - num_kept,
                 "reviewed": len(this_round.read("reviewed_set")),
-                "sft (new)": f"{len(sft)} ({sft.filter((pl.col('source_round') == key) & (pl.col('source') == 'generated')).height})",
-                "pairs (new)": f"{len(pairs)} ({pairs.filter(pl.col('source_round') == key).height})",
+                "sft (new)": f"{len(sft)} ({sft.filter(is_new & (pl.col('source') == 'generated')).height})",
+                "pairs (new)": f"{len(pairs)} ({pairs.filter(is_new).height})",
                 "sft loss": f"{sft_losses[0]:.3f}>{sft_losses[-1]:.3f}" if sft_losses else "-",
                 "dpo loss": f"{dpo_losses[0]:.3f}>{dpo_losses[-1]:.3f}" if dpo_losses else "-",
                 "score": f"{headline['score']:.3f} [{headline['ci_low']:.3f}, {headline['ci_high']:.3f}]",
@@ -100,7 +103,9 @@ def summarise_stages(plan: Plan, platform: Platform, keys: list[str]) -> pl.Data
         [
             {"stage": noun}
             | {
-                key: f"{by_noun[noun].seconds:.1f} s, {by_noun[noun].completion_tokens} tokens" if noun in by_noun else "-"
+                key: f"{by_noun[noun].seconds:.1f} s, {by_noun[noun].completion_tokens} tokens"
+                if noun in by_noun
+                else "-"
                 for key, by_noun in costs.items()
             }
             for noun in nouns
@@ -110,7 +115,14 @@ def summarise_stages(plan: Plan, platform: Platform, keys: list[str]) -> pl.Data
 
 def print_summary(plan: Plan, platform: Platform, keys: list[str]) -> None:
     """The tables of the rounds, and the raw backbone's score."""
-    with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=220, fmt_str_lengths=60, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True):
+    with pl.Config(
+        tbl_rows=-1,
+        tbl_cols=-1,
+        tbl_width_chars=220,
+        fmt_str_lengths=60,
+        tbl_hide_dataframe_shape=True,
+        tbl_hide_column_data_types=True,
+    ):
         print(summarise_rounds(plan, platform, keys))
         print(summarise_stages(plan, platform, keys))
     backbone = read_headline(Round(plan, platform, START_ROUND, lambda _: None).read("eval_report"), model="backbone")
@@ -127,7 +139,7 @@ def main() -> None:
     if "DAGSTER_HOME" not in os.environ:
         raise SystemExit("DAGSTER_HOME is not set: the rounds would be lost; use make demo, or set it")
     plan = find_plan(arguments.experiment)
-    platform = load_definitions().resources["platform"]
+    platform = (load_definitions().resources or {})["platform"]
     assert isinstance(platform, Platform), "definitions.py wires the platform"
     with dg.DagsterInstance.get() as instance:
         started = time.monotonic()

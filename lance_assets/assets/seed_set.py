@@ -1,6 +1,7 @@
 """seed_set: what a round proposes from."""
 
 import dagster as dg
+import polars as pl
 
 from lance_assets.assets.making import make_noun
 from lance_assets.assets.pictures import plot_histogram, preview_rows
@@ -25,7 +26,7 @@ def make_seed_set(this_round: Round) -> Made:
     scores = {str(source): rows["review_score"].drop_nulls().to_list() for (source,), rows in seeds.group_by("source")}
     metadata = {
         "dagster/row_count": len(seeds),
-        "seed_rate": float((seeds["source"] == "seed").mean() or 0.0),
+        "seed_rate": seeds.filter(pl.col("source") == "seed").height / max(len(seeds), 1),
         **counts,
         "preview": preview_rows(seeds, ("prompt", "completion", "source", "review_score")),
         "scores": plot_histogram(scores, title="Review scores the pool carries", x_label="review score"),

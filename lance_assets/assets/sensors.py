@@ -13,7 +13,9 @@ def find_finished_rounds(instance: dg.DagsterInstance, plan: Plan) -> list[str]:
     """Rounds whose eval_report is materialized, from r0000 without a gap."""
     rounds = sorted(instance.get_dynamic_partitions(plan.rounds.name or ""))
     statuses = instance.get_status_by_partition(plan.key("eval_report"), rounds, plan.rounds) or {}
-    finished = {key for key, status in statuses.items() if status == dg.AssetPartitionStatus.MATERIALIZED} if rounds else set()
+    finished = (
+        {key for key, status in statuses.items() if status == dg.AssetPartitionStatus.MATERIALIZED} if rounds else set()
+    )
     in_order, number = [], 0
     while format_round(number) in finished:
         in_order.append(format_round(number))
@@ -54,7 +56,9 @@ def build_next_round_sensor(plan: Plan) -> dg.SensorDefinition:
             return dg.SkipReason(f"{decision.next_round} was already started; start it again by hand if it failed")
         context.log.info(f"starting {decision.next_round}: {decision.reason}")
         return dg.SensorResult(
-            run_requests=[dg.RunRequest(run_key=f"{plan.name}/{decision.next_round}", partition_key=decision.next_round)],
+            run_requests=[
+                dg.RunRequest(run_key=f"{plan.name}/{decision.next_round}", partition_key=decision.next_round)
+            ],
             dynamic_partitions_requests=[plan.rounds.build_add_request([decision.next_round])],
         )
 
@@ -71,18 +75,22 @@ def build_failure_sensor(plan: Plan) -> dg.SensorDefinition:
     def failed_round(context: dg.RunFailureSensorContext) -> None:
         tags, selection = context.dagster_run.tags, context.dagster_run.asset_selection or set()
         partition = tags.get("dagster/partition")
-        is_ours = context.dagster_run.job_name == f"{plan.name}_round" or any(key.path[0] == plan.name for key in selection)
+        is_ours = context.dagster_run.job_name == f"{plan.name}_round" or any(
+            key.path[0] == plan.name for key in selection
+        )
         if partition is None or not is_ours:
             return
         failures = {event.step_key or "run": event.message for event in context.get_step_failure_events()}
         metadata = {
             "failed_run": dg.MetadataValue.dagster_run(context.dagster_run.run_id),
-            "error": dg.MetadataValue.md("\n".join(f"* `{step}`: {text}" for step, text in failures.items()) or context.failure_event.message or ""),
+            "error": dg.MetadataValue.md(
+                "\n".join(f"* `{step}`: {text}" for step, text in failures.items())
+                or context.failure_event.message
+                or ""
+            ),
         }
         observation = dg.AssetObservation(plan.key("eval_report"), partition=partition, metadata=metadata)
         context.instance.report_runless_asset_event(observation)
         context.log.error(f"round {partition} of {plan.name} failed: {failures}")
 
     return failed_round
-
-

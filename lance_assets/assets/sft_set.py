@@ -31,7 +31,9 @@ def make_sft_set(this_round: Round) -> Made:
         "num_new": len(new),
         "sources": count_table(dict(table["source"].value_counts().iter_rows()), of="source"),
         "rounds": count_table(dict(table["source_round"].value_counts().iter_rows()), of="round"),
-        "scores": plot_histogram({"accepted": table["review_score"].drop_nulls().to_list()}, title="Accepted", x_label="review score"),
+        "scores": plot_histogram(
+            {"accepted": table["review_score"].drop_nulls().to_list()}, title="Accepted", x_label="review score"
+        ),
         "preview": preview_rows(new if len(new) else table, ("source", "prompt", "completion", "review_score")),
     }
     return Made(version.content_hash, metadata)
@@ -41,10 +43,12 @@ def build_sft_set(plan: Plan) -> dg.AssetsDefinition:
     """The asset of one experiment."""
 
     @dg.asset(
-        **plan.asset_arguments("sft_set", after=("start_checkpoint", "seed_set", "reviewed_set"), kinds={"polars", "parquet"})
+        **plan.asset_arguments(
+            "sft_set", after=("start_checkpoint", "seed_set", "reviewed_set"), kinds={"polars", "parquet"}
+        )
     )
     def sft_set(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
-        """What SFT trains on: completions that scored above the threshold, each row pointing to the row it came from."""
+        """What SFT trains on: completions that scored above the threshold, each pointing to the row it came from."""
         return make_noun(context, platform, plan, "sft_set", make_sft_set)
 
     return sft_set

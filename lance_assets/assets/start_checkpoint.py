@@ -1,4 +1,4 @@
-"""start_checkpoint: what a round begins from. The one edge between rounds that Dagster cannot declare is resolved here."""
+"""start_checkpoint: what a round begins from; the edge between rounds that Dagster cannot declare is resolved here."""
 
 import hashlib
 import time
@@ -58,7 +58,8 @@ def make_start_checkpoint(this_round: Round) -> Made:
     content_hash = this_round.platform.checkpoints.hash_checkpoint(path)
     if parent is not None and this_round.read("checkpoint", parent)["content_hash"][0] != content_hash:
         raise ValueError(
-            f"the folder of {parent}'s checkpoint ({path}) does not hold what was recorded; materialize checkpoint of {parent} again"
+            f"the folder of {parent}'s checkpoint ({path}) does not hold what was recorded; "
+            f"materialize checkpoint of {parent} again"
         )
     digest = hashlib.sha256(content_hash.encode())
     for key in this_round.earlier_keys:
@@ -99,7 +100,9 @@ def build_start_checkpoint(plan: Plan) -> dg.AssetsDefinition:
         """What the round begins from: the base model in r0000, afterwards the checkpoint of the round before."""
         wait_for_previous_round(context)
         result = make_noun(context, platform, plan, "start_checkpoint", make_start_checkpoint)
-        parent = Round(plan, platform, context.partition_key, context.log.info).read("start_checkpoint")["parent_round"][0]
+        parent = Round(plan, platform, context.partition_key, context.log.info).read("start_checkpoint")[
+            "parent_round"
+        ][0]
         links = link_parent(context, plan, parent) if parent is not None else {}
         return result._replace(metadata={**(result.metadata or {}), **links})
 

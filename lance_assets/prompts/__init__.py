@@ -25,14 +25,14 @@ def _load_template(profile: str, step: str) -> Template:
 
 
 def render_prompt(profile: str, step: str, **variables: str) -> str:
-    """Fill a step's template.
+    r"""Fill a step's template.
 
     Raises:
         ValueError: no such profile or step.
         jinja2.UndefinedError: the template names a variable that was not given.
 
     >>> render_prompt("compact", "new_prompt", prompt="Sort the list 3 1 2.", completion="")
-    'Write a new and harder task like this.\\nTask: Sort the list 3 1 2.'
+    'Write a new and harder task like this.\nTask: Sort the list 3 1 2.'
     """
     return _load_template(profile, step).render(**variables)
 

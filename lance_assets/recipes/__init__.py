@@ -1,4 +1,4 @@
-"""The methods, one file each: which functions of `algorithms/` in which order, with the paper's constants as defaults."""
+"""The methods, one file each: which functions of `algorithms/` in which order, with the paper's constants."""
 
 from lance_assets.recipes import lance
 

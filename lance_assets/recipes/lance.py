@@ -32,26 +32,33 @@ Differences from the authors' code:
 9.  Beyond near-duplicates among one seed's rows, exact duplicates in the round, near-duplicates of anything earlier
     rounds kept, and evaluation prompts are dropped.
 10. Degraded completions join the pool, as in their code (`grow_with_degraded=False` leaves them out).
-11. The pool is sampled down to the experiment's `max_seeds` a round; their scripts have no cap, and would grow up to 16-fold.
+11. The pool is sampled down to the experiment's `max_seeds` a round; their scripts have no cap, and would grow up to
+    16-fold.
 12. SFT and DPO rows carry the same system message; theirs only SFT rows do.
 13. Every sample has its own sampling seed; theirs has none.
-14. EFT rows (examples of reviewing and proposing) are mixed into every round's SFT where the experiment has them; theirs
-    into the first round's.
+14. EFT rows (examples of reviewing and proposing) are mixed into every round's SFT where the experiment has them;
+    theirs into the first round's.
 
-Unknown and chosen by the experiment: learning rates, beta, epochs, LoRA or full, the reference model (here M after SFT).
+Unknown, and chosen by the experiment: learning rates, beta, epochs, LoRA or full. The reference model is M after SFT.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from lance_assets.algorithms.cleaning import CleaningSettings, clean_generations
-from lance_assets.algorithms.pairing import build_preference_pairs, grow_seed_set, select_sft_rows, split_by_score, take_seeds
+from lance_assets.algorithms.pairing import (
+    build_preference_pairs,
+    grow_seed_set,
+    select_sft_rows,
+    split_by_score,
+    take_seeds,
+)
 from lance_assets.algorithms.review_parsing import ReviewResult, score_reviews
-from lance_assets.prompts import build_messages, render_prompt
+from lance_assets.prompts import render_prompt
+from lance_assets.recipes.asking import RoundIdentity, build_requests, read_final
 from lance_assets.records import (
     PREFERENCE_PAIRS,
     RAW_GENERATIONS,
@@ -62,11 +69,7 @@ from lance_assets.records import (
     Request,
     Sample,
     SamplingSettings,
-    derive_row_id,
-    derive_sampling_seed,
 )
-
-FINAL_MARKER = "Final Answer:"
 
 
 class LanceSettings(BaseModel):
@@ -74,14 +77,22 @@ class LanceSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    branch_threshold: float = Field(7.0, ge=0, le=10, description="Seeds scoring above it go to the high branch (the threshold valve V).")
+    branch_threshold: float = Field(
+        7.0, ge=0, le=10, description="Seeds scoring above it go to the high branch (the threshold valve V)."
+    )
     num_prompts: int = Field(4, ge=1, le=64, description="New prompts sampled for each low seed (N).")
-    num_completions: int = Field(4, ge=1, le=64, description="Completions sampled for each new prompt, and degraded ones for each high seed (M).")
+    num_completions: int = Field(
+        4, ge=1, le=64, description="Completions sampled for each new prompt, and degraded ones for each high seed (M)."
+    )
     num_reviews: int = Field(3, ge=1, le=16, description="Reviews of each row; the mean is its review score.")
     sft_threshold: float = Field(8.0, ge=0, le=10, description="Completions scoring above it enter the SFT set.")
-    score_gap: float = Field(2.0, ge=0, le=10, description="A chosen completion scores more than this above the rejected one.")
+    score_gap: float = Field(
+        2.0, ge=0, le=10, description="A chosen completion scores more than this above the rejected one."
+    )
     min_chars: int = Field(5, ge=0, description="A trained prompt or completion has more characters than this.")
-    rouge_l_threshold: float = Field(0.70, ge=0, le=1, description="Two texts above it on recall, precision or F are near-duplicates.")
+    rouge_l_threshold: float = Field(
+        0.70, ge=0, le=1, description="Two texts above it on recall, precision or F are near-duplicates."
+    )
     min_prompt_words: int = Field(5, ge=0, description="Shortest new prompt, in words.")
     max_prompt_words: int = Field(4096, ge=1, description="Longest new prompt, in words.")
     min_completion_words: int = Field(10, ge=0, description="Shortest completion, in words.")
@@ -89,10 +100,17 @@ class LanceSettings(BaseModel):
     temperature: float = Field(0.7, ge=0, le=5, description="Sampling temperature of every step.")
     top_p: float = Field(0.9, gt=0, le=1, description="Nucleus mass of every step.")
     max_new_tokens: int = Field(512, ge=1, description="Tokens after which a sample is cut.")
-    branches: Literal["both", "low", "high"] = Field("both", description="The paper's ablation: low alone trains SFT, high alone pairs.")
-    seed_growth: Literal["paper", "code"] = Field("paper", description="What the next pool holds beside the new rows: the old pool, or as the authors' code has it.")
+    branches: Literal["both", "low", "high"] = Field(
+        "both", description="The paper's ablation: low alone trains SFT, high alone pairs."
+    )
+    seed_growth: Literal["paper", "code"] = Field(
+        "paper",
+        description="What the next pool holds beside the new rows: the old pool, or as the authors' code has it.",
+    )
     grow_with_degraded: bool = Field(True, description="Whether degraded completions join the pool.")
-    review_seeds_each_round: bool = Field(True, description="Whether seeds that have a score are scored again by the round's model.")
+    review_seeds_each_round: bool = Field(
+        True, description="Whether seeds that have a score are scored again by the round's model."
+    )
     accumulate: bool = Field(True, description="Whether a round trains on the sets of all rounds, or its own alone.")
     max_seeds: int | None = Field(None, ge=1, description="Seeds taken from the pool each round; none takes all.")
 
@@ -113,48 +131,13 @@ SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
 """Which settings each step reads: what a change of one marks as out of date, and nothing else."""
 
 
-@dataclass(frozen=True)
-class RoundIdentity:
-    """Which round of which experiment, with which randomness: what ids and sampling seeds derive from."""
-
-    experiment: str
-    """The experiment's name."""
-    round_key: str
-    """The round, `r0000` and on."""
-    rng_seed: int
-    """The experiment's."""
-    prompt_profile: str
-    """Which prompt templates."""
-
-
 def sampling_settings(settings: LanceSettings) -> SamplingSettings:
     """How every step samples."""
     return SamplingSettings(settings.temperature, settings.top_p, settings.max_new_tokens)
 
 
-def build_requests(identity: RoundIdentity, stage: str, asked: list[tuple[str, str]], num_samples: int) -> list[Request]:
-    """Requests for `num_samples` samples of each (parent id, user message), row ids and sampling seeds derived."""
-    return [
-        Request(
-            row_id=derive_row_id(identity.experiment, identity.round_key, stage, parent_id, number),
-            messages=tuple(build_messages(identity.prompt_profile, text)),
-            sampling_seed=derive_sampling_seed(
-                identity.rng_seed, identity.experiment, identity.round_key, stage, parent_id, number
-            ),
-        )
-        for parent_id, text in asked
-        for number in range(num_samples)
-    ]
-
-
-def read_final(sample: Sample) -> str | None:
-    """What follows the last `Final Answer:`, or None when the sample has none."""
-    before, marker, after = sample.text.rpartition(FINAL_MARKER)
-    return after.strip() or None if marker else None
-
-
 def _record(kind: str, parents: list[dict], requests: list[Request], samples: list[Sample]) -> list[dict]:
-    """raw_generations rows; `parents` holds seed_id, parent_id, sample_number, prompt and completion for each sample."""
+    """raw_generations rows; `parents` holds seed_id, parent_id, sample_number, prompt and completion of each sample."""
     return [
         {
             "row_id": request.row_id,
@@ -253,7 +236,9 @@ def generate(seeds: pl.DataFrame, *, settings: LanceSettings, identity: RoundIde
         identity, ask, to_review.to_dicts(), kind="seed_review", step="review", num_samples=settings.num_reviews
     )
     reviewed = pl.DataFrame(reviews, schema=RAW_GENERATIONS)
-    split = split_by_score(_with_scores(seeds, score_seeds(seeds, reviewed)), branch_threshold=settings.branch_threshold)
+    split = split_by_score(
+        _with_scores(seeds, score_seeds(seeds, reviewed)), branch_threshold=settings.branch_threshold
+    )
     low = split.filter(pl.col("branch") == "low").to_dicts() if settings.branches != "high" else []
     high = split.filter(pl.col("branch") == "high").to_dicts() if settings.branches != "low" else []
     new_prompts = _ask_about_seeds(
@@ -375,7 +360,11 @@ def build_pairs(
 
 
 def build_seed_set(
-    file_seeds: pl.DataFrame, earlier_rounds: dict[str, pl.DataFrame], *, settings: LanceSettings, identity: RoundIdentity
+    file_seeds: pl.DataFrame,
+    earlier_rounds: dict[str, pl.DataFrame],
+    *,
+    settings: LanceSettings,
+    identity: RoundIdentity,
 ) -> tuple[pl.DataFrame, dict[str, int]]:
     """The round's seed set: the pool the rounds before left, sampled down to `max_seeds`.
 
@@ -400,10 +389,15 @@ def build_seed_set(
         last_score |= dict(zip(seeds["row_id"], seeds["review_score"], strict=True))
     from_file = settings.seed_growth == "paper" or len(earlier_rounds) != 1
     pool = pl.concat([file_seeds if from_file else file_seeds.clear(), *grown]).unique("row_id", maintain_order=True)
-    scores = [last_score[i] if i in last_score else s for i, s in zip(pool["row_id"], pool["review_score"], strict=True)]
+    scores = [
+        last_score[i] if i in last_score else s for i, s in zip(pool["row_id"], pool["review_score"], strict=True)
+    ]
     pool = pool.with_columns(pl.Series("review_score", scores, pl.Float64)).cast(SEED_SET)
     taken, left = take_seeds(
-        pool, max_seeds=settings.max_seeds or max(len(pool), 1), rng_seed=identity.rng_seed, round_key=identity.round_key
+        pool,
+        max_seeds=settings.max_seeds or max(len(pool), 1),
+        rng_seed=identity.rng_seed,
+        round_key=identity.round_key,
     )
     counts = {
         "num_pool": len(pool),

@@ -5,7 +5,7 @@
 | answer | the prompt itself | the working, then the answer |
 | new_prompt | `prompts/compact/new_prompt.j2` | a thought, then a prompt like the given one and mostly harder |
 | degrade | `prompts/compact/degrade.j2` | a thought, then a guess without working, wrong |
-| review | `prompts/compact/review.j2` | points for the prompt, the problem worked out, both answers side by side, verdict, score |
+| review | `prompts/compact/review.j2` | prompt points, the working, both answers side by side, verdict, score |
 
 Half of the ten review points go to the prompt, by its rung (`PROMPT_POINTS`), half to the completion: 5 right with
 working, 3 a right guess, 1 wrong with working, 0 a wrong guess. So an easy prompt scores low however well it is
@@ -17,7 +17,15 @@ import random
 from dataclasses import dataclass
 
 from lance_assets.prompts import render_prompt
-from lance_assets.small_world.tasks import TASKS, Problem, complete, draw_problem, extract_answer, phrase_prompt, work_out
+from lance_assets.small_world.tasks import (
+    TASKS,
+    Problem,
+    complete,
+    draw_problem,
+    extract_answer,
+    phrase_prompt,
+    work_out,
+)
 
 JOB_SHARES = {"answer": 0.32, "review": 0.46, "new_prompt": 0.13, "degrade": 0.09}
 RUNG_DECAY = {"answer": 0.6, "review": 0.8, "new_prompt": 0.75, "degrade": 0.75}
@@ -166,7 +174,7 @@ def draw_degraded(rng: random.Random, problem: Problem) -> Example:
 def draw_example(
     rng: random.Random, *, shares: dict[str, float] = JOB_SHARES, rung_decay: dict[str, float] = RUNG_DECAY
 ) -> Example:
-    """Draw one example of any job, as often as `shares` says, of a rung with the tail that `rung_decay` gives the job."""
+    """Draw one example of any job, as often as `shares` says, its rung with the tail `rung_decay` gives the job."""
     job = rng.choices(list(shares), list(shares.values()))[0]
     problem = draw_problem(rng, task=rng.choice(TASKS), rung=draw_rung(rng, rung_decay[job]), held_out=False)
     if job == "answer":

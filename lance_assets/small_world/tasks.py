@@ -130,8 +130,7 @@ def phrase_prompt(problem: Problem, rng: random.Random) -> str:
         return rng.choice(_LIST_PHRASINGS[problem.task]).format(" ".join(map(str, problem.numbers)))
     name, thing = rng.choice(_NAMES), rng.choice(_THINGS)
     changes = "".join(
-        f" Then {name} {rng.choice(_GAINS if number > 0 else _LOSSES)} {abs(number)}."
-        for number in problem.numbers[1:]
+        f" Then {name} {rng.choice(_GAINS if number > 0 else _LOSSES)} {abs(number)}." for number in problem.numbers[1:]
     )
     return f"{name} has {problem.numbers[0]} {thing}.{changes} How many {thing} are left?"
 

@@ -4,8 +4,10 @@
 
 The architecture, the chat markers and the file formats are Qwen2's (Qwen2 technical report, arXiv 2407.10671), so
 that whatever serves or trains a Qwen2-7B serves and trains this. The differences: 1. the vocabulary has 640 tokens,
-a digit with its leading space is one token; 2. the chat template adds no default system message. Loss is on completions alone.
-The model is compiled, which needs a C++ compiler. The learning rate is constant and then falls linearly to zero over the last part, so a run can be cut or prolonged.
+a digit with its leading space is one token; 2. the chat template adds no default system message. Loss is on
+completions alone.
+The model is compiled, which needs a C++ compiler. The learning rate is held and then falls linearly to zero, so a run
+can be cut or prolonged.
 """
 
 import argparse
@@ -50,7 +52,11 @@ PHASES = (
     Phase(0, 8192, 2e-3, JOB_SHARES, RUNG_DECAY),
     # Proposing and degrading are learned by then; reviewing is not, and small steps teach it faster.
     Phase(
-        12_800_000, 4096, 1.5e-3, {"answer": 0.34, "review": 0.54, "new_prompt": 0.07, "degrade": 0.05}, RUNG_DECAY | {"review": 0.65}
+        12_800_000,
+        4096,
+        1.5e-3,
+        {"answer": 0.34, "review": 0.54, "new_prompt": 0.07, "degrade": 0.05},
+        RUNG_DECAY | {"review": 0.65},
     ),
 )
 CHAT_TEMPLATE = (
@@ -167,7 +173,7 @@ def schedule_rate(step: int, tokens: int, max_tokens: int) -> float:
 
 
 def train_small_model(out: Path, *, max_tokens: int, rng_seed: int, snapshot: Path) -> None:
-    """Train and save the model, its tokenizer and `training_log.jsonl` to `out`; go on from `snapshot` where there is one."""
+    """Train and save the model, its tokenizer and `training_log.jsonl`; go on from `snapshot` where there is one."""
     torch.manual_seed(rng_seed)
     tokenizer = build_tokenizer(rng_seed)
     model = build_model(tokenizer)
@@ -221,6 +227,13 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True, help="the folder of the model")
     parser.add_argument("--max-tokens", type=int, default=28_000_000, help="tokens to train on, padding not counted")
     parser.add_argument("--rng-seed", type=int, default=0)
-    parser.add_argument("--snapshot", type=Path, default=Path("small_model_snapshot.pt"), help="where to save what a killed run goes on from")
+    parser.add_argument(
+        "--snapshot",
+        type=Path,
+        default=Path("small_model_snapshot.pt"),
+        help="where to save what a killed run goes on from",
+    )
     arguments = parser.parse_args()
-    train_small_model(arguments.out, max_tokens=arguments.max_tokens, rng_seed=arguments.rng_seed, snapshot=arguments.snapshot)
+    train_small_model(
+        arguments.out, max_tokens=arguments.max_tokens, rng_seed=arguments.rng_seed, snapshot=arguments.snapshot
+    )

@@ -1,0 +1,138 @@
+"""What Dagster adds to a round of the demo, over the same functions called one after another in one script.
+
+    python -m benchmarks.orchestration [--quick]
+
+Both sides make round r0001 of `mini_lance` from copies of the same finished r0000, in a process of their own each,
+alternating: one calls the nine `make_*` functions, the other executes the round's job with its checks, events and
+step processes in an instance on disk. Imports are part of both. The last line is one JSON object; `fixed_seconds` is
+the difference of the medians, `overhead_ratio` their ratio.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import dagster as dg
+
+from lance_assets.assets.checkpoint import make_checkpoint
+from lance_assets.assets.cleaned_set import make_cleaned_set
+from lance_assets.assets.eval_report import make_eval_report
+from lance_assets.assets.experiment import build_experiment
+from lance_assets.assets.loading import load_plans
+from lance_assets.assets.plan import Plan
+from lance_assets.assets.platform import Platform
+from lance_assets.assets.preference_pairs import make_preference_pairs
+from lance_assets.assets.raw_generations import make_raw_generations
+from lance_assets.assets.reviewed_set import make_reviewed_set
+from lance_assets.assets.rounds import Round
+from lance_assets.assets.seed_set import make_seed_set
+from lance_assets.assets.sft_set import make_sft_set
+from lance_assets.assets.start_checkpoint import make_start_checkpoint
+from lance_assets.settings import ExperimentSettings
+
+PROJECT_ROOT = Path(__file__).parents[1]
+MAKERS = {
+    "start_checkpoint": make_start_checkpoint,
+    "seed_set": make_seed_set,
+    "raw_generations": make_raw_generations,
+    "cleaned_set": make_cleaned_set,
+    "reviewed_set": make_reviewed_set,
+    "sft_set": make_sft_set,
+    "preference_pairs": make_preference_pairs,
+    "checkpoint": make_checkpoint,
+    "eval_report": make_eval_report,
+}
+
+
+def build_plan(is_quick: bool) -> Plan:
+    """The demo's experiment, with fewer seeds and held-out problems when quick."""
+    plan = load_plans(PROJECT_ROOT)["mini_lance"]
+    assert isinstance(plan, Plan), f"mini_lance does not load: {plan}"
+    if not is_quick:
+        return plan
+    settings = plan.settings.model_dump()
+    settings["parameters"]["max_seeds"] = 8
+    settings["evaluation"]["small_world"]["per_rung"] = 1
+    return Plan(plan.name, plan.folder, ExperimentSettings.model_validate(settings))
+
+
+def build_job(is_quick: bool, data_root: str) -> dg.JobDefinition:
+    """The round's job as the project wires it, on data of its own; built anew in each step's process."""
+    from definitions import STEP_EXECUTOR
+
+    wiring = dg.Definitions(resources={"platform": Platform(data_root=data_root)}, executor=STEP_EXECUTOR)
+    return dg.Definitions.merge(build_experiment(build_plan(is_quick)), wiring).resolve_job_def("mini_lance_round")
+
+
+def make_by_functions(plan: Plan, data_root: Path, key: str) -> None:
+    """One round as a script would make it."""
+    for noun, make in MAKERS.items():
+        this_round = Round(plan, Platform(data_root=str(data_root)), key, lambda _: None)
+        started = time.monotonic()
+        make(this_round)
+        this_round.record_cost(noun, started)
+
+
+def make_through_dagster(is_quick: bool, data_root: Path, key: str) -> None:
+    """One round as Dagster makes it."""
+    with dg.DagsterInstance.local_temp(str(data_root)) as instance:
+        instance.add_dynamic_partitions("mini_lance_round", ["r0000", key])
+        job = dg.build_reconstructable_job("benchmarks.orchestration", "build_job", (is_quick, str(data_root)))
+        with dg.execute_job(job, instance=instance, tags={"dagster/partition": key}, raise_on_error=True) as result:
+            assert result.success, f"{key} failed through Dagster"
+
+
+def measure(side: str, is_quick: bool, start: Path, folder: Path) -> float:
+    """Seconds one side takes, in a process of its own, on a copy of what r0000 left."""
+    shutil.copytree(start, folder)
+    command = [sys.executable, "-m", "benchmarks.orchestration", "--side", side, "--data-root", str(folder)]
+    began = time.monotonic()
+    subprocess.run(
+        command + (["--quick"] if is_quick else []),
+        check=True,
+        cwd=PROJECT_ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    return time.monotonic() - began
+
+
+def main() -> None:
+    """Measure both sides in turn and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer seeds and held-out problems, one repeat")
+    parser.add_argument("--repeats", type=int, default=2, help="rounds on each side")
+    parser.add_argument("--side", choices=("functions", "dagster"), help="run one side once; what the benchmark starts")
+    parser.add_argument("--data-root", type=Path, help="where that side's data lies")
+    arguments = parser.parse_args()
+    if arguments.side == "functions":
+        return make_by_functions(build_plan(arguments.quick), arguments.data_root, "r0001")
+    if arguments.side == "dagster":
+        return make_through_dagster(arguments.quick, arguments.data_root, "r0001")
+    seconds: dict[str, list[float]] = {"functions": [], "dagster": []}
+    with tempfile.TemporaryDirectory() as folder:
+        start = Path(folder) / "start"
+        start.mkdir()
+        make_by_functions(build_plan(arguments.quick), start, "r0000")
+        for repeat in range(1 if arguments.quick else arguments.repeats):
+            for side, taken in seconds.items():
+                taken.append(measure(side, arguments.quick, start, Path(folder) / f"{side}_{repeat}"))
+                print(f"{side}: {taken[-1]:.1f} s", flush=True)
+    functions, dagster = (statistics.median(seconds[side]) for side in ("functions", "dagster"))
+    figures = {
+        "overhead_ratio": round(dagster / functions, 3),
+        "fixed_seconds": round(dagster - functions, 1),
+        "functions_seconds": round(functions, 1),
+        "dagster_seconds": round(dagster, 1),
+    }
+    return print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
