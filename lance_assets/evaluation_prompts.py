@@ -14,21 +14,32 @@ from lance_assets.small_world.tasks import draw_held_out_prompts, parse_prompt
 
 
 def read_protected_prompts(path: Path, field: str) -> list[str]:
-    """The prompts of a JSONL file.
+    """The prompts of a JSONL file; blank lines are skipped.
 
     Raises:
-        ValueError: the file is missing, a line is not JSON, or lacks the field.
+        ValueError: the file is missing or not UTF-8, or a line is not a JSON object with text in the field.
     """
     if not path.is_file():
         raise ValueError(f"evaluation.protected_prompts: no file {path}; give a JSONL file with the field {field!r}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
     prompts = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # not splitlines: a JSON string may hold line separators that are no line feeds
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
         try:
-            prompts.append(json.loads(line)[field])
+            prompt = json.loads(line)[field]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{path}:{number}: every line is a JSON object with the field {field!r}: {error!r}"
+                f"{path}:{number}: every line is a JSON object with the field {field!r}: {error!r}; correct the line, "
+                "or set evaluation.protected_field"
             ) from error
+        if not isinstance(prompt, str):
+            raise ValueError(f"{path}:{number}: the field {field!r} holds a prompt, got {prompt!r}; make it a string")
+        prompts.append(prompt)
     return prompts
 
 
@@ -44,7 +55,9 @@ def build_evaluation_guard(evaluation: EvaluationSettings, folder: Path) -> Call
         keys = {row["key"] for row in draw_held_out_prompts(per_rung=evaluation.small_world.per_rung)}
     protected = []
     if evaluation.protected_prompts is not None:
-        protected = read_protected_prompts(folder / evaluation.protected_prompts, evaluation.protected_field)
+        protected = read_protected_prompts(
+            folder / Path(evaluation.protected_prompts).expanduser(), evaluation.protected_field
+        )
     index = build_evaluation_index(protected)
 
     def is_evaluation_prompt(prompt: str) -> bool:

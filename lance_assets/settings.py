@@ -8,9 +8,10 @@ import os
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from lance_assets.recipes.lance import LanceSettings
+from lance_assets.settings_schema import simplify_schema
 from resources.trainer import DpoSettings, LoraSettings, SftSettings
 
 
@@ -37,6 +38,16 @@ def expand_environment(value: Any) -> Any:
 
 FromEnvironment = Annotated[str, BeforeValidator(expand_environment)]
 """A string in which `${NAME:-default}` is replaced by the environment: for what differs from machine to machine."""
+
+PromptProfile = Annotated[
+    Literal["compact", "full"],
+    BeforeValidator(expand_environment),
+    WithJsonSchema({"type": "string", "pattern": r"^(compact|full|\$\{.*\})$"}),
+]
+"""A profile of prompt templates, or a variable that names one."""
+
+Owner = Annotated[str, Field(pattern=r"^(team:.+|[^@\s]+@[^@\s]+\.[^@\s]+)$")]
+"""As Dagster wants them."""
 
 
 class Settings(BaseModel):
@@ -153,18 +164,18 @@ class StopSettings(Settings):
 class ExperimentSettings(Settings):
     """One run of rounds: the `attributes` of an experiment's `defs.yaml`."""
 
-    recipe: Literal["lance"] = Field(description="The method.")
+    recipe: Literal["lance"] = Field(description="The method, a module of lance_assets.recipes.")
     parameters: LanceSettings = Field(
         default_factory=LanceSettings, description="The recipe's parameters; what is left out has the paper's value."
     )
     model: FromEnvironment = Field(description="'small' for the packaged model, or a folder, or a hub id.")
     model_revision: str | None = Field(None, description="Revision of a hub model.")
-    prompt_profile: Annotated[Literal["compact", "full"], BeforeValidator(expand_environment)] = Field(
+    prompt_profile: PromptProfile = Field(
         "full", description="'full' templates for instruction-tuned models, 'compact' for the small model."
     )
     rng_seed: int = Field(0, ge=0, lt=2**31, description="The seed of everything random.")
     description: str = Field("", description="What the experiment is for, shown in the UI.")
-    owners: list[str] = Field(default_factory=list, description="E-mail addresses or team:name.")
+    owners: list[Owner] = Field(default_factory=list, description="E-mail addresses, or team:name.")
     seeds: SeedSettings = Field(description="Where the seeds come from.")
     engine: EngineSettings = Field(default_factory=EngineSettings, description="How the engine runs.")
     embedder: EmbedderSettings = Field(default_factory=EmbedderSettings, description="What embeds kept texts.")
@@ -178,3 +189,8 @@ class ExperimentSettings(Settings):
         if self.evaluation.small_world is None and self.evaluation.lm_eval is None:
             raise ValueError("evaluation needs small_world or lm_eval: without a score no round can be compared")
         return self
+
+    @classmethod
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """What `dg check yaml` validates against."""
+        return simplify_schema(super().model_json_schema(*args, **kwargs))

@@ -109,7 +109,6 @@ def build_checkpoint(plan: Plan) -> dg.AssetsDefinition:
     @dg.asset(
         **plan.asset_arguments(
             "checkpoint",
-            after=("start_checkpoint", "sft_set", "preference_pairs"),
             kinds={"pytorch", "huggingface"},
             uses_model=True,
         )

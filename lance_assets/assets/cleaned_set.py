@@ -74,8 +74,8 @@ def make_cleaned_set(this_round: Round) -> Made:
     )
     cleaned, stored = compare_with_history(this_round, cleaned)
     version = this_round.write("cleaned_set", cleaned)
-    counts = count_drop_reasons(cleaned)
-    dropped = cleaned.filter(pl.col("drop_reason").is_not_null())
+    counts, is_kept = count_drop_reasons(cleaned), pl.col("drop_reason").is_null()
+    kept, dropped = (cleaned.filter(rows) for rows in (is_kept, ~is_kept))
     by_kind = cleaned.group_by("kind").agg(pl.len().alias("rows"), pl.col("drop_reason").is_null().sum().alias("kept"))
     metadata = {
         "dagster/row_count": len(cleaned),
@@ -83,7 +83,9 @@ def make_cleaned_set(this_round: Round) -> Made:
         "keep_rate": len(stored) / len(cleaned) if len(cleaned) else 0.0,
         "drop_reasons": count_table(counts, of="reason"),
         "kinds": preview_rows(by_kind.sort("kind"), ("kind", "rows", "kept")),
-        "preview_kept": preview_rows(cleaned.filter(pl.col("drop_reason").is_null()), ("kind", "prompt", "completion")),
+        "preview_kept": preview_rows(
+            kept.group_by("kind", maintain_order=True).head(3), ("kind", "prompt", "completion"), num_rows=9
+        ),
         "preview_dropped": preview_rows(
             dropped.unique("drop_reason", maintain_order=True),
             ("drop_reason", "kind", "prompt", "completion", "similarity"),
@@ -96,11 +98,7 @@ def make_cleaned_set(this_round: Round) -> Made:
 def build_cleaned_set(plan: Plan) -> dg.AssetsDefinition:
     """The asset of one experiment."""
 
-    @dg.asset(
-        **plan.asset_arguments(
-            "cleaned_set", after=("seed_set", "raw_generations"), kinds={"polars", "lancedb"}, uses_model=True
-        )
-    )
+    @dg.asset(**plan.asset_arguments("cleaned_set", kinds={"polars", "lancedb"}, uses_model=True))
     def cleaned_set(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
         """Kept rows, and every dropped row with its reason; kept texts are embedded into LanceDB under this round."""
         return make_noun(context, platform, plan, "cleaned_set", make_cleaned_set)

@@ -90,9 +90,7 @@ def describe_scores(this_round: Round) -> dict[str, object]:
     outcomes = read_outcomes(this_round, [*this_round.earlier_keys, this_round.key])
     before = {outcome.round_key: outcome.score for outcome in outcomes if outcome.round_key < this_round.key}
     metadata: dict[str, object] = {
-        "score": headline["score"],
-        "ci_low": headline["ci_low"],
-        "ci_high": headline["ci_high"],
+        **{name: round(headline[name], 4) for name in ("score", "ci_low", "ci_high")},
         "metric": f"{headline['benchmark']} {headline['metric']}",
         "is_regression": outcomes[-1].is_regression,
         "scores": preview_rows(
@@ -140,11 +138,7 @@ def draw_history(this_round: Round, keys: list[str]) -> dict[str, dg.MetadataVal
 def build_eval_report(plan: Plan) -> dg.AssetsDefinition:
     """The asset of one experiment."""
 
-    @dg.asset(
-        **plan.asset_arguments(
-            "eval_report", after=("start_checkpoint", "checkpoint"), kinds={"parquet"}, uses_model=True
-        )
-    )
+    @dg.asset(**plan.asset_arguments("eval_report", kinds={"parquet"}, uses_model=True))
     def eval_report(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
         """Scores with 95% intervals on the held-out tasks, against the round before, the best and the backbone."""
         return make_noun(context, platform, plan, "eval_report", make_eval_report)

@@ -20,6 +20,7 @@ from lance_assets.assets.seed_set import build_seed_set
 from lance_assets.assets.sensors import build_failure_sensor, build_next_round_sensor
 from lance_assets.assets.sft_set import build_sft_set
 from lance_assets.assets.start_checkpoint import build_start_checkpoint
+from lance_assets.experiment_file import check_files
 from lance_assets.settings import ExperimentSettings
 
 NOUNS: dict[str, Callable[[Plan], dg.AssetsDefinition]] = {
@@ -34,46 +35,6 @@ NOUNS: dict[str, Callable[[Plan], dg.AssetsDefinition]] = {
     "eval_report": build_eval_report,
 }
 """The assets of a round, in the order they are made."""
-
-
-def find_line(path: Path, dotted: str) -> int | None:
-    """The line of a field such as `seeds.path` in an experiment's file, from 1; None when it is not written there."""
-    if not path.is_file():
-        return None
-    lines = path.read_text(encoding="utf-8").splitlines()
-    place = 0
-    for name in ["attributes", *dotted.split(".")]:
-        found = [
-            i
-            for i in range(place, len(lines))
-            if re.match(rf"\s*{re.escape(name)}\s*:", lines[i])
-            or re.search(rf"[{{,]\s*{re.escape(name)}\s*:", lines[i])
-        ]
-        if not found:
-            return None
-        place = found[0]
-    return place + 1
-
-
-def check_files(settings: ExperimentSettings, file: Path) -> None:
-    """Every file the experiment names exists.
-
-    Raises:
-        ValueError: one does not; names the file, line, field, value and remedy.
-    """
-    lm_eval = settings.evaluation.lm_eval
-    named = {
-        "seeds.path": settings.seeds.path,
-        "seeds.eft_path": settings.seeds.eft_path,
-        "evaluation.protected_prompts": settings.evaluation.protected_prompts,
-        "evaluation.lm_eval.include_path": lm_eval.include_path if lm_eval else None,
-    }
-    for field, value in named.items():
-        if value is not None and not (file.parent / value).exists():
-            raise ValueError(
-                f"{file}:{find_line(file, field) or 1}: attributes.{field}: no such file {value!r} "
-                f"(looked for {file.parent / value}); put the file there or correct the path"
-            )
 
 
 class Experiment(dg.Component):

@@ -17,6 +17,19 @@ from lance_assets.settings import ExperimentSettings
 GPU_POOL = "gpu"
 """The pool of every step that holds a model: one at a time on a machine."""
 
+AFTER: dict[str, tuple[str, ...]] = {
+    "start_checkpoint": (),
+    "seed_set": ("start_checkpoint",),
+    "raw_generations": ("start_checkpoint", "seed_set"),
+    "cleaned_set": ("seed_set", "raw_generations"),
+    "reviewed_set": ("start_checkpoint", "seed_set", "raw_generations", "cleaned_set"),
+    "sft_set": ("start_checkpoint", "seed_set", "reviewed_set"),
+    "preference_pairs": ("start_checkpoint", "reviewed_set"),
+    "checkpoint": ("start_checkpoint", "sft_set", "preference_pairs"),
+    "eval_report": ("start_checkpoint", "checkpoint"),
+}
+"""What each asset of a round is made from, within the round."""
+
 LIBRARIES = {
     "raw_generations": ("torch", "transformers"),
     "reviewed_set": ("torch", "transformers"),
@@ -54,22 +67,22 @@ class Plan:
     @property
     def seeds_path(self) -> Path:
         """The seed file."""
-        return self.folder / self.settings.seeds.path
+        return self.folder / Path(self.settings.seeds.path).expanduser()
 
     def key(self, noun: str) -> dg.AssetKey:
         """The asset key of a noun."""
         return dg.AssetKey([self.name, noun])
 
-    def asset_arguments(self, noun: str, *, after: tuple[str, ...], kinds: set[str], uses_model: bool = False) -> dict:
+    def asset_arguments(self, noun: str, *, kinds: set[str], uses_model: bool = False) -> dict:
         """What every asset of the experiment has in common, for `dg.asset`."""
         return {
             "key": self.key(noun),
-            "deps": [self.key(name) for name in after],
+            "deps": [self.key(name) for name in AFTER[noun]],
             "group_name": self.name,
             "partitions_def": self.rounds,
             "kinds": kinds,
             "owners": self.settings.owners,
-            "code_version": self.fingerprint(noun),
+            "code_version": self.code_version(noun),
             "pool": GPU_POOL if uses_model else None,
             "tags": {"recipe": self.settings.recipe},
         }
@@ -80,36 +93,57 @@ class Plan:
         parameters = settings.parameters.model_dump()
         own = {name: parameters[name] for name in self.recipe.SETTINGS_OF_STEP.get(noun, ())}
         sampling = {"prompts": hash_templates(settings.prompt_profile), "rng_seed": settings.rng_seed}
-        seeds = settings.seeds.model_dump() | {
-            "content": self._hash_files(settings.seeds.path, settings.seeds.eft_path)
-        }
+        seeds, evaluation = settings.seeds, settings.evaluation
+        lm_eval = evaluation.lm_eval
         parts: dict[str, dict] = {
             "start_checkpoint": {
                 "model": settings.model,
                 "revision": settings.model_revision,
                 "on_regression": settings.stop.on_regression,
             },
-            "seed_set": {"seeds": seeds, "rng_seed": settings.rng_seed},
+            "seed_set": {
+                "seeds": seeds.model_dump(exclude={"path", "eft_path"}) | {"content": self._hash_files(seeds.path)},
+                "rng_seed": settings.rng_seed,
+            },
             "raw_generations": sampling,
             "cleaned_set": {
                 "embedder": settings.embedder.model,
                 "max_history_similarity": settings.checks.max_history_similarity,
-                "evaluation": settings.evaluation.model_dump(),
+                "held_out": evaluation.small_world.per_rung if evaluation.small_world else None,
+                "protected": self._hash_files(evaluation.protected_prompts),
+                "protected_field": evaluation.protected_field,
             },
             "reviewed_set": sampling,
-            "sft_set": {"eft": self._hash_files(settings.seeds.eft_path)},
+            "sft_set": {"eft": self._hash_files(seeds.eft_path)},
             "preference_pairs": {},
             "checkpoint": settings.training.model_dump(exclude={"launcher"}) | sampling,
-            "eval_report": settings.evaluation.model_dump() | sampling,
+            "eval_report": evaluation.model_dump(exclude={"protected_prompts", "protected_field"})
+            | {"task_files": self._hash_files(lm_eval.include_path if lm_eval else None)}
+            | sampling,
         }
         libraries = {name: version(name) for name in LIBRARIES.get(noun, ())}
         return {"recipe": settings.recipe, "code": CODE_REVISION, "settings": own | parts[noun], "libraries": libraries}
 
     def fingerprint(self, noun: str) -> str:
-        """The code version of an asset: a hash of its identity."""
+        """A hash of an asset's own identity: what it holds is a function of this and of what it is made from."""
         text = json.dumps(self.identity(noun), sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def _hash_files(self, *names: str | None) -> list[str]:
-        paths = [self.folder / name for name in names if name is not None]
-        return [hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing" for path in paths]
+    def code_version(self, noun: str) -> str:
+        """A hash of the asset's identity and of those it is made from.
+
+        Dagster calls an asset unsynced when its own code version changed, not when one before it is unsynced; so a
+        changed setting has to change the code version of everything after the asset that reads it.
+        """
+        before = [self.code_version(name) for name in AFTER[noun]]
+        return hashlib.sha256(" ".join([self.fingerprint(noun), *before]).encode()).hexdigest()[:16]
+
+    def _hash_files(self, name: str | None) -> list[str]:
+        """The content of a file, or of every file in a folder; a missing one is told apart from none."""
+        if name is None:
+            return []
+        path = self.folder / Path(name).expanduser()
+        # what Python compiles beside a task file is no part of it
+        inside = (file for file in path.rglob("*") if "__pycache__" not in file.parts) if path.is_dir() else [path]
+        files = sorted(file for file in inside if file.is_file())
+        return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files] or ["missing"]

@@ -38,11 +38,7 @@ def make_preference_pairs(this_round: Round) -> Made:
 def build_preference_pairs(plan: Plan) -> dg.AssetsDefinition:
     """The asset of one experiment."""
 
-    @dg.asset(
-        **plan.asset_arguments(
-            "preference_pairs", after=("start_checkpoint", "reviewed_set"), kinds={"polars", "parquet"}
-        )
-    )
+    @dg.asset(**plan.asset_arguments("preference_pairs", kinds={"polars", "parquet"}))
     def preference_pairs(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
         """Chosen and rejected completions of one prompt, with the reviewed rows and scores they come from."""
         return make_noun(context, platform, plan, "preference_pairs", make_preference_pairs)

@@ -38,7 +38,6 @@ def build_raw_generations(plan: Plan) -> dg.AssetsDefinition:
     @dg.asset(
         **plan.asset_arguments(
             "raw_generations",
-            after=("start_checkpoint", "seed_set"),
             kinds={"transformers", "parquet"},
             uses_model=True,
         )

@@ -57,7 +57,6 @@ def build_reviewed_set(plan: Plan) -> dg.AssetsDefinition:
     @dg.asset(
         **plan.asset_arguments(
             "reviewed_set",
-            after=("start_checkpoint", "seed_set", "raw_generations", "cleaned_set"),
             kinds={"transformers", "parquet"},
             uses_model=True,
         )

@@ -37,7 +37,7 @@ def make_seed_set(this_round: Round) -> Made:
 def build_seed_set(plan: Plan) -> dg.AssetsDefinition:
     """The asset of one experiment."""
 
-    @dg.asset(**plan.asset_arguments("seed_set", after=("start_checkpoint",), kinds={"polars", "parquet"}))
+    @dg.asset(**plan.asset_arguments("seed_set", kinds={"polars", "parquet"}))
     def seed_set(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
         """The experiment's seeds and what earlier rounds added, sampled down to the round's size."""
         return make_noun(context, platform, plan, "seed_set", make_seed_set)

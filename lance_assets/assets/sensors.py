@@ -65,6 +65,16 @@ def build_next_round_sensor(plan: Plan) -> dg.SensorDefinition:
     return next_round
 
 
+def describe_failure(event: dg.DagsterEvent) -> str:
+    """Why a step failed: what it told the user, else the error that ended it."""
+    failure = event.step_failure_data
+    if failure.user_failure_data is not None and failure.user_failure_data.description:
+        return failure.user_failure_data.description
+    if failure.error is None:
+        return event.message or "no reason was given"
+    return (failure.error.cause or failure.error).message.strip()
+
+
 def build_failure_sensor(plan: Plan) -> dg.SensorDefinition:
     """Tells of a failed round where people look: on the page of its eval_report."""
 
@@ -80,7 +90,7 @@ def build_failure_sensor(plan: Plan) -> dg.SensorDefinition:
         )
         if partition is None or not is_ours:
             return
-        failures = {event.step_key or "run": event.message for event in context.get_step_failure_events()}
+        failures = {event.step_key or "run": describe_failure(event) for event in context.get_step_failure_events()}
         metadata = {
             "failed_run": dg.MetadataValue.dagster_run(context.dagster_run.run_id),
             "error": dg.MetadataValue.md(

@@ -42,11 +42,7 @@ def make_sft_set(this_round: Round) -> Made:
 def build_sft_set(plan: Plan) -> dg.AssetsDefinition:
     """The asset of one experiment."""
 
-    @dg.asset(
-        **plan.asset_arguments(
-            "sft_set", after=("start_checkpoint", "seed_set", "reviewed_set"), kinds={"polars", "parquet"}
-        )
-    )
+    @dg.asset(**plan.asset_arguments("sft_set", kinds={"polars", "parquet"}))
     def sft_set(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
         """What SFT trains on: completions that scored above the threshold, each pointing to the row it came from."""
         return make_noun(context, platform, plan, "sft_set", make_sft_set)

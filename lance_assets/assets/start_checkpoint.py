@@ -95,7 +95,7 @@ def link_parent(context: dg.AssetExecutionContext, plan: Plan, parent: str) -> d
 def build_start_checkpoint(plan: Plan) -> dg.AssetsDefinition:
     """The asset of one experiment."""
 
-    @dg.asset(**plan.asset_arguments("start_checkpoint", after=(), kinds={"safetensors"}))
+    @dg.asset(**plan.asset_arguments("start_checkpoint", kinds={"safetensors"}))
     def start_checkpoint(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
         """What the round begins from: the base model in r0000, afterwards the checkpoint of the round before."""
         wait_for_previous_round(context)

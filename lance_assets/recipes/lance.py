@@ -378,16 +378,18 @@ def build_seed_set(
         The seed set, and counts: the pool by source, how many reviewed rows could not join for want of a score, and how
         many of the pool were not taken.
     """
-    grown, num_unscored = [], 0
+    grown, left_out = [], []
     last_score: dict[str, float | None] = {}
     for round_key, reviewed in earlier_rounds.items():
         usable = reviewed if settings.grow_with_degraded else reviewed.filter(pl.col("kind") != "degraded_completion")
-        rows, left_out = grow_seed_set(file_seeds, usable, round_key=round_key)
+        rows, num_unscored = grow_seed_set(file_seeds, usable, round_key=round_key)
         grown.append(rows)
-        num_unscored += left_out
+        left_out.append(num_unscored)
         seeds = reviewed.filter(pl.col("kind") == "seed")
         last_score |= dict(zip(seeds["row_id"], seeds["review_score"], strict=True))
     from_file = settings.seed_growth == "paper" or len(earlier_rounds) != 1
+    if settings.seed_growth == "code":
+        grown, left_out = grown[-1:], left_out[-1:]
     pool = pl.concat([file_seeds if from_file else file_seeds.clear(), *grown]).unique("row_id", maintain_order=True)
     scores = [
         last_score[i] if i in last_score else s for i, s in zip(pool["row_id"], pool["review_score"], strict=True)
@@ -402,7 +404,7 @@ def build_seed_set(
     counts = {
         "num_pool": len(pool),
         "num_pool_generated": pool.filter(pl.col("source") == "generated").height,
-        "num_unscored_left_out": num_unscored,
+        "num_unscored_left_out": sum(left_out),
         "num_not_taken": len(left),
     }
     return taken, counts

@@ -6,8 +6,8 @@ The architecture, the chat markers and the file formats are Qwen2's (Qwen2 techn
 that whatever serves or trains a Qwen2-7B serves and trains this. The differences: 1. the vocabulary has 640 tokens,
 a digit with its leading space is one token; 2. the chat template adds no default system message. Loss is on
 completions alone.
-The model is compiled, which needs a C++ compiler. The learning rate is held and then falls linearly to zero, so a run
-can be cut or prolonged.
+The model is compiled, which needs a C++ compiler. `PHASES` were found while training; a killed run goes on from its
+last snapshot.
 """
 
 import argparse
@@ -27,41 +27,44 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from lance_assets.small_world.jobs import JOB_SHARES, RUNG_DECAY, draw_example
 
 VOCABULARY_SIZE = 640
-DECAY_SHARE = 0.45
+IGNORED = -100
 WARMUP_STEPS = 200
 SNAPSHOT_SECONDS = 240
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 @dataclass(frozen=True)
 class Phase:
     """One part of the training."""
 
-    from_tokens: int
-    """Where it begins."""
+    until_tokens: int
+    """Where it ends."""
     batch_tokens: int
     """Tokens of one optimizer step, padding counted."""
-    learning_rate: float
-    """The rate that is held."""
+    start_rate: float
+    """Learning rate at its beginning."""
+    end_rate: float
+    """Learning rate at its end; linear in between."""
     shares: dict[str, float]
     """How often each job is drawn."""
     rung_decay: dict[str, float]
     """How fast each job's rungs become rare."""
+    verdict_weight: float = 1.0
+    """Weight of a review's verdict, one token of fifty, in the loss."""
 
 
+_MORE_REVIEWS = {"answer": 0.34, "review": 0.54, "new_prompt": 0.07, "degrade": 0.05}
+_FEWER_HARD_REVIEWS = RUNG_DECAY | {"review": 0.65}
 PHASES = (
-    Phase(0, 8192, 2e-3, JOB_SHARES, RUNG_DECAY),
-    # Proposing and degrading are learned by then; reviewing is not, and small steps teach it faster.
-    Phase(
-        12_800_000,
-        4096,
-        1.5e-3,
-        {"answer": 0.34, "review": 0.54, "new_prompt": 0.07, "degrade": 0.05},
-        RUNG_DECAY | {"review": 0.65},
-    ),
-)
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    Phase(12_900_000, 8192, 2e-3, 2e-3, JOB_SHARES, RUNG_DECAY),
+    # Proposing and degrading are learned by now; reviewing is not, and smaller steps teach it faster.
+    Phase(15_400_000, 4096, 1.5e-3, 1.5e-3, _MORE_REVIEWS, _FEWER_HARD_REVIEWS),
+    Phase(21_600_000, 4096, 1.5e-3, 0.76e-3, _MORE_REVIEWS, _FEWER_HARD_REVIEWS),
+    # Reviews now work the problem out and name both answers, but judge by chance: the verdict is one token of fifty.
+    Phase(28_500_000, 4096, 1.2e-3, 0.0, _MORE_REVIEWS, _FEWER_HARD_REVIEWS, verdict_weight=10.0),
 )
 
 
@@ -139,16 +142,25 @@ def encode_example(tokenizer: PreTrainedTokenizerFast, prompt: str, completion: 
 
 def find_phase(tokens: int) -> Phase:
     """The phase that a number of tokens falls in."""
-    return max((phase for phase in PHASES if phase.from_tokens <= tokens), key=lambda phase: phase.from_tokens)
+    return next((phase for phase in PHASES if tokens < phase.until_tokens), PHASES[-1])
+
+
+def schedule_rate(step: int, tokens: int) -> float:
+    """The learning rate: a warm-up over the first steps, then linear within each phase."""
+    phase = find_phase(tokens)
+    began = max((other.until_tokens for other in PHASES if other.until_tokens < phase.until_tokens), default=0)
+    passed = min(1.0, (tokens - began) / (phase.until_tokens - began))
+    return (phase.start_rate + passed * (phase.end_rate - phase.start_rate)) * min(1.0, (step + 1) / WARMUP_STEPS)
 
 
 def draw_batches(
     tokenizer: PreTrainedTokenizerFast, rng: random.Random, phase: Phase
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless batches of a phase: input_ids and labels, int64 [rows, length], length a multiple of 32.
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Endless batches of a phase: input_ids, labels (int64) and loss weights (float32), each [rows, length].
 
-    Few shapes, so that the compiled model is compiled few times.
+    Lengths are multiples of 32: few shapes, so that the compiled model is compiled few times.
     """
+    verdict_ids = torch.tensor(tokenizer.convert_tokens_to_ids(["ĠRight", "ĠWrong"]))
     waiting: defaultdict[int, list[tuple[list[int], int]]] = defaultdict(list)
     while True:
         example = draw_example(rng, shares=phase.shares, rung_decay=phase.rung_decay)
@@ -159,20 +171,16 @@ def draw_batches(
             continue
         rows = waiting.pop(length)
         input_ids = torch.full((len(rows), length), tokenizer.pad_token_id)
-        labels = torch.full((len(rows), length), -100)
+        labels = torch.full((len(rows), length), IGNORED)
         for row, (ids, num_prompt) in enumerate(rows):
             input_ids[row, : len(ids)] = torch.tensor(ids)
             labels[row, num_prompt : len(ids)] = torch.tensor(ids[num_prompt:])
-        yield input_ids, labels
+        weights = torch.ones(input_ids.shape)
+        weights[torch.isin(labels, verdict_ids)] = phase.verdict_weight
+        yield input_ids, labels, weights
 
 
-def schedule_rate(step: int, tokens: int, max_tokens: int) -> float:
-    """The learning rate: warm up, hold, then fall to zero over the last `DECAY_SHARE` of the tokens."""
-    left = (max_tokens - tokens) / (DECAY_SHARE * max_tokens)
-    return find_phase(tokens).learning_rate * min(1.0, (step + 1) / WARMUP_STEPS, max(left, 0.0))
-
-
-def train_small_model(out: Path, *, max_tokens: int, rng_seed: int, snapshot: Path) -> None:
+def train_small_model(out: Path, *, rng_seed: int, snapshot: Path) -> None:
     """Train and save the model, its tokenizer and `training_log.jsonl`; go on from `snapshot` where there is one."""
     torch.manual_seed(rng_seed)
     tokenizer = build_tokenizer(rng_seed)
@@ -191,16 +199,18 @@ def train_small_model(out: Path, *, max_tokens: int, rng_seed: int, snapshot: Pa
     batches = draw_batches(tokenizer, random.Random(rng_seed * 1_000_003 + step), phase)
     saved_at = time.monotonic()
     losses: list[float] = []
-    while tokens < max_tokens:
+    while tokens < PHASES[-1].until_tokens:
         if find_phase(tokens) != phase:
             phase = find_phase(tokens)
             batches = draw_batches(tokenizer, random.Random(rng_seed * 1_000_003 + step), phase)
-        input_ids, labels = next(batches)
+        input_ids, labels, weights = next(batches)
         for group in optimizer.param_groups:
-            group["lr"] = schedule_rate(step, tokens, max_tokens)
+            group["lr"] = schedule_rate(step, tokens)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = model.lm_head(backbone(input_ids).last_hidden_state[:, :-1])
-        loss = F.cross_entropy(logits.float().flatten(0, 1), labels[:, 1:].flatten())
+        targets, weights = labels[:, 1:].flatten(), weights[:, 1:].flatten()
+        token_losses = F.cross_entropy(logits.float().flatten(0, 1), targets, reduction="none")
+        loss = (token_losses * weights).sum() / weights[targets != IGNORED].sum()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -225,7 +235,6 @@ def train_small_model(out: Path, *, max_tokens: int, rng_seed: int, snapshot: Pa
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="the folder of the model")
-    parser.add_argument("--max-tokens", type=int, default=28_000_000, help="tokens to train on, padding not counted")
     parser.add_argument("--rng-seed", type=int, default=0)
     parser.add_argument(
         "--snapshot",
@@ -234,6 +243,4 @@ if __name__ == "__main__":
         help="where to save what a killed run goes on from",
     )
     arguments = parser.parse_args()
-    train_small_model(
-        arguments.out, max_tokens=arguments.max_tokens, rng_seed=arguments.rng_seed, snapshot=arguments.snapshot
-    )
+    train_small_model(arguments.out, rng_seed=arguments.rng_seed, snapshot=arguments.snapshot)

@@ -2,15 +2,24 @@
 
 import json
 import random
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
 
+# What the webserver resolves `staleStatus` with; dagster has no public way to ask.
+from dagster._core.definitions.data_version import CachingStaleStatusResolver
+from dagster._core.loader import LoadingContextForTest
+
 from lance_assets.assets.experiment import build_experiment, plan_experiment
 from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
+from lance_assets.assets.rounds import Round
 from lance_assets.settings import ExperimentSettings
-from lance_assets.small_world.jobs import draw_degraded
+from lance_assets.small_world.jobs import complete_by_guess, corrupt_answer
 from lance_assets.small_world.seeds import draw_eft_rows, draw_seeds
 from lance_assets.small_world.tasks import parse_prompt
 
@@ -30,6 +39,11 @@ CHECKS = {
     ("eval_report", "no_regression"),
 }
 
+TRAINING: dict[str, object] = {
+    "sft": {"learning_rate": 1e-4, "num_epochs": 1, "batch_size": 8, "max_length": 256, "warmup_steps": 0},
+    "dpo": {"learning_rate": 1e-5, "num_epochs": 1, "batch_size": 8, "max_length": 256, "warmup_steps": 0},
+}
+
 
 def write_tiny_experiment(folder: Path) -> Path:
     """Seeds and EFT rows in an experiment's folder: every second seed has a wrong completion, for the low branch."""
@@ -39,7 +53,7 @@ def write_tiny_experiment(folder: Path) -> Path:
     for seed in seeds[::2]:
         problem = parse_prompt(seed["prompt"])
         assert problem is not None
-        seed["completion"] = draw_degraded(rng, problem).completion.rpartition("Final Answer:")[2].strip()
+        seed["completion"] = complete_by_guess(corrupt_answer(problem, rng), rng)
     for name, rows in (("seeds.jsonl", seeds), ("eft.jsonl", draw_eft_rows(num_rows=8))):
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return folder
@@ -58,10 +72,7 @@ def build_tiny_settings(**changed: object) -> ExperimentSettings:
         "owners": ["team:lance"],
         "seeds": {"path": "seeds.jsonl", "answer_field": "answer", "eft_path": "eft.jsonl"},
         "engine": {"batch_size": 64, "chunk_rows": 8, "device": "cpu"},
-        "training": {
-            "sft": {"learning_rate": 1e-4, "num_epochs": 1, "batch_size": 8, "max_length": 256, "warmup_steps": 0},
-            "dpo": {"learning_rate": 1e-5, "num_epochs": 1, "batch_size": 8, "max_length": 256, "warmup_steps": 0},
-        },
+        "training": TRAINING,
         "evaluation": {"small_world": {"per_rung": 1, "max_new_tokens": 64}},
         "checks": {"max_unscored_rate": 1.0, "min_vendi_rate": 0.0, "min_pairs": 0},
         "stop": {"max_rounds": 2},
@@ -80,3 +91,95 @@ def build_tiny_definitions(plan: Plan, platform: Platform) -> dg.Definitions:
     """The experiment's definitions, every step in the process of its run."""
     machines = dg.Definitions(resources={"platform": platform}, executor=dg.in_process_executor)
     return dg.Definitions.merge(build_experiment(plan), machines)
+
+
+@dataclass(frozen=True)
+class World:
+    """The tiny experiment with its data and its Dagster instance, all under one folder."""
+
+    root: Path
+    plan: Plan
+    platform: Platform
+    instance: dg.DagsterInstance
+    definitions: dg.Definitions
+
+    def add(self, *keys: str) -> None:
+        """Add rounds."""
+        self.instance.add_dynamic_partitions("tiny_round", list(keys))
+
+    def run(self, key: str) -> dg.ExecuteInProcessResult:
+        """Run a whole round by its job."""
+        self.add(key)
+        job = self.definitions.resolve_job_def("tiny_round")
+        return job.execute_in_process(partition_key=key, instance=self.instance, raise_on_error=False)
+
+    def materialize(self, key: str, *nouns: str) -> dg.ExecuteInProcessResult:
+        """Materialize some assets of a round, with their checks, as the asset page does."""
+        self.add(key)
+        job = self.definitions.resolve_implicit_global_asset_job_def()
+        return job.execute_in_process(
+            partition_key=key,
+            instance=self.instance,
+            raise_on_error=False,
+            asset_selection=[self.plan.key(noun) for noun in nouns],
+        )
+
+    def round(self, key: str) -> Round:
+        """A round's tables."""
+        return Round(self.plan, self.platform, key, lambda _: None)
+
+    def metadata(self, noun: str, key: str) -> dict[str, object]:
+        """What a person sees on the newest materialization: plain values."""
+        wanted = dg.AssetRecordsFilter(asset_key=self.plan.key(noun), asset_partitions=[key])
+        (record,) = self.instance.fetch_materializations(wanted, limit=1).records
+        assert record.asset_materialization is not None
+        return {name: value.value for name, value in record.asset_materialization.metadata.items()}
+
+    def read_bytes(self, key: str) -> dict[str, bytes]:
+        """Every table of a round and every file of its checkpoint, by name."""
+        folders = (self.platform.root / "tables" / "tiny" / key, self.platform.checkpoints.folder("tiny", key))
+        return {file.name: file.read_bytes() for folder in folders for file in sorted(folder.iterdir())}
+
+
+@contextmanager
+def open_world(
+    root: Path,
+    *,
+    made_before: Path | None = None,
+    platform_class: type[Platform] = Platform,
+    machines: dict[str, object] | None = None,
+    **changed: object,
+) -> Iterator[World]:
+    """A world in an empty folder, or one that goes on from a copy of another's; `changed` as for the settings."""
+    if made_before is not None:
+        shutil.copytree(made_before, root, dirs_exist_ok=True)
+    write_tiny_experiment(root / "tiny")
+    plan = plan_tiny(root / "tiny", **changed)
+    platform = platform_class(data_root=str(root / "data"), **(machines or {}))
+    (root / "dagster").mkdir(exist_ok=True)
+    with dg.DagsterInstance.local_temp(
+        str(root / "dagster"),
+        overrides={
+            "telemetry": {"enabled": False},
+            "run_coordinator": {"module": "dagster._core.run_coordinator", "class": "DefaultRunCoordinator"},
+        },
+    ) as instance:
+        yield World(root, plan, platform, instance, build_tiny_definitions(plan, platform))
+
+
+def find_failures(result: dg.ExecuteInProcessResult) -> dict[str, str]:
+    """What each failed step says to a person."""
+    failures = {}
+    for event in result.filter_events(lambda event: event.is_step_failure):
+        data = event.step_failure_data
+        told = data.user_failure_data
+        error = data.error.to_string() if data.error is not None else ""
+        failures[str(event.step_key)] = str(told.description) if told is not None else error
+    return failures
+
+
+def find_stale(world: World, key: str) -> dict[str, str]:
+    """The UI's word for each asset of a round: FRESH, STALE (shown as unsynced) or MISSING."""
+    graph = world.definitions.resolve_asset_graph()
+    resolver = CachingStaleStatusResolver(world.instance, graph, LoadingContextForTest(world.instance))
+    return {noun: resolver.get_status(world.plan.key(noun), key).value for noun in NOUNS}

@@ -1,0 +1,27 @@
+"""Stands where the training process does: `python scripted_trainer.py -m resources.train_worker job.json --watch-stdin`."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from resources.trainer import TrainJob, TrainResult
+
+
+def main() -> None:
+    """Copy the start checkpoint, turn the last bit of its weights, and write a result."""
+    file = Path(sys.argv[3])
+    job = TrainJob.model_validate_json(file.read_text())
+    checkpoint = file.parent / "checkpoint"
+    shutil.copytree(job.start_checkpoint, checkpoint, dirs_exist_ok=True)
+    weights = bytearray((checkpoint / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (checkpoint / "model.safetensors").write_bytes(weights)
+    result = TrainResult(
+        path=checkpoint, trained=True, num_sft_rows=1, num_dpo_pairs=0, num_truncated=0, num_tokens=1, seconds=0.0,
+        sft_losses=[1.0, 0.5],
+    )  # fmt: skip
+    (file.parent / "result.json").write_text(result.model_dump_json())
+
+
+if __name__ == "__main__":
+    main()

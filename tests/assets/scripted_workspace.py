@@ -1,0 +1,19 @@
+"""The code location of the webserver's tests: the tiny experiment under TINY_WORLD, on the scripted platform."""
+
+import os
+from pathlib import Path
+
+import dagster as dg
+
+from lance_assets.assets import start_checkpoint
+from tests.assets.scripted_platform import SCRIPTED_TRAINER, ScriptedPlatform
+from tests.assets.tiny_experiment import TRAINING, build_tiny_definitions, plan_tiny
+
+
+@dg.definitions
+def tiny_world() -> dg.Definitions:
+    """Built when the location is loaded, in the code server and in each run's process."""
+    start_checkpoint.POLL_SECONDS = 0.2
+    root = Path(os.environ["TINY_WORLD"])
+    plan = plan_tiny(root / "tiny", training=TRAINING | {"launcher": SCRIPTED_TRAINER})
+    return build_tiny_definitions(plan, ScriptedPlatform(data_root=str(root / "data")))

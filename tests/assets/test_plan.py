@@ -1,0 +1,151 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from lance_assets.assets.plan import Plan
+from lance_assets.recipes.lance import SETTINGS_OF_STEP, LanceSettings
+from lance_assets.settings import ExperimentSettings
+
+NOUNS = (
+    *("start_checkpoint", "seed_set", "raw_generations", "cleaned_set", "reviewed_set", "sft_set"),
+    *("preference_pairs", "checkpoint", "eval_report"),
+)
+ATTRIBUTES = {
+    "recipe": "lance",
+    "model": "small",
+    "seeds": {"path": "seeds.jsonl", "eft_path": "eft.jsonl"},
+    "evaluation": {
+        "small_world": {},
+        "lm_eval": {"tasks": ["gsm8k_local"], "include_path": "tasks"},
+        "protected_prompts": "protected.jsonl",
+    },
+}
+ASKING = {"raw_generations", "reviewed_set"}
+SAMPLING = ASKING | {"checkpoint", "eval_report"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "tasks").mkdir()
+    for name in ("seeds.jsonl", "eft.jsonl", "protected.jsonl", "tasks/gsm8k_local.yaml"):
+        (tmp_path / name).write_text("{}")
+    return tmp_path
+
+
+def change(path: str, value: object) -> dict:
+    """The attributes with one field, such as `checks.min_pairs`, set."""
+    attributes = json.loads(json.dumps(ATTRIBUTES))
+    *above, name = path.split(".")
+    section = attributes
+    for part in above:
+        section = section.setdefault(part, {})
+    section[name] = value
+    return attributes
+
+
+def fingerprints(folder: Path, attributes: dict = ATTRIBUTES) -> dict[str, str]:
+    plan = Plan("mini", folder, ExperimentSettings.model_validate(attributes))
+    return {noun: plan.fingerprint(noun) for noun in NOUNS}
+
+
+def find_changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    return {noun for noun in NOUNS if before[noun] != after[noun]}
+
+
+PARAMETERS = {
+    "branch_threshold": (6.5, ASKING),
+    "num_prompts": (3, {"raw_generations"}),
+    "num_completions": (3, {"raw_generations"}),
+    "num_reviews": (2, ASKING),
+    "sft_threshold": (7.5, {"sft_set"}),
+    "score_gap": (1.0, {"preference_pairs"}),
+    "min_chars": (6, {"sft_set", "preference_pairs"}),
+    "rouge_l_threshold": (0.8, {"cleaned_set"}),
+    "min_prompt_words": (6, {"cleaned_set"}),
+    "max_prompt_words": (99, {"cleaned_set"}),
+    "min_completion_words": (6, {"cleaned_set"}),
+    "max_completion_words": (99, {"cleaned_set"}),
+    "temperature": (0.8, ASKING),
+    "top_p": (0.8, ASKING),
+    "max_new_tokens": (99, ASKING),
+    "branches": ("low", {"raw_generations"}),
+    "seed_growth": ("code", {"seed_set"}),
+    "grow_with_degraded": (False, {"seed_set"}),
+    "review_seeds_each_round": (False, {"raw_generations"}),
+    "accumulate": (False, {"sft_set", "preference_pairs"}),
+    "max_seeds": (9, {"seed_set"}),
+}
+"""A new value of every parameter of the recipe, and the assets whose rows it decides."""
+
+
+def test_every_parameter_is_read_by_a_step() -> None:
+    read = {name for names in SETTINGS_OF_STEP.values() for name in names}
+    assert read == set(LanceSettings.model_fields) == set(PARAMETERS)
+    assert set(SETTINGS_OF_STEP) <= set(NOUNS)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_parameter_changes_the_steps_that_read_it(folder: Path, name: str) -> None:
+    value, changed = PARAMETERS[name]
+    after = fingerprints(folder, change(f"parameters.{name}", value))
+    assert find_changed(fingerprints(folder), after) == changed
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "changed"),
+    [
+        ("engine.batch_size", 8, set()),
+        ("engine.chunk_rows", 8, set()),
+        ("engine.device", "cpu", set()),
+        ("embedder.batch_size", 8, set()),
+        ("training.launcher", ["accelerate", "launch"], set()),
+        ("description", "words", set()),
+        ("owners", ["team:lance"], set()),
+        ("stop.max_rounds", 9, set()),
+        ("checks.min_pairs", 9, set()),
+        ("checks.max_unscored_rate", 0.9, set()),
+        ("model", "other", {"start_checkpoint"}),
+        ("stop.on_regression", "stop", {"start_checkpoint"}),
+        ("seeds.prompt_field", "question", {"seed_set"}),
+        ("seeds.limit", 5, {"seed_set"}),
+        ("rng_seed", 1, SAMPLING | {"seed_set"}),
+        ("prompt_profile", "compact", SAMPLING),
+        ("checks.max_history_similarity", 0.5, {"cleaned_set"}),
+        ("embedder.model", "other", {"cleaned_set"}),
+        ("evaluation.protected_field", "question", {"cleaned_set"}),
+        ("evaluation.small_world.per_rung", 5, {"cleaned_set", "eval_report"}),
+        ("evaluation.small_world.max_new_tokens", 50, {"eval_report"}),
+        ("evaluation.lm_eval.limit", 5, {"eval_report"}),
+        ("training.dpo.beta", 0.5, {"checkpoint"}),
+        ("training.lora.r", 4, {"checkpoint"}),
+    ],
+)
+def test_a_setting_changes_the_assets_it_decides(folder: Path, path: str, value: object, changed: set[str]) -> None:
+    assert find_changed(fingerprints(folder), fingerprints(folder, change(path, value))) == changed
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("seeds.jsonl", {"seed_set"}),
+        ("eft.jsonl", {"sft_set"}),
+        ("protected.jsonl", {"cleaned_set"}),
+        ("tasks/gsm8k_local.yaml", {"eval_report"}),
+        ("tasks/more.py", {"eval_report"}),
+        ("tasks/__pycache__/more.pyc", set()),
+    ],
+)
+def test_the_content_of_a_file_is_identity(folder: Path, name: str, changed: set[str]) -> None:
+    before = fingerprints(folder)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("{} ")
+    assert find_changed(before, fingerprints(folder)) == changed
+
+
+def test_where_a_file_lies_is_not(folder: Path) -> None:
+    before = fingerprints(folder)
+    (folder / "seeds.jsonl").rename(folder / "moved.jsonl")
+    assert find_changed(before, fingerprints(folder, change("seeds.path", "moved.jsonl"))) == set()
+    (folder / "moved.jsonl").unlink()
+    assert find_changed(before, fingerprints(folder, change("seeds.path", "moved.jsonl"))) == {"seed_set"}

@@ -1,0 +1,76 @@
+"""The loop's sensors, ticked as the daemon does."""
+
+import dagster as dg
+import pytest
+
+from tests.assets.conftest import OpenWorld
+from tests.assets.tiny_experiment import World, find_failures
+
+
+def tick(world: World) -> dg.SensorResult | dg.SkipReason:
+    """One evaluation of the next-round sensor."""
+    sensor = world.definitions.resolve_sensor_def("tiny_next_round")
+    context = dg.build_sensor_context(
+        instance=world.instance,
+        instance_ref=world.instance.get_ref(),
+        repository_def=world.definitions.get_repository_def(),
+        resources={"platform": world.platform},
+    )
+    return sensor.evaluate_tick(context)
+
+
+def test_the_next_round_starts_once(make_scripted_world: OpenWorld):
+    world = make_scripted_world()
+    first = tick(world)
+    (request,) = first.run_requests
+    assert (request.partition_key, request.run_key) == ("r0001", "tiny/r0001")
+    (added,) = first.dynamic_partitions_requests
+    assert (added.partitions_def_name, list(added.partition_keys)) == ("tiny_round", ["r0001"])
+
+    result = world.run("r0001")
+    assert result.success, find_failures(result)
+    (request,) = tick(world).run_requests
+    assert request.partition_key == "r0002"
+    job = world.definitions.resolve_job_def("tiny_round")
+    world.add("r0002")
+    world.instance.create_run_for_job(job, tags={"dagster/partition": "r0002"})
+    second = tick(world)
+    assert not second.run_requests
+    assert second.skip_message == "r0002 was already started; start it again by hand if it failed"
+
+
+@pytest.mark.parametrize(
+    ("stop", "reason"),
+    [
+        ({"max_rounds": 0}, "r0000 is the last of max_rounds=0"),
+        ({"max_rounds": 4, "max_tokens": 1}, "tokens sampled, the budget is max_tokens=1"),
+        ({"max_rounds": 4, "max_hours": 1e-6}, "hours spent, the budget is max_hours=1e-06"),
+    ],
+)
+def test_a_stop_rule_is_told_as_the_reason_to_skip(make_scripted_world: OpenWorld, stop: dict, reason: str):
+    ticked = tick(make_scripted_world(stop=stop))
+    assert not ticked.run_requests
+    assert reason in str(ticked.skip_message)
+
+
+def test_the_loop_waits_for_a_person_to_start_it(make_world: OpenWorld):
+    assert "r0000 has not finished" in str(tick(make_world()).skip_message)
+
+
+def test_a_failed_round_is_noted_on_its_eval_report(make_scripted_world: OpenWorld):
+    world = make_scripted_world()
+    (world.root / "tiny" / "seeds.jsonl").write_text('{"prompt": \n')
+    result = world.run("r0000")
+    assert not result.success
+    (failure,) = [event for event in result.all_events if event.is_run_failure]
+    sensor = world.definitions.resolve_sensor_def("tiny_failed_round")
+    context = dg.build_run_status_sensor_context(
+        sensor_name=sensor.name, dagster_instance=world.instance, dagster_run=result.dagster_run, dagster_event=failure
+    ).for_run_failure()
+    sensor(context)
+    (noted,) = world.instance.fetch_observations(world.plan.key("eval_report"), limit=5).records
+    shown = noted.asset_observation.metadata
+    assert noted.partition_key == "r0000"
+    assert shown["failed_run"].value == result.run_id
+    assert "tiny__seed_set" in shown["error"].value
+    assert "seeds.jsonl" in shown["error"].value
