@@ -60,9 +60,7 @@ def describe_mistakes(error: ValidationError) -> str:
     for mistake in error.errors():
         location = ".".join(str(part) for part in mistake["loc"])
         field, found, place = location.rpartition(" at ")
-        words = _describe_mistake(
-            mistake["type"], mistake["msg"], mistake["input"], field=field if found else location
-        )
+        words = _describe_mistake(mistake["type"], mistake["msg"], mistake["input"], field=field if found else location)
         lines.append(f"{place}: {words}" if found else words)
     return "\n".join(lines)
 
@@ -93,7 +91,9 @@ def _fields_in(parts: list[str]) -> dict[str, FieldInfo]:
             return {}
         annotation = model.model_fields[part].annotation
         sections = [
-            kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type) and issubclass(kind, BaseModel)
+            kind
+            for kind in (annotation, *get_args(annotation))
+            if isinstance(kind, type) and issubclass(kind, BaseModel)
         ]
         if not sections:
             return {}

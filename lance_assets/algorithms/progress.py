@@ -55,7 +55,7 @@ def parse_round(round_key: str) -> int:
     >>> parse_round("r0012")
     12
     """
-    if not re.fullmatch(r"r\d{4}", round_key):
+    if not re.fullmatch(r"r[0-9]{4}", round_key):
         raise ValueError(f"a round's key is r and four digits, such as r0001; got {round_key!r}")
     return int(round_key[1:])
 

@@ -28,11 +28,12 @@ def make_noun(
     Raises:
         dagster.Failure: what a person can mend (`USER_ERRORS`), without retry.
     """
-    this_round = Round(plan, platform, context.partition_key, context.log.info)
     started = time.monotonic()
     try:
+        this_round = Round(plan, platform, context.partition_key, context.log.info)
         made = make(this_round)
+        cost = this_round.record_cost(noun, started)
     except USER_ERRORS as error:
-        raise dg.Failure(description=f"{plan.name} {this_round.key} {noun}: {error}", allow_retries=False) from error
-    cost = this_round.record_cost(noun, started)
+        told = f"{plan.name} {context.partition_key} {noun}: {error}"
+        raise dg.Failure(description=told, allow_retries=False) from error
     return dg.MaterializeResult(data_version=dg.DataVersion(made.data_version), metadata=made.metadata | cost)

@@ -6,7 +6,7 @@ import time
 import dagster as dg
 import polars as pl
 
-from lance_assets.algorithms.progress import choose_parent_round, format_round, parse_round
+from lance_assets.algorithms.progress import START_ROUND, choose_parent_round, format_round, parse_round
 from lance_assets.assets.making import make_noun
 from lance_assets.assets.outcomes import read_outcomes
 from lance_assets.assets.plan import Plan
@@ -25,10 +25,10 @@ def wait_for_previous_round(context: dg.AssetExecutionContext) -> None:
     Raises:
         dagster.Failure: that round's run failed or was canceled.
     """
-    backfill, number = context.run.tags.get("dagster/backfill"), parse_round(context.partition_key)
-    if backfill is None or number == 0:
+    backfill = context.run.tags.get("dagster/backfill")
+    if backfill is None or context.partition_key == START_ROUND:
         return
-    previous = format_round(number - 1)
+    previous = format_round(parse_round(context.partition_key) - 1)
     wanted = dg.RunsFilter(tags={"dagster/backfill": backfill, "dagster/partition": previous})
     while True:
         records = context.instance.get_run_records(wanted, limit=1)

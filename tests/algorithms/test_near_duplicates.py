@@ -17,7 +17,9 @@ def test_the_first_of_each_cluster_stays() -> None:
     """Above 0.9 is within 25.8 degrees: 20 repeats 0; 40 is near the dropped 20 alone, so it stays; 60 repeats 40."""
     repeats_of, similarity = find_repeats(at_angles(0, 20, 40, 60), threshold=0.9)
     assert repeats_of.tolist() == [-1, 0, -1, 2]
-    np.testing.assert_allclose(similarity, [0, np.cos(np.radians(20)), np.cos(np.radians(40)), np.cos(np.radians(20))], atol=1e-6)
+    np.testing.assert_allclose(
+        similarity, [0, np.cos(np.radians(20)), np.cos(np.radians(40)), np.cos(np.radians(20))], atol=1e-6
+    )
 
 
 def test_the_most_similar_is_named() -> None:

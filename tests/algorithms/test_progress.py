@@ -21,7 +21,13 @@ def outcomes(*scores: float, regressed: tuple[int, ...] = (), num_tokens: int = 
 
 
 def decide(finished: list[RoundOutcome], **rules) -> Decision:
-    given_rules = {"max_rounds": 4, "patience": None, "max_tokens": None, "max_hours": None, "on_regression": "rollback"}
+    given_rules = {
+        "max_rounds": 4,
+        "patience": None,
+        "max_tokens": None,
+        "max_hours": None,
+        "on_regression": "rollback",
+    }
     return decide_next_round(finished, **(given_rules | rules))
 
 

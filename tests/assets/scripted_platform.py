@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
 from lance_assets.assets.platform import Platform
 from lance_assets.prompts import render_prompt
 from lance_assets.records import Request, Sample, SamplingSettings
 from lance_assets.settings import ExperimentSettings
 from lance_assets.small_world.tasks import complete, parse_prompt
+from resources.engine import Engine
 
 SCRIPTED_TRAINER = (sys.executable, str(Path(__file__).parent / "scripted_trainer.py"))
 """A launcher that trains nothing; the checkpoint differs from its start in one byte."""
@@ -31,21 +31,12 @@ class ScriptedEngine:
     def generate(self, requests: Sequence[Request], sampling: SamplingSettings) -> Iterator[Sample]:
         """One sample for each request."""
         for request in requests:
-            self._note(request)
             text = self._say(request.messages[-1]["content"], request.sampling_seed)
             cut = self.platform.cuts_completions and "Task:" not in request.messages[-1]["content"]
             yield Sample(request.row_id, text, "length" if cut else "stop", 10, len(text.split()))
 
     def close(self) -> None:
         """Nothing to give back."""
-
-    def _note(self, request: Request) -> None:
-        """Write down who was asked, and die where the test says so."""
-        path = self.platform.root / "asked.txt"
-        if self.platform.kill_after and path.exists() and len(path.read_text().split()) >= self.platform.kill_after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        with path.open("a") as file:
-            file.write(f"{request.row_id}\n")
 
     def _say(self, asked: str, seed: int) -> str:
         digits = " ".join(f"{seed:018d}"[-6 - seed % 3 :])
@@ -79,8 +70,6 @@ class ScriptedPlatform(Platform):
     """Said in every review; without it each has a score of its own."""
     cuts_completions: bool = False
     """Whether completions reach the token limit."""
-    kill_after: int = 0
-    """Samples after which the engine's process is killed."""
 
     def open_engine(self, settings: ExperimentSettings, model_path: Path) -> ScriptedEngine:
         """A scripted one."""
@@ -90,6 +79,36 @@ class ScriptedPlatform(Platform):
         """A scripted one."""
         return ScriptedEmbedder()
 
-    def read_asked(self) -> pl.Series:
-        """Row ids of everything asked so far, in order."""
-        return pl.Series((self.root / "asked.txt").read_text().split())
+
+@dataclass(frozen=True)
+class WatchedEngine:
+    """A real engine of which is known what it was asked, and which can die on the way."""
+
+    engine: Engine
+    asked: Path
+    kill_after: int
+
+    def generate(self, requests: Sequence[Request], sampling: SamplingSettings) -> Iterator[Sample]:
+        """The engine's samples."""
+        for sample in self.engine.generate(requests, sampling):
+            num_asked = len(self.asked.read_text().split()) if self.asked.exists() else 0
+            if self.kill_after and num_asked == self.kill_after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            with self.asked.open("a") as file:
+                file.write(f"{sample.row_id}\n")
+            yield sample
+
+    def close(self) -> None:
+        """Close the engine."""
+        self.engine.close()
+
+
+class WatchedPlatform(Platform):
+    """The real platform with a watched engine."""
+
+    kill_after: int = 0
+    """Samples after which the process is killed; 0 for never."""
+
+    def open_engine(self, settings: ExperimentSettings, model_path: Path) -> WatchedEngine:
+        """The real one, watched."""
+        return WatchedEngine(super().open_engine(settings, model_path), self.root / "asked.txt", self.kill_after)

@@ -16,7 +16,9 @@ def test_every_step_shows_its_texts_as_they_are(profile: str, step: str) -> None
     assert (TEXTS["completion"] in words) or (profile, step) == ("compact", "new_prompt")
 
 
-@pytest.mark.parametrize(("step", "asks_for"), [("review", "score:"), ("new_prompt", "Final Answer:"), ("degrade", "Final Answer:")])
+@pytest.mark.parametrize(
+    ("step", "asks_for"), [("review", "score:"), ("new_prompt", "Final Answer:"), ("degrade", "Final Answer:")]
+)
 def test_full_steps_ask_for_what_is_parsed(step: str, asks_for: str) -> None:
     assert asks_for in render_prompt("full", step, **TEXTS)
 

@@ -32,7 +32,7 @@ LONG = "one two three four five six seven eight nine ten eleven"
 
 
 class ScriptedAsk:
-    """A model that says what a function of (stage, asked text, sample number so far) gives: text, or text and finish."""
+    """A model that says what a function of (stage, asked text, sample number) gives: a text, or one with its finish."""
 
     def __init__(self, say: Callable[[str, str, int], str | tuple[str, str]]) -> None:
         self.say = say
@@ -120,7 +120,9 @@ def test_mean_of_the_reviews_decides() -> None:
     said = score_by_seed({"a": "", "b": ""})
 
     def say(stage: str, text: str, number: int) -> str:
-        return reviews["a" if "Prompt of a" in text else "b"][number] if stage == "seed_review" else said(stage, text, 0)
+        return (
+            reviews["a" if "Prompt of a" in text else "b"][number] if stage == "seed_review" else said(stage, text, 0)
+        )
 
     made = run_generate(seeds({"a": None, "b": None}), ScriptedAsk(say))
     assert set(of_kind(made, "degraded_completion")["seed_id"]) == {"a"}
@@ -443,7 +445,9 @@ def test_max_seeds_samples_anew_each_round() -> None:
         for key in ("r0001", "r0002")
     ]
     assert draws[0] != draws[1]
-    again, _ = build_seed_set(many.reverse(), {}, settings=chosen, identity=RoundIdentity("mini", "r0001", 0, "compact"))
+    again, _ = build_seed_set(
+        many.reverse(), {}, settings=chosen, identity=RoundIdentity("mini", "r0001", 0, "compact")
+    )
     assert set(again["row_id"]) == draws[0]
 
 

@@ -1,0 +1,239 @@
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from lance_assets.assets.loading import BrokenExperimentsError, load_all, load_experiments
+from lance_assets.assets.plan import Plan
+from lance_assets.assets.platform import Platform
+from lance_assets.experiment_file import find_line
+
+SHELF = "shelf_of_experiments"
+EXPERIMENT = "lance_assets.assets.experiment.Experiment"
+FINE = """\
+type: lance_assets.assets.experiment.Experiment
+
+attributes:
+  recipe: lance
+  model: small # path: not here
+  seeds:
+    path: seeds.jsonl
+  parameters: {branch_threshold: 7, max_seeds: 24}
+  training:
+    sft: {learning_rate: 1.0e-4, batch_size: 8}
+  evaluation:
+    small_world: {per_rung: 2}
+"""
+ABOVE_BATCH_SIZE = "{learning_rate: 1.0e-4, batch_size"
+
+
+def place(folder: Path, name: str, text: str | bytes = FINE) -> Path:
+    """An experiment of that name with its seed file."""
+    file = folder / name / "defs.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    (file.parent / "seeds.jsonl").write_text('{"prompt": "Sort 3 1 2.", "completion": "1 2 3"}\n')
+    return file
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project's root whose experiments are in the package SHELF, which holds a fine one."""
+    place(tmp_path / SHELF, "fine")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for name in [name for name in sys.modules if name.split(".")[0] == SHELF]:
+        del sys.modules[name]
+
+
+WRONG = {
+    "wrong_field": (
+        "  parameters",
+        "  parameter",
+        [
+            ":8: attributes.parameter: no such field (got {'branch_threshold': 7",
+            "did you mean 'parameters'? The fields here",
+        ],
+    ),
+    "nested_field": (
+        ABOVE_BATCH_SIZE,
+        "{batch_sizes",
+        [":10: attributes.training.sft.batch_sizes: no such", "'batch_size'?"],
+    ),
+    "wrong_type": ("24", "many", [":8: attributes.parameters.max_seeds: got 'many'; input should be a valid integer"]),
+    "out_of_range": (
+        "7, ",
+        "70, ",
+        [":8: attributes.parameters.branch_threshold: got 70; ", "less than or equal to 10"],
+    ),
+    "unknown_recipe": ("lance\n  m", "spin\n  m", [":4: attributes.recipe: got 'spin'; input should be 'lance'"]),
+    "missing_field": (
+        "  model: small # path: not here\n",
+        "",
+        [":3: attributes.model: a required field is missing; add"],
+    ),
+    "missing_file": (
+        "path: seeds",
+        "path: nowhere/seeds",
+        [":7: attributes.seeds.path: got 'nowhere/seeds.jsonl', but there is no ", "correct the path"],
+    ),
+    "not_set": (
+        "small #",
+        "${NOT_SET_ANYWHERE} #",
+        [":5: attributes.model: got '${NOT_", "is not set; set it, or write"],
+    ),
+    "owner": ("  recipe", "  owners: [me]\n  recipe", [":4: attributes.owners.0: got 'me'; ", "team:name"]),
+    "no_metric": (
+        "    small_world: {per_rung: 2}",
+        "    protected_field: p",
+        [":3: attributes: evaluation needs small_"],
+    ),
+    "broken_yaml": (
+        "path: seeds.jsonl",
+        "path: {seeds",
+        [":8: not YAML at column 13: ", "correct the line or one above it"],
+    ),
+    "tab": ("  recipe", "\trecipe", [":4: not YAML at column 1: found character"]),
+    "other_type": (
+        "t.Experiment",
+        "t.Experimnt",
+        [": Module `lance_assets.assets.experiment` has no attribute `Experimnt`"],
+    ),
+    "no_type": ("type: lance_assets.assets.experiment.Experiment", "", [": type: a required field is missing"]),
+    "UpperCase": ("", "", [": an experiment's folder is named in lower case letters, digits and _, got 'UpperCase'"]),
+    "with-dash": ("", "", [": an experiment's folder is named in lower case letters, digits and _, got 'with-dash'"]),
+}
+"""By the experiment's name: what stands in the fine file, what instead, and what the error says."""
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_broken_experiment_is_left_out_and_says_why(shelf: Path, caplog: pytest.LogCaptureFixture, name: str) -> None:
+    old, new, said = WRONG[name]
+    assert old in FINE
+    file = place(shelf / SHELF, name, FINE.replace(old, new, 1) if old else FINE)
+    loaded = load_all(shelf, SHELF)
+    defs, text = loaded[name]
+    assert isinstance(text, str)
+    assert text.startswith(str(file.parent))
+    assert "\n" not in text
+    assert "pydantic" not in text
+    for words in said:
+        assert words in text
+    assert text in caplog.text
+    (spec,) = defs.resolve_all_asset_specs()
+    assert spec.key == dg.AssetKey([name, "broken_experiment"])
+    assert spec.metadata["error"] == dg.MetadataValue.text(text)
+    assert text in (spec.description or "")
+    plan = loaded["fine"][1]
+    assert isinstance(plan, Plan)
+    assert plan.name == "fine"
+    machines = dg.Definitions(resources={"platform": Platform(data_root=str(shelf))})
+    both = dg.Definitions.merge(load_experiments(shelf, SHELF), machines)
+    keys = {key.path[0] for key in both.resolve_all_asset_keys()}
+    assert keys == {"fine", name}
+
+
+@pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"- 1\n", FINE.encode() + b"---\n" + FINE.encode()])
+def test_a_file_that_is_no_experiment_at_all(shelf: Path, text: bytes) -> None:
+    file = place(shelf / SHELF, "broken", text)
+    loaded = load_all(shelf, SHELF)
+    assert isinstance(loaded["fine"][1], Plan)
+    assert str(loaded["broken"][1]).startswith(str(file))
+
+
+def test_every_mistake_of_a_file_is_told_at_once(shelf: Path) -> None:
+    place(shelf / SHELF, "wrong", FINE.replace("lance\n", "spin\n").replace("24", "0").replace("8}", "-8}"))
+    lines = str(load_all(shelf, SHELF)["wrong"][1]).splitlines()
+    assert [line.split(": ")[1].removeprefix("attributes.") for line in lines] == [
+        "recipe",
+        "parameters.max_seeds",
+        "training.sft.batch_size",
+    ]
+
+
+def test_validation_fails_where_the_ui_leaves_out(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place(shelf / SHELF, "wrong", FINE.replace("24", "0"))
+    place(shelf / SHELF, "lost", FINE.replace("seeds.jsonl", "lost.jsonl"))
+    load_experiments(shelf, SHELF)
+    monkeypatch.setenv("DAGSTER_IS_DEFS_VALIDATION_CLI", "1")
+    with pytest.raises(BrokenExperimentsError, match=r"lost/defs.yaml:7: .*\n.*wrong/defs.yaml:8: .*max_seeds: got 0;"):
+        load_experiments(shelf, SHELF)
+
+
+def test_shipped_experiments_load(project_root: Path) -> None:
+    loaded = load_all(project_root)
+    assert {"mini_lance", "gsm8k_lance"} <= set(loaded)
+    assert [plan for _, plan in loaded.values() if isinstance(plan, str)] == []
+
+
+@pytest.mark.parametrize(
+    ("field", "line"),
+    [
+        ("recipe", 4),
+        ("seeds.path", 7),
+        ("parameters.max_seeds", 8),
+        ("training.sft.batch_size", 10),
+        ("training.dpo.batch_size", None),
+        ("recipe.name", None),
+        ("path", None),
+    ],
+)
+def test_the_line_of_a_field(shelf: Path, field: str, line: int | None) -> None:
+    assert find_line(shelf / SHELF / "fine" / "defs.yaml", field) == line
+
+
+def run_dg(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(project), "COLUMNS": "400"}
+    command = [str(Path(sys.executable).with_name("dg")), *arguments]
+    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> Path:
+    """A copy of this project with a fine experiment and three broken ones."""
+    project = tmp_path_factory.mktemp("project")
+    ignored = shutil.ignore_patterns("__pycache__", "experiments", "model", ".*")
+    for name in ("lance_assets", "resources"):
+        shutil.copytree(project_root / name, project / name, ignore=ignored)
+    for name in ("pyproject.toml", "definitions.py"):
+        shutil.copy(project_root / name, project / name)
+    experiments = project / "lance_assets" / "experiments"
+    place(experiments, "fine")
+    place(experiments, "out_of_range", FINE.replace("7, ", "70, "))
+    place(experiments, "misspelt", FINE.replace("training:", "trainings:"))
+    place(experiments, "lost", FINE.replace("path: seeds", "path: nowhere/seeds"))
+    (experiments / "__init__.py").touch()
+    for name in ("fine", "out_of_range", "misspelt", "lost"):
+        file = experiments / name / "defs.yaml"
+        file.write_text(file.read_text().replace(EXPERIMENT, ".Experiment"))
+        shutil.copy(project_root / "lance_assets" / "experiments" / "mini_lance" / "__init__.py", file.parent)
+    return project
+
+
+def test_dg_check_yaml_names_file_line_field_value_and_what_is_allowed(project: Path) -> None:
+    """Of every file: Dagster's command checks one file of each type, which is why each experiment has its own."""
+    checked = run_dg(project, "check", "yaml")
+    assert checked.returncode == 1
+    assert "out_of_range/defs.yaml:8 - " in checked.stdout
+    assert "Experiment attributes.parameters.branch_threshold 70 is greater than the maximum of 10" in checked.stdout
+    assert "misspelt/defs.yaml:9 - " in checked.stdout
+    assert "'trainings' is not one of ['recipe', 'parameters', 'model'," in checked.stdout
+    assert "fine/defs.yaml" not in checked.stdout
+
+
+def test_every_shipped_experiment_has_a_type_of_its_own(project_root: Path) -> None:
+    for file in (project_root / "lance_assets" / "experiments").glob("*/defs.yaml"):
+        assert file.read_text().startswith("type: .Experiment\n"), f"{file}: dg check yaml would check one of several"
+
+
+def test_dg_check_defs_tells_of_every_broken_experiment(project: Path) -> None:
+    checked = run_dg(project, "check", "defs", "--no-check-yaml")
+    assert checked.returncode == 1
+    said = checked.stdout + checked.stderr
+    assert "lost/defs.yaml:7: attributes.seeds.path: got 'nowhere/seeds.jsonl', but there is no" in said
+    assert "out_of_range/defs.yaml:8: attributes.parameters.branch_threshold: got 70; input should be less" in said

@@ -1,0 +1,225 @@
+"""The webserver in this process, asked what the UI asks it; runs are started in processes of their own, as in real life."""
+
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from starlette.testclient import TestClient
+
+# As every integration does: there is no public way to serve a workspace or to tick the backfill daemon.
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import PythonFileTarget
+from dagster._daemon.backfill import execute_backfill_iteration
+from dagster_webserver.webserver import DagsterWebserver
+
+from tests.assets.conftest import OpenWorld
+from tests.assets.tiny_experiment import CHECKS, NOUNS, World
+
+REPOSITORY = {"repositoryLocationName": "tiny", "repositoryName": "__repository__"}
+SECONDS = 60
+
+
+class Ui:
+    """What the UI does, by its own GraphQL."""
+
+    def __init__(self, world: World, workspace: WorkspaceProcessContext, client: TestClient) -> None:
+        self.world, self.workspace, self.client = world, workspace, client
+
+    def ask(self, query: str, **variables: object) -> dict:
+        reply = self.client.post("/graphql", json={"query": query, "variables": variables}).json()
+        assert "errors" not in reply, reply["errors"]
+        return reply["data"]
+
+    def add_round(self, key: str) -> str:
+        """The dialog's "add partition"."""
+        added = self.ask(
+            """mutation AddDynamicPartition($key: String!, $repository: RepositorySelector!) {
+                 addDynamicPartition(
+                   partitionKey: $key, partitionsDefName: "tiny_round", repositorySelector: $repository
+                 ) { __typename }
+               }""",
+            key=key,
+            repository=REPOSITORY,
+        )
+        return added["addDynamicPartition"]["__typename"]
+
+    def materialize(self, key: str) -> str:
+        """The button "Materialize" for all assets of a round; returns the run."""
+        selector = {
+            **REPOSITORY,
+            "pipelineName": "__ASSET_JOB",
+            "assetSelection": [{"path": ["tiny", noun]} for noun in NOUNS],
+            "assetCheckSelection": [{"assetKey": {"path": ["tiny", noun]}, "name": name} for noun, name in CHECKS],
+        }
+        launched = self.ask(
+            """mutation LaunchAssets($params: ExecutionParams!) {
+                 launchPipelineExecution(executionParams: $params) {
+                   __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
+                 }
+               }""",
+            params={
+                "mode": "default",
+                "runConfigData": "{}",
+                "selector": selector,
+                "executionMetadata": {"tags": [{"key": "dagster/partition", "value": key}]},
+            },
+        )["launchPipelineExecution"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        return launched["run"]["runId"]
+
+    def backfill(self, *keys: str) -> list[dg.DagsterRun]:
+        """The dialog's backfill over rounds, with the daemon's work done here; returns its runs, by round."""
+        launched = self.ask(
+            """mutation LaunchBackfill($params: LaunchBackfillParams!) {
+                 launchPartitionBackfill(backfillParams: $params) {
+                   __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message }
+                 }
+               }""",
+            params={
+                "partitionNames": list(keys),
+                "assetSelection": [{"path": ["tiny", noun]} for noun in NOUNS],
+                "fromFailure": False,
+                "tags": [],
+            },
+        )["launchPartitionBackfill"]
+        assert launched["__typename"] == "LaunchBackfillSuccess", launched
+        until = time.monotonic() + SECONDS
+        while True:
+            errors = [e for e in execute_backfill_iteration(self.workspace, logging.getLogger("backfill")) if e]
+            assert not errors
+            backfill = self.world.instance.get_backfill(launched["backfillId"])
+            if backfill.status not in (backfill.status.REQUESTED, backfill.status.FAILING):
+                break
+            assert time.monotonic() < until, f"{launched} has not ended after {SECONDS} s"
+            time.sleep(0.2)
+        runs = self.world.instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": launched["backfillId"]}))
+        return sorted(runs, key=lambda run: run.tags["dagster/partition"])
+
+    def wait(self, run_id: str) -> dg.DagsterRun:
+        """Wait until a run has ended."""
+        until = time.monotonic() + SECONDS
+        while not (run := self.world.instance.get_run_by_id(run_id)).is_finished:
+            assert time.monotonic() < until, f"run {run_id} has not ended after {SECONDS} s"
+            time.sleep(0.1)
+        return run
+
+
+@pytest.fixture
+def ui(make_scripted_world: OpenWorld, monkeypatch: pytest.MonkeyPatch, project_root: Path) -> Iterator[Ui]:
+    """The webserver over a world in which r0000 stands."""
+    world = make_scripted_world()
+    monkeypatch.setenv("TINY_WORLD", str(world.root))
+    target = PythonFileTarget(
+        python_file=str(Path(__file__).parent / "scripted_workspace.py"),
+        attribute=None,
+        working_directory=str(project_root),
+        location_name="tiny",
+    )
+    with WorkspaceProcessContext(world.instance, target) as workspace:
+        app = DagsterWebserver(workspace).create_asgi_app()
+        yield Ui(world, workspace, TestClient(app))
+
+
+def test_a_person_runs_redoes_and_inspects_rounds(ui: Ui):
+    # lineage
+    nodes = ui.ask("{ assetNodes { assetKey { path } dependencyKeys { path } groupName description owners { ... on TeamAssetOwner { team } } kinds isPartitioned } }")
+    by_noun = {node["assetKey"]["path"][1]: node for node in nodes["assetNodes"]}
+    assert set(by_noun) == set(NOUNS)
+    before = {noun: {key["path"][1] for key in node["dependencyKeys"]} for noun, node in by_noun.items()}
+    assert before["checkpoint"] == {"start_checkpoint", "sft_set", "preference_pairs"}
+    assert before["start_checkpoint"] == set()
+    for node in by_noun.values():
+        assert (node["groupName"], node["owners"], node["isPartitioned"]) == ("tiny", [{"team": "lance"}], True)
+        assert node["description"]
+        assert node["kinds"]
+
+    # a round is added and materialized
+    assert ui.add_round("r0001") == "AddDynamicPartitionSuccess"
+    assert ui.add_round("r0001") == "DuplicateDynamicPartitionError"
+    run = ui.wait(ui.materialize("r0001"))
+    assert run.is_success, [e.user_message for e in ui.world.instance.all_logs(run.run_id) if "fail" in e.user_message]
+    assert read_partitions(ui) == dict.fromkeys(NOUNS, {"materialized": ["r0000", "r0001"], "failed": []})
+    assert read_checks(ui) == {check: ["r0000", "r0001"] for check in CHECKS}
+    assert read_stale(ui) == dict.fromkeys(NOUNS, ["FRESH", "FRESH"])
+
+    # both rounds are redone, named in the wrong order
+    first, second = ui.backfill("r0001", "r0000")
+    assert (first.tags["dagster/partition"], second.tags["dagster/partition"]) == ("r0000", "r0001")
+    assert first.is_success
+    assert second.is_success
+    assert ui.world.metadata("start_checkpoint", "r0001")["parent_run"] == first.run_id
+    evaluated, started = (find_materialization(ui, *which) for which in (("eval_report", "r0000"), ("start_checkpoint", "r0001")))
+    assert evaluated.run_id == first.run_id
+    assert started.run_id == second.run_id
+    assert evaluated.timestamp < started.timestamp, "r0001 began after r0000 was redone"
+
+    # r0000 breaks: r0001 does not build on what it left
+    (ui.world.root / "tiny" / "seeds.jsonl").write_text('{"prompt": \n')
+    kept = ui.world.read_bytes("r0001")
+    first, second = ui.backfill("r0001", "r0000")
+    assert (first.is_failure, second.is_failure) == (True, True)
+    told = read_failure(ui, second.run_id)
+    assert told == {
+        "tiny__start_checkpoint": f"round r0000 failed in this backfill (run {first.run_id}), so r0001 would build on "
+        "an old checkpoint; mend r0000, then backfill from there"
+    }
+    assert "seeds.jsonl" in read_failure(ui, first.run_id)["tiny__seed_set"]
+    assert ui.world.read_bytes("r0001") == kept
+    assert read_partitions(ui)["start_checkpoint"] == {"materialized": ["r0000"], "failed": ["r0001"]}
+
+
+def find_materialization(ui: Ui, noun: str, key: str) -> dg.EventLogRecord:
+    """The newest materialization of an asset's round."""
+    wanted = dg.AssetRecordsFilter(asset_key=ui.world.plan.key(noun), asset_partitions=[key])
+    return ui.world.instance.fetch_materializations(wanted, limit=1).records[0]
+
+
+def read_partitions(ui: Ui) -> dict[str, dict[str, list[str]]]:
+    """The coloured bar of rounds on every asset's page."""
+    nodes = ui.ask(
+        """{ assetNodes { assetKey { path } assetPartitionStatuses {
+             ... on DefaultPartitionStatuses { materializedPartitions failedPartitions } } } }"""
+    )["assetNodes"]
+    return {
+        node["assetKey"]["path"][1]: {
+            "materialized": sorted(node["assetPartitionStatuses"]["materializedPartitions"]),
+            "failed": sorted(node["assetPartitionStatuses"]["failedPartitions"]),
+        }
+        for node in nodes
+    }
+
+
+def read_checks(ui: Ui) -> dict[tuple[str, str], list[str]]:
+    """The rounds in which each check succeeded."""
+    nodes = ui.ask(
+        """{ assetNodes { assetKey { path } assetChecksOrError { ... on AssetChecks {
+             checks { name partitionStatuses { ... on AssetCheckDefaultPartitionStatuses { succeededPartitions } } } } } } }"""
+    )["assetNodes"]
+    return {
+        (node["assetKey"]["path"][1], check["name"]): sorted(check["partitionStatuses"]["succeededPartitions"])
+        for node in nodes
+        for check in node["assetChecksOrError"]["checks"]
+    }
+
+
+def read_stale(ui: Ui) -> dict[str, list[str]]:
+    """Whether the UI calls each asset's rounds unsynced."""
+    nodes = ui.ask('{ assetNodes { assetKey { path } staleStatusByPartition(partitions: ["r0000", "r0001"]) } }')
+    return {node["assetKey"]["path"][1]: node["staleStatusByPartition"] for node in nodes["assetNodes"]}
+
+
+def read_failure(ui: Ui, run_id: str) -> dict[str, str]:
+    """What the run's page says of each failed step."""
+    events = ui.ask(
+        """query RunLogs($run: ID!) { logsForRun(runId: $run, limit: 1000) { ... on EventConnection { events {
+             ... on ExecutionStepFailureEvent { stepKey failureMetadata { description } error { message } } } } } }""",
+        run=run_id,
+    )["logsForRun"]["events"]
+    return {
+        event["stepKey"]: (event["failureMetadata"] or {}).get("description") or event["error"]["message"]
+        for event in events
+        if event
+    }

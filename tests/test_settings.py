@@ -1,0 +1,121 @@
+import pytest
+from jsonschema import Draft202012Validator
+from pydantic import ValidationError
+
+from lance_assets.settings import ExperimentSettings, expand_environment
+
+SMALLEST = {"recipe": "lance", "model": "small", "seeds": {"path": "s.jsonl"}, "evaluation": {"small_world": {}}}
+
+
+def read(**changed: object) -> ExperimentSettings:
+    return ExperimentSettings.model_validate(SMALLEST | changed)
+
+
+@pytest.mark.parametrize(
+    ("text", "expanded"),
+    [
+        ("small", "small"),
+        ("${LANCE_A}", "here"),
+        ("${LANCE_A:-there}", "here"),
+        ("${LANCE_NONE:-there}", "there"),
+        ("${LANCE_EMPTY:-there}", "there"),
+        ("${LANCE_NONE:-}", ""),
+        ("/data/${LANCE_A}/${LANCE_NONE:-x}.jsonl", "/data/here/x.jsonl"),
+        ("$LANCE_A {LANCE_A}", "$LANCE_A {LANCE_A}"),
+        (7, 7),
+    ],
+)
+def test_environment(monkeypatch: pytest.MonkeyPatch, text: object, expanded: object) -> None:
+    monkeypatch.setenv("LANCE_A", "here")
+    monkeypatch.setenv("LANCE_EMPTY", "")
+    assert expand_environment(text) == expanded
+
+
+@pytest.mark.parametrize("name", ["LANCE_NONE", "LANCE_EMPTY"])
+def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("LANCE_EMPTY", "")
+    with pytest.raises(ValueError, match=rf"environment variable {name} is not set; set it, or write \$\{{{name}:-"):
+        expand_environment(f"${{{name}}}")
+
+
+def test_paths_model_and_profile_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANCE_A", "compact")
+    settings = read(
+        model="${LANCE_A}",
+        prompt_profile="${LANCE_A}",
+        seeds={"path": "${LANCE_A}"},
+        evaluation={"small_world": {}, "protected_prompts": "${LANCE_A}"},
+    )
+    assert settings.model == settings.prompt_profile == settings.seeds.path == "compact"
+    assert settings.evaluation.protected_prompts == "compact"
+
+
+def test_left_out_parameters_are_the_papers() -> None:
+    parameters = read().parameters
+    names = ("branch_threshold", "num_prompts", "num_completions", "num_reviews", "sft_threshold", "score_gap")
+    assert [getattr(parameters, name) for name in names] == [7.0, 4, 4, 3, 8.0, 2.0]
+
+
+WRONG = [
+    ({"recipe": "spin"}, "recipe", "Input should be 'lance'"),
+    ({"rng_seed": -1}, "rng_seed", "greater than or equal to 0"),
+    ({"parameters": {"branch_threshold": 70}}, "parameters.branch_threshold", "less than or equal to 10"),
+    ({"parameters": {"top_p": 0}}, "parameters.top_p", "greater than 0"),
+    ({"parameters": {"max_seeds": "many"}}, "parameters.max_seeds", "valid integer"),
+    ({"parameters": {"max_seed": 3}}, "parameters.max_seed", "Extra inputs are not permitted"),
+    ({"checks": {"max_unscored_rate": 20}}, "checks.max_unscored_rate", "less than or equal to 1"),
+    ({"training": {"sft": {"learning_rate": 0}}}, "training.sft.learning_rate", "greater than 0"),
+    ({"stop": {"on_regression": "wait"}}, "stop.on_regression", "'stop', 'rollback' or 'continue'"),
+    ({"owners": ["lance"]}, "owners.0", "should match pattern"),
+    ({"prompt_profile": "short"}, "prompt_profile", "'compact' or 'full'"),
+    ({"evaluation": {"lm_eval": {"tasks": []}}}, "evaluation.lm_eval.tasks", "at least 1 item"),
+    ({"seeds": {}}, "seeds.path", "Field required"),
+]
+
+
+@pytest.mark.parametrize(("changed", "field", "message"), WRONG, ids=[field for _, field, _ in WRONG])
+def test_a_wrong_field_is_refused(changed: dict, field: str, message: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        read(**changed)
+    (mistake,) = caught.value.errors()
+    assert ".".join(map(str, mistake["loc"])) == field
+    assert message in mistake["msg"]
+
+
+@pytest.mark.parametrize(("changed", "field", "message"), WRONG, ids=[field for _, field, _ in WRONG])
+def test_the_json_schema_refuses_the_same(changed: dict, field: str, message: str) -> None:
+    assert list(Draft202012Validator(ExperimentSettings.model_json_schema()).iter_errors(SMALLEST | changed))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"recipe": "spin"}, "'spin' is not one of ['lance']"),
+        ({"parameters": {"max_seeds": "many"}}, "'many' is not of type 'integer', 'null'"),
+        ({"parameters": {"max_seeds": 0}}, "0 is less than the minimum of 1"),
+        ({"seeds": {"path": "s", "eft": "e"}}, "'eft' is not one of ['path', 'prompt_field'"),
+    ],
+)
+def test_the_json_schema_says_what_is_allowed(changed: dict, message: str) -> None:
+    errors = Draft202012Validator(ExperimentSettings.model_json_schema()).iter_errors(SMALLEST | changed)
+    assert message in "\n".join(error.message for error in errors)
+
+
+def test_the_json_schema_takes_what_the_settings_take() -> None:
+    schema = Draft202012Validator(ExperimentSettings.model_json_schema())
+    for changed in (
+        {},
+        {"prompt_profile": "${P:-compact}", "parameters": {"max_seeds": None}, "training": {"lora": None}},
+        {"training": {"lora": {"target_modules": ["q_proj"]}}, "stop": {"max_hours": 1}},
+    ):
+        assert not list(schema.iter_errors(SMALLEST | changed))
+
+
+def test_without_a_metric_no_round_can_be_compared() -> None:
+    with pytest.raises(ValidationError, match="evaluation needs small_world or lm_eval"):
+        read(evaluation={})
+
+
+def test_settings_never_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        read().stop.max_rounds = 9
