@@ -1,5 +1,6 @@
 """How every noun is made inside Dagster: a round's function runs, its cost is kept, a user's mistake is told as one."""
 
+import errno
 import time
 from collections.abc import Callable
 
@@ -9,11 +10,19 @@ from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
 from lance_assets.assets.rounds import Made, Round
 from resources.evaluator import EvaluationError
+from resources.tables import DiskFullError
 from resources.trainer import TrainingError
 from resources.vector_store import HistoryError
 
 USER_ERRORS = (ValueError, OSError, TrainingError, EvaluationError, HistoryError)
 """What a person can mend: their message says how, so no stack is needed."""
+
+
+def explain_error(error: Exception, platform: Platform) -> str:
+    """What went wrong; for a full disk, which libraries tell without place and remedy, also where and what to do."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC and not isinstance(error, DiskFullError):
+        return f"the disk of {platform.root} is full: free some space and run the step again ({error})"
+    return str(error)
 
 
 def make_noun(
@@ -34,6 +43,6 @@ def make_noun(
         made = make(this_round)
         cost = this_round.record_cost(noun, started)
     except USER_ERRORS as error:
-        told = f"{plan.name} {context.partition_key} {noun}: {error}"
+        told = f"{plan.name} {context.partition_key} {noun}: {explain_error(error, platform)}"
         raise dg.Failure(description=told, allow_retries=False) from error
     return dg.MaterializeResult(data_version=dg.DataVersion(made.data_version), metadata=made.metadata | cost)

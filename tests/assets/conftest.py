@@ -18,8 +18,6 @@ class OpenWorld(Protocol):
 @pytest.fixture(scope="session")
 def first_round(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a world in which r0000 stands."""
-    if "TINY_FIRST" in __import__("os").environ:
-        return Path(__import__("os").environ["TINY_FIRST"])
     root = tmp_path_factory.mktemp("first_round")
     with open_world(root) as world:
         assert world.run("r0000").success
@@ -29,8 +27,6 @@ def first_round(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def two_rounds(first_round: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a world in which r0000 and r0001 stand."""
-    if "TINY_TWO" in __import__("os").environ:
-        return Path(__import__("os").environ["TINY_TWO"])
     root = tmp_path_factory.mktemp("two_rounds")
     with open_world(root, made_before=first_round) as world:
         assert world.run("r0001").success
@@ -61,5 +57,3 @@ def make_scripted_world(make_world: OpenWorld, first_round: Path) -> OpenWorld:
         return make_world(**given | arguments)
 
     return make
-
-

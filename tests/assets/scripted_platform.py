@@ -19,7 +19,10 @@ from resources.engine import Engine
 
 SCRIPTED_TRAINER = (sys.executable, str(Path(__file__).parent / "scripted_trainer.py"))
 """A launcher that trains nothing; the checkpoint differs from its start in one byte."""
-_STEPS = {step: render_prompt("compact", step, prompt="", completion="").split("\n")[0] for step in ("review", "new_prompt", "degrade")}
+_STEPS = {
+    step: render_prompt("compact", step, prompt="", completion="").split("\n")[0]
+    for step in ("review", "new_prompt", "degrade")
+}
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,14 @@ class ScriptedEngine:
         if asked.startswith(_STEPS["new_prompt"]):
             return f"Thought Process: more digits. Final Answer: Reverse the list {digits}."
         if asked.startswith(_STEPS["degrade"]):
-            return f"Thought Process: a wrong guess. Final Answer: With no work at all it may be that the answer is {digits}."
+            guess = f"With no work at all it may be that the answer is {digits}."
+            return f"Thought Process: a wrong guess. Final Answer: {guess}"
         problem = parse_prompt(asked)
-        return complete(problem) if problem is not None and seed % 4 else f"I can not find out how this goes, the answer is {digits}."
+        return (
+            complete(problem)
+            if problem is not None and seed % 4
+            else f"I can not find out how this goes, the answer is {digits}."
+        )
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,10 @@ class ScriptedEmbedder:
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """float32 [num_texts, 64], L2-normalised."""
-        rows = [np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])).normal(size=64) for text in texts]
+        rows = [
+            np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])).normal(size=64)
+            for text in texts
+        ]
         vectors = np.array(rows, dtype=np.float32).reshape(len(texts), 64)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 

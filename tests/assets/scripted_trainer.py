@@ -1,4 +1,4 @@
-"""Stands where the training process does: `python scripted_trainer.py -m resources.train_worker job.json --watch-stdin`."""
+"""Stands where the training process does: `scripted_trainer.py -m resources.train_worker job.json --watch-stdin`."""
 
 import shutil
 import sys

@@ -1,6 +1,8 @@
 """Two rounds through Dagster with the packaged model: real engine, real training, real LanceDB."""
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import dagster as dg
@@ -8,7 +10,10 @@ import polars as pl
 import pytest
 
 from tests.assets.conftest import OpenWorld
-from tests.assets.tiny_experiment import CHECKS, NOUNS, World, find_failures, find_stale, open_world
+from tests.assets.tiny_experiment import CHECKS, NOUNS, TRAINING, World, find_failures, find_stale, open_world
+
+TELL_PID = ("sh", "-c", 'echo "training process $$"; exec "$0" "$@"', sys.executable)
+"""A launcher that logs which process trains."""
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +28,9 @@ def test_every_asset_and_check_of_both_rounds_stands(world: World):
         statuses = world.instance.get_status_by_partition(world.plan.key(noun), ["r0000", "r0001"], world.plan.rounds)
         assert statuses == dict.fromkeys(("r0000", "r0001"), dg.AssetPartitionStatus.MATERIALIZED), noun
     for run in world.instance.get_runs():
-        events = world.instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION).records
+        events = world.instance.get_records_for_run(
+            run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
+        ).records
         results = [record.event_log_entry.dagster_event.asset_check_evaluation_data for record in events]
         assert {(result.asset_key.path[-1], result.check_name) for result in results} == CHECKS
         failed = [result.check_name for result in results if not result.passed and result.blocking]
@@ -37,7 +44,9 @@ def test_a_round_starts_from_the_checkpoint_of_the_round_before(world: World):
     assert started["parent_round"] == "r0000"
     assert started["content_hash"] == first.read("checkpoint")["content_hash"][0]
     assert second.read("checkpoint")["parent_hash"][0] == started["content_hash"]
-    hashes = {key: world.platform.checkpoints.hash_checkpoint(world.round(key).model_path(key)) for key in ("r0000", "r0001")}
+    hashes = {
+        key: world.platform.checkpoints.hash_checkpoint(world.round(key).model_path(key)) for key in ("r0000", "r0001")
+    }
     assert hashes == {key: world.round(key).read("checkpoint")["content_hash"][0] for key in hashes}
     assert len({*hashes.values(), first.read("start_checkpoint")["content_hash"][0]}) == 3
 
@@ -56,7 +65,14 @@ def test_metadata_says_what_a_person_wants_to_know(world: World):
         "start_checkpoint": {"path", "content_hash", "parent_round", "parent_checkpoint", "parent_run"},
         "seed_set": {"dagster/row_count", "num_pool", "num_not_taken", "seed_rate", "preview", "scores"},
         "raw_generations": {"dagster/row_count", "kinds", "finish_reasons", "preview"},
-        "cleaned_set": {"dagster/row_count", "num_kept", "keep_rate", "drop_reasons", "preview_kept", "preview_dropped"},
+        "cleaned_set": {
+            "dagster/row_count",
+            "num_kept",
+            "keep_rate",
+            "drop_reasons",
+            "preview_kept",
+            "preview_dropped",
+        },
         "reviewed_set": {"dagster/row_count", "num_unscored_rows", "mean_spread", "branches", "scores", "preview"},
         "sft_set": {"dagster/row_count", "num_new", "sources", "rounds", "scores", "preview"},
         "preference_pairs": {"dagster/row_count", "num_new", "gaps", "preview"},
@@ -80,11 +96,18 @@ def test_costs_count_what_was_sampled(world: World):
     assert set(costs) == set(NOUNS)
     assert costs["raw_generations"].num_samples == len(raw) > 0
     assert costs["raw_generations"].completion_tokens == raw["completion_tokens"].sum()
-    assert costs["reviewed_set"].num_samples == world.round("r0001").read("cleaned_set").filter(
-        pl.col("drop_reason").is_null() & (pl.col("kind") != "new_prompt")
-    ).height
+    assert (
+        costs["reviewed_set"].num_samples
+        == world.round("r0001")
+        .read("cleaned_set")
+        .filter(pl.col("drop_reason").is_null() & (pl.col("kind") != "new_prompt"))
+        .height
+    )
     assert costs["eval_report"].num_samples == len(world.round("r0001").read("eval_items"))
-    assert world.metadata("raw_generations", "r0001")["cost/completion_tokens"] == costs["raw_generations"].completion_tokens
+    assert (
+        world.metadata("raw_generations", "r0001")["cost/completion_tokens"]
+        == costs["raw_generations"].completion_tokens
+    )
 
 
 def test_the_history_holds_each_kept_text_of_the_round(world: World):
@@ -127,10 +150,10 @@ def test_every_trained_row_can_be_followed_back_to_a_seed(world: World):
     assert set(from_seeds["source_id"]) == set(world.round("r0000").read("seed_set")["row_id"])
 
 
-def test_training_has_a_process_of_its_own(world: World):
+def test_the_log_of_the_training_process_is_shown(world: World):
     run = next(run for run in world.instance.get_runs() if run.tags["dagster/partition"] == "r0001")
     texts = [entry.user_message for entry in world.instance.all_logs(run.run_id)]
-    assert any(text.startswith("sft: step") for text in texts), "the log of the training process is shown"
+    assert any(text.startswith("sft: step") for text in texts)
     log = json.loads((world.round("r0001").model_path("r0001") / "training_log.json").read_text())
     assert log["sft"]["num_rows"] == len(world.round("r0001").read("sft_set"))
 
@@ -159,15 +182,16 @@ def test_a_round_in_which_nothing_passes_keeps_its_start_checkpoint(make_world: 
 
 
 def test_doing_a_round_again_gives_the_same_bytes(make_world: OpenWorld, two_rounds: Path):
-    world = make_world(made_before=two_rounds)
+    world = make_world(made_before=two_rounds, training=TRAINING | {"launcher": TELL_PID})
     before = world.read_bytes("r0001")
     versions = read_versions(world)
     assert {f"{noun}.parquet" for noun in NOUNS} | {"model.safetensors"} <= before.keys()
     result = world.run("r0001")
     assert result.success
-    assert any(entry.user_message.startswith("sft: step") for entry in world.instance.all_logs(result.run_id)), (
-        "it was trained again"
-    )
+    texts = [entry.user_message for entry in world.instance.all_logs(result.run_id)]
+    assert any(text.startswith("sft: step") for text in texts), "it was trained again"
+    (told,) = [text for text in texts if text.startswith("training process")]
+    assert told != f"training process {os.getpid()}", "which is where the engine ran"
     after = world.read_bytes("r0001")
     assert after.keys() == before.keys()
     assert [name for name in before if before[name] != after[name]] == []

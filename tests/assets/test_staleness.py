@@ -1,4 +1,4 @@
-"""What the UI calls unsynced after a setting changed: the asset that reads it and everything after it, nothing before."""
+"""What the UI calls unsynced after a setting changed: the asset that reads it and all after it, nothing before."""
 
 from pathlib import Path
 
@@ -21,7 +21,10 @@ AFTER_REVIEW = {"sft_set", "checkpoint", "eval_report"}
         ({"engine": {"batch_size": 3, "device": "cpu"}}, set()),
         ({"training": TRAINING | {"launcher": ["accelerate", "launch"]}}, set()),
         ({"training": {}}, {"checkpoint", "eval_report"}),
-        ({"evaluation": {"small_world": {"per_rung": 2}}}, set(NOUNS) - {"start_checkpoint", "seed_set", "raw_generations"}),
+        (
+            {"evaluation": {"small_world": {"per_rung": 2}}},
+            set(NOUNS) - {"start_checkpoint", "seed_set", "raw_generations"},
+        ),
         ({"checks": {"max_history_similarity": 0.9}}, set(NOUNS) - {"start_checkpoint", "seed_set", "raw_generations"}),
         ({"checks": {"min_pairs": 9}}, set()),
         ({"stop": {"max_rounds": 9}}, set()),

@@ -1,4 +1,4 @@
-"""The webserver in this process, asked what the UI asks it; runs are started in processes of their own, as in real life."""
+"""The webserver in this process, asked what the UI asks it; runs have processes of their own, as in real life."""
 
 import logging
 import time
@@ -7,13 +7,13 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from starlette.testclient import TestClient
 
 # As every integration does: there is no public way to serve a workspace or to tick the backfill daemon.
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import PythonFileTarget
 from dagster._daemon.backfill import execute_backfill_iteration
 from dagster_webserver.webserver import DagsterWebserver
+from starlette.testclient import TestClient
 
 from tests.assets.conftest import OpenWorld
 from tests.assets.tiny_experiment import CHECKS, NOUNS, World
@@ -125,7 +125,10 @@ def ui(make_scripted_world: OpenWorld, monkeypatch: pytest.MonkeyPatch, project_
 
 def test_a_person_runs_redoes_and_inspects_rounds(ui: Ui):
     # lineage
-    nodes = ui.ask("{ assetNodes { assetKey { path } dependencyKeys { path } groupName description owners { ... on TeamAssetOwner { team } } kinds isPartitioned } }")
+    nodes = ui.ask(
+        """{ assetNodes { assetKey { path } dependencyKeys { path } groupName description kinds isPartitioned
+             owners { ... on TeamAssetOwner { team } } } }"""
+    )
     by_noun = {node["assetKey"]["path"][1]: node for node in nodes["assetNodes"]}
     assert set(by_noun) == set(NOUNS)
     before = {noun: {key["path"][1] for key in node["dependencyKeys"]} for noun, node in by_noun.items()}
@@ -141,9 +144,9 @@ def test_a_person_runs_redoes_and_inspects_rounds(ui: Ui):
     assert ui.add_round("r0001") == "DuplicateDynamicPartitionError"
     run = ui.wait(ui.materialize("r0001"))
     assert run.is_success, [e.user_message for e in ui.world.instance.all_logs(run.run_id) if "fail" in e.user_message]
-    assert read_partitions(ui) == dict.fromkeys(NOUNS, {"materialized": ["r0000", "r0001"], "failed": []})
+    assert read_partitions(ui) == {noun: {"materialized": ["r0000", "r0001"], "failed": []} for noun in NOUNS}
     assert read_checks(ui) == {check: ["r0000", "r0001"] for check in CHECKS}
-    assert read_stale(ui) == dict.fromkeys(NOUNS, ["FRESH", "FRESH"])
+    assert read_stale(ui) == {noun: ["FRESH", "FRESH"] for noun in NOUNS}
 
     # both rounds are redone, named in the wrong order
     first, second = ui.backfill("r0001", "r0000")
@@ -151,7 +154,9 @@ def test_a_person_runs_redoes_and_inspects_rounds(ui: Ui):
     assert first.is_success
     assert second.is_success
     assert ui.world.metadata("start_checkpoint", "r0001")["parent_run"] == first.run_id
-    evaluated, started = (find_materialization(ui, *which) for which in (("eval_report", "r0000"), ("start_checkpoint", "r0001")))
+    evaluated, started = (
+        find_materialization(ui, *which) for which in (("eval_report", "r0000"), ("start_checkpoint", "r0001"))
+    )
     assert evaluated.run_id == first.run_id
     assert started.run_id == second.run_id
     assert evaluated.timestamp < started.timestamp, "r0001 began after r0000 was redone"
@@ -196,7 +201,8 @@ def read_checks(ui: Ui) -> dict[tuple[str, str], list[str]]:
     """The rounds in which each check succeeded."""
     nodes = ui.ask(
         """{ assetNodes { assetKey { path } assetChecksOrError { ... on AssetChecks {
-             checks { name partitionStatuses { ... on AssetCheckDefaultPartitionStatuses { succeededPartitions } } } } } } }"""
+             checks { name partitionStatuses { ... on AssetCheckDefaultPartitionStatuses {
+             succeededPartitions } } } } } } }"""
     )["assetNodes"]
     return {
         (node["assetKey"]["path"][1], check["name"]): sorted(check["partitionStatuses"]["succeededPartitions"])
