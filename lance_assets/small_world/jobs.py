@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 from lance_assets.prompts import render_prompt
 from lance_assets.small_world.tasks import (
-    RUNGS,
     TASKS,
     Problem,
     complete,
@@ -30,7 +29,7 @@ from lance_assets.small_world.tasks import (
 
 JOB_SHARES = {"answer": 0.32, "review": 0.46, "new_prompt": 0.13, "degrade": 0.09}
 RUNG_DECAY = {"answer": 0.6, "review": 0.8, "new_prompt": 0.75, "degrade": 0.75}
-MAX_RUNG = RUNGS[-1]
+MAX_RUNG = 10
 PROMPT_POINTS = {1: 1, 2: 2, 3: 4, 4: 4}
 """Points out of 5 for a clear prompt of that rung; any higher rung has 5, an unclear prompt 0."""
 _POINT_WORDS = {0: "unclear", 1: "easy", 2: "easy", 4: "fair", 5: "hard"}

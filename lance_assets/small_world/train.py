@@ -57,7 +57,6 @@ class Phase:
 
 
 _MORE_REVIEWS = {"answer": 0.34, "review": 0.54, "new_prompt": 0.07, "degrade": 0.05}
-_MORE_DEGRADING = {"answer": 0.3, "review": 0.38, "new_prompt": 0.07, "degrade": 0.25}
 _FEWER_HARD_REVIEWS = RUNG_DECAY | {"review": 0.65}
 PHASES = (
     Phase(12_900_000, 8192, 2e-3, 2e-3, JOB_SHARES, RUNG_DECAY),
@@ -66,8 +65,6 @@ PHASES = (
     Phase(21_600_000, 4096, 1.5e-3, 0.76e-3, _MORE_REVIEWS, _FEWER_HARD_REVIEWS),
     # Reviews now work the problem out and name both answers, but judge by chance: the verdict is one token of fifty.
     Phase(28_500_000, 4096, 1.2e-3, 0.0, _MORE_REVIEWS, _FEWER_HARD_REVIEWS, verdict_weight=10.0),
-    # Asked for a worse completion, the model still copies the right answer four times in ten.
-    Phase(30_300_000, 4096, 0.8e-3, 0.0, _MORE_DEGRADING, _FEWER_HARD_REVIEWS, verdict_weight=10.0),
 )
 
 
