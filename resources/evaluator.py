@@ -197,6 +197,18 @@ def _run_harness(command: list[str], tasks: Sequence[str], log: Callable[[str], 
         raise EvaluationError(f"lm-evaluation-harness failed on {list(tasks)} (exit {code}); {remedy}\n{text}")
 
 
+def _find_interval(score: float, stderr: object, num_items: int | None) -> tuple[float | None, float | None]:
+    """The 95% interval; none where the harness has no standard error, for which it writes the text "N/A".
+
+    All right or all wrong has a standard error of 0, which says nothing: Wilson's interval does.
+    """
+    if not isinstance(stderr, (int, float)):
+        return None, None
+    if stderr == 0 and num_items and score in (0, 1):
+        return compute_wilson_interval(int(score) * num_items, num_items)
+    return score - _NORMAL_95 * stderr, score + _NORMAL_95 * stderr
+
+
 def parse_lm_eval(report: dict, *, model_name: str) -> pl.DataFrame:
     """Read a harness result file: `{"results": {task: {"metric,filter": score, "metric_stderr,filter": ...}}, ...}`.
 
@@ -212,10 +224,9 @@ def parse_lm_eval(report: dict, *, model_name: str) -> pl.DataFrame:
             metric, _, filter_name = name.partition(",")
             if not filter_name or metric.endswith("_stderr"):
                 continue
-            # The harness writes the text "N/A" where it has no standard error; groups have no samples of their own.
-            stderr = scores.get(f"{metric}_stderr,{filter_name}")
-            known = isinstance(stderr, (int, float))
             samples = report["n-samples"].get(task)
+            num_items = samples["effective"] if samples else None
+            ci_low, ci_high = _find_interval(score, scores.get(f"{metric}_stderr,{filter_name}"), num_items)
             rows.append(
                 {
                     "model": model_name,
@@ -224,9 +235,9 @@ def parse_lm_eval(report: dict, *, model_name: str) -> pl.DataFrame:
                     "task": "all",
                     "rung": None,
                     "score": float(score),
-                    "ci_low": score - _NORMAL_95 * stderr if known else None,
-                    "ci_high": score + _NORMAL_95 * stderr if known else None,
-                    "num_items": samples["effective"] if samples else None,
+                    "ci_low": ci_low,
+                    "ci_high": ci_high,
+                    "num_items": num_items,
                 }
             )
     if not rows:

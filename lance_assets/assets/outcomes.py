@@ -1,5 +1,7 @@
 """How finished rounds came out, read from their tables."""
 
+import math
+
 import polars as pl
 
 from lance_assets.algorithms.progress import RoundOutcome, find_best_round
@@ -18,7 +20,8 @@ def read_headline(report: pl.DataFrame, *, model: str = "checkpoint") -> dict | 
 def compare_with(this_round: Round, other_key: str) -> tuple[float, float, float]:
     """This round's headline against another round's: mean difference and its 95% interval.
 
-    Paired over the same held-out prompts where both rounds kept their items, otherwise from the two intervals.
+    Paired over the same held-out prompts where both rounds kept their items, otherwise from the two intervals; without
+    an interval nothing is known of the noise, and the interval is endless.
     """
     mine, theirs = (this_round.read("eval_items", key) for key in (this_round.key, other_key))
     columns = ["prompt", "is_correct"]
@@ -29,8 +32,10 @@ def compare_with(this_round: Round, other_key: str) -> tuple[float, float, float
     after, before = (read_headline(this_round.read("eval_report", key)) for key in (this_round.key, other_key))
     assert after is not None, "a written eval_report has a headline"
     assert before is not None, "a written eval_report has a headline"
-    width = ((after["ci_high"] - after["ci_low"]) ** 2 + (before["ci_high"] - before["ci_low"]) ** 2) ** 0.5 / 2
     difference = after["score"] - before["score"]
+    if None in (after["ci_low"], before["ci_low"]):
+        return difference, -math.inf, math.inf
+    width = ((after["ci_high"] - after["ci_low"]) ** 2 + (before["ci_high"] - before["ci_low"]) ** 2) ** 0.5 / 2
     return difference, difference - width, difference + width
 
 

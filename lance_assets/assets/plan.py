@@ -95,6 +95,11 @@ class Plan:
         sampling = {"prompts": hash_templates(settings.prompt_profile), "rng_seed": settings.rng_seed}
         seeds, evaluation = settings.seeds, settings.evaluation
         lm_eval = evaluation.lm_eval
+        guarded = {
+            "held_out": evaluation.small_world.per_rung if evaluation.small_world else None,
+            "protected": self._hash_files(evaluation.protected_prompts),
+            "protected_field": evaluation.protected_field,
+        }
         parts: dict[str, dict] = {
             "start_checkpoint": {
                 "model": settings.model,
@@ -104,15 +109,14 @@ class Plan:
             "seed_set": {
                 "seeds": seeds.model_dump(exclude={"path", "eft_path"}) | {"content": self._hash_files(seeds.path)},
                 "rng_seed": settings.rng_seed,
-            },
+            }
+            | guarded,
             "raw_generations": sampling,
             "cleaned_set": {
                 "embedder": settings.embedder.model,
                 "max_history_similarity": settings.checks.max_history_similarity,
-                "held_out": evaluation.small_world.per_rung if evaluation.small_world else None,
-                "protected": self._hash_files(evaluation.protected_prompts),
-                "protected_field": evaluation.protected_field,
-            },
+            }
+            | guarded,
             "reviewed_set": sampling,
             "sft_set": {"eft": self._hash_files(seeds.eft_path)},
             "preference_pairs": {},

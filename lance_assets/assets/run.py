@@ -58,8 +58,7 @@ def run_round(instance: dg.DagsterInstance, plan: Plan, key: str) -> bool:
     job = dg.build_reconstructable_job(
         __name__ if __name__ != "__main__" else "lance_assets.assets.run", "build_round_job", (plan.name,)
     )
-    config = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
-    with dg.execute_job(job, instance=instance, run_config=config, tags={"dagster/partition": key}) as result:
+    with dg.execute_job(job, instance=instance, tags={"dagster/partition": key}) as result:
         return result.success
 
 

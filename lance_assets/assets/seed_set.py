@@ -11,10 +11,25 @@ from lance_assets.assets.rounds import Made, Round
 from resources.seed_files import read_seeds
 
 
+def leave_out_evaluation(this_round: Round, seeds: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The seeds that are no evaluation prompts, and those that are: training on them would make every score a lie.
+
+    Raises:
+        ValueError: no seed is left.
+    """
+    is_leaked = pl.Series([this_round.is_evaluation_prompt(prompt) for prompt in seeds["prompt"]], dtype=pl.Boolean)
+    kept, leaked = seeds.filter(~is_leaked), seeds.filter(is_leaked)
+    if len(leaked):
+        this_round.log(f"{len(leaked)} of {len(seeds)} seeds are evaluation prompts and are left out")
+    if kept.is_empty():
+        raise ValueError(f"all {len(seeds)} seeds are evaluation prompts; give other seeds, or another evaluation")
+    return kept, leaked
+
+
 def make_seed_set(this_round: Round) -> Made:
     """Read the experiment's seeds, add what earlier rounds reviewed, and take the round's share."""
     plan = this_round.plan
-    file_seeds = read_seeds(plan.settings.seeds, plan.folder)
+    file_seeds, leaked = leave_out_evaluation(this_round, read_seeds(plan.settings.seeds, plan.folder))
     earlier = {key: this_round.read("reviewed_set", key) for key in this_round.earlier_keys if key != "r0000"}
     if this_round.is_start:
         seeds, counts = file_seeds, {"num_pool": len(file_seeds)}
@@ -28,6 +43,8 @@ def make_seed_set(this_round: Round) -> Made:
         "dagster/row_count": len(seeds),
         "seed_rate": seeds.filter(pl.col("source") == "seed").height / max(len(seeds), 1),
         **counts,
+        "num_evaluation_overlap": len(leaked),
+        "preview_evaluation_overlap": preview_rows(leaked, ("row_id", "prompt")),
         "preview": preview_rows(seeds, ("prompt", "completion", "source", "review_score")),
         "scores": plot_histogram(scores, title="Review scores the pool carries", x_label="review score"),
     }
