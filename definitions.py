@@ -10,7 +10,7 @@ from lance_assets.assets.platform import Platform
 
 PROJECT_ROOT = Path(__file__).parent
 DATA_ROOT = Path(os.environ.get("LANCE_HOME", PROJECT_ROOT / ".lance")) / "data"
-# A process a step frees a model's memory; the fork server imports the libraries once a run.
+# A process a step frees a model's memory. The fork server imports this once a run, and no torch: a fork of it hangs.
 STEP_EXECUTOR = dg.multiprocess_executor.configured(
     {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": ["definitions"]}}}
 )
