@@ -1,6 +1,6 @@
 """Which prompts belong to an experiment's evaluation, so that none is ever trained on.
 
-A prompt is guarded when it is a held-out problem of the small world in any wording (same task, same numbers), or
+A prompt is guarded when it is a held-out problem of the small world in any of its wordings (same task and numbers), or
 equals, or shares a long run of words with, one of the experiment's protected prompts.
 """
 

@@ -93,7 +93,7 @@ SEED_SET = pl.Schema(
         "source": pl.String,  # "seed" from the experiment's file, "generated" by an earlier round
         "source_round": pl.String,  # the round that made it, null for the file's
         "source_id": pl.String,  # the reviewed_set row it was, null for the file's
-        "review_score": pl.Float64,  # 0..10, from the round that reviewed it last; null when it was never scored
+        "review_score": pl.Float64,  # 0..10, of its last reviews; null when none could be read
     }
 )
 """What a round proposes from."""

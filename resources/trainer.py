@@ -163,10 +163,12 @@ def train_checkpoint(job: TrainJob, *, log: Callable[[str], None]) -> TrainResul
         )
     folder = find_job_folder(job)
     result_file = folder / RESULT
-    if result_file.exists():
+    # A kill after the checkpoint was published leaves a result without its weights: train again.
+    if result_file.exists() and (folder / CHECKPOINT).is_dir():
         log(f"taking the finished result of the same job from {folder}")
     else:
         folder.mkdir(parents=True, exist_ok=True)
+        result_file.unlink(missing_ok=True)
         job_file = folder / "job.json"
         job_file.write_text(job.model_dump_json(indent=2))
         _run_worker(job, job_file, log)

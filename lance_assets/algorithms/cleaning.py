@@ -35,6 +35,7 @@ from lance_assets.algorithms.cleaning_rules import (
     mark_orphans,
     read_candidates,
 )
+from lance_assets.algorithms.decontamination import normalise_text
 from lance_assets.algorithms.rouge_l import tokenize_words
 from lance_assets.records import CLEANED_SET
 
@@ -124,8 +125,9 @@ def clean_generations(
             seed_words = tokenize_words((prompt if siblings[0].kind == "new_prompt" else completion) or "")
             mark_near_duplicates(siblings, seed_words, settings.rouge_l_threshold)
     mark_orphans(prompts, completions)
+    seed_prompts = {(normalise_text(seed["prompt"]), ""): seed["row_id"] for seed in seeds.iter_rows(named=True)}
     for stage in (list(prompts.values()), completions):
-        mark_duplicates(stage)
+        mark_duplicates(stage, seed_prompts)
         mark_orphans(prompts, completions)
     fields = [[getattr(row, name) for name in CLEANED_SET] for row in rows]
     return pl.DataFrame(fields, schema=CLEANED_SET, orient="row")

@@ -86,9 +86,9 @@ def mark_near_duplicates(siblings: list[Candidate], seed_words: list[str], thres
             row.drop_reason, row.nearest_id = "like_sibling", siblings[to_siblings.index(row.similarity)].row_id
 
 
-def mark_duplicates(rows: Iterable[Candidate]) -> None:
-    """Of the kept rows with the same prompt and completion, keep the smallest row id."""
-    kept: dict[tuple[str, ...], str] = {}
+def mark_duplicates(rows: Iterable[Candidate], known: dict[tuple[str, str], str]) -> None:
+    """Of the kept rows with the same prompt and completion, keep the smallest row id, and none that is `known`."""
+    kept = dict(known)
     for row in sorted((row for row in rows if row.drop_reason is None), key=lambda row: row.row_id):
         key = (normalise_text(row.prompt or ""), normalise_text(row.completion or ""))
         first_id = kept.setdefault(key, row.row_id)

@@ -10,6 +10,7 @@ from lance_assets.assets.platform import Platform
 from lance_assets.assets.rounds import Made, Round
 from lance_assets.records import CHECKPOINT
 from resources.checkpoints import copy_checkpoint
+from resources.durable_stage import clear_stage
 from resources.trainer import TrainJob, TrainResult, train_checkpoint
 
 
@@ -19,7 +20,6 @@ def find_evaluation_rows(this_round: Round) -> list[str]:
     rows = pl.concat(
         [sft.select("row_id", "prompt", "source"), pairs.select("row_id", "prompt", source=pl.lit("pair"))]
     )
-    rows = rows.filter(pl.col("source") != "eft")
     return [
         row_id
         for row_id, prompt in zip(rows["row_id"], rows["prompt"], strict=True)
@@ -44,6 +44,7 @@ def train(this_round: Round) -> TrainResult | None:
     is_new = (pl.col("source_round") == this_round.key).any()
     if not this_round.is_start and not sft.select(is_new).item() and not pairs.select(is_new).item():
         this_round.log("nothing passed the review in this round: its checkpoint is its start checkpoint")
+        clear_stage(staging)
         copy_checkpoint(this_round.start_path(), staging / "kept")
         stores.checkpoints.publish(staging / "kept", plan.name, this_round.key)
         return None

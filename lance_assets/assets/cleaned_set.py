@@ -60,6 +60,7 @@ def compare_with_history(this_round: Round, cleaned: pl.DataFrame) -> tuple[pl.D
     )
     stored, vectors = keep_survivors(cleaned, kept, vectors)
     history.replace_round(plan.name, this_round.key, stored, vectors, model_hash=embedder.model_hash)
+    history.compact()
     return cleaned, stored
 
 

@@ -90,7 +90,7 @@ def describe_scores(this_round: Round) -> dict[str, object]:
     outcomes = read_outcomes(this_round, [*this_round.earlier_keys, this_round.key])
     before = {outcome.round_key: outcome.score for outcome in outcomes if outcome.round_key < this_round.key}
     metadata: dict[str, object] = {
-        **{name: round(headline[name], 4) for name in ("score", "ci_low", "ci_high")},
+        **{name: round(headline[name], 4) for name in ("score", "ci_low", "ci_high") if headline[name] is not None},
         "metric": f"{headline['benchmark']} {headline['metric']}",
         "is_regression": outcomes[-1].is_regression,
         "scores": preview_rows(
@@ -116,7 +116,8 @@ def draw_history(this_round: Round, keys: list[str]) -> dict[str, dg.MetadataVal
     for report in reports.values():
         for row in report.filter(overall).to_dicts():
             name = f"{row['benchmark']} {row['metric']}"
-            points.setdefault(name, []).append((row["score"], row["ci_low"], row["ci_high"]))
+            low, high = (row["score"] if row[end] is None else row[end] for end in ("ci_low", "ci_high"))
+            points.setdefault(name, []).append((row["score"], low, high))
     points = {name: values for name, values in points.items() if len(values) == len(reports)}
     by_rung: dict[str, dict[int, float]] = {}
     greedy_rungs = (pl.col("metric") == "greedy") & pl.col("rung").is_not_null()

@@ -64,11 +64,6 @@ class Plan:
         """The recipe's module."""
         return RECIPES[self.settings.recipe]
 
-    @property
-    def seeds_path(self) -> Path:
-        """The seed file."""
-        return self.folder / Path(self.settings.seeds.path).expanduser()
-
     def key(self, noun: str) -> dg.AssetKey:
         """The asset key of a noun."""
         return dg.AssetKey([self.name, noun])

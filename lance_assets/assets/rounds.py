@@ -110,7 +110,7 @@ class Round:
             return self.platform.checkpoints.resolve_model(
                 settings.model, base=self.plan.folder, revision=settings.model_revision
             )
-        return self.platform.checkpoints.folder(self.plan.name, parent_round)
+        return self.platform.checkpoints.find(self.plan.name, parent_round)
 
     def start_path(self) -> Path:
         """The folder of this round's start checkpoint.

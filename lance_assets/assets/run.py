@@ -62,6 +62,13 @@ def run_round(instance: dg.DagsterInstance, plan: Plan, key: str) -> bool:
         return result.success
 
 
+def format_score(row: dict) -> str:
+    """A score with its interval, where it has one."""
+    if row["ci_low"] is None:
+        return f"{row['score']:.3f}"
+    return f"{row['score']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
+
+
 def summarise_rounds(plan: Plan, platform: Platform, keys: list[str]) -> pl.DataFrame:
     """One row a round: rows at every stage, pairs, losses, score with its interval, seconds and tokens."""
     rows = []
@@ -87,7 +94,7 @@ def summarise_rounds(plan: Plan, platform: Platform, keys: list[str]) -> pl.Data
                 "pairs (new)": f"{len(pairs)} ({pairs.filter(is_new).height})",
                 "sft loss": f"{sft_losses[0]:.3f}>{sft_losses[-1]:.3f}" if sft_losses else "-",
                 "dpo loss": f"{dpo_losses[0]:.3f}>{dpo_losses[-1]:.3f}" if dpo_losses else "-",
-                "score": f"{headline['score']:.3f} [{headline['ci_low']:.3f}, {headline['ci_high']:.3f}]",
+                "score": format_score(headline),
                 "seconds": round(sum(cost.seconds for cost in costs.values())),
                 "tokens": sum(cost.completion_tokens for cost in costs.values()),
             }
@@ -127,7 +134,7 @@ def print_summary(plan: Plan, platform: Platform, keys: list[str]) -> None:
         print(summarise_stages(plan, platform, keys))
     backbone = read_headline(Round(plan, platform, START_ROUND, lambda _: None).read("eval_report"), model="backbone")
     if backbone is not None:
-        print(f"raw backbone: {backbone['score']:.3f} [{backbone['ci_low']:.3f}, {backbone['ci_high']:.3f}]")
+        print(f"raw backbone: {format_score(backbone)}")
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import dagster as dg
 import polars as pl
 
+from lance_assets.algorithms.progress import START_ROUND
 from lance_assets.assets.making import make_noun
 from lance_assets.assets.pictures import plot_histogram, preview_rows
 from lance_assets.assets.plan import Plan
@@ -30,7 +31,7 @@ def make_seed_set(this_round: Round) -> Made:
     """Read the experiment's seeds, add what earlier rounds reviewed, and take the round's share."""
     plan = this_round.plan
     file_seeds, leaked = leave_out_evaluation(this_round, read_seeds(plan.settings.seeds, plan.folder))
-    earlier = {key: this_round.read("reviewed_set", key) for key in this_round.earlier_keys if key != "r0000"}
+    earlier = {key: this_round.read("reviewed_set", key) for key in this_round.earlier_keys if key != START_ROUND}
     if this_round.is_start:
         seeds, counts = file_seeds, {"num_pool": len(file_seeds)}
     else:

@@ -38,6 +38,16 @@ def decide(instance: dg.DagsterInstance, plan: Plan, platform: Platform) -> Deci
     )
 
 
+def is_started(instance: dg.DagsterInstance, plan: Plan, round_key: str) -> bool:
+    """Whether any run was ever started for a round: by the sensor, or by hand from the graph, whose job is another."""
+    records = instance.get_run_records(dg.RunsFilter(tags={"dagster/partition": round_key}))
+    runs = [record.dagster_run for record in records]
+    return any(
+        run.job_name == f"{plan.name}_round" or any(key.path[0] == plan.name for key in run.asset_selection or ())
+        for run in runs
+    )
+
+
 def build_next_round_sensor(plan: Plan) -> dg.SensorDefinition:
     """Adds the next round's partition and starts it, once."""
 
@@ -51,8 +61,7 @@ def build_next_round_sensor(plan: Plan) -> dg.SensorDefinition:
         decision = decide(context.instance, plan, platform)
         if decision.next_round is None:
             return dg.SkipReason(decision.reason)
-        wanted = dg.RunsFilter(tags={"dagster/partition": decision.next_round}, job_name=f"{plan.name}_round")
-        if context.instance.get_run_records(wanted, limit=1):
+        if is_started(context.instance, plan, decision.next_round):
             return dg.SkipReason(f"{decision.next_round} was already started; start it again by hand if it failed")
         context.log.info(f"starting {decision.next_round}: {decision.reason}")
         return dg.SensorResult(

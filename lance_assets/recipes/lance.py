@@ -29,8 +29,8 @@ Differences from the authors' code:
 6.  A completion cut at the token limit is dropped (`cut_off`); theirs trains on it with an end-of-turn token.
 7.  Prompt cleaning applies also when a single new prompt was read; theirs skips it.
 8.  ROUGE-L is the plain one on words; theirs is the summary-level variant on sets, which fails on long texts.
-9.  Beyond near-duplicates among one seed's rows, exact duplicates in the round, near-duplicates of anything earlier
-    rounds kept, and evaluation prompts are dropped.
+9.  Beyond near-duplicates among one seed's rows: exact copies of any seed's prompt or of another row, near-duplicates
+    by embedding in the round and of anything earlier rounds kept, and evaluation prompts are dropped.
 10. Degraded completions join the pool, as in their code (`grow_with_degraded=False` leaves them out).
 11. The pool is sampled down to the experiment's `max_seeds` a round; their scripts have no cap, and would grow up to
     16-fold.
