@@ -330,3 +330,9 @@ def test_history_names_the_nearest() -> None:
 def test_history_refuses_what_it_cannot_compare(rows: list) -> None:
     with pytest.raises(ValueError, match=r"nearest"):
         mark_history_duplicates(cleaned_frame(), history(*rows), threshold=0.9)
+
+
+def test_a_copy_of_another_seeds_prompt_is_dropped() -> None:
+    cleaned = clean(prompt_and(words("right"), prompt=words("s2p").upper()))
+    assert (cleaned["p"]["drop_reason"], cleaned["p"]["nearest_id"]) == ("duplicate_in_round", "s2")
+    assert cleaned["c0"]["drop_reason"] == "prompt_dropped"

@@ -39,6 +39,16 @@ def test_the_next_round_starts_once(make_scripted_world: OpenWorld):
     assert second.skip_message == "r0002 was already started; start it again by hand if it failed"
 
 
+def test_a_round_started_from_the_graph_is_not_started_again(make_scripted_world: OpenWorld):
+    world = make_scripted_world()
+    world.add("r0001")
+    graph_job = world.definitions.resolve_implicit_global_asset_job_def()
+    world.instance.create_run_for_job(
+        graph_job, tags={"dagster/partition": "r0001"}, asset_selection=frozenset({dg.AssetKey(["tiny", "seed_set"])})
+    )
+    assert tick(world).skip_message == "r0001 was already started; start it again by hand if it failed"
+
+
 @pytest.mark.parametrize(
     ("stop", "reason"),
     [

@@ -125,3 +125,12 @@ def test_report_counts_by_hand() -> None:
     report = summarise_items(items)
     names = report.select("task", "rung", "score").rows()
     assert names == [("all", None, 0.75), ("sort", None, 0.5), ("sum", None, 1.0), ("all", 1, 1.0), ("all", 2, 0.5)]
+
+
+def test_intervals_of_harness_scores() -> None:
+    scores = {"acc,none": 0.0, "acc_stderr,none": 0.0, "loss,none": 2.5, "loss_stderr,none": "N/A"}
+    report = parse_lm_eval({"results": {"t": scores}, "n-samples": {"t": {"effective": 50}}}, model_name="checkpoint")
+    accuracy, loss = report.rows(named=True)
+    assert (accuracy["ci_low"], accuracy["num_items"]) == (0.0, 50)
+    assert accuracy["ci_high"] == pytest.approx(0.0713, abs=1e-3)  # Wilson: 1.96^2 / (50 + 1.96^2)
+    assert (loss["ci_low"], loss["ci_high"]) == (None, None)

@@ -108,6 +108,10 @@ def test_training_is_whole_repeatable_and_resumed(job: TrainJob, tmp_path: Path)
     assert train_checkpoint(again, log=lines.append) == resumed
     assert lines == [f"taking the finished result of the same job from {folder}"]
 
+    # Killed after the checkpoint was moved to where it is published: trained again, not taken without its weights.
+    resumed.path.rename(tmp_path / "published")
+    assert weights_of(train_checkpoint(again, log=lines.append).path) == weights_of(tmp_path / "published")
+
 
 def start_and_kill_after_sft(job: TrainJob) -> int:
     """Interrupt training at the first line of DPO, as a user does; returns this process."""
