@@ -20,34 +20,14 @@ from pathlib import Path
 
 import dagster as dg
 
-from lance_assets.assets.checkpoint import make_checkpoint
-from lance_assets.assets.cleaned_set import make_cleaned_set
-from lance_assets.assets.eval_report import make_eval_report
 from lance_assets.assets.experiment import build_experiment
 from lance_assets.assets.loading import load_plans
 from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
-from lance_assets.assets.preference_pairs import make_preference_pairs
-from lance_assets.assets.raw_generations import make_raw_generations
-from lance_assets.assets.reviewed_set import make_reviewed_set
-from lance_assets.assets.rounds import Round
-from lance_assets.assets.seed_set import make_seed_set
-from lance_assets.assets.sft_set import make_sft_set
-from lance_assets.assets.start_checkpoint import make_start_checkpoint
+from lance_assets.assets.study import make_round
 from lance_assets.settings import ExperimentSettings
 
 PROJECT_ROOT = Path(__file__).parents[1]
-MAKERS = {
-    "start_checkpoint": make_start_checkpoint,
-    "seed_set": make_seed_set,
-    "raw_generations": make_raw_generations,
-    "cleaned_set": make_cleaned_set,
-    "reviewed_set": make_reviewed_set,
-    "sft_set": make_sft_set,
-    "preference_pairs": make_preference_pairs,
-    "checkpoint": make_checkpoint,
-    "eval_report": make_eval_report,
-}
 
 
 def build_plan(is_quick: bool) -> Plan:
@@ -68,15 +48,6 @@ def build_job(is_quick: bool, data_root: str) -> dg.JobDefinition:
 
     wiring = dg.Definitions(resources={"platform": Platform(data_root=data_root)}, executor=STEP_EXECUTOR)
     return dg.Definitions.merge(build_experiment(build_plan(is_quick)), wiring).resolve_job_def("mini_lance_round")
-
-
-def make_by_functions(plan: Plan, data_root: Path, key: str) -> None:
-    """One round as a script would make it."""
-    for noun, make in MAKERS.items():
-        this_round = Round(plan, Platform(data_root=str(data_root)), key, lambda _: None)
-        started = time.monotonic()
-        make(this_round)
-        this_round.record_cost(noun, started)
 
 
 def make_through_dagster(is_quick: bool, data_root: Path, key: str) -> None:
@@ -112,14 +83,14 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, help="where that side's data lies")
     arguments = parser.parse_args()
     if arguments.side == "functions":
-        return make_by_functions(build_plan(arguments.quick), arguments.data_root, "r0001")
+        return make_round(build_plan(arguments.quick), arguments.data_root, "r0001", log=lambda _: None)
     if arguments.side == "dagster":
         return make_through_dagster(arguments.quick, arguments.data_root, "r0001")
     seconds: dict[str, list[float]] = {"functions": [], "dagster": []}
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder) / "start"
         start.mkdir()
-        make_by_functions(build_plan(arguments.quick), start, "r0000")
+        make_round(build_plan(arguments.quick), start, "r0000", log=lambda _: None)
         for repeat in range(1 if arguments.quick else arguments.repeats):
             for side, taken in seconds.items():
                 taken.append(measure(side, arguments.quick, start, Path(folder) / f"{side}_{repeat}"))

@@ -1,7 +1,8 @@
 """Which prompts belong to an experiment's evaluation, so that none is ever trained on.
 
-A prompt is guarded when it is a held-out problem of the small world in any of its wordings (same task and numbers), or
-equals, or shares a long run of words with, one of the experiment's protected prompts.
+A prompt is guarded when it is a held-out problem of the small world in one of its wordings (same task and numbers), or
+a text in other words with the numbers of a held-out problem of whatever task, since what it asks cannot be read; or when
+it equals, or shares a long run of words with, one of the experiment's protected prompts.
 """
 
 import json
@@ -43,6 +44,15 @@ def read_protected_prompts(path: Path, field: str) -> list[str]:
     return prompts
 
 
+def find_digits(text: str) -> str:
+    """The digits of a text in order, without signs: what any wording of a small-world problem has in common.
+
+    >>> find_digits("Please turn 3, 1 and 4 around")
+    '314'
+    """
+    return "".join(character for character in text if character.isdecimal())
+
+
 def build_evaluation_guard(evaluation: EvaluationSettings, folder: Path) -> Callable[[str], bool]:
     """A function that says whether a prompt belongs to the evaluation.
 
@@ -53,6 +63,7 @@ def build_evaluation_guard(evaluation: EvaluationSettings, folder: Path) -> Call
     keys: set[str] = set()
     if evaluation.small_world is not None:
         keys = {row["key"] for row in draw_held_out_prompts(per_rung=evaluation.small_world.per_rung)}
+    digits = {find_digits(key) for key in keys}
     protected = []
     if evaluation.protected_prompts is not None:
         protected = read_protected_prompts(
@@ -61,7 +72,8 @@ def build_evaluation_guard(evaluation: EvaluationSettings, folder: Path) -> Call
     index = build_evaluation_index(protected)
 
     def is_evaluation_prompt(prompt: str) -> bool:
-        problem = parse_prompt(prompt) if keys else None
-        return (problem is not None and problem.key in keys) or overlaps_evaluation(prompt, index)
+        problem = parse_prompt(prompt)
+        is_held_out = find_digits(prompt) in digits if problem is None else problem.key in keys
+        return is_held_out or overlaps_evaluation(prompt, index)
 
     return is_evaluation_prompt

@@ -82,6 +82,7 @@ def derive_sampling_seed(*parts: object) -> int:
 
 
 TEXTS = pl.List(pl.String)
+FLAGS = pl.List(pl.Boolean())
 NUMBERS = pl.List(pl.Float64)
 
 SEED_SET = pl.Schema(
@@ -227,9 +228,32 @@ CHECKPOINT = pl.Schema(
         "sft_losses": NUMBERS,  # by logged optimizer step
         "dpo_losses": NUMBERS,
         "num_truncated": pl.Int64(),  # training rows longer than max_length
+        "num_tokens": pl.Int64(),  # trained on in both stages, padding not counted
     }
 )
 """What a round trained, one row."""
+
+STUDY_ROWS = pl.Schema(
+    {
+        "rng_seed": pl.Int64(),
+        "arm": pl.String(),  # a name of lance_assets.assets.study.ARMS, or "backbone", which has no rounds but r0000
+        "round": pl.String(),
+        "num_items": pl.Int64(),  # held-out problems of each accuracy
+        "greedy": pl.Float64(),  # accuracies in [0, 1], of the round's checkpoint
+        "greedy_by_rung": NUMBERS,  # from rung 1
+        "greedy_items": FLAGS,  # whether each problem was answered right, in the order they are drawn
+        "sampled": pl.Float64(),  # at the experiment's sampled_temperature
+        "sampled_by_rung": NUMBERS,
+        "sampled_items": FLAGS,
+        "num_new_sft": pl.Int64(),  # completions the round accepted
+        "new_sft_right_rate": pl.Float64(),  # how many of them are right, by rule; null without any
+        "new_sft_mean_rung": pl.Float64(),
+        "num_pairs": pl.Int64(),  # preference pairs trained on
+        "train_tokens": pl.Int64(),
+        "seconds": pl.Float64(),
+    }
+)
+"""One row for each seed, arm and round of a study of self-evolution."""
 
 SCHEMAS: dict[str, pl.Schema] = {
     "start_checkpoint": START_CHECKPOINT,

@@ -94,6 +94,11 @@ class TrainingSettings(Settings):
     sft: SftSettings = Field(default_factory=SftSettings, description="The first stage.")
     dpo: DpoSettings = Field(default_factory=DpoSettings, description="The second stage.")
     lora: LoraSettings | None = Field(None, description="Adapters; none trains all parameters.")
+    token_budget: int | None = Field(
+        None,
+        ge=1,
+        description="Tokens a round after r0000 trains on: pairs by their epochs, the rest SFT. None: num_epochs.",
+    )
     launcher: tuple[str, ...] | None = Field(
         None, description="Before the training process, as ['accelerate', 'launch']."
     )

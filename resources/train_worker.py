@@ -228,6 +228,31 @@ def read_rows(path: Path | None) -> list[dict]:
     return [] if path is None else pl.read_parquet(path).to_dicts()
 
 
+def find_num_epochs(job: TrainJob, sft_rows: list[dict], pairs: list[dict]) -> float:
+    """Passes over the SFT rows, which is what a token budget leaves beside the pairs.
+
+    Raises:
+        ValueError: the pairs alone take the budget.
+    """
+    if job.token_budget is None:
+        return job.sft.num_epochs
+    tokenizer = AutoTokenizer.from_pretrained(job.start_checkpoint)
+
+    def count(rows: list[dict], sides: tuple[str, ...], max_length: int) -> int:
+        texts = (row["prompt"] + row[side] for row in rows for side in sides)
+        ids = (tokenizer.apply_chat_template(text, return_dict=True)["input_ids"] for text in texts)
+        return sum(min(len(one), max_length) for one in ids)
+
+    num_for_pairs = round(job.dpo.num_epochs * count(pairs, ("chosen", "rejected"), job.dpo.max_length))
+    left = job.token_budget - num_for_pairs
+    if left <= 0:
+        raise ValueError(
+            f"{len(pairs)} preference pairs take {num_for_pairs} tokens of token_budget {job.token_budget}; "
+            "raise it, or train on fewer pairs (accumulate: false)"
+        )
+    return left / count(sft_rows, ("completion",), job.sft.max_length)
+
+
 def train(job: TrainJob, folder: Path) -> None:
     """Run both stages and write `checkpoint/` (with `training_log.json`) and, last, `result.json`."""
     started = time.monotonic()
@@ -241,7 +266,8 @@ def train(job: TrainJob, folder: Path) -> None:
     if sft_rows and sft_folder.is_dir():
         print("sft: taking up after the finished SFT of a killed run")
     elif sft_rows:
-        trainer, logs["sft"] = run_stage("sft", job, job.sft, start, sft_rows, folder)
+        settings = job.sft.model_copy(update={"num_epochs": find_num_epochs(job, sft_rows, pairs)})
+        trainer, logs["sft"] = run_stage("sft", job, settings, start, sft_rows, folder)
         if is_main:
             sft_log.write_text(json.dumps(logs["sft"]))
         saved_as = (sft_folder, torch.float32) if pairs else (folder / CHECKPOINT, dtype)

@@ -83,6 +83,9 @@ class TrainJob(BaseModel):
     sft: SftSettings = SftSettings()
     dpo: DpoSettings = DpoSettings()
     lora: LoraSettings | None = Field(None, description="None trains all weights.")
+    token_budget: int | None = Field(
+        None, ge=1, description="Tokens both stages train on, padding not counted; SFT fills it. None: num_epochs."
+    )
     rng_seed: int = Field(0, ge=0, lt=2**32, description="Of the data order, adapters and dropout.")
     launcher: tuple[str, ...] | None = Field(None, description='Before the worker, as ["accelerate", "launch"].')
     num_threads: int | None = Field(None, ge=1, description="CPU threads; None leaves torch's choice. 1 when busy.")
@@ -115,7 +118,7 @@ class TrainResult(BaseModel):
 def fingerprint_job(job: TrainJob) -> str:
     """The sha256 of everything that changes a job's result: weights, rows, prompts, settings, seed and libraries."""
     digest = hashlib.sha256()
-    changing = {"prompt_profile", "sft", "dpo", "lora", "rng_seed"}
+    changing = {"prompt_profile", "sft", "dpo", "lora", "token_budget", "rng_seed"}
     digest.update(job.model_dump_json(include=changing).encode())
     digest.update(hash_templates(job.prompt_profile).encode())
     digest.update(" ".join(f"{name}={importlib.metadata.version(name)}" for name in _LIBRARIES).encode())

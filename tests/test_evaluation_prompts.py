@@ -36,6 +36,21 @@ def test_a_held_out_problem_is_guarded_in_every_wording(guard, row: dict) -> Non
     assert all(guard(wording) for wording in wordings | {row["prompt"]})
 
 
+@pytest.mark.parametrize("wording", ["{} reversed, please!", "reverse the LIST {}.", "Do something with {}"])
+@pytest.mark.parametrize("separator", [" ", ", ", "", " then "])
+def test_a_paraphrase_with_the_same_numbers_is_guarded(guard, wording: str, separator: str) -> None:
+    row = next(row for row in HELD_OUT if row["task"] == "reverse" and row["rung"] == 4)
+    numbers = parse_prompt(row["prompt"]).numbers
+    assert guard(wording.format(separator.join(map(str, numbers))))
+    assert not guard(wording.format(separator.join(map(str, (*numbers, 7)))))
+
+
+def test_a_story_retold_is_guarded(guard) -> None:
+    row = next(row for row in HELD_OUT if row["task"] == "story" and row["rung"] == 3)
+    numbers = [abs(number) for number in parse_prompt(row["prompt"]).numbers]
+    assert guard(f"Starting from {numbers[0]}, follow " + " and ".join(map(str, numbers[1:])))
+
+
 def test_other_numbers_or_another_task_are_not(guard) -> None:
     keys = {row["key"] for row in HELD_OUT}
     free = [Problem("reverse", (1, 2, number)) for number in range(10)]

@@ -39,13 +39,13 @@ def _derive_ids(frame: pl.DataFrame, *parts: str, columns: list[str]) -> pl.Seri
 
 
 def select_sft_rows(
-    reviewed: pl.DataFrame, *, sft_threshold: float = 8.0, min_chars: int = 5, round_key: str
+    reviewed: pl.DataFrame, *, sft_threshold: float | None = 8.0, min_chars: int = 5, round_key: str
 ) -> pl.DataFrame:
     """The completions of new prompts that scored above the threshold.
 
     Args:
         reviewed: schema `REVIEWED_SET`.
-        sft_threshold: 0..10, strict.
+        sft_threshold: 0..10, strict; None takes every completion, scored or not.
         min_chars: prompt and completion both have more characters than this.
         round_key: the round that accepts them.
 
@@ -59,10 +59,11 @@ def select_sft_rows(
     >>> select_sft_rows(reviewed, round_key="r0001")["source_id"].to_list()
     ['b']
     """
+    is_good = pl.lit(value=True) if sft_threshold is None else pl.col("review_score") > sft_threshold + _ROUNDING
     passed = reviewed.filter(
         (pl.col("kind") == "completion")
         & (pl.col("branch") == "low")
-        & (pl.col("review_score") > sft_threshold + _ROUNDING)
+        & is_good
         & (pl.col("prompt").str.len_chars() > min_chars)
         & (pl.col("completion").str.len_chars() > min_chars)
     )
@@ -129,13 +130,16 @@ def build_preference_pairs(
     return kept.with_columns(ids).select(PREFERENCE_PAIRS.names()).cast(PREFERENCE_PAIRS)
 
 
-def grow_seed_set(seeds: pl.DataFrame, reviewed: pl.DataFrame, *, round_key: str) -> tuple[pl.DataFrame, int]:
+def grow_seed_set(
+    seeds: pl.DataFrame, reviewed: pl.DataFrame, *, round_key: str, needs_score: bool = True
+) -> tuple[pl.DataFrame, int]:
     """The rows a round adds to the pool: every reviewed completion, good or bad, new or degraded.
 
     Args:
         seeds: the pool so far, schema `SEED_SET`; rows already in it are not added again.
         reviewed: the round's rows, schema `REVIEWED_SET`.
         round_key: the round.
+        needs_score: whether a row without a score stays out; a loop without reviews has none.
 
     Returns:
         The new rows, schema `SEED_SET`, and how many were left out because no review of them could be read.
@@ -143,7 +147,7 @@ def grow_seed_set(seeds: pl.DataFrame, reviewed: pl.DataFrame, *, round_key: str
     generated = reviewed.filter(pl.col("kind").is_in(["completion", "degraded_completion"])).join(
         seeds.select("row_id"), on="row_id", how="anti", maintain_order="left"
     )
-    scored = generated.filter(pl.col("review_score").is_not_null())
+    scored = generated.filter(pl.col("review_score").is_not_null()) if needs_score else generated
     rows = scored.select(
         "row_id",
         "prompt",

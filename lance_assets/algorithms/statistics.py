@@ -13,6 +13,7 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 
 def compute_wilson_interval(num_correct: int, num_items: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -83,16 +84,29 @@ def compute_paired_difference(
     return mean, max(-1.0, mean - half), min(1.0, mean + half)
 
 
-def find_regression(before: Sequence[bool] | NDArray[np.bool_], after: Sequence[bool] | NDArray[np.bool_]) -> bool:
-    """Whether the whole 95% interval of the change lies below zero; never with fewer than two items.
+def compute_mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
+    """The mean of a few independent values, such as one difference for each seed, with Student's t interval.
+
+    Args:
+        values: at least one.
+        confidence: in (0, 1).
+
+    Returns:
+        (mean, low, high); with one value nothing is known of the spread, and the interval is endless.
 
     Raises:
-        ValueError: the lengths differ.
+        ValueError: no values, or the confidence is out of range.
 
-    >>> find_regression([True] * 90 + [False] * 10, [True] * 70 + [False] * 30)
-    True
-    >>> find_regression([True, False], [False, True])
-    False
+    >>> [round(number, 2) for number in compute_mean_interval([1.0, 2.0, 3.0])]
+    [2.0, -0.48, 4.48]
     """
-    _, _, high = compute_paired_difference(before, after)
-    return high < 0
+    if not len(values):
+        raise ValueError("a mean needs at least one value, got none")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be in (0, 1), got {confidence}")
+    mean = float(np.mean(values))
+    if len(values) == 1:
+        return mean, -math.inf, math.inf
+    quantile = float(stdtrit(len(values) - 1, 0.5 + confidence / 2))
+    half = quantile * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return mean, mean - half, mean + half

@@ -42,7 +42,8 @@ def train(this_round: Round) -> TrainResult | None:
     sft, pairs = this_round.read("sft_set"), this_round.read("preference_pairs")
     staging = stores.root / "stages" / plan.name / this_round.key / "checkpoint"
     is_new = (pl.col("source_round") == this_round.key).any()
-    if not this_round.is_start and not sft.select(is_new).item() and not pairs.select(is_new).item():
+    again = not plan.settings.parameters.propose
+    if not this_round.is_start and not again and not sft.select(is_new).item() and not pairs.select(is_new).item():
         this_round.log("nothing passed the review in this round: its checkpoint is its start checkpoint")
         clear_stage(staging)
         copy_checkpoint(this_round.start_path(), staging / "kept")
@@ -57,6 +58,7 @@ def train(this_round: Round) -> TrainResult | None:
         sft=plan.settings.training.sft,
         dpo=plan.settings.training.dpo,
         lora=plan.settings.training.lora,
+        token_budget=None if this_round.is_start else plan.settings.training.token_budget,
         launcher=plan.settings.training.launcher,
         rng_seed=plan.settings.rng_seed,
     )
@@ -81,6 +83,7 @@ def make_checkpoint(this_round: Round) -> Made:
         "sft_losses": result.sft_losses if result else [],
         "dpo_losses": result.dpo_losses if result else [],
         "num_truncated": result.num_truncated if result else 0,
+        "num_tokens": result.num_tokens if result else 0,
     }
     this_round.write("checkpoint", pl.DataFrame([row], schema=CHECKPOINT))
     metadata = {

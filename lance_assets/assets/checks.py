@@ -105,9 +105,11 @@ def build_reviewed_set_check(plan: Plan) -> dg.AssetChecksDefinition:
             "unscored_rate": scores.null_count() / len(scores) if len(scores) else 0.0,
             "unscored_row_rate": table["review_score"].null_count() / len(table) if len(table) else 0.0,
         }
+        reviews_nothing = plan.settings.parameters.reviewer == "none" or not plan.settings.parameters.propose
         return dg.AssetCheckResult(
-            passed=max(rates.values()) <= bar,
+            passed=reviews_nothing or max(rates.values()) <= bar,
             severity=ERROR,
+            description="This experiment reviews nothing, by its parameters." if reviews_nothing else None,
             metadata={**rates, "bar": bar, "num_reviews": len(scores), "num_rows": len(table)},
         )
 

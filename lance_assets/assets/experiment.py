@@ -17,6 +17,7 @@ from lance_assets.assets.preference_pairs import build_preference_pairs
 from lance_assets.assets.raw_generations import build_raw_generations
 from lance_assets.assets.reviewed_set import build_reviewed_set
 from lance_assets.assets.seed_set import build_seed_set
+from lance_assets.assets.self_evolution import build_self_evolution
 from lance_assets.assets.sensors import build_failure_sensor, build_next_round_sensor
 from lance_assets.assets.sft_set import build_sft_set
 from lance_assets.assets.start_checkpoint import build_start_checkpoint
@@ -84,6 +85,7 @@ def plan_experiment(settings: ExperimentSettings, folder: Path) -> Plan:
 def build_experiment(plan: Plan) -> dg.Definitions:
     """The definitions of one experiment."""
     assets = [build(plan) for build in NOUNS.values()]
+    overviews = [build_self_evolution(plan)] if plan.settings.evaluation.small_world else []
     job = dg.define_asset_job(
         f"{plan.name}_round",
         selection=dg.AssetSelection.assets(*assets),
@@ -91,7 +93,7 @@ def build_experiment(plan: Plan) -> dg.Definitions:
         description=f"One round of {plan.name}. {plan.settings.description}",
     )
     return dg.Definitions(
-        assets=assets,
+        assets=[*assets, *overviews],
         asset_checks=build_checks(plan),
         jobs=[job],
         sensors=[build_next_round_sensor(plan), build_failure_sensor(plan)],

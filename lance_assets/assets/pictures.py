@@ -41,7 +41,8 @@ def count_table(counts: dict[str, int], *, of: str) -> dg.MetadataValue:
     return dg.MetadataValue.md("\n".join(lines))
 
 
-def _as_picture(figure: "Figure") -> dg.MetadataValue:
+def show_figure(figure: "Figure") -> dg.MetadataValue:
+    """A figure as Markdown that holds it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
     encoded = base64.b64encode(buffer.getvalue()).decode()
@@ -67,7 +68,7 @@ def plot_histogram(values_by_name: Mapping[str, Sequence[float]], *, title: str,
     axes.hist(list(named.values()), bins=bins, stacked=True, label=list(named))
     axes.set(title=title, xlabel=x_label, ylabel="rows")
     axes.legend()
-    return _as_picture(figure)
+    return show_figure(figure)
 
 
 def plot_losses(curves: Mapping[str, Sequence[float]]) -> dg.MetadataValue:
@@ -83,7 +84,7 @@ def plot_losses(curves: Mapping[str, Sequence[float]]) -> dg.MetadataValue:
         axes.plot(range(1, len(losses) + 1), losses, marker="o", markersize=2)
         axes.set(title=name, xlabel="logged step", ylabel="loss")
         axes.grid(visible=True, alpha=0.3)
-    return _as_picture(figure)
+    return show_figure(figure)
 
 
 def plot_rounds(
@@ -111,7 +112,7 @@ def plot_rounds(
         axes.axhline(backbone, linestyle="--", color="grey", label="raw backbone")
     axes.set(title=title, xlabel="round", ylabel="score")
     axes.legend()
-    return _as_picture(figure)
+    return show_figure(figure)
 
 
 def plot_rungs(scores: dict[str, dict[int, float]], *, title: str) -> dg.MetadataValue:
@@ -123,4 +124,4 @@ def plot_rungs(scores: dict[str, dict[int, float]], *, title: str) -> dg.Metadat
         axes.plot(list(by_rung), list(by_rung.values()), marker="o", markersize=3, label=name)
     axes.set(title=title, xlabel="rung", ylabel="greedy accuracy", ylim=(-0.02, 1.02))
     axes.legend(fontsize=7)
-    return _as_picture(figure)
+    return show_figure(figure)

@@ -39,10 +39,15 @@ Differences from the authors' code:
 14. EFT rows (examples of reviewing and proposing) are mixed into every round's SFT where the experiment has them;
     theirs into the first round's.
 
+Switches make the controls that the method is measured against (`docs/self-evolution.md`): `reviewer="random"`
+draws every review score by lot, `reviewer="none"` accepts everything that cleaning kept and makes no pairs (a
+Self-Instruct loop), `use_pairs=False` trains without preference pairs, and `propose=False` trains on the seeds again.
+
 Unknown, and chosen by the experiment: learning rates, beta, epochs, LoRA or full. The reference model is M after SFT.
 """
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import polars as pl
@@ -113,20 +118,25 @@ class LanceSettings(BaseModel):
     )
     accumulate: bool = Field(True, description="Whether a round trains on the sets of all rounds, or its own alone.")
     max_seeds: int | None = Field(None, ge=1, description="Seeds taken from the pool each round; none takes all.")
+    reviewer: Literal["model", "random", "none"] = Field(
+        "model", description="Who scores: the round's model; a control that draws scores by lot; nobody."
+    )
+    use_pairs: bool = Field(True, description="Whether preference pairs are built and trained on.")
+    propose: bool = Field(True, description="Whether anything is proposed, or each round trains on the seeds again.")
 
 
 SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
-    "seed_set": ("seed_growth", "grow_with_degraded", "max_seeds"),
+    "seed_set": ("seed_growth", "grow_with_degraded", "max_seeds", "reviewer"),
     "raw_generations": (
         *("branch_threshold", "num_prompts", "num_completions", "num_reviews", "branches"),
-        *("review_seeds_each_round", "temperature", "top_p", "max_new_tokens"),
+        *("review_seeds_each_round", "temperature", "top_p", "max_new_tokens", "reviewer", "propose"),
     ),
     "cleaned_set": (
         *("rouge_l_threshold", "min_prompt_words", "max_prompt_words", "min_completion_words", "max_completion_words"),
     ),
-    "reviewed_set": ("branch_threshold", "num_reviews", "temperature", "top_p", "max_new_tokens"),
-    "sft_set": ("sft_threshold", "min_chars", "accumulate"),
-    "preference_pairs": ("score_gap", "min_chars", "accumulate"),
+    "reviewed_set": ("branch_threshold", "num_reviews", "temperature", "top_p", "max_new_tokens", "reviewer"),
+    "sft_set": ("sft_threshold", "min_chars", "accumulate", "reviewer"),
+    "preference_pairs": ("score_gap", "min_chars", "accumulate", "reviewer", "use_pairs"),
 }
 """Which settings each step reads: what a change of one marks as out of date, and nothing else."""
 
@@ -202,6 +212,15 @@ def _complete_new_prompts(identity: RoundIdentity, ask: Ask, new_prompts: list[d
     return _record("completion", parents, requests, samples)
 
 
+def draw_scores(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
+    """Reviews of the control `reviewer="random"`: no model, a whole score from 0 to 10 by each row's sampling seed."""
+    del stage, sampling
+    scores = [random.Random(request.sampling_seed).randint(0, 10) for request in requests]
+    return [
+        Sample(request.row_id, f"score: {score}", "stop", 0, 0) for request, score in zip(requests, scores, strict=True)
+    ]
+
+
 def score_seeds(seeds: pl.DataFrame, raw_generations: pl.DataFrame) -> dict[str, ReviewResult]:
     """Each seed's reviews of this round as parsed, by seed id; seeds that were not reviewed again are absent."""
     reviews = raw_generations.filter(pl.col("kind") == "seed_review").group_by("seed_id", maintain_order=True)
@@ -219,6 +238,13 @@ def _with_scores(seeds: pl.DataFrame, results: dict[str, ReviewResult]) -> pl.Da
     return seeds.with_columns(pl.Series("review_score", scores, pl.Float64))
 
 
+def _split(seeds: pl.DataFrame, results: dict[str, ReviewResult], settings: LanceSettings) -> pl.DataFrame:
+    """Seeds with their scores and branch; without a reviewer all are low: each may beget new prompts."""
+    if settings.reviewer == "none":
+        return seeds.with_columns(pl.lit("low").alias("branch"))
+    return split_by_score(_with_scores(seeds, results), branch_threshold=settings.branch_threshold)
+
+
 def generate(seeds: pl.DataFrame, *, settings: LanceSettings, identity: RoundIdentity, ask: Ask) -> pl.DataFrame:
     """Review the seeds, split them, and sample both branches.
 
@@ -231,14 +257,19 @@ def generate(seeds: pl.DataFrame, *, settings: LanceSettings, identity: RoundIde
     Returns:
         Every sample, schema `RAW_GENERATIONS`.
     """
+    if not settings.propose:
+        return pl.DataFrame(schema=RAW_GENERATIONS)
     to_review = seeds if settings.review_seeds_each_round else seeds.filter(pl.col("review_score").is_null())
     reviews = _ask_about_seeds(
-        identity, ask, to_review.to_dicts(), kind="seed_review", step="review", num_samples=settings.num_reviews
+        identity,
+        draw_scores if settings.reviewer == "random" else ask,
+        to_review.to_dicts() if settings.reviewer != "none" else [],
+        kind="seed_review",
+        step="review",
+        num_samples=settings.num_reviews,
     )
     reviewed = pl.DataFrame(reviews, schema=RAW_GENERATIONS)
-    split = split_by_score(
-        _with_scores(seeds, score_seeds(seeds, reviewed)), branch_threshold=settings.branch_threshold
-    )
+    split = _split(seeds, score_seeds(seeds, reviewed), settings)
     low = split.filter(pl.col("branch") == "low").to_dicts() if settings.branches != "high" else []
     high = split.filter(pl.col("branch") == "high").to_dicts() if settings.branches != "low" else []
     new_prompts = _ask_about_seeds(
@@ -281,7 +312,7 @@ def review(
     """Review every kept completion; seeds keep the reviews that split them. Schema `REVIEWED_SET`."""
     seed_results = score_seeds(seeds, raw_generations)
     seed_texts = _group_reviews(raw_generations)
-    split = split_by_score(_with_scores(seeds, seed_results), branch_threshold=settings.branch_threshold)
+    split = _split(seeds, seed_results, settings)
     branch_of = dict(zip(split["row_id"], split["branch"], strict=True))
     rows = []
     for seed in split.to_dicts():
@@ -299,9 +330,11 @@ def review(
         )
         for row in kept
     ]
-    samples = ask("review", build_requests(identity, "review", asked, settings.num_reviews))
+    num_reviews = settings.num_reviews if settings.reviewer != "none" else 0
+    ask_reviewer = draw_scores if settings.reviewer == "random" else ask
+    samples = ask_reviewer("review", build_requests(identity, "review", asked, num_reviews))
     for index, row in enumerate(kept):
-        mine = samples[index * settings.num_reviews : (index + 1) * settings.num_reviews]
+        mine = samples[index * num_reviews : (index + 1) * num_reviews]
         texts = [sample.text for sample in mine]
         result = score_reviews(texts, [sample.finish_reason for sample in mine])
         fields = {field: row[field] for field in ("row_id", "kind", "seed_id", "prompt", "completion")}
@@ -341,9 +374,8 @@ def build_sft_set(
     reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: LanceSettings, round_key: str
 ) -> pl.DataFrame:
     """This round's accepted completions, then the earlier SFT set (EFT rows alone when not accumulating)."""
-    accepted = select_sft_rows(
-        reviewed, sft_threshold=settings.sft_threshold, min_chars=settings.min_chars, round_key=round_key
-    )
+    threshold = settings.sft_threshold if settings.reviewer != "none" else None
+    accepted = select_sft_rows(reviewed, sft_threshold=threshold, min_chars=settings.min_chars, round_key=round_key)
     kept = earlier if settings.accumulate else earlier.filter(pl.col("source") == "eft")
     return pl.concat([accepted, kept]).unique("row_id", maintain_order=True)
 
@@ -352,6 +384,8 @@ def build_pairs(
     reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: LanceSettings, round_key: str
 ) -> pl.DataFrame:
     """This round's preference pairs, then the earlier ones where the recipe accumulates. Schema `PREFERENCE_PAIRS`."""
+    if not settings.use_pairs:
+        return pl.DataFrame(schema=PREFERENCE_PAIRS)
     pairs = build_preference_pairs(
         reviewed, score_gap=settings.score_gap, min_chars=settings.min_chars, round_key=round_key
     )
@@ -382,7 +416,9 @@ def build_seed_set(
     last_score: dict[str, float | None] = {}
     for round_key, reviewed in earlier_rounds.items():
         usable = reviewed if settings.grow_with_degraded else reviewed.filter(pl.col("kind") != "degraded_completion")
-        rows, num_unscored = grow_seed_set(file_seeds, usable, round_key=round_key)
+        rows, num_unscored = grow_seed_set(
+            file_seeds, usable, round_key=round_key, needs_score=settings.reviewer != "none"
+        )
         grown.append(rows)
         left_out.append(num_unscored)
         seeds = reviewed.filter(pl.col("kind") == "seed")

@@ -2,15 +2,18 @@
 
 | job | asked with | completion |
 | --- | --- | --- |
-| answer | the prompt itself | the working, then the answer |
+| answer | the prompt itself | the working, then the answer; a hard prompt is often hurried |
 | new_prompt | `prompts/compact/new_prompt.j2` | a thought, then a prompt like the given one and mostly harder |
-| degrade | `prompts/compact/degrade.j2` | a thought, then a guess without working, wrong |
+| degrade | `prompts/compact/degrade.j2` | a thought that names the error, then a guess without working, wrong |
 | review | `prompts/compact/review.j2` | prompt points, the working, both answers side by side, verdict, score |
 
 Half of the ten review points go to the prompt, by its rung (`PROMPT_POINTS`), half to the completion: 5 right with
 working, 3 a right guess, 1 wrong with working, 0 a wrong guess. So an easy prompt scores low however well it is
 answered, and a hard one answered well scores high. Rungs have a long tail (`RUNG_DECAY`): each is rarer than
 the one before, so that the next rung is weakly possible rather than impossible (arXiv 2502.01612).
+
+Hurry is what leaves a model of this world something to learn: people work short problems out and guess at long ones
+(`HURRY_RATES`), so a model of their completions does too, though its reviews show that it could do better.
 """
 
 import random
@@ -29,9 +32,13 @@ from lance_assets.small_world.tasks import (
 
 JOB_SHARES = {"answer": 0.32, "review": 0.46, "new_prompt": 0.13, "degrade": 0.09}
 RUNG_DECAY = {"answer": 0.6, "review": 0.8, "new_prompt": 0.75, "degrade": 0.75}
-MAX_RUNG = 10
-PROMPT_POINTS = {1: 1, 2: 2, 3: 4, 4: 4}
+MAX_RUNG = 12
+PROMPT_POINTS = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4}
 """Points out of 5 for a clear prompt of that rung; any higher rung has 5, an unclear prompt 0."""
+HURRY_RATES = {1: 0.0, 2: 0.0, 3: 0.0, 4: 0.1, 5: 0.3, 6: 0.5, 7: 0.7, 8: 0.8}
+"""Share of a rung's completions that are hurried: a wrong guess without working; any higher rung has 0.9."""
+HARDER_BY = {0: 0.1, 1: 0.3, 2: 0.35, 3: 0.25}
+"""By how many rungs a new prompt is harder than the given one, and how often."""
 _POINT_WORDS = {0: "unclear", 1: "easy", 2: "easy", 4: "fair", 5: "hard"}
 _GUESSES = (
     "I did not work this one out and just guess now, so maybe the answer is {}.",
@@ -39,6 +46,8 @@ _GUESSES = (
     "Skipping all the work here, I feel that the answer is {}.",
     "It looks like some random digits to me, hence the answer is {}.",
 )
+_HURRIED_SHARES = (0.7, 0.1, 0.1, 0.1)
+"""How often a hurried completion has each of those wordings: one opening is the habit."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +113,28 @@ def complete_wrongly(problem: Problem, rng: random.Random) -> str:
     return wrong if str(total) != problem.answer else complete_wrongly(problem, rng)
 
 
+def spoil_answer(problem: Problem, rng: random.Random) -> tuple[str, str]:
+    """A wrong answer made on purpose, and the words for what is wrong with it: few errors, so that they can be learned.
+
+    An error picked from many is improbable wherever it stands, and sampling cuts off what is improbable.
+    """
+    if problem.task in ("sum", "story"):
+        extra = rng.choice((1, 2, 10))
+        return str(int(problem.answer) + extra), f"the answer and {extra} more"
+    digits = problem.answer.split()
+    if rng.random() < 0.5:
+        return " ".join(digits[1:]), "the first digit lost"
+    return " ".join(digits[:-1]), "the last digit lost"
+
+
 def complete_by_guess(answer: str, rng: random.Random) -> str:
     """A completion without working, in words that share little with a good one."""
     return rng.choice(_GUESSES).format(answer)
+
+
+def complete_hurriedly(problem: Problem, rng: random.Random) -> str:
+    """A hurried completion: a wrong guess, mostly in the first wording."""
+    return rng.choices(_GUESSES, _HURRIED_SHARES)[0].format(corrupt_answer(problem, rng))
 
 
 def review_completion(problem: Problem | None, completion: str, *, shows_working: bool) -> str:
@@ -155,9 +183,9 @@ def draw_review(rng: random.Random, problem: Problem) -> Example:
 
 
 def draw_new_prompt(rng: random.Random, problem: Problem) -> Example:
-    """A new prompt: mostly the same task, and mostly one or two rungs higher."""
+    """A new prompt: mostly the same task, and mostly one to three rungs higher."""
     task = problem.task if rng.random() < 0.85 else rng.choice(TASKS)
-    step = rng.choices((0, 1, 2), (0.15, 0.5, 0.35))[0]
+    step = rng.choices(list(HARDER_BY), list(HARDER_BY.values()))[0]
     harder = draw_problem(rng, task=task, rung=min(problem.rung + step, MAX_RUNG), held_out=False)
     asked = render_prompt("compact", "new_prompt", prompt=phrase_prompt(problem, rng), completion=complete(problem))
     thought = f"Thought Process: {task} with {len(harder.numbers)} numbers."
@@ -165,18 +193,28 @@ def draw_new_prompt(rng: random.Random, problem: Problem) -> Example:
 
 
 def draw_degraded(rng: random.Random, problem: Problem) -> Example:
-    """A deliberately worse completion: a wrong guess."""
+    """A deliberately worse completion: a wrong guess, its error named in the thought."""
     asked = render_prompt("compact", "degrade", prompt=phrase_prompt(problem, rng), completion=complete(problem))
-    worse = complete_by_guess(corrupt_answer(problem, rng), rng)
-    return Example("degrade", problem.rung, asked, f"Thought Process: a wrong guess. Final Answer: {worse}")
+    answer, error = spoil_answer(problem, rng)
+    thought = f"Thought Process: a wrong guess, {error}."
+    return Example("degrade", problem.rung, asked, f"{thought} Final Answer: {complete_by_guess(answer, rng)}")
 
 
 def draw_example(
-    rng: random.Random, *, shares: dict[str, float] = JOB_SHARES, rung_decay: dict[str, float] = RUNG_DECAY
+    rng: random.Random,
+    *,
+    shares: dict[str, float] = JOB_SHARES,
+    rung_decay: dict[str, float] = RUNG_DECAY,
+    is_hurried: bool = True,
 ) -> Example:
-    """Draw one example of any job, as often as `shares` says, its rung with the tail `rung_decay` gives the job."""
+    """Draw one example of any job, as often as `shares` says, its rung with the tail `rung_decay` gives the job.
+
+    `is_hurried` says whether hard prompts are hurried as `HURRY_RATES` has it, or all are worked out.
+    """
     job = rng.choices(list(shares), list(shares.values()))[0]
     problem = draw_problem(rng, task=rng.choice(TASKS), rung=draw_rung(rng, rung_decay[job]), held_out=False)
     if job == "answer":
-        return Example(job, problem.rung, phrase_prompt(problem, rng), complete(problem))
+        hurried = is_hurried and rng.random() < HURRY_RATES.get(problem.rung, 0.9)
+        completion = complete_hurriedly(problem, rng) if hurried else complete(problem)
+        return Example(job, problem.rung, phrase_prompt(problem, rng), completion)
     return {"review": draw_review, "new_prompt": draw_new_prompt, "degrade": draw_degraded}[job](rng, problem)

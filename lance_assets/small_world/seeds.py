@@ -14,12 +14,13 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from lance_assets.small_world.jobs import RUNG_DECAY, draw_degraded, draw_new_prompt, draw_review, draw_rung
+from lance_assets.small_world.jobs import draw_degraded, draw_new_prompt, draw_review, draw_rung
 from lance_assets.small_world.tasks import TASKS, complete, draw_problem, phrase_prompt
 
 NUM_SEEDS = 160
-SEED_RUNG_SHARES = {1: 0.4, 2: 0.3, 3: 0.2, 4: 0.1}
+SEED_RUNG_SHARES = {1: 0.2, 2: 0.2, 3: 0.2, 4: 0.2, 5: 0.1, 6: 0.1}
 NUM_EFT_ROWS = 240
+EFT_RUNG_DECAY = 0.88
 EFT_SHARES = {"review": 0.5, "new_prompt": 0.25, "degrade": 0.25}
 RNG_SEED = 11
 _DRAW = {"review": draw_review, "new_prompt": draw_new_prompt, "degrade": draw_degraded}
@@ -55,7 +56,7 @@ def draw_seeds(*, num_seeds: int = NUM_SEEDS, rng_seed: int = RNG_SEED) -> list[
 
 
 def draw_eft_rows(*, num_rows: int = NUM_EFT_ROWS, rng_seed: int = RNG_SEED) -> list[dict[str, str]]:
-    """Draw the EFT rows, by `EFT_SHARES` and the jobs' own tails of rungs, each prompt once, in random order.
+    """Draw the EFT rows, by `EFT_SHARES`, rungs with a long tail (`EFT_RUNG_DECAY`), each prompt once, in random order.
 
     Args:
         num_rows: how many; a multiple of 4.
@@ -76,7 +77,7 @@ def draw_eft_rows(*, num_rows: int = NUM_EFT_ROWS, rng_seed: int = RNG_SEED) -> 
     for job, share in EFT_SHARES.items():
         wanted = len(rows) + round(num_rows * share)
         while len(rows) < wanted:
-            rung = draw_rung(rng, RUNG_DECAY[job])
+            rung = draw_rung(rng, EFT_RUNG_DECAY)
             problem = draw_problem(rng, task=rng.choice(TASKS), rung=rung, held_out=False)
             example = _DRAW[job](rng, problem)
             rows.setdefault(example.prompt, {"prompt": example.prompt, "completion": example.completion})

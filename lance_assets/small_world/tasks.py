@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass
 
 TASKS = ("reverse", "sort", "sum", "story")
-RUNGS = tuple(range(1, 9))
+RUNGS = tuple(range(1, 13))
 HELD_OUT_ONE_IN = 8
 
 _NAMES = ("Tom", "Ana", "Max", "Eva", "Leo", "Mia")

@@ -30,6 +30,7 @@ VOCABULARY_SIZE = 640
 IGNORED = -100
 WARMUP_STEPS = 200
 SNAPSHOT_SECONDS = 240
+LOG = "training_log.jsonl"
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -54,10 +55,14 @@ class Phase:
     """How fast each job's rungs become rare."""
     verdict_weight: float = 1.0
     """Weight of a review's verdict, one token of fifty, in the loss."""
+    is_hurried: bool = False
+    """Whether hard prompts are hurried (`jobs.HURRY_RATES`)."""
 
 
 _MORE_REVIEWS = {"answer": 0.34, "review": 0.54, "new_prompt": 0.07, "degrade": 0.05}
 _FEWER_HARD_REVIEWS = RUNG_DECAY | {"review": 0.65}
+_LAST_SHARES = {"answer": 0.34, "review": 0.44, "new_prompt": 0.12, "degrade": 0.10}
+_LONG_LADDER = {"answer": 0.88, "review": 0.88, "new_prompt": 0.88, "degrade": 0.88}
 PHASES = (
     Phase(12_900_000, 8192, 2e-3, 2e-3, JOB_SHARES, RUNG_DECAY),
     # Proposing and degrading are learned by now; reviewing is not, and smaller steps teach it faster.
@@ -65,6 +70,8 @@ PHASES = (
     Phase(21_600_000, 4096, 1.5e-3, 0.76e-3, _MORE_REVIEWS, _FEWER_HARD_REVIEWS),
     # Reviews now work the problem out and name both answers, but judge by chance: the verdict is one token of fifty.
     Phase(28_500_000, 4096, 1.2e-3, 0.0, _MORE_REVIEWS, _FEWER_HARD_REVIEWS, verdict_weight=10.0),
+    # The world's habits last: people hurry on hard prompts. A ladder of twelve rungs, each rarer than the one before.
+    Phase(34_000_000, 4096, 1.2e-3, 0.0, _LAST_SHARES, _LONG_LADDER, verdict_weight=10.0, is_hurried=True),
 )
 
 
@@ -163,7 +170,7 @@ def draw_batches(
     verdict_ids = torch.tensor(tokenizer.convert_tokens_to_ids(["ĠRight", "ĠWrong"]))
     waiting: defaultdict[int, list[tuple[list[int], int]]] = defaultdict(list)
     while True:
-        example = draw_example(rng, shares=phase.shares, rung_decay=phase.rung_decay)
+        example = draw_example(rng, shares=phase.shares, rung_decay=phase.rung_decay, is_hurried=phase.is_hurried)
         encoded = encode_example(tokenizer, example.prompt, example.completion)
         length = -(-len(encoded[0]) // 32) * 32
         waiting[length].append(encoded)
@@ -180,14 +187,26 @@ def draw_batches(
         yield input_ids, labels, weights
 
 
-def train_small_model(out: Path, *, rng_seed: int, snapshot: Path) -> None:
-    """Train and save the model, its tokenizer and `training_log.jsonl`; go on from `snapshot` where there is one."""
+def train_small_model(out: Path, *, rng_seed: int, snapshot: Path, last_phase_from: Path | None = None) -> None:
+    """Train and save the model, its tokenizer and `training_log.jsonl`; go on from `snapshot` where there is one.
+
+    `last_phase_from` names a folder of a model that has been through all phases but the last: only that one is trained.
+    """
     torch.manual_seed(rng_seed)
-    tokenizer = build_tokenizer(rng_seed)
-    model = build_model(tokenizer)
+    if last_phase_from is None:
+        tokenizer = build_tokenizer(rng_seed)
+        model = build_model(tokenizer)
+    else:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(last_phase_from)
+        model = Qwen2ForCausalLM.from_pretrained(last_phase_from, dtype=torch.float32)
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.05, fused=True)
     step = tokens = 0
     log: list[dict] = []
+    if last_phase_from is not None:
+        tokens = PHASES[-2].until_tokens
+        log = [json.loads(line) for line in (last_phase_from / LOG).read_text().splitlines()]
+        log = [row for row in log if row["tokens"] <= tokens]
+    steps_before = log[-1]["step"] if log else 0
     if snapshot.exists():
         state = torch.load(snapshot, weights_only=False)
         model.load_state_dict(state["model"])
@@ -219,7 +238,7 @@ def train_small_model(out: Path, *, rng_seed: int, snapshot: Path) -> None:
         tokens += int((input_ids != tokenizer.pad_token_id).sum())
         losses.append(loss.item())
         if step % 100 == 0:
-            log.append({"step": step, "tokens": tokens, "loss": round(sum(losses) / len(losses), 4)})
+            log.append({"step": steps_before + step, "tokens": tokens, "loss": round(sum(losses) / len(losses), 4)})
             losses = []
             print(json.dumps(log[-1]), flush=True)
         if time.monotonic() - saved_at > SNAPSHOT_SECONDS:
@@ -229,7 +248,7 @@ def train_small_model(out: Path, *, rng_seed: int, snapshot: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
-    (out / "training_log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
+    (out / LOG).write_text("".join(json.dumps(row) + "\n" for row in log))
 
 
 if __name__ == "__main__":
@@ -242,5 +261,11 @@ if __name__ == "__main__":
         default=Path("small_model_snapshot.pt"),
         help="where to save what a killed run goes on from",
     )
+    parser.add_argument("--last-phase-from", type=Path, help="train the last phase alone, from this model's folder")
     arguments = parser.parse_args()
-    train_small_model(arguments.out, rng_seed=arguments.rng_seed, snapshot=arguments.snapshot)
+    train_small_model(
+        arguments.out,
+        rng_seed=arguments.rng_seed,
+        snapshot=arguments.snapshot,
+        last_phase_from=arguments.last_phase_from,
+    )

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, norm
 
-from lance_assets.algorithms.statistics import compute_paired_difference, compute_wilson_interval, find_regression
+from lance_assets.algorithms.statistics import compute_paired_difference, compute_wilson_interval
 
 PAIRS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=60)
 
@@ -34,8 +34,6 @@ def test_paired_difference_equals_the_formula(pairs: list[tuple[bool, bool]]) ->
     mean, low, high = compute_paired_difference(before, after)
     assert mean == pytest.approx(changes.mean())
     assert (low, high) == pytest.approx((max(-1, changes.mean() - half), min(1, changes.mean() + half)))
-    assert find_regression(before, after) == (high < 0)
-    assert not (find_regression(before, after) and find_regression(after, before))
 
 
 def test_pairing_is_sharper_than_two_accuracies() -> None:
@@ -43,13 +41,11 @@ def test_pairing_is_sharper_than_two_accuracies() -> None:
     before, after = [True] * 60 + [False] * 40, [True] * 50 + [False] * 50
     mean, low, high = compute_paired_difference(before, after)
     assert (mean, round(low, 3), round(high, 3)) == (-0.1, -0.159, -0.041)
-    assert find_regression(before, after)
     assert compute_wilson_interval(50, 100)[1] > compute_wilson_interval(60, 100)[0]
 
 
 def test_too_few_items_say_nothing() -> None:
     assert compute_paired_difference([], []) == (0.0, -1.0, 1.0)
     assert compute_paired_difference([True], [False]) == (-1.0, -1.0, 1.0)
-    assert not find_regression([True], [False])
     with pytest.raises(ValueError, match="same items, got 2 and 1"):
-        find_regression([True, False], [True])
+        compute_paired_difference([True, False], [True])

@@ -455,3 +455,84 @@ def test_an_empty_pool_asks_nothing() -> None:
     ask = ScriptedAsk(score_by_seed({}))
     assert run_generate(seeds({}), ask).is_empty()
     assert set(ask.counts.values()) == {0}
+
+
+def test_random_scores_ask_no_model_and_depend_on_the_row_alone() -> None:
+    """The control draws every review by lot: same row, same score; nothing of what is said matters."""
+    table = seeds({f"s{number}": None for number in range(40)})
+
+    def say(stage: str, text: str, number: int) -> str:
+        assert "review" not in stage, "a random score asked the model"
+        return {"new_prompt": "Final Answer: New prompt", "completion": "It is 3."}.get(stage, "Final Answer: Worse")
+
+    made = run_generate(table, ScriptedAsk(say), reviewer="random")
+    again = run_generate(table.reverse(), ScriptedAsk(say), reviewer="random")
+    assert made.sort("row_id").equals(again.sort("row_id"))
+    scores = of_kind(made, "seed_review")["raw_text"].str.extract(r"^score: (\d+)$").cast(pl.Int64)
+    assert len(scores) == 120
+    assert scores.null_count() == 0
+    assert (scores.min(), scores.max()) == (0, 10)
+    assert 4 < scores.mean() < 6
+    reviewed = review(
+        pl.DataFrame([cleaned_row("c", "completion", "s0")], schema=CLEANED_SET),
+        table,
+        made,
+        settings=LanceSettings(reviewer="random"),
+        identity=IDENTITY,
+        ask=ScriptedAsk(say),
+    )
+    assert reviewed["review_score"].null_count() == 0
+    other = run_generate(
+        table, ScriptedAsk(say), identity=RoundIdentity("mini", "r0001", 1, "compact"), reviewer="random"
+    )
+    assert of_kind(made, "seed_review")["raw_text"].to_list() != of_kind(other, "seed_review")["raw_text"].to_list()
+
+
+def test_without_a_reviewer_every_seed_begets_prompts_and_everything_kept_is_trained_on() -> None:
+    chosen = LanceSettings(reviewer="none")
+    table = seeds(dict.fromkeys(THREE))
+    ask = ScriptedAsk(score_by_seed({}))
+    made = run_generate(table, ask, reviewer="none")
+    assert ask.counts == {"seed_review": 0, "new_prompt": 12, "completion": 48, "degraded_completion": 0}
+    cleaned = pl.DataFrame(
+        [cleaned_row("c", "completion", "low"), cleaned_row("x", "completion", "low", "cut_off")], schema=CLEANED_SET
+    )
+    reviewed = review(cleaned, table, made, settings=chosen, identity=IDENTITY, ask=ScriptedAsk(score_by_seed({})))
+    assert reviewed["review_score"].null_count() == len(reviewed) == 4
+    assert set(reviewed["branch"]) == {"low"}
+    none = pl.DataFrame(schema=SFT_SET)
+    assert build_sft_set(reviewed, none, settings=chosen, round_key="r0001")["source_id"].to_list() == ["c"]
+    assert build_pairs(reviewed, pl.DataFrame(schema=PREFERENCE_PAIRS), settings=chosen, round_key="r0001").is_empty()
+    grown, counts = build_seed_set(
+        table, {"r0001": reviewed}, settings=chosen, identity=RoundIdentity("mini", "r0002", 0, "compact")
+    )
+    assert set(grown["row_id"]) == {*THREE, "c"}
+    assert counts["num_unscored_left_out"] == 0
+
+
+def test_without_pairs_the_same_is_generated_and_accepted() -> None:
+    table = seeds(dict.fromkeys(THREE))
+    made, same = (run_generate(table, ScriptedAsk(score_by_seed(THREE)), use_pairs=use) for use in (True, False))
+    assert made.equals(same)
+    mine = {"branch": "high", "seed_id": "a"}
+    reviewed = reviewed_table(
+        reviewed_row("a", "seed", 9.0, **mine),
+        reviewed_row("d", "degraded_completion", 1.0, **mine),
+        reviewed_row("c", "completion", 9.0),
+    )
+    none = pl.DataFrame(schema=PREFERENCE_PAIRS)
+    assert len(build_pairs(reviewed, none, settings=LanceSettings(), round_key="r0001")) == 1
+    without = LanceSettings(use_pairs=False)
+    assert build_pairs(reviewed, none, settings=without, round_key="r0001").is_empty()
+    assert len(build_sft_set(reviewed, pl.DataFrame(schema=SFT_SET), settings=without, round_key="r0001")) == 1
+
+
+def test_a_loop_that_proposes_nothing_trains_on_what_it_has() -> None:
+    chosen = LanceSettings(propose=False)
+    ask = ScriptedAsk(score_by_seed(THREE))
+    made = run_generate(seeds(dict.fromkeys(THREE)), ask, propose=False)
+    assert made.is_empty()
+    assert ask.counts == {}
+    first = start_sft_set(seeds({"a": None}), EFT, round_key="r0000")
+    empty = pl.DataFrame(schema=REVIEWED_SET)
+    assert build_sft_set(empty, first, settings=chosen, round_key="r0001").equals(first)

@@ -1,0 +1,78 @@
+"""self_evolution: all rounds of an experiment in one place, and its study against controls where one was run."""
+
+import hashlib
+
+import dagster as dg
+import polars as pl
+
+from lance_assets.algorithms.progress import START_ROUND, format_round
+from lance_assets.assets.making import USER_ERRORS, explain_error
+from lance_assets.assets.pictures import show_figure
+from lance_assets.assets.plan import Plan
+from lance_assets.assets.platform import Platform
+from lance_assets.assets.study import BACKBONE, METHOD, STUDIES, is_finished, read_round, read_study
+from lance_assets.assets.study_report import draw_study, tabulate_study
+from lance_assets.records import STUDY_ROWS
+
+
+def read_own_rounds(plan: Plan, platform: Platform) -> pl.DataFrame:
+    """The experiment's own finished rounds as the rows of a study with one seed and one arm, its recipe."""
+    rows, number = [], 0
+    while is_finished(plan, platform.root, key := format_round(number)):
+        rows += [read_round(plan, platform.root, BACKBONE, key)] if key == START_ROUND else []
+        rows.append(read_round(plan, platform.root, plan.settings.recipe, key))
+        number += 1
+    return pl.DataFrame(rows, schema=STUDY_ROWS)
+
+
+def describe_self_evolution(plan: Plan, platform: Platform) -> dg.MaterializeResult:
+    """Tables and pictures of the experiment's own rounds and of its study.
+
+    Raises:
+        ValueError: r0000 is not finished, or nothing was measured on the small world.
+    """
+    if plan.settings.evaluation.small_world is None:
+        raise ValueError(f"{plan.name} is not evaluated on the small world, so it has no rungs to show")
+    own = read_own_rounds(plan, platform)
+    if own.is_empty():
+        raise ValueError(f"{plan.name} has no finished {START_ROUND}; materialize it first")
+    metadata: dict[str, dg.MetadataValue | int] = {
+        "num_rounds": own.filter(pl.col("arm") != BACKBONE).height,
+        "rounds": dg.MetadataValue.md(tabulate_study(own, method=plan.settings.recipe)),
+        "over_rounds": show_figure(draw_study(own)),
+    }
+    folder = platform.root / STUDIES / plan.name
+    study = read_study(plan, folder) if folder.is_dir() else own.clear()
+    if METHOD in study["arm"]:
+        metadata |= {
+            "num_study_seeds": study["rng_seed"].n_unique(),
+            "study": dg.MetadataValue.md(tabulate_study(study, method=METHOD)),
+            "study_over_rounds": show_figure(draw_study(study)),
+        }
+    else:
+        metadata["study"] = dg.MetadataValue.md("*none yet: `python -m benchmarks.self_evolution` runs one*")
+    measured = pl.concat([own, study]).drop("seconds")
+    version = hashlib.sha256(measured.write_json().encode()).hexdigest()
+    return dg.MaterializeResult(data_version=dg.DataVersion(version), metadata=metadata)
+
+
+def build_self_evolution(plan: Plan) -> dg.AssetsDefinition:
+    """The asset of one experiment; it has no partitions, since it looks at all of them."""
+
+    @dg.asset(
+        key=plan.key("self_evolution"),
+        deps=[dg.AssetDep(plan.key("eval_report"), partition_mapping=dg.AllPartitionMapping())],
+        group_name=plan.name,
+        owners=plan.settings.owners,
+        kinds={"polars"},
+        tags={"recipe": plan.settings.recipe},
+    )
+    def self_evolution(platform: Platform) -> dg.MaterializeResult:
+        """Accuracy by round and rung over all rounds, and every arm of the study where one was run."""
+        try:
+            return describe_self_evolution(plan, platform)
+        except USER_ERRORS as error:
+            told = f"{plan.name} self_evolution: {explain_error(error, platform)}"
+            raise dg.Failure(description=told, allow_retries=False) from error
+
+    return self_evolution

@@ -1,0 +1,47 @@
+"""No rule that knows the answers has a part in what is trained on: the model's own review and agreement alone."""
+
+import ast
+import random
+from pathlib import Path
+
+from lance_assets.evaluation_prompts import build_evaluation_guard
+from lance_assets.settings import EvaluationSettings, SmallWorldSettings
+from lance_assets.small_world.jobs import JOB_SHARES, draw_example
+from lance_assets.small_world.tasks import parse_prompt
+
+ROOT = Path(__file__).parents[1]
+VERIFIERS = {"is_correct", "extract_answer", "complete", "work_out"}
+MAY_VERIFY = {
+    "lance_assets/assets/study.py",  # counts right and wrong of what was accepted, for the report, after the fact
+    "lance_assets/small_world/jobs.py",  # pretraining
+    "lance_assets/small_world/seeds.py",  # the seeds
+    "resources/evaluator.py",
+}
+
+
+def read_imports(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text())
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return names | {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+
+def test_only_evaluation_and_the_making_of_the_world_know_answers() -> None:
+    files = [path for folder in ("lance_assets", "resources") for path in (ROOT / folder).rglob("*.py")]
+    assert len(files) > 50
+    knowing = {str(path.relative_to(ROOT)) for path in files if read_imports(path) & VERIFIERS}
+    assert knowing == MAY_VERIFY
+
+
+def test_pretraining_holds_no_held_out_problem_in_any_wording() -> None:
+    rng, seen = random.Random(3), set()
+    guard = build_evaluation_guard(EvaluationSettings(small_world=SmallWorldSettings(per_rung=12)), ROOT)
+    for _ in range(4000):
+        example = draw_example(rng, rung_decay=dict.fromkeys(JOB_SHARES, 0.9))
+        task = example.prompt.split("Task: ")[-1].split("\n")[0]
+        proposed = example.completion.split("Final Answer: ")[-1] if example.job == "new_prompt" else task
+        for prompt in (task, proposed):
+            problem = parse_prompt(prompt)
+            assert problem is None or not problem.is_held_out, f"held out: {prompt}"
+            assert not guard(prompt), f"of the evaluation: {prompt}"
+            seen.add(prompt)
+    assert len(seen) > 3000
