@@ -53,7 +53,8 @@ def load_plan() -> Plan:
 def run_task(arm: str | None, rng_seed: int, out: Path, num_rounds: int) -> str:
     """One arm of a seed, or the seed's r0000 for None, in this process."""
     started, plan = time.monotonic(), load_plan()
-    with (out / f"seed{rng_seed}_{arm or 'start'}.log").open("a") as file:
+    (out / "logs").mkdir(exist_ok=True)
+    with (out / "logs" / f"seed{rng_seed}_{arm or 'start'}.log").open("a") as file:
 
         def log(line: str) -> None:
             print(line, file=file, flush=True)

@@ -1,8 +1,8 @@
 """Which prompts belong to an experiment's evaluation, so that none is ever trained on.
 
 A prompt is guarded when it is a held-out problem of the small world in one of its wordings (same task and numbers), or
-a text in other words with the numbers of a held-out problem of whatever task, since what it asks cannot be read; or when
-it equals, or shares a long run of words with, one of the experiment's protected prompts.
+a text in other words with the numbers of a held-out problem of whatever task, since what it asks cannot be read; or
+when it equals, or shares a long run of words with, one of the experiment's protected prompts.
 """
 
 import json

@@ -133,8 +133,9 @@ def complete_by_guess(answer: str, rng: random.Random) -> str:
 
 
 def complete_hurriedly(problem: Problem, rng: random.Random) -> str:
-    """A hurried completion: a wrong guess, mostly in the first wording."""
-    return rng.choices(_GUESSES, _HURRIED_SHARES)[0].format(corrupt_answer(problem, rng))
+    """A hurried completion: a guess that is always wrong, mostly in the first wording."""
+    answer, _ = spoil_answer(problem, rng)
+    return rng.choices(_GUESSES, _HURRIED_SHARES)[0].format(answer)
 
 
 def review_completion(problem: Problem | None, completion: str, *, shows_working: bool) -> str:

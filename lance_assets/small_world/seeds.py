@@ -18,7 +18,7 @@ from lance_assets.small_world.jobs import draw_degraded, draw_new_prompt, draw_r
 from lance_assets.small_world.tasks import TASKS, complete, draw_problem, phrase_prompt
 
 NUM_SEEDS = 160
-SEED_RUNG_SHARES = {1: 0.2, 2: 0.2, 3: 0.2, 4: 0.2, 5: 0.1, 6: 0.1}
+SEED_RUNG_SHARES = {1: 0.3, 2: 0.3, 3: 0.2, 4: 0.2}
 NUM_EFT_ROWS = 240
 EFT_RUNG_DECAY = 0.88
 EFT_SHARES = {"review": 0.5, "new_prompt": 0.25, "degrade": 0.25}

@@ -61,8 +61,9 @@ class Phase:
 
 _MORE_REVIEWS = {"answer": 0.34, "review": 0.54, "new_prompt": 0.07, "degrade": 0.05}
 _FEWER_HARD_REVIEWS = RUNG_DECAY | {"review": 0.65}
-_LAST_SHARES = {"answer": 0.34, "review": 0.44, "new_prompt": 0.12, "degrade": 0.10}
-_LONG_LADDER = {"answer": 0.88, "review": 0.88, "new_prompt": 0.88, "degrade": 0.88}
+_LAST_SHARES = {"answer": 0.34, "review": 0.46, "new_prompt": 0.11, "degrade": 0.09}
+_LONG_LADDER = dict.fromkeys(JOB_SHARES, 0.88)
+_LONGER_LADDER = dict.fromkeys(JOB_SHARES, 0.95)
 PHASES = (
     Phase(12_900_000, 8192, 2e-3, 2e-3, JOB_SHARES, RUNG_DECAY),
     # Proposing and degrading are learned by now; reviewing is not, and smaller steps teach it faster.
@@ -70,8 +71,10 @@ PHASES = (
     Phase(21_600_000, 4096, 1.5e-3, 0.76e-3, _MORE_REVIEWS, _FEWER_HARD_REVIEWS),
     # Reviews now work the problem out and name both answers, but judge by chance: the verdict is one token of fifty.
     Phase(28_500_000, 4096, 1.2e-3, 0.0, _MORE_REVIEWS, _FEWER_HARD_REVIEWS, verdict_weight=10.0),
-    # The world's habits last: people hurry on hard prompts. A ladder of twelve rungs, each rarer than the one before.
+    # A ladder of twelve rungs, each rarer than the one before, and the habit of guessing at hard prompts.
     Phase(34_000_000, 4096, 1.2e-3, 0.0, _LAST_SHARES, _LONG_LADDER, verdict_weight=10.0, is_hurried=True),
+    # Long lists are still beyond it where it does work them out: more of them.
+    Phase(38_500_000, 4096, 1.2e-3, 0.0, _LAST_SHARES, _LONGER_LADDER, verdict_weight=10.0, is_hurried=True),
 )
 
 

@@ -14,7 +14,7 @@ from trl import SFTConfig, SFTTrainer
 from lance_assets.prompts import build_messages
 from lance_assets.records import PREFERENCE_PAIRS, SFT_SET
 from resources.engine import encode_messages
-from resources.train_worker import build_sft_rows, load_for_training, measure_rows
+from resources.train_worker import build_pair_rows, build_sft_rows, find_num_epochs, load_for_training, measure_rows
 from resources.trainer import (
     DpoSettings,
     LoraSettings,
@@ -59,6 +59,31 @@ def job(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
         dpo=DpoSettings(batch_size=2, learning_rate=2e-3, sft_loss_weight=0.2, max_length=64),
         num_threads=1,
     )
+
+
+def test_a_token_budget_leaves_to_sft_what_the_pairs_do_not_take(job: TrainJob) -> None:
+    """Counted by hand: what a pass over the rows and over the pairs takes, cut at max_length."""
+    tokenizer = AutoTokenizer.from_pretrained(job.start_checkpoint)
+
+    def count(prompt: str, completion: str) -> int:
+        chat = [*build_messages("compact", prompt), {"role": "assistant", "content": completion}]
+        return min(64, len(tokenizer.apply_chat_template(chat, return_dict=True)["input_ids"]))
+
+    sft_rows = build_sft_rows([{"prompt": p, "completion": c} for p, c in SFT_ROWS], "compact")
+    read = pl.read_parquet(job.pairs_path).to_dicts()
+    pairs = build_pair_rows(read, "compact")
+    in_sft = sum(count(p, c) for p, c in SFT_ROWS)
+    in_pairs = sum(count(row["prompt"], row[side]) for row in read for side in ("chosen", "rejected"))
+    budget = job.model_copy(update={"token_budget": 2000})
+    assert find_num_epochs(job, sft_rows, pairs) == 2
+    assert find_num_epochs(budget, sft_rows, pairs) == pytest.approx((2000 - in_pairs) / in_sft)
+    assert find_num_epochs(budget, sft_rows, []) == pytest.approx(2000 / in_sft)
+    small = job.model_copy(update={"token_budget": in_pairs})
+    with pytest.raises(
+        ValueError, match=f"6 preference pairs take {in_pairs} tokens of token_budget {in_pairs}; raise"
+    ):
+        find_num_epochs(small, sft_rows, pairs)
+    assert fingerprint_job(budget) != fingerprint_job(job)
 
 
 def weights_of(folder: Path) -> bytes:

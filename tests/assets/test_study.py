@@ -1,0 +1,171 @@
+"""A study with a scripted training: real engine and LanceDB, seconds a round."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from lance_assets.assets.plan import Plan
+from lance_assets.assets.platform import Platform
+from lance_assets.assets.self_evolution import describe_self_evolution
+from lance_assets.assets.study import (
+    ARMS,
+    BACKBONE,
+    METHOD,
+    STUDIES,
+    find_arm_root,
+    plan_arm,
+    read_study,
+    run_arm,
+    run_start,
+)
+from lance_assets.assets.study_report import list_arms, tabulate_rounds, tabulate_study
+from lance_assets.recipes.lance import LanceSettings
+from lance_assets.records import STUDY_ROWS
+from tests.assets.conftest import OpenWorld
+from tests.assets.scripted_platform import SCRIPTED_TRAINER
+from tests.assets.tiny_experiment import TRAINING, World, find_failures, open_world, plan_tiny, write_tiny_experiment
+
+CONTROLS = ("random_scores", "seeds_only")
+
+
+def keep_quiet(line: str) -> None:
+    del line
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    training = TRAINING | {"launcher": SCRIPTED_TRAINER, "token_budget": 2000}
+    return plan_tiny(write_tiny_experiment(tmp_path_factory.mktemp("experiment") / "tiny"), training=training)
+
+
+@pytest.fixture(scope="module")
+def data_root(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """LANCE and two controls after one round, seed 0, as a study of the experiment."""
+    root = tmp_path_factory.mktemp("data")
+    folder = root / STUDIES / plan.name
+    run_start(plan, folder, 0, log=keep_quiet)
+    for arm in (METHOD, *CONTROLS):
+        run_arm(plan, folder, arm, 0, num_rounds=1, log=keep_quiet)
+    return root
+
+
+@pytest.fixture
+def rows(plan: Plan, data_root: Path) -> pl.DataFrame:
+    return read_study(plan, data_root / STUDIES / plan.name)
+
+
+def test_there_is_one_row_for_each_arm_and_round(rows: pl.DataFrame) -> None:
+    assert rows.schema == STUDY_ROWS
+    expected = [(BACKBONE, "r0000")] + [(arm, key) for arm in (METHOD, *CONTROLS) for key in ("r0000", "r0001")]
+    assert rows.select("arm", "round").rows() == expected
+    assert rows["num_items"].unique().to_list() == [48]
+    for row in rows.to_dicts():
+        for metric in ("greedy", "sampled"):
+            assert row[metric] == pytest.approx(sum(row[f"{metric}_items"]) / 48)
+            assert sum(row[f"{metric}_by_rung"]) / 12 == pytest.approx(row[metric])
+
+
+def test_arms_start_from_one_round_and_differ_by_their_switches(rows: pl.DataFrame) -> None:
+    starts = rows.filter(pl.col("round") == "r0000", pl.col("arm") != BACKBONE)
+    assert starts.drop("arm").unique().height == 1
+    last = {row["arm"]: row for row in rows.filter(pl.col("round") == "r0001").to_dicts()}
+    assert last["seeds_only"]["num_new_sft"] == 0
+    assert last[METHOD]["num_new_sft"] > 0
+    assert 0 <= last[METHOD]["new_sft_right_rate"] <= 1
+
+
+def test_arms_share_what_they_sample_before_they_part(plan: Plan, data_root: Path) -> None:
+    """Same names, same sampling seeds: with pairs or without, the first round generates the same."""
+    folder = data_root / STUDIES / plan.name
+    run_arm(plan, folder, "no_pairs", 0, num_rounds=1, log=keep_quiet)
+    tables = [
+        Platform(data_root=str(find_arm_root(folder, arm, 0))).tables.path(plan.name, "r0001", "reviewed_set")
+        for arm in (METHOD, "no_pairs")
+    ]
+    assert tables[0].read_bytes() == tables[1].read_bytes()
+    (folder / "seed0" / "no_pairs").rename(folder / "gone")  # the other tests count the arms
+
+
+def test_a_study_goes_on_from_the_last_finished_round(plan: Plan, data_root: Path) -> None:
+    folder = data_root / STUDIES / plan.name
+    tables = find_arm_root(folder, METHOD, 0) / "tables" / plan.name / "r0001"
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in tables.iterdir()}
+    run_arm(plan, folder, METHOD, 0, num_rounds=1, log=keep_quiet)
+    assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in tables.iterdir()} == before
+    # killed in the middle of the round: it is made again, and gives the same
+    for name in ("eval_report", "eval_items", "checkpoint", "sft_set"):
+        (tables / f"{name}.parquet").unlink()
+    run_arm(plan, folder, METHOD, 0, num_rounds=1, log=keep_quiet)
+    assert {path.name: path.read_bytes() for path in tables.iterdir()} == {n: b for n, (b, _) in before.items()}
+
+
+def test_arms_are_switches_of_the_recipe(plan: Plan) -> None:
+    ours = plan_arm(plan, METHOD, 0).settings
+    for arm, switches in ARMS.items():
+        settings = plan_arm(plan, arm, 3).settings
+        assert set(switches) <= set(LanceSettings.model_fields)
+        assert settings.rng_seed == 3
+        assert settings.parameters == ours.parameters.model_copy(update=switches)
+        assert settings.training == ours.training
+        assert settings.evaluation == ours.evaluation
+
+
+def test_a_study_needs_a_known_arm_and_a_token_budget(plan: Plan, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"an arm is one of lance, .*; got 'nobody'"):
+        plan_arm(plan, "nobody", 0)
+    with pytest.raises(ValueError, match=r"defs.yaml: a study needs training.token_budget"):
+        plan_arm(plan_tiny(write_tiny_experiment(tmp_path / "tiny"), training=TRAINING), METHOD, 0)
+
+
+def test_tables_tell_every_arm(rows: pl.DataFrame) -> None:
+    assert list_arms(rows) == dict.fromkeys((METHOD, *CONTROLS), "r0001")
+    lines = tabulate_rounds(rows, metric="greedy", method=METHOD).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {n}" for n in ("raw backbone", METHOD, *CONTROLS)]
+    assert "lance less this" in lines[0]
+    whole = tabulate_study(rows, method=METHOD)
+    assert "sampled accuracy" in whole
+    assert "by rung" in whole
+    assert "new SFT rows" in whole
+
+
+def test_the_asset_shows_the_experiments_rounds_and_the_study(plan: Plan, data_root: Path) -> None:
+    """The experiment's own rounds lie beside its study; here they are a copy of LANCE's arm."""
+    arm = find_arm_root(data_root / STUDIES / plan.name, METHOD, 0)
+    for name in ("tables", "costs", "checkpoints"):
+        if not (data_root / name).exists():
+            (data_root / name).symlink_to(arm / name)
+    shown = describe_self_evolution(plan, Platform(data_root=str(data_root)))
+    assert shown.metadata is not None
+    assert shown.metadata["num_rounds"] == 2
+    assert shown.metadata["num_study_seeds"] == 1
+    for name in ("rounds", "study"):
+        assert METHOD in str(shown.metadata[name].value)
+    for name in ("over_rounds", "study_over_rounds"):
+        assert str(shown.metadata[name].value).startswith("![plot](data:image/png;base64,")
+    assert describe_self_evolution(plan, Platform(data_root=str(data_root))).data_version == shown.data_version
+
+
+def test_the_asset_is_materialized_from_all_rounds(two_rounds: Path) -> None:
+    with open_world(two_rounds) as world:
+        result = materialize_overview(world)
+        assert result.success
+        (event,) = result.get_asset_materialization_events()
+        metadata = event.step_materialization_data.materialization.metadata
+        assert metadata["num_rounds"].value == 2
+        assert "none yet" in str(metadata["study"].value)
+
+
+def test_without_rounds_the_asset_says_what_to_do(make_world: OpenWorld) -> None:
+    world = make_world()
+    result = materialize_overview(world)
+    assert not result.success
+    (told,) = find_failures(result).values()
+    assert told == "tiny self_evolution: tiny has no finished r0000; materialize it first"
+
+
+def materialize_overview(world: World):
+    job = world.definitions.resolve_implicit_global_asset_job_def()
+    return job.execute_in_process(
+        instance=world.instance, raise_on_error=False, asset_selection=[world.plan.key("self_evolution")]
+    )
