@@ -9,6 +9,7 @@ weights are the same to the byte.
 import argparse
 import json
 import os
+import random
 import shutil
 import sys
 import threading
@@ -228,29 +229,46 @@ def read_rows(path: Path | None) -> list[dict]:
     return [] if path is None else pl.read_parquet(path).to_dicts()
 
 
-def find_num_epochs(job: TrainJob, sft_rows: list[dict], pairs: list[dict]) -> float:
-    """Passes over the SFT rows, which is what a token budget leaves beside the pairs.
+def count_tokens(
+    tokenizer: PreTrainedTokenizerBase, rows: list[dict], sides: tuple[str, ...], max_length: int
+) -> list[int]:
+    """Tokens that each row is trained on, cut at `max_length`, over its sides."""
+    return [
+        sum(
+            min(
+                len(tokenizer.apply_chat_template(row["prompt"] + row[side], return_dict=True)["input_ids"]), max_length
+            )
+            for side in sides
+        )
+        for row in rows
+    ]
+
+
+def fill_budget(job: TrainJob, sft_rows: list[dict], pairs: list[dict]) -> list[dict]:
+    """SFT rows repeated, in a new order each time, until `token_budget` less what the pairs take is filled.
 
     Raises:
         ValueError: the pairs alone take the budget.
     """
-    if job.token_budget is None:
-        return job.sft.num_epochs
+    assert job.token_budget is not None, "there is a budget to fill"
     tokenizer = AutoTokenizer.from_pretrained(job.start_checkpoint)
-
-    def count(rows: list[dict], sides: tuple[str, ...], max_length: int) -> int:
-        texts = (row["prompt"] + row[side] for row in rows for side in sides)
-        ids = (tokenizer.apply_chat_template(text, return_dict=True)["input_ids"] for text in texts)
-        return sum(min(len(one), max_length) for one in ids)
-
-    num_for_pairs = round(job.dpo.num_epochs * count(pairs, ("chosen", "rejected"), job.dpo.max_length))
-    left = job.token_budget - num_for_pairs
+    for_pairs = round(
+        job.dpo.num_epochs * sum(count_tokens(tokenizer, pairs, ("chosen", "rejected"), job.dpo.max_length))
+    )
+    left = job.token_budget - for_pairs
     if left <= 0:
         raise ValueError(
-            f"{len(pairs)} preference pairs take {num_for_pairs} tokens of token_budget {job.token_budget}; "
+            f"{len(pairs)} preference pairs take {for_pairs} tokens of token_budget {job.token_budget}; "
             "raise it, or train on fewer pairs (accumulate: false)"
         )
-    return left / count(sft_rows, ("completion",), job.sft.max_length)
+    lengths = count_tokens(tokenizer, sft_rows, ("completion",), job.sft.max_length)
+    rng, filled = random.Random(job.rng_seed), []
+    while True:
+        for place in rng.sample(range(len(sft_rows)), len(sft_rows)):
+            if lengths[place] > left:
+                return filled
+            filled.append(sft_rows[place])
+            left -= lengths[place]
 
 
 def train(job: TrainJob, folder: Path) -> None:
@@ -261,12 +279,14 @@ def train(job: TrainJob, folder: Path) -> None:
     sft_rows = build_sft_rows(read_rows(job.sft_path), job.prompt_profile)
     pairs = build_pair_rows(read_rows(job.pairs_path), job.prompt_profile)
     start, logs = job.start_checkpoint, {}
+    settings = job.sft
+    if sft_rows and job.token_budget is not None:
+        sft_rows, settings = fill_budget(job, sft_rows, pairs), settings.model_copy(update={"num_epochs": 1.0})
     # SFT's own result stays in float32, so that DPO starts from what SFT ended with, and a killed run takes it up.
     sft_folder, sft_log = folder / "sft", folder / "sft_log.json"
     if sft_rows and sft_folder.is_dir():
         print("sft: taking up after the finished SFT of a killed run")
     elif sft_rows:
-        settings = job.sft.model_copy(update={"num_epochs": find_num_epochs(job, sft_rows, pairs)})
         trainer, logs["sft"] = run_stage("sft", job, settings, start, sft_rows, folder)
         if is_main:
             sft_log.write_text(json.dumps(logs["sft"]))

@@ -14,7 +14,7 @@ from trl import SFTConfig, SFTTrainer
 from lance_assets.prompts import build_messages
 from lance_assets.records import PREFERENCE_PAIRS, SFT_SET
 from resources.engine import encode_messages
-from resources.train_worker import build_pair_rows, build_sft_rows, find_num_epochs, load_for_training, measure_rows
+from resources.train_worker import build_pair_rows, build_sft_rows, fill_budget, load_for_training, measure_rows
 from resources.trainer import (
     DpoSettings,
     LoraSettings,
@@ -75,14 +75,18 @@ def test_a_token_budget_leaves_to_sft_what_the_pairs_do_not_take(job: TrainJob) 
     in_sft = sum(count(p, c) for p, c in SFT_ROWS)
     in_pairs = sum(count(row["prompt"], row[side]) for row in read for side in ("chosen", "rejected"))
     budget = job.model_copy(update={"token_budget": 2000})
-    assert find_num_epochs(job, sft_rows, pairs) == 2
-    assert find_num_epochs(budget, sft_rows, pairs) == pytest.approx((2000 - in_pairs) / in_sft)
-    assert find_num_epochs(budget, sft_rows, []) == pytest.approx(2000 / in_sft)
+    for given, left in ((pairs, 2000 - in_pairs), ([], 2000)):
+        filled = fill_budget(budget, sft_rows, given)
+        lengths = [count(row["prompt"][-1]["content"], row["completion"][0]["content"]) for row in filled]
+        assert left - 64 < sum(lengths) <= left
+        assert sum(lengths[: len(sft_rows)]) == in_sft
+        times = [filled.count(row) for row in sft_rows]
+        assert max(times) - min(times) <= 1
     small = job.model_copy(update={"token_budget": in_pairs})
     with pytest.raises(
         ValueError, match=f"6 preference pairs take {in_pairs} tokens of token_budget {in_pairs}; raise"
     ):
-        find_num_epochs(small, sft_rows, pairs)
+        fill_budget(small, sft_rows, pairs)
     assert fingerprint_job(budget) != fingerprint_job(job)
 
 
