@@ -1,4 +1,5 @@
-"""Make the small model: a tokenizer and a Qwen2 of 1.7M parameters, from nothing, on two CPU cores in about an hour.
+"""Make the small model: a tokenizer and a Qwen2 of 1.7M parameters, from nothing, on two CPU cores in about 80
+minutes.
 
     python -m lance_assets.small_world.train --out lance_assets/small_world/model
 
@@ -6,8 +7,12 @@ The architecture, the chat markers and the file formats are Qwen2's (Qwen2 techn
 that whatever serves or trains a Qwen2-7B serves and trains this. The differences: 1. the vocabulary has 640 tokens,
 a digit with its leading space is one token; 2. the chat template adds no default system message. Loss is on
 completions alone.
-The model is compiled, which needs a C++ compiler. `PHASES` were found while training; a killed run goes on from its
-last snapshot.
+The model is compiled, which needs a C++ compiler. A killed run goes on from its last snapshot, and `--last-phase-from`
+trains the last phase alone.
+
+`PHASES` were found while training, so the packaged weights were made in several runs: each phase but the first went on
+from the one before, the tokenizer is that of the first runs' text, and in the last phase but one guesses had more kinds
+of errors. A run from nothing gives a like model, not the same bytes.
 """
 
 import argparse

@@ -30,7 +30,7 @@ def test_reviews_are_one_right_and_one_wrong_a_problem_and_half_own_mistakes() -
     items = draw_items(4)
     mistakes = {item.problem.key: "The answer is 99999." for item in items}
     reviews = build_reviews(items, mistakes, random.Random(0))
-    assert Counter(review.origin for review in reviews) == {"right": 128, "own": 64, "by_rule": 64}
+    assert Counter(review.origin for review in reviews) == {"right": 192, "own": 96, "by_rule": 96}
     assert all(is_correct(review.item.problem, review.completion) is review.is_right for review in reviews)
 
 

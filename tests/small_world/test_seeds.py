@@ -34,7 +34,7 @@ def test_seeds_are_right_distinct_never_held_out_and_mostly_easy(project_root: P
     assert not any(problem.is_held_out for problem in problems)
     assert len({problem.key for problem in problems}) == len(rows) == 160
     assert Counter(problem.task for problem in problems) == dict.fromkeys(TASKS, 40)
-    assert Counter(problem.rung for problem in problems) == {1: 64, 2: 48, 3: 32, 4: 16}
+    assert Counter(problem.rung for problem in problems) == {1: 48, 2: 48, 3: 32, 4: 32}
 
 
 def test_eft_rows_are_of_every_job_and_never_about_a_held_out_problem(project_root: Path) -> None:

@@ -49,11 +49,12 @@ def test_any_text_encodes_and_comes_back(small_model: Path, text: str) -> None:
 
 def test_whatever_class_transformers_loads_reads_text_as_in_training(small_model: Path) -> None:
     """AutoTokenizer takes Qwen2Tokenizer for this architecture, which brings its own rule of splitting digits."""
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    from lance_assets.small_world.train import build_tokenizer, encode_example
+    from lance_assets.small_world.train import encode_example
 
-    loaded, trained = AutoTokenizer.from_pretrained(small_model), build_tokenizer(0)
+    loaded, trained = AutoTokenizer.from_pretrained(small_model), PreTrainedTokenizerFast.from_pretrained(small_model)
+    assert type(loaded) is not type(trained)
     rng = random.Random(5)
     for _ in range(200):
         example = draw_example(rng)
@@ -61,6 +62,15 @@ def test_whatever_class_transformers_loads_reads_text_as_in_training(small_model
         assert encoded == encode_example(trained, example.prompt, example.completion)
         assert loaded.decode(encoded[0]) == trained.decode(encoded[0])
     assert len(loaded(" 3 1 4", add_special_tokens=False)["input_ids"]) == 3
+
+
+def test_a_tokenizer_made_anew_reads_digits_alike() -> None:
+    from lance_assets.small_world.train import build_tokenizer
+
+    tokenizer = build_tokenizer(0)
+    assert len(tokenizer(" 3 1 4", add_special_tokens=False)["input_ids"]) == 3
+    example = draw_example(random.Random(5))
+    assert tokenizer.decode(tokenizer(example.completion)["input_ids"]) == example.completion
 
 
 def test_it_answers_easy_held_out_problems(small_model: Path) -> None:
