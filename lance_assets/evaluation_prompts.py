@@ -53,6 +53,16 @@ def find_digits(text: str) -> str:
     return "".join(character for character in text if character.isdecimal())
 
 
+def list_texts(prompt: str) -> list[str]:
+    r"""The prompt, and where it has several lines each of them without its label: a review's prompt quotes another.
+
+    >>> list_texts("Review this.\nTask: Sort 3 1.")
+    ['Review this.\nTask: Sort 3 1.', 'Review this.', 'Sort 3 1.']
+    """
+    lines = prompt.strip().split("\n")
+    return [prompt, *(line.partition(": ")[2] or line for line in lines if len(lines) > 1)]
+
+
 def build_evaluation_guard(evaluation: EvaluationSettings, folder: Path) -> Callable[[str], bool]:
     """A function that says whether a prompt belongs to the evaluation.
 
@@ -71,9 +81,11 @@ def build_evaluation_guard(evaluation: EvaluationSettings, folder: Path) -> Call
         )
     index = build_evaluation_index(protected)
 
+    def is_held_out(text: str) -> bool:
+        problem = parse_prompt(text)
+        return find_digits(text) in digits if problem is None else problem.key in keys
+
     def is_evaluation_prompt(prompt: str) -> bool:
-        problem = parse_prompt(prompt)
-        is_held_out = find_digits(prompt) in digits if problem is None else problem.key in keys
-        return is_held_out or overlaps_evaluation(prompt, index)
+        return any(map(is_held_out, list_texts(prompt))) or overlaps_evaluation(prompt, index)
 
     return is_evaluation_prompt

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from lance_assets.evaluation_prompts import build_evaluation_guard, read_protected_prompts
+from lance_assets.prompts import render_prompt
 from lance_assets.settings import EvaluationSettings, SmallWorldSettings
 from lance_assets.small_world.tasks import Problem, draw_held_out_prompts, parse_prompt, phrase_prompt
 
@@ -43,6 +44,13 @@ def test_a_paraphrase_with_the_same_numbers_is_guarded(guard, wording: str, sepa
     numbers = parse_prompt(row["prompt"]).numbers
     assert guard(wording.format(separator.join(map(str, numbers))))
     assert not guard(wording.format(separator.join(map(str, (*numbers, 7)))))
+
+
+def test_a_prompt_that_quotes_a_held_out_one_is_guarded(guard) -> None:
+    held_out, free = HELD_OUT[5]["prompt"], "Reverse the list 1 2 3 4 5 6 7 8 9 9 9 9 9 9 9."
+    for prompt, is_guarded in ((held_out, True), (free, False)):
+        asked = render_prompt("compact", "review", prompt=prompt, completion="The answer is 3.")
+        assert guard(asked) == is_guarded
 
 
 def test_a_story_retold_is_guarded(guard) -> None:

@@ -1,5 +1,4 @@
-"""Make the small model: a tokenizer and a Qwen2 of 1.7M parameters, from nothing, on two CPU cores in about 80
-minutes.
+"""Make the small model: a tokenizer and a Qwen2 of 1.7M parameters, from nothing, in 80 minutes of two CPU cores.
 
     python -m lance_assets.small_world.train --out lance_assets/small_world/model
 

@@ -46,7 +46,8 @@ class ScriptedEngine:
         if asked.startswith(_STEPS["review"]):
             return self.platform.says_in_review or f"Prompt: fair. Work: checked. score: {seed % 11}"
         if asked.startswith(_STEPS["new_prompt"]):
-            return f"Thought Process: more digits. Final Answer: Reverse the list {digits}."
+            proposed = self.platform.proposes or f"Reverse the list {digits}."
+            return f"Thought Process: more digits. Final Answer: {proposed}"
         if asked.startswith(_STEPS["degrade"]):
             guess = f"With no work at all it may be that the answer is {digits}."
             return f"Thought Process: a wrong guess. Final Answer: {guess}"
@@ -79,6 +80,8 @@ class ScriptedPlatform(Platform):
 
     says_in_review: str = ""
     """Said in every review; without it each has a score of its own."""
+    proposes: str = ""
+    """Every new prompt; without it each is another list."""
     cuts_completions: bool = False
     """Whether completions reach the token limit."""
 
