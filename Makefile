@@ -1,6 +1,6 @@
 PYTHON ?= python3
 PORT ?= 3000
-ROUNDS ?= 3
+ROUNDS ?= 4
 LANCE_HOME ?= $(CURDIR)/.lance
 
 override LANCE_HOME := $(abspath $(LANCE_HOME))

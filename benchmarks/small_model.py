@@ -258,7 +258,7 @@ def main() -> None:
     options = parser.parse_args()
     started = time.monotonic()
     generate = build_generate(options.model, batch_size=options.batch_size)
-    answered, asked = draw_items(2 if options.quick else 25), draw_items(2 if options.quick else 10)
+    answered, asked = draw_items(2 if options.quick else 15), draw_items(2 if options.quick else 6)
     outcomes = measure_answers(answered, generate)
     mistakes = collect_own_mistakes(asked, generate, num_samples=2 if options.quick else 4)
     reviewed, review_details = measure_reviewer(build_reviews(asked, mistakes, random.Random(0)), generate)

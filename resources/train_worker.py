@@ -262,7 +262,8 @@ def fill_budget(job: TrainJob, sft_rows: list[dict], pairs: list[dict]) -> list[
             "raise it, or train on fewer pairs (accumulate: false)"
         )
     lengths = count_tokens(tokenizer, sft_rows, ("completion",), job.sft.max_length)
-    rng, filled = random.Random(job.rng_seed), []
+    rng = random.Random(job.rng_seed)
+    filled: list[dict] = []
     while True:
         for place in rng.sample(range(len(sft_rows)), len(sft_rows)):
             if lengths[place] > left:

@@ -8,6 +8,7 @@ A data root holds `seed<n>/<arm>/`, each like an experiment's own, and a round w
 again: a killed study goes on where it was.
 """
 
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -47,6 +48,9 @@ MAKERS: dict[str, Callable[[Round], Made]] = {
 
 STUDIES = "studies"
 """Folder of the data root that holds a study of each experiment by its name."""
+
+IDENTITY = "identity.txt"
+"""File of a study's folder that says what it is made with."""
 
 METHOD = "lance"
 """The arm that the others are controls of."""
@@ -96,8 +100,26 @@ def find_arm_root(data_root: Path, arm: str, rng_seed: int) -> Path:
     return data_root / f"seed{rng_seed}" / arm
 
 
+def check_identity(plan: Plan, data_root: Path) -> None:
+    """Note what the study is made with, so that one begun with other settings is never mixed with it.
+
+    Raises:
+        ValueError: the folder holds a study of another identity.
+    """
+    identity, file = plan_arm(plan, METHOD, 0).code_version("eval_report"), data_root / IDENTITY
+    if not file.exists():
+        data_root.mkdir(parents=True, exist_ok=True)
+        file.write_text(identity)
+    elif file.read_text() != identity:
+        raise ValueError(
+            f"{data_root} holds a study made with other settings, templates or libraries of {plan.name} "
+            f"({file.read_text()}, now {identity}); remove it, or name another folder"
+        )
+
+
 def run_start(plan: Plan, data_root: Path, rng_seed: int, *, log: Callable[[str], None]) -> None:
     """Make a seed's r0000, which all its arms start from, unless it stands."""
+    check_identity(plan, data_root)
     root = find_arm_root(data_root, "start", rng_seed)
     if not is_finished(plan, root, START_ROUND):
         make_round(plan_arm(plan, METHOD, rng_seed), root, START_ROUND, log=log)
@@ -107,6 +129,7 @@ def run_arm(
     plan: Plan, data_root: Path, arm: str, rng_seed: int, *, num_rounds: int, log: Callable[[str], None]
 ) -> None:
     """Make an arm's rounds that do not stand yet; `run_start` has made r0000."""
+    check_identity(plan, data_root)
     planned, root = plan_arm(plan, arm, rng_seed), find_arm_root(data_root, arm, rng_seed)
     if not root.exists():
         partial = root.with_suffix(".partial")
@@ -126,9 +149,9 @@ def is_finished(plan: Plan, root: Path, key: str) -> bool:
 def read_study(plan: Plan, data_root: Path) -> pl.DataFrame:
     """Every finished round of every arm and seed, schema `STUDY_ROWS`, in order of seed, arm and round."""
     rows = []
-    folders = sorted(data_root.glob("seed*"), key=lambda folder: int(folder.name.removeprefix("seed")))
-    for folder in folders:
-        rng_seed = int(folder.name.removeprefix("seed"))
+    seeds = sorted(int(match[1]) for path in data_root.iterdir() if (match := re.fullmatch(r"seed(\d+)", path.name)))
+    for rng_seed in seeds:
+        folder = data_root / f"seed{rng_seed}"
         start = plan_arm(plan, METHOD, rng_seed)
         if is_finished(start, folder / "start", START_ROUND):
             rows.append(read_round(start, folder / "start", BACKBONE, START_ROUND))

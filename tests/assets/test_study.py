@@ -22,6 +22,7 @@ from lance_assets.assets.study import (
 from lance_assets.assets.study_report import list_arms, tabulate_rounds, tabulate_study
 from lance_assets.recipes.lance import LanceSettings
 from lance_assets.records import STUDY_ROWS
+from lance_assets.settings import ExperimentSettings
 from tests.assets.conftest import OpenWorld
 from tests.assets.scripted_platform import SCRIPTED_TRAINER
 from tests.assets.tiny_experiment import TRAINING, World, find_failures, open_world, plan_tiny, write_tiny_experiment
@@ -116,6 +117,19 @@ def test_a_study_needs_a_known_arm_and_a_token_budget(plan: Plan, tmp_path: Path
         plan_arm(plan, "nobody", 0)
     with pytest.raises(ValueError, match=r"defs.yaml: a study needs training.token_budget"):
         plan_arm(plan_tiny(write_tiny_experiment(tmp_path / "tiny"), training=TRAINING), METHOD, 0)
+
+
+def test_a_study_is_never_mixed_with_one_of_other_settings(plan: Plan, data_root: Path) -> None:
+    settings = plan.settings.model_dump()
+    settings["training"]["token_budget"] = 2001
+    other = Plan(plan.name, plan.folder, ExperimentSettings.model_validate(settings))
+    folder = data_root / STUDIES / plan.name
+    for run in (
+        lambda: run_start(other, folder, 0, log=keep_quiet),
+        lambda: run_arm(other, folder, METHOD, 0, num_rounds=1, log=keep_quiet),
+    ):
+        with pytest.raises(ValueError, match=r"made with other settings, .* of tiny .*; remove it, or name another"):
+            run()
 
 
 def test_tables_tell_every_arm(rows: pl.DataFrame) -> None:
