@@ -11,10 +11,10 @@
 | seeds_only | the seeds again |
 
 Arms run in two processes of one thread each. A killed study goes on from its last finished round, with the same
-settings only; what is finished lies in `--out`, with one row for each seed, arm and round in `study.parquet`. Accuracies
-are over held-out problems of all rungs. The last line is one JSON object; `gain_points` is LANCE's last round less r0000,
-greedy; each arm has its own gain, and LANCE's last round less the arm's (`behind`) with a paired 95% interval, over
-seeds (with one seed, over problems). All are in percentage points.
+settings only; what is finished lies in `--out`, with one row for each seed, arm and round in `study.parquet`.
+Accuracies are over held-out problems of all rungs. The last line is one JSON object; `gain_points` is LANCE's last
+round less r0000, greedy; each arm has its own gain, and LANCE's last round less the arm's (`behind`) with a paired 95%
+interval, over seeds (with one seed, over problems). All are in percentage points.
 """
 
 import argparse
