@@ -28,16 +28,18 @@ from pathlib import Path
 
 import polars as pl
 
-from lance_assets.algorithms.arms import compare_rounds, find_fallen_rungs, summarise_arms
+from lance_assets.algorithms.arms import average_by_rung, compare_rounds, find_fallen_rungs, summarise_arms
 from lance_assets.algorithms.progress import START_ROUND, format_round
 from lance_assets.assets.loading import load_plans
 from lance_assets.assets.plan import Plan
-from lance_assets.assets.study import ARMS, BACKBONE, METHOD, STUDIES, read_study, run_arm, run_start
+from lance_assets.assets.platform import Platform
+from lance_assets.assets.study import ARMS, BACKBONE, METHOD, STUDIES, find_arm_root, read_study, run_arm, run_start
 from lance_assets.assets.study_report import draw_study, tabulate_study, to_points
 
 PROJECT_ROOT = Path(__file__).parents[1]
 EXPERIMENT = "mini_lance"
 NUM_PROCESSES = 2
+EASY_FROM = 0.9
 ROWS = "study.parquet"
 SECONDS = "seconds.json"
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS")}
@@ -95,7 +97,7 @@ def summarise(rows: pl.DataFrame, arms: list[str], last: str) -> dict:
         "sampled_gain": to_points(compare_rounds(rows, start, end, metric="sampled")),
         "sampled_start": means[*start, "sampled"],
         "sampled_end": means[*end, "sampled"],
-        "fallen_rungs": find_fallen_rungs(rows, start, end, metric="greedy", above=0.9, by=0.03),
+        "fallen_rungs": find_fallen_rungs(rows, start, end, metric="greedy", above=EASY_FROM, by=0.03),
         "num_seeds": rows["rng_seed"].n_unique(),
         "arms": {},
     }
@@ -113,6 +115,28 @@ def summarise(rows: pl.DataFrame, arms: list[str], last: str) -> dict:
             of_arm["sampled_behind"] = to_points(compare_rounds(rows, (arm, last), end, metric="sampled"))
         figures["arms"][arm] = of_arm
     return figures
+
+
+def recheck_easy_rungs(rows: pl.DataFrame, out: Path, last: str, per_rung: int) -> dict[int, list[float]]:
+    """LANCE's accuracy before and after on the rungs that stood above 90%, on more problems, as means over seeds.
+
+    The study has 4 problems times `per_rung` of the experiment on a rung: one of them is more than 3 points.
+    """
+    from resources.engine import TransformersEngine
+    from resources.evaluator import evaluate_small_world
+
+    before = average_by_rung(rows, METHOD, START_ROUND, metric="greedy")
+    rungs = tuple(rung for rung, rate in enumerate(before, start=1) if rate > EASY_FROM)
+    plan, found = load_plan(), []
+    for rng_seed in rows["rng_seed"].unique().sort():
+        for key in (START_ROUND, last):
+            platform = Platform(data_root=str(find_arm_root(out, METHOD, rng_seed)))
+            engine = TransformersEngine(platform.checkpoints.find(plan.name, key), batch_size=256)
+            items = evaluate_small_world(engine, model_name=key, per_rung=per_rung, rungs=rungs)
+            found.append(items.filter(pl.col("metric") == "greedy"))
+    mean = pl.concat(found).group_by("rung", "model").agg(pl.col("is_correct").mean())
+    rates = {(row["rung"], row["model"]): round(100 * row["is_correct"], 1) for row in mean.to_dicts()}
+    return {rung: [rates[rung, START_ROUND], rates[rung, last]] for rung in rungs}
 
 
 def add_minutes(out: Path, seconds: float) -> float:
@@ -133,6 +157,7 @@ def main() -> None:
     default = home / "data" / STUDIES / EXPERIMENT
     parser.add_argument("--out", type=Path, default=default, help="where the study's rounds lie")
     parser.add_argument("--picture", type=Path, help="write the picture there, as PNG")
+    parser.add_argument("--recheck", type=int, metavar="N", help="ask LANCE's easy rungs again, N problems a task")
     parser.add_argument("--quick", action="store_true", help="one seed, one round, LANCE and seeds_only")
     options = parser.parse_args()
     if options.rng_seeds < 1 or options.rounds < 1:
@@ -153,7 +178,10 @@ def main() -> None:
     print("\n" + tabulate_study(rows, method=METHOD), flush=True)
     if options.picture:
         draw_study(rows).savefig(options.picture, dpi=130, bbox_inches="tight", metadata={"Software": None})
-    print(json.dumps(summarise(rows, arms, keys[-1]) | {"minutes": minutes}))
+    figures = summarise(rows, arms, keys[-1])
+    if options.recheck:
+        figures["rechecked_rungs"] = recheck_easy_rungs(rows, options.out, keys[-1], options.recheck)
+    print(json.dumps(figures | {"minutes": minutes}))
 
 
 if __name__ == "__main__":
