@@ -75,6 +75,9 @@ PARAMETERS = {
     "review_seeds_each_round": (False, {"raw_generations"}),
     "accumulate": (False, {"sft_set", "preference_pairs"}),
     "max_seeds": (9, {"seed_set"}),
+    "reviewer": ("random", ASKING | {"seed_set", "sft_set", "preference_pairs"}),
+    "use_pairs": (False, {"preference_pairs"}),
+    "propose": (False, {"raw_generations"}),
 }
 """A new value of every parameter of the recipe, and the assets whose rows it decides."""
 
@@ -119,6 +122,7 @@ def test_a_parameter_changes_the_steps_that_read_it(folder: Path, name: str) -> 
         ("evaluation.lm_eval.limit", 5, {"eval_report"}),
         ("training.dpo.beta", 0.5, {"checkpoint"}),
         ("training.lora.r", 4, {"checkpoint"}),
+        ("training.token_budget", 4000, {"checkpoint"}),
     ],
 )
 def test_a_setting_changes_the_assets_it_decides(folder: Path, path: str, value: object, changed: set[str]) -> None:

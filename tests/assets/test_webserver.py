@@ -130,12 +130,14 @@ def test_a_person_runs_redoes_and_inspects_rounds(ui: Ui):
              owners { ... on TeamAssetOwner { team } } } }"""
     )
     by_noun = {node["assetKey"]["path"][1]: node for node in nodes["assetNodes"]}
-    assert set(by_noun) == set(NOUNS)
+    assert set(by_noun) == {*NOUNS, "self_evolution"}
     before = {noun: {key["path"][1] for key in node["dependencyKeys"]} for noun, node in by_noun.items()}
     assert before["checkpoint"] == {"start_checkpoint", "sft_set", "preference_pairs"}
     assert before["start_checkpoint"] == set()
+    assert before["self_evolution"] == {"eval_report"}
+    assert {noun for noun, node in by_noun.items() if node["isPartitioned"]} == set(NOUNS)
     for node in by_noun.values():
-        assert (node["groupName"], node["owners"], node["isPartitioned"]) == ("tiny", [{"team": "lance"}], True)
+        assert (node["groupName"], node["owners"]) == ("tiny", [{"team": "lance"}])
         assert node["description"]
         assert node["kinds"]
 
@@ -182,10 +184,15 @@ def find_materialization(ui: Ui, noun: str, key: str) -> dg.EventLogRecord:
     return ui.world.instance.fetch_materializations(wanted, limit=1).records[0]
 
 
+OF_A_ROUND = "assetKeys: [" + ", ".join(f'{{path: ["tiny", "{noun}"]}}' for noun in NOUNS) + "]"
+"""The assets with partitions, as GraphQL asks for them."""
+
+
 def read_partitions(ui: Ui) -> dict[str, dict[str, list[str]]]:
     """The coloured bar of rounds on every asset's page."""
     nodes = ui.ask(
-        """{ assetNodes { assetKey { path } assetPartitionStatuses {
+        f"{{ assetNodes({OF_A_ROUND})"
+        """{ assetKey { path } assetPartitionStatuses {
              ... on DefaultPartitionStatuses { materializedPartitions failedPartitions } } } }"""
     )["assetNodes"]
     return {
@@ -213,7 +220,10 @@ def read_checks(ui: Ui) -> dict[tuple[str, str], list[str]]:
 
 def read_stale(ui: Ui) -> dict[str, list[str]]:
     """Whether the UI calls each asset's rounds unsynced."""
-    nodes = ui.ask('{ assetNodes { assetKey { path } staleStatusByPartition(partitions: ["r0000", "r0001"]) } }')
+    nodes = ui.ask(
+        f"{{ assetNodes({OF_A_ROUND})"
+        """{ assetKey { path } staleStatusByPartition(partitions: ["r0000", "r0001"]) } }"""
+    )
     return {node["assetKey"]["path"][1]: node["staleStatusByPartition"] for node in nodes["assetNodes"]}
 
 

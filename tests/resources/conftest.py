@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained Qwen2 (hidden 32, 2 layers, grouped-query attention), bf16; a sixth of its tokens end a turn."""
+    """An untrained Qwen2 (hidden 32, 2 layers, grouped-query attention), bf16; a twelfth of its tokens end a turn."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -31,7 +31,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pad_token_id=tokenizer.pad_token_id,
     )
     model = Qwen2ForCausalLM(config).to(torch.bfloat16)
-    model.generation_config.eos_token_id = [2, *range(500, 600)]
+    model.generation_config.eos_token_id = [2, *range(550, 600)]
     folder = tmp_path_factory.mktemp("tiny") / "model"
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
