@@ -137,11 +137,11 @@ def print_summary(plan: Plan, platform: Platform, keys: list[str]) -> None:
         print(f"raw backbone: {format_score(backbone)}")
 
 
-def show_all_rounds(instance: dg.DagsterInstance, plan: Plan, platform: Platform) -> None:
+def show_all_rounds(instance: dg.DagsterInstance, plan: Plan) -> None:
     """Materialize the experiment's self_evolution, where it has one, so that the UI shows all rounds at once."""
     if plan.settings.evaluation.small_world is not None:
         overview = load_definitions().resolve_assets_def(plan.key("self_evolution"))
-        dg.materialize([overview], instance=instance, resources={"platform": platform}, raise_on_error=False)
+        dg.materialize([overview], instance=instance, raise_on_error=False)
 
 
 def main() -> None:
@@ -167,7 +167,7 @@ def main() -> None:
             if not run_round(instance, plan, following):
                 sys.exit(f"{plan.name} {following} failed; the log above and the UI tell where")
         finished = find_finished_rounds(instance, plan)
-        show_all_rounds(instance, plan, platform)
+        show_all_rounds(instance, plan)
         print_summary(plan, platform, finished)
         print(f"{len(finished)} rounds stand after {time.monotonic() - started:.0f} s; loop: {decision.reason}")
     print("See them in the UI: make ui, then http://localhost:3000")
