@@ -5,6 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from lance_assets.assets import run as command_line
 from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
 from lance_assets.assets.self_evolution import describe_self_evolution
@@ -183,3 +184,12 @@ def materialize_overview(world: World):
     return job.execute_in_process(
         instance=world.instance, raise_on_error=False, asset_selection=[world.plan.key("self_evolution")]
     )
+
+
+def test_the_command_line_shows_all_rounds(two_rounds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_world(two_rounds) as world:
+        monkeypatch.setattr(command_line, "load_definitions", lambda: world.definitions)
+        command_line.show_all_rounds(world.instance, world.plan)
+        record = world.instance.get_latest_materialization_event(world.plan.key("self_evolution"))
+        assert record is not None
+        assert record.asset_materialization.metadata["num_rounds"].value == 2
