@@ -46,5 +46,6 @@ lint: setup ## Check style, formatting, the direction of imports, and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup ## Run every benchmark and print one table
-	$(BIN)/python -m benchmarks
+bench: setup ## Run every benchmark and print one table; DATA names a folder of real data
+	$(BIN)/python -m pip install -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m benchmarks $(if $(DATA),--data "$(DATA)")

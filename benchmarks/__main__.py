@@ -1,13 +1,17 @@
 """Run every benchmark in a process of its own and print one table of their figures.
 
-    python -m benchmarks [--quick] [NAME ...]
+    python -m benchmarks [--quick] [--data DIR] [--out FILE] [NAME ...]
 
-Exits with 1 when one of them failed; the others' figures are printed all the same.
+With `--out` the table is written to a Markdown file too, with date, commit and machine. Exits with 1 when one of them
+failed; the others' figures are printed all the same.
 """
 
 import argparse
+import datetime
 import json
+import os
 import pkgutil
+import platform
 import subprocess
 import sys
 import time
@@ -59,11 +63,51 @@ def format_table(results: dict[str, dict | None], seconds: dict[str, float]) -> 
     return "\n".join(rows)
 
 
+def read_first(command: list[str], default: str) -> str:
+    """The first line a command prints, or the default where it cannot be run."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return default
+    return done.stdout.strip().split("\n")[0] or default
+
+
+def describe_machine() -> str:
+    """Date, commit and machine of a measurement, in one line."""
+    processor = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        )
+        if Path("/proc/cpuinfo").exists()
+        else iter(()),
+        platform.processor(),
+    )
+    commit = read_first(["git", "rev-parse", "--short", "HEAD"], "unknown")
+    day = datetime.datetime.now(tz=datetime.UTC).date()
+    return f"{day}, commit {commit}, {os.cpu_count()} cores of {processor}, Python {platform.python_version()}"
+
+
+def choose_arguments(name: str, *, quick: bool, data: Path | None) -> list[str]:
+    """What a benchmark is called with: real data goes to those that take it."""
+    arguments = ["--quick"] if quick else []
+    source = (Path(__file__).parent / f"{name}.py").read_text()
+    if data is not None and '"--data"' in source:
+        arguments += ["--data", str(data)]
+    corpus = None if data is None else data / "t0_train_50k.parquet"
+    if corpus is not None and corpus.exists() and '"--corpus"' in source:
+        arguments += ["--corpus", str(corpus)]
+    return arguments
+
+
 def main() -> int:
     """Run the benchmarks named on the command line, or all; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run; all when none is named")
     parser.add_argument("--quick", action="store_true", help="smaller sizes, about a minute each")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of real data, for benchmarks that take some")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="Markdown file that the table is written to as well")
     options = parser.parse_args()
     known = list_benchmarks()
     if unknown := sorted(set(options.names) - set(known)):
@@ -73,9 +117,12 @@ def main() -> int:
     for name in options.names or known:
         print(f"== {name}", flush=True)
         started = time.monotonic()
-        results[name] = run_benchmark(name, ["--quick"] if options.quick else [])
+        results[name] = run_benchmark(name, choose_arguments(name, quick=options.quick, data=options.data))
         seconds[name] = time.monotonic() - started
-    print("\n" + format_table(results, seconds))
+    table = format_table(results, seconds)
+    print("\n" + table)
+    if options.out is not None:
+        options.out.write_text(f"Measured on {describe_machine()}.\n\n{table}\n")
     return int(any(figures is None for figures in results.values()))
 
 

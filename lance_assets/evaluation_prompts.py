@@ -6,7 +6,7 @@ when it equals, or shares a long run of words with, one of the experiment's prot
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lance_assets.algorithms.decontamination import build_evaluation_index, overlaps_evaluation
@@ -63,23 +63,48 @@ def list_texts(prompt: str) -> list[str]:
     return [prompt, *(line.partition(": ")[2] or line for line in lines if len(lines) > 1)]
 
 
-def build_evaluation_guard(evaluation: EvaluationSettings, folder: Path) -> Callable[[str], bool]:
+def list_evaluation_prompts(
+    evaluation: EvaluationSettings, folder: Path, task_prompts: Sequence[str] = ()
+) -> list[str]:
+    """Every prompt of the evaluation that can be compared with a text.
+
+    Args:
+        evaluation: the experiment's.
+        folder: where its relative paths start.
+        task_prompts: those of lm-evaluation-harness tasks, where they are not protected by a file.
+
+    Returns:
+        Held-out problems, protected prompts and task prompts.
+    """
+    prompts = list(task_prompts)
+    if evaluation.small_world is not None:
+        prompts += [row["prompt"] for row in draw_held_out_prompts(per_rung=evaluation.small_world.per_rung)]
+    if evaluation.protected_prompts is not None:
+        path = folder / Path(evaluation.protected_prompts).expanduser()
+        prompts += read_protected_prompts(path, evaluation.protected_field)
+    return prompts
+
+
+def build_evaluation_guard(
+    evaluation: EvaluationSettings, folder: Path, task_prompts: Sequence[str] = ()
+) -> Callable[[str], bool]:
     """A function that says whether a prompt belongs to the evaluation.
 
     Args:
         evaluation: the experiment's.
         folder: where its relative paths start.
+        task_prompts: those of lm-evaluation-harness tasks, where they are not protected by a file.
     """
     keys: set[str] = set()
     if evaluation.small_world is not None:
         keys = {row["key"] for row in draw_held_out_prompts(per_rung=evaluation.small_world.per_rung)}
     digits = {find_digits(key) for key in keys}
-    protected = []
+    protected = list(task_prompts)
     if evaluation.protected_prompts is not None:
-        protected = read_protected_prompts(
+        protected += read_protected_prompts(
             folder / Path(evaluation.protected_prompts).expanduser(), evaluation.protected_field
         )
-    index = build_evaluation_index(protected)
+    index = build_evaluation_index(protected, ngram=evaluation.ngram)
 
     def is_held_out(text: str) -> bool:
         problem = parse_prompt(text)

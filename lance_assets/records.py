@@ -128,10 +128,41 @@ CLEANED_SET = pl.Schema(
         "completion": pl.String,
         "drop_reason": pl.String,  # null for a kept row
         "nearest_id": pl.String,  # for a near-duplicate, the row or seed it is too like
+        "tier": pl.String,  # how it was found: "exact", "lexical" or "embedding"; null for every other row
         "similarity": pl.Float64,  # 0..1, to the nearest; null where none was compared
     }
 )
 """Every candidate, kept or dropped with the reason; `drop_reason` is null for the kept."""
+
+NEAR_DUPLICATES = pl.Schema(
+    {
+        "row_id": pl.String,  # the cleaned_set row
+        "other_id": pl.String,  # the row it is like: of this round with a smaller id, or of an earlier round
+        "other_round": pl.String,  # the round of the other row
+        "tier": pl.String,  # "exact", "lexical" (ROUGE-L) or "embedding" (cosine)
+        "similarity": pl.Float64,  # -1..1; for earlier rounds' nearest neighbour by embedding also below the threshold
+        "text": pl.String,
+        "other_text": pl.String,
+    }
+)
+"""Every pair of like texts that cleaning found: a threshold can be raised over them without computing anything."""
+
+DIVERSITY_REPORT = pl.Schema(
+    {
+        "round": pl.String(),
+        "num_rows": pl.Int64(),  # texts that cleaning kept
+        "novelty": pl.Float64(),  # the fields of `algorithms.collapse.DiversityReport`; null where not measurable
+        "vendi_score": pl.Float64(),
+        "vendi_rate": pl.Float64(),
+        "distinct_1": pl.Float64(),
+        "distinct_2": pl.Float64(),
+        "cluster_entropy": pl.Float64(),
+        "length_drift": pl.Float64(),
+        "score_length_correlation": pl.Float64(),
+        "seed_share": pl.Float64(),
+    }
+)
+"""How varied a round's data is, one row."""
 
 REVIEWED_SET = pl.Schema(
     {
@@ -266,5 +297,8 @@ SCHEMAS: dict[str, pl.Schema] = {
     "checkpoint": CHECKPOINT,
     "eval_report": EVAL_REPORT,
     "eval_items": EVAL_ITEMS,
+    "near_duplicates": NEAR_DUPLICATES,
+    "diversity_report": DIVERSITY_REPORT,
 }
-"""The schema of every table by its name; all but `eval_items`, which belongs to `eval_report`, are assets."""
+"""The schema of every table by its name; all are assets but `eval_items`, which belongs to `eval_report`, and
+`near_duplicates`, which belongs to `cleaned_set`."""

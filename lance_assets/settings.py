@@ -127,6 +127,18 @@ class LmEvalSettings(Settings):
     batch_size: int = Field(8, ge=1, description="Fixed, since scores move with it.")
 
 
+class NearDuplicateSettings(Settings):
+    """Which texts are too like another of the round, or of any round before it; each tier can be left out."""
+
+    exact: bool = Field(True, description="Drop texts that are equal after normalisation.")
+    lexical_threshold: float | None = Field(
+        None, ge=0, lt=1, description="ROUGE-L (precision, recall or F) above which texts are too like; none: no tier."
+    )
+    embedding_threshold: float | None = Field(
+        0.999, ge=0, le=1, description="Cosine above which texts are too like; none: no tier."
+    )
+
+
 class EvaluationSettings(Settings):
     """What every round's checkpoint is scored on."""
 
@@ -136,17 +148,34 @@ class EvaluationSettings(Settings):
         None, description="JSONL file of evaluation prompts that generated data may not contain."
     )
     protected_field: str = Field("prompt", description="The field of that file that holds the prompt.")
+    ngram: int = Field(13, ge=1, description="Words in a row that a prompt may not share with a protected prompt.")
+    max_similarity: float | None = Field(
+        None, ge=0, le=1, description="Cosine to an evaluation prompt above which a prompt is left out; none: no bar."
+    )
 
 
 class CheckSettings(Settings):
     """The bars of the checks."""
 
-    max_history_similarity: float = Field(
-        0.999, ge=0, le=1, description="Cosine above which a text is a near-duplicate of one kept earlier."
+    min_novelty: float | None = Field(
+        None, ge=0, le=2, description="Mean of 1 - cosine to the nearest text of an earlier round, at least."
     )
-    min_vendi_rate: float = Field(
-        0.01, ge=0, le=1, description="Vendi score of the kept texts over their number, at least."
+    min_vendi_rate: float | None = Field(
+        None, ge=0, le=1, description="Vendi score of the kept texts over their number, at least."
     )
+    min_distinct_2: float | None = Field(
+        None, ge=0, le=1, description="Share of different word pairs among all of the kept texts, at least."
+    )
+    min_cluster_entropy: float | None = Field(
+        None, ge=0, le=1, description="Evenness of the kept texts over clusters, at least."
+    )
+    max_length_drift: float | None = Field(
+        None, ge=0, description="Log ratio of the completions' length to the seeds', at most, either way."
+    )
+    max_score_length_correlation: float | None = Field(
+        None, ge=0, le=1, description="Rank correlation of review score and completion length, at most, either way."
+    )
+    min_seed_share: float | None = Field(None, ge=0, le=1, description="Share of seeds in the SFT set, at least.")
     max_unscored_rate: float = Field(
         0.2, ge=0, le=1, description="Share of rows without any score, at most; above it the round stops."
     )
@@ -186,6 +215,9 @@ class ExperimentSettings(Settings):
     embedder: EmbedderSettings = Field(default_factory=EmbedderSettings, description="What embeds kept texts.")
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="How checkpoints are trained.")
     evaluation: EvaluationSettings = Field(description="What checkpoints are scored on.")
+    near_duplicates: NearDuplicateSettings = Field(
+        default_factory=NearDuplicateSettings, description="Which texts are too like earlier ones."
+    )
     checks: CheckSettings = Field(default_factory=CheckSettings, description="The bars of the checks.")
     stop: StopSettings = Field(default_factory=StopSettings, description="When the loop ends.")
 

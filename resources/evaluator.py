@@ -189,6 +189,29 @@ def run_lm_eval(
         return parse_lm_eval(json.loads(reports[0].read_text()), model_name=model_name)
 
 
+def read_task_prompts(tasks: Sequence[str], *, include_path: Path | None, log: Callable[[str], None]) -> list[str]:
+    """Every prompt that harness tasks evaluate, few-shot examples left out, in a process of its own.
+
+    Args:
+        tasks: as for `run_lm_eval`.
+        include_path: folder with task YAML files of one's own.
+        log: is given each line of the process's log.
+
+    Returns:
+        Different prompts, sorted.
+
+    Raises:
+        EvaluationError: an unknown task, or any other failure, with the tail of the log.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        job, out = Path(folder) / "job.json", Path(folder) / "prompts.json"
+        where = None if include_path is None else str(include_path)
+        job.write_text(json.dumps({"tasks": list(tasks), "include_path": where, "out": str(out)}))
+        _run_harness([sys.executable, "-m", "resources.task_prompts_worker", str(job)], tasks, log)
+        prompts: list[str] = json.loads(out.read_text())
+    return prompts
+
+
 def _run_harness(command: list[str], tasks: Sequence[str], log: Callable[[str], None]) -> None:
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     code, text = stream_process(command, added_environment=offline, log=log)

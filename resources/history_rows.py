@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from resources.vector_index import Search
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from lancedb.table import Table
@@ -30,6 +32,19 @@ def read_width(schema: "pa.Schema") -> int:
     return int(schema.field("vector").type.list_size)
 
 
+def replace_surrogates(text: str) -> str:
+    r"""A text that UTF-8 can hold: unpaired surrogates, which a broken byte stream leaves, become U+FFFD.
+
+    >>> replace_surrogates("a\ud800b") == "a\ufffdb"
+    True
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 def check_vectors(vectors: np.ndarray, *, num_rows: int) -> np.ndarray:
     """Return vectors as float32 [num_rows, dim].
 
@@ -52,7 +67,7 @@ def build_rows(
     """The rows of a round with their vectors, as the table holds them."""
     import pyarrow as pa
 
-    row_ids, texts = rows["row_id"].to_list(), rows["text"].to_list()
+    row_ids, texts = rows["row_id"].to_list(), [replace_surrogates(text) for text in rows["text"]]
     columns = [
         pa.array([f"{experiment}/{round_key}/{row_id}" for row_id in row_ids], pa.string()),
         pa.array([experiment] * rows.height, pa.string()),
@@ -66,9 +81,14 @@ def build_rows(
     return pa.Table.from_arrays(columns, schema=build_schema(width))
 
 
-def search_nearest(table: "Table", vectors: np.ndarray, where: str, *, num_candidates: int = MIN_TIES) -> pl.DataFrame:
-    """The nearest row of each vector; candidates that are all equally near are fetched again, twice as many."""
-    query = table.search(vectors, vector_column_name="vector").distance_type("cosine").bypass_vector_index()
+def search_nearest(
+    table: "Table", vectors: np.ndarray, where: str, search: Search, *, num_candidates: int = MIN_TIES
+) -> pl.DataFrame:
+    """The nearest row of each vector; candidates that are all equally near are fetched again, twice as many.
+
+    A vector for which an index finds nothing, since all rows it looked at are filtered out, is searched exactly.
+    """
+    query = search.prepare(table.search(vectors, vector_column_name="vector").distance_type("cosine"))
     query = query.where(where, prefilter=True).select(["row_id", "round", "_distance"]).limit(num_candidates)
     found = pl.DataFrame(pl.from_arrow(query.to_arrow()))
     if "query_index" not in found.columns:
@@ -87,8 +107,11 @@ def search_nearest(table: "Table", vectors: np.ndarray, where: str, *, num_candi
         )
     )
     tied = sorted(by_query.filter("is_tied")["query_index"].to_list())
-    if tied:
-        again = search_nearest(table, vectors[tied], where, num_candidates=2 * num_candidates)
-        again = again.with_columns(query_index=pl.Series(tied, dtype=nearest.schema["query_index"]))
-        nearest = pl.concat([nearest.filter(~pl.col("query_index").is_in(tied)), again.select(nearest.columns)])
+    unseen = sorted(set(range(len(vectors))) - set(nearest["query_index"].to_list()))
+    nearest = nearest.filter(~pl.col("query_index").is_in(tied))
+    for places, how, wanted in ((tied, search, 2 * num_candidates), (unseen, Search("flat"), num_candidates)):
+        if places:
+            again = search_nearest(table, vectors[places], where, how, num_candidates=wanted)
+            again = again.with_columns(query_index=pl.Series(places, dtype=nearest.schema["query_index"]))
+            nearest = pl.concat([nearest, again.select(nearest.columns)])
     return nearest.sort("query_index").select(NEAREST.names())

@@ -52,8 +52,9 @@ DROP_REASONS = {
     "like_seed": "near-duplicate of the seed's prompt (new prompts) or completion (completions)",
     "like_sibling": "near-duplicate of an earlier sample: prompts of one seed, completions of one prompt",
     "duplicate_in_round": "the same prompt, or prompt and completion, is kept elsewhere in this round",
-    "like_history": "near-duplicate, by embedding, of a text that an earlier round kept",
-    "like_in_round": "near-duplicate, by embedding, of a text kept in this round",
+    "evaluation_neighbour": "its prompt is too like one of the evaluation's, by embedding",
+    "like_history": "near-duplicate, in one of the three tiers, of a text that an earlier round kept",
+    "like_in_round": "near-duplicate, in one of the three tiers, of a text kept in this round",
     "no_completion": "a new prompt of which no completion was kept",
 }
 """Why a row is dropped, in the order in which reasons are shown."""
@@ -133,38 +134,36 @@ def clean_generations(
     return pl.DataFrame(fields, schema=CLEANED_SET, orient="row")
 
 
-def mark_history_duplicates(
-    cleaned: pl.DataFrame, nearest: pl.DataFrame, *, threshold: float, reason: str = "like_history"
-) -> pl.DataFrame:
-    """Drop kept rows that are too like another text by embedding, and what hangs on them.
+def mark_dropped(cleaned: pl.DataFrame, dropped: pl.DataFrame, *, reason: str) -> pl.DataFrame:
+    """Drop kept rows for what was found outside this module, and what hangs on them.
 
     Args:
         cleaned: schema `CLEANED_SET`.
-        nearest: `row_id`, `nearest_id`, `similarity` (cosine, -1..1): the nearest earlier text of rows in `cleaned`, at
-            most one for each; rows without one may be absent or null.
-        threshold: rows strictly above it are dropped.
-        reason: "like_history" where the texts are of earlier rounds, "like_in_round" where they are of this one.
+        dropped: `row_id`, `nearest_id`, `tier`, `similarity` (-1..1) of rows to drop, at most one for each row.
+        reason: one of `DROP_REASONS`.
 
     Returns:
-        `cleaned` with further `drop_reason`s: the given one with the nearest text's id and similarity, "prompt_dropped"
-        for completions of such a prompt, "no_completion" for prompts of which none is left.
+        `cleaned` with further `drop_reason`s: the given one with nearest id, tier and similarity; "prompt_dropped" for
+        completions of such a prompt, "no_completion" for prompts of which none is left. Rows that were dropped before
+        keep their reason.
 
     Raises:
-        ValueError: a row is named twice in `nearest`, or a similarity is NaN.
+        ValueError: a row is named twice in `dropped`, or a similarity is NaN.
     """
-    twice = nearest.filter(pl.col("row_id").is_duplicated())["row_id"]
+    twice = dropped.filter(pl.col("row_id").is_duplicated())["row_id"]
     if len(twice):
-        raise ValueError(f"nearest must have one row for each row_id, {twice[0]} has several")
-    similarity = nearest["similarity"].cast(pl.Float64)
+        raise ValueError(f"dropped must have one row for each row_id, {twice[0]} has several")
+    similarity = dropped["similarity"].cast(pl.Float64)
     if similarity.is_nan().any():
-        raise ValueError("nearest has a similarity that is NaN: was a zero vector stored?")
-    found = nearest.select("row_id", found_id="nearest_id", found_similarity=similarity).filter(similarity > threshold)
+        raise ValueError("dropped has a similarity that is NaN: was a zero vector compared?")
+    found = dropped.select("row_id", found=True, found_id="nearest_id", found_tier="tier", found_similarity=similarity)
     joined = cleaned.join(found, on="row_id", how="left", maintain_order="left")
-    is_like_another = pl.col("drop_reason").is_null() & pl.col("found_similarity").is_not_null()
+    is_found = pl.col("drop_reason").is_null() & pl.col("found").is_not_null()
     marked = joined.with_columns(
-        drop_reason=pl.when(is_like_another).then(pl.lit(reason)).otherwise("drop_reason"),
-        nearest_id=pl.when(is_like_another).then("found_id").otherwise("nearest_id"),
-        similarity=pl.when(is_like_another).then("found_similarity").otherwise("similarity"),
+        drop_reason=pl.when(is_found).then(pl.lit(reason)).otherwise("drop_reason"),
+        nearest_id=pl.when(is_found).then("found_id").otherwise("nearest_id"),
+        tier=pl.when(is_found).then("found_tier").otherwise("tier"),
+        similarity=pl.when(is_found).then("found_similarity").otherwise("similarity"),
     )
     is_kept, kind = pl.col("drop_reason").is_null(), pl.col("kind")
     dropped_prompts = marked.filter((kind == "new_prompt") & ~is_kept)["row_id"].implode()

@@ -30,6 +30,7 @@ class Candidate:
     finish_reason: str
     drop_reason: str | None = None
     nearest_id: str | None = None
+    tier: str | None = None
     similarity: float | None = None
 
     @property
@@ -81,9 +82,10 @@ def mark_near_duplicates(siblings: list[Candidate], seed_words: list[str], thres
         to_siblings = [compute_similarity(words[place], earlier) for earlier in words[:place]]
         row.similarity = to_seed if to_seed > threshold else max([to_seed, *to_siblings])
         if to_seed > threshold:
-            row.drop_reason, row.nearest_id = "like_seed", row.seed_id
+            row.drop_reason, row.nearest_id, row.tier = "like_seed", row.seed_id, "lexical"
         elif row.similarity > threshold:
-            row.drop_reason, row.nearest_id = "like_sibling", siblings[to_siblings.index(row.similarity)].row_id
+            nearest = siblings[to_siblings.index(row.similarity)]
+            row.drop_reason, row.nearest_id, row.tier = "like_sibling", nearest.row_id, "lexical"
 
 
 def mark_duplicates(rows: Iterable[Candidate], known: dict[tuple[str, str], str]) -> None:
@@ -93,7 +95,7 @@ def mark_duplicates(rows: Iterable[Candidate], known: dict[tuple[str, str], str]
         key = (normalise_text(row.prompt or ""), normalise_text(row.completion or ""))
         first_id = kept.setdefault(key, row.row_id)
         if first_id != row.row_id:
-            row.drop_reason, row.nearest_id, row.similarity = "duplicate_in_round", first_id, 1.0
+            row.drop_reason, row.nearest_id, row.tier, row.similarity = "duplicate_in_round", first_id, "exact", 1.0
 
 
 def mark_orphans(prompts: dict[str, Candidate], completions: list[Candidate]) -> None:

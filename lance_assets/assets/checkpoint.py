@@ -3,6 +3,7 @@
 import dagster as dg
 import polars as pl
 
+from lance_assets.assets.contamination import find_contaminated
 from lance_assets.assets.making import make_noun
 from lance_assets.assets.pictures import plot_losses
 from lance_assets.assets.plan import Plan
@@ -20,11 +21,8 @@ def find_evaluation_rows(this_round: Round) -> list[str]:
     rows = pl.concat(
         [sft.select("row_id", "prompt", "source"), pairs.select("row_id", "prompt", source=pl.lit("pair"))]
     )
-    return [
-        row_id
-        for row_id, prompt in zip(rows["row_id"], rows["prompt"], strict=True)
-        if this_round.is_evaluation_prompt(prompt)
-    ]
+    found = find_contaminated(this_round, rows["row_id"].to_list(), rows["prompt"].to_list())
+    return found["row_id"].unique(maintain_order=True).to_list()
 
 
 def train(this_round: Round) -> TrainResult | None:

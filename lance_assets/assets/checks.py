@@ -1,18 +1,26 @@
 """The checks of a round. Those that guard training block what comes after them in the same run."""
 
 import math
-from collections.abc import Iterator
+from dataclasses import fields
 
 import dagster as dg
 import polars as pl
 
-from lance_assets.algorithms.diversity import compute_distinct_n, compute_nearest_similarity, compute_vendi_score
+from lance_assets.algorithms.collapse import DiversityFloors, DiversityReport, find_collapse
+from lance_assets.algorithms.near_duplicates import choose_survivors
+from lance_assets.assets.contamination import describe_contamination, find_contaminated
+from lance_assets.assets.near_duplicates import COMPARED_TOGETHER, compare_kept, read_thresholds
 from lance_assets.assets.outcomes import read_outcomes
+from lance_assets.assets.pictures import preview_rows
 from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
 from lance_assets.assets.rounds import Round
 
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
+TOLERANCE = 1e-5
+"""By how much a cosine may move between two ways of computing it."""
+FLOORS = tuple(field.name for field in fields(DiversityFloors))
+"""The settings of `checks` that are floors of the diversity report."""
 
 
 def _open_round(context: dg.AssetCheckExecutionContext, plan: Plan, platform: Platform) -> Round:
@@ -42,55 +50,51 @@ def build_start_checkpoint_check(plan: Plan) -> dg.AssetChecksDefinition:
     return is_newest
 
 
-def build_cleaned_set_checks(plan: Plan) -> dg.AssetChecksDefinition:
-    """Near-duplicates, within the round and against all before it, and diversity: one scan of the history for both."""
-    near = dg.AssetCheckSpec(
-        "near_duplicates", asset=plan.key("cleaned_set"), blocking=True, partitions_def=plan.rounds,
-        description="No kept text is a near-duplicate of another of this round or of any earlier one.",
-    )  # fmt: skip
-    diversity = dg.AssetCheckSpec(
-        "diversity", asset=plan.key("cleaned_set"), partitions_def=plan.rounds,
-        description="The Vendi score of the kept texts over their number stays above the floor.",
-    )  # fmt: skip
+def build_cleaned_set_check(plan: Plan) -> dg.AssetChecksDefinition:
+    """Near-duplicates, within the round and against all before it."""
 
-    @dg.multi_asset_check(specs=[near, diversity], name=f"{plan.name}__cleaned_set_checks")
-    def cleaned_set_checks(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
-        this_round, bars = _open_round(context, plan, platform), plan.settings.checks
-        rows, vectors = this_round.platform.history.read_round(plan.name, this_round.key)
-        within = compute_nearest_similarity(vectors)
-        embedder = platform.open_embedder(plan.settings)
-        earlier = this_round.platform.history.find_nearest(
-            vectors, experiment=plan.name, before_round=this_round.key, model_hash=embedder.model_hash
-        )["similarity"].drop_nulls()
-        highest = {
-            "within_round": float(max(within, default=0.0)),
-            "earlier_rounds": max(earlier.to_list(), default=0.0),
-        }
-        tolerance = 1e-5
-        yield dg.AssetCheckResult(
-            asset_key=plan.key("cleaned_set"),
-            check_name="near_duplicates",
-            passed=max(highest.values()) <= bars.max_history_similarity + tolerance,
-            severity=ERROR,
-            metadata={"num_rows": len(rows), "bar": bars.max_history_similarity, **highest},
+    @dg.asset_check(asset=plan.key("cleaned_set"), name="near_duplicates", blocking=True, partitions_def=plan.rounds)
+    def near_duplicates(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.AssetCheckResult:
+        """No kept text is a near-duplicate of another of this round or of any earlier one."""
+        this_round = _open_round(context, plan, platform)
+        settings, kept = plan.settings.near_duplicates, this_round.read("cleaned_set")
+        kept = kept.filter(pl.col("drop_reason").is_null())
+        found = pl.concat(
+            compare_kept(this_round, kept.filter(pl.col("kind").is_in(kinds))) for kinds in COMPARED_TOGETHER
         )
-        vendi = float(compute_vendi_score(vectors))
-        rate = vendi / len(rows) if len(rows) else 1.0
-        yield dg.AssetCheckResult(
-            asset_key=plan.key("cleaned_set"),
-            check_name="diversity",
-            passed=rate >= bars.min_vendi_rate,
-            severity=WARN,
+        left = choose_survivors(kept["row_id"].to_list(), found, thresholds=read_thresholds(settings, TOLERANCE))
+        return dg.AssetCheckResult(
+            passed=left.is_empty(),
+            severity=ERROR,
             metadata={
-                "vendi_score": vendi,
-                "vendi_rate": rate,
-                "bar": bars.min_vendi_rate,
-                "distinct_2": compute_distinct_n(rows["text"].to_list(), 2),
-                "mean_novelty": 1.0 - sum(earlier) / max(len(earlier), 1),
+                "num_rows": len(kept),
+                "num_left": len(left),
+                "bars": str(read_thresholds(settings)),
+                "examples": preview_rows(found.filter(pl.col("row_id").is_in(left["row_id"].implode())), found.columns),
             },
         )
 
-    return cleaned_set_checks
+    return near_duplicates
+
+
+def build_diversity_report_check(plan: Plan) -> dg.AssetChecksDefinition:
+    """The floors below which a round's data counts as collapsed."""
+
+    @dg.asset_check(asset=plan.key("diversity_report"), name="no_collapse", blocking=True, partitions_def=plan.rounds)
+    def no_collapse(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.AssetCheckResult:
+        """Every measure keeps the floor that the experiment sets for it."""
+        row = _open_round(context, plan, platform).read("diversity_report").drop("round").row(0, named=True)
+        floors = DiversityFloors(**{field: getattr(plan.settings.checks, field) for field in FLOORS})
+        breached = find_collapse(DiversityReport(**row), floors)
+        set_floors = {field: getattr(floors, field) for field in FLOORS if getattr(floors, field) is not None}
+        return dg.AssetCheckResult(
+            passed=not breached,
+            severity=ERROR,
+            description="; ".join(breached) or None,
+            metadata={"breached": breached, **set_floors},
+        )
+
+    return no_collapse
 
 
 def build_reviewed_set_check(plan: Plan) -> dg.AssetChecksDefinition:
@@ -121,14 +125,14 @@ def build_sft_set_check(plan: Plan) -> dg.AssetChecksDefinition:
 
     @dg.asset_check(asset=plan.key("sft_set"), name="no_evaluation_overlap", blocking=True, partitions_def=plan.rounds)
     def no_evaluation_overlap(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.AssetCheckResult:
-        """No prompt of the SFT set belongs to the evaluation, in any wording."""
+        """No prompt of the SFT set belongs to the evaluation: by the world's rule, by n-grams, by embedding."""
         this_round = _open_round(context, plan, platform)
         rows = this_round.read("sft_set")
-        leaked = [prompt for prompt in rows["prompt"] if this_round.is_evaluation_prompt(prompt)]
+        leaked = find_contaminated(this_round, rows["row_id"].to_list(), rows["prompt"].to_list())
         return dg.AssetCheckResult(
-            passed=not leaked,
+            passed=leaked.is_empty(),
             severity=ERROR,
-            metadata={"num_rows": len(rows), "num_overlapping": len(leaked), "examples": leaked[:3]},
+            metadata={"num_rows": len(rows), **describe_contamination(this_round, leaked, rows["prompt"].to_list())},
         )
 
     return no_evaluation_overlap
@@ -137,7 +141,7 @@ def build_sft_set_check(plan: Plan) -> dg.AssetChecksDefinition:
 def build_preference_pairs_check(plan: Plan) -> dg.AssetChecksDefinition:
     """Pairs that teach: different texts, a real gap, and enough of them."""
 
-    @dg.asset_check(asset=plan.key("preference_pairs"), name="pairs_differ", partitions_def=plan.rounds)
+    @dg.asset_check(asset=plan.key("preference_pairs"), name="pairs_differ", blocking=True, partitions_def=plan.rounds)
     def pairs_differ(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.AssetCheckResult:
         """No pair has equal texts or scores or an evaluation prompt, and the round brings enough pairs."""
         this_round = _open_round(context, plan, platform)
@@ -145,7 +149,8 @@ def build_preference_pairs_check(plan: Plan) -> dg.AssetChecksDefinition:
         num_equal = pairs.filter((pl.col("chosen") == pl.col("rejected")) | (pl.col("score_gap") <= 0)).height
         num_new = pairs.filter(pl.col("source_round") == this_round.key).height
         enough = this_round.is_start or num_new >= plan.settings.checks.min_pairs
-        num_leaked = sum(map(this_round.is_evaluation_prompt, pairs["prompt"]))
+        leaked = find_contaminated(this_round, pairs["row_id"].to_list(), pairs["prompt"].to_list())
+        num_leaked = leaked["row_id"].n_unique()
         return dg.AssetCheckResult(
             passed=num_equal == 0 and enough and num_leaked == 0,
             severity=ERROR if num_equal or num_leaked else WARN,
@@ -154,6 +159,7 @@ def build_preference_pairs_check(plan: Plan) -> dg.AssetChecksDefinition:
                 "num_new": num_new,
                 "min_pairs": plan.settings.checks.min_pairs,
                 "num_overlapping_evaluation": num_leaked,
+                "matches": preview_rows(leaked, ("rule", "similarity", "prompt", "evaluation_prompt")),
             },
         )
 
@@ -199,10 +205,11 @@ def build_checks(plan: Plan) -> list[dg.AssetChecksDefinition]:
     """Every check of an experiment."""
     builders = (
         build_start_checkpoint_check,
-        build_cleaned_set_checks,
+        build_cleaned_set_check,
         build_reviewed_set_check,
         build_sft_set_check,
         build_preference_pairs_check,
+        build_diversity_report_check,
         build_checkpoint_check,
         build_eval_report_check,
     )

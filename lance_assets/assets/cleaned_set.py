@@ -1,67 +1,31 @@
 """cleaned_set: every candidate, kept or dropped with its reason; kept texts join the history in LanceDB."""
 
+from dataclasses import asdict
+
 import dagster as dg
-import numpy as np
 import polars as pl
 
-from lance_assets.algorithms.cleaning import count_drop_reasons, mark_history_duplicates
-from lance_assets.algorithms.near_duplicates import find_repeats
+from lance_assets.algorithms.cleaning import count_drop_reasons, mark_dropped
+from lance_assets.assets.contamination import find_contaminated
 from lance_assets.assets.making import make_noun
+from lance_assets.assets.near_duplicates import drop_near_duplicates
 from lance_assets.assets.pictures import count_table, preview_rows
 from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
 from lance_assets.assets.rounds import Made, Round
 
-NEAREST = pl.Schema({"row_id": pl.String, "nearest_id": pl.String, "similarity": pl.Float64})
 
-
-def text_to_embed() -> pl.Expr:
-    """What of a candidate is compared with history: a new prompt, or a prompt with its completion."""
-    return (
-        pl.when(pl.col("kind") == "new_prompt").then("prompt").otherwise(pl.col("prompt") + "\n" + pl.col("completion"))
+def drop_evaluation_neighbours(this_round: Round, cleaned: pl.DataFrame) -> pl.DataFrame:
+    """Drop rows whose prompt has an embedding neighbour in the evaluation; the recipe dropped the n-gram matches."""
+    if this_round.plan.settings.evaluation.max_similarity is None:
+        return cleaned
+    kept = cleaned.filter(pl.col("drop_reason").is_null())
+    found = find_contaminated(this_round, kept["row_id"].to_list(), kept["prompt"].to_list())
+    found = found.sort("similarity", descending=True).unique("row_id", keep="first", maintain_order=True)
+    dropped = found.select(
+        "row_id", nearest_id=pl.lit(None, pl.String), tier=pl.lit("embedding"), similarity="similarity"
     )
-
-
-def keep_survivors(cleaned: pl.DataFrame, rows: pl.DataFrame, vectors: np.ndarray) -> tuple[pl.DataFrame, np.ndarray]:
-    """Those rows, and their vectors, that the cleaned set still keeps."""
-    survivors = cleaned.filter(pl.col("drop_reason").is_null())["row_id"]
-    is_kept = rows["row_id"].is_in(survivors.implode())
-    return rows.filter(is_kept), vectors[is_kept.to_numpy()]
-
-
-def compare_with_history(this_round: Round, cleaned: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Drop near-duplicates of earlier rounds and of this one's earlier rows, and store what is kept.
-
-    Returns:
-        The cleaned set, and the kept rows' history rows (row_id, text).
-    """
-    plan, history = this_round.plan, this_round.platform.history
-    bar = plan.settings.checks.max_history_similarity
-    kept = cleaned.filter(pl.col("drop_reason").is_null()).select("row_id", text=text_to_embed())
-    embedder = this_round.platform.open_embedder(plan.settings)
-    vectors = embedder.embed(kept["text"].to_list())
-    earlier = history.find_nearest(
-        vectors, experiment=plan.name, before_round=this_round.key, model_hash=embedder.model_hash
-    )
-    earlier = pl.concat([kept.select("row_id"), earlier.select("nearest_id", "similarity")], how="horizontal")
-    cleaned = mark_history_duplicates(cleaned, earlier.cast(NEAREST), threshold=bar)
-    kept, vectors = keep_survivors(cleaned, kept, vectors)
-    repeats_of, similarity = find_repeats(vectors, threshold=bar)
-    ids = kept["row_id"].to_list()
-    within = {
-        "row_id": ids,
-        "nearest_id": [ids[index] if index >= 0 else None for index in repeats_of],
-        "similarity": [
-            float(value) if index >= 0 else None for index, value in zip(repeats_of, similarity, strict=True)
-        ],
-    }
-    cleaned = mark_history_duplicates(
-        cleaned, pl.DataFrame(within, schema=NEAREST), threshold=bar, reason="like_in_round"
-    )
-    stored, vectors = keep_survivors(cleaned, kept, vectors)
-    history.replace_round(plan.name, this_round.key, stored, vectors, model_hash=embedder.model_hash)
-    history.compact()
-    return cleaned, stored
+    return mark_dropped(cleaned, dropped, reason="evaluation_neighbour")
 
 
 def make_cleaned_set(this_round: Round) -> Made:
@@ -73,7 +37,12 @@ def make_cleaned_set(this_round: Round) -> Made:
         settings=plan.settings.parameters,
         is_evaluation_prompt=this_round.is_evaluation_prompt,
     )
-    cleaned, stored = compare_with_history(this_round, cleaned)
+    deduplicated = drop_near_duplicates(this_round, drop_evaluation_neighbours(this_round, cleaned))
+    cleaned, stored, pairs = deduplicated.cleaned, deduplicated.kept, deduplicated.pairs
+    history, embedder = this_round.platform.history, this_round.embedder
+    history.replace_round(plan.name, this_round.key, stored, deduplicated.vectors, model_hash=embedder.model_hash)
+    health = history.maintain()
+    this_round.write("near_duplicates", pairs)
     version = this_round.write("cleaned_set", cleaned)
     counts, is_kept = count_drop_reasons(cleaned), pl.col("drop_reason").is_null()
     kept, dropped = (cleaned.filter(rows) for rows in (is_kept, ~is_kept))
@@ -92,6 +61,13 @@ def make_cleaned_set(this_round: Round) -> Made:
             ("drop_reason", "kind", "prompt", "completion", "similarity"),
             num_rows=8,
         ),
+        "near_duplicates": count_table(dict(pairs["tier"].value_counts().iter_rows()), of="tier"),
+        "preview_near_duplicates": preview_rows(
+            pairs.sort("similarity", "row_id", descending=[True, False]),
+            ("tier", "similarity", "other_round", "text", "other_text"),
+            num_rows=8,
+        ),
+        **{f"history/{name}": value for name, value in asdict(health).items()},
     }
     return Made(version.content_hash, metadata)
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from lance_assets.assets.checkpoint import build_checkpoint
 from lance_assets.assets.checks import build_checks
 from lance_assets.assets.cleaned_set import build_cleaned_set
+from lance_assets.assets.diversity_report import build_diversity_report
 from lance_assets.assets.eval_report import build_eval_report
 from lance_assets.assets.plan import Plan
 from lance_assets.assets.preference_pairs import build_preference_pairs
@@ -32,6 +33,7 @@ NOUNS: dict[str, Callable[[Plan], dg.AssetsDefinition]] = {
     "reviewed_set": build_reviewed_set,
     "sft_set": build_sft_set,
     "preference_pairs": build_preference_pairs,
+    "diversity_report": build_diversity_report,
     "checkpoint": build_checkpoint,
     "eval_report": build_eval_report,
 }

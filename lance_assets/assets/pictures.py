@@ -125,3 +125,38 @@ def plot_rungs(scores: dict[str, dict[int, float]], *, title: str) -> dg.Metadat
     axes.set(title=title, xlabel="rung", ylabel="greedy accuracy", ylim=(-0.02, 1.02))
     axes.legend(fontsize=7)
     return show_figure(figure)
+
+
+def plot_trends(rounds: pl.DataFrame, *, title: str) -> dg.MetadataValue:
+    """One small panel for each measure over rounds; what was not measurable is left out.
+
+    Args:
+        rounds: a column `round`, and one of numbers or nulls for each measure.
+        title: of the picture.
+    """
+    named = {
+        name: [(key, value) for key, value in rounds.select("round", name).iter_rows() if value is not None]
+        for name in rounds.columns
+        if name != "round"
+    }
+    named = {name: points for name, points in named.items() if points}
+    if not named:
+        return dg.MetadataValue.md("*nothing to plot*")
+    from matplotlib.figure import Figure
+
+    num_columns = min(4, len(named))
+    num_lines = -(-len(named) // num_columns)
+    figure = Figure(figsize=(3.0 * num_columns, 2.2 * num_lines), layout="constrained")
+    panels = figure.subplots(num_lines, num_columns, squeeze=False).ravel()
+    keys = rounds["round"].to_list()
+    for axes, (name, points) in zip(panels, named.items(), strict=False):
+        axes.plot([keys.index(key) for key, _ in points], [value for _, value in points], marker="o", markersize=3)
+        axes.set_title(name, fontsize=9)
+        axes.set_xlim(-0.3, len(keys) - 0.7)
+        axes.set_xticks(range(len(keys)), [key.lstrip("r0") or "0" for key in keys], fontsize=7)
+        axes.tick_params(axis="y", labelsize=7)
+        axes.grid(visible=True, alpha=0.3)
+    for axes in panels[len(named) :]:
+        axes.set_axis_off()
+    figure.suptitle(title, fontsize=10)
+    return show_figure(figure)

@@ -25,7 +25,8 @@ AFTER: dict[str, tuple[str, ...]] = {
     "reviewed_set": ("start_checkpoint", "seed_set", "raw_generations", "cleaned_set"),
     "sft_set": ("start_checkpoint", "seed_set", "reviewed_set"),
     "preference_pairs": ("start_checkpoint", "reviewed_set"),
-    "checkpoint": ("start_checkpoint", "sft_set", "preference_pairs"),
+    "diversity_report": ("seed_set", "cleaned_set", "reviewed_set", "sft_set"),
+    "checkpoint": ("start_checkpoint", "sft_set", "preference_pairs", "diversity_report"),
     "eval_report": ("start_checkpoint", "checkpoint"),
 }
 """What each asset of a round is made from, within the round."""
@@ -33,7 +34,8 @@ AFTER: dict[str, tuple[str, ...]] = {
 LIBRARIES = {
     "raw_generations": ("torch", "transformers"),
     "reviewed_set": ("torch", "transformers"),
-    "cleaned_set": ("rapidfuzz", "sentence-transformers"),
+    "cleaned_set": ("rapidfuzz", "rensa", "sentence-transformers"),
+    "diversity_report": ("numpy", "scipy"),
     "checkpoint": ("torch", "transformers", "trl", "peft"),
     "eval_report": ("torch", "transformers", "lm-eval"),
 }
@@ -94,6 +96,9 @@ class Plan:
             "held_out": evaluation.small_world.per_rung if evaluation.small_world else None,
             "protected": self._hash_files(evaluation.protected_prompts),
             "protected_field": evaluation.protected_field,
+            "ngram": evaluation.ngram,
+            "max_similarity": evaluation.max_similarity,
+            "embedder": settings.embedder.model if evaluation.max_similarity is not None else None,
         }
         parts: dict[str, dict] = {
             "start_checkpoint": {
@@ -109,14 +114,17 @@ class Plan:
             "raw_generations": sampling,
             "cleaned_set": {
                 "embedder": settings.embedder.model,
-                "max_history_similarity": settings.checks.max_history_similarity,
+                "near_duplicates": settings.near_duplicates.model_dump(),
             }
             | guarded,
             "reviewed_set": sampling,
             "sft_set": {"eft": self._hash_files(seeds.eft_path)},
             "preference_pairs": {},
+            "diversity_report": {"rng_seed": settings.rng_seed},
             "checkpoint": settings.training.model_dump(exclude={"launcher"}) | sampling,
-            "eval_report": evaluation.model_dump(exclude={"protected_prompts", "protected_field"})
+            "eval_report": evaluation.model_dump(
+                exclude={"protected_prompts", "protected_field", "ngram", "max_similarity"}
+            )
             | {"task_files": self._hash_files(lm_eval.include_path if lm_eval else None)}
             | sampling,
         }

@@ -7,6 +7,7 @@ import dagster as dg
 from lance_assets.settings import ExperimentSettings
 from resources.checkpoints import CheckpointStore
 from resources.embedder import Embedder
+from resources.embedding_store import EmbeddingStore
 from resources.engine import Engine, TransformersEngine
 from resources.tables import TableStore
 from resources.vector_store import HistoryStore
@@ -37,6 +38,11 @@ class Platform(dg.ConfigurableResource):
     def history(self) -> HistoryStore:
         """Every kept text with its vector."""
         return HistoryStore(self.root / "history.lancedb")
+
+    @property
+    def embeddings(self) -> EmbeddingStore:
+        """The vector of every text that was ever embedded."""
+        return EmbeddingStore(self.root / "history.lancedb")
 
     def open_engine(self, settings: ExperimentSettings, model_path: Path) -> Engine:
         """The engine that generates and reviews."""

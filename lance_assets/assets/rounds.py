@@ -9,17 +9,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from lance_assets.algorithms.progress import START_ROUND, format_round, parse_round
 from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
-from lance_assets.evaluation_prompts import build_evaluation_guard
+from lance_assets.evaluation_prompts import build_evaluation_guard, list_evaluation_prompts
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.lance import sampling_settings
 from lance_assets.records import SCHEMAS, Ask, Request, Sample, SamplingSettings
 from resources.durable_stage import clear_stage, run_durably
-from resources.tables import TableVersion
+from resources.embedder import Embedder
+from resources.evaluator import read_task_prompts
+from resources.tables import TableVersion, write_file_atomically
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Cost:
     completion_tokens: int = 0
     num_cut_off: int = 0
     num_failed: int = 0
+    num_embedded: int = 0
 
     def add(self, samples: Sequence[Sample]) -> None:
         """Count samples."""
@@ -89,7 +93,47 @@ class Round:
     @cached_property
     def is_evaluation_prompt(self) -> Callable[[str], bool]:
         """Whether a prompt belongs to the evaluation."""
-        return build_evaluation_guard(self.plan.settings.evaluation, self.plan.folder)
+        return build_evaluation_guard(self.plan.settings.evaluation, self.plan.folder, self.task_prompts)
+
+    @cached_property
+    def evaluation_prompts(self) -> list[str]:
+        """Every prompt of every evaluation task."""
+        return list_evaluation_prompts(self.plan.settings.evaluation, self.plan.folder, self.task_prompts)
+
+    @cached_property
+    def task_prompts(self) -> list[str]:
+        """The prompts of the harness's tasks, read once; none where a file of protected prompts stands for them."""
+        evaluation = self.plan.settings.evaluation
+        if evaluation.lm_eval is None or evaluation.protected_prompts is not None:
+            return []
+        folder = self.platform.root / "evaluation_prompts" / self.plan.name
+        path = folder / f"{self.plan.fingerprint('eval_report')}.json"
+        if not path.exists():
+            include_path = evaluation.lm_eval.include_path
+            prompts = read_task_prompts(
+                evaluation.lm_eval.tasks,
+                include_path=self.plan.folder / include_path if include_path else None,
+                log=self.log,
+            )
+            folder.mkdir(parents=True, exist_ok=True)
+            write_file_atomically(path, json.dumps(prompts).encode())
+        found: list[str] = json.loads(path.read_text())
+        return found
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """The experiment's embedding model."""
+        return self.platform.open_embedder(self.plan.settings)
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Vectors of texts, float32 [num_texts, dim]; a text that was ever embedded is looked up."""
+        embedded = self.platform.embeddings.embed_once(texts, self.embedder)
+        self.cost.num_embedded += embedded.num_new
+        return embedded.vectors
+
+    def has(self, noun: str, key: str) -> bool:
+        """Whether a table of a round stands."""
+        return self.platform.tables.exists(self.plan.name, key, noun)
 
     def read(self, noun: str, key: str | None = None) -> pl.DataFrame:
         """A table of this or another round."""

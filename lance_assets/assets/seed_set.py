@@ -4,6 +4,7 @@ import dagster as dg
 import polars as pl
 
 from lance_assets.algorithms.progress import START_ROUND
+from lance_assets.assets.contamination import find_contaminated
 from lance_assets.assets.making import make_noun
 from lance_assets.assets.pictures import plot_histogram, preview_rows
 from lance_assets.assets.plan import Plan
@@ -13,13 +14,14 @@ from resources.seed_files import read_seeds
 
 
 def leave_out_evaluation(this_round: Round, seeds: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The seeds that are no evaluation prompts, and those that are: training on them would make every score a lie.
+    """The seeds that are no evaluation prompts, and what the others match: training on them would make scores a lie.
 
     Raises:
         ValueError: no seed is left.
     """
-    is_leaked = pl.Series([this_round.is_evaluation_prompt(prompt) for prompt in seeds["prompt"]], dtype=pl.Boolean)
-    kept, leaked = seeds.filter(~is_leaked), seeds.filter(is_leaked)
+    leaked = find_contaminated(this_round, seeds["row_id"].to_list(), seeds["prompt"].to_list())
+    leaked = leaked.unique("row_id", keep="first", maintain_order=True)
+    kept = seeds.filter(~pl.col("row_id").is_in(leaked["row_id"].implode()))
     if len(leaked):
         this_round.log(f"{len(leaked)} of {len(seeds)} seeds are evaluation prompts and are left out")
     if kept.is_empty():
@@ -45,7 +47,7 @@ def make_seed_set(this_round: Round) -> Made:
         "seed_rate": seeds.filter(pl.col("source") == "seed").height / max(len(seeds), 1),
         **counts,
         "num_evaluation_overlap": len(leaked),
-        "preview_evaluation_overlap": preview_rows(leaked, ("row_id", "prompt")),
+        "preview_evaluation_overlap": preview_rows(leaked, ("rule", "similarity", "prompt", "evaluation_prompt")),
         "preview": preview_rows(seeds, ("prompt", "completion", "source", "review_score")),
         "scores": plot_histogram(scores, title="Review scores the pool carries", x_label="review score"),
     }

@@ -19,6 +19,7 @@ import polars as pl
 from lance_assets.algorithms.progress import START_ROUND, format_round
 from lance_assets.assets.checkpoint import make_checkpoint
 from lance_assets.assets.cleaned_set import make_cleaned_set
+from lance_assets.assets.diversity_report import make_diversity_report
 from lance_assets.assets.eval_report import make_eval_report
 from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
@@ -41,6 +42,7 @@ MAKERS: dict[str, Callable[[Round], Made]] = {
     "reviewed_set": make_reviewed_set,
     "sft_set": make_sft_set,
     "preference_pairs": make_preference_pairs,
+    "diversity_report": make_diversity_report,
     "checkpoint": make_checkpoint,
     "eval_report": make_eval_report,
 }

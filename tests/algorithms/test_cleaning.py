@@ -11,7 +11,7 @@ from lance_assets.algorithms.cleaning import (
     CleaningSettings,
     clean_generations,
     count_drop_reasons,
-    mark_history_duplicates,
+    mark_dropped,
 )
 from lance_assets.algorithms.rouge_l import is_near_duplicate
 from lance_assets.records import CLEANED_SET, RAW_GENERATIONS, SEED_SET
@@ -266,10 +266,9 @@ def test_a_large_round_is_fast() -> None:
     assert len(cleaned) == len(frame)
 
 
-def history(*rows: tuple[str, str | None, float | None]) -> pl.DataFrame:
-    return pl.DataFrame(
-        rows, schema={"row_id": pl.String, "nearest_id": pl.String, "similarity": pl.Float64}, orient="row"
-    )
+def found(*rows: tuple[str, str | None, float | None]) -> pl.DataFrame:
+    names = {"row_id": pl.String, "nearest_id": pl.String, "similarity": pl.Float64}
+    return pl.DataFrame(rows, schema=names, orient="row").with_columns(tier=pl.lit("embedding"))
 
 
 def cleaned_frame() -> pl.DataFrame:
@@ -285,33 +284,35 @@ def cleaned_frame() -> pl.DataFrame:
     return pl.DataFrame(fields, schema=CLEANED_SET)
 
 
-def history_reasons(*nearest: tuple[str, str | None, float | None]) -> list[str | None]:
-    marked = mark_history_duplicates(cleaned_frame(), history(*nearest), threshold=0.9)
+def reasons_after(*rows: tuple[str, str | None, float | None]) -> list[str | None]:
+    marked = mark_dropped(cleaned_frame(), found(*rows), reason="like_history")
     assert marked.schema == CLEANED_SET
     assert marked["row_id"].to_list() == cleaned_frame()["row_id"].to_list()
     return marked["drop_reason"].to_list()
 
 
-def test_history_drops_a_prompt_with_its_completions() -> None:
-    assert history_reasons(("p", "old", 0.95)) == ["like_history", "prompt_dropped", "cut_off", None, None, None]
+def test_a_dropped_prompt_takes_its_completions_along() -> None:
+    assert reasons_after(("p", "old", 0.95)) == ["like_history", "prompt_dropped", "cut_off", None, None, None]
 
 
-def test_history_drops_a_prompt_without_completions() -> None:
-    assert history_reasons(("e0", "old", 0.95)) == [None, None, "cut_off", "no_completion", "like_history", None]
+def test_a_prompt_without_completions_goes() -> None:
+    assert reasons_after(("e0", "old", 0.95)) == [None, None, "cut_off", "no_completion", "like_history", None]
 
 
-def test_history_threshold_is_strict_and_null_is_not_like() -> None:
-    assert history_reasons(("p", "old", 0.9), ("d0", None, None)) == cleaned_frame()["drop_reason"].to_list()
+def test_a_row_without_a_nearest_one_is_dropped_too() -> None:
+    assert reasons_after(("d0", None, None))[5] == "like_history"
 
 
-def test_history_leaves_dropped_rows_their_reason() -> None:
-    assert history_reasons(("c1", "old", 1.0))[2] == "cut_off"
+def test_nothing_found_changes_nothing() -> None:
+    assert reasons_after() == cleaned_frame()["drop_reason"].to_list()
 
 
-def test_history_names_the_nearest() -> None:
-    marked = mark_history_duplicates(
-        cleaned_frame(), history(("d0", "old", 0.97)), threshold=0.9, reason="like_in_round"
-    )
+def test_dropped_rows_keep_their_reason() -> None:
+    assert reasons_after(("c1", "old", 1.0))[2] == "cut_off"
+
+
+def test_the_nearest_is_named() -> None:
+    marked = mark_dropped(cleaned_frame(), found(("d0", "old", 0.97)), reason="like_in_round")
     assert marked.row(5, named=True) | {"seed_id": ""} == {
         "row_id": "d0",
         "kind": "degraded_completion",
@@ -321,15 +322,16 @@ def test_history_names_the_nearest() -> None:
         "completion": None,
         "drop_reason": "like_in_round",
         "nearest_id": "old",
+        "tier": "embedding",
         "similarity": 0.97,
     }
     assert count_drop_reasons(marked) == {"kept": 4, "cut_off": 1, "like_in_round": 1}
 
 
 @pytest.mark.parametrize("rows", [[("p", "a", 0.1), ("p", "b", 0.2)], [("p", "a", float("nan"))]])
-def test_history_refuses_what_it_cannot_compare(rows: list) -> None:
-    with pytest.raises(ValueError, match=r"nearest"):
-        mark_history_duplicates(cleaned_frame(), history(*rows), threshold=0.9)
+def test_what_cannot_be_is_refused(rows: list) -> None:
+    with pytest.raises(ValueError, match=r"dropped"):
+        mark_dropped(cleaned_frame(), found(*rows), reason="like_history")
 
 
 def test_a_copy_of_another_seeds_prompt_is_dropped() -> None:

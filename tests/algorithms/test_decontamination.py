@@ -1,13 +1,16 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lance_assets.algorithms.decontamination import (
+    CONTAMINATION,
     build_evaluation_index,
-    find_evaluation_overlap,
+    find_contamination,
+    find_nearest_evaluation,
     normalise_text,
     overlaps_evaluation,
 )
@@ -56,7 +59,7 @@ def test_short_prompts_only_by_equality() -> None:
 def test_empty() -> None:
     index = build_evaluation_index(["", "..."])
     assert not overlaps_evaluation("", index)
-    assert find_evaluation_overlap(["?", LONG], index) == find_evaluation_overlap([], index) == []
+    assert not overlaps_evaluation("?", index)
     with pytest.raises(ValueError, match="ngram must be at least 1, got 0"):
         build_evaluation_index([LONG], ngram=0)
 
@@ -68,6 +71,74 @@ def test_gsm8k_test_questions_are_found_and_training_ones_are_not() -> None:
 
     held_out = read("gsm8k_test.jsonl")
     index = build_evaluation_index(held_out)
-    assert len(find_evaluation_overlap([f"Solve this. {q.upper()}" for q in held_out[:200]], index)) == 200
+    assert sum(overlaps_evaluation(f"Solve this. {q.upper()}", index) for q in held_out[:200]) == 200
     train = read("gsm8k_train.jsonl")[:2000]
-    assert len(find_evaluation_overlap(train, index)) / len(train) < 0.02
+    assert sum(overlaps_evaluation(question, index) for question in train) / len(train) < 0.02
+
+
+def unit(*angles: float) -> np.ndarray:
+    """Unit vectors in the plane, at angles in degrees."""
+    radians = np.radians(angles)
+    return np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
+
+
+def test_each_rule_finds_what_was_planted() -> None:
+    """Rows at 0, 5, 80 and 2 degrees, prompts at 0 and 90: cos 10 = 0.985, so only 0, 5 and 2 are above 0.99."""
+    prompts = [LONG.upper() + ".", "Say it: b c d e f g h i j k l m n, now.", "What is this?", "Write a poem."]
+    evaluation = [LONG, "How high is it?"]
+    found = find_contamination(
+        list("abcd"),
+        prompts,
+        evaluation,
+        vectors=unit(0, 5, 80, 2),
+        evaluation_vectors=unit(0, 90),
+        max_similarity=0.99,
+    )
+    assert found.schema == CONTAMINATION
+    told = [(row["row_id"], row["rule"], row["shared_text"]) for row in found.to_dicts()]
+    assert told == [
+        ("a", "embedding", None),
+        ("a", "equal", LONG),
+        ("b", "embedding", None),
+        ("b", "ngram", "b c d e f g h i j k l m n"),
+        ("d", "embedding", None),
+    ]
+    assert set(found["evaluation_prompt"]) == {LONG}
+    assert found["similarity"][1] == 1.0
+    assert found["similarity"][3] == pytest.approx(1 / 4)
+
+
+def test_the_prompt_that_shares_most_is_named() -> None:
+    evaluation = ["a b c x", "b c d e f"]
+    (row,) = find_contamination(["r"], ["a b c d e f"], evaluation, ngram=3).to_dicts()
+    assert (row["evaluation_prompt"], row["shared_text"], row["similarity"]) == ("b c d e f", "a b c d e f", 1.0)
+
+
+def test_clean_rows_and_empty_input_give_nothing() -> None:
+    for rows, known in ((["x"], []), ([], [LONG]), (["unlike anything"], [LONG]), (["..."], ["?"])):
+        found = find_contamination(list(map(str, range(len(rows)))), rows, known)
+        assert found.schema == CONTAMINATION
+        assert found.is_empty()
+
+
+def test_long_broken_and_chinese_texts() -> None:
+    chinese = "请问三个苹果和四个梨一共有多少个水果"
+    prompts = ["word " * 200_000 + LONG, "\ud800 " + LONG, f"题目：{chinese}？"]
+    found = find_contamination(["a", "b", "c"], prompts, [LONG, chinese])
+    assert found["rule"].to_list() == ["ngram"] * 3
+
+
+def test_wrong_vectors() -> None:
+    with pytest.raises(ValueError, match="needs vectors"):
+        find_contamination(["a"], ["x"], [LONG], max_similarity=0.9)
+    for vectors, told in (
+        (np.full((1, 2), np.nan), "row 0 has norm nan"),
+        (np.zeros((1, 2)), "norm 0"),
+        (unit(1, 2), "shape"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            find_contamination(["a"], ["x"], [LONG], vectors=vectors, evaluation_vectors=unit(0), max_similarity=0.9)
+    with pytest.raises(ValueError, match="as many, got 1 and 0"):
+        find_contamination(["a"], [], [LONG])
+    with pytest.raises(ValueError, match="at least one row"):
+        find_nearest_evaluation(unit(0), np.zeros((0, 2)))

@@ -1,72 +1,106 @@
-import numpy as np
+import random
+
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms import near_duplicates
-from lance_assets.algorithms.near_duplicates import find_repeats
+from lance_assets.algorithms.near_duplicates import DROPPED, ROW_PAIRS, TIERS, choose_survivors, find_exact_pairs
+
+EVERY = {"exact": 0.0, "lexical": 0.5, "embedding": 0.5}
 
 
-def at_angles(*degrees: float) -> np.ndarray:
-    """Unit vectors in the plane."""
-    radians = np.radians(degrees)
-    return np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
+def pairs(*rows: tuple[str, str, str, float]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=ROW_PAIRS, orient="row")
 
 
-def test_the_first_of_each_cluster_stays() -> None:
-    """Above 0.9 is within 25.8 degrees: 20 repeats 0; 40 is near the dropped 20 alone, so it stays; 60 repeats 40."""
-    repeats_of, similarity = find_repeats(at_angles(0, 20, 40, 60), threshold=0.9)
-    assert repeats_of.tolist() == [-1, 0, -1, 2]
-    np.testing.assert_allclose(
-        similarity, [0, np.cos(np.radians(20)), np.cos(np.radians(40)), np.cos(np.radians(20))], atol=1e-6
-    )
+def test_a_row_like_a_dropped_one_stays() -> None:
+    """b goes for a; c is like the dropped b alone, so it stays; d goes for c."""
+    like = pairs(("a", "b", "embedding", 0.9), ("c", "b", "embedding", 0.9), ("c", "d", "embedding", 0.8))
+    dropped = choose_survivors(list("dcba"), like, thresholds=EVERY)
+    assert dropped.schema == DROPPED
+    assert dropped.rows() == [("b", "a", "embedding", 0.9), ("d", "c", "embedding", 0.8)]
 
 
-def test_the_most_similar_is_named() -> None:
-    assert find_repeats(at_angles(0, 30, 20), threshold=0.9)[0].tolist() == [-1, -1, 1]
+def test_the_surest_tier_names_the_survivor_then_similarity_then_the_smallest_id() -> None:
+    like = pairs(("d", "a", "embedding", 0.99), ("d", "c", "lexical", 0.6), ("d", "b", "lexical", 0.6))
+    assert choose_survivors(list("abcd"), like, thresholds=EVERY).rows() == [("d", "b", "lexical", 0.6)]
+    assert choose_survivors(list("abcd"), like, thresholds={"embedding": 0.5}).rows() == [("d", "a", "embedding", 0.99)]
 
 
-def test_at_the_threshold_is_no_repeat() -> None:
-    same = np.array([[1, 0], [1, 0]], dtype=np.float32)
-    assert find_repeats(same, threshold=1.0)[0].tolist() == [-1, -1]
-    assert find_repeats(same, threshold=0.999)[0].tolist() == [-1, 0]
+def test_rows_of_earlier_rounds_stay_whatever_their_id() -> None:
+    like = pairs(("a", "zz", "exact", 1.0), ("zz", "b", "embedding", 0.9))
+    assert choose_survivors(["a", "b"], like, thresholds=EVERY)["nearest_id"].to_list() == ["zz", "zz"]
 
 
-@pytest.mark.parametrize("num_rows", [0, 1])
-def test_nothing_to_compare(num_rows: int) -> None:
-    repeats_of, similarity = find_repeats(np.ones((num_rows, 3), dtype=np.float32), threshold=0.5)
-    assert (repeats_of.tolist(), similarity.tolist()) == ([-1] * num_rows, [0.0] * num_rows)
+def test_at_the_threshold_is_not_above_it() -> None:
+    assert choose_survivors(["a", "b"], pairs(("a", "b", "lexical", 0.5)), thresholds=EVERY).is_empty()
 
 
-def test_the_shape_is_checked() -> None:
-    with pytest.raises(ValueError, match=r"2D array, got shape \(3,\)"):
-        find_repeats(np.ones(3, dtype=np.float32), threshold=0.5)
+def test_empty_one_and_all_equal() -> None:
+    assert choose_survivors([], pairs(), thresholds=EVERY).schema == DROPPED
+    assert choose_survivors(["a"], pairs(("a", "a", "exact", 1.0)), thresholds=EVERY).is_empty()
+    ids = [f"{number:02d}" for number in range(20)]
+    dropped = choose_survivors(ids, find_exact_pairs(ids, ["Same."] * 20), thresholds=EVERY)
+    assert dropped["row_id"].to_list() == ids[1:]
+    assert set(dropped["nearest_id"]) == {"00"}
 
 
-CLUSTERS = st.lists(st.floats(0, 359), min_size=1, max_size=40)
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(ValueError, match="unique"):
+        choose_survivors(["a", "a"], pairs(), thresholds=EVERY)
+    with pytest.raises(ValueError, match="'vague'"):
+        choose_survivors(["a"], pairs(), thresholds={"vague": 0.5})
+    with pytest.raises(ValueError, match="NaN"):
+        choose_survivors(["a", "b"], pairs(("a", "b", "exact", float("nan"))), thresholds=EVERY)
+    with pytest.raises(ValueError, match="one of the rows, got x and y"):
+        choose_survivors(["a"], pairs(("x", "y", "exact", 1.0)), thresholds=EVERY)
+    with pytest.raises(ValueError, match="as many, got 1 and 0"):
+        find_exact_pairs(["a"], [])
 
 
-@given(CLUSTERS, st.floats(0.1, 0.999))
-def test_kept_rows_differ_and_dropped_ones_name_a_kept_one(degrees: list[float], threshold: float) -> None:
-    embeddings = at_angles(*degrees)
-    repeats_of, similarity = find_repeats(embeddings, threshold=threshold)
-    kept = np.flatnonzero(repeats_of == -1)
-    assert kept[0] == 0
-    among_kept = embeddings[kept] @ embeddings[kept].T - np.eye(len(kept))
-    assert among_kept.max(initial=0) <= threshold + 1e-6
-    for row in np.flatnonzero(repeats_of >= 0):
-        assert repeats_of[row] in kept
-        assert repeats_of[row] < row
-        assert similarity[row] > threshold
+def test_long_and_broken_texts_are_compared() -> None:
+    long = "word " * 200_000
+    found = find_exact_pairs(list("abcd"), [long, long.upper(), "\ud800!", "\ud800"])
+    assert found.rows() == [("b", "a", "exact", 1.0), ("d", "c", "exact", 1.0)]
 
 
-@given(CLUSTERS, st.floats(0.1, 0.999), st.integers(1, 7))
-def test_blocks_change_nothing(degrees: list[float], threshold: float, block_rows: int) -> None:
-    """Quarter turns and their like are exact in float32, so that the block size cannot move a similarity."""
-    embeddings = np.eye(8, dtype=np.float32)[[int(angle) % 8 for angle in degrees]]
-    whole = find_repeats(embeddings, threshold=threshold)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(near_duplicates, "BLOCK_ROWS", block_rows)
-        parts = find_repeats(embeddings, threshold=threshold)
-    assert [array.tolist() for array in whole] == [array.tolist() for array in parts]
-    assert (whole[0] == -1).sum() == len({int(angle) % 8 for angle in degrees})
+SIMILAR = st.lists(
+    st.tuples(st.integers(0, 12), st.integers(0, 15), st.sampled_from(TIERS), st.floats(0, 1)), max_size=40
+)
+
+
+def name(number: int) -> str:
+    """Rows 0 to 12, and 13 to 15 of earlier rounds."""
+    return f"{number:02d}" if number <= 12 else f"old{number}"
+
+
+@given(SIMILAR, st.floats(0, 1), st.floats(0, 1), st.integers(0, 99))
+def test_the_rule(similar: list[tuple[int, int, str, float]], low: float, higher: float, rng_seed: int) -> None:
+    rows = [name(number) for number in range(13)]
+    like = pairs(*((name(a), name(b), t, s) for a, b, t, s in similar if min(a, b) <= 12))
+    thresholds = {tier: low for tier in TIERS}
+    dropped = choose_survivors(rows, like, thresholds=thresholds)
+    kept = set(rows) - set(dropped["row_id"])
+    assert len(kept) + len(dropped) == len(rows)
+    for row_id, nearest_id, tier, similarity in dropped.rows():
+        assert nearest_id in kept or nearest_id.startswith("old")
+        assert similarity > thresholds[tier]
+        assert nearest_id.startswith("old") or nearest_id < row_id
+    in_rows = pl.col("row_id").is_in(rows) | pl.col("other_id").is_in(rows)
+    above = like.filter(pl.col("similarity") > low, pl.col("row_id") != pl.col("other_id"), in_rows)
+    for first, second in above.select("row_id", "other_id").rows():
+        assert not {first, second} <= kept | {"old13", "old14", "old15"}
+
+    shuffled = rows[:]
+    random.Random(rng_seed).shuffle(shuffled)
+    swapped = like.select(row_id="other_id", other_id="row_id", tier="tier", similarity="similarity")
+    again = choose_survivors(shuffled, swapped.sample(fraction=1, shuffle=True, seed=rng_seed), thresholds=thresholds)
+    assert again.rows() == dropped.rows()
+
+    among = like.filter(~pl.col("row_id").is_in(dropped["row_id"]), ~pl.col("other_id").is_in(dropped["row_id"]))
+    assert choose_survivors(sorted(kept), among, thresholds=thresholds).is_empty()
+
+    bar = max(low, higher)
+    fresh = choose_survivors(rows, like.filter(pl.col("similarity") > bar), thresholds=thresholds)
+    assert choose_survivors(rows, like, thresholds={tier: bar for tier in TIERS}).rows() == fresh.rows()

@@ -114,7 +114,7 @@ def test_a_parameter_changes_the_steps_that_read_it(folder: Path, name: str) -> 
         ("seeds.limit", 5, {"seed_set"}),
         ("rng_seed", 1, SAMPLING | {"seed_set"}),
         ("prompt_profile", "compact", SAMPLING),
-        ("checks.max_history_similarity", 0.5, {"cleaned_set"}),
+        ("near_duplicates.embedding_threshold", 0.5, {"cleaned_set"}),
         ("embedder.model", "other", {"cleaned_set"}),
         ("evaluation.protected_field", "question", {"seed_set", "cleaned_set"}),
         ("evaluation.small_world.per_rung", 5, {"seed_set", "cleaned_set", "eval_report"}),

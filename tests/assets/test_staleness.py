@@ -25,7 +25,10 @@ AFTER_REVIEW = {"sft_set", "checkpoint", "eval_report"}
             {"evaluation": {"small_world": {"per_rung": 2}}},
             set(NOUNS) - {"start_checkpoint"},
         ),
-        ({"checks": {"max_history_similarity": 0.9}}, set(NOUNS) - {"start_checkpoint", "seed_set", "raw_generations"}),
+        (
+            {"near_duplicates": {"embedding_threshold": 0.9}},
+            set(NOUNS) - {"start_checkpoint", "seed_set", "raw_generations"},
+        ),
         ({"checks": {"min_pairs": 9}}, set()),
         ({"stop": {"max_rounds": 9}}, set()),
     ],

@@ -26,12 +26,12 @@ from lance_assets.small_world.tasks import parse_prompt
 NUM_SEEDS = 12
 NOUNS = (
     *("start_checkpoint", "seed_set", "raw_generations", "cleaned_set", "reviewed_set", "sft_set"),
-    *("preference_pairs", "checkpoint", "eval_report"),
+    *("preference_pairs", "diversity_report", "checkpoint", "eval_report"),
 )
 CHECKS = {
     ("start_checkpoint", "is_newest"),
     ("cleaned_set", "near_duplicates"),
-    ("cleaned_set", "diversity"),
+    ("diversity_report", "no_collapse"),
     ("reviewed_set", "unscored_rate"),
     ("sft_set", "no_evaluation_overlap"),
     ("preference_pairs", "pairs_differ"),
@@ -74,7 +74,7 @@ def build_tiny_settings(**changed: object) -> ExperimentSettings:
         "engine": {"batch_size": 64, "chunk_rows": 8, "device": "cpu"},
         "training": TRAINING,
         "evaluation": {"small_world": {"per_rung": 1, "max_new_tokens": 64}},
-        "checks": {"max_unscored_rate": 1.0, "min_vendi_rate": 0.0, "min_pairs": 0},
+        "checks": {"max_unscored_rate": 1.0, "min_pairs": 0},
         "stop": {"max_rounds": 2},
     }
     for name, value in changed.items():
