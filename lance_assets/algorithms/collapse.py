@@ -1,7 +1,7 @@
 """Whether a loop's data narrows: the measures of a round, and the floors below which it counts as collapsed.
 
 Sources: models that train on their own texts lose variety first (Shumailov et al. 2024, "AI models collapse when
-trained on recursively generated data"); keeping a share of real data bounds it (Gerstgrasser et al. 2024, arXiv 2404.01413);
+trained on recursively generated data"); a share of real data bounds it (Gerstgrasser et al. 2024, arXiv 2404.01413);
 reviewers that reward length are the usual way in which a self-rewarding loop drifts (Yuan et al. 2024,
 arXiv 2401.10020, section 3). Novelty, evenness and drift are our own plain statistics over these ideas.
 

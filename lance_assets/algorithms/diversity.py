@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from lance_assets.algorithms.rouge_l import tokenize_words
 
+_VENDI_ROWS = 4096
+"""Rows whose products are summed in float32 before they are added in float64."""
 _BLOCK_VALUES = 1 << 24
 """Similarities held at once: 64 MiB of float32."""
 
@@ -24,7 +26,7 @@ _BLOCK_VALUES = 1 << 24
 def _check_embeddings(embeddings: NDArray[np.float32]) -> None:
     if embeddings.ndim != 2:
         raise ValueError(f"embeddings must be a 2D array [num_rows, dim], got shape {embeddings.shape}")
-    norms = np.linalg.norm(embeddings, axis=1)
+    norms = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings))
     wrong = np.flatnonzero(~(np.abs(norms - 1) < 1e-2))
     if wrong.size:
         row = int(wrong[0])
@@ -75,8 +77,14 @@ def compute_vendi_score(embeddings: NDArray[np.float32]) -> float:
     _check_embeddings(embeddings)
     if not len(embeddings):
         return 0.0
-    rows = embeddings.astype(np.float64)
-    eigenvalues = np.linalg.eigvalsh(rows.T @ rows / len(rows))
+    from scipy.linalg.blas import ssyrk
+
+    rows = np.asarray(embeddings, dtype=np.float32)
+    covariance = np.zeros((rows.shape[1], rows.shape[1]))
+    for start in range(0, len(rows), _VENDI_ROWS):
+        # rows of a C array are columns of the Fortran one that BLAS wants; only the upper triangle is computed
+        covariance += ssyrk(1.0, rows[start : start + _VENDI_ROWS].T)
+    eigenvalues = np.linalg.eigvalsh(covariance / len(rows), UPLO="U")
     shares = eigenvalues[eigenvalues > 1e-12]
     return float(np.exp(-np.sum(shares * np.log(shares))))
 

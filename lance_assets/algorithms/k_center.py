@@ -1,0 +1,195 @@
+"""k-center greedy selection: again and again the row that is farthest from all rows chosen so far.
+
+Source: DiverseEvol (arXiv 2311.08182), `KCenterSampling` of the authors' code (OFA-Sys/DiverseEvol, commit a22e952):
+Euclidean distance on unnormalised embeddings, the largest of the minimal distances, the first index on ties.
+
+Differences from the authors' code:
+
+1. Memory is O(num_rows * dim), and for a memory-mapped matrix O(num_rows): theirs holds all num_rows ** 2 distances.
+2. Distances cannot be NaN. Theirs takes square roots of rounding errors below zero, and then chooses near-duplicates.
+3. Rows whose distances differ by less than float32 can tell (about 1e-6 of their squared norms) are told apart in
+   float64, unless more than `MAX_CANDIDATES` of them tie for the farthest: then the first of them by index count.
+4. Picks come in the order in which they were chosen; theirs are sorted by index.
+
+Hand-written: it is the selection that a recipe stands on, and libraries hold all distances or pass over the whole
+matrix for each pick. Here a pass is shared by many picks. Every row keeps an upper bound of its distance, from the chosen rows
+it was last compared with; only the few thousand rows with the largest bounds are kept up to date. While the farthest of
+these lies above the bounds of all others, it is the next pick; when it does not, one pass over the matrix brings all
+bounds up to date with all rows chosen meanwhile, as one matrix product a block.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+NUM_CANDIDATES = 4096
+"""Rows that are kept up to date between passes."""
+MAX_CANDIDATES = 16384
+"""The most, when many tie."""
+_CENTRES_A_PASS = 512
+_ROUNDING = 8 * float(np.finfo(np.float32).eps)
+_BLOCK_VALUES = 1 << 22
+
+
+@dataclass(frozen=True)
+class KCenterSelection:
+    """What was chosen, in the order of choosing."""
+
+    picks: NDArray[np.int64]
+    """Row indices, int64 [k]."""
+    distances: NDArray[np.float64]
+    """Of each pick to the nearest row chosen before it, float64 [k], never rising."""
+    radius: float
+    """The largest distance of any row to its nearest chosen one at the end, 0 or more, to float32's precision."""
+
+
+def select_k_center(embeddings: np.ndarray, selected: NDArray[np.int64], k: int) -> KCenterSelection:
+    """Choose k rows beside those already selected.
+
+    Cost: at most a pass over the matrix a pick, O(num_rows * dim * k); where distances spread, a pass for hundreds.
+
+    Args:
+        embeddings: float [num_rows, dim], not normalised; may be a memory map, which is read block by block.
+        selected: the rows of the first pool, int [num_selected], at least one, in any order.
+        k: rows to choose, 0..num_rows - num_selected.
+
+    Raises:
+        ValueError: not two-dimensional, a row that is not finite, no or wrong or repeated indices in `selected`, or k
+            out of range.
+
+    >>> line = np.float32([[0], [1], [5], [9], [10]])
+    >>> select_k_center(line, np.array([0]), 2).picks.tolist()
+    [4, 2]
+    """
+    selected = np.asarray(selected, dtype=np.int64)
+    _check(embeddings, selected, k)
+    state = _State(embeddings)
+    state.take(selected)
+    picks, distances = np.empty(k, dtype=np.int64), np.empty(k)
+    done = 0
+    while done < k:
+        state.refresh()
+        candidates, values, floor, is_capped = state.choose_candidates()
+        while done < k:
+            place = int(values.argmax())
+            is_fresh = len(state.pending) == 0
+            if not is_fresh and (is_capped or values[place] <= floor):
+                break
+            picks[done], distances[done] = candidates[place], np.sqrt(values[place])
+            done += 1
+            state.take(candidates[place : place + 1])
+            new = state.read(candidates[place : place + 1])[0]
+            values = np.minimum(values, _subtract(state.candidate_rows, new))
+            values[place] = -1.0
+    state.refresh()
+    return KCenterSelection(picks, distances, float(np.sqrt(max(0.0, state.bound.max(initial=0.0)))))
+
+
+def _check(embeddings: np.ndarray, selected: NDArray[np.int64], k: int) -> None:
+    if embeddings.ndim != 2:
+        raise ValueError(f"embeddings must be a 2D array [num_rows, dim], got shape {embeddings.shape}")
+    num_rows = len(embeddings)
+    if not len(selected):
+        raise ValueError("selected must name at least one row, got none: draw a first pool, as by select_random")
+    wrong = selected[(selected < 0) | (selected >= num_rows)]
+    if len(wrong):
+        raise ValueError(f"selected must be rows in [0, num_rows={num_rows}), got {wrong[0]}")
+    if len(np.unique(selected)) != len(selected):
+        raise ValueError("selected must name each row once")
+    if not 0 <= k <= num_rows - len(selected):
+        raise ValueError(f"k must be in [0, {num_rows - len(selected)}] (rows not yet selected), got {k}")
+
+
+def _subtract(rows: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """Squared distances in float64; equal rows give equal numbers."""
+    difference = rows - centre
+    return np.einsum("ij,ij->i", difference, difference)
+
+
+class _State:
+    """Bounds of all rows, and the chosen rows that they do not know yet."""
+
+    def __init__(self, embeddings: np.ndarray) -> None:
+        self.embeddings = embeddings
+        num_rows, dim = embeddings.shape
+        self.block = max(256, _BLOCK_VALUES // max(dim, _CENTRES_A_PASS))
+        self.bound = np.full(num_rows, np.inf, dtype=np.float32)
+        self.squares = np.empty(num_rows, dtype=np.float32)
+        for start in range(0, num_rows, self.block):
+            rows = self.read(slice(start, start + self.block), np.float32)
+            squares = np.einsum("ij,ij->i", rows, rows)
+            if not np.isfinite(squares).all():
+                row = start + int(np.flatnonzero(~np.isfinite(squares))[0])
+                raise ValueError(f"embeddings must be finite and their squares too, row {row} is not")
+            self.squares[start : start + self.block] = squares
+        self.is_chosen = np.zeros(num_rows, dtype=bool)
+        self.chosen: list[int] = []
+        self.pending: list[int] = []
+        self.candidate_rows = np.empty((0, dim))
+
+    def read(self, rows: object, dtype: type = np.float64) -> np.ndarray:
+        """Rows by index or slice, in memory."""
+        return np.asarray(self.embeddings[rows], dtype=dtype)  # type: ignore[call-overload,no-any-return]
+
+    def take(self, rows: NDArray[np.int64]) -> None:
+        """Mark rows as chosen; bounds learn of them at the next pass."""
+        self.is_chosen[rows] = True
+        self.chosen += rows.tolist()
+        self.pending += rows.tolist()
+
+    def refresh(self) -> None:
+        """Bring all bounds up to date with the rows chosen since the last pass."""
+        for first in range(0, len(self.pending), _CENTRES_A_PASS):
+            centres = self.read(np.array(self.pending[first : first + _CENTRES_A_PASS]), np.float32)
+            half = 0.5 * np.einsum("ij,ij->i", centres, centres)
+            for start in range(0, len(self.bound), self.block):
+                part = slice(start, start + self.block)
+                near = self.read(part, np.float32) @ centres.T
+                near -= half
+                squared = self.squares[part] - 2.0 * near.max(axis=1)
+                np.minimum(self.bound[part], squared, out=self.bound[part])
+        self.pending = []
+        np.maximum(self.bound, 0.0, out=self.bound)
+        self.bound[self.is_chosen] = -1.0
+
+    def choose_candidates(self) -> tuple[NDArray[np.int64], np.ndarray, float, bool]:
+        """The rows with the largest bounds, their distances in float64, the bound of all others, and whether cut off.
+
+        Returns:
+            candidates int64 [num], squared distances float64 [num], the largest squared distance another row may have,
+            and whether more rows tied than are kept, so that one pick alone is sure.
+        """
+        margin = _ROUNDING * 2.0 * float(self.squares.max(initial=0.0))
+        free = len(self.bound) - len(self.chosen)
+        wanted = min(NUM_CANDIDATES, free)
+        lowest = float(np.partition(self.bound, len(self.bound) - wanted)[len(self.bound) - wanted])
+        candidates = np.flatnonzero((self.bound >= lowest - 2 * margin) & ~self.is_chosen)
+        is_capped = len(candidates) > MAX_CANDIDATES
+        if is_capped:
+            top = np.flatnonzero((self.bound >= float(self.bound.max()) - 2 * margin) & ~self.is_chosen)
+            candidates = top[:MAX_CANDIDATES] if len(top) > NUM_CANDIDATES else candidates[:MAX_CANDIDATES]
+            candidates = np.union1d(candidates, top[:MAX_CANDIDATES])
+        self.candidate_rows = self.read(candidates)
+        floor = -1.0 if len(candidates) == free else lowest - margin
+        return candidates, self._measure(candidates), floor, is_capped
+
+    def _measure(self, candidates: NDArray[np.int64]) -> np.ndarray:
+        """Squared distances of the candidates to all chosen rows, in float64.
+
+        The nearest chosen rows are found by matrix products; the distance to those that may be nearest is then computed
+        from differences, so that equal rows tie exactly.
+        """
+        rows, best = self.candidate_rows, np.full(len(candidates), np.inf)
+        squares = np.einsum("ij,ij->i", rows, rows)
+        nearest = np.zeros(len(candidates), dtype=np.int64)
+        for first in range(0, len(self.chosen), _CENTRES_A_PASS):
+            centres = self.read(np.array(self.chosen[first : first + _CENTRES_A_PASS]))
+            squared = squares[:, None] + np.einsum("ij,ij->i", centres, centres) - 2.0 * rows @ centres.T
+            place = squared.argmin(axis=1)
+            value = squared[np.arange(len(rows)), place]
+            is_nearer = value < best
+            best[is_nearer], nearest[is_nearer] = value[is_nearer], place[is_nearer] + first
+        centres = self.read(np.array(self.chosen)[nearest])
+        difference = rows - centres
+        return np.einsum("ij,ij->i", difference, difference)
