@@ -47,23 +47,35 @@ class Embedder:
 
     @cached_property
     def model_hash(self) -> str:
-        """SHA-256 of the weights, 64 hex digits: vectors of models with different hashes cannot be compared.
+        """SHA-256 of the weights and of how they are pooled and cut, 64 hex digits.
+
+        Vectors of models with different hashes cannot be compared.
 
         Raises:
             NotACheckpointError: the folder holds no weights.
         """
         for pattern in _WEIGHTS:
-            files = sorted(self.folder.rglob(pattern))
-            if files:
+            if weights := sorted(self.folder.rglob(pattern)):
                 digest = hashlib.sha256()
-                for file in files:
-                    with file.open("rb") as weights:
-                        digest.update(hashlib.file_digest(weights, "sha256").digest())
-                return digest.hexdigest() if len(files) > 1 else _hash_file(files[0])
+                for file in [*weights, *self._read_settings()]:
+                    with file.open("rb") as content:
+                        digest.update(hashlib.file_digest(content, "sha256").digest())
+                return digest.hexdigest()
         raise NotACheckpointError(
             f"{self.folder} (embedding model {self.model!r}) has no weights ({' or '.join(_WEIGHTS)}); "
             "name the folder of a sentence-transformers model"
         )
+
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """What a table of its vectors says of the model: name, and the files on modules, pooling and length."""
+        settings = {str(file.relative_to(self.folder)): file.read_text() for file in self._read_settings()}
+        # a model on a disk is told by its folder's name: where it lies is no part of it
+        return {"model": Path(self.model).name, **settings}
+
+    def _read_settings(self) -> list[Path]:
+        names = ("modules.json", "sentence_bert_config.json", "*_Pooling/config.json")
+        return [file for name in names for file in sorted(self.folder.glob(name))]
 
     @cached_property
     def _network(self) -> "SentenceTransformer":
@@ -90,8 +102,3 @@ class Embedder:
         )
         place = {text: row for row, text in enumerate(unique)}
         return np.ascontiguousarray(vectors.astype(np.float32)[[place[text] for text in texts]])
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,7 +2,7 @@
 
 The table is shared by all rounds, experiments, retries and backfills of a data root. Texts of one call that are not
 known are embedded and appended in slices, so that a killed run loses at most one slice; two processes that embed the
-same text at once leave one row.
+same text at the same moment may each leave a row, of which one is read.
 """
 
 import hashlib

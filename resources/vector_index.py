@@ -1,7 +1,7 @@
 """Which index a table of vectors has, by its size, and how much of the exact search it finds.
 
 Up to `FLAT_ROWS` rows none: the search is exact, and its cost is a matrix product. Above it IVF_FLAT, whose only loss
-is rows in partitions that are not probed; above `PQ_ROWS` IVF_PQ, which reads a sixteenth of the bytes and refines
+is rows in partitions that are not probed; above `PQ_ROWS` IVF_PQ, which reads a 32nd of the bytes and refines
 the best candidates by their full vectors. Partitions are cells of k-means; their number grows with the square root of
 the rows, so that what a query reads grows with the square root too.
 """
@@ -23,6 +23,8 @@ PQ_ROWS = 2_000_000
 """Rows above which vectors are compressed: 3 GiB of float32 at 384 dimensions do not stay in memory beside a model."""
 NUM_PROBES = 8
 """Partitions a query reads."""
+NUMBERS_A_CODE = 8
+"""Numbers of a vector that IVF_PQ keeps as one byte: a 32nd of the bytes of float32."""
 REFINE_FACTOR = 10
 """How many times as many candidates as wanted are compared by their full vectors, with IVF_PQ."""
 MAX_UNINDEXED_RATE = 0.5
@@ -133,8 +135,13 @@ def _has_outgrown(table: "Table", index: Any, num_rows: int) -> bool:
 def _build(table: "Table", kind: str, num_partitions: int) -> None:
     from lancedb.index import IvfFlat, IvfPq
 
-    make = IvfFlat if kind == "ivf_flat" else IvfPq
-    table.create_index("vector", config=make(distance_type="cosine", num_partitions=num_partitions), replace=True)
+    if kind == "ivf_flat":
+        config = IvfFlat(distance_type="cosine", num_partitions=num_partitions)
+    else:
+        width = int(table.schema.field("vector").type.list_size)
+        num_parts = next(parts for parts in range(max(1, width // NUMBERS_A_CODE), 0, -1) if width % parts == 0)
+        config = IvfPq(distance_type="cosine", num_partitions=num_partitions, num_sub_vectors=num_parts)
+    table.create_index("vector", config=config, replace=True)
 
 
 def measure_recall(table: "Table", search: Search, num_rows: int) -> float:

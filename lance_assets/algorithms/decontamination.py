@@ -203,11 +203,11 @@ def find_contamination(
         for run in _list_ngrams(asked, ngram):
             owners.setdefault(run, place)
     equal.pop("", None)
-    rows = []
+    rows: list[tuple[str, str, str, str, float, str | None]] = []
     for row_id, prompt in zip(row_ids, prompts, strict=True):
-        place = equal.get(normalise_text(prompt))
-        if place is not None:
-            rows.append((row_id, prompt, evaluation_prompts[place], "equal", 1.0, normalise_text(prompt)))
+        normalised = normalise_text(prompt)
+        if normalised in equal:
+            rows.append((row_id, prompt, evaluation_prompts[equal[normalised]], "equal", 1.0, normalised))
         elif (shared := _find_shared_run(tokenize_words(prompt), ngram, owners)) is not None:
             rows.append((row_id, prompt, evaluation_prompts[shared[0]], "ngram", shared[2], shared[1]))
     if max_similarity is not None and len(prompts) and len(evaluation_prompts):

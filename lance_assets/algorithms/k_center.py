@@ -7,15 +7,16 @@ Differences from the authors' code:
 
 1. Memory is O(num_rows * dim), and for a memory-mapped matrix O(num_rows): theirs holds all num_rows ** 2 distances.
 2. Distances cannot be NaN. Theirs takes square roots of rounding errors below zero, and then chooses near-duplicates.
-3. Rows whose distances differ by less than float32 can tell (about 1e-6 of their squared norms) are told apart in
-   float64, unless more than `MAX_CANDIDATES` of them tie for the farthest: then the first of them by index count.
+3. Distances are compared as float32 numbers of float64 products, so rows whose squared distances differ by less than
+   6e-8 of themselves tie, and the first index is taken. Where more than `MAX_CANDIDATES` rows tie for the farthest
+   within float32's rounding of their squared norms (about 2e-6), the first of them by index are compared.
 4. Picks come in the order in which they were chosen; theirs are sorted by index.
 
 Hand-written: it is the selection that a recipe stands on, and libraries hold all distances or pass over the whole
-matrix for each pick. Here a pass is shared by many picks. Every row keeps an upper bound of its distance, from the chosen rows
-it was last compared with; only the few thousand rows with the largest bounds are kept up to date. While the farthest of
-these lies above the bounds of all others, it is the next pick; when it does not, one pass over the matrix brings all
-bounds up to date with all rows chosen meanwhile, as one matrix product a block.
+matrix for each pick. Here a pass is shared by many picks. Every row keeps an upper bound of its distance, from the
+chosen rows it was last compared with; only the few thousand rows with the largest bounds are kept up to date. While
+the farthest of these lies above the bounds of all others, it is the next pick; when it does not, one pass over the
+matrix brings all bounds up to date with all rows chosen meanwhile, as one matrix product a block.
 """
 
 from dataclasses import dataclass
@@ -23,9 +24,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-NUM_CANDIDATES = 4096
-"""Rows that are kept up to date between passes."""
-MAX_CANDIDATES = 16384
+NUM_CANDIDATES = 1024
+"""Rows that are kept up to date between passes; half as many below 20,000 rows."""
+MAX_CANDIDATES = 4096
 """The most, when many tie."""
 _CENTRES_A_PASS = 512
 _ROUNDING = 8 * float(np.finfo(np.float32).eps)
@@ -39,9 +40,7 @@ class KCenterSelection:
     picks: NDArray[np.int64]
     """Row indices, int64 [k]."""
     distances: NDArray[np.float64]
-    """Of each pick to the nearest row chosen before it, float64 [k], never rising."""
-    radius: float
-    """The largest distance of any row to its nearest chosen one at the end, 0 or more, to float32's precision."""
+    """Of each pick to the nearest row chosen before it, float64 [k], never rising: the radius before that pick."""
 
 
 def select_k_center(embeddings: np.ndarray, selected: NDArray[np.int64], k: int) -> KCenterSelection:
@@ -70,20 +69,18 @@ def select_k_center(embeddings: np.ndarray, selected: NDArray[np.int64], k: int)
     done = 0
     while done < k:
         state.refresh()
-        candidates, values, floor, is_capped = state.choose_candidates()
+        candidates, values, between, floor, is_capped = state.choose_candidates()
+        is_sure = True
         while done < k:
             place = int(values.argmax())
-            is_fresh = len(state.pending) == 0
-            if not is_fresh and (is_capped or values[place] <= floor):
+            if not is_sure and (is_capped or values[place] <= floor):
                 break
-            picks[done], distances[done] = candidates[place], np.sqrt(values[place])
-            done += 1
-            state.take(candidates[place : place + 1])
-            new = state.read(candidates[place : place + 1])[0]
-            values = np.minimum(values, _subtract(state.candidate_rows, new))
+            picks[done], distances[done] = candidates[place], values[place]
+            done, is_sure = done + 1, False
+            values = np.minimum(values, between[place])
             values[place] = -1.0
-    state.refresh()
-    return KCenterSelection(picks, distances, float(np.sqrt(max(0.0, state.bound.max(initial=0.0)))))
+            state.take(candidates[place : place + 1])
+    return KCenterSelection(picks, np.sqrt(distances))
 
 
 def _check(embeddings: np.ndarray, selected: NDArray[np.int64], k: int) -> None:
@@ -101,10 +98,12 @@ def _check(embeddings: np.ndarray, selected: NDArray[np.int64], k: int) -> None:
         raise ValueError(f"k must be in [0, {num_rows - len(selected)}] (rows not yet selected), got {k}")
 
 
-def _subtract(rows: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """Squared distances in float64; equal rows give equal numbers."""
-    difference = rows - centre
-    return np.einsum("ij,ij->i", difference, difference)
+def _compare(rows: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Squared distances, float32 [num_rows, num_centres], of float64 products; what is rounding of zero is zero."""
+    scale = np.einsum("ij,ij->i", rows, rows)[:, None] + np.einsum("ij,ij->i", centres, centres)
+    squared = scale - 2.0 * (rows @ centres.T)
+    squared[squared < 1e-12 * scale] = 0.0
+    return squared.astype(np.float32)
 
 
 class _State:
@@ -126,11 +125,10 @@ class _State:
         self.is_chosen = np.zeros(num_rows, dtype=bool)
         self.chosen: list[int] = []
         self.pending: list[int] = []
-        self.candidate_rows = np.empty((0, dim))
 
     def read(self, rows: object, dtype: type = np.float64) -> np.ndarray:
         """Rows by index or slice, in memory."""
-        return np.asarray(self.embeddings[rows], dtype=dtype)  # type: ignore[call-overload,no-any-return]
+        return np.asarray(self.embeddings[rows], dtype=dtype)  # type: ignore[call-overload]
 
     def take(self, rows: NDArray[np.int64]) -> None:
         """Mark rows as chosen; bounds learn of them at the next pass."""
@@ -153,43 +151,27 @@ class _State:
         np.maximum(self.bound, 0.0, out=self.bound)
         self.bound[self.is_chosen] = -1.0
 
-    def choose_candidates(self) -> tuple[NDArray[np.int64], np.ndarray, float, bool]:
-        """The rows with the largest bounds, their distances in float64, the bound of all others, and whether cut off.
+    def choose_candidates(self) -> tuple[NDArray[np.int64], np.ndarray, np.ndarray, float, bool]:
+        """The rows with the largest bounds, compared exactly.
 
         Returns:
-            candidates int64 [num], squared distances float64 [num], the largest squared distance another row may have,
-            and whether more rows tied than are kept, so that one pick alone is sure.
+            candidates int64 [num], their squared distances to the chosen rows float32 [num] and to each other float32
+            [num, num], the largest squared distance that any other row may have, and whether more rows tied than are
+            kept, so that one pick alone is sure.
         """
         margin = _ROUNDING * 2.0 * float(self.squares.max(initial=0.0))
         free = len(self.bound) - len(self.chosen)
-        wanted = min(NUM_CANDIDATES, free)
+        wanted = min(NUM_CANDIDATES if len(self.bound) > 20_000 else max(1, NUM_CANDIDATES // 2), free)
         lowest = float(np.partition(self.bound, len(self.bound) - wanted)[len(self.bound) - wanted])
         candidates = np.flatnonzero((self.bound >= lowest - 2 * margin) & ~self.is_chosen)
         is_capped = len(candidates) > MAX_CANDIDATES
         if is_capped:
             top = np.flatnonzero((self.bound >= float(self.bound.max()) - 2 * margin) & ~self.is_chosen)
-            candidates = top[:MAX_CANDIDATES] if len(top) > NUM_CANDIDATES else candidates[:MAX_CANDIDATES]
-            candidates = np.union1d(candidates, top[:MAX_CANDIDATES])
-        self.candidate_rows = self.read(candidates)
+            candidates = top[:MAX_CANDIDATES]
         floor = -1.0 if len(candidates) == free else lowest - margin
-        return candidates, self._measure(candidates), floor, is_capped
-
-    def _measure(self, candidates: NDArray[np.int64]) -> np.ndarray:
-        """Squared distances of the candidates to all chosen rows, in float64.
-
-        The nearest chosen rows are found by matrix products; the distance to those that may be nearest is then computed
-        from differences, so that equal rows tie exactly.
-        """
-        rows, best = self.candidate_rows, np.full(len(candidates), np.inf)
-        squares = np.einsum("ij,ij->i", rows, rows)
-        nearest = np.zeros(len(candidates), dtype=np.int64)
+        rows = self.read(candidates)
+        values = np.full(len(candidates), np.inf, dtype=np.float32)
         for first in range(0, len(self.chosen), _CENTRES_A_PASS):
             centres = self.read(np.array(self.chosen[first : first + _CENTRES_A_PASS]))
-            squared = squares[:, None] + np.einsum("ij,ij->i", centres, centres) - 2.0 * rows @ centres.T
-            place = squared.argmin(axis=1)
-            value = squared[np.arange(len(rows)), place]
-            is_nearer = value < best
-            best[is_nearer], nearest[is_nearer] = value[is_nearer], place[is_nearer] + first
-        centres = self.read(np.array(self.chosen)[nearest])
-        difference = rows - centres
-        return np.einsum("ij,ij->i", difference, difference)
+            values = np.minimum(values, _compare(rows, centres).min(axis=1))
+        return candidates, values, _compare(rows, rows), floor, is_capped

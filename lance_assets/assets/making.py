@@ -10,9 +10,9 @@ from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
 from lance_assets.assets.rounds import Made, Round
 from resources.evaluator import EvaluationError
+from resources.lance_tables import HistoryError
 from resources.tables import DiskFullError
 from resources.trainer import TrainingError
-from resources.vector_store import HistoryError
 
 USER_ERRORS = (ValueError, OSError, TrainingError, EvaluationError, HistoryError)
 """What a person can mend: their message says how, so no stack is needed."""

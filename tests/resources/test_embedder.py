@@ -1,5 +1,6 @@
 """The packaged embedding model gives the same bytes for the same texts."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +38,18 @@ def test_no_texts(embedder: Embedder) -> None:
     assert vectors.dtype == np.float32
 
 
-def test_model_hash_is_of_the_weights(embedder: Embedder) -> None:
-    assert embedder.model_hash == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+def test_the_model_hash_is_of_weights_pooling_and_length(embedder: Embedder, tmp_path: Path) -> None:
     assert Embedder(model=str(embedder.folder)).model_hash == embedder.model_hash
+    assert len(embedder.model_hash) == 64
+    copy = tmp_path / "copy"
+    shutil.copytree(embedder.folder, copy)
+    assert Embedder(model=str(copy)).model_hash == embedder.model_hash
+    pooling = copy / "1_Pooling" / "config.json"
+    pooling.write_text(pooling.read_text().replace("true", "false", 1))
+    changed = Embedder(model=str(copy))
+    assert changed.model_hash != embedder.model_hash
+    assert changed.identity["model"] == "copy"
+    assert "false" in changed.identity["1_Pooling/config.json"]
 
 
 def test_wrong_models(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resources.history_rows import NEAREST
-from resources.vector_store import HistoryError, HistoryStore
+from resources.lance_tables import HistoryError
+from resources.vector_store import HistoryStore
 
 ROOT = Path(__file__).parents[2]
 
@@ -268,3 +269,39 @@ def test_a_table_that_may_not_be_written() -> None:
             path.chmod(0o755)
     assert "history.lance: make the folder and all in it writable for this user" in done.stdout, done
     assert done.stdout.splitlines()[-1] == "1"
+
+
+REPLACER = """
+import sys
+from pathlib import Path
+import numpy as np, polars as pl
+from resources.vector_store import HistoryStore
+store = HistoryStore(uri=Path(sys.argv[1]))
+for turn in range(1000):
+    rows = pl.DataFrame({"row_id": [f"{turn}-{n}" for n in range(200)], "text": [str(turn)] * 200})
+    store.replace_round("mini", "r0001", rows, np.full((200, 32), turn + 1.0), model_hash="m1")
+    print("done", flush=True)
+"""
+
+
+def test_a_killed_replacement_leaves_the_old_round_or_the_new(store: HistoryStore) -> None:
+    put(store, "mini/r0000", "a", np.ones((1, 32)))
+    for number in range(4):
+        command = [sys.executable, "-c", REPLACER, str(store.uri)]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as writer:
+            assert writer.stdout.readline() == "done\n"
+            time.sleep(0.1 + 0.037 * number)
+            writer.kill()
+        rows, vectors = store.read_round("mini", "r0001")
+        assert len(rows) == 200
+        assert rows["text"].n_unique() == 1
+        assert len(np.unique(vectors)) == 1
+        assert count(store, "mini") == 201
+
+
+def test_a_history_of_a_newer_version_is_refused(store: HistoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resources.lance_tables.FORMAT", 2)
+    put(store, "mini/r0000", "a", [X])
+    monkeypatch.undo()
+    with pytest.raises(HistoryError, match="written in format 2"):
+        find(store, [X], "r0001")
