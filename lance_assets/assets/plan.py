@@ -98,7 +98,7 @@ class Plan:
             "protected_field": evaluation.protected_field,
             "ngram": evaluation.ngram,
             "max_similarity": evaluation.max_similarity,
-            "embedder": settings.embedder.model if evaluation.max_similarity is not None else None,
+            "guard_embedder": settings.embedder.model if evaluation.max_similarity is not None else None,
         }
         parts: dict[str, dict] = {
             "start_checkpoint": {

@@ -9,7 +9,7 @@ from lance_assets.settings import ExperimentSettings
 
 NOUNS = (
     *("start_checkpoint", "seed_set", "raw_generations", "cleaned_set", "reviewed_set", "sft_set"),
-    *("preference_pairs", "checkpoint", "eval_report"),
+    *("preference_pairs", "diversity_report", "checkpoint", "eval_report"),
 )
 ATTRIBUTES = {
     "recipe": "lance",
@@ -112,7 +112,7 @@ def test_a_parameter_changes_the_steps_that_read_it(folder: Path, name: str) -> 
         ("stop.on_regression", "stop", {"start_checkpoint"}),
         ("seeds.prompt_field", "question", {"seed_set"}),
         ("seeds.limit", 5, {"seed_set"}),
-        ("rng_seed", 1, SAMPLING | {"seed_set"}),
+        ("rng_seed", 1, SAMPLING | {"seed_set", "diversity_report"}),
         ("prompt_profile", "compact", SAMPLING),
         ("near_duplicates.embedding_threshold", 0.5, {"cleaned_set"}),
         ("embedder.model", "other", {"cleaned_set"}),
