@@ -63,26 +63,23 @@ def list_texts(prompt: str) -> list[str]:
     return [prompt, *(line.partition(": ")[2] or line for line in lines if len(lines) > 1)]
 
 
-def list_evaluation_prompts(
-    evaluation: EvaluationSettings, folder: Path, task_prompts: Sequence[str] = ()
-) -> list[str]:
-    """Every prompt of the evaluation that can be compared with a text.
+def list_held_out_prompts(evaluation: EvaluationSettings) -> list[str]:
+    """The small world's held-out problems, each in one wording; none where it is not evaluated."""
+    if evaluation.small_world is None:
+        return []
+    return [row["prompt"] for row in draw_held_out_prompts(per_rung=evaluation.small_world.per_rung)]
+
+
+def list_protected_prompts(evaluation: EvaluationSettings, folder: Path) -> list[str]:
+    """The prompts of the experiment's file of protected prompts; none where it has no such file.
 
     Args:
         evaluation: the experiment's.
         folder: where its relative paths start.
-        task_prompts: those of lm-evaluation-harness tasks, where they are not protected by a file.
-
-    Returns:
-        Held-out problems, protected prompts and task prompts.
     """
-    prompts = list(task_prompts)
-    if evaluation.small_world is not None:
-        prompts += [row["prompt"] for row in draw_held_out_prompts(per_rung=evaluation.small_world.per_rung)]
-    if evaluation.protected_prompts is not None:
-        path = folder / Path(evaluation.protected_prompts).expanduser()
-        prompts += read_protected_prompts(path, evaluation.protected_field)
-    return prompts
+    if evaluation.protected_prompts is None:
+        return []
+    return read_protected_prompts(folder / Path(evaluation.protected_prompts).expanduser(), evaluation.protected_field)
 
 
 def build_evaluation_guard(
@@ -99,11 +96,7 @@ def build_evaluation_guard(
     if evaluation.small_world is not None:
         keys = {row["key"] for row in draw_held_out_prompts(per_rung=evaluation.small_world.per_rung)}
     digits = {find_digits(key) for key in keys}
-    protected = list(task_prompts)
-    if evaluation.protected_prompts is not None:
-        protected += read_protected_prompts(
-            folder / Path(evaluation.protected_prompts).expanduser(), evaluation.protected_field
-        )
+    protected = [*task_prompts, *list_protected_prompts(evaluation, folder)]
     index = build_evaluation_index(protected, ngram=evaluation.ngram)
 
     def is_held_out(text: str) -> bool:

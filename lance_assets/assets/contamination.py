@@ -20,19 +20,18 @@ def find_contaminated(this_round: Round, row_ids: Sequence[str], prompts: Sequen
 
     Returns:
         The columns of `find_contamination`, one row a match; rule "held_out" is the small world's own: the numbers of
-        a held-out problem, in whatever words.
+        a held-out problem, in whatever words. It takes the place of n-grams there, since problems share their wording.
     """
     evaluation = this_round.plan.settings.evaluation
-    known, bar = this_round.evaluation_prompts, evaluation.max_similarity
-    found = find_contamination(
-        row_ids,
-        prompts,
-        known,
-        ngram=evaluation.ngram,
-        vectors=None if bar is None else this_round.embed(prompts),
-        evaluation_vectors=None if bar is None else this_round.embed(known),
-        max_similarity=bar,
-    )
+    bar = evaluation.max_similarity
+    found = find_contamination(row_ids, prompts, this_round.worded_prompts, ngram=evaluation.ngram)
+    if bar is not None:
+        known = this_round.evaluation_prompts
+        vectors, known_vectors = this_round.embed(prompts), this_round.embed(known)
+        near = find_contamination(
+            row_ids, prompts, known, vectors=vectors, evaluation_vectors=known_vectors, max_similarity=bar
+        )
+        found = pl.concat([found, near.filter(pl.col("rule") == "embedding")])
     told = set(found["row_id"])
     held_out = [
         {"row_id": row_id, "prompt": prompt, "rule": "held_out", "similarity": 1.0}

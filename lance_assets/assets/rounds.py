@@ -15,7 +15,7 @@ import polars as pl
 from lance_assets.algorithms.progress import START_ROUND, format_round, parse_round
 from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
-from lance_assets.evaluation_prompts import build_evaluation_guard, list_evaluation_prompts
+from lance_assets.evaluation_prompts import build_evaluation_guard, list_held_out_prompts, list_protected_prompts
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.lance import sampling_settings
 from lance_assets.records import SCHEMAS, Ask, Request, Sample, SamplingSettings
@@ -98,7 +98,12 @@ class Round:
     @cached_property
     def evaluation_prompts(self) -> list[str]:
         """Every prompt of every evaluation task."""
-        return list_evaluation_prompts(self.plan.settings.evaluation, self.plan.folder, self.task_prompts)
+        return list_held_out_prompts(self.plan.settings.evaluation) + self.worded_prompts
+
+    @cached_property
+    def worded_prompts(self) -> list[str]:
+        """Those that are recognised by their words: all but the small world's, which has a rule of its own."""
+        return list_protected_prompts(self.plan.settings.evaluation, self.plan.folder) + self.task_prompts
 
     @cached_property
     def task_prompts(self) -> list[str]:

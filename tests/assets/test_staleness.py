@@ -7,7 +7,7 @@ import pytest
 from tests.assets.conftest import OpenWorld
 from tests.assets.tiny_experiment import NOUNS, TRAINING, find_failures, find_stale
 
-AFTER_REVIEW = {"sft_set", "checkpoint", "eval_report"}
+AFTER_REVIEW = {"sft_set", "diversity_report", "checkpoint", "eval_report"}
 
 
 @pytest.mark.parametrize(
