@@ -44,7 +44,7 @@ def test_one_that_got_into_the_reviewed_set_stops_the_round_before_training(
     (check,) = [check for check in result.get_asset_check_evaluations() if check.check_name == "no_evaluation_overlap"]
     assert not check.passed
     assert check.metadata["num_overlapping"].value == 1
-    assert wording in str(check.metadata["examples"].value)
+    assert wording in str(check.metadata["matches"].value)
     assert not result.asset_materializations_for_node("tiny__checkpoint")
 
 
