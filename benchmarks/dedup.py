@@ -95,7 +95,7 @@ def run_semhash(rows: np.ndarray) -> tuple[float, np.ndarray]:
     done = SemHash.from_embeddings(rows, records, model=Given()).self_deduplicate(threshold=THRESHOLD)
     seconds = time.perf_counter() - started
     found = {int(dropped.record) for dropped in done.filtered}
-    found |= {int(record) for dropped in done.filtered for record, _ in dropped.duplicates}
+    found |= {int(dropped.duplicate_of) for dropped in done.filtered if dropped.duplicate_of is not None}
     return seconds, np.array(sorted(found), dtype=np.int64)
 
 
