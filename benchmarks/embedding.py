@@ -28,7 +28,7 @@ def read_texts(corpus: Path | None, num_texts: int) -> list[str]:
     if corpus is not None:
         texts = pl.read_parquet(corpus)["prompt"].unique(maintain_order=True)
         return texts.sample(num_texts, seed=0, shuffle=True).to_list()
-    seeds = [f"{row['prompt']}\n{row['completion']}" for row in draw_seeds(num_seeds=num_texts // 2)]
+    seeds = [f"{row['prompt']}\n{row['completion']}" for row in draw_seeds(num_seeds=40 * (num_texts // 80))]
     texts = sorted({*seeds, *read_questions(None, num_texts)})
     return pl.Series(texts).sample(num_texts, seed=0, shuffle=True).to_list()
 
@@ -71,10 +71,10 @@ def measure(texts: list[str], repeats: int) -> dict[str, float]:
 def main() -> None:
     """Measure, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="600 texts, once")
+    parser.add_argument("--quick", action="store_true", help="640 texts, once")
     parser.add_argument("--corpus", type=Path, metavar="PATH", help="Parquet file with a column `prompt`")
     options = parser.parse_args()
-    texts = read_texts(options.corpus, 600 if options.quick else 4_000)
+    texts = read_texts(options.corpus, 640 if options.quick else 2_400)
     print(json.dumps(measure(texts, 1 if options.quick else 3)))
 
 
