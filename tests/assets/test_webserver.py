@@ -132,7 +132,7 @@ def test_a_person_runs_redoes_and_inspects_rounds(ui: Ui):
     by_noun = {node["assetKey"]["path"][1]: node for node in nodes["assetNodes"]}
     assert set(by_noun) == {*NOUNS, "self_evolution"}
     before = {noun: {key["path"][1] for key in node["dependencyKeys"]} for noun, node in by_noun.items()}
-    assert before["checkpoint"] == {"start_checkpoint", "sft_set", "preference_pairs"}
+    assert before["checkpoint"] == {"start_checkpoint", "sft_set", "preference_pairs", "diversity_report"}
     assert before["start_checkpoint"] == set()
     assert before["self_evolution"] == {"eval_report"}
     assert {noun for noun, node in by_noun.items() if node["isPartitioned"]} == set(NOUNS)
