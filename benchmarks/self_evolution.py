@@ -122,8 +122,9 @@ def recheck_easy_rungs(rows: pl.DataFrame, out: Path, last: str, per_rung: int) 
 
     The study has 4 problems times `per_rung` of the experiment on a rung: one of them is more than 3 points.
     """
-    from resources.engine import TransformersEngine
+    from resources.engine import ask_directly
     from resources.evaluator import evaluate_small_world
+    from resources.transformers_engine import TransformersEngine
 
     before = average_by_rung(rows, METHOD, START_ROUND, metric="greedy")
     rungs = tuple(rung for rung, rate in enumerate(before, start=1) if rate > EASY_FROM)
@@ -132,7 +133,7 @@ def recheck_easy_rungs(rows: pl.DataFrame, out: Path, last: str, per_rung: int) 
         for key in (START_ROUND, last):
             platform = Platform(data_root=str(find_arm_root(out, METHOD, rng_seed)))
             engine = TransformersEngine(platform.checkpoints.find(plan.name, key), batch_size=256)
-            items = evaluate_small_world(engine, model_name=key, per_rung=per_rung, rungs=rungs)
+            items = evaluate_small_world(ask_directly(engine), model_name=key, per_rung=per_rung, rungs=rungs)
             found.append(items.filter(pl.col("metric") == "greedy"))
     mean = pl.concat(found).group_by("rung", "model").agg(pl.col("is_correct").mean())
     rates = {(row["rung"], row["model"]): round(100 * row["is_correct"], 1) for row in mean.to_dicts()}

@@ -91,7 +91,8 @@ class Review:
 
 def build_generate(model: Path, *, batch_size: int) -> Generate:
     """Load the model and return what asks it; each sample has its own sampling seed."""
-    from resources.engine import TransformersEngine
+    from resources.engine import sample_in_order
+    from resources.transformers_engine import TransformersEngine
 
     engine = TransformersEngine(model_path=model, batch_size=batch_size)
 
@@ -105,7 +106,7 @@ def build_generate(model: Path, *, batch_size: int) -> Generate:
             )
             for number, prompt in enumerate(prompts)
         ]
-        samples = list(engine.generate(requests, sampling))
+        samples = sample_in_order(engine, requests, sampling)
         tokens, seconds = sum(sample.completion_tokens for sample in samples), time.monotonic() - started
         print(f"{stage}: {len(samples)} samples, {tokens} tokens, {seconds:.0f} s", flush=True)
         return samples
@@ -121,7 +122,7 @@ def draw_items(per_rung: int) -> list[Item]:
 
 def ask_about(step: str, item: Item, completion: str) -> str:
     """The message that asks a step about a completion of an item's prompt."""
-    return render_prompt("compact", step, prompt=item.prompt, completion=completion)
+    return render_prompt("compact", f"lance/{step}", prompt=item.prompt, completion=completion)
 
 
 def judge(metric: str, item: Item, is_good: bool) -> Outcome:

@@ -35,6 +35,7 @@ def check_files(settings: ExperimentSettings, file: Path) -> None:
     named = {
         "seeds.path": settings.seeds.path,
         "seeds.eft_path": settings.seeds.eft_path,
+        "training.accelerate_config": settings.training.accelerate_config,
         "evaluation.protected_prompts": settings.evaluation.protected_prompts,
         "evaluation.lm_eval.include_path": lm_eval.include_path if lm_eval else None,
     }

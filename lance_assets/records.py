@@ -7,7 +7,7 @@ Row ids are stable: the same row of the same experiment and round has the same i
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import polars as pl
@@ -25,6 +25,20 @@ class SamplingSettings:
     """Nucleus mass in (0, 1]."""
     max_new_tokens: int
     """Tokens after which a completion is cut (finish reason `length`)."""
+    grammar: str | None = None
+    """Regular expression the whole completion shall match; an engine that cannot constrain samples freely."""
+    tail_tokens: int = 0
+    """How many of a completion's last tokens carry their alternatives (`Sample.tail`)."""
+
+
+@dataclass(frozen=True)
+class TokenChoice:
+    """One token of a completion, and what the model would have given others in its place."""
+
+    text: str
+    """The token as text."""
+    alternatives: dict[str, float]
+    """Log-probability in nats, at temperature 1, of the likeliest tokens by their text, the sampled one among them."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,11 @@ class Sample:
     """Tokens sampled, the end-of-turn token not counted."""
     error: str | None = None
     """What went wrong, for `error`."""
+    cached_tokens: int = field(default=0, compare=False)
+    """Of `prompt_tokens`, those the engine took from its cache; differs from run to run, so no table holds it."""
+    tail: tuple[TokenChoice, ...] = ()
+    """The last `SamplingSettings.tail_tokens` tokens, where they were asked for and the engine can tell them; after
+    them, where the engine tells it, the token that ended the turn, as an empty text."""
 
 
 class Ask(Protocol):
@@ -114,6 +133,8 @@ RAW_GENERATIONS = pl.Schema(
         "prompt_tokens": pl.Int64,
         "completion_tokens": pl.Int64,
         "sampling_seed": pl.Int64,
+        "expected_score": pl.Float64,  # of a seed_review, where expected scores are asked for; else null
+        "unscored_reason": pl.String,  # why a seed_review has none although it was asked for; else null
     }
 )
 """Every sample of a round before any judgement."""
@@ -174,9 +195,9 @@ REVIEWED_SET = pl.Schema(
         "answer": pl.String(),  # a seed's gold answer
         "branch": pl.String(),  # "low" or "high", by the seed's review score; "unscored" where it has none
         "reviews": TEXTS,  # every review as written
-        "scores": NUMBERS,  # parsed 0..10, null where unscored, one for each review
+        "scores": NUMBERS,  # as used: parsed or expected, 0..10, null where unscored, one for each review
         "unscored_reasons": TEXTS,  # why a review has no score, null where it has one
-        "review_score": pl.Float64(),  # mean of the parsed scores; null when none parsed
+        "review_score": pl.Float64(),  # mean of the scores; null when no review has one
     }
 )
 """Seeds and kept completions with their reviews."""
@@ -209,6 +230,25 @@ PREFERENCE_PAIRS = pl.Schema(
     }
 )
 """What preference training trains on."""
+
+PAIR_JUDGEMENTS = pl.Schema(
+    {
+        "row_id": pl.String,  # the pair's, as in preference_pairs
+        "prompt": pl.String,
+        "chosen": pl.String,
+        "rejected": pl.String,
+        "score_gap": pl.Float64,
+        "chosen_first_text": pl.String,  # exactly what the judge wrote where the chosen completion was A
+        "chosen_first_verdict": pl.String,  # "A", "B" or "tie"; null where it could not be read
+        "chosen_first_reason": pl.String,  # why it could not be read, else null
+        "rejected_first_text": pl.String,  # the same where the rejected completion was A
+        "rejected_first_verdict": pl.String,
+        "rejected_first_reason": pl.String,
+        "outcome": pl.String,  # "chosen", "rejected", "tie", "flipped" or "unread"
+        "drop_reason": pl.String,  # the outcome where it keeps the pair out of training, else null
+    }
+)
+"""New preference pairs that were judged in both orders, those left out of training among them."""
 
 EVAL_REPORT = pl.Schema(
     {
@@ -294,11 +334,12 @@ SCHEMAS: dict[str, pl.Schema] = {
     "reviewed_set": REVIEWED_SET,
     "sft_set": SFT_SET,
     "preference_pairs": PREFERENCE_PAIRS,
+    "pair_judgements": PAIR_JUDGEMENTS,
     "checkpoint": CHECKPOINT,
     "eval_report": EVAL_REPORT,
     "eval_items": EVAL_ITEMS,
     "near_duplicates": NEAR_DUPLICATES,
     "diversity_report": DIVERSITY_REPORT,
 }
-"""The schema of every table by its name; all are assets but `eval_items`, which belongs to `eval_report`, and
-`near_duplicates`, which belongs to `cleaned_set`."""
+"""The schema of every table by its name; all are assets but `eval_items`, which belongs to `eval_report`,
+`near_duplicates`, which belongs to `cleaned_set`, and `pair_judgements`, which belongs to `preference_pairs`."""

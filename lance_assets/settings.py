@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
+from lance_assets.recipes import RECIPES
 from lance_assets.recipes.lance import LanceSettings
 from lance_assets.settings_schema import simplify_schema
 from resources.trainer import DpoSettings, LoraSettings, SftSettings
@@ -73,12 +74,109 @@ class SeedSettings(Settings):
     )
 
 
-class EngineSettings(Settings):
-    """How the engine runs. Where it runs is not part of a result's identity; neither is the chunk size."""
+class VllmSettings(Settings):
+    """vLLM's offline engine, in processes of its own."""
 
-    batch_size: int = Field(64, ge=1, description="Rows decoded together.")
-    chunk_rows: int = Field(512, ge=1, description="Rows after which what is finished is written to disk.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model runs.")
+    python: FromEnvironment = Field(
+        "${LANCE_VLLM_PYTHON:-python}",
+        validate_default=True,
+        description="The interpreter of the environment that has vLLM; 'python' is the one that runs this.",
+    )
+    tensor_parallel_size: int = Field(1, ge=1, description="GPUs that share one copy of the model.")
+    data_parallel_size: int = Field(1, ge=1, description="Copies of the model, each in its own process and GPUs.")
+    gpu_memory_utilization: float = Field(0.9, gt=0, lt=1, description="Share of a GPU's memory the engine may take.")
+    max_model_len: int | None = Field(None, ge=16, description="Tokens of prompt and completion; none: the model's.")
+    max_num_seqs: int = Field(512, ge=1, description="Rows decoded together by one copy.")
+    max_num_batched_tokens: int | None = Field(None, ge=32, description="Tokens of one step; none: vLLM's own.")
+    prefix_caching: bool = Field(True, description="Read a prefix that prompts share once.")
+    block_size: int | None = Field(
+        None, ge=1, description="Tokens of a cache block; none: 32 on CPUs, else vLLM's own."
+    )
+    kv_cache_gib: int = Field(1, ge=1, description="Cache of one copy on a CPU; on GPUs the utilization decides.")
+    enforce_eager: bool = Field(False, description="No compilation, no CUDA graphs; always so on CPUs.")
+    num_threads: int | None = Field(None, ge=1, description="CPU threads of one copy; none: the cores over the copies.")
+    merge_adapters_above: int = Field(
+        0,
+        ge=0,
+        description="A round's LoRA adapter serves stages of up to so many rows; larger ones its merged weights.",
+    )
+    max_restarts: int = Field(6, ge=0, description="Times in a row that processes may die before any row is finished.")
+    stall_seconds: float = Field(900.0, gt=0, description="A process that says nothing for so long is started again.")
+
+
+class OpenAISettings(Settings):
+    """Any server with the OpenAI API: vLLM, SGLang, TGI, or a hosted one."""
+
+    base_url: FromEnvironment = Field(description="Where the server is, up to and with /v1; without user or key in it.")
+    model: FromEnvironment | None = Field(None, description="The name it is served under; none: the only one served.")
+    api_key_env: str | None = Field(
+        None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="The variable that holds the key; none: no key."
+    )
+    max_concurrency: int = Field(64, ge=1, description="Requests under way at once.")
+    requests_per_minute: int | None = Field(None, ge=1, description="The provider's limit; none: no limit.")
+    tokens_per_minute: int | None = Field(None, ge=1, description="The provider's limit, prompt and completion.")
+    timeout_seconds: float = Field(300.0, gt=0, description="For one request.")
+    max_retries: int = Field(6, ge=0, description="Times a request is sent again after 408, 409, 429, 5xx or garbage.")
+    load_adapters: bool = Field(
+        False, description="Load each round's LoRA adapter into the server, which holds the base model (vLLM's API)."
+    )
+
+
+class PriceSettings(Settings):
+    """What an engine costs, in one currency of your choice."""
+
+    prompt_per_million: float = Field(0.0, ge=0, description="For a million prompt tokens that were not cached.")
+    cached_per_million: float = Field(0.0, ge=0, description="For a million cached prompt tokens.")
+    completion_per_million: float = Field(0.0, ge=0, description="For a million completion tokens.")
+    per_hour: float = Field(0.0, ge=0, description="For an hour of the machine while it generates.")
+
+
+class EngineSettings(Settings):
+    """What runs a model. How it is batched and stored is not part of a result's identity."""
+
+    kind: Literal["transformers", "vllm", "openai"] = Field(
+        "transformers", description="This process, vLLM in its own processes, or a server with the OpenAI API."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model runs; not for openai.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Of the weights: 'auto' is bfloat16 on GPUs and float32 on CPUs; not for openai."
+    )
+    batch_size: int = Field(64, ge=1, description="Rows decoded together by transformers.")
+    flush_seconds: float = Field(5.0, ge=0, description="What is finished is written to disk this often.")
+    max_failure_rate: float = Field(
+        0.02, ge=0, le=1, description="Share of a stage's rows that may fail; above it the step fails."
+    )
+    structured_output: Literal["auto", "required", "off"] = Field(
+        "auto", description="Constrain reviews by a grammar: where the engine provably can, or else fail, or never."
+    )
+    vllm: VllmSettings = Field(default_factory=VllmSettings, description="For kind vllm.")
+    openai: OpenAISettings | None = Field(None, description="For kind openai.")
+    prices: PriceSettings = Field(default_factory=PriceSettings, description="What it costs; nothing by default.")
+
+    @model_validator(mode="after")
+    def _has_a_server(self) -> Self:
+        if self.kind == "openai" and self.openai is None:
+            raise ValueError("kind is openai and there is no section openai; add one with base_url")
+        if self.kind == "transformers" and self.structured_output == "required":
+            raise ValueError("structured_output is required and transformers has none; use kind vllm or openai")
+        return self
+
+
+class RoleSettings(Settings):
+    """A second model that does one of the recipe's jobs, the same in every round."""
+
+    model: FromEnvironment | None = Field(
+        None, description="'small', a folder or a hub id; none for a server's model (engine.openai.model)."
+    )
+    model_revision: str | None = Field(None, description="Revision of a hub model.")
+    prompt_profile: PromptProfile | None = Field(None, description="Its prompt templates; none: the experiment's.")
+    engine: EngineSettings = Field(default_factory=EngineSettings, description="What runs it.")
+
+    @model_validator(mode="after")
+    def _has_a_model(self) -> Self:
+        if self.model is None and self.engine.kind != "openai":
+            raise ValueError(f"model is missing: an engine of kind {self.engine.kind} needs one")
+        return self
 
 
 class EmbedderSettings(Settings):
@@ -86,6 +184,7 @@ class EmbedderSettings(Settings):
 
     model: str = Field("minilm", description="'minilm' for the packaged all-MiniLM-L6-v2, or a folder or hub id.")
     batch_size: int = Field(64, ge=1, description="Texts embedded together.")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where it runs: cpu, cuda, or one GPU.")
 
 
 class TrainingSettings(Settings):
@@ -100,8 +199,24 @@ class TrainingSettings(Settings):
         description="Tokens a round after r0000 trains on: pairs by their epochs, the rest SFT. None: num_epochs.",
     )
     launcher: tuple[str, ...] | None = Field(
-        None, description="Before the training process, as ['accelerate', 'launch']."
+        None, description="Before the training process, as ['torchrun', '--nproc-per-node', '2']."
     )
+    accelerate_config: FromEnvironment | None = Field(
+        None,
+        description="File of `accelerate config`, as for FSDP, relative to the experiment's folder; not with launcher.",
+    )
+    min_free_gpu_rate: float = Field(
+        0.9, ge=0, le=1, description="Share of each GPU's memory that must be free before training starts."
+    )
+    handover_seconds: float = Field(
+        120.0, ge=0, description="How long to wait for engines to end and memory to be free; then the step fails."
+    )
+
+    @model_validator(mode="after")
+    def _has_one_launcher(self) -> Self:
+        if self.launcher is not None and self.accelerate_config is not None:
+            raise ValueError("launcher and accelerate_config both say how training is started; keep one of them")
+        return self
 
 
 class SmallWorldSettings(Settings):
@@ -211,7 +326,10 @@ class ExperimentSettings(Settings):
     description: str = Field("", description="What the experiment is for, shown in the UI.")
     owners: list[Owner] = Field(default_factory=list, description="E-mail addresses, or team:name.")
     seeds: SeedSettings = Field(description="Where the seeds come from.")
-    engine: EngineSettings = Field(default_factory=EngineSettings, description="How the engine runs.")
+    engine: EngineSettings = Field(default_factory=EngineSettings, description="What runs the rounds' model.")
+    roles: dict[str, RoleSettings] = Field(
+        default_factory=dict, description="Second models by the recipe's job for them; lance has 'reviewer'."
+    )
     embedder: EmbedderSettings = Field(default_factory=EmbedderSettings, description="What embeds kept texts.")
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="How checkpoints are trained.")
     evaluation: EvaluationSettings = Field(description="What checkpoints are scored on.")
@@ -225,6 +343,26 @@ class ExperimentSettings(Settings):
     def _has_a_metric(self) -> Self:
         if self.evaluation.small_world is None and self.evaluation.lm_eval is None:
             raise ValueError("evaluation needs small_world or lm_eval: without a score no round can be compared")
+        return self
+
+    @model_validator(mode="after")
+    def _has_the_recipes_roles(self) -> Self:
+        known = RECIPES[self.recipe].ROLES
+        if unknown := sorted(set(self.roles) - set(known)):
+            raise ValueError(f"recipe {self.recipe} has no role {', '.join(unknown)}; it has: {', '.join(known)}")
+        return self
+
+    @model_validator(mode="after")
+    def _serves_what_it_trains(self) -> Self:
+        openai = self.engine.openai
+        if self.engine.kind == "openai" and openai is not None:
+            if not openai.load_adapters:
+                raise ValueError(
+                    "engine.kind is openai: a server cannot be given the weights that each round trains; set "
+                    "engine.openai.load_adapters with training.lora, or use the server for a role alone"
+                )
+            if self.training.lora is None:
+                raise ValueError("engine.openai.load_adapters needs training.lora: full weights cannot be loaded")
         return self
 
     @classmethod

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resources.model_folders import (
+    ADAPTER_FOLDER,
     hash_checkpoint,
     list_hashed_files,
     require_chat_template,
@@ -130,7 +131,7 @@ def _restore_replaced(folder: Path) -> None:
 def copy_checkpoint(source: Path, staging: Path) -> None:
     """Copy the model of `source` into the empty folder `staging`, for a round in which nothing is trained.
 
-    Only the files that make the model are copied, so both have the same hash.
+    Only the files that make the model are copied, so both have the same hash, and its adapter where it has one.
 
     Raises:
         NotACheckpointError: `source` is not a model folder.
@@ -139,3 +140,5 @@ def copy_checkpoint(source: Path, staging: Path) -> None:
     staging.mkdir(parents=True, exist_ok=True)
     for file in list_hashed_files(source):
         shutil.copyfile(file, staging / file.name)
+    if (source / ADAPTER_FOLDER).is_dir():
+        shutil.copytree(source / ADAPTER_FOLDER, staging / ADAPTER_FOLDER)

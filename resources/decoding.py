@@ -9,7 +9,9 @@ makes all of them cost `max_new_tokens` steps. With a model of 1.7M parameters, 
    of repeating keys and values (`attend_grouped`), which is the same sum without the copy.
 """
 
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from resources.sampling import SeededTopP
@@ -19,6 +21,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 GROUPED_ATTENTION = "sdpa_grouped"
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One row's completion."""
+
+    tokens: list[int]
+    """New token ids, a stop id included where there was one."""
+    is_prompt_shared: bool
+    """Whether the model read its prompt for an equal one earlier in the batch."""
+    tail: list[tuple[int, list[tuple[int, float]]]]
+    """The last tokens, each with the likeliest token ids there and their log-probabilities in nats."""
 
 
 def attend_grouped(
@@ -90,7 +104,9 @@ def decode_batch(
     *,
     stop_ids: frozenset[int],
     pad_id: int,
-) -> list[list[int]]:
+    tail_tokens: int = 0,
+    num_alternatives: int = 20,
+) -> list[Decoded]:
     """Sample a completion for each prompt.
 
     Args:
@@ -99,9 +115,11 @@ def decode_batch(
         sampler: with one sampling seed for each prompt, in order.
         stop_ids: tokens that end a completion.
         pad_id: any token id; padding is masked.
+        tail_tokens: last tokens of each row whose alternatives are kept, beside a stop id.
+        num_alternatives: likeliest tokens kept for each of them.
 
     Returns:
-        The new token ids of each row, a stop id included where there was one.
+        One for each prompt, in order.
     """
     import torch
     from transformers import DynamicCache
@@ -112,6 +130,7 @@ def decode_batch(
     source = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=device)
     stops = torch.tensor(sorted(stop_ids), device=device, dtype=torch.int64)
     completions: list[list[int]] = [[] for _ in prompts]
+    tails: list[deque[tuple[int, list[tuple[int, float]]]]] = [deque(maxlen=tail_tokens + 1) for _ in prompts]
     with torch.inference_mode():
         input_ids, mask = (tensor.to(device) for tensor in _pad_left(distinct, pad_id))
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
@@ -126,6 +145,9 @@ def decode_batch(
             tokens = sampler.pick(logits, rows=rows, step=step)
             for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
                 completions[row].append(token)
+            if tail_tokens:
+                for row, choice in zip(rows.tolist(), _find_choices(logits, tokens, num_alternatives), strict=True):
+                    tails[row].append(choice)
             going_on = torch.isin(tokens, stops, invert=True).nonzero().squeeze(-1)
             if len(going_on) == 0 or step + 1 == sampler.sampling.max_new_tokens:
                 break
@@ -136,4 +158,26 @@ def decode_batch(
             positions = positions + 1
             step_inputs = {"input_ids": tokens.unsqueeze(-1), "attention_mask": mask, "position_ids": positions}
             logits = model(**step_inputs, **options).logits[:, -1]
-    return completions
+    first: dict[tuple[int, ...], int] = {}
+    for row, prompt in enumerate(prompts):
+        first.setdefault(tuple(prompt), row)
+    return [
+        Decoded(tokens, is_prompt_shared=first[tuple(prompt)] != row, tail=list(tail))
+        for row, (prompt, tokens, tail) in enumerate(zip(prompts, completions, tails, strict=True))
+    ]
+
+
+def _find_choices(
+    logits: "torch.Tensor", tokens: "torch.Tensor", num_alternatives: int
+) -> list[tuple[int, list[tuple[int, float]]]]:
+    """Each row's token with the likeliest ones at its place and, where it is none of them, itself."""
+    logprobs = logits.float().log_softmax(dim=-1)
+    values, places = logprobs.topk(min(num_alternatives, logprobs.shape[-1]), dim=-1)
+    own = logprobs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    found = []
+    for token, value, top, top_values in zip(
+        tokens.tolist(), own.tolist(), places.tolist(), values.tolist(), strict=True
+    ):
+        others = list(zip(top, top_values, strict=True))
+        found.append((token, others if token in top else [*others, (token, value)]))
+    return found

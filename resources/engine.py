@@ -1,23 +1,28 @@
-"""Engines: what asks a model.
+"""Engines: what asks a model, whichever library runs it.
 
-`TransformersEngine` serves a local checkpoint in this process. A row's tokens are drawn from its own random stream
-(`resources.sampling`), so that they do not depend on which rows it is batched with, to float rounding: padding and
-batch size move logits in the last bits, so the same requests give the same bytes, and the same row among other rows
-gives the same text but where a draw falls within that rounding of the border of two tokens.
+`transformers_engine.py`, `vllm_engine.py` and `openai_engine.py` each have one. An engine gives samples in groups as
+they finish, so that what is finished can be stored while the rest goes on (`resources.durable_stage`).
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from jinja2 import TemplateError
 
-from lance_assets.records import Request, Sample, SamplingSettings
-from resources.decoding import decode_batch, use_grouped_attention
-from resources.sampling import SeededTopP
+from lance_assets.records import Ask, Request, Sample, SamplingSettings, TokenChoice
+from resources.memory import MemoryPeak
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
+
+NUM_ALTERNATIVES = 20
+"""Likeliest tokens told for each token of `Sample.tail`; what servers give at most."""
+
+
+class EngineError(RuntimeError):
+    """The engine cannot go on; what it finished is kept, and the step can be run again."""
 
 
 class ModelLoadError(ValueError):
@@ -28,125 +33,66 @@ class ModelWithoutChatTemplateError(ModelLoadError):
     """The model's tokenizer has no chat template, so it cannot be asked messages."""
 
 
+class GrammarIgnoredError(EngineError):
+    """The experiment requires structured output and the engine's answers do not obey the grammar."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A round's LoRA adapter, for engines that put it on a base model they hold."""
+
+    path: Path
+    """Folder in PEFT's format."""
+    base: Path
+    """Folder of the model it belongs to."""
+    name: str
+    """Of its own for each experiment, round and content: engines keep caches by it."""
+    number: int
+    """The same as a positive integer below 2**31."""
+
+
 class Engine(Protocol):
     """Asks a model."""
 
-    def generate(self, requests: Sequence[Request], sampling: SamplingSettings) -> Iterator[Sample]:
-        """One sample for each request, in the order of the requests."""
-        ...
+    def generate(self, requests: Sequence[Request], sampling: SamplingSettings) -> Iterator[list[Sample]]:
+        """One sample for each request, in groups as they finish, in any order.
 
-    def close(self) -> None:
-        """Give the memory back."""
-        ...
-
-
-class TransformersEngine:
-    """A local checkpoint through transformers, in batches of rows of like length."""
-
-    def __init__(
-        self,
-        model_path: Path,
-        *,
-        batch_size: int = 64,
-        device: Literal["auto", "cpu", "cuda"] = "auto",
-        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
-        num_threads: int | None = None,
-    ) -> None:
-        """Name the model; it is loaded at the first request.
-
-        Args:
-            model_path: folder with config.json, safetensors and tokenizer.
-            batch_size: rows decoded together; halved while memory runs out.
-            device: "auto" is CUDA where there is one.
-            dtype: "auto" is bfloat16 on CUDA and float32 on a CPU.
-            num_threads: CPU threads of torch in this process; None leaves them. 1 on a busy machine.
-        """
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
-        self.model_path = Path(model_path)
-        self.batch_size = batch_size
-        self.device = device
-        self.dtype = dtype
-        self.num_threads = num_threads
-        self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
-
-    def load(self) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-        """The model and its tokenizer, loaded once.
+        A row that fails is an `error` sample and takes no other along. A group is what finished together; where
+        samples depend on what they were batched with, to float rounding, a retry over the rest makes the same groups.
 
         Raises:
-            ModelLoadError: no model folder, broken or incomplete weights, or CUDA asked for where there is none.
-            ModelWithoutChatTemplateError: no chat template.
+            EngineError: the engine cannot go on.
         """
-        if self._loaded is None:
-            self._loaded = _load(self.model_path, self.device, self.dtype, self.num_threads)
-        return self._loaded
+        ...
 
-    def generate(self, requests: Sequence[Request], sampling: SamplingSettings) -> Iterator[Sample]:
-        """One sample for each request, in the order of the requests; a row that fails is an `error` sample."""
-        model, tokenizer = self.load()
-        limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        samples: dict[int, Sample] = {}
-        prompts: dict[int, tuple[int, ...]] = {}
-        for place, request in enumerate(requests):
-            try:
-                prompt = encode_messages(tokenizer, request.messages)
-            except (TemplateError, ValueError, TypeError, KeyError) as error:
-                samples[place] = _fail(request, 0, f"the chat template failed on the messages: {error!r}")
-                continue
-            if limit is not None and len(prompt) + sampling.max_new_tokens > limit:
-                room = f"{len(prompt)} prompt tokens and max_new_tokens={sampling.max_new_tokens}"
-                samples[place] = _fail(request, len(prompt), f"{room} exceed the model's context of {limit} tokens")
-            else:
-                prompts[place] = prompt
-        # By length, so that little is padded; then by tokens, so that equal prompts meet and are read once.
-        ordered = sorted(prompts, key=lambda place: (len(prompts[place]), prompts[place], place))
-        for start in range(0, len(ordered), self.batch_size):
-            places = ordered[start : start + self.batch_size]
-            samples |= self._sample_batch(places, requests, prompts, sampling)
-        for place in range(len(requests)):
-            yield samples[place]
+    def can_constrain(self) -> bool:
+        """Whether a grammar really constrains what is sampled, proved by trying once."""
+        ...
 
-    def _sample_batch(
-        self,
-        places: list[int],
-        requests: Sequence[Request],
-        prompts: dict[int, tuple[int, ...]],
-        sampling: SamplingSettings,
-    ) -> dict[int, Sample]:
-        """Samples by place; halves the batch while memory runs out, and fails a row that does not fit alone."""
-        model, tokenizer = self.load()
-        stop_ids = find_stop_ids(model, tokenizer)
-        pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-        sampler = SeededTopP([requests[place].sampling_seed for place in places], sampling, device=model.device)
-        failure = None
-        try:
-            batch = [prompts[place] for place in places]
-            completions = decode_batch(model, batch, sampler, stop_ids=stop_ids, pad_id=pad_id)
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
-                raise
-            failure = str(error)
-        if failure is None:
-            return {
-                place: _read_sample(tokenizer, requests[place], len(prompts[place]), completion, stop_ids)
-                for place, completion in zip(places, completions, strict=True)
-            }
-        _free_memory()
-        if len(places) == 1:
-            request, num_tokens = requests[places[0]], len(prompts[places[0]])
-            return {places[0]: _fail(request, num_tokens, f"out of memory with this row alone: {failure}")}
-        middle = len(places) // 2
-        halves = (places[:middle], places[middle:])
-        return {
-            place: sample
-            for half in halves
-            for place, sample in self._sample_batch(half, requests, prompts, sampling).items()
-        }
+    def measure_peak(self) -> MemoryPeak:
+        """The most memory its processes have held so far."""
+        ...
 
     def close(self) -> None:
-        """Give the model's memory back; the next request loads it again."""
-        self._loaded = None
-        _free_memory()
+        """Give the memory back, and leave no process behind."""
+        ...
+
+
+def sample_in_order(engine: Engine, requests: Sequence[Request], sampling: SamplingSettings) -> list[Sample]:
+    """All samples in the order of the requests, for what needs no durability."""
+    samples = {sample.row_id: sample for group in engine.generate(requests, sampling) for sample in group}
+    return [samples[request.row_id] for request in requests]
+
+
+def ask_directly(engine: Engine) -> Ask:
+    """An engine as what a recipe or an evaluation asks, for scripts: nothing is kept on disk."""
+
+    def ask(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
+        if sampling is None:
+            raise ValueError(f"{stage}: without a recipe's parameters, sampling must be given")
+        return sample_in_order(engine, requests, sampling)
+
+    return ask
 
 
 def encode_messages(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[dict[str, str]]) -> tuple[int, ...]:
@@ -163,83 +109,76 @@ def encode_messages(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[dic
     return tuple(encoded["input_ids"])
 
 
-def find_stop_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
-    """The tokens that end a turn: the generation config's and the tokenizer's."""
-    configured = model.generation_config.eos_token_id
-    listed = configured if isinstance(configured, list) else [configured]
-    return frozenset(token for token in [*listed, tokenizer.eos_token_id] if token is not None)
+def find_turn_end(tokenizer: "PreTrainedTokenizerBase") -> int | None:
+    """The special token that a chat template puts after the model's turn; None where it puts none.
+
+    A base model's generation config may name the end of a document alone (Qwen2-7B: `<|endoftext|>`), while its
+    template, and so its training, ends a turn with another token (`<|im_end|>`): without it samples run to the limit.
+    """
+    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    tokens = tokenizer.apply_chat_template(chat, return_dict=True)["input_ids"]
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_encoder.values()}
+    open_turn = len(encode_messages(tokenizer, chat[:1]))
+    after = [token for token in tokens[open_turn:] if token in special]
+    return after[0] if after else None
 
 
-def _load(
-    path: Path, device: str, dtype: str, num_threads: int | None
-) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    if not (path / "config.json").is_file():
-        raise ModelLoadError(f"{path} is not a model folder: it has no config.json; name a folder that has one")
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
+def encode_requests(
+    tokenizer: "PreTrainedTokenizerBase", requests: Sequence[Request], *, max_new_tokens: int, context: int | None
+) -> tuple[dict[int, tuple[int, ...]], list[Sample]]:
+    """Token ids of every request's chat by its place; what cannot be asked is a failed sample.
 
-    if num_threads is not None:
-        torch.set_num_threads(num_threads)
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ModelLoadError("device is cuda and torch sees no CUDA device; use device: auto or cpu")
-    on_cuda = device != "cpu" and torch.cuda.is_available()
-    name = {True: "bfloat16", False: "float32"}[on_cuda] if dtype == "auto" else dtype
-    logging.disable_progress_bar()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        if tokenizer.chat_template is None:
-            raise ModelWithoutChatTemplateError(
-                f"the model at {path} has no chat template, so it cannot be asked messages; "
-                "use its instruction-tuned variant, or put a chat_template.jinja into the folder"
-            )
-        model, report = AutoModelForCausalLM.from_pretrained(
-            path, dtype=getattr(torch, name), local_files_only=True, output_loading_info=True
-        )
-    except (OSError, SafetensorError) as error:
-        raise ModelLoadError(f"the model at {path} cannot be loaded: {error}; copy or train it again") from error
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise ModelLoadError(f"the weights at {path} lack {len(missing)} tensors, first {missing[0]}; copy it again")
-    model = model.to("cuda" if on_cuda else "cpu").eval()
-    use_grouped_attention(model)
-    return model, tokenizer
+    Args:
+        tokenizer: the model's.
+        requests: what is asked; equal messages are encoded once.
+        max_new_tokens: room each row needs after its prompt.
+        context: tokens the model can hold; None where it says nothing.
+    """
+    prompts: dict[int, tuple[int, ...]] = {}
+    failed: list[Sample] = []
+    known: dict[tuple[tuple[tuple[str, str], ...], ...], tuple[int, ...]] = {}
+    for place, request in enumerate(requests):
+        key = tuple(tuple(message.items()) for message in request.messages)
+        try:
+            if key not in known:
+                known[key] = encode_messages(tokenizer, request.messages)
+        except (TemplateError, ValueError, TypeError, KeyError) as error:
+            failed.append(fail(request, 0, f"the chat template failed on the messages: {error!r}"))
+            continue
+        prompt = known[key]
+        if context is not None and len(prompt) + max_new_tokens > context:
+            room = f"{len(prompt)} prompt tokens and max_new_tokens={max_new_tokens}"
+            failed.append(fail(request, len(prompt), f"{room} exceed the model's context of {context} tokens"))
+        else:
+            prompts[place] = prompt
+    return prompts, failed
 
 
-def _read_sample(
+def build_tail(
     tokenizer: "PreTrainedTokenizerBase",
-    request: Request,
-    prompt_tokens: int,
-    completion: list[int],
-    stop_ids: frozenset[int],
-) -> Sample:
-    stopped = completion[-1] in stop_ids
-    kept = completion[:-1] if stopped else completion
-    return Sample(
-        row_id=request.row_id,
-        text=tokenizer.decode(kept, skip_special_tokens=True),
-        finish_reason="stop" if stopped else "length",
-        prompt_tokens=prompt_tokens,
-        completion_tokens=len(kept),
-    )
+    choices: Sequence[tuple[int, Sequence[tuple[int, float]]]],
+    *,
+    tail_tokens: int,
+    stopped: bool,
+) -> tuple[TokenChoice, ...]:
+    """The last tokens of a completion as text.
+
+    Args:
+        tokenizer: the model's.
+        choices: the last tokens, each with the token ids there and their log-probabilities in nats.
+        tail_tokens: how many are kept.
+        stopped: whether the last one ended the turn; it is kept beside them, as an empty text.
+    """
+    kept = list(choices)[-(tail_tokens + stopped) :] if tail_tokens else []
+    tail = []
+    for place, (token, others) in enumerate(kept, start=1):
+        text = "" if stopped and place == len(kept) else tokenizer.decode([token])
+        # the likeliest last, so that of two tokens with one text it is the one that stays
+        rising = sorted(others, key=lambda other: other[1])
+        tail.append(TokenChoice(text, {tokenizer.decode([other]): value for other, value in rising}))
+    return tuple(tail)
 
 
-def _fail(request: Request, prompt_tokens: int, error: str) -> Sample:
+def fail(request: Request, prompt_tokens: int, error: str) -> Sample:
+    """The sample of a request that failed."""
     return Sample(request.row_id, "", "error", prompt_tokens, 0, error)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def _free_memory() -> None:
-    import gc
-
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -18,6 +18,7 @@ from lance_assets.prompts import build_messages
 from lance_assets.records import (
     EVAL_ITEMS,
     EVAL_REPORT,
+    Ask,
     Request,
     Sample,
     SamplingSettings,
@@ -25,7 +26,6 @@ from lance_assets.records import (
     derive_sampling_seed,
 )
 from lance_assets.small_world.tasks import RUNGS, draw_held_out_prompts, is_correct, parse_prompt
-from resources.engine import Engine
 from resources.processes import stream_process
 
 SAMPLED_TEMPERATURE = 0.7
@@ -40,7 +40,7 @@ class EvaluationError(RuntimeError):
 
 
 def evaluate_small_world(
-    engine: Engine,
+    ask: Ask,
     *,
     model_name: str,
     per_rung: int,
@@ -54,7 +54,7 @@ def evaluate_small_world(
     """Ask the held-out prompts, greedily and sampled once each, and judge the completions by rule.
 
     Args:
-        engine: asks the model under evaluation.
+        ask: asks the model under evaluation; the stages are "<model_name>_greedy" and "<model_name>_sampled".
         model_name: "checkpoint" or "backbone", the `model` column.
         per_rung: prompts for each task and rung.
         rungs: the rungs to cover.
@@ -82,7 +82,7 @@ def evaluate_small_world(
             for row in prompts
         ]
         sampling = SamplingSettings(temperature=heat, top_p=top_p, max_new_tokens=max_new_tokens)
-        samples = list(engine.generate(requests, sampling))
+        samples = ask(f"{model_name}_{metric}", requests, sampling)
         rows += [_judge(row, sample, metric, model_name) for row, sample in zip(prompts, samples, strict=True)]
     return pl.DataFrame(rows, schema=EVAL_ITEMS)
 

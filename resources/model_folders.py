@@ -19,6 +19,11 @@ HASHED_PATTERNS = (
     "*.safetensors.index.json",
 )
 """The files of a checkpoint that change what a model says, as glob patterns."""
+ADAPTER_FOLDER = "adapter"
+"""Where a checkpoint tells the same model once more, as a LoRA adapter of its experiment's base model.
+
+The hash of the model is of the weights, and so without it.
+"""
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 _HUB_PATTERNS = [*HASHED_PATTERNS, "*.json", "*.txt", "*.jinja"]
 

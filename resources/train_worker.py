@@ -7,6 +7,7 @@ weights are the same to the byte.
 """
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -19,8 +20,10 @@ from pathlib import Path
 
 import polars as pl
 import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
 from datasets import Dataset, disable_progress_bars
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -36,6 +39,9 @@ from transformers.utils import logging
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from lance_assets.prompts import build_messages
+from resources.adapters import build_update, concatenate_adapters, read_update, to_numpy, write_adapter
+from resources.memory import MemoryPeak, measure_own_peak
+from resources.model_folders import hash_checkpoint
 from resources.trainer import CHECKPOINT, RESULT, DpoSettings, SftSettings, TrainJob, TrainResult
 
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*", "vocab*", "merges*")
@@ -160,19 +166,30 @@ def build_lora(job: TrainJob) -> LoraConfig | None:
     )
 
 
-def save_model(trainer: SFTTrainer | DPOTrainer, job: TrainJob, folder: Path, dtype: torch.dtype) -> None:
-    """Merge adapters, and save weights, config and the start checkpoint's tokenizer; the folder appears whole."""
+def save_model(trainer: SFTTrainer | DPOTrainer, job: TrainJob, start: Path, folder: Path, dtype: torch.dtype) -> None:
+    """Save weights with adapters merged, config, tokenizer and adapter; the folder appears whole.
+
+    Args:
+        trainer: of the stage that ended. Every process calls this, since under FSDP each holds a part.
+        job: whose start checkpoint gives the config and the tokenizer.
+        start: what the stage started from.
+        folder: where to.
+        dtype: of the weights.
+    """
     accelerator = trainer.accelerator
-    if job.lora is None:
-        state = accelerator.get_state_dict(trainer.model_wrapped)
-    else:
-        state = accelerator.unwrap_model(trainer.model).merge_and_unload().state_dict()
+    state = accelerator.get_state_dict(trainer.model_wrapped)
     if accelerator.is_main_process:
-        # Through a fresh model: its config is as it was, and tied weights are stored once.
-        model = load_for_training(job.start_checkpoint)
-        model.load_state_dict(state)
         partial = folder.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
+        # Through a fresh model: its config is as it was, and tied weights are stored once.
+        model = load_for_training(job.start_checkpoint)
+        if job.lora is None:
+            model.load_state_dict(state)
+        else:
+            model = get_peft_model(model, build_lora(job))
+            model.load_state_dict(state)
+            save_adapter(model, job, start, partial)
+            model = model.merge_and_unload()
         model.to(dtype).save_pretrained(partial)
         for pattern in TOKENIZER_FILES:
             for path in job.start_checkpoint.glob(pattern):
@@ -180,6 +197,21 @@ def save_model(trainer: SFTTrainer | DPOTrainer, job: TrainJob, folder: Path, dt
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     accelerator.wait_for_everyone()
+
+
+def save_adapter(model: PeftModel, job: TrainJob, start: Path, folder: Path) -> None:
+    """Put into a checkpoint's folder what it differs by from the base model: what its start did, and this stage."""
+    if job.base_model is None:
+        return
+    base_hash = hash_checkpoint(job.base_model)
+    before = read_update(start, base_hash=base_hash)
+    if before is None:
+        print("no adapter is written: the start checkpoint is not the base model, and has no adapter of it")
+        return
+    config = model.peft_config["default"]
+    state = to_numpy(get_peft_model_state_dict(model))
+    stage = build_update(state, scale=config.lora_alpha / config.r, target_modules=frozenset(config.target_modules))
+    write_adapter(folder, concatenate_adapters(before, stage), base_hash=base_hash)
 
 
 def run_stage(
@@ -275,37 +307,52 @@ def fill_budget(job: TrainJob, sft_rows: list[dict], pairs: list[dict]) -> list[
 def train(job: TrainJob, folder: Path) -> None:
     """Run both stages and write `checkpoint/` (with `training_log.json`) and, last, `result.json`."""
     started = time.monotonic()
-    is_main = int(os.environ.get("RANK", "0")) == 0
     dtype = read_dtype(job.start_checkpoint)
     sft_rows = build_sft_rows(read_rows(job.sft_path), job.prompt_profile)
     pairs = build_pair_rows(read_rows(job.pairs_path), job.prompt_profile)
-    start, logs = job.start_checkpoint, {}
-    settings = job.sft
+    start, logs, settings = job.start_checkpoint, {}, job.sft
     if sft_rows and job.token_budget is not None:
         sft_rows, settings = fill_budget(job, sft_rows, pairs), settings.model_copy(update={"num_epochs": 1.0})
     # SFT's own result stays in float32, so that DPO starts from what SFT ended with, and a killed run takes it up.
     sft_folder, sft_log = folder / "sft", folder / "sft_log.json"
     if sft_rows and sft_folder.is_dir():
         print("sft: taking up after the finished SFT of a killed run")
+        logs["sft"] = json.loads(sft_log.read_text())
     elif sft_rows:
         trainer, logs["sft"] = run_stage("sft", job, settings, start, sft_rows, folder)
-        if is_main:
+        if is_main_process():
             sft_log.write_text(json.dumps(logs["sft"]))
         saved_as = (sft_folder, torch.float32) if pairs else (folder / CHECKPOINT, dtype)
-        save_model(trainer, job, *saved_as)
-    if sft_rows:
-        logs["sft"] = json.loads(sft_log.read_text())
+        save_model(trainer, job, start, *saved_as)
+        # Or its weights and optimizer would stay while DPO trains.
+        del trainer
+        gc.collect()
     if pairs:
-        trainer, logs["dpo"] = run_stage("dpo", job, job.dpo, sft_folder if sft_rows else start, pairs, folder)
-        save_model(trainer, job, folder / CHECKPOINT, dtype)
-    if is_main:
+        start = sft_folder if sft_rows else start
+        trainer, logs["dpo"] = run_stage("dpo", job, job.dpo, start, pairs, folder)
+        save_model(trainer, job, start, folder / CHECKPOINT, dtype)
+    peak = measure_peak()
+    if is_main_process():
         (folder / CHECKPOINT / "training_log.json").write_text(json.dumps(logs, indent=1))
         for finished in (sft_folder, folder / "trainer"):
             shutil.rmtree(finished, ignore_errors=True)
-        write_result(folder, logs, time.monotonic() - started)
+        write_result(folder, logs, time.monotonic() - started, peak)
 
 
-def write_result(folder: Path, logs: dict, seconds: float) -> None:
+def is_main_process() -> bool:
+    """Whether this is the only process or the first of several."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def measure_peak() -> MemoryPeak:
+    """The most each process has held, summed over the processes, which all call this."""
+    own = measure_own_peak()
+    held = torch.tensor([own.host_gib, own.gpu_gib], dtype=torch.float32, device=PartialState().device)
+    host_gib, gpu_gib = reduce(held, reduction="sum").tolist()
+    return MemoryPeak(host_gib, gpu_gib)
+
+
+def write_result(folder: Path, logs: dict, seconds: float, peak: MemoryPeak) -> None:
     """Write `result.json` whole, after everything else."""
     skipped = {"num_rows": 0, "num_truncated": 0, "steps": []}
     stages = {"sft": skipped, "dpo": skipped} | logs
@@ -318,6 +365,8 @@ def write_result(folder: Path, logs: dict, seconds: float) -> None:
         num_truncated=sft["num_truncated"] + dpo["num_truncated"],
         num_tokens=sum(int(stage["steps"][-1]["num_tokens"]) for stage in (sft, dpo) if stage["steps"]),
         seconds=seconds,
+        peak_host_gib=peak.host_gib,
+        peak_gpu_gib=peak.gpu_gib,
         sft_losses=[float(step["loss"]) for step in sft["steps"]],
         dpo_losses=[float(step["loss"]) for step in dpo["steps"]],
         dpo_accuracies=[float(step["rewards/accuracies"]) for step in dpo["steps"]],

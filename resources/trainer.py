@@ -6,6 +6,9 @@ DPO. How it differs:
 2. The reference of DPO is the SFT-ed model, LLaMA-Factory's default; the paper does not say.
 3. SFT and DPO rows are asked with the same messages as at serving; the authors' DPO rows lack the system message.
 
+With LoRA the checkpoint has, beside its merged weights, an adapter of the experiment's base model
+(`resources.adapters`).
+
 A job's folder under `staging` is named after a fingerprint of all that changes its result, so what a killed run left
 is taken up by the same job and by no other: `sft/` (when SFT has finished), `checkpoint/`, `result.json`.
 """
@@ -23,6 +26,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from lance_assets.prompts import hash_templates
+from resources.model_folders import ADAPTER_FOLDER, hash_checkpoint
 from resources.processes import stream_process
 
 CHECKPOINT = "checkpoint"
@@ -83,6 +87,9 @@ class TrainJob(BaseModel):
     sft: SftSettings = SftSettings()
     dpo: DpoSettings = DpoSettings()
     lora: LoraSettings | None = Field(None, description="None trains all weights.")
+    base_model: Path | None = Field(
+        None, description="With lora: the experiment's base model, whose adapter is written; None for no adapter."
+    )
     token_budget: int | None = Field(
         None, ge=1, description="Tokens both stages train on, padding not counted; SFT fills it. None: num_epochs."
     )
@@ -105,6 +112,10 @@ class TrainResult(BaseModel):
     )
     num_tokens: int = Field(description="Tokens the model was trained on, both stages, padding not counted.")
     seconds: float = Field(description="From the start of the last process, imports included.")
+    peak_host_gib: float = Field(
+        0.0, description="Most memory of the machine the last processes held, summed; what they share counts twice."
+    )
+    peak_gpu_gib: float = Field(0.0, description="Most memory of all GPUs they reserved; 0 without a GPU.")
     sft_losses: list[float] = Field(default_factory=list)
     dpo_losses: list[float] = Field(default_factory=list)
     dpo_accuracies: list[float] = Field(
@@ -123,12 +134,20 @@ def fingerprint_job(job: TrainJob) -> str:
     digest.update(hash_templates(job.prompt_profile).encode())
     digest.update(" ".join(f"{name}={importlib.metadata.version(name)}" for name in _LIBRARIES).encode())
     files = sorted(path for path in job.start_checkpoint.iterdir() if path.is_file())
+    if job.lora is not None and job.base_model is not None:
+        digest.update(hash_checkpoint(job.base_model).encode())
+        files += sorted(path for path in (job.start_checkpoint / ADAPTER_FOLDER).glob("*") if path.is_file())
     for path in [*files, job.sft_path, job.pairs_path]:
         digest.update(b"\0none\0" if path is None else path.name.encode() + b"\0")
         if path is not None:
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
+
+
+def build_launcher(config: Path) -> tuple[str, ...]:
+    """What starts the worker in the processes of an accelerate configuration: FSDP, several GPUs or machines."""
+    return (sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config))
 
 
 def find_job_folder(job: TrainJob) -> Path:

@@ -49,7 +49,7 @@ def test_a_paraphrase_with_the_same_numbers_is_guarded(guard, wording: str, sepa
 def test_a_prompt_that_quotes_a_held_out_one_is_guarded(guard) -> None:
     held_out, free = HELD_OUT[5]["prompt"], "Reverse the list 1 2 3 4 5 6 7 8 9 9 9 9 9 9 9."
     for prompt, is_guarded in ((held_out, True), (free, False)):
-        asked = render_prompt("compact", "review", prompt=prompt, completion="The answer is 3.")
+        asked = render_prompt("compact", "lance/review", prompt=prompt, completion="The answer is 3.")
         assert guard(asked) == is_guarded
 
 

@@ -5,13 +5,16 @@ Source: LANCE's review prompt asks for a rationale of at most 100 words and then
 
 Differences from the authors' code:
 
-1. The last score statement counts; theirs takes the first, so that "score: 1 for clarity ... score: 9" became 1.
-2. Markdown, brackets, full-width signs, `=`, no space or several, "8/10", "8 out of 10", "8,5" and "4 + 5 = 9" are
-   read. "score of 8" and "score is 8" are read where no labelled statement ("score: 8", "final score is 8") stands, and
-   "8/10" without the word only where it ends the text, or a lone number where it is the text.
+1. The last score statement counts; theirs takes the first, so that "score: 1 for clarity ... score: 9" became 1. Of
+   several statements that each name a part ("question score: 4") none is the score.
+2. Markdown, brackets, full-width signs, `=`, no space or several, "8/10", "8 out of 10", "8,5", "7 1/2", "4 + 5 = 9",
+   English number words and the words for a score in other languages (`score_words`) are read. "score of 8" and "score
+   is 8" are read where no labelled statement ("score: 8", "final score is 8") stands and nothing before denies it, and
+   "8/10" without the word only where it ends the text or is given ("I'd give it 8/10"), or a number alone.
 3. A range, several numbers, or a scale other than 10 is `ambiguous`; theirs takes the first number.
 4. A number that a token limit may have cut in two ("score: 1" of 10) is `cut_off`.
 5. A review without a score is `Unscored`; theirs becomes 0 where all three fail.
+6. What a model thinks before it writes (`<think>`) is no part of the review.
 """
 
 import re
@@ -19,6 +22,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from lance_assets.algorithms.score_statements import find_statement, is_ambiguous
+from lance_assets.algorithms.score_words import normalise_review, read_number, strip_thinking
 from lance_assets.records import FinishReason
 
 UNSCORED_REASONS = {
@@ -28,56 +33,13 @@ UNSCORED_REASONS = {
     "no_score": "no score statement: a refusal, a rationale alone, or a placeholder",
     "out_of_range": "the score lies outside the scale",
     "ambiguous": "a range, several different numbers, or a scale other than the one asked for",
+    "no_tail": "an expected score was asked for, and the engine told no probabilities where the score stands",
+    "low_mass": "an expected score was asked for, and scores hold less than half of the probability there",
 }
-"""Why a review has no score."""
+"""Why a review has no score; the last two only where the expected score is asked for (`expected_score`)."""
 
-_FULL_WIDTH = {0xFF01 + i: 0x21 + i for i in range(94)} | {0x2212: "-", 0x3000: " ", 0x5F: " ", 0x2A: "", 0x60: ""}
-"""Full-width signs to ASCII; markdown's emphasis away, underscores to spaces."""
-_BLANKS, _LINE_ENDS = re.compile(r"[^\S\n]+"), re.compile(r" ?\n(?: ?\n)* ?")
-_FRACTION = re.compile(r" ?([½¼¾])")
-_DECIMALS = {"½": ".5", "¼": ".25", "¾": ".75"}
-
-# `_plain` leaves single spaces and single line ends, so that no pattern below can run away on long blanks
-_S = " ?"
-_NUMBER = r"[+-]?(?:[0-9]++(?:[.,][0-9]++)?+|\.[0-9]++)(?=points?\b|pts?\b|[^a-z0-9]|\Z)"
-_SCALE = (
-    rf"(?:{_S}(?P<percent>%)|{_S}(?:points?|pts?|分)?{_S}(?:/|out{_S}of|of|over){_S}"
-    rf"(?:an?{_S}(?:possible|maximum|total|max){_S}(?:of{_S})?)?(?P<scale>[0-9]++(?:[.,][0-9]++)?+|ten\b))"
-)
-_OPEN, _CLOSE = r"[ ~<>\[({}\"'$|\\]{0,9}(?:boxed|text)?[{\"'$]{0,4}", r"[>\])}\"'$]{0,9}"
-_WORD = r"(?<![a-z0-9])(?<!'s )(?<!his )(?<!her )(?<!their )(?:score|rating)(?![a-z0-9])"
-_QUALIFIER = (
-    rf"(?:{_S}(?:\([^()\n]{{0,40}}\)|\[[^\[\]\n]{{0,40}}\]|/{_S}[0-9]+|out{_S}of{_S}[0-9]+"
-    rf"|for{_S}(?:this|the|that)(?: [a-z'-]+){{1,6}}?))?"
-)
-_IS = rf"(?:is|was|of|would{_S}be|should{_S}be|will{_S}be|comes{_S}to)(?:{_S}(?:therefore|thus|then|now))?"
-_LABEL = re.compile(
-    rf"{_WORD}{_S}[\"')\]]{{0,4}}(?P<qualifier>{_QUALIFIER}){_S}[\"')\]]{{0,4}}{_S}(?:[:=]+>?|->|→|>|\||[–—]|-(?=\s))(?:{_S}is\b)?"
-    rf"|\b(?:final|total|overall){_S}{_WORD}(?P<total_qualifier>{_QUALIFIER}){_S}{_IS}\b",
-    re.I,
-)
-_PROSE = re.compile(rf"{_WORD}(?P<qualifier>{_QUALIFIER}){_S}(?:{_IS}\b)?", re.I)
-_FILLER_WORDS = "about|around|approximately|roughly|between|from|exactly|maybe|perhaps|an?|solid|strong"
-_FILLER = rf"(?:(?:{_FILLER_WORDS})\b{_S}){{0,2}}"
-_SUM = rf"(?:[0-9(+][0-9.,/+()× -]*+={_S})?"
-_SAME_LINE = re.compile(rf"{_S}{_FILLER}{_OPEN}{_SUM}(?P<number>{_NUMBER}){_CLOSE}(?:{_SCALE})?{_CLOSE}", re.I)
-_OWN_LINE = re.compile(
-    rf"{_S}\n{_OPEN}{_SUM}(?P<number>{_NUMBER}){_CLOSE}(?:{_SCALE})?{_CLOSE}(?={_S}[.!]?{_S}(?:\n|\Z))", re.I
-)
-_NO_NUMBER = re.compile(r"\s*[\"'<\[(]*(?:n/?a\b|none\b|null\b|unknown\b|\?)", re.I)
-_WHOLE = re.compile(rf"\A{_OPEN}(?P<number>{_NUMBER}){_CLOSE}(?:{_SCALE})?{_CLOSE}(?=[.!]*\Z)", re.I)
-_CLOSING = re.compile(
-    rf"(?<![\w.,/+-])(?P<range>{_NUMBER}{_S}(?:-|–|—|~|to|or|and){_S})?"
-    rf"(?P<number>{_NUMBER}){_CLOSE}(?:{_SCALE}){_CLOSE}(?=[.!)]*\Z)",
-    re.I,
-)
-_SECOND_NUMBER = re.compile(
-    rf"{_S}~{{0,4}}{_S}(?:-|–|—|~|→|->|,|;|/|\+|&|:|\||to\b|or\b|and\b)?{_S}~{{0,4}}(?P<number>{_NUMBER})"
-    rf"|\.[0-9]|{_S}and{_S}a{_S}half",
-    re.I,
-)
 _MAY_GO_ON = re.compile(r"[\s.,/–—-]*\Z")
-_ENDS_OPEN = re.compile(r"[0-9０-９\s.,/–—-]\Z")
+_ENDS_OPEN = re.compile(r"(?:[^\W_]|[\s.,/–—-])\Z")
 
 
 @dataclass(frozen=True)
@@ -91,68 +53,51 @@ class Unscored:
 
 
 @dataclass(frozen=True)
+class ReadScore:
+    """A review's score and where it stands."""
+
+    value: float
+    """In the range asked for."""
+    written: str
+    """The number as written, as "8", "8.5" or "eight"."""
+    num_later: int
+    """Runs of digits after its first one, as 2 for "8.5/10"."""
+
+
+@dataclass(frozen=True)
 class ReviewResult:
     """The reviews of one row, read."""
 
     scores: list[float | None]
-    """The score of each review, 0..10; None where it is unscored."""
+    """The score of each review; None where it is unscored."""
     unscored_reasons: list[str | None]
     """One of `UNSCORED_REASONS` for each review without a score; None where it has one."""
     review_score: float | None
     """Mean of the scores; None when no review has one."""
 
 
-@dataclass(frozen=True)
-class _Statement:
-    """A number that claims to be the score."""
-
-    value: re.Match[str]
-    qualifier: str
-    """What stands between the word and the number, as "(out of 10)"."""
-
-
-def _plain(text: str) -> str:
-    translated = text.translate(_FULL_WIDTH)
-    spaced = _LINE_ENDS.sub("\n", _BLANKS.sub(" ", translated)).strip()
-    return _FRACTION.sub(lambda match: _DECIMALS[match[1]], spaced)
-
-
-def _read_number(written: str) -> float:
-    """The number as a float: "8,5" is 8.5, "1,000" is 1000, "ten" is 10."""
-    if written.lower() == "ten":
-        return 10.0
-    whole, comma, decimals = written.partition(",")
-    return float(whole + decimals if len(decimals) == 3 else whole + ("." if comma else "") + decimals)
-
-
-def _find_statement(plain: str) -> _Statement | None:
-    """The last labelled statement, else the last in prose, else a closing "8/10" or a lone number."""
-    for pattern in (_LABEL, _PROSE):
-        for match in reversed(list(pattern.finditer(plain))):
-            value = _SAME_LINE.match(plain, match.end()) or _OWN_LINE.match(plain, match.end())
-            if value:
-                groups = match.groupdict()
-                return _Statement(value, groups["qualifier"] or groups.get("total_qualifier") or "")
-            if pattern is _LABEL and _NO_NUMBER.match(plain, match.end()):
-                return None
-    value = _WHOLE.match(plain) or _CLOSING.search(plain)
-    return _Statement(value, "") if value else None
-
-
-def _is_ambiguous(statement: _Statement, plain: str, *, highest: float) -> bool:
-    value = statement.value
-    groups = value.groupdict()
-    if groups["percent"] or groups.get("range"):
-        return True
-    if groups["scale"] and _read_number(groups["scale"]) != highest:
-        return True
-    named = [float(number) for number in re.findall(r"[0-9]+(?:\.[0-9]+)?", statement.qualifier)]
-    if named and max(named) != highest:
-        return True
-    second = _SECOND_NUMBER.match(plain, value.end())
-    return second is not None and (
-        second["number"] is None or _read_number(second["number"]) != _read_number(value["number"])
-    )
+def read_score(
+    text: str, *, finish_reason: FinishReason = "stop", lowest: float = 0.0, highest: float = 10.0
+) -> ReadScore | Unscored:
+    """Read a review's score and where it stands; see `parse_review`."""
+    if finish_reason == "error":
+        return Unscored("error", text)
+    if not text.strip():
+        return Unscored("empty", text)
+    plain = normalise_review(strip_thinking(text))
+    statement = find_statement(plain)
+    if statement is None:
+        return Unscored("cut_off" if finish_reason == "length" else "no_score", text)
+    may_go_on = _MAY_GO_ON.match(plain, statement.value.end("number")) and _ENDS_OPEN.search(text[-1:])
+    if finish_reason == "length" and may_go_on:
+        return Unscored("cut_off", text)
+    if is_ambiguous(statement, plain, highest=highest):
+        return Unscored("ambiguous", text)
+    score, written = read_number(statement.value["number"]), statement.value["number"]
+    if not lowest <= score <= highest:
+        return Unscored("out_of_range", text)
+    num_runs = len(re.findall(r"[0-9]+", plain[statement.value.start("number") :]))
+    return ReadScore(score, written, max(0, num_runs - 1))
 
 
 def parse_review(
@@ -174,29 +119,32 @@ def parse_review(
     >>> parse_review("Between good and very good. score: 7-8").reason
     'ambiguous'
     """
-    if finish_reason == "error":
-        return Unscored("error", text)
-    if not text.strip():
-        return Unscored("empty", text)
-    plain = _plain(text)
-    statement = _find_statement(plain)
-    if statement is None:
-        return Unscored("cut_off" if finish_reason == "length" else "no_score", text)
-    may_go_on = _MAY_GO_ON.match(plain, statement.value.end("number")) and _ENDS_OPEN.search(text[-1:])
-    if finish_reason == "length" and may_go_on:
-        return Unscored("cut_off", text)
-    if _is_ambiguous(statement, plain, highest=highest):
-        return Unscored("ambiguous", text)
-    score = _read_number(statement.value["number"])
-    return score if lowest <= score <= highest else Unscored("out_of_range", text)
+    result = read_score(text, finish_reason=finish_reason, lowest=lowest, highest=highest)
+    return result if isinstance(result, Unscored) else result.value
 
 
-def score_reviews(texts: Sequence[str], finish_reasons: Sequence[FinishReason]) -> ReviewResult:
+def combine_reviews(reviews: Sequence[float | Unscored]) -> ReviewResult:
+    """The reviews of one row together.
+
+    >>> combine_reviews([9.0, Unscored("no_score", "Fine."), 6.0])
+    ReviewResult(scores=[9.0, None, 6.0], unscored_reasons=[None, 'no_score', None], review_score=7.5)
+    """
+    scores = [None if isinstance(review, Unscored) else review for review in reviews]
+    known = [score for score in scores if score is not None]
+    reasons = [review.reason if isinstance(review, Unscored) else None for review in reviews]
+    return ReviewResult(scores, reasons, fmean(known) if known else None)
+
+
+def score_reviews(
+    texts: Sequence[str], finish_reasons: Sequence[FinishReason], *, lowest: float = 0.0, highest: float = 10.0
+) -> ReviewResult:
     """Read all reviews of one row.
 
     Args:
         texts: the reviews.
         finish_reasons: how each sample ended.
+        lowest: the smallest score allowed.
+        highest: the largest.
 
     Raises:
         ValueError: the lengths differ.
@@ -204,8 +152,9 @@ def score_reviews(texts: Sequence[str], finish_reasons: Sequence[FinishReason]) 
     >>> score_reviews(["score: 9", "Fine.", "score: 6"], ["stop", "stop", "stop"])
     ReviewResult(scores=[9.0, None, 6.0], unscored_reasons=[None, 'no_score', None], review_score=7.5)
     """
-    parsed = [parse_review(text, finish_reason=reason) for text, reason in zip(texts, finish_reasons, strict=True)]
-    scores = [None if isinstance(result, Unscored) else result for result in parsed]
-    known = [score for score in scores if score is not None]
-    reasons = [result.reason if isinstance(result, Unscored) else None for result in parsed]
-    return ReviewResult(scores, reasons, fmean(known) if known else None)
+    return combine_reviews(
+        [
+            parse_review(text, finish_reason=reason, lowest=lowest, highest=highest)
+            for text, reason in zip(texts, finish_reasons, strict=True)
+        ]
+    )

@@ -1,4 +1,7 @@
-"""checkpoint: what a round trains, in a process of its own."""
+"""checkpoint: what a round trains, in a process of its own, once the memory of generating is free."""
+
+from dataclasses import dataclass
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
@@ -12,7 +15,30 @@ from lance_assets.assets.rounds import Made, Round
 from lance_assets.records import CHECKPOINT
 from resources.checkpoints import copy_checkpoint
 from resources.durable_stage import clear_stage
-from resources.trainer import TrainJob, TrainResult, train_checkpoint
+from resources.handover import MemoryHandover, wait_until_free
+from resources.trainer import TrainJob, TrainResult, build_launcher, train_checkpoint
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training that ran, and what it found and took of the machine."""
+
+    result: TrainResult
+    """The checkpoint, and how training went."""
+    handover: MemoryHandover
+    """What was free before it started."""
+
+    def describe_memory(self) -> dict[str, float]:
+        """Metadata in GiB and seconds; never part of a table, since it differs from run to run."""
+        found = {
+            "memory/free_before_training_gib": self.handover.free_host_gib,
+            "memory/seconds_waited": self.handover.seconds_waited,
+            "memory/training_peak_host_gib": self.result.peak_host_gib,
+            "memory/training_peak_gpu_gib": self.result.peak_gpu_gib,
+        }
+        for place, gpu in enumerate(self.handover.gpus):
+            found[f"memory/free_before_training_gpu_{place}_gib"] = gpu.free_gib
+        return {name: round(value, 3) for name, value in found.items()}
 
 
 def find_evaluation_rows(this_round: Round) -> list[str]:
@@ -25,11 +51,13 @@ def find_evaluation_rows(this_round: Round) -> list[str]:
     return found["row_id"].unique(maintain_order=True).to_list()
 
 
-def train(this_round: Round) -> TrainResult | None:
+def train(this_round: Round) -> Trained | None:
     """Train on the round's sets and publish the checkpoint; None when the round brought nothing new.
 
     Raises:
         ValueError: a training row belongs to the evaluation.
+        LeakedProcessError: an engine still runs, or a GPU is not free.
+        TrainingError: training failed.
     """
     if leaked := find_evaluation_rows(this_round):
         raise ValueError(
@@ -47,27 +75,44 @@ def train(this_round: Round) -> TrainResult | None:
         copy_checkpoint(this_round.start_path(), staging / "kept")
         stores.checkpoints.publish(staging / "kept", plan.name, this_round.key)
         return None
-    job = TrainJob(
+    handover = wait_until_free(
+        stores.leases,
+        min_free_gpu_rate=plan.settings.training.min_free_gpu_rate,
+        timeout_seconds=plan.settings.training.handover_seconds,
+        log=this_round.log,
+    )
+    result = train_checkpoint(build_job(this_round, staging), log=this_round.log)
+    stores.checkpoints.publish(result.path, plan.name, this_round.key)
+    return Trained(result, handover)
+
+
+def build_job(this_round: Round, staging: Path) -> TrainJob:
+    """What is trained: the start checkpoint, on the round's two tables."""
+    plan, tables = this_round.plan, this_round.platform.tables
+    training = plan.settings.training
+    launcher = training.launcher
+    if training.accelerate_config is not None:
+        launcher = build_launcher(plan.folder / Path(training.accelerate_config).expanduser())
+    return TrainJob(
         start_checkpoint=this_round.start_path(),
-        sft_path=stores.tables.path(plan.name, this_round.key, "sft_set"),
-        pairs_path=stores.tables.path(plan.name, this_round.key, "preference_pairs"),
+        base_model=this_round.model_path(None) if training.lora is not None else None,
+        sft_path=tables.path(plan.name, this_round.key, "sft_set"),
+        pairs_path=tables.path(plan.name, this_round.key, "preference_pairs"),
         staging=staging,
         prompt_profile=plan.settings.prompt_profile,
-        sft=plan.settings.training.sft,
-        dpo=plan.settings.training.dpo,
-        lora=plan.settings.training.lora,
-        token_budget=None if this_round.is_start else plan.settings.training.token_budget,
-        launcher=plan.settings.training.launcher,
+        sft=training.sft,
+        dpo=training.dpo,
+        lora=training.lora,
+        token_budget=None if this_round.is_start else training.token_budget,
+        launcher=launcher,
         rng_seed=plan.settings.rng_seed,
     )
-    result = train_checkpoint(job, log=this_round.log)
-    stores.checkpoints.publish(result.path, plan.name, this_round.key)
-    return result
 
 
 def make_checkpoint(this_round: Round) -> Made:
     """Train, or keep the start checkpoint when the round brought nothing, and record what the weights saw."""
-    result = train(this_round)
+    trained = train(this_round)
+    result = trained.result if trained else None
     this_round.forget_stage("checkpoint")
     path = this_round.model_path(this_round.key)
     start = this_round.read("start_checkpoint").row(0, named=True)
@@ -93,8 +138,8 @@ def make_checkpoint(this_round: Round) -> Made:
         "num_truncated": row["num_truncated"],
         "losses": plot_losses({"SFT": row["sft_losses"], "DPO": row["dpo_losses"]}),
     }
-    if result is not None:
-        metadata |= {"train_tokens": result.num_tokens, "train_seconds": result.seconds}
+    if trained is not None and result is not None:
+        metadata |= {"train_tokens": result.num_tokens, "train_seconds": result.seconds} | trained.describe_memory()
         if result.dpo_accuracies:
             metadata["dpo_accuracy_last"] = result.dpo_accuracies[-1]
         if result.dpo_chosen_logps:

@@ -1,39 +1,20 @@
 """eval_report: the round's checkpoint on the same held-out tasks as every round, against the best and the backbone."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import time
 from pathlib import Path
 
 import dagster as dg
 import polars as pl
 
 from lance_assets.algorithms.progress import START_ROUND, find_best_round
+from lance_assets.assets.costs import tabulate_costs
 from lance_assets.assets.making import make_noun
 from lance_assets.assets.outcomes import compare_with, read_headline, read_outcomes
 from lance_assets.assets.pictures import plot_rounds, plot_rungs, preview_rows
-from lance_assets.assets.plan import Plan
+from lance_assets.assets.plan import AFTER, Plan
 from lance_assets.assets.platform import Platform
 from lance_assets.assets.rounds import Made, Round
-from lance_assets.records import Ask, Request, Sample, SamplingSettings
 from resources.evaluator import evaluate_small_world, run_lm_eval, summarise_items
-
-
-@dataclass(frozen=True)
-class DurableEngine:
-    """The round's engine as the evaluator wants one: what it finishes is durable."""
-
-    ask: Ask
-    """The round's."""
-    model: str
-    """Which model it asks; names the stage."""
-
-    def generate(self, requests: Sequence[Request], sampling: SamplingSettings) -> Iterator[Sample]:
-        """Samples in the order of the requests."""
-        stage = f"{self.model}_{'sampled' if sampling.temperature else 'greedy'}"
-        return iter(self.ask(stage, requests, sampling))
-
-    def close(self) -> None:
-        """Nothing: the round closes the engine it opened."""
 
 
 def evaluate(this_round: Round, model: str, path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -44,7 +25,7 @@ def evaluate(this_round: Round, model: str, path: Path) -> tuple[pl.DataFrame, p
     if small_world is not None:
         with this_round.asking("eval_report", path) as ask:
             items = evaluate_small_world(
-                DurableEngine(ask, model),
+                ask,
                 model_name=model,
                 per_rung=small_world.per_rung,
                 temperature=small_world.sampled_temperature,
@@ -72,6 +53,7 @@ def evaluate(this_round: Round, model: str, path: Path) -> tuple[pl.DataFrame, p
 
 def make_eval_report(this_round: Round) -> Made:
     """Evaluate the checkpoint, and in r0000 the raw backbone beside it."""
+    started = time.monotonic()
     models = {"checkpoint": this_round.model_path(this_round.key)}
     if this_round.is_start:
         models["backbone"] = this_round.start_path()
@@ -79,7 +61,19 @@ def make_eval_report(this_round: Round) -> Made:
     this_round.write("eval_items", pl.concat([items for _, items in evaluated]))
     version = this_round.write("eval_report", pl.concat([report for report, _ in evaluated]))
     this_round.forget_stage("eval_report")
-    return Made(version.content_hash, describe_scores(this_round))
+    this_round.cost.seconds = time.monotonic() - started
+    return Made(version.content_hash, describe_scores(this_round) | {"accounting": account_for_round(this_round)})
+
+
+def account_for_round(this_round: Round) -> dg.MetadataValue:
+    """What every noun of the round took, eval_report included, and what a new pair and SFT row cost."""
+    costs = this_round.read_costs()
+    ordered = {noun: costs[noun] for noun in AFTER if noun in costs and noun != "eval_report"}
+    is_new = pl.col("source_round") == this_round.key
+    num_pairs = this_round.read("preference_pairs").filter(is_new).height
+    num_sft_rows = this_round.read("sft_set").filter(is_new & (pl.col("source") == "generated")).height
+    ordered["eval_report"] = this_round.cost
+    return tabulate_costs(ordered, num_pairs=num_pairs, num_sft_rows=num_sft_rows)
 
 
 def describe_scores(this_round: Round) -> dict[str, object]:

@@ -9,12 +9,17 @@ import dagster as dg
 from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
 from lance_assets.assets.rounds import Made, Round
+from resources.engine import EngineError
 from resources.evaluator import EvaluationError
+from resources.handover import LeakedProcessError
 from resources.lance_tables import HistoryError
 from resources.tables import DiskFullError
 from resources.trainer import TrainingError
 
-USER_ERRORS = (ValueError, OSError, TrainingError, EvaluationError, HistoryError)
+USER_ERRORS = (
+    *(ValueError, OSError, EngineError, TrainingError),
+    *(LeakedProcessError, EvaluationError, HistoryError),
+)
 """What a person can mend: their message says how, so no stack is needed."""
 
 

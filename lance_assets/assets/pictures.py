@@ -41,6 +41,24 @@ def count_table(counts: dict[str, int], *, of: str) -> dg.MetadataValue:
     return dg.MetadataValue.md("\n".join(lines))
 
 
+def round_measure(value: float | None) -> float | str:
+    """A measure to 4 places, as Dagster shows it; words where there is none."""
+    return "not measurable" if value is None else round(value, 4)
+
+
+def measure_table(rows: Sequence[Mapping[str, float | str | None]]) -> dg.MetadataValue:
+    """Measures as a Markdown table, one line a row, numbers to 4 places, what is not measurable as a dash."""
+    if not rows:
+        return dg.MetadataValue.md("*nothing to measure*")
+
+    def cell(value: float | str | None) -> str:
+        return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
+    lines += ["| " + " | ".join(cell(value) for value in row.values()) + " |" for row in rows]
+    return dg.MetadataValue.md("\n".join(lines))
+
+
 def show_figure(figure: "Figure") -> dg.MetadataValue:
     """A figure as Markdown that holds it."""
     buffer = io.BytesIO()

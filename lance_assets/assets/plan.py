@@ -12,7 +12,7 @@ import dagster as dg
 
 from lance_assets.prompts import hash_templates
 from lance_assets.recipes import RECIPES
-from lance_assets.settings import ExperimentSettings
+from lance_assets.settings import EngineSettings, ExperimentSettings
 
 GPU_POOL = "gpu"
 """The pool of every step that holds a model: one at a time on a machine."""
@@ -34,15 +34,32 @@ AFTER: dict[str, tuple[str, ...]] = {
 LIBRARIES = {
     "raw_generations": ("torch", "transformers"),
     "reviewed_set": ("torch", "transformers"),
+    "start_checkpoint": (),
+    "seed_set": (),
     "cleaned_set": ("rapidfuzz", "rensa", "sentence-transformers"),
+    "sft_set": (),
+    "preference_pairs": (),
     "diversity_report": ("numpy", "scipy"),
     "checkpoint": ("torch", "transformers", "trl", "peft"),
     "eval_report": ("torch", "transformers", "lm-eval"),
 }
 """Whose version is part of an asset's identity."""
 
+WHERE_TRAINING_RUNS = ("launcher", "accelerate_config", "min_free_gpu_rate", "handover_seconds")
+"""Settings of training that are no part of the checkpoint's identity."""
+
 CODE_REVISION = 1
 """Raised by hand when a change of the code changes results."""
+
+
+def identify_engine(engine: EngineSettings) -> dict[str, object]:
+    """What of an engine changes its samples; where it runs, how it is batched and what it costs do not."""
+    identity: dict[str, object] = engine.model_dump(include={"kind", "dtype", "structured_output"})
+    if engine.kind == "vllm":
+        identity["max_model_len"] = engine.vllm.max_model_len
+    if engine.openai is not None and engine.kind == "openai":
+        identity["served"] = engine.openai.model
+    return identity
 
 
 @dataclass(frozen=True)
@@ -89,7 +106,9 @@ class Plan:
         settings = self.settings
         parameters = settings.parameters.model_dump()
         own = {name: parameters[name] for name in self.recipe.SETTINGS_OF_STEP.get(noun, ())}
-        sampling = {"prompts": hash_templates(settings.prompt_profile), "rng_seed": settings.rng_seed}
+        sampling = {"prompts": hash_templates(settings.prompt_profile, settings.recipe), "rng_seed": settings.rng_seed}
+        asking = sampling | {"engine": identify_engine(settings.engine), "roles": self._identify_roles()}
+        judging = asking | {name: parameters[name] for name in self.recipe.SETTINGS_OF_JUDGING}
         seeds, evaluation = settings.seeds, settings.evaluation
         lm_eval = evaluation.lm_eval
         guarded = {
@@ -111,24 +130,26 @@ class Plan:
                 "rng_seed": settings.rng_seed,
             }
             | guarded,
-            "raw_generations": sampling,
+            "raw_generations": asking,
             "cleaned_set": {
                 "embedder": settings.embedder.model,
                 "near_duplicates": settings.near_duplicates.model_dump(),
             }
             | guarded,
-            "reviewed_set": sampling,
+            "reviewed_set": asking,
             "sft_set": {"eft": self._hash_files(seeds.eft_path)},
-            "preference_pairs": {},
+            "preference_pairs": judging if settings.parameters.num_judged_pairs else {},
             "diversity_report": {"rng_seed": settings.rng_seed},
-            "checkpoint": settings.training.model_dump(exclude={"launcher"}) | sampling,
+            "checkpoint": settings.training.model_dump(exclude=set(WHERE_TRAINING_RUNS)) | sampling,
             "eval_report": evaluation.model_dump(
                 exclude={"protected_prompts", "protected_field", "ngram", "max_similarity"}
             )
             | {"task_files": self._hash_files(lm_eval.include_path if lm_eval else None)}
+            | {"engine": identify_engine(settings.engine)}
             | sampling,
         }
-        libraries = {name: version(name) for name in LIBRARIES.get(noun, ())}
+        judges = noun == "preference_pairs" and settings.parameters.num_judged_pairs > 0
+        libraries = {name: version(name) for name in LIBRARIES["reviewed_set" if judges else noun]}
         return {"recipe": settings.recipe, "code": CODE_REVISION, "settings": own | parts[noun], "libraries": libraries}
 
     def fingerprint(self, noun: str) -> str:
@@ -144,6 +165,18 @@ class Plan:
         """
         before = [self.code_version(name) for name in AFTER[noun]]
         return hashlib.sha256(" ".join([self.fingerprint(noun), *before]).encode()).hexdigest()[:16]
+
+    def _identify_roles(self) -> dict[str, object]:
+        """The second models with their engines and, where they have a profile of their own, its templates."""
+        return {
+            name: {
+                "model": role.model,
+                "revision": role.model_revision,
+                "engine": identify_engine(role.engine),
+                "prompts": hash_templates(role.prompt_profile, self.settings.recipe) if role.prompt_profile else None,
+            }
+            for name, role in sorted(self.settings.roles.items())
+        }
 
     def _hash_files(self, name: str | None) -> list[str]:
         """The content of a file, or of every file in a folder; a missing one is told apart from none."""

@@ -38,7 +38,7 @@ def build_raw_generations(plan: Plan) -> dg.AssetsDefinition:
     @dg.asset(
         **plan.asset_arguments(
             "raw_generations",
-            kinds={"transformers", "parquet"},
+            kinds={plan.settings.engine.kind, "parquet"},
             uses_model=True,
         )
     )

@@ -3,11 +3,43 @@
 import dagster as dg
 import polars as pl
 
+from lance_assets.algorithms.cleaning_rules import count_words
+from lance_assets.algorithms.review_bias import measure_review_bias
 from lance_assets.assets.making import make_noun
-from lance_assets.assets.pictures import count_table, plot_histogram, preview_rows
+from lance_assets.assets.pictures import count_table, measure_table, plot_histogram, preview_rows, round_measure
 from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
 from lance_assets.assets.rounds import Made, Round
+
+
+def show_bias(table: pl.DataFrame) -> dict[str, object]:
+    """What the reviews say of the reviewer, as metadata: length bias, spread, and if the order of sampling matters."""
+    bias = measure_review_bias(
+        scores=table["review_score"].to_list(),
+        reviews=table["scores"].to_list(),
+        lengths=[count_words(text) for text in table["completion"]],
+        prompts=table["prompt"].to_list(),
+    )
+    by_number = [
+        {
+            "review": str(shift.sample_number + 1),
+            "rows": str(shift.num_rows),
+            "mean score": shift.mean_score,
+            "minus the row's others": shift.shift,
+            "95% interval": f"{shift.interval[0]:.3f} to {shift.interval[1]:.3f}",
+            "exchangeable": "yes" if shift.is_exchangeable else "no",
+        }
+        for shift in bias.shifts
+    ]
+    return {
+        "bias/score_length_correlation": round_measure(bias.score_length_correlation),
+        "bias/score_length_correlation_within_prompts": round_measure(bias.within_prompt_correlation),
+        "bias/num_prompts": bias.num_prompts,
+        "spread/mean_deviation": round_measure(bias.mean_deviation),
+        "spread/max_deviation": round_measure(bias.max_deviation),
+        "spread/wide_rate": round_measure(bias.wide_rate),
+        "reviews_by_number": measure_table(by_number),
+    }
 
 
 def make_reviewed_set(this_round: Round) -> Made:
@@ -47,7 +79,7 @@ def make_reviewed_set(this_round: Round) -> Made:
             table.with_columns(review=pl.col("reviews").list.first()),
             ("kind", "prompt", "completion", "review_score", "review"),
         ),
-    }
+    } | show_bias(table)
     return Made(version.content_hash, metadata)
 
 

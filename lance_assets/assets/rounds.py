@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,17 @@ import numpy as np
 import polars as pl
 
 from lance_assets.algorithms.progress import START_ROUND, format_round, parse_round
+from lance_assets.assets.asking import Asker
+from lance_assets.assets.costs import Cost
 from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
 from lance_assets.evaluation_prompts import build_evaluation_guard, list_held_out_prompts, list_protected_prompts
 from lance_assets.recipes.asking import RoundIdentity
-from lance_assets.recipes.lance import sampling_settings
-from lance_assets.records import SCHEMAS, Ask, Request, Sample, SamplingSettings
-from resources.durable_stage import clear_stage, run_durably
+from lance_assets.records import SCHEMAS, Ask
+from resources.durable_stage import clear_stage
 from resources.embedder import Embedder
 from resources.evaluator import read_task_prompts
+from resources.memory import measure_own_peak
 from resources.tables import TableVersion, write_file_atomically
 
 
@@ -33,27 +35,6 @@ class Made:
     """Hash of the content: the same content, the same version."""
     metadata: dict[str, Any]
     """What a person sees."""
-
-
-@dataclass
-class Cost:
-    """What one noun of a round took. Never part of a table, since it differs from run to run."""
-
-    seconds: float = 0.0
-    num_samples: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    num_cut_off: int = 0
-    num_failed: int = 0
-    num_embedded: int = 0
-
-    def add(self, samples: Sequence[Sample]) -> None:
-        """Count samples."""
-        self.num_samples += len(samples)
-        self.prompt_tokens += sum(sample.prompt_tokens for sample in samples)
-        self.completion_tokens += sum(sample.completion_tokens for sample in samples)
-        self.num_cut_off += sum(sample.finish_reason == "length" for sample in samples)
-        self.num_failed += sum(sample.finish_reason == "error" for sample in samples)
 
 
 @dataclass(frozen=True)
@@ -88,7 +69,8 @@ class Round:
     def identity(self) -> RoundIdentity:
         """What ids and sampling seeds derive from."""
         settings = self.plan.settings
-        return RoundIdentity(self.plan.name, self.key, settings.rng_seed, settings.prompt_profile)
+        reviewer = settings.roles["reviewer"].prompt_profile if "reviewer" in settings.roles else None
+        return RoundIdentity(self.plan.name, self.key, settings.rng_seed, settings.prompt_profile, reviewer)
 
     @cached_property
     def is_evaluation_prompt(self) -> Callable[[str], bool]:
@@ -178,30 +160,12 @@ class Round:
 
     @contextmanager
     def asking(self, noun: str, model_path: Path) -> Iterator[Ask]:
-        """Open an engine on a model; what it finishes is durable until the noun is written."""
-        settings = self.plan.settings
-        folder = self.platform.root / "stages" / self.plan.name / self.key / noun
-        engine = self.platform.open_engine(settings, model_path)
-        fingerprint = f"{self.plan.fingerprint(noun)}-{self.platform.checkpoints.hash_checkpoint(model_path)[:16]}"
-
-        def ask(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
-            chosen = sampling or sampling_settings(settings.parameters)
-            samples = run_durably(
-                requests,
-                generate=lambda rows: engine.generate(rows, chosen),
-                folder=folder,
-                chunk_rows=settings.engine.chunk_rows,
-                fingerprint=fingerprint,
-                log=self.log,
-                stage=stage,
-            )
-            self.cost.add(samples)
-            return samples
-
+        """Open engines on a model and on those of the roles; what they finish is durable until the noun is written."""
+        asker = Asker(self.plan, self.platform, self.key, noun, model_path, self.cost, self.log)
         try:
-            yield ask
+            yield asker
         finally:
-            engine.close()
+            asker.close()
 
     def forget_stage(self, noun: str) -> None:
         """Remove a noun's finished chunks, once its table stands."""
@@ -210,12 +174,9 @@ class Round:
     def record_cost(self, noun: str, started: float) -> dict[str, float]:
         """Keep what a noun took beside the tables, and return it as metadata."""
         self.cost.seconds = time.monotonic() - started
-        path = self._cost_path(noun)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(vars(self.cost)))
-        temporary.replace(path)
-        return {f"cost/{name}": value for name, value in vars(self.cost).items()}
+        self.cost.raise_peak(measure_own_peak())
+        write_file_atomically(self._cost_path(noun), json.dumps(asdict(self.cost)).encode())
+        return self.cost.describe()
 
     def read_costs(self, key: str | None = None) -> dict[str, Cost]:
         """What each noun of a round took, for those that were made."""

@@ -1,7 +1,9 @@
 """The words each step says to a model: one Jinja2 template a file, in profiles.
 
-`full` is for instruction-tuned models, `compact` in the small model's own words. Both have the same steps,
-are given the same variables, and are read by the same parsers. An empty `system` means no system message.
+`full` is for instruction-tuned models, `compact` in the small model's own words. A profile has a `system` template for
+all recipes, and a folder of steps for each recipe: `lance/review` is `<profile>/lance/review.j2`. Both profiles have
+the same steps, are given the same variables, and are read by the same parsers. An empty `system` means no system
+message.
 """
 
 import hashlib
@@ -12,14 +14,24 @@ from jinja2 import FileSystemLoader, StrictUndefined, Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 PROFILES = ("compact", "full")
-STEPS = ("system", "review", "new_prompt", "degrade")
 _FOLDER = Path(__file__).parent
+
+
+def list_steps(profile: str, recipe: str) -> list[str]:
+    """The steps of a recipe that have a template, as `render_prompt` takes them, sorted.
+
+    >>> list_steps("compact", "lance")
+    ['lance/degrade', 'lance/judge_pair', 'lance/new_prompt', 'lance/review']
+    """
+    return sorted(f"{recipe}/{path.stem}" for path in (_FOLDER / profile / recipe).glob("*.j2"))
 
 
 @cache
 def _load_template(profile: str, step: str) -> Template:
-    if profile not in PROFILES or step not in STEPS:
-        raise ValueError(f"no prompt template {profile}/{step}; profiles: {PROFILES}, steps: {STEPS}")
+    known = [path.name for path in (_FOLDER / profile).iterdir() if path.is_dir()] if profile in PROFILES else []
+    steps = ["system", *(name for recipe in sorted(known) for name in list_steps(profile, recipe))] if known else []
+    if step not in steps:
+        raise ValueError(f"no prompt template {profile}/{step}; profiles: {PROFILES}, steps: {steps}")
     loader = FileSystemLoader(_FOLDER / profile)
     return ImmutableSandboxedEnvironment(loader=loader, undefined=StrictUndefined).get_template(f"{step}.j2")
 
@@ -27,11 +39,16 @@ def _load_template(profile: str, step: str) -> Template:
 def render_prompt(profile: str, step: str, **variables: str) -> str:
     r"""Fill a step's template.
 
+    Args:
+        profile: one of `PROFILES`.
+        step: `<recipe>/<step>`, or `system`.
+        variables: what the template names.
+
     Raises:
         ValueError: no such profile or step.
         jinja2.UndefinedError: the template names a variable that was not given.
 
-    >>> render_prompt("compact", "new_prompt", prompt="Sort the list 3 1 2.", completion="")
+    >>> render_prompt("compact", "lance/new_prompt", prompt="Sort the list 3 1 2.", completion="")
     'Write a new and harder task like this.\nTask: Sort the list 3 1 2.'
     """
     return _load_template(profile, step).render(**variables)
@@ -43,9 +60,14 @@ def build_messages(profile: str, prompt: str) -> list[dict[str, str]]:
     return [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": prompt}]
 
 
-def hash_templates(profile: str) -> str:
-    """The sha256 of a profile's templates, part of an experiment's fingerprint."""
+def hash_templates(profile: str, recipe: str | None = None) -> str:
+    """The sha256 of a profile's templates, part of an experiment's fingerprint.
+
+    Args:
+        profile: one of `PROFILES`.
+        recipe: whose steps; without one, the system message alone, which is what training depends on.
+    """
     digest = hashlib.sha256()
-    for step in STEPS:
+    for step in ("system", *(list_steps(profile, recipe) if recipe else [])):
         digest.update(step.encode() + b"\0" + (_FOLDER / profile / f"{step}.j2").read_bytes() + b"\0")
     return digest.hexdigest()

@@ -21,6 +21,8 @@ class RoundIdentity:
     """The experiment's."""
     prompt_profile: str
     """Which prompt templates."""
+    reviewer_profile: str | None = None
+    """Those of the reviewer, where a second model reviews and has its own; None: the same."""
 
 
 def build_requests(

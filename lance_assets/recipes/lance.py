@@ -10,6 +10,7 @@ One round, with the round's model M and a pool of seeds:
     review      M scores everything that was kept, three times
     SFT set     completions of new prompts that scored above 8
     pairs       per high seed: every candidate more than 2 points above the lowest one, against that one
+                (where asked for: M judges some of them, shown in both orders)
     train       SFT, then DPO, from the round's start checkpoint, on the sets of all rounds
     grow        the pool gains everything that was reviewed
 
@@ -23,7 +24,8 @@ Differences from the authors' code:
 2.  Seeds are scored anew each round by the round's own model (the paper's figure). Their code scores them once:
     `review_seeds_each_round=False`.
 3.  SFT and preference data accumulate over all rounds, as in both; `accumulate=False` trains on the latest alone.
-4.  A review is read tolerantly and the last score statement counts; theirs reads one spelling and the first.
+4.  A review is read tolerantly and the last score statement counts; theirs reads one spelling and the first. Where the
+    engine can constrain, a grammar makes the review end in a score.
 5.  A review that cannot be read is unscored. Theirs becomes 0, which sends a seed to the low branch and makes a
     completion the rejected one.
 6.  A completion cut at the token limit is dropped (`cut_off`); theirs trains on it with an end-of-turn token.
@@ -38,6 +40,12 @@ Differences from the authors' code:
 13. Every sample has its own sampling seed; theirs has none.
 14. EFT rows (examples of reviewing and proposing) are mixed into every round's SFT where the experiment has them;
     theirs into the first round's.
+
+15. `score_from="expected"` takes a review's score as the mean over the probabilities of the scores (G-Eval, arXiv
+    2303.16634) in place of the one that was sampled; theirs has the latter alone.
+16. `num_judged_pairs` has the reviewer judge new pairs in both orders (MT-Bench, arXiv 2306.05685), which shows how
+    often its preference follows the position; `drop_flipped_pairs` trains on none that is not preferred twice. Theirs
+    has pairs by score alone.
 
 Switches make the controls that the method is measured against (`docs/self-evolution.md`): `reviewer="random"`
 draws every review score by lot, `reviewer="none"` accepts everything that cleaning kept and makes no pairs (a
@@ -61,9 +69,19 @@ from lance_assets.algorithms.pairing import (
     split_by_score,
     take_seeds,
 )
-from lance_assets.algorithms.review_parsing import ReviewResult, score_reviews
+from lance_assets.algorithms.review_parsing import ReviewResult, combine_reviews
 from lance_assets.prompts import render_prompt
 from lance_assets.recipes.asking import RoundIdentity, build_requests, read_final
+from lance_assets.recipes.judging import judge_pairs_in_both_orders
+from lance_assets.recipes.reviewing import (
+    Rubric,
+    ScoreFrom,
+    build_review_requests,
+    build_review_sampling,
+    read_recorded,
+    read_review,
+    record_expected,
+)
 from lance_assets.records import (
     PREFERENCE_PAIRS,
     RAW_GENERATIONS,
@@ -75,6 +93,9 @@ from lance_assets.records import (
     Sample,
     SamplingSettings,
 )
+
+RUBRIC = Rubric("lance/review", 0, 10)
+"""The paper's: five points for the prompt, five for the completion."""
 
 
 class LanceSettings(BaseModel):
@@ -123,22 +144,44 @@ class LanceSettings(BaseModel):
     )
     use_pairs: bool = Field(True, description="Whether preference pairs are built and trained on.")
     propose: bool = Field(True, description="Whether anything is proposed, or each round trains on the seeds again.")
+    score_from: ScoreFrom = Field(
+        "text", description="A review's score: as written, or the mean by the probabilities of the scores there."
+    )
+    num_judged_pairs: int = Field(
+        0, ge=0, description="New pairs a round that the reviewer judges in both orders; 0 judges none."
+    )
+    drop_flipped_pairs: bool = Field(
+        False, description="Whether judged pairs train only where the chosen completion is preferred in both orders."
+    )
 
+
+ROLES = ("reviewer",)
+"""Jobs that a second model may do; without one the round's own model does them."""
+
+ROLE_OF_STAGE = {"seed_review": "reviewer", "review": "reviewer", "judge_pair": "reviewer"}
+"""Whose job a stage of asking is, where it is not the round's model's."""
 
 SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
     "seed_set": ("seed_growth", "grow_with_degraded", "max_seeds", "reviewer"),
     "raw_generations": (
         *("branch_threshold", "num_prompts", "num_completions", "num_reviews", "branches"),
-        *("review_seeds_each_round", "temperature", "top_p", "max_new_tokens", "reviewer", "propose"),
+        *("review_seeds_each_round", "temperature", "top_p", "max_new_tokens", "reviewer", "propose", "score_from"),
     ),
     "cleaned_set": (
         *("rouge_l_threshold", "min_prompt_words", "max_prompt_words", "min_completion_words", "max_completion_words"),
     ),
-    "reviewed_set": ("branch_threshold", "num_reviews", "temperature", "top_p", "max_new_tokens", "reviewer"),
+    "reviewed_set": (
+        *("branch_threshold", "num_reviews", "temperature", "top_p", "max_new_tokens", "reviewer", "score_from"),
+    ),
     "sft_set": ("sft_threshold", "min_chars", "accumulate", "reviewer"),
-    "preference_pairs": ("score_gap", "min_chars", "accumulate", "reviewer", "use_pairs"),
+    "preference_pairs": (
+        *("score_gap", "min_chars", "accumulate", "reviewer", "use_pairs", "num_judged_pairs", "drop_flipped_pairs"),
+    ),
 }
 """Which settings each step reads: what a change of one marks as out of date, and nothing else."""
+
+SETTINGS_OF_JUDGING = ("temperature", "top_p", "max_new_tokens")
+"""What preference_pairs reads beside, where pairs are judged."""
 
 
 def sampling_settings(settings: LanceSettings) -> SamplingSettings:
@@ -159,15 +202,50 @@ def _record(kind: str, parents: list[dict], requests: list[Request], samples: li
             "prompt_tokens": sample.prompt_tokens,
             "completion_tokens": sample.completion_tokens,
             "sampling_seed": request.sampling_seed,
+            "expected_score": None,
+            "unscored_reason": None,
         }
         for parent, request, sample in zip(parents, requests, samples, strict=True)
     ]
 
 
-def _ask_about_seeds(
+def _describe_parent(seed: dict, number: int, *, prompt: str | None, completion: str | None) -> dict:
+    return {
+        "seed_id": seed["row_id"],
+        "parent_id": seed["row_id"],
+        "sample_number": number,
+        "prompt": prompt,
+        "completion": completion,
+    }
+
+
+def _score_from(settings: LanceSettings) -> ScoreFrom:
+    """What counts as a score; drawn ones are text."""
+    return "text" if settings.reviewer == "random" else settings.score_from
+
+
+def _review_seeds(identity: RoundIdentity, ask: Ask, seeds: list[dict], settings: LanceSettings) -> list[dict]:
+    """Review each seed and record every sample."""
+    score_from, number = _score_from(settings), settings.num_reviews
+    requests = build_review_requests(identity, "seed_review", seeds, rubric=RUBRIC, num_reviews=number)
+    sampling = build_review_sampling(sampling_settings(settings), RUBRIC, score_from=score_from)
+    samples = ask("seed_review", requests, sampling)
+    parents = [
+        _describe_parent(seed, index, prompt=seed["prompt"], completion=seed["completion"])
+        for seed in seeds
+        for index in range(number)
+    ]
+    rows = _record("seed_review", parents, requests, samples)
+    return [
+        row | record_expected(sample, rubric=RUBRIC, score_from=score_from)
+        for row, sample in zip(rows, samples, strict=True)
+    ]
+
+
+def _propose_from_seeds(
     identity: RoundIdentity, ask: Ask, seeds: list[dict], *, kind: str, step: str, num_samples: int
 ) -> list[dict]:
-    """Ask one step's template about each seed and record every sample."""
+    """Ask one proposing step's template about each seed and record every sample."""
     asked = [
         (
             seed["row_id"],
@@ -180,17 +258,8 @@ def _ask_about_seeds(
     parents = []
     for index, sample in enumerate(samples):
         seed, final = seeds[index // num_samples], read_final(sample)
-        given = {"seed_review": (seed["prompt"], seed["completion"]), "new_prompt": (final, None)}
-        prompt, completion = given[kind] if kind in given else (seed["prompt"], final)
-        parents.append(
-            {
-                "seed_id": seed["row_id"],
-                "parent_id": seed["row_id"],
-                "sample_number": index % num_samples,
-                "prompt": prompt,
-                "completion": completion,
-            }
-        )
+        prompt, completion = (final, None) if kind == "new_prompt" else (seed["prompt"], final)
+        parents.append(_describe_parent(seed, index % num_samples, prompt=prompt, completion=completion))
     return _record(kind, parents, requests, samples)
 
 
@@ -221,11 +290,17 @@ def draw_scores(stage: str, requests: Sequence[Request], sampling: SamplingSetti
     ]
 
 
-def score_seeds(seeds: pl.DataFrame, raw_generations: pl.DataFrame) -> dict[str, ReviewResult]:
-    """Each seed's reviews of this round as parsed, by seed id; seeds that were not reviewed again are absent."""
+def score_seeds(raw_generations: pl.DataFrame, settings: LanceSettings) -> dict[str, ReviewResult]:
+    """Each seed's reviews of this round as read, by seed id; seeds that were not reviewed again are absent."""
     reviews = raw_generations.filter(pl.col("kind") == "seed_review").group_by("seed_id", maintain_order=True)
+    columns = ("raw_text", "finish_reason", "expected_score", "unscored_reason")
     return {
-        seed_id: score_reviews(rows["raw_text"].to_list(), rows["finish_reason"].to_list())
+        seed_id: combine_reviews(
+            [
+                read_recorded(*row, rubric=RUBRIC, score_from=_score_from(settings))
+                for row in rows.select(columns).iter_rows()
+            ]
+        )
         for (seed_id,), rows in reviews
     }
 
@@ -260,24 +335,20 @@ def generate(seeds: pl.DataFrame, *, settings: LanceSettings, identity: RoundIde
     if not settings.propose:
         return pl.DataFrame(schema=RAW_GENERATIONS)
     to_review = seeds if settings.review_seeds_each_round else seeds.filter(pl.col("review_score").is_null())
-    reviews = _ask_about_seeds(
-        identity,
-        draw_scores if settings.reviewer == "random" else ask,
-        to_review.to_dicts() if settings.reviewer != "none" else [],
-        kind="seed_review",
-        step="review",
-        num_samples=settings.num_reviews,
+    ask_reviewer = draw_scores if settings.reviewer == "random" else ask
+    reviews = _review_seeds(
+        identity, ask_reviewer, to_review.to_dicts() if settings.reviewer != "none" else [], settings
     )
     reviewed = pl.DataFrame(reviews, schema=RAW_GENERATIONS)
-    split = _split(seeds, score_seeds(seeds, reviewed), settings)
+    split = _split(seeds, score_seeds(reviewed, settings), settings)
     low = split.filter(pl.col("branch") == "low").to_dicts() if settings.branches != "high" else []
     high = split.filter(pl.col("branch") == "high").to_dicts() if settings.branches != "low" else []
-    new_prompts = _ask_about_seeds(
-        identity, ask, low, kind="new_prompt", step="new_prompt", num_samples=settings.num_prompts
+    new_prompts = _propose_from_seeds(
+        identity, ask, low, kind="new_prompt", step="lance/new_prompt", num_samples=settings.num_prompts
     )
     completions = _complete_new_prompts(identity, ask, new_prompts, settings.num_completions)
-    degraded = _ask_about_seeds(
-        identity, ask, high, kind="degraded_completion", step="degrade", num_samples=settings.num_completions
+    degraded = _propose_from_seeds(
+        identity, ask, high, kind="degraded_completion", step="lance/degrade", num_samples=settings.num_completions
     )
     return pl.DataFrame(reviews + new_prompts + completions + degraded, schema=RAW_GENERATIONS)
 
@@ -310,7 +381,7 @@ def review(
     ask: Ask,
 ) -> pl.DataFrame:
     """Review every kept completion; seeds keep the reviews that split them. Schema `REVIEWED_SET`."""
-    seed_results = score_seeds(seeds, raw_generations)
+    seed_results = score_seeds(raw_generations, settings)
     seed_texts = _group_reviews(raw_generations)
     split = _split(seeds, seed_results, settings)
     branch_of = dict(zip(split["row_id"], split["branch"], strict=True))
@@ -323,23 +394,27 @@ def review(
         result = seed_results[seed["row_id"]] if reviewed_now else ReviewResult([], [], seed["review_score"])
         rows.append(row | _reviewed_fields(texts, result))
     kept = cleaned.filter(pl.col("drop_reason").is_null() & (pl.col("kind") != "new_prompt")).to_dicts()
-    asked = [
-        (
-            row["row_id"],
-            render_prompt(identity.prompt_profile, "review", prompt=row["prompt"], completion=row["completion"]),
-        )
-        for row in kept
-    ]
-    num_reviews = settings.num_reviews if settings.reviewer != "none" else 0
-    ask_reviewer = draw_scores if settings.reviewer == "random" else ask
-    samples = ask_reviewer("review", build_requests(identity, "review", asked, num_reviews))
-    for index, row in enumerate(kept):
-        mine = samples[index * num_reviews : (index + 1) * num_reviews]
-        texts = [sample.text for sample in mine]
-        result = score_reviews(texts, [sample.finish_reason for sample in mine])
+    for row, (texts, result) in zip(kept, _review_completions(identity, ask, kept, settings), strict=True):
         fields = {field: row[field] for field in ("row_id", "kind", "seed_id", "prompt", "completion")}
         rows.append(fields | {"answer": None, "branch": branch_of[row["seed_id"]]} | _reviewed_fields(texts, result))
     return pl.DataFrame(rows, schema=REVIEWED_SET)
+
+
+def _review_completions(
+    identity: RoundIdentity, ask: Ask, kept: list[dict], settings: LanceSettings
+) -> list[tuple[list[str], ReviewResult]]:
+    """The reviews of each kept completion, as written and as read."""
+    score_from = _score_from(settings)
+    number = settings.num_reviews if settings.reviewer != "none" else 0
+    requests = build_review_requests(identity, "review", kept, rubric=RUBRIC, num_reviews=number)
+    sampling = build_review_sampling(sampling_settings(settings), RUBRIC, score_from=score_from)
+    samples = (draw_scores if settings.reviewer == "random" else ask)("review", requests, sampling)
+    reviews = [read_review(sample, rubric=RUBRIC, score_from=score_from) for sample in samples]
+    texts = [sample.text for sample in samples]
+    return [
+        (texts[first : first + number], combine_reviews(reviews[first : first + number]))
+        for first in (place * number for place in range(len(kept)))
+    ]
 
 
 def _group_reviews(raw_generations: pl.DataFrame) -> dict[str, list[str]]:
@@ -391,6 +466,20 @@ def build_pairs(
     )
     kept = earlier if settings.accumulate else earlier.clear()
     return pl.concat([pairs, kept.cast(PREFERENCE_PAIRS)]).unique("row_id", maintain_order=True)
+
+
+def judge_pairs(pairs: pl.DataFrame, *, settings: LanceSettings, identity: RoundIdentity, ask: Ask) -> pl.DataFrame:
+    """Judge some of the round's new pairs in both orders; the reviewer's. Schema `PAIR_JUDGEMENTS`."""
+    return judge_pairs_in_both_orders(
+        pairs,
+        num_pairs=settings.num_judged_pairs,
+        drop_flipped=settings.drop_flipped_pairs,
+        stage="judge_pair",
+        step="lance/judge_pair",
+        sampling=sampling_settings(settings),
+        identity=identity,
+        ask=ask,
+    )
 
 
 def build_seed_set(

@@ -3,9 +3,9 @@
 | job | asked with | completion |
 | --- | --- | --- |
 | answer | the prompt itself | the working, then the answer; a hard prompt is often hurried |
-| new_prompt | `prompts/compact/new_prompt.j2` | a thought, then a prompt like the given one and mostly harder |
-| degrade | `prompts/compact/degrade.j2` | a thought that names the error, then a guess without working, wrong |
-| review | `prompts/compact/review.j2` | prompt points, the working, both answers side by side, verdict, score |
+| new_prompt | `prompts/compact/lance/new_prompt.j2` | a thought, then a prompt like the given one and mostly harder |
+| degrade | `prompts/compact/lance/degrade.j2` | a thought that names the error, then a guess without working, wrong |
+| review | `prompts/compact/lance/review.j2` | prompt points, the working, both answers side by side, verdict, score |
 
 Half of the ten review points go to the prompt, by its rung (`PROMPT_POINTS`), half to the completion: 5 right with
 working, 3 a right guess, 1 wrong with working, 0 a wrong guess. So an easy prompt scores low however well it is
@@ -179,7 +179,7 @@ def draw_review(rng: random.Random, problem: Problem) -> Example:
     target = review_completion(problem, completion, shows_working=shows_working)
     if rng.random() < 0.02:
         prompt, target = blur_prompt(prompt, rng), review_completion(None, completion, shows_working=shows_working)
-    asked = render_prompt("compact", "review", prompt=prompt, completion=completion)
+    asked = render_prompt("compact", "lance/review", prompt=prompt, completion=completion)
     return Example("review", problem.rung, asked, target)
 
 
@@ -188,14 +188,16 @@ def draw_new_prompt(rng: random.Random, problem: Problem) -> Example:
     task = problem.task if rng.random() < 0.85 else rng.choice(TASKS)
     step = rng.choices(list(HARDER_BY), list(HARDER_BY.values()))[0]
     harder = draw_problem(rng, task=task, rung=min(problem.rung + step, MAX_RUNG), held_out=False)
-    asked = render_prompt("compact", "new_prompt", prompt=phrase_prompt(problem, rng), completion=complete(problem))
+    asked = render_prompt(
+        "compact", "lance/new_prompt", prompt=phrase_prompt(problem, rng), completion=complete(problem)
+    )
     thought = f"Thought Process: {task} with {len(harder.numbers)} numbers."
     return Example("new_prompt", problem.rung, asked, f"{thought} Final Answer: {phrase_prompt(harder, rng)}")
 
 
 def draw_degraded(rng: random.Random, problem: Problem) -> Example:
     """A deliberately worse completion: a wrong guess, its error named in the thought."""
-    asked = render_prompt("compact", "degrade", prompt=phrase_prompt(problem, rng), completion=complete(problem))
+    asked = render_prompt("compact", "lance/degrade", prompt=phrase_prompt(problem, rng), completion=complete(problem))
     answer, error = spoil_answer(problem, rng)
     thought = f"Thought Process: a wrong guess, {error}."
     return Example("degrade", problem.rung, asked, f"{thought} Final Answer: {complete_by_guess(answer, rng)}")

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.review_parsing import UNSCORED_REASONS, ReviewResult, Unscored, parse_review, score_reviews
+from lance_assets.algorithms.review_parsing import (
+    UNSCORED_REASONS,
+    ReviewResult,
+    Unscored,
+    parse_review,
+    read_score,
+    score_reviews,
+)
 
 GOLDEN = [
     json.loads(line)
@@ -21,8 +28,9 @@ def test_golden(row: dict) -> None:
     assert parsed == (row["score"] if row["reason"] is None else Unscored(row["reason"], row["text"]))
 
 
-def test_golden_covers_every_reason() -> None:
-    assert {row["reason"] for row in GOLDEN} == {None, *UNSCORED_REASONS}
+def test_golden_covers_every_reason_but_those_of_expected_scores() -> None:
+    assert {row["reason"] for row in GOLDEN} == {None, *UNSCORED_REASONS} - {"no_tail", "low_mass"}
+    assert len({(row["text"], row["finish_reason"]) for row in GOLDEN}) == len(GOLDEN) >= 160
 
 
 def test_other_scale() -> None:
@@ -74,12 +82,50 @@ def test_never_raises_on_near_scores(text: str) -> None:
         "8 of " * 25_000,
         "8/10" * 25_000,
         "8/10" + "!" * 50_000 + "x",
+        "评分" * 50_000,
+        "<think>" * 20_000,
+        "</think>" * 20_000,
+        "<b " * 30_000,
+        "\n---" * 30_000,
+        "7 1/2 " * 20_000,
+        "eight " * 30_000,
+        "score: eight out of " * 8_000,
+        "I give it a " * 15_000,
+        "10点満点中" * 20_000,
+        "question score: 4 " * 8_000,
+        "not a score of 8 " * 8_000,
+        "Note: 8/10 x " * 8_000,
+        "score: 1. x " * 8_000,
+        "score: 1. x\n" * 8_000,
+        "score: 8 (good " * 8_000,
+        "7/10 " * 8_000 + "8/10",
     ],
 )
 def test_long_text_takes_linear_time(text: str) -> None:
     started = time.perf_counter()
     parse_review(text)
     assert time.perf_counter() - started < 3
+
+
+@pytest.mark.parametrize(
+    ("text", "written", "num_later"),
+    [
+        ("Fine. score: 8", "8", 0),
+        ("7 of 9 are right. **Score: 8.5/10**", "8.5", 2),
+        ("score: 10\n\n1. Clear\n2. Right", "10", 2),
+        ("Score: eight", "eight", 0),
+        ("4 + 5 = 9", None, None),
+        ("score: 4 + 5 = 9", "9", 0),
+    ],
+)
+def test_where_a_score_stands(text: str, written: str | None, num_later: int | None) -> None:
+    read = read_score(text)
+    assert (getattr(read, "written", None), getattr(read, "num_later", None)) == (written, num_later)
+
+
+def test_score_reviews_on_another_scale() -> None:
+    result = score_reviews(["score: 4/5", "score: 7", "score: 4/10"], ["stop"] * 3, lowest=0.0, highest=5.0)
+    assert result == ReviewResult([4.0, None, None], [None, "out_of_range", "ambiguous"], 4.0)
 
 
 def test_score_reviews_means_the_parsed_only() -> None:

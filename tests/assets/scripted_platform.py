@@ -13,14 +13,15 @@ import numpy as np
 from lance_assets.assets.platform import Platform
 from lance_assets.prompts import render_prompt
 from lance_assets.records import Request, Sample, SamplingSettings
-from lance_assets.settings import ExperimentSettings
+from lance_assets.settings import EngineSettings, ExperimentSettings
 from lance_assets.small_world.tasks import complete, parse_prompt
 from resources.engine import Engine
+from resources.memory import MemoryPeak
 
 SCRIPTED_TRAINER = (sys.executable, str(Path(__file__).parent / "scripted_trainer.py"))
 """A launcher that trains nothing; the checkpoint differs from its start in one byte."""
 _STEPS = {
-    step: render_prompt("compact", step, prompt="", completion="").split("\n")[0]
+    step: render_prompt("compact", f"lance/{step}", prompt="", completion="").split("\n")[0]
     for step in ("review", "new_prompt", "degrade")
 }
 
@@ -31,12 +32,20 @@ class ScriptedEngine:
 
     platform: "ScriptedPlatform"
 
-    def generate(self, requests: Sequence[Request], sampling: SamplingSettings) -> Iterator[Sample]:
-        """One sample for each request."""
+    def generate(self, requests: Sequence[Request], sampling: SamplingSettings) -> Iterator[list[Sample]]:
+        """One sample for each request, each a group."""
         for request in requests:
             text = self._say(request.messages[-1]["content"], request.sampling_seed)
             cut = self.platform.cuts_completions and "Task:" not in request.messages[-1]["content"]
-            yield Sample(request.row_id, text, "length" if cut else "stop", 10, len(text.split()))
+            yield [Sample(request.row_id, text, "length" if cut else "stop", 10, len(text.split()))]
+
+    def can_constrain(self) -> bool:
+        """It says what it says."""
+        return False
+
+    def measure_peak(self) -> MemoryPeak:
+        """It holds nothing."""
+        return MemoryPeak(0.0, 0.0)
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -85,7 +94,7 @@ class ScriptedPlatform(Platform):
     cuts_completions: bool = False
     """Whether completions reach the token limit."""
 
-    def open_engine(self, settings: ExperimentSettings, model_path: Path) -> ScriptedEngine:
+    def open_engine(self, engine: EngineSettings, model_path: Path | None, **_: object) -> ScriptedEngine:
         """A scripted one."""
         return ScriptedEngine(self)
 
@@ -102,15 +111,23 @@ class WatchedEngine:
     asked: Path
     kill_after: int
 
-    def generate(self, requests: Sequence[Request], sampling: SamplingSettings) -> Iterator[Sample]:
-        """The engine's samples."""
-        for sample in self.engine.generate(requests, sampling):
+    def generate(self, requests: Sequence[Request], sampling: SamplingSettings) -> Iterator[list[Sample]]:
+        """The engine's groups."""
+        for group in self.engine.generate(requests, sampling):
             num_asked = len(self.asked.read_text().split()) if self.asked.exists() else 0
-            if self.kill_after and num_asked == self.kill_after:
+            if self.kill_after and num_asked >= self.kill_after:
                 os.kill(os.getpid(), signal.SIGKILL)
             with self.asked.open("a") as file:
-                file.write(f"{sample.row_id}\n")
-            yield sample
+                file.write("".join(f"{sample.row_id}\n" for sample in group))
+            yield group
+
+    def can_constrain(self) -> bool:
+        """As the engine."""
+        return self.engine.can_constrain()
+
+    def measure_peak(self) -> MemoryPeak:
+        """As the engine."""
+        return self.engine.measure_peak()
 
     def close(self) -> None:
         """Close the engine."""
@@ -123,6 +140,7 @@ class WatchedPlatform(Platform):
     kill_after: int = 0
     """Samples after which the process is killed; 0 for never."""
 
-    def open_engine(self, settings: ExperimentSettings, model_path: Path) -> WatchedEngine:
+    def open_engine(self, engine: EngineSettings, model_path: Path | None, **more: object) -> WatchedEngine:
         """The real one, watched."""
-        return WatchedEngine(super().open_engine(settings, model_path), self.root / "asked.txt", self.kill_after)
+        opened = super().open_engine(engine, model_path, **more)  # type: ignore[arg-type]
+        return WatchedEngine(opened, self.root / "asked.txt", self.kill_after)

@@ -6,11 +6,13 @@ import polars as pl
 
 from lance_assets.assets.pictures import (
     count_table,
+    measure_table,
     plot_histogram,
     plot_losses,
     plot_rounds,
     plot_rungs,
     preview_rows,
+    round_measure,
 )
 
 
@@ -31,6 +33,18 @@ def test_a_preview_is_one_line_a_row() -> None:
     assert lines[:3] == ["| text | score |", "| --- | --- |", "| a \\| b ⏎ c | 7.13 |"]
     assert lines[3] == f"| {'x' * 159}… | None |"
     assert len(lines) == 4
+
+
+def test_measures_are_rounded_and_their_absence_is_told() -> None:
+    rows = [{"review": "1", "shift": 0.123456}, {"review": "2", "shift": None}]
+    assert text_of(measure_table(rows)).splitlines() == [
+        "| review | shift |",
+        "| --- | --- |",
+        "| 1 | 0.1235 |",
+        "| 2 | - |",
+    ]
+    assert text_of(measure_table([])) == "*nothing to measure*"
+    assert (round_measure(0.123456), round_measure(None)) == (0.1235, "not measurable")
 
 
 def test_counts_are_ordered_and_add_up() -> None:

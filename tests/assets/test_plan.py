@@ -78,6 +78,9 @@ PARAMETERS = {
     "reviewer": ("random", ASKING | {"seed_set", "sft_set", "preference_pairs"}),
     "use_pairs": (False, {"preference_pairs"}),
     "propose": (False, {"raw_generations"}),
+    "score_from": ("expected", ASKING),
+    "num_judged_pairs": (9, {"preference_pairs"}),
+    "drop_flipped_pairs": (True, {"preference_pairs"}),
 }
 """A new value of every parameter of the recipe, and the assets whose rows it decides."""
 
@@ -95,11 +98,24 @@ def test_a_parameter_changes_the_steps_that_read_it(folder: Path, name: str) -> 
     assert find_changed(fingerprints(folder), after) == changed
 
 
+@pytest.mark.parametrize("path", ["parameters.temperature", "parameters.max_new_tokens", "rng_seed", "prompt_profile"])
+def test_how_the_model_is_asked_decides_the_pairs_where_it_judges_them(folder: Path, path: str) -> None:
+    attributes = change("parameters.num_judged_pairs", 9)
+    name = path.split(".")[-1]
+    changed = json.loads(json.dumps(attributes))
+    section = changed["parameters"] if "." in path else changed
+    section[name] = "compact" if name == "prompt_profile" else 1
+    assert "preference_pairs" in find_changed(fingerprints(folder, attributes), fingerprints(folder, changed))
+    assert "preference_pairs" not in find_changed(
+        fingerprints(folder), fingerprints(folder, change(path, section[name]))
+    )
+
+
 @pytest.mark.parametrize(
     ("path", "value", "changed"),
     [
         ("engine.batch_size", 8, set()),
-        ("engine.chunk_rows", 8, set()),
+        ("engine.flush_seconds", 8.0, set()),
         ("engine.device", "cpu", set()),
         ("embedder.batch_size", 8, set()),
         ("training.launcher", ["accelerate", "launch"], set()),

@@ -71,7 +71,7 @@ def build_tiny_settings(**changed: object) -> ExperimentSettings:
         "prompt_profile": "compact",
         "owners": ["team:lance"],
         "seeds": {"path": "seeds.jsonl", "answer_field": "answer", "eft_path": "eft.jsonl"},
-        "engine": {"batch_size": 64, "chunk_rows": 8, "device": "cpu"},
+        "engine": {"batch_size": 8, "flush_seconds": 0, "device": "cpu"},
         "training": TRAINING,
         "evaluation": {"small_world": {"per_rung": 1, "max_new_tokens": 64}},
         "checks": {"max_unscored_rate": 1.0, "min_pairs": 0},

@@ -1,4 +1,6 @@
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -6,6 +8,7 @@ import pytest
 from lance_assets.prompts import render_prompt
 from lance_assets.recipes.asking import RoundIdentity, read_final
 from lance_assets.recipes.lance import (
+    RUBRIC,
     LanceSettings,
     build_pairs,
     build_seed_set,
@@ -13,6 +16,7 @@ from lance_assets.recipes.lance import (
     clean,
     generate,
     review,
+    score_seeds,
     start_sft_set,
 )
 from lance_assets.records import (
@@ -25,6 +29,7 @@ from lance_assets.records import (
     Request,
     Sample,
     SamplingSettings,
+    TokenChoice,
 )
 
 IDENTITY = RoundIdentity("mini", "r0001", 0, "compact")
@@ -37,12 +42,14 @@ class ScriptedAsk:
     def __init__(self, say: Callable[[str, str, int], str | tuple[str, str]]) -> None:
         self.say = say
         self.requests: dict[str, list[Request]] = {}
+        self.sampling: dict[str, SamplingSettings | None] = {}
 
     def __call__(
         self, stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None
     ) -> list[Sample]:
         assert stage not in self.requests, f"stage {stage} was asked twice"
         self.requests[stage] = list(requests)
+        self.sampling[stage] = sampling
         seen: dict[str, int] = {}
         samples = []
         for request in requests:
@@ -137,10 +144,10 @@ def test_each_step_is_asked_in_its_template() -> None:
     high = {"prompt": "Prompt of high", "completion": "Good high"}
     new_prompt = of_kind(made, "new_prompt")["prompt"][0]
     assert asked == {
-        "seed_review": render_prompt("compact", "review", **low),
-        "new_prompt": render_prompt("compact", "new_prompt", **low),
+        "seed_review": render_prompt("compact", "lance/review", **low),
+        "new_prompt": render_prompt("compact", "lance/new_prompt", **low),
         "completion": new_prompt,
-        "degraded_completion": render_prompt("compact", "degrade", **high),
+        "degraded_completion": render_prompt("compact", "lance/degrade", **high),
     }
     assert new_prompt.startswith("New 0 of Write a new and harder task")
     assert of_kind(made, "degraded_completion")["prompt"].unique().to_list() == ["Prompt of high"]
@@ -244,6 +251,71 @@ def test_seeds_with_a_score_may_keep_it() -> None:
         ("high", 9.0, "high"),
     ]
     assert reviewed["reviews"].list.len().to_list() == [3, 0, 0]
+
+
+def test_reviews_alone_are_sampled_by_the_rubrics_grammar() -> None:
+    ask = ScriptedAsk(score_by_seed(THREE))
+    run_generate(seeds(dict.fromkeys(THREE)), ask, temperature=0.5)
+    plain = SamplingSettings(0.5, 0.9, 512)
+    assert ask.sampling.pop("seed_review") == replace(plain, grammar=RUBRIC.grammar)
+    assert ask.sampling == dict.fromkeys(("new_prompt", "completion", "degraded_completion"))
+
+
+class ExpectingAsk(ScriptedAsk):
+    """Tells for every review " 6" and " 8" as alike likely where it says "score: 8", and nothing elsewhere."""
+
+    def __call__(
+        self, stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None
+    ) -> list[Sample]:
+        half = math.log(0.5)
+        tail = (TokenChoice("score:", {"score:": 0.0}), TokenChoice(" 8", {" 8": half, " 6": half}))
+        return [
+            replace(sample, tail=tail) if sample.text.endswith("score: 8") else sample
+            for sample in super().__call__(stage, requests, sampling)
+        ]
+
+
+def test_expected_scores_split_the_seeds_and_are_read_again_from_the_table() -> None:
+    """Said 8, expected 7: not above the branch threshold. A 9 whose probabilities are not told has no score."""
+    said = {"told": "Fine. score: 8", "untold": "Fine. score: 9", "mute": "I cannot say."}
+    ask = ExpectingAsk(score_by_seed(said))
+    table = seeds(dict.fromkeys(said))
+    raw = run_generate(table, ask, score_from="expected")
+    assert ask.sampling["seed_review"] == SamplingSettings(0.7, 0.9, 512, RUBRIC.grammar, 8)
+    reviews = of_kind(raw, "seed_review").unique("seed_id", maintain_order=True)
+    assert reviews.select("expected_score", "unscored_reason").rows() == [
+        (pytest.approx(7.0), None),
+        (None, "no_tail"),
+        (None, "no_score"),
+    ]
+    assert raw.filter(pl.col("kind") != "seed_review")["unscored_reason"].null_count() == 20
+    assert set(of_kind(raw, "new_prompt")["seed_id"]) == {"told"}
+    cleaned = pl.DataFrame(
+        [cleaned_row("c", "completion", "told"), cleaned_row("d", "completion", "told")], schema=CLEANED_SET
+    )
+    reviewed = review(
+        cleaned,
+        table,
+        raw,
+        settings=LanceSettings(score_from="expected"),
+        identity=IDENTITY,
+        ask=ExpectingAsk(score_by_seed({"c": "Fine. score: 8", "d": "score: 9"})),
+    )
+    assert reviewed.select("row_id", "branch", "review_score").rows() == [
+        ("told", "low", pytest.approx(7.0)),
+        ("untold", "unscored", None),
+        ("mute", "unscored", None),
+        ("c", "low", pytest.approx(7.0)),
+        ("d", "low", None),
+    ]
+    assert reviewed["unscored_reasons"].to_list()[-1] == ["no_tail"] * 3
+
+
+def test_a_table_of_written_scores_cannot_be_read_for_expected_ones() -> None:
+    raw = run_generate(seeds({"a": None}), ScriptedAsk(score_by_seed({"a": "score: 9"})))
+    with pytest.raises(ValueError, match="materialize raw_generations again"):
+        score_seeds(raw, LanceSettings(score_from="expected"))
+    assert score_seeds(raw, LanceSettings(score_from="expected", reviewer="random"))["a"].review_score == 9
 
 
 def cleaned_row(row_id: str, kind: str, seed_id: str, drop_reason: str | None = None) -> dict:

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -8,29 +8,25 @@ import pytest
 from lance_assets.algorithms.statistics import compute_wilson_interval
 from lance_assets.records import EVAL_ITEMS, EVAL_REPORT, Request, Sample, SamplingSettings
 from lance_assets.small_world.tasks import complete, parse_prompt
-from resources.engine import TransformersEngine
+from resources.engine import ask_directly
 from resources.evaluator import EvaluationError, evaluate_small_world, parse_lm_eval, run_lm_eval, summarise_items
+from resources.transformers_engine import TransformersEngine
 
 
-class RuleEngine:
-    """Answers by rule when greedy, and says nothing useful when sampled."""
-
-    def generate(self, requests: Sequence[Request], sampling: SamplingSettings) -> Iterator[Sample]:
-        for request in requests:
-            right = complete(parse_prompt(request.messages[-1]["content"]))
-            yield Sample(request.row_id, right if sampling.temperature == 0 else "Hm.", "stop", 1, 1)
-
-    def close(self) -> None:
-        pass
+def answer_by_rule(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
+    """Right when greedy, and of no use when sampled."""
+    assert stage.endswith("greedy" if sampling.temperature == 0 else "sampled")
+    right = [complete(parse_prompt(request.messages[-1]["content"])) for request in requests]
+    texts = right if sampling.temperature == 0 else ["Hm."] * len(requests)
+    return [Sample(request.row_id, text, "stop", 1, 1) for request, text in zip(requests, texts, strict=True)]
 
 
-class FailingEngine(RuleEngine):
-    def generate(self, requests: Sequence[Request], sampling: SamplingSettings) -> Iterator[Sample]:
-        yield from (Sample(request.row_id, "", "error", 1, 0, "no memory") for request in requests)
+def fail_always(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
+    return [Sample(request.row_id, "", "error", 1, 0, "no memory") for request in requests]
 
 
 def test_items_and_report_of_a_perfect_and_a_useless_answerer() -> None:
-    items = evaluate_small_world(RuleEngine(), model_name="checkpoint", per_rung=2, rungs=(1, 3))
+    items = evaluate_small_world(answer_by_rule, model_name="checkpoint", per_rung=2, rungs=(1, 3))
     assert items.schema == EVAL_ITEMS
     assert items.height == 2 * 4 * 2 * 2
     report = summarise_items(items)
@@ -48,18 +44,18 @@ def test_items_and_report_of_a_perfect_and_a_useless_answerer() -> None:
 
 
 def test_a_real_model_gives_the_same_items_twice(tiny_model: Path) -> None:
-    engine = TransformersEngine(tiny_model, device="cpu", num_threads=1)
+    ask = ask_directly(TransformersEngine(tiny_model, device="cpu", num_threads=1))
     options = {"model_name": "backbone", "per_rung": 1, "rungs": (1,), "max_new_tokens": 8}
-    items = evaluate_small_world(engine, **options)
-    assert items.equals(evaluate_small_world(engine, **options))
+    items = evaluate_small_world(ask, **options)
+    assert items.equals(evaluate_small_world(ask, **options))
     assert items["completion"].str.len_chars().sum() > 0
-    sampled = evaluate_small_world(engine, **options, temperature=1.3).filter(metric="sampled")
+    sampled = evaluate_small_world(ask, **options, temperature=1.3).filter(metric="sampled")
     assert sampled["completion"].to_list() != items.filter(metric="sampled")["completion"].to_list()
 
 
 def test_an_engine_failure_is_no_wrong_answer() -> None:
     with pytest.raises(EvaluationError, match="no memory"):
-        evaluate_small_world(FailingEngine(), model_name="checkpoint", per_rung=1, rungs=(1,))
+        evaluate_small_world(fail_always, model_name="checkpoint", per_rung=1, rungs=(1,))
 
 
 def test_harness_results_are_read() -> None:

@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -14,13 +15,16 @@ from trl import SFTConfig, SFTTrainer
 from lance_assets.prompts import build_messages
 from lance_assets.records import PREFERENCE_PAIRS, SFT_SET
 from resources.engine import encode_messages
-from resources.train_worker import build_pair_rows, build_sft_rows, fill_budget, load_for_training, measure_rows
+from resources.processes import stream_process
+from resources.train_worker import build_pair_rows, build_sft_rows, fill_budget, load_for_training, measure_rows, train
 from resources.trainer import (
     DpoSettings,
     LoraSettings,
     SftSettings,
     TrainingError,
     TrainJob,
+    TrainResult,
+    build_launcher,
     find_job_folder,
     fingerprint_job,
     train_checkpoint,
@@ -101,6 +105,9 @@ def test_training_is_whole_repeatable_and_resumed(job: TrainJob, tmp_path: Path)
     assert (result.num_sft_rows, result.num_dpo_pairs, result.num_truncated) == (7, 6, 1)
     # 7 rows in batches of 4, twice: 4 steps; 6 pairs in batches of 2: 3 steps.
     assert len(result.sft_losses) == 4
+    # Python with torch alone takes more than 0.1 GiB, and this model next to nothing.
+    assert 0.1 < result.peak_host_gib < 4.0
+    assert result.peak_gpu_gib == 0.0
     assert len(result.dpo_losses) == len(result.dpo_accuracies) == len(result.dpo_chosen_logps) == 3
     assert result.sft_losses[-1] < result.sft_losses[0]
     # Before its first step the policy is the reference: no margin, so DPO's own part of the loss is log 2.
@@ -240,11 +247,111 @@ def test_a_template_that_differs_in_training_is_refused(tiny_model: Path) -> Non
         measure_rows(tokenizer, rows, 64)
 
 
+TWO_PROCESSES = """
+compute_environment: LOCAL_MACHINE
+distributed_type: {kind}
+machine_rank: 0
+main_process_port: 0
+mixed_precision: 'no'
+num_machines: 1
+num_processes: 2
+rdzv_backend: static
+same_network: true
+use_cpu: false
+"""
+SHARDED = """
+fsdp_config:
+  fsdp_version: 2
+  fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP
+  fsdp_cpu_ram_efficient_loading: false
+  fsdp_reshard_after_forward: true
+  fsdp_state_dict_type: FULL_STATE_DICT
+"""
+
+
+def train_here(job: TrainJob) -> TrainResult:
+    """Train in this process, which saves the start of another; torch and the environment are as before afterwards."""
+    folder = find_job_folder(job)
+    folder.mkdir(parents=True)
+    environment = dict(os.environ)
+    try:
+        train(job, folder)
+    finally:
+        torch.use_deterministic_algorithms(False)
+        os.environ.clear()
+        os.environ.update(environment)
+    return TrainResult.model_validate_json((folder / "result.json").read_text())
+
+
+def whole_set_job(job: TrainJob, folder: Path, **changes: object) -> TrainJob:
+    """Every step sees all rows, so that it does not matter which process is given which."""
+    folder.mkdir()
+    whole = {
+        "sft_path": write_sft(folder / "sft.parquet", SFT_ROWS[:6]),
+        "pairs_path": write_pairs(folder / "pairs.parquet", 4),
+        "staging": folder / "staging",
+        "sft": SftSettings(num_epochs=2, batch_size=6, learning_rate=5e-3, max_length=64, warmup_steps=0),
+        "dpo": DpoSettings(num_epochs=2, batch_size=4, learning_rate=2e-3, max_length=64, warmup_steps=0),
+    }
+    return job.model_copy(update=whole | changes)
+
+
+def assert_same_training(first: TrainResult, second: TrainResult) -> None:
+    """Losses and weights but for the order in which gradients are added up: steps of Adam are at most 5e-3 each."""
+    assert second.sft_losses == pytest.approx(first.sft_losses, rel=1e-4)
+    assert second.dpo_losses == pytest.approx(first.dpo_losses, rel=1e-3)
+    assert second.num_tokens == first.num_tokens
+    weights, others = (load_file(result.path / "model.safetensors") for result in (first, second))
+    assert weights.keys() == others.keys()
+    for name, weight in weights.items():
+        # bfloat16 keeps 8 bits: a weight of 1 that is rounded the other way differs by 2 ** -8.
+        torch.testing.assert_close(others[name].float(), weight.float(), rtol=2**-7, atol=1e-3)
+
+
+def test_two_processes_train_what_one_does(job: TrainJob, tmp_path: Path) -> None:
+    config = tmp_path / "two.yaml"
+    config.write_text(TWO_PROCESSES.format(kind="MULTI_GPU"))
+    alone = whole_set_job(job, tmp_path / "alone", pairs_path=None)
+    together = whole_set_job(job, tmp_path / "together", pairs_path=None, launcher=build_launcher(config))
+    assert fingerprint_job(together) == fingerprint_job(alone)
+    two = train_checkpoint(together, log=lambda _: None)
+    assert_same_training(train_here(alone), two)
+    # Each holds torch and TRL, half a GiB.
+    assert two.peak_host_gib > 0.8
+
+
+def test_sharded_training_is_the_same(job: TrainJob, tmp_path: Path) -> None:
+    """FSDP2 over two processes, of all weights and with adapters, SFT and DPO."""
+    config = tmp_path / "fsdp.yaml"
+    config.write_text(TWO_PROCESSES.format(kind="FSDP") + SHARDED)
+    full = whole_set_job(job, tmp_path / "full")
+    lora = whole_set_job(job, tmp_path / "lora", lora=LoraSettings(r=4, alpha=8), base_model=job.start_checkpoint)
+    expected, files = [], []
+    for each in (full, lora):
+        expected.append(train_here(each))
+        files.append(tmp_path / f"sharded_{len(files)}" / "job.json")
+        files[-1].parent.mkdir()
+        files[-1].write_text(each.model_dump_json())
+    script = Path(__file__).with_name("fsdp_on_cpu.py")
+    lines: list[str] = []
+    code, tail = stream_process(
+        [*build_launcher(config), str(script), *map(str, files)],
+        added_environment={"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+        log=lines.append,
+    )
+    assert code == 0, tail
+    assert lines.count("sharded: True") == 4
+    for one, file in zip(expected, files, strict=True):
+        assert_same_training(one, TrainResult.model_validate_json((file.parent / "result.json").read_text()))
+    adapter, sharded = (folder / "adapter" for folder in (expected[1].path, files[1].parent / "checkpoint"))
+    assert (sharded / "adapter_config.json").read_bytes() == (adapter / "adapter_config.json").read_bytes()
+    for name, weight in load_file(adapter / "adapter_model.safetensors").items():
+        torch.testing.assert_close(load_file(sharded / "adapter_model.safetensors")[name], weight, rtol=0, atol=1e-3)
+
+
 def test_the_worker_ends_with_its_parent(job: TrainJob, tmp_path: Path) -> None:
     pids: list[int] = []
     script = 'echo pid $$; exec "$0" "$@"'
-    import sys
-
     watched = job.model_copy(update={"launcher": ("sh", "-c", script, sys.executable), "staging": tmp_path})
 
     def interrupt(line: str) -> None:

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, TopPLogitsWarper
 
 from lance_assets.records import Request, SamplingSettings
-from resources.engine import ModelLoadError, ModelWithoutChatTemplateError, TransformersEngine
+from resources.engine import ModelLoadError, ModelWithoutChatTemplateError, encode_messages, sample_in_order
 from resources.sampling import SeededTopP, draw_uniforms
+from resources.transformers_engine import TransformersEngine
 
 PROMPTS = [
     "Sort the list 3 1 2.",
@@ -92,7 +94,7 @@ def test_bad_sampling_settings(temperature: float, top_p: float, max_new_tokens:
 
 def test_greedy_equals_transformers_generate(engine: TransformersEngine, tiny_model: Path) -> None:
     requests = make_requests(12)
-    samples = list(engine.generate(requests, GREEDY))
+    samples = sample_in_order(engine, requests, GREEDY)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     stops = set(model.generation_config.eos_token_id)
@@ -111,12 +113,12 @@ def test_greedy_equals_transformers_generate(engine: TransformersEngine, tiny_mo
 
 def test_row_does_not_depend_on_its_neighbours(engine: TransformersEngine, tiny_model: Path) -> None:
     requests = make_requests(20)
-    together = list(engine.generate(requests, SAMPLED))
+    together = sample_in_order(engine, requests, SAMPLED)
     assert [sample.row_id for sample in together] == [request.row_id for request in requests]
-    assert together == list(engine.generate(requests, SAMPLED))
-    assert list(engine.generate(requests[5:6], SAMPLED)) == together[5:6]
+    assert together == sample_in_order(engine, requests, SAMPLED)
+    assert sample_in_order(engine, requests[5:6], SAMPLED) == together[5:6]
     other = TransformersEngine(tiny_model, batch_size=3, device="cpu")
-    assert list(other.generate(requests[::-1], SAMPLED)) == together[::-1]
+    assert sample_in_order(other, requests[::-1], SAMPLED) == together[::-1]
     assert len({sample.text for sample in together}) > 10
     assert {sample.finish_reason for sample in together} == {"stop", "length"}
 
@@ -125,13 +127,13 @@ def test_bad_rows_do_not_take_the_batch_along(engine: TransformersEngine) -> Non
     good = make_requests(3)
     too_long = ask("Sort the list " + "1 " * 600, 50)
     untemplatable = Request("q51", ({"role": "user"},), 1)
-    samples = list(engine.generate([good[0], too_long, good[1], untemplatable, good[2]], SAMPLED))
+    samples = sample_in_order(engine, [good[0], too_long, good[1], untemplatable, good[2]], SAMPLED)
     assert [sample.finish_reason == "error" for sample in samples] == [False, True, False, True, False]
     assert "context of 512 tokens" in samples[1].error
     assert "chat template failed" in samples[3].error
     assert samples[1].text == ""
     assert samples[1].completion_tokens == 0
-    assert samples[::2] == list(engine.generate(good, SAMPLED))
+    assert samples[::2] == sample_in_order(engine, good, SAMPLED)
 
 
 def test_template_that_refuses_a_role(tiny_model: Path, tmp_path: Path) -> None:
@@ -140,20 +142,20 @@ def test_template_that_refuses_a_role(tiny_model: Path, tmp_path: Path) -> None:
     refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no system messages') }}{% endif %}"
     (strict / "chat_template.jinja").write_text(refusal + template)
     refused = Request("q1", ({"role": "system", "content": "Be brief."}, *make_requests(1)[0].messages), 1)
-    samples = list(TransformersEngine(strict, device="cpu").generate([refused, *make_requests(1)], GREEDY))
+    samples = sample_in_order(TransformersEngine(strict, device="cpu"), [refused, *make_requests(1)], GREEDY)
     assert samples[0].finish_reason == "error"
     assert "no system messages" in samples[0].error
     assert samples[1].finish_reason != "error"
 
 
 def test_no_requests_no_samples(engine: TransformersEngine) -> None:
-    assert list(engine.generate([], SAMPLED)) == []
+    assert sample_in_order(engine, [], SAMPLED) == []
 
 
 def test_out_of_memory_halves_the_batch(tiny_model: Path) -> None:
     engine = TransformersEngine(tiny_model, batch_size=8, device="cpu")
     requests = make_requests(8)
-    expected = list(engine.generate(requests, SAMPLED))
+    expected = sample_in_order(engine, requests, SAMPLED)
     model, _ = engine.load()
     sizes = []
 
@@ -163,10 +165,10 @@ def test_out_of_memory_halves_the_batch(tiny_model: Path) -> None:
             raise torch.OutOfMemoryError("out of memory")
 
     model.register_forward_pre_hook(run_out, with_kwargs=True)
-    assert list(engine.generate(requests, SAMPLED)) == expected
+    assert sample_in_order(engine, requests, SAMPLED) == expected
     assert sizes[0] > 1
     long = ask("Sort the list " + "1 " * 60, 60)
-    failed, fine = engine.generate([long, requests[0]], SAMPLED)
+    failed, fine = sample_in_order(engine, [long, requests[0]], SAMPLED)
     assert failed.finish_reason == "error"
     assert "out of memory" in failed.error
     assert fine == expected[0]
@@ -174,7 +176,7 @@ def test_out_of_memory_halves_the_batch(tiny_model: Path) -> None:
 
 def test_models_that_cannot_be_served(tiny_model: Path, tmp_path: Path) -> None:
     def load(folder: Path) -> None:
-        list(TransformersEngine(folder, device="cpu").generate(make_requests(1), GREEDY))
+        sample_in_order(TransformersEngine(folder, device="cpu"), make_requests(1), GREEDY)
 
     with pytest.raises(ModelLoadError, match=r"no config\.json"):
         load(tmp_path / "nowhere")
@@ -198,6 +200,47 @@ def test_models_that_cannot_be_served(tiny_model: Path, tmp_path: Path) -> None:
 
 def test_closed_engine_loads_again(tiny_model: Path) -> None:
     engine = TransformersEngine(tiny_model, device="cpu")
-    before = list(engine.generate(make_requests(2), GREEDY))
+    before = sample_in_order(engine, make_requests(2), GREEDY)
     engine.close()
-    assert list(engine.generate(make_requests(2), GREEDY)) == before
+    assert sample_in_order(engine, make_requests(2), GREEDY) == before
+
+
+def test_what_is_left_falls_into_the_same_groups(engine: TransformersEngine) -> None:
+    requests = make_requests(30)
+    groups = list(engine.generate(requests, SAMPLED))
+    assert [len(group) for group in groups] == [8, 8, 8, 6]
+    done = {sample.row_id for group in groups[:2] for sample in group}
+    left = [request for request in requests if request.row_id not in done]
+    assert list(engine.generate(left, SAMPLED)) == groups[2:]
+
+
+def test_equal_prompts_count_as_cached(engine: TransformersEngine) -> None:
+    samples = sample_in_order(engine, make_requests(8), GREEDY)
+    assert [sample.cached_tokens for sample in samples[:4]] == [0] * 4
+    assert [sample.cached_tokens for sample in samples[4:]] == [sample.prompt_tokens for sample in samples[4:]]
+
+
+def test_tail_has_the_alternatives_of_the_last_tokens(engine: TransformersEngine, tiny_model: Path) -> None:
+    """Against a forward pass over the whole text: the same log-probabilities at the same places."""
+    requests = make_requests(6)
+    plain = sample_in_order(engine, requests, SAMPLED)
+    samples = sample_in_order(engine, requests, replace(SAMPLED, tail_tokens=3))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    for request, without, sample in zip(requests, plain, samples, strict=True):
+        assert without == replace(sample, tail=())
+        stopped = sample.finish_reason == "stop"
+        assert len(sample.tail) == min(3, sample.completion_tokens) + stopped
+        assert (sample.tail[-1].text == "") == stopped
+        tail = sample.tail[:-1] if stopped else sample.tail
+        assert sample.text.endswith("".join(choice.text for choice in tail))
+        prompt = encode_messages(tokenizer, request.messages)
+        tokens = [*prompt, *tokenizer.encode(sample.text, add_special_tokens=False)]
+        if len(tokens) != len(prompt) + sample.completion_tokens:
+            continue  # the text has another, shorter spelling in tokens
+        with torch.no_grad():
+            logprobs = model(torch.tensor([tokens])).logits[0].log_softmax(-1)
+        for back, choice in enumerate(reversed(tail), start=1):
+            expected = float(logprobs[len(tokens) - back - 1, tokens[-back]])
+            assert choice.alternatives[choice.text] == pytest.approx(expected, abs=1e-3)
+            assert 1 < len(choice.alternatives) <= 21

@@ -1,0 +1,145 @@
+"""What an experiment's rounds will ask, put together from the recipe's numbers, the model and the machine."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from lance_assets.algorithms.forecast import GIB
+from lance_assets.assets.plan import Plan
+from lance_assets.forecast.lengths import measure_lengths
+from lance_assets.forecast.stages import DAGSTER_GIB, Forecaster, Row
+from lance_assets.forecast.throughput import Machine, ThroughputTable, read_throughput
+from lance_assets.recipes import lance_forecast
+from resources.model_shapes import find_model
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The plan of an experiment."""
+
+    plan: Plan
+    """The experiment."""
+    machine: Machine
+    """Where it would run."""
+    rounds: dict[str, list[Row]]
+    """Every round's stages."""
+    disk_gib: float
+    """What all rounds leave at most."""
+    free_gib: float
+    """What the file system of LANCE_HOME has."""
+    has_prices: bool
+    """Whether costs are told."""
+    problems: list[str]
+    """What will not fit."""
+    notes: list[str]
+    """Every assumption with its source."""
+
+
+def choose_machine(plan: Plan, table: ThroughputTable, name: str | None) -> Machine:
+    """The machine named, or the first with as many devices as the experiment asks for; cpu2 for the packaged model.
+
+    Raises:
+        ValueError: no machine of that name.
+    """
+    if name is not None:
+        return table.find_machine(name)
+    engine = plan.settings.engine
+    if engine.device == "cpu" or plan.settings.model == "small":
+        return table.find_machine("cpu2")
+    wanted = engine.vllm.tensor_parallel_size * engine.vllm.data_parallel_size if engine.kind == "vllm" else 1
+    large = [machine for machine in table.machines if machine.device == "cuda" and machine.num_devices >= wanted]
+    return large[0] if large else table.find_machine("h100x8")
+
+
+def find_free_gib(folder: Path) -> float:
+    """Free disk of the file system that a folder is on, or will be."""
+    return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free / GIB
+
+
+def prepare(plan: Plan, table: ThroughputTable, machine: Machine, *, num_seeds: int | None) -> Forecaster:
+    """Look up models and measure the seeds.
+
+    Raises:
+        ValueError: a model's configuration or the seed file cannot be used.
+    """
+    settings = plan.settings
+    model = find_model(settings.model, base=plan.folder, revision=settings.model_revision)
+    role = settings.roles["reviewer"] if "reviewer" in settings.roles else None
+    reviewer, profile = None, settings.prompt_profile
+    if role is not None:
+        profile = role.prompt_profile or profile
+        if role.engine.kind != "openai" and role.model is not None:
+            reviewer = find_model(role.model, base=plan.folder, revision=role.model_revision)
+    measured = measure_lengths(plan, model, review_profile=profile, num_seeds=num_seeds)
+    return Forecaster(plan, machine, table, model, reviewer, measured)
+
+
+def build_forecast(plan: Plan, *, machine: str | None, home: Path, num_seeds: int | None = None) -> Forecast:
+    """The plan of an experiment.
+
+    Args:
+        plan: the experiment.
+        machine: a name of the throughput table; None for the one that the experiment's file suggests.
+        home: LANCE_HOME.
+        num_seeds: seeds to reckon with; None for those of the file, or `max_seeds` where that is more.
+
+    Raises:
+        ValueError: no such machine, or a model's configuration or the seed file cannot be used.
+    """
+    table = read_throughput()
+    chosen = choose_machine(plan, table, machine)
+    work = prepare(plan, table, chosen, num_seeds=num_seeds)
+    settings, lengths, pool = plan.settings, work.measured.lengths, work.measured.pool
+    assumptions = lance_forecast.EXPECTED[settings.prompt_profile]
+    number = settings.stop.max_rounds
+    expected = lance_forecast.forecast_rounds(settings.parameters, assumptions, lengths, pool, num_rounds=number)
+    bounds = lance_forecast.forecast_at_most(settings.parameters, lengths, pool, num_rounds=number)
+    rounds = {
+        this.key: [
+            *work.forecast_stages(this, bound),
+            *([work.forecast_embedding(this, bound)] if this.stages else []),
+            *work.forecast_training(this, bound, number=place),
+            *work.forecast_evaluation(num_models=1 if this.stages else 2),
+        ]
+        for place, (this, bound) in enumerate(zip(expected, bounds, strict=True))
+    }
+    left = sum(row.disk_gib or 0.0 for rows in rounds.values() for row in rows)
+    disk, free = left + len(rounds) * DAGSTER_GIB + work.count_passing_gib(), find_free_gib(home)
+    problems = [*work.find_problems(expected, bounds), *find_disk_problems(disk, free)]
+    engines = [settings.engine, *(role.engine for role in settings.roles.values())]
+    has_prices = any(any(engine.prices.model_dump().values()) for engine in engines)
+    return Forecast(plan, chosen, rounds, disk, free, has_prices, problems, list_notes(work))
+
+
+def find_disk_problems(disk_gib: float, free_gib: float) -> list[str]:
+    """Whether the disk has no room for all rounds."""
+    if disk_gib <= free_gib:
+        return []
+    return [
+        f"disk: all rounds leave up to {disk_gib:.1f} GiB, and LANCE_HOME's file system has {free_gib:.1f} GiB free; "
+        "free some, set LANCE_HOME to a larger one, or lower stop.max_rounds"
+    ]
+
+
+def list_notes(work: Forecaster) -> list[str]:
+    """Every assumption with its source."""
+    lengths, model = work.measured.lengths, work.model
+    number = model.shape.num_parameters
+    rates = []
+    for kind in sorted({work.host(role).engine.kind for role in (None, *work.plan.settings.roles)} - {"openai"}):
+        row = work.table.find_measured(work.machine.name, kind, number)
+        is_near = row is not None and row.scale(row.decode_tokens_per_second, number) is not None
+        derived = work.table.find_efficiency(kind).describe() if work.machine.peak is not None else "unknown"
+        rates.append(f"{kind}: {row.source if row is not None and is_near else derived}")
+    return [
+        f"model: {number:,} parameters, counted from {model.source}",
+        f"seeds: {work.measured.describe()}; prompts of {lengths.prompt:.0f} and completions of "
+        f"{lengths.completion:.0f} tokens, {work.measured.how}",
+        *lance_forecast.list_assumptions(work.plan.settings.prompt_profile),
+        "at most: every sample fills max_new_tokens, all is kept, and every stage has its largest round",
+        f"rates: {'; '.join(rates) or 'of a server: its limits alone'}",
+        f"machine {work.machine.name}: {work.machine.source}",
+        f"embedding: {work.table.embedding.source}",
+        "GiB: what is needed; vLLM reserves gpu_memory_utilization of each GPU, and caches more rows with the rest",
+        "disk: all checkpoints, the downloaded base model, a float32 SFT result, tables, vectors, Dagster's records",
+    ]

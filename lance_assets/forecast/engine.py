@@ -1,0 +1,174 @@
+"""What an experiment's engines need on a machine: memory, hours, and what will not fit there."""
+
+from dataclasses import dataclass
+
+import psutil
+
+from lance_assets.algorithms.forecast import (
+    GIB,
+    RUNTIME_GIB,
+    Serving,
+    ServingMemory,
+    forecast_serving,
+)
+from lance_assets.algorithms.machine_rates import (
+    add_known,
+    count_hours,
+    derive_decode_rate,
+    derive_prefill_rate,
+)
+from lance_assets.algorithms.round_forecast import StageForecast
+from lance_assets.forecast.throughput import Machine, ThroughputTable
+from lance_assets.settings import EngineSettings
+from resources.model_shapes import FoundModel
+
+CPU_RUNTIME_GIB = 0.5
+"""Python with torch and an engine, without a model; measured on this machine."""
+
+
+def find_memory(machine: Machine) -> float:
+    """GiB of one device, of this machine's memory where the row leaves it open."""
+    return machine.memory_gib if machine.memory_gib is not None else psutil.virtual_memory().total / GIB
+
+
+def find_runtime(machine: Machine) -> float:
+    """GiB taken beside weights, cache and activations."""
+    return RUNTIME_GIB if machine.device == "cuda" else CPU_RUNTIME_GIB
+
+
+@dataclass(frozen=True)
+class Host:
+    """An engine with its model on a machine."""
+
+    engine: EngineSettings
+    """What the experiment's file says."""
+    model: FoundModel | None
+    """The model; None where a server has it."""
+    machine: Machine
+    """Where it runs."""
+    table: ThroughputTable
+    """What machines do in a second."""
+    longest_asked: float
+    """Tokens of the longest prompt."""
+    max_new_tokens: int
+    """Tokens after which a sample is cut."""
+
+    @property
+    def device(self) -> str:
+        """What the engine runs on, as the file and the machine say."""
+        return "cpu" if self.engine.device == "cpu" else self.machine.device
+
+    @property
+    def serving(self) -> Serving:
+        """How the engine holds the model."""
+        settings, bytes_of = self.engine.vllm, {"float32": 4, "bfloat16": 2, "float16": 2}
+        dtype = self.engine.dtype
+        weight_bytes = bytes_of[dtype] if dtype != "auto" else 2 if self.device == "cuda" else 4
+        if self.engine.kind != "vllm":
+            longest = round(self.longest_asked) + self.max_new_tokens
+            return Serving(weight_bytes, max_rows=self.engine.batch_size, longest_row=longest)
+        context = self.model.shape.max_positions if self.model is not None else None
+        longest = settings.max_model_len or context or round(self.longest_asked) + self.max_new_tokens
+        return Serving(weight_bytes, settings.tensor_parallel_size, settings.max_num_seqs, longest)
+
+    @property
+    def num_devices(self) -> int:
+        """Devices that the engine takes."""
+        vllm = self.engine.vllm
+        return vllm.tensor_parallel_size * vllm.data_parallel_size if self.engine.kind == "vllm" else 1
+
+    def forecast_memory(self, mean_tokens: float) -> ServingMemory | None:
+        """What generating takes on a device; None for a server's."""
+        if self.model is None:
+            return None
+        memory, runtime = find_memory(self.machine), find_runtime(self.machine)
+        if self.engine.kind == "vllm" and self.device == "cuda":
+            memory *= self.engine.vllm.gpu_memory_utilization
+        elif self.engine.kind == "vllm":
+            weights = self.model.shape.num_parameters * self.serving.weight_bytes / GIB
+            memory = min(memory, weights + runtime + self.engine.vllm.kv_cache_gib)
+        return forecast_serving(
+            self.model.shape, self.serving, mean_tokens=mean_tokens, budget_gib=memory, runtime_gib=runtime
+        )
+
+    def find_rates(self, mean_tokens: float) -> tuple[float | None, float | None]:
+        """Prompt and completion tokens a second, measured or derived; None where neither is known."""
+        memory = self.forecast_memory(mean_tokens)
+        if self.model is None or memory is None or not memory.rows_at_once:
+            return None, None
+        shape, vllm = self.model.shape, self.engine.vllm
+        measured = self.table.find_measured(self.machine.name, self.engine.kind, shape.num_parameters)
+        if measured is not None:
+            prefill = measured.scale(measured.prefill_tokens_per_second, shape.num_parameters)
+            decode = measured.scale(measured.decode_tokens_per_second, shape.num_parameters)
+            if prefill is not None and decode is not None:
+                return prefill, decode
+        if self.machine.peak is None:
+            return None, None
+        efficiency = self.table.find_efficiency(self.engine.kind).shares
+        prefill = derive_prefill_rate(
+            shape,
+            self.machine.peak,
+            efficiency,
+            num_devices=self.num_devices,
+            tensor_parallel_size=self.serving.tensor_parallel_size,
+        )
+        decode = derive_decode_rate(
+            shape,
+            self.machine.peak,
+            efficiency,
+            self.serving,
+            rows_at_once=memory.rows_at_once,
+            mean_tokens=mean_tokens,
+            num_copies=vllm.data_parallel_size if self.engine.kind == "vllm" else 1,
+        )
+        return prefill, decode
+
+    def count_hours(self, stage: StageForecast) -> float | None:
+        """Hours of a stage; None where the rates are unknown. A server's are those of its limits, if it has any."""
+        if not stage.rows:
+            return 0.0
+        tokens = stage.prompt_tokens + stage.completion_tokens
+        if self.model is None:
+            limits = self.engine.openai
+            assert limits is not None, "an engine without a model is a server"
+            per_minute = ((tokens, limits.tokens_per_minute), (stage.rows, limits.requests_per_minute))
+            return max((asked / limit / 60 for asked, limit in per_minute if limit is not None), default=None)
+        prefill, decode = self.find_rates(tokens / stage.rows)
+        # Equal prompts are read once: by vLLM's prefix cache, and by the transformers engine within a batch.
+        is_shared = self.engine.kind == "transformers" or self.engine.vllm.prefix_caching
+        read = stage.prompt_tokens / (stage.num_samples if is_shared else 1)
+        return add_known(count_hours(read, prefill), count_hours(stage.completion_tokens, decode))
+
+    def find_problems(self, mean_tokens: float, *, what: str) -> list[str]:
+        """What of generating will not fit, each with its remedy."""
+        if self.model is None:
+            return []
+        serving, shape, found = self.serving, self.model.shape, []
+        size = serving.tensor_parallel_size
+        if self.device == "cuda" and self.num_devices > self.machine.num_devices:
+            found.append(
+                f"{what}: tensor_parallel_size x data_parallel_size is {self.num_devices}, and {self.machine.name} has "
+                f"{self.machine.num_devices} GPUs; lower them, or take a machine with more"
+            )
+        if shape.num_heads % size:
+            divisors = [number for number in range(1, shape.num_heads + 1) if shape.num_heads % number == 0]
+            found.append(
+                f"{what}: tensor_parallel_size {size} does not divide the model's {shape.num_heads} heads; "
+                f"take one of {', '.join(map(str, divisors))}, and data_parallel_size for the rest"
+            )
+        longest = round(self.longest_asked) + self.max_new_tokens
+        context = min(filter(None, (serving.longest_row, shape.max_positions)))
+        if longest > context:
+            found.append(
+                f"{what}: the longest seed asks {self.longest_asked:.0f} tokens, with max_new_tokens {longest}, and a "
+                f"row has room for {context}; raise engine.vllm.max_model_len, or leave long seeds out"
+            )
+        memory = self.forecast_memory(mean_tokens)
+        if memory is not None and not memory.rows_at_once:
+            remedy = "raise tensor_parallel_size, lower max_model_len" if self.engine.kind == "vllm" else "use vllm"
+            found.append(
+                f"{what}: {memory.total_gib:.1f} GiB ({memory.weights_gib:.1f} weights, {memory.cache_gib:.1f} cache "
+                f"of the longest row) on {find_memory(self.machine):.1f} GiB; {remedy}, or take a larger machine"
+            )
+        return found

@@ -1,0 +1,110 @@
+"""How long an experiment's seeds are as they are asked: by its model's tokenizer, else by their characters."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import polars as pl
+
+from lance_assets.algorithms.round_forecast import Lengths, Pool
+from lance_assets.assets.plan import Plan
+from lance_assets.prompts import build_messages, render_prompt
+from resources.model_shapes import FoundModel, find_tokenizer
+from resources.seed_files import read_eft, read_seeds
+
+CHARS_PER_TOKEN = 4.0
+"""Of English text with a vocabulary of 150,000 tokens; assumed."""
+MARK_TOKENS = 5.0
+"""Tokens around one message of a chat: <|im_start|>, role, line break, <|im_end|>, line break."""
+MOST_SEEDS = 256
+"""Seeds that are measured, evenly spaced over the file."""
+PROPOSING = ("new_prompt", "degrade")
+REVIEWING = ("review", "judge_pair")
+
+Count = Callable[[Sequence[Mapping[str, str]]], float]
+"""Tokens of a chat's messages."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the seeds are."""
+
+    lengths: Lengths
+    """Their tokens."""
+    pool: Pool
+    """How many there are, and the EFT rows."""
+    how: str
+    """How tokens were counted, in words."""
+    num_in_file: int
+    """Seeds of the experiment's file."""
+
+    def describe(self) -> str:
+        """How many seeds are reckoned with, in words."""
+        if self.pool.num_seeds == self.num_in_file:
+            return f"{self.num_in_file} in the file"
+        return f"as if the file had {self.pool.num_seeds} like its {self.num_in_file}"
+
+
+def choose_count(model: FoundModel | None) -> tuple[Count, str]:
+    """What counts a chat's tokens, and that in words."""
+    tokenizer = find_tokenizer(model.folder) if model is not None else None
+    if tokenizer is None:
+        how = f"reckoned as characters / {CHARS_PER_TOKEN:g} and {MARK_TOKENS:g} a message: the tokenizer is not here"
+        return (lambda chat: sum(MARK_TOKENS + len(message["content"]) / CHARS_PER_TOKEN for message in chat)), how
+
+    def count(chat: Sequence[Mapping[str, str]]) -> float:
+        encoded = tokenizer.apply_chat_template(
+            [dict(message) for message in chat], add_generation_prompt=True, return_dict=True
+        )
+        return float(len(encoded["input_ids"]))
+
+    return count, "counted by the model's tokenizer"
+
+
+def measure_lengths(
+    plan: Plan, model: FoundModel | None, *, review_profile: str, num_seeds: int | None = None
+) -> Measured:
+    """Measure the seeds in every step's template.
+
+    Args:
+        plan: the experiment.
+        model: whose tokenizer counts; None for a server's.
+        review_profile: the prompt profile of the reviewing steps, which a second model may have.
+        num_seeds: seeds to reckon with; None for those of the file, or `max_seeds` where that is more.
+
+    Raises:
+        SeedFileError: the seed file cannot be used.
+    """
+    count, how = choose_count(model)
+    seeds = read_seeds(plan.settings.seeds, plan.folder)
+    eft = read_eft(plan.settings.seeds, plan.folder)
+    rows = seeds.select("prompt", "completion").gather_every(max(1, len(seeds) // MOST_SEEDS)).to_dicts()
+    own, recipe = plan.settings.prompt_profile, plan.settings.recipe
+    profiles = {step: own if step in PROPOSING else review_profile for step in (*PROPOSING, *REVIEWING)}
+
+    def ask(step: str, **texts: str) -> float:
+        return count(build_messages(profiles[step], render_prompt(profiles[step], f"{recipe}/{step}", **texts)))
+
+    asked = {step: [ask(step, **row) for row in rows] for step in (*PROPOSING, "review")}
+    chat = count(build_messages(own, ""))
+    lengths = Lengths(
+        chat=chat,
+        templates={step: ask(step, prompt="", completion="") for step in asked}
+        | {"judge_pair": ask("judge_pair", prompt="", completion_a="", completion_b="")},
+        asked={step: fmean(numbers) for step, numbers in asked.items()},
+        longest_asked={step: max(numbers) for step, numbers in asked.items()},
+        prompt=fmean(count(build_messages(own, row["prompt"])) for row in rows) - chat,
+        completion=fmean(count(build_messages(own, row["completion"])) for row in rows) - chat,
+    )
+    if num_seeds is None:
+        num_seeds = max(len(seeds), plan.settings.parameters.max_seeds or 0)
+    return Measured(lengths, Pool(num_seeds, len(eft), _count_rows(eft, own, count)), how, len(seeds))
+
+
+def _count_rows(eft: pl.DataFrame, profile: str, count: Count) -> float:
+    """Tokens of all EFT rows, from an evenly spaced part of them."""
+    if not len(eft):
+        return 0.0
+    rows = eft.select("prompt", "completion").gather_every(max(1, len(eft) // MOST_SEEDS)).to_dicts()
+    tokens = [count(build_messages(profile, row["prompt"] + row["completion"])) for row in rows]
+    return fmean(tokens) * len(eft)

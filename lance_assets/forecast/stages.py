@@ -1,0 +1,224 @@
+"""What every stage of an experiment's rounds takes on a machine, and what of it will not fit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lance_assets.algorithms.forecast import GIB, count_checkpoint_bytes
+from lance_assets.algorithms.machine_rates import add_known, count_hours
+from lance_assets.algorithms.round_forecast import RoundForecast, StageForecast
+from lance_assets.assets.plan import Plan
+from lance_assets.forecast.engine import Host
+from lance_assets.forecast.lengths import Measured
+from lance_assets.forecast.throughput import Machine, ThroughputTable
+from lance_assets.forecast.trainer import Trainer
+from lance_assets.settings import EngineSettings
+from lance_assets.small_world.tasks import RUNGS, TASKS
+from resources.model_shapes import FoundModel
+
+DAGSTER_GIB = 2 / 1024
+"""Dagster's own records of a round; measured on mini_lance."""
+TEXT_BYTES = 3 * 4.0
+"""Bytes a token takes in the tables: its text stands in up to three of them."""
+EMBEDDED_TOKENS = 256
+"""Of a text, as many as the packaged embedding model reads."""
+VECTOR_BYTES = 2 * 384 * 4
+"""Bytes of a text's vectors, in the history and in the store of all embeddings."""
+SMALL_WORLD_TOKENS = (31.0, 29.0)
+"""Prompt and completion tokens of one of the small world's problems; measured on mini_lance."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One stage of a round; None for what is unknown."""
+
+    name: str
+    """In words."""
+    rows: float | None = None
+    """As expected."""
+    rows_at_most: float | None = None
+    """No round has more."""
+    prompt_tokens: float | None = None
+    """Read, or trained on in all epochs, as expected."""
+    completion_tokens: float | None = None
+    """Sampled, as expected; 0 where a stage reads alone."""
+    tokens_at_most: float | None = None
+    """Prompt and completion."""
+    gib: float | None = None
+    """Memory on each device; None for a server's."""
+    hours: float | None = None
+    """As expected, with the wait for the model."""
+    hours_at_most: float | None = None
+    """The same of the tokens at most."""
+    disk_gib: float | None = None
+    """What it leaves on disk, at most; None where that is unknown."""
+    cost: float | None = None
+    """At the engine's prices, as expected."""
+
+
+@dataclass(frozen=True)
+class Forecaster:
+    """An experiment on a machine, ready for the arithmetic."""
+
+    plan: Plan
+    """The experiment."""
+    machine: Machine
+    """Where it would run."""
+    table: ThroughputTable
+    """What machines do in a second."""
+    model: FoundModel
+    """The rounds' model."""
+    reviewer: FoundModel | None
+    """The second model's shape; None where there is none, or a server has it."""
+    measured: Measured
+    """The seeds."""
+
+    def host(self, role: str | None) -> Host:
+        """Whose engine does a stage."""
+        roles, measured = self.plan.settings.roles, self.measured
+        longest = max(measured.lengths.longest_asked.values())
+        engine = roles[role].engine if role in roles else self.plan.settings.engine
+        model = self.reviewer if role in roles else self.model
+        limit = self.plan.settings.parameters.max_new_tokens
+        return Host(engine, None if engine.kind == "openai" else model, self.machine, self.table, longest, limit)
+
+    @property
+    def trainer(self) -> Trainer:
+        """What trains."""
+        return Trainer(self.plan.settings.training, self.plan.folder, self.model, self.machine, self.table)
+
+    def forecast_stages(self, expected: RoundForecast, at_most: RoundForecast) -> list[Row]:
+        """The stages of asking; the first of each step waits for the model to be loaded."""
+        rows, started = [], set()
+        for stage, bound in zip(expected.stages, at_most.stages, strict=True):
+            host = self.host(stage.role)
+            wait = self.machine.start_seconds / 3600 if stage.rows and stage.noun not in started else 0.0
+            if stage.rows:
+                started.add(stage.noun)
+            memory = host.forecast_memory(_mean_tokens(stage)) if stage.rows else None
+            hours = add_known(wait, host.count_hours(stage))
+            rows.append(
+                Row(
+                    stage.name,
+                    stage.rows,
+                    bound.rows,
+                    stage.prompt_tokens,
+                    stage.completion_tokens,
+                    bound.prompt_tokens + bound.completion_tokens,
+                    memory.total_gib if memory is not None else None,
+                    hours,
+                    add_known(wait, host.count_hours(bound)),
+                    TEXT_BYTES * (bound.prompt_tokens + bound.completion_tokens) / GIB,
+                    count_cost(host.engine, stage, hours),
+                )
+            )
+        return rows
+
+    def forecast_embedding(self, expected: RoundForecast, at_most: RoundForecast) -> Row:
+        """Texts that cleaning keeps, embedded once, on the CPU."""
+        rate = self.table.embedding.tokens_per_second
+        read, most = (min(this.kept_tokens, this.num_kept * EMBEDDED_TOKENS) for this in (expected, at_most))
+        return Row(
+            "embedding",
+            *(expected.num_kept, at_most.num_kept, read, 0.0, most),
+            self.table.embedding.memory_gib,
+            count_hours(read, rate),
+            count_hours(most, rate),
+            at_most.num_kept * VECTOR_BYTES / GIB,
+        )
+
+    def forecast_training(self, expected: RoundForecast, at_most: RoundForecast, *, number: int) -> list[Row]:
+        """SFT and DPO, tokens over all epochs; the round's checkpoint is told with SFT."""
+        trainer, training, rows = self.trainer, self.plan.settings.training, []
+        budget = training.token_budget if expected.stages else None
+        pair_tokens = [this.pair_tokens * training.dpo.num_epochs for this in (expected, at_most)]
+        sft_tokens = [this.sft_tokens * training.sft.num_epochs for this in (expected, at_most)]
+        if budget is not None:
+            pair_tokens = [min(budget, tokens) for tokens in pair_tokens]
+            sft_tokens = [budget - pair_tokens[0], float(budget)]
+        for name, settings, counts, tokens in (
+            ("SFT", training.sft, (expected.num_sft, at_most.num_sft), sft_tokens),
+            ("DPO", training.dpo, (expected.num_pairs, at_most.num_pairs), pair_tokens),
+        ):
+            stage = trainer.describe(settings, is_preference=name == "DPO")
+            rate, wait = trainer.find_rate(stage), self.machine.start_seconds / 3600 if name == "SFT" else 0.0
+            memory = trainer.forecast_memory(stage).total_gib if counts[1] else None
+            hours, bound = (add_known(wait, count_hours(number, rate)) for number in tokens)
+            disk = TEXT_BYTES * (at_most.sft_tokens if name == "SFT" else at_most.pair_tokens) / GIB
+            disk += self.count_checkpoint_gib(number) if name == "SFT" else 0.0
+            rows.append(Row(name, *counts, tokens[0], 0.0, tokens[1], memory, hours, bound, disk))
+        return rows
+
+    def forecast_evaluation(self, *, num_models: int) -> list[Row]:
+        """The held-out tasks; those of the harness are unknown, since its data is not read here."""
+        evaluation, rows = self.plan.settings.evaluation, []
+        if evaluation.small_world is not None:
+            number = evaluation.small_world.per_rung * len(RUNGS) * len(TASKS) * 2 * num_models
+            prompt, completion = SMALL_WORLD_TOKENS
+            stage, bound = (
+                StageForecast("evaluation", "eval_report", None, number, 1, number * prompt, number * tokens)
+                for tokens in (completion, evaluation.small_world.max_new_tokens)
+            )
+            host, wait = self.host(None), self.machine.start_seconds / 3600 * num_models
+            memory = host.forecast_memory(_mean_tokens(stage))
+            hours = add_known(wait, host.count_hours(stage))
+            rows.append(
+                Row(
+                    "evaluation: small world",
+                    *(number, number, stage.prompt_tokens, stage.completion_tokens),
+                    bound.prompt_tokens + bound.completion_tokens,
+                    memory.total_gib if memory is not None else None,
+                    hours,
+                    add_known(wait, host.count_hours(bound)),
+                    TEXT_BYTES * (bound.prompt_tokens + bound.completion_tokens) / GIB,
+                    count_cost(host.engine, stage, hours),
+                )
+            )
+        if evaluation.lm_eval is not None:
+            limit = evaluation.lm_eval.limit
+            bound_rows = limit * len(evaluation.lm_eval.tasks) * num_models if limit is not None else None
+            rows.append(Row("evaluation: lm_eval", rows_at_most=bound_rows))
+        return rows
+
+    def count_checkpoint_gib(self, number: int) -> float:
+        """GiB of a round's checkpoint, of which SFT and DPO of every round up to it are stages."""
+        lora, stored = self.plan.settings.training.lora, self.model.stored_bytes
+        rank = lora.r if lora is not None else None
+        size = count_checkpoint_bytes(
+            self.model.shape, stored_bytes=stored, lora_rank=rank, num_stages=2 * (number + 1)
+        )
+        return size / GIB
+
+    def count_passing_gib(self) -> float:
+        """GiB beside what rounds leave: the downloaded base model, and a float32 SFT result until DPO has ended."""
+        downloaded = 0 if self.model.is_local else self.model.stored_bytes
+        return self.model.shape.num_parameters * (downloaded + 4) / GIB
+
+    def find_problems(self, rounds: Sequence[RoundForecast], bounds: Sequence[RoundForecast]) -> list[str]:
+        """What will not fit on the machine, each once."""
+        found: list[str] = []
+        asked = [stage for this in rounds for stage in this.stages if stage.rows]
+        for role in (None, *self.plan.settings.roles):
+            mine = [_mean_tokens(stage) for stage in asked if (stage.role in self.plan.settings.roles) == bool(role)]
+            if mine:
+                found += self.host(role).find_problems(max(mine), what=f"engine of the {role or 'round'}'s model")
+        training = self.plan.settings.training
+        for name, settings in (("SFT", training.sft), ("DPO", training.dpo)):
+            if name == "SFT" or bounds[-1].num_pairs:
+                described = self.trainer.describe(settings, is_preference=name == "DPO")
+                found += self.trainer.find_problems(settings, described, what=name)
+        return list(dict.fromkeys(found))
+
+
+def _mean_tokens(stage: StageForecast) -> float:
+    return (stage.prompt_tokens + stage.completion_tokens) / stage.rows
+
+
+def count_cost(engine: EngineSettings, stage: StageForecast, hours: float | None) -> float | None:
+    """What a stage costs at an engine's prices, nothing cached; None where it is paid by unknown hours."""
+    prices = engine.prices
+    by_tokens = (
+        stage.prompt_tokens * prices.prompt_per_million + stage.completion_tokens * prices.completion_per_million
+    )
+    if not prices.per_hour:
+        return by_tokens / 1e6
+    return None if hours is None else by_tokens / 1e6 + hours * prices.per_hour

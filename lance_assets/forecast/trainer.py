@@ -1,0 +1,98 @@
+"""What training an experiment's model needs on a machine: memory, rate, and what will not fit there."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from lance_assets.algorithms.forecast import Training, TrainingMemory, forecast_training
+from lance_assets.algorithms.machine_rates import derive_train_rate
+from lance_assets.forecast.engine import find_memory, find_runtime
+from lance_assets.forecast.throughput import Machine, ThroughputTable
+from lance_assets.settings import TrainingSettings
+from resources.model_shapes import FoundModel
+from resources.trainer import SftSettings
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """How a machine trains an experiment's model."""
+
+    settings: TrainingSettings
+    """What the experiment's file says."""
+    folder: Path
+    """The experiment's, where its accelerate configuration lies."""
+    model: FoundModel
+    """What is trained."""
+    machine: Machine
+    """Where."""
+    table: ThroughputTable
+    """What machines do in a second."""
+
+    def read_processes(self) -> tuple[int, bool]:
+        """Processes, and whether FSDP shards the model over them, by the accelerate configuration."""
+        name = self.settings.accelerate_config
+        if name is None:
+            return 1, False
+        config = yaml.safe_load((self.folder / Path(name).expanduser()).read_text(encoding="utf-8"))
+        return int(config["num_processes"]), config["distributed_type"] == "FSDP"
+
+    def describe(self, stage: SftSettings, *, is_preference: bool) -> Training:
+        """A stage as the arithmetic takes it."""
+        num_processes, is_sharded = self.read_processes()
+        return Training(
+            max_length=stage.max_length,
+            rows_at_once=max(1, stage.batch_size // (num_processes * stage.gradient_accumulation_steps)),
+            num_processes=num_processes,
+            is_sharded=is_sharded,
+            lora_rank=self.settings.lora.r if self.settings.lora is not None else None,
+            gradient_checkpointing=stage.gradient_checkpointing,
+            is_preference=is_preference,
+            activation_bytes=2 if self.machine.device == "cuda" else 4,
+        )
+
+    def forecast_memory(self, training: Training) -> TrainingMemory:
+        """What training takes on a device."""
+        return forecast_training(self.model.shape, training, runtime_gib=find_runtime(self.machine))
+
+    def find_rate(self, training: Training) -> float | None:
+        """Tokens a second, measured or derived; None where neither is known."""
+        shape = self.model.shape
+        measured = self.table.find_measured(self.machine.name, "transformers", shape.num_parameters)
+        if measured is not None:
+            rate = measured.scale(measured.train_tokens_per_second, shape.num_parameters)
+            if rate is not None:
+                return rate
+        if self.machine.peak is None:
+            return None
+        return derive_train_rate(shape, self.machine.peak, self.table.find_efficiency("transformers").shares, training)
+
+    def find_problems(self, stage: SftSettings, training: Training, *, what: str) -> list[str]:
+        """What of training will not fit, each with its remedy."""
+        found = []
+        parts = training.num_processes * stage.gradient_accumulation_steps
+        if stage.batch_size % parts:
+            found.append(f"{what}: batch_size {stage.batch_size} is no multiple of processes x accumulation = {parts}")
+        if self.machine.device == "cuda" and training.num_processes > self.machine.num_devices:
+            found.append(
+                f"{what}: {training.num_processes} processes on {self.machine.num_devices} GPUs of "
+                f"{self.machine.name}; correct num_processes of accelerate_config, or take a machine with more"
+            )
+        memory, room = self.forecast_memory(training), find_memory(self.machine)
+        if memory.total_gib > room:
+            remedies = []
+            if training.lora_rank is None:
+                remedies.append("train with lora")
+            if not training.is_sharded:
+                remedies.append("shard over more GPUs (training.accelerate_config with FSDP)")
+            if not training.gradient_checkpointing:
+                remedies.append("gradient_checkpointing: true")
+            if training.rows_at_once > 1:
+                remedies.append("raise gradient_accumulation_steps")
+            remedies.append("lower max_length, or take a larger machine")
+            found.append(
+                f"{what}: {memory.total_gib:.1f} GiB on {room:.1f} GiB ({memory.states_gib:.1f} weights and optimizer, "
+                f"{memory.copies_gib:.1f} copies, {memory.activations_gib:.1f} activations, {memory.logits_gib:.1f} "
+                f"logits); {', '.join(remedies)}"
+            )
+        return found

@@ -1,0 +1,60 @@
+"""What a step took, worked by hand."""
+
+import pytest
+
+from lance_assets.assets.costs import Cost, add_costs, tabulate_costs
+from lance_assets.records import Sample
+from lance_assets.settings import PriceSettings
+from resources.memory import MemoryPeak
+
+SAMPLES = [
+    Sample("a", "x", "stop", 100, 20, cached_tokens=60),
+    Sample("b", "y", "length", 100, 50),
+    Sample("c", "", "error", 0, 0, "no"),
+]
+PRICES = PriceSettings(prompt_per_million=1.0, cached_per_million=0.5, completion_per_million=2.0, per_hour=3.6)
+
+
+def count() -> Cost:
+    cost = Cost(seconds=12.0)
+    cost.add(SAMPLES, seconds=10.0, num_taken_up=1, is_constrained=True, prices=PRICES)
+    return cost
+
+
+def test_tokens_finish_reasons_and_price() -> None:
+    """140 fresh at 1, 60 cached at 0.5 and 70 completion tokens at 2 a million, and ten seconds at 3.6 an hour."""
+    cost = count()
+    assert (cost.prompt_tokens, cost.cached_tokens, cost.completion_tokens) == (200, 60, 70)
+    assert (cost.num_stopped, cost.num_cut_off, cost.num_failed) == (1, 1, 1)
+    assert (cost.num_samples, cost.num_taken_up, cost.num_constrained) == (3, 1, 3)
+    assert cost.price == pytest.approx((140 + 30 + 140) / 1e6 + 0.01)
+    assert cost.tokens_per_second == 7.0
+    assert cost.describe()["cost/tokens_per_second"] == 7.0
+
+
+def test_nothing_asked_has_no_rate() -> None:
+    cost = Cost()
+    cost.add([], seconds=0.0, num_taken_up=0, is_constrained=False, prices=PriceSettings())
+    assert cost.tokens_per_second is None
+    assert "cost/tokens_per_second" not in cost.describe()
+
+
+def test_sums_add_up_and_peaks_do_not() -> None:
+    one, other = count(), count()
+    one.raise_peak(MemoryPeak(2.0, 1.0))
+    other.raise_peak(MemoryPeak(3.0, 0.5))
+    other.raise_peak(MemoryPeak(1.0, 0.0))
+    total = add_costs([one, other])
+    assert (total.completion_tokens, total.seconds, total.num_failed) == (140, 24.0, 2)
+    assert (total.peak_host_gib, total.peak_gpu_gib) == (3.0, 1.0)
+
+
+def test_the_table_has_a_row_a_noun_the_round_and_a_pair() -> None:
+    told = tabulate_costs({"raw_generations": count(), "sft_set": Cost(seconds=1.0)}, num_pairs=7, num_sft_rows=0)
+    lines = str(told.value).split("\n")
+    assert lines[2].startswith("| raw_generations | 12.0 | 3 | 200 | 60 | 70 | 7 | 1 / 1 / 1 |")
+    assert lines[3] == "| sft_set | 1.0 | 0 | 0 | 0 | 0 |  |  |  |  |  |"
+    assert lines[4].startswith("| **round** | 13.0 | 3 |")
+    assert lines[5].startswith("| a new preference pair (7) | 1.9 | 0.4 | 28.6 | 8.6 | 10.0 |")
+    assert len(lines) == 6
+    assert {line.count("|") for line in lines} == {12}

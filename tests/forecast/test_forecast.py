@@ -1,0 +1,203 @@
+"""The plan of whole experiments: against what mini_lance's rounds took, and what does not fit on which machine."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lance_assets.assets.experiment import plan_experiment
+from lance_assets.assets.plan import Plan
+from lance_assets.forecast.__main__ import main
+from lance_assets.forecast.build import Forecast, build_forecast, find_free_gib
+from lance_assets.forecast.lengths import measure_lengths
+from lance_assets.forecast.stages import Row
+from lance_assets.forecast.table import add_all, format_hours, render_forecast
+from lance_assets.forecast.throughput import read_throughput
+from lance_assets.settings import ExperimentSettings
+from resources.model_shapes import find_model
+
+ASKED = ("seed reviews", "new prompts", "completions", "degraded completions")
+README_GENERATED = (1472, 1264, 1312, 1104)
+"""Rows of raw_generations that README's four rounds had."""
+MEASURED_TOKENS = (105_652, 105_022)
+"""Completion tokens of r0001 and r0002, the evaluation's among them; `make demo` on 2026-11-25."""
+README_SECONDS = (64, 87)
+"""The fastest and the slowest of README's rounds."""
+
+
+def load(project_root: Path, name: str, **changes: object) -> Plan:
+    """An experiment of the project, with other settings."""
+    folder = project_root / "lance_assets" / "experiments" / name
+    attributes = yaml.safe_load((folder / "defs.yaml").read_text())["attributes"]
+    return plan_experiment(ExperimentSettings.model_validate(attributes | changes), folder)
+
+
+def by_name(rows: list[Row]) -> dict[str, Row]:
+    return {row.name: row for row in rows}
+
+
+@pytest.fixture(scope="module")
+def mini(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Forecast:
+    return build_forecast(load(project_root, "mini_lance"), machine=None, home=tmp_path_factory.mktemp("home"))
+
+
+def test_mini_lance_within_a_factor_of_two(mini: Forecast) -> None:
+    for key in ("r0001", "r0004"):
+        rows = by_name(mini.rounds[key])
+        generated = sum(rows[name].rows or 0 for name in ASKED)
+        assert 600 < generated < 3000
+        assert max(README_GENERATED) / 2 < generated < min(README_GENERATED) * 2
+        assert sum(row.rows_at_most or 0 for name, row in rows.items() if name in ASKED) >= max(README_GENERATED)
+        tokens = sum(row.completion_tokens or 0 for row in rows.values())
+        assert max(MEASURED_TOKENS) / 2 < tokens < min(MEASURED_TOKENS) * 2
+        seconds = 3600 * sum(row.hours or 0 for row in rows.values())
+        assert README_SECONDS[1] / 2 < seconds < README_SECONDS[0] * 2
+    # README: 400 SFT rows in r0000, 741 and 52 pairs in r0004
+    assert by_name(mini.rounds["r0000"])["SFT"].rows == 400
+    assert 370 < (by_name(mini.rounds["r0004"])["SFT"].rows or 0) < 1482
+    assert 26 < (by_name(mini.rounds["r0004"])["DPO"].rows or 0) < 104
+    assert by_name(mini.rounds["r0001"])["evaluation: small world"].rows == 768
+    assert by_name(mini.rounds["r0000"])["evaluation: small world"].rows == 1536
+
+
+def test_the_token_budget_is_what_is_trained(mini: Forecast) -> None:
+    for key in ("r0001", "r0004"):
+        rows = by_name(mini.rounds[key])
+        assert (rows["SFT"].prompt_tokens or 0) + (rows["DPO"].prompt_tokens or 0) == pytest.approx(32000)
+
+
+def test_mini_lance_fits_and_is_told(mini: Forecast) -> None:
+    assert mini.problems == []
+    assert not mini.has_prices
+    told = render_forecast(mini)
+    assert "fits: memory on cpu2" in told
+    assert "low_rate 0.82: share of seeds" in told
+    assert "counted by the model's tokenizer" in told
+    assert "unknown" not in told.split("Assumptions")[0]
+
+
+def test_what_the_harness_evaluates_is_unknown_and_not_zero(project_root: Path, tmp_path: Path) -> None:
+    forecast = build_forecast(load(project_root, "gsm8k_lance"), machine="cpu2", home=tmp_path)
+    row = by_name(forecast.rounds["r0001"])["evaluation: lm_eval"]
+    assert (row.rows, row.rows_at_most, row.prompt_tokens, row.hours) == (None, 50, None, None)
+    assert " + unknown" in render_forecast(forecast)
+    assert "as if the file had 200 like its 8" in render_forecast(forecast)
+
+
+@pytest.mark.parametrize(
+    ("name", "machine", "said"),
+    [
+        ("qwen2_7b_lance", "h100x1", []),
+        ("qwen2_7b_lance", "a100x1", []),
+        ("qwen2_7b_lance", "rtx4090x1", ["SFT: 36.4 GiB on 23.5 GiB", "DPO: "]),
+        ("qwen2_7b_lance_8gpu", "h100x8", []),
+        (
+            "qwen2_7b_lance_8gpu",
+            "h100x1",
+            ["data_parallel_size is 8, and h100x1 has 1 GPUs", "SFT: 8 pro", "DPO: 8 pro"],
+        ),
+    ],
+)
+def test_what_will_not_fit(project_root: Path, tmp_path: Path, name: str, machine: str, said: list[str]) -> None:
+    forecast = build_forecast(load(project_root, name), machine=machine, home=tmp_path)
+    problems = [problem for problem in forecast.problems if not problem.startswith("disk: ")]
+    assert len(problems) == len(said)
+    assert all(words in problem for words, problem in zip(said, problems, strict=True))
+
+
+def test_remedies(project_root: Path, tmp_path: Path) -> None:
+    """All weights on one GPU; 8 of 28 heads; a row longer than the engine's; processes that divide no batch."""
+    whole = {"sft": {"batch_size": 16}, "dpo": {"batch_size": 16}}
+    plan = load(project_root, "qwen2_7b_lance", training=whole)
+    (sft, _) = (problem for problem in _fit(plan, tmp_path, "h100x1"))
+    assert "113.5 weights and optimizer" in sft
+    assert "train with lora, shard over more GPUs" in sft
+    engine = {"kind": "vllm", "vllm": {"tensor_parallel_size": 8, "max_model_len": 600}}
+    problems = _fit(load(project_root, "qwen2_7b_lance", engine=engine), tmp_path, "h100x8")
+    assert "does not divide the model's 28 heads; take one of 1, 2, 4, 7, 14, 28" in problems[0]
+    assert "a row has room for 600; raise engine.vllm.max_model_len" in problems[1]
+    training = {"accelerate_config": "fsdp.yaml", "sft": {"batch_size": 12, "gradient_checkpointing": True}}
+    problems = _fit(load(project_root, "qwen2_7b_lance_8gpu", training=training), tmp_path, "h100x8")
+    assert "batch_size 12 is no multiple of processes x accumulation = 8" in problems[0]
+
+
+def _fit(plan: Plan, home: Path, machine: str) -> list[str]:
+    forecast = build_forecast(plan, machine=machine, home=home)
+    return [problem for problem in forecast.problems if not problem.startswith("disk: ")]
+
+
+def test_a_full_disk_is_told(project_root: Path, tmp_path: Path, mini: Forecast) -> None:
+    plan = load(project_root, "qwen2_7b_lance", stop={"max_rounds": 200})
+    free = find_free_gib(tmp_path / "not" / "there")
+    forecast = build_forecast(plan, machine="h100x1", home=tmp_path / "not" / "there")
+    # 201 checkpoints of 14.2 GiB
+    assert forecast.disk_gib > 2850
+    assert (forecast.disk_gib > free) == any(problem.startswith("disk: ") for problem in forecast.problems)
+    assert "will not fit: disk: all" in render_forecast(replace(mini, problems=["disk: all rounds leave up to 9 GiB"]))
+
+
+def test_a_second_model_on_a_server_with_prices(project_root: Path, tmp_path: Path) -> None:
+    """Its memory and speed are not known here; its limits and prices are."""
+    server = {"base_url": "http://localhost:8000/v1", "tokens_per_minute": 60_000}
+    prices = {"prompt_per_million": 1.0, "completion_per_million": 2.0}
+    engine = {"kind": "openai", "openai": server, "prices": prices}
+    plan = load(project_root, "mini_lance", roles={"reviewer": {"engine": engine}})
+    forecast = build_forecast(plan, machine=None, home=tmp_path)
+    rows = by_name(forecast.rounds["r0001"])
+    reviews, prompts = rows["reviews"], rows["new prompts"]
+    assert reviews.prompt_tokens is not None
+    assert reviews.completion_tokens is not None
+    assert reviews.gib is None
+    assert reviews.cost == pytest.approx((reviews.prompt_tokens + 2 * reviews.completion_tokens) / 1e6)
+    waited = 10 / 3600
+    assert reviews.hours == pytest.approx((reviews.prompt_tokens + reviews.completion_tokens) / 60_000 / 60 + waited)
+    assert prompts.cost == 0
+    assert "cost" in render_forecast(forecast)
+    unlimited = {"kind": "openai", "openai": {"base_url": "http://localhost:8000/v1"}}
+    plan = load(project_root, "mini_lance", roles={"reviewer": {"engine": unlimited}})
+    assert by_name(build_forecast(plan, machine=None, home=tmp_path).rounds["r0001"])["reviews"].hours is None
+
+
+def test_a_reviewers_own_templates_count(project_root: Path) -> None:
+    """The full review and its system message are ten times as long as the compact one; the other steps stay."""
+    plan = load(project_root, "mini_lance")
+    own, other = (measure_lengths(plan, find_model("small"), review_profile=name) for name in ("compact", "full"))
+    for step in ("review", "judge_pair"):
+        assert other.lengths.templates[step] > 10 * own.lengths.templates[step]
+    assert other.lengths.asked["new_prompt"] == own.lengths.asked["new_prompt"]
+    assert own.pool.num_seeds == own.num_in_file == 160
+    assert own.pool.num_eft == 240
+
+
+def test_the_command_ends_with_its_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["qwen2_7b_lance", "--machine", "rtx4090x1", "--num-seeds", "6"]) == 3
+    said = capsys.readouterr().out
+    assert "will not fit: SFT: " in said
+    assert "6 in the file" in said
+    assert main(["mini_lance"]) == 0
+    assert "mini_lance: small on cpu2" in capsys.readouterr().out
+
+
+def test_a_machine_that_is_not_in_the_table(project_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no machine 'abacus' in .*there are: cpu2, h100x1"):
+        build_forecast(load(project_root, "mini_lance"), machine="abacus", home=tmp_path)
+
+
+def test_a_model_that_is_nowhere(project_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no config\.json of model 'nobody/nothing'"):
+        build_forecast(load(project_root, "qwen2_7b_lance", model="nobody/nothing"), machine=None, home=tmp_path)
+
+
+def test_the_shipped_table_names_the_source_of_every_row() -> None:
+    table = read_throughput()
+    names = [machine.name for machine in table.machines]
+    assert names == ["cpu2", "h100x1", "h100x8", "a100x1", "a100x8", "rtx4090x1"]
+    for row in (*table.machines, *table.efficiencies, *table.measured, table.embedding):
+        assert "measured" in row.source
+    assert {row.machine for row in table.measured} <= set(names)
+
+
+def test_words() -> None:
+    assert [format_hours(value) for value in (None, 2.5, 0.5, 0.005)] == ["unknown", "2.5 h", "30.0 min", "18 s"]
+    assert add_all([1000.0, None]) == "1,000 + unknown"

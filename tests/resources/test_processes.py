@@ -1,0 +1,59 @@
+"""A streamed process leaves nothing behind, also not what a launcher put into sessions of their own."""
+
+import sys
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from resources.processes import stream_process
+
+LAUNCHER = """
+import subprocess, sys
+rank = "import sys; sys.stdin.read()"
+ranks = [subprocess.Popen([sys.executable, "-c", rank], start_new_session=own) for own in (True, True, False)]
+print("launched", *(rank.pid for rank in ranks), flush=True)
+for rank in ranks:
+    rank.wait()
+"""
+
+
+def interrupt(_: psutil.Process) -> None:
+    raise KeyboardInterrupt
+
+
+def run_launcher(end: Callable[[psutil.Process], None]) -> tuple[int, list[psutil.Process]]:
+    """Its exit code and its ranks, which watch standard input as the training worker does."""
+    ranks: list[psutil.Process] = []
+
+    def end_launcher(line: str) -> None:
+        ranks.extend(psutil.Process(int(pid)) for pid in line.split()[1:])
+        end(psutil.Process(ranks[0].ppid()))
+
+    try:
+        code, _ = stream_process([sys.executable, "-c", LAUNCHER], added_environment={}, log=end_launcher)
+    except KeyboardInterrupt:
+        code = 0
+    return code, ranks
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"), [(interrupt, 0), (psutil.Process.kill, -9), (psutil.Process.terminate, -15)]
+)
+def test_nothing_outlives_it(end: Callable[[psutil.Process], None], expected: int) -> None:
+    """This call is interrupted, or the launcher is ended from outside and does not end its ranks."""
+    code, ranks = run_launcher(end)
+    assert code == expected
+    assert len(ranks) == 3
+    _, alive = psutil.wait_procs(ranks, timeout=30)
+    # Nobody may be there to reap an orphan.
+    assert [rank.pid for rank in alive if rank.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_the_log_is_whole_and_the_code_is_its_own() -> None:
+    lines: list[str] = []
+    script = "import os, sys; print(*range(100), sep='\\n'); sys.exit(int(os.environ['CODE']))"
+    code, tail = stream_process([sys.executable, "-c", script], added_environment={"CODE": "3"}, log=lines.append)
+    assert code == 3
+    assert lines == [str(number) for number in range(100)]
+    assert tail.splitlines() == lines[-40:]
