@@ -2,8 +2,8 @@
 
     python benchmarks/_bare_vllm.py JOB
 
-JOB is a JSON file: model, options (vLLM's), sampling, `mode` and `prompts` (a list of [token ids, n]). Mode `at_once` is
-one `LLM.generate` over all prompts, each n times; `one_by_one`, the authors' way (Control-derek/LANCE,
+JOB is a JSON file: model, options (vLLM's), sampling, `mode` and `prompts` (a list of [token ids, n]). Mode `at_once`
+is one `LLM.generate` over all prompts, each n times; `one_by_one`, the authors' way (Control-derek/LANCE,
 `generate_instances_vllm.py`), is one `LLM.generate` a prompt with n. The last line is {"tokens": .., "seconds": ..},
 loading not counted.
 """

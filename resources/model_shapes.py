@@ -1,8 +1,8 @@
 """A model's shape from its configuration alone, exact to the parameter; no weights are read and no hub is asked.
 
 The configuration is looked for in this order: a local folder, the hub's cache, `lance_assets/forecast/architectures`,
-which has those of the presets' models. The model is built on torch's meta device, where parameters have shapes and no memory,
-so any architecture that transformers knows can be counted.
+which has those of the presets' models. The model is built on torch's meta device, where parameters have shapes and no
+memory, so any architecture that transformers knows can be counted.
 """
 
 from dataclasses import dataclass

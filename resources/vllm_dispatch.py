@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lance_assets.records import Request, Sample, TokenChoice
-from resources.engine import fail
+from lance_assets.records import Request, Sample
+from resources.engine import build_tail, fail, find_turn_end
 from resources.vllm_process import VllmProcess
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SHRINK = 8
 """By how much smaller the groups of suspects are than what their process died with."""
+DEALT_TOGETHER = 16
+"""Rows next to each other that one copy is dealt: enough to share prefixes, few enough that copies get alike work."""
 DEATHS_ALONE = 2
 """Processes that die with a prompt alone until the row of it that did so last fails: one may have been killed by
 something else. Of several rows with one prompt, each but the first takes one death."""
@@ -71,17 +73,30 @@ class Work:
         self._suspects: deque[list[int]] = deque()
         self._deaths_alone: Counter[tuple[int, ...]] = Counter()
 
-    def give(self, copy: Copy) -> None:
-        """Tell a copy of new rows, a good part of its window at a time; of suspects, only when it has nothing else."""
-        room = self.window - len(copy.rows)
-        if not copy.rows and self._suspects:
-            places, copy.holds_suspects = self._suspects.popleft(), True
-        elif copy.rows and (copy.holds_suspects or room < self.window // 4):
-            return
-        else:
-            places, copy.holds_suspects = [self._queue.popleft() for _ in range(min(room, len(self._queue)))], False
-        if not places:
-            return
+    def give(self, copies: Sequence[Copy]) -> None:
+        """Tell copies of new rows, a good part of their window at a time; of suspects, only when idle."""
+        takers = []
+        for copy in copies:
+            if not copy.is_ready:
+                continue
+            if not copy.rows and self._suspects:
+                copy.holds_suspects = True
+                self._tell(copy, self._suspects.popleft())
+            elif not copy.rows or (not copy.holds_suspects and self.window - len(copy.rows) >= self.window // 4):
+                copy.holds_suspects = False
+                takers.append(copy)
+        dealt: dict[Copy, list[int]] = {copy: [] for copy in takers}
+        while self._queue and takers:
+            copy = min(takers, key=lambda taker: len(taker.rows) + len(dealt[taker]))
+            room = self.window - len(copy.rows) - len(dealt[copy])
+            if room <= 0:
+                break
+            dealt[copy] += [self._queue.popleft() for _ in range(min(DEALT_TOGETHER, room, len(self._queue)))]
+        for copy, places in dealt.items():
+            if places:
+                self._tell(copy, places)
+
+    def _tell(self, copy: Copy, places: Sequence[int]) -> None:
         copy.rows.update(places)
         rows = [[self.first_id + place, self.prompts[place], self.requests[place].sampling_seed] for place in places]
         copy.process.expect_news()
@@ -136,15 +151,6 @@ def read_sample(
         return fail(request, prompt_tokens, f"vLLM ended the row with {finish_reason!r}")
     stopped = bool(tokens) and tokens[-1] in stop_ids
     kept = tokens[:-1] if stopped else tokens
-    last = (tail[:-1] if stopped else tail)[-tail_tokens:] if tail_tokens else []
-    choices = [
-        # the likeliest last, so that of two tokens with one text it is the one that stays
-        TokenChoice(
-            tokenizer.decode([token]),
-            {tokenizer.decode([other]): value for other, value in sorted(others, key=lambda one: one[1])},
-        )
-        for token, others in last
-    ]
     return Sample(
         row_id=request.row_id,
         text=tokenizer.decode(kept, skip_special_tokens=True),
@@ -152,14 +158,14 @@ def read_sample(
         prompt_tokens=prompt_tokens,
         completion_tokens=len(kept),
         cached_tokens=cached_tokens,
-        tail=tuple(choices),
+        tail=build_tail(tokenizer, tail, tail_tokens=tail_tokens, stopped=stopped),
     )
 
 
-def read_stop_ids(model_path: Path, eos_token_id: int | None) -> frozenset[int]:
-    """The tokens that end a turn: the generation config's and the tokenizer's."""
+def read_stop_ids(model_path: Path, tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
+    """The tokens that end a turn: the generation config's, the tokenizer's and the chat template's."""
     file = model_path / "generation_config.json"
     configured = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     listed = configured["eos_token_id"] if "eos_token_id" in configured else None
-    tokens = listed if isinstance(listed, list) else [listed]
-    return frozenset(token for token in [*tokens, eos_token_id] if token is not None)
+    ends = [*(listed if isinstance(listed, list) else [listed]), tokenizer.eos_token_id, find_turn_end(tokenizer)]
+    return frozenset(token for token in ends if token is not None)

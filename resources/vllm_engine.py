@@ -120,16 +120,16 @@ class VllmEngine:
         prompts, failed = encode_requests(tokenizer, requests, max_new_tokens=length, context=self._context)
         if failed:
             yield failed
-        work = Work(requests, prompts, first_id=self._num_rows, window=2 * self.max_num_seqs)
+        # Of several copies none is given much beyond its batch, so that the last rows are for whoever is free.
+        waiting = self.max_num_seqs if self.data_parallel_size == 1 else self.max_num_seqs // 4
+        work = Work(requests, prompts, first_id=self._num_rows, window=self.max_num_seqs + waiting)
         self._num_rows += len(requests)
         self._deaths_in_a_row = 0
         for copy in self._copies:
             copy.process.tell(_begin(sampling))
         try:
             while work.num_left:
-                for copy in self._copies:
-                    if copy.is_ready:
-                        work.give(copy)
+                work.give(self._copies)
                 group, dead = self._hear(work, sampling)
                 if group:
                     yield group
@@ -176,7 +176,7 @@ class VllmEngine:
     def _load_tokenizer(self) -> "PreTrainedTokenizerBase":
         if self._tokenizer is None:
             self._tokenizer = load_tokenizer(self.model_path)
-            self._stop_ids = read_stop_ids(self.model_path, self._tokenizer.eos_token_id)
+            self._stop_ids = read_stop_ids(self.model_path, self._tokenizer)
         return self._tokenizer
 
     def _serve(self, num_rows: int) -> None:

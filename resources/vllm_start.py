@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM's `max_lora_rank` may be."""
+
+
 def load_tokenizer(model_path: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer of a model that is to be asked messages.
 
@@ -82,9 +86,19 @@ def build_job(
 
 
 def describe_adapter(adapter: Adapter) -> dict[str, object]:
-    """What vLLM is told of an adapter."""
-    config = json.loads((adapter.path / "adapter_config.json").read_text(encoding="utf-8"))
-    return {"name": adapter.name, "number": adapter.number, "path": str(adapter.path), "rank": config["r"]}
+    """What vLLM is told of an adapter.
+
+    Raises:
+        ModelLoadError: its rank is above what vLLM takes.
+    """
+    rank = json.loads((adapter.path / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+    if rank > LORA_RANKS[-1]:
+        raise ModelLoadError(
+            f"the adapter {adapter.name} has rank {rank}, and vLLM takes {LORA_RANKS[-1]} at most; "
+            "set engine.vllm.merge_adapters_above to 0, which serves the merged weights"
+        )
+    room = next(size for size in LORA_RANKS if size >= rank)
+    return {"name": adapter.name, "number": adapter.number, "path": str(adapter.path), "rank": room}
 
 
 def explain_start(python: str, model_path: Path, tail: str) -> str:

@@ -27,7 +27,7 @@ from vllm import LLM, SamplingParams
 from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
 from vllm.platforms import current_platform
-from vllm.sampling_params import StructuredOutputsParams
+from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
 SAMPLER = "resources.vllm_sampling:SeededSampling"
 """By name, so that vLLM's own processes import it."""
@@ -77,6 +77,7 @@ def build_params(sampling: dict, stop_ids: list[int], sampling_seed: int) -> Sam
         max_tokens=sampling["max_new_tokens"],
         stop_token_ids=stop_ids,
         detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
         logprobs=sampling["num_alternatives"] if sampling["tail_tokens"] else None,
         structured_outputs=StructuredOutputsParams(regex=sampling["grammar"]) if sampling["grammar"] else None,
         extra_args=own if sampling["temperature"] > 0 else None,

@@ -113,8 +113,8 @@ class Platform(dg.ConfigurableResource):
         is_base = self.checkpoints.hash_checkpoint(model_path) == self.checkpoints.hash_checkpoint(base)
         if engine.kind == "openai" and adapter is None and not is_base:
             raise EngineError(
-                f"{plan.name} {round_key}: its checkpoint has no adapter of {plan.settings.model}, so the server cannot "
-                "be given it; train every round with training.lora, or use engine.kind vllm"
+                f"{plan.name} {round_key}: its checkpoint has no adapter of {plan.settings.model}, so the server "
+                "cannot be given it; train every round with training.lora, or use engine.kind vllm"
             )
         return adapter
 

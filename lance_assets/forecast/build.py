@@ -125,6 +125,7 @@ def list_notes(work: Forecaster) -> list[str]:
     """Every assumption with its source."""
     lengths, model = work.measured.lengths, work.model
     number = model.shape.num_parameters
+    on_cpu = work.plan.settings.embedder.device == "cpu"
     rates = []
     for kind in sorted({work.host(role).engine.kind for role in (None, *work.plan.settings.roles)} - {"openai"}):
         row = work.table.find_measured(work.machine.name, kind, number)
@@ -139,7 +140,7 @@ def list_notes(work: Forecaster) -> list[str]:
         "at most: every sample fills max_new_tokens, all is kept, and every stage has its largest round",
         f"rates: {'; '.join(rates) or 'of a server: its limits alone'}",
         f"machine {work.machine.name}: {work.machine.source}",
-        f"embedding: {work.table.embedding.source}",
+        f"embedding: {work.table.embedding.source if on_cpu else 'on a GPU, not measured'}",
         "GiB: what is needed; vLLM reserves gpu_memory_utilization of each GPU, and caches more rows with the rest",
         "disk: all checkpoints, the downloaded base model, a float32 SFT result, tables, vectors, Dagster's records",
     ]

@@ -114,8 +114,9 @@ class Forecaster:
         return rows
 
     def forecast_embedding(self, expected: RoundForecast, at_most: RoundForecast) -> Row:
-        """Texts that cleaning keeps, embedded once, on the CPU."""
-        rate = self.table.embedding.tokens_per_second
+        """Texts that cleaning keeps, embedded once; how fast a GPU does it is not known."""
+        on_cpu = self.plan.settings.embedder.device == "cpu"
+        rate = self.table.embedding.tokens_per_second if on_cpu else None
         read, most = (min(this.kept_tokens, this.num_kept * EMBEDDED_TOKENS) for this in (expected, at_most))
         return Row(
             "embedding",

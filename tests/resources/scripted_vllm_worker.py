@@ -91,7 +91,7 @@ class ScriptedWorker:
     def die(self) -> None:
         print("scripted death", flush=True)
         if self.script["orphan"]:
-            subprocess.Popen(["sleep", "30"], pass_fds=[self.connection.fileno()])
+            subprocess.Popen(["sleep", "600"], pass_fds=[self.connection.fileno()])
         os.kill(os.getpid(), signal.SIGKILL)
 
     def hear(self, message: dict) -> list[list]:

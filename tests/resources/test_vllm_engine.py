@@ -193,6 +193,12 @@ def test_a_poisoned_prompt_asked_four_times(scripted: Scripted, tokenizer: PreTr
     assert samples[:300] == [expect(tokenizer, request) for request in REQUESTS]
 
 
+def test_a_row_that_was_alone_once_is_asked_again(scripted: Scripted, expected: dict[str, Sample]) -> None:
+    engine = scripted.open({"stall": 7}, stall_seconds=1.0)
+    assert sample_in_order(engine, REQUESTS[7:8], SAMPLING) == [expected["q7"]]
+    assert len(scripted.pids) == 2
+
+
 @pytest.mark.parametrize(
     ("script", "match"),
     [({"refuse": [5, 6]}, "vLLM refused the row: scripted"), ({"garble": [5, 6]}, "ended the row with 'repetition'")],
@@ -295,7 +301,7 @@ def test_hangs_and_deaths_are_outlived(
     scripted: Scripted, expected: dict[str, Sample], script: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resources.vllm_engine, "LOOK_SECONDS", 0.2)
-    engine = scripted.open(script, stall_seconds=1.5 if "stall" in script else 60.0)
+    engine = scripted.open(script, stall_seconds=1.0 if "stall" in script else 60.0)
     assert sample_in_order(engine, REQUESTS, SAMPLING) == list(expected.values())
     assert (len(scripted.pids) > 1) == ("trickle" not in script)
     assert any("said nothing for" in line for line in scripted.log) == ("stall" in script)
@@ -306,7 +312,7 @@ def test_a_stopped_process_that_takes_nothing_is_replaced(
     scripted: Scripted, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     """More is told it than a socket holds, so the telling itself must not wait for ever."""
-    engine = scripted.open(stall_seconds=1.5, max_num_seqs=500)
+    engine = scripted.open(stall_seconds=1.0, max_num_seqs=500)
     sample_in_order(engine, REQUESTS[:1], SAMPLING)
     os.kill(scripted.pids[0], signal.SIGSTOP)
     requests = [ask(number, words=70) for number in range(900)]
@@ -377,28 +383,29 @@ from resources.vllm_process import VllmProcess
 job = {"stop_ids": [2]}
 worker = VllmProcess(PYTHON, job, added_environment={}, timeout_seconds=60)
 print(worker.process.pid, flush=True)
-if WORKS:
+if NUM_ROWS:
     worker.read()
     worker.tell({"begin": {"max_new_tokens": 9, "tail_tokens": 0}})
-    worker.tell({"rows": [[row, [1, 2, 3], row] for row in range(9000)]})
+    worker.tell({"rows": [[row, [1, 2, 3], row] for row in range(NUM_ROWS)]})
     worker.read()
     print("working", flush=True)
 time.sleep(60)
 """
 
 
-@pytest.mark.parametrize("script", [{"seconds_per_step": 0.01}, {"slow_start_seconds": 60.0}])
-def test_a_killed_parent_leaves_no_worker(scripted: Scripted, script: dict) -> None:
-    """Killed in the midst of the work, with much unread, and while the model loads."""
-    python, works = scripted.write_python(**script), "seconds_per_step" in script
-    source = PARENT.replace("PYTHON", repr(str(python))).replace("WORKS", str(works))
+@pytest.mark.parametrize(("num_rows", "wait_seconds"), [(0, 0.0), (100, 0.5), (20_000, 0.0)])
+def test_a_killed_parent_leaves_no_worker(scripted: Scripted, num_rows: int, wait_seconds: float) -> None:
+    """Killed while the model loads, when all is done and not all read, and in the midst of the work."""
+    python = scripted.write_python(**({"seconds_per_step": 0.01} if num_rows else {"slow_start_seconds": 60.0}))
+    source = PARENT.replace("PYTHON", repr(str(python))).replace("NUM_ROWS", str(num_rows))
     command = [sys.executable, "-c", source]
     with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         worker = psutil.Process(int(parent.stdout.readline()))
-        assert not works or parent.stdout.readline() == "working\n"
+        assert not num_rows or parent.stdout.readline() == "working\n"
         while not list(max(scripted.folder.glob("record*")).iterdir()):
             time.sleep(0.01)
+        time.sleep(wait_seconds)
         parent.kill()
     gone, alive = psutil.wait_procs([worker], timeout=10)
     assert gone
@@ -466,7 +473,7 @@ def test_adapter_for_small_stages_and_merged_weights_for_large_ones(scripted: Sc
         str(SMALL_MODEL),
         str(adapter.base),
     ]
-    assert served[0]["adapter"] == {"name": "mini-r0001-abc", "number": 7, "path": str(folder), "rank": 4}
+    assert served[0]["adapter"] == {"name": "mini-r0001-abc", "number": 7, "path": str(folder), "rank": 8}
     assert served[1]["adapter"] is None
 
 
@@ -492,7 +499,7 @@ def test_settings_reach_the_worker(scripted: Scripted) -> None:
 
 
 @pytest.mark.parametrize("tail_tokens", [1, 3])
-def test_tail_leaves_out_the_end_of_turn(
+def test_tail_is_the_last_tokens_and_the_end_of_turn(
     scripted: Scripted, tokenizer: PreTrainedTokenizerBase, tail_tokens: int
 ) -> None:
     sampling = SamplingSettings(0.7, 0.9, 10, tail_tokens=tail_tokens)
@@ -501,10 +508,12 @@ def test_tail_leaves_out_the_end_of_turn(
     for request, sample in zip(REQUESTS, samples, strict=True):
         prompt = list(encode_messages(tokenizer, request.messages))
         last = write_tokens(prompt, request.sampling_seed, 10)[-tail_tokens:]
-        assert sample.tail == tuple(
+        choices = [
             TokenChoice(tokenizer.decode([t]), {tokenizer.decode([t + 1]): -1.5, tokenizer.decode([t]): -0.25})
             for t in last
-        )
+        ]
+        end = [TokenChoice("", {tokenizer.eos_token: -0.125})] if sample.finish_reason == "stop" else []
+        assert sample.tail == (*choices, *end)
 
 
 def test_an_engine_that_ignores_the_grammar(scripted: Scripted) -> None:
