@@ -1,6 +1,7 @@
 PYTHON ?= python3
 PORT ?= 3000
 ROUNDS ?= 4
+CORES ?= 2
 EXPERIMENT ?= mini_lance
 LANCE_HOME ?= $(CURDIR)/.lance
 
@@ -47,8 +48,8 @@ ui: setup ## Serve the Dagster UI
 	@echo "Dagster UI: http://localhost:$(PORT)"
 	@exec $(BIN)/dagster dev -w workspace.yaml -p $(PORT)
 
-test: setup ## Run the tests
-	$(BIN)/python -m pytest
+test: setup ## Run the tests, a file a core
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
 
 lint: setup ## Check style, formatting, the direction of imports, and types
 	$(BIN)/ruff check .
