@@ -40,7 +40,6 @@ Differences from the authors' code:
 13. Every sample has its own sampling seed; theirs has none.
 14. EFT rows (examples of reviewing and proposing) are mixed into every round's SFT where the experiment has them;
     theirs into the first round's.
-
 15. `score_from="expected"` takes a review's score as the mean over the probabilities of the scores (G-Eval, arXiv
     2303.16634) in place of the one that was sampled; theirs has the latter alone.
 16. `num_judged_pairs` has the reviewer judge new pairs in both orders (MT-Bench, arXiv 2306.05685), which shows how

@@ -26,7 +26,7 @@ from lance_assets.records import STUDY_ROWS
 from lance_assets.settings import ExperimentSettings
 from tests.assets.conftest import OpenWorld
 from tests.assets.scripted_platform import SCRIPTED_TRAINER
-from tests.assets.tiny_experiment import TRAINING, World, find_failures, open_world, plan_tiny, write_tiny_experiment
+from tests.assets.tiny_experiment import TRAINING, World, find_failures, plan_tiny, write_tiny_experiment
 
 CONTROLS = ("random_scores", "seeds_only")
 
@@ -161,14 +161,13 @@ def test_the_asset_shows_the_experiments_rounds_and_the_study(plan: Plan, data_r
     assert describe_self_evolution(plan, Platform(data_root=str(data_root))).data_version == shown.data_version
 
 
-def test_the_asset_is_materialized_from_all_rounds(two_rounds: Path) -> None:
-    with open_world(two_rounds) as world:
-        result = materialize_overview(world)
-        assert result.success
-        (event,) = result.get_asset_materialization_events()
-        metadata = event.step_materialization_data.materialization.metadata
-        assert metadata["num_rounds"].value == 2
-        assert "none yet" in str(metadata["study"].value)
+def test_the_asset_is_materialized_from_all_rounds(make_world: OpenWorld, two_rounds: Path) -> None:
+    result = materialize_overview(make_world(made_before=two_rounds))
+    assert result.success
+    (event,) = result.get_asset_materialization_events()
+    metadata = event.step_materialization_data.materialization.metadata
+    assert metadata["num_rounds"].value == 2
+    assert "none yet" in str(metadata["study"].value)
 
 
 def test_without_rounds_the_asset_says_what_to_do(make_world: OpenWorld) -> None:
@@ -186,10 +185,12 @@ def materialize_overview(world: World):
     )
 
 
-def test_the_command_line_shows_all_rounds(two_rounds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_world(two_rounds) as world:
-        monkeypatch.setattr(command_line, "load_definitions", lambda: world.definitions)
-        command_line.show_all_rounds(world.instance, world.plan)
-        record = world.instance.get_latest_materialization_event(world.plan.key("self_evolution"))
-        assert record is not None
-        assert record.asset_materialization.metadata["num_rounds"].value == 2
+def test_the_command_line_shows_all_rounds(
+    make_world: OpenWorld, two_rounds: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(made_before=two_rounds)
+    monkeypatch.setattr(command_line, "load_definitions", lambda: world.definitions)
+    command_line.show_all_rounds(world.instance, world.plan)
+    record = world.instance.get_latest_materialization_event(world.plan.key("self_evolution"))
+    assert record is not None
+    assert record.asset_materialization.metadata["num_rounds"].value == 2
