@@ -73,7 +73,7 @@ async def _drive(base_url: str, requests: Sequence[Request], sampling: SamplingS
                 "temperature": sampling.temperature,
                 "top_p": sampling.top_p,
                 "max_tokens": sampling.max_new_tokens,
-                "seed": request.sampling_seed,
+                "seed": request.sampling_seed % 2**31,  # as our client sends it: the API takes no larger one
             }
             async with session.post(f"{base_url}/chat/completions", json=body) as answer:
                 num_tokens += (await answer.json())["usage"]["completion_tokens"]
