@@ -58,6 +58,7 @@ class TransformersEngine:
         self.dtype = dtype
         self.num_threads = num_threads
         self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
+        self._stop_ids: frozenset[int] = frozenset()
 
     def load(self) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
         """The model and its tokenizer, loaded once.
@@ -68,6 +69,7 @@ class TransformersEngine:
         """
         if self._loaded is None:
             self._loaded = _load(self.model_path, self.device, self.dtype, self.num_threads)
+            self._stop_ids = find_stop_ids(*self._loaded)
         return self._loaded
 
     def generate(self, requests: Sequence[Request], sampling: SamplingSettings) -> Iterator[list[Sample]]:
@@ -90,7 +92,7 @@ class TransformersEngine:
     ) -> list[Sample]:
         """A batch's samples; halves it while memory runs out, and fails a row that does not fit alone."""
         model, tokenizer = self.load()
-        stop_ids = find_stop_ids(model, tokenizer)
+        stop_ids = self._stop_ids
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         sampler = SeededTopP([request.sampling_seed for request in requests], sampling, device=model.device)
         failure = None
