@@ -76,6 +76,8 @@ async def _drive(base_url: str, requests: Sequence[Request], sampling: SamplingS
                 "seed": request.sampling_seed % 2**31,  # as our client sends it: the API takes no larger one
             }
             async with session.post(f"{base_url}/chat/completions", json=body) as answer:
+                if answer.status != 200:
+                    raise RuntimeError(f"the vLLM server answered {answer.status}: {(await answer.text())[:300]}")
                 num_tokens += (await answer.json())["usage"]["completion_tokens"]
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
