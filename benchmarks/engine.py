@@ -202,9 +202,9 @@ def run_continuous_batching(requests: Sequence[Request]) -> float:
 
 
 def measure_transformers(stages: Stages, *, repeats: int, is_quick: bool) -> dict[str, float]:
-    """Our transformers engine against a loop over `generate`."""
-    engine = TransformersEngine(SMALL_MODEL, batch_size=256, dtype="float32")
-    engine.load()
+    """Our transformers engine against a loop over `generate`, with every core for either."""
+    engine = TransformersEngine(SMALL_MODEL, batch_size=256, dtype="float32", num_threads=os.cpu_count())
+    engine.load()  # sets torch's threads for the whole process, so for the other sides too
     every = [request for requests in stages.values() for request in requests]
     ours = {stage: spread(requests, len(requests) // (8 if is_quick else 4)) for stage, requests in stages.items()}
     rates = take_turns(
@@ -324,7 +324,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("vllm", "transformers", "openai", "crash"), help="measure one pair alone")
     options = parser.parse_args()
     started = time.monotonic()
-    # Two threads on two cores that others use too are many times slower than one: all torch in this process has one.
+    # Two threads on two cores that others use too are many times slower than one: torch has one, but where said.
     os.environ["OMP_NUM_THREADS"] = "1"
     python = os.environ.get("LANCE_VLLM_PYTHON")
     recorder = (

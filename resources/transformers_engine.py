@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lance_assets.records import Request, Sample, SamplingSettings
-from resources.decoding import Decoded, decode_batch, use_grouped_attention
+from resources.decoding import Decoded, decode_batch
 from resources.engine import (
     NUM_ALTERNATIVES,
     ModelLoadError,
@@ -22,6 +22,7 @@ from resources.engine import (
     fail,
     find_turn_end,
 )
+from resources.grouped_attention import use_grouped_attention
 from resources.memory import MemoryPeak, measure_own_peak
 from resources.sampling import SeededTopP
 

@@ -1,0 +1,28 @@
+"""Attention by two batched products equals transformers' sdpa."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from resources.grouped_attention import attend_grouped
+
+BOOL = torch.rand((3, 1, 1, 9), generator=torch.Generator().manual_seed(1)) > 0.3
+BOOL[..., -1] = True
+MASKS = {"none": None, "bool": BOOL, "additive": torch.zeros(BOOL.shape).masked_fill(~BOOL, float("-inf"))}
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+@pytest.mark.parametrize(("num_heads", "num_groups"), [(6, 3), (6, 1), (4, 4)])
+@pytest.mark.parametrize("has_room", [False, True])
+def test_one_token_attends_as_sdpa(mask, num_heads, num_groups, has_room):
+    random = torch.Generator().manual_seed(0)
+    query = torch.randn((3, num_heads, 1, 8), generator=random)
+    key, value = (torch.randn((3, num_groups, 20 if has_room else 9, 8), generator=random)[:, :, :9] for _ in range(2))
+    module = SimpleNamespace(num_key_value_groups=num_heads // num_groups, is_causal=True)
+    given = (module, query, key, value, mask)
+    ours, _ = attend_grouped(*given, scaling=8**-0.5)
+    theirs, _ = sdpa_attention_forward(*given, scaling=8**-0.5)
+    assert ours.shape == theirs.shape
+    torch.testing.assert_close(ours, theirs)
