@@ -34,6 +34,9 @@ def serve_vllm(python: str, model: Path, options: Sequence[str], *, log: Path) -
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "TORCH_COMPILE_DISABLE": "1",
+        # After 5 s, its default, a machine that stood still for a moment finds all connections closed by the server:
+        # our client sends such requests again, the bare one ends.
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "120",
     }
     with log.open("w") as out:
         server = subprocess.Popen(

@@ -223,9 +223,9 @@ def measure_transformers(stages: Stages, *, repeats: int, is_quick: bool) -> dic
 
 
 def measure_openai(python: str, stages: Stages, *, repeats: int, is_quick: bool) -> dict[str, float]:
-    """Our client against a bare one, same server, same requests, same concurrency."""
+    """Our client against a bare one, same server, requests and concurrency; in many short turns, to outlast noise."""
     every = [request for requests in stages.values() for request in requests]
-    requests = spread(every, 400 if is_quick else 1000)
+    requests = spread(every, 250 if is_quick else 500)
     with (
         tempfile.TemporaryDirectory() as folder,
         serve_vllm(python, SMALL_MODEL, SERVER, log=Path(folder) / "server.log") as base_url,
@@ -244,7 +244,7 @@ def measure_openai(python: str, stages: Stages, *, repeats: int, is_quick: bool)
             num_tokens, seconds = drive_barely(base_url, requests, SAMPLING, CONCURRENCY)
             return num_tokens / seconds
 
-        rates = take_turns({"openai": run_ours, "bare_client": run_theirs}, repeats)
+        rates = take_turns({"openai": run_ours, "bare_client": run_theirs}, 8 * repeats)
     return {"openai_vs_bare": rates["openai"] / rates["bare_client"], "openai_tokens_per_second": rates["openai"]}
 
 
