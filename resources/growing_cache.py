@@ -1,8 +1,8 @@
 """A key-value cache with room ahead, so that a decode step writes one token instead of copying all that came before.
 
 Transformers has two: `DynamicCache` concatenates at every step, and `StaticCache` is made for a length and a batch
-known beforehand, attends over all of it, and lets no row leave. This one is `DynamicCache` with another full-attention layer;
-layers of other kinds (sliding windows, linear attention) stay transformers' own.
+known beforehand, attends over all of it, and lets no row leave. This one is `DynamicCache` with another layer of full
+attention; layers of other kinds (sliding windows, linear attention) stay transformers' own.
 """
 # ruff: noqa: TID253 (imported by the decode loop once a model is loaded)
 
