@@ -32,8 +32,8 @@ def show_bias(table: pl.DataFrame) -> dict[str, object]:
         for shift in bias.shifts
     ]
     return {
-        "bias/score_length_correlation": round_measure(bias.score_length_correlation),
-        "bias/score_length_correlation_within_prompts": round_measure(bias.within_prompt_correlation),
+        "bias/length": round_measure(bias.score_length_correlation),
+        "bias/length_within_prompts": round_measure(bias.within_prompt_correlation),
         "bias/num_prompts": bias.num_prompts,
         "spread/mean_deviation": round_measure(bias.mean_deviation),
         "spread/max_deviation": round_measure(bias.max_deviation),
@@ -68,8 +68,8 @@ def make_reviewed_set(this_round: Round) -> Made:
         "num_reviews": int(table["reviews"].list.len().sum()),
         "num_unscored_rows": table["review_score"].null_count(),
         "unscored_review_reasons": count_table(dict(reasons.value_counts().iter_rows()), of="reason"),
-        "mean_spread": float(
-            table.select((pl.col("scores").list.max() - pl.col("scores").list.min()).mean()).item() or 0.0
+        "mean_spread": round(
+            table.select((pl.col("scores").list.max() - pl.col("scores").list.min()).mean()).item() or 0.0, 4
         ),
         "branches": count_table(
             dict(table.filter(pl.col("kind") == "seed")["branch"].value_counts().iter_rows()), of="branch"

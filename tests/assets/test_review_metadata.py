@@ -20,7 +20,7 @@ def test_bias_of_three_rows_of_a_prompt() -> None:
         for n, s in ((1, [9.0, 9.0]), (2, [7.5, 4.5]), (3, [4.0, 2.0]))
     ]
     shown = show_bias(pl.DataFrame(rows, schema=REVIEWED_SET))
-    assert shown["bias/score_length_correlation"] == shown["bias/score_length_correlation_within_prompts"] == -1.0
+    assert shown["bias/length"] == shown["bias/length_within_prompts"] == -1.0
     assert shown["bias/num_prompts"] == 1
     assert shown["spread/wide_rate"] == 0.3333
     assert shown["spread/max_deviation"] == 2.1213
@@ -33,7 +33,7 @@ def test_bias_of_three_rows_of_a_prompt() -> None:
 
 def test_bias_of_nothing_is_told() -> None:
     shown = show_bias(pl.DataFrame(schema=REVIEWED_SET))
-    assert shown["bias/score_length_correlation"] == shown["spread/wide_rate"] == "not measurable"
+    assert shown["bias/length"] == shown["spread/wide_rate"] == "not measurable"
     assert shown["reviews_by_number"].value == "*nothing to measure*"
 
 
