@@ -121,8 +121,8 @@ SEED_SET = pl.Schema(
 RAW_GENERATIONS = pl.Schema(
     {
         "row_id": pl.String,
-        "kind": pl.String,  # "seed_review", "new_prompt", "completion" or "degraded_completion"
-        "seed_id": pl.String,  # the seed_set row it started from
+        "kind": pl.String,  # "seed_review", "new_prompt", "completion", "degraded_completion" or a recipe's own
+        "seed_id": pl.String,  # the seed_set row, or the text, it started from
         "parent_id": pl.String,  # a completion's new_prompt row; otherwise the seed
         "sample_number": pl.Int64,  # from 0, among the samples of one request
         "prompt": pl.String,  # the prompt the text belongs to; a new_prompt's own, null where it could not be parsed
@@ -135,6 +135,8 @@ RAW_GENERATIONS = pl.Schema(
         "sampling_seed": pl.Int64,
         "expected_score": pl.Float64,  # of a seed_review, where expected scores are asked for; else null
         "unscored_reason": pl.String,  # why a seed_review has none although it was asked for; else null
+        "value": pl.Float64,  # what the recipe measured of the row: its distance, whether it is right; null for none
+        "refused_reason": pl.String,  # why the recipe leaves a candidate out at once; else null
     }
 )
 """Every sample of a round before any judgement."""
@@ -198,6 +200,8 @@ REVIEWED_SET = pl.Schema(
         "scores": NUMBERS,  # as used: parsed or expected, 0..10, null where unscored, one for each review
         "unscored_reasons": TEXTS,  # why a review has no score, null where it has one
         "review_score": pl.Float64(),  # mean of the scores; null when no review has one
+        "raw_completion": pl.String(),  # what the completion was before it was polished; null where it was not
+        "drop_reason": pl.String(),  # why the row does not go on in spite of its reviews; null where nothing is amiss
     }
 )
 """Seeds and kept completions with their reviews."""
@@ -326,6 +330,34 @@ STUDY_ROWS = pl.Schema(
 )
 """One row for each seed, arm and round of a study of self-evolution."""
 
+LEADERBOARD = pl.Schema(
+    {
+        "experiment": pl.String(),
+        "recipe": pl.String(),
+        "round": pl.String(),
+        "scale": pl.String(),  # scores with the same one compare: algorithms.leaderboard.identify_scale
+        "benchmark": pl.String(),
+        "metric": pl.String(),
+        "evaluation": pl.String(),  # the settings that the scale is made of, as JSON
+        "num_items": pl.Int64(),
+        "score": pl.Float64(),  # the headline score of the round's checkpoint
+        "ci_low": pl.Float64(),  # 95% interval; null where nothing is known of the noise
+        "ci_high": pl.Float64(),
+        "since_start": pl.List(pl.Float64()),  # less r0000: difference, low, high; null where scales differ
+        "over_backbone": pl.List(pl.Float64()),  # less the raw backbone
+        "num_sft_rows": pl.Int64(),
+        "num_new_sft_rows": pl.Int64(),  # completions the round accepted
+        "num_pairs": pl.Int64(),
+        "num_new_pairs": pl.Int64(),  # preference pairs the round accepted
+        "sampled_tokens": pl.Int64(),  # null where no costs are kept
+        "train_tokens": pl.Int64(),
+        "seconds": pl.Float64(),  # of all its steps
+        "seconds_by_noun": pl.List(pl.Struct({"noun": pl.String(), "seconds": pl.Float64()})),
+        "price": pl.Float64(),  # of its engines; null where no prices are given
+    }
+)
+"""One row for each round that stands, of every experiment."""
+
 SCHEMAS: dict[str, pl.Schema] = {
     "start_checkpoint": START_CHECKPOINT,
     "seed_set": SEED_SET,
@@ -334,6 +366,8 @@ SCHEMAS: dict[str, pl.Schema] = {
     "reviewed_set": REVIEWED_SET,
     "sft_set": SFT_SET,
     "preference_pairs": PREFERENCE_PAIRS,
+    "label_set": SFT_SET,
+    "label_checkpoint": CHECKPOINT,
     "pair_judgements": PAIR_JUDGEMENTS,
     "checkpoint": CHECKPOINT,
     "eval_report": EVAL_REPORT,
@@ -342,4 +376,5 @@ SCHEMAS: dict[str, pl.Schema] = {
     "diversity_report": DIVERSITY_REPORT,
 }
 """The schema of every table by its name; all are assets but `eval_items`, which belongs to `eval_report`,
-`near_duplicates`, which belongs to `cleaned_set`, and `pair_judgements`, which belongs to `preference_pairs`."""
+`near_duplicates`, which belongs to `cleaned_set`, `pair_judgements`, which belongs to `preference_pairs`, and
+`label_set`, which belongs to `label_checkpoint`."""

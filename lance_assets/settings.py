@@ -8,10 +8,22 @@ import os
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+    model_validator,
+)
 
 from lance_assets.recipes import RECIPES
-from lance_assets.recipes.lance import LanceSettings
+from lance_assets.recipes.axes import RecipeSettings
 from lance_assets.settings_schema import simplify_schema
 from resources.trainer import DpoSettings, LoraSettings, SftSettings
 
@@ -47,8 +59,35 @@ PromptProfile = Annotated[
 ]
 """A profile of prompt templates, or a variable that names one."""
 
+
+def _find_recipe(name: str) -> str:
+    if name not in RECIPES:
+        raise ValueError(f"there is no recipe {name!r}; choose one of {', '.join(sorted(RECIPES))}")
+    return name
+
+
+def _read_parameters(value: Any, _: ValidatorFunctionWrapHandler, info: ValidationInfo) -> RecipeSettings:
+    """The parameters of the recipe that the file names; a mistake keeps its place."""
+    recipe = info.data.get("recipe")
+    if recipe is None:  # told already
+        return RecipeSettings()
+    settings: type[RecipeSettings] = RECIPES[recipe].SETTINGS
+    return value if isinstance(value, settings) else settings.model_validate(value)
+
+
 Owner = Annotated[str, Field(pattern=r"^(team:.+|[^@\s]+@[^@\s]+\.[^@\s]+)$")]
 """As Dagster wants them."""
+
+
+RecipeName = Annotated[str, AfterValidator(_find_recipe), WithJsonSchema({"enum": sorted(RECIPES)})]
+"""The name of a recipe."""
+
+Parameters = Annotated[
+    SerializeAsAny[RecipeSettings],
+    WrapValidator(_read_parameters),
+    WithJsonSchema({"type": "object"}),
+]
+"""A recipe's own settings; which fields they have depends on the recipe, so `model_json_schema` adds them."""
 
 
 class Settings(BaseModel):
@@ -72,6 +111,16 @@ class SeedSettings(Settings):
     eft_path: str | None = Field(
         None, description="JSONL file of EFT rows (prompt, completion) mixed into every SFT set."
     )
+
+
+class TextSettings(Settings):
+    """Where texts without prompts come from."""
+
+    path: FromEnvironment = Field(
+        description="JSONL, Parquet, or plain text with a blank line between texts, relative to the folder."
+    )
+    field: str = Field("text", description="The field or column that holds the text.")
+    limit: int | None = Field(None, ge=1, description="Use the first texts only.")
 
 
 class VllmSettings(Settings):
@@ -313,9 +362,11 @@ class StopSettings(Settings):
 class ExperimentSettings(Settings):
     """One run of rounds: the `attributes` of an experiment's `defs.yaml`."""
 
-    recipe: Literal["lance"] = Field(description="The method, a module of lance_assets.recipes.")
-    parameters: LanceSettings = Field(
-        default_factory=LanceSettings, description="The recipe's parameters; what is left out has the paper's value."
+    recipe: RecipeName = Field(description="The method, a module of lance_assets.recipes.")
+    parameters: Parameters = Field(
+        default_factory=dict,
+        validate_default=True,
+        description="The recipe's parameters; what is left out has the paper's value.",
     )
     model: FromEnvironment = Field(description="'small' for the packaged model, or a folder, or a hub id.")
     model_revision: str | None = Field(None, description="Revision of a hub model.")
@@ -328,8 +379,9 @@ class ExperimentSettings(Settings):
     seeds: SeedSettings = Field(description="Where the seeds come from.")
     engine: EngineSettings = Field(default_factory=EngineSettings, description="What runs the rounds' model.")
     roles: dict[str, RoleSettings] = Field(
-        default_factory=dict, description="Second models by the recipe's job for them; lance has 'reviewer'."
+        default_factory=dict, description="Second models by the recipe's job for them, such as 'reviewer'."
     )
+    texts: TextSettings | None = Field(None, description="Texts without prompts, for a recipe that names them.")
     embedder: EmbedderSettings = Field(default_factory=EmbedderSettings, description="What embeds kept texts.")
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="How checkpoints are trained.")
     evaluation: EvaluationSettings = Field(description="What checkpoints are scored on.")
@@ -349,7 +401,17 @@ class ExperimentSettings(Settings):
     def _has_the_recipes_roles(self) -> Self:
         known = RECIPES[self.recipe].ROLES
         if unknown := sorted(set(self.roles) - set(known)):
-            raise ValueError(f"recipe {self.recipe} has no role {', '.join(unknown)}; it has: {', '.join(known)}")
+            has = ", ".join(known) or "none"
+            raise ValueError(f"recipe {self.recipe} has no role {', '.join(unknown)}; it has: {has}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_the_recipes_texts(self) -> Self:
+        needs = getattr(RECIPES[self.recipe], "NEEDS_TEXTS", False)
+        if needs and self.texts is None:
+            raise ValueError(f"recipe {self.recipe} names the prompts of texts: add a section texts with path")
+        if not needs and self.texts is not None:
+            raise ValueError(f"recipe {self.recipe} reads no texts; remove the section texts")
         return self
 
     @model_validator(mode="after")
@@ -368,4 +430,11 @@ class ExperimentSettings(Settings):
     @classmethod
     def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """What `dg check yaml` validates against."""
-        return simplify_schema(super().model_json_schema(*args, **kwargs))
+        by_recipe = [
+            {
+                "if": {"properties": {"recipe": {"enum": [name]}}},
+                "then": {"properties": {"parameters": recipe.SETTINGS.model_json_schema()}},
+            }
+            for name, recipe in RECIPES.items()
+        ]
+        return simplify_schema(super().model_json_schema(*args, **kwargs) | {"allOf": by_recipe})

@@ -291,7 +291,7 @@ def fill_budget(job: TrainJob, sft_rows: list[dict], pairs: list[dict]) -> list[
     if left <= 0:
         raise ValueError(
             f"{len(pairs)} preference pairs take {for_pairs} tokens of token_budget {job.token_budget}; "
-            "raise it, or train on fewer pairs (accumulate: false)"
+            "raise it, or train on fewer pairs (trains_on: latest)"
         )
     lengths = count_tokens(tokenizer, sft_rows, ("completion",), job.sft.max_length)
     rng = random.Random(job.rng_seed)

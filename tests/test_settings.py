@@ -57,7 +57,7 @@ def test_left_out_parameters_are_the_papers() -> None:
 
 
 WRONG = [
-    ({"recipe": "spin"}, "recipe", "Input should be 'lance'"),
+    ({"recipe": "lanse"}, "recipe", "there is no recipe 'lanse'; choose one of "),
     ({"rng_seed": -1}, "rng_seed", "greater than or equal to 0"),
     ({"parameters": {"branch_threshold": 70}}, "parameters.branch_threshold", "less than or equal to 10"),
     ({"parameters": {"top_p": 0}}, "parameters.top_p", "greater than 0"),
@@ -90,7 +90,7 @@ def test_the_json_schema_refuses_the_same(changed: dict, field: str, message: st
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"recipe": "spin"}, "'spin' is not one of ['lance']"),
+        ({"recipe": "lanse"}, "'lanse' is not one of ["),
         ({"parameters": {"max_seeds": "many"}}, "'many' is not of type 'integer', 'null'"),
         ({"parameters": {"max_seeds": 0}}, "0 is less than the minimum of 1"),
         ({"seeds": {"path": "s", "eft": "e"}}, "'eft' is not one of ['path', 'prompt_field'"),

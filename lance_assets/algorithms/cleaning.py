@@ -56,6 +56,7 @@ DROP_REASONS = {
     "like_history": "near-duplicate, in one of the three tiers, of a text that an earlier round kept",
     "like_in_round": "near-duplicate, in one of the three tiers, of a text kept in this round",
     "no_completion": "a new prompt of which no completion was kept",
+    "same_as_seed": "the seed's own completion",
 }
 """Why a row is dropped, in the order in which reasons are shown."""
 
@@ -134,6 +135,32 @@ def clean_generations(
     return pl.DataFrame(fields, schema=CLEANED_SET, orient="row")
 
 
+def mark_unusable(
+    generations: pl.DataFrame, seeds: pl.DataFrame, *, is_evaluation_prompt: Callable[[str], bool]
+) -> pl.DataFrame:
+    """Drop only what nothing can be made of, for recipes whose candidates may well be alike.
+
+    Args:
+        generations: schema `RAW_GENERATIONS`, candidates of any kind with prompt and completion.
+        seeds: schema `SEED_SET`; a candidate that repeats its seed's completion is dropped.
+        is_evaluation_prompt: whether a prompt belongs to the evaluation.
+
+    Returns:
+        Schema `CLEANED_SET`, in the order of the input.
+    """
+    own = {row_id: normalise_text(text) for row_id, text in seeds.select("row_id", "completion").iter_rows()}
+    columns = ("row_id", "kind", "seed_id", "parent_id", "sample_number", "prompt", "completion", "finish_reason")
+    rows = [Candidate(*row) for row in generations.select(columns).iter_rows()]
+    for row in rows:
+        row.drop_reason = check_sample(row)
+        if row.drop_reason is None and is_evaluation_prompt(row.prompt or ""):
+            row.drop_reason = "evaluation_overlap"
+        if row.drop_reason is None and own.get(row.seed_id) == normalise_text(row.completion or ""):
+            row.drop_reason, row.nearest_id, row.tier, row.similarity = "same_as_seed", row.seed_id, "exact", 1.0
+    fields = [[getattr(row, name) for name in CLEANED_SET] for row in rows]
+    return pl.DataFrame(fields, schema=CLEANED_SET, orient="row")
+
+
 def mark_dropped(cleaned: pl.DataFrame, dropped: pl.DataFrame, *, reason: str) -> pl.DataFrame:
     """Drop kept rows for what was found outside this module, and what hangs on them.
 
@@ -180,8 +207,11 @@ def mark_dropped(cleaned: pl.DataFrame, dropped: pl.DataFrame, *, reason: str) -
 def count_drop_reasons(cleaned: pl.DataFrame) -> dict[str, int]:
     """How many rows are "kept" and how many are dropped for each reason that occurs; the counts add up to the rows.
 
+    A recipe's own reasons come after those of this module.
+
     >>> count_drop_reasons(pl.DataFrame({"drop_reason": [None, "cut_off", None]}))
     {'kept': 2, 'cut_off': 1}
     """
     counts = Counter(cleaned["drop_reason"].to_list())
-    return {"kept": counts[None]} | {reason: counts[reason] for reason in DROP_REASONS if counts[reason]}
+    others = sorted(reason for reason in counts if reason is not None and reason not in DROP_REASONS)
+    return {"kept": counts[None]} | {reason: counts[reason] for reason in [*DROP_REASONS, *others] if counts[reason]}

@@ -130,6 +130,69 @@ def build_preference_pairs(
     return kept.with_columns(ids).select(PREFERENCE_PAIRS.names()).cast(PREFERENCE_PAIRS)
 
 
+def build_self_play_pairs(reviewed: pl.DataFrame, *, round_key: str) -> pl.DataFrame:
+    """The seed's completion against each of the model's own to the same prompt (SPIN, arXiv 2401.01335).
+
+    Args:
+        reviewed: schema `REVIEWED_SET`, kinds "seed" and "own_completion".
+        round_key: the round that builds them.
+
+    Returns:
+        Schema `PREFERENCE_PAIRS` without scores, in the order of the own completions.
+    """
+    seeds = reviewed.filter(pl.col("kind") == "seed").select("seed_id", chosen="completion", chosen_id="row_id")
+    pairs = (
+        reviewed.filter(pl.col("kind") == "own_completion")
+        .join(seeds, on="seed_id", maintain_order="left")
+        .rename({"completion": "rejected", "row_id": "rejected_id"})
+        .filter(pl.col("chosen").str.strip_chars() != pl.col("rejected").str.strip_chars())
+    )
+    return _complete_pairs(pairs, round_key=round_key)
+
+
+def build_best_worst_pairs(reviewed: pl.DataFrame, *, round_key: str) -> pl.DataFrame:
+    """Each prompt's best completion against its worst, unless they tie (Self-Rewarding, arXiv 2401.10020).
+
+    Args:
+        reviewed: schema `REVIEWED_SET`, kind "completion"; rows without a score take no part.
+        round_key: the round that builds them.
+
+    Returns:
+        Schema `PREFERENCE_PAIRS`, at most one a prompt of a seed. Of equal scores the smallest row id counts.
+    """
+    scored = reviewed.filter((pl.col("kind") == "completion") & pl.col("review_score").is_not_null())
+    key = ["seed_id", "prompt"]
+    best = scored.sort("review_score", "row_id", descending=[True, False]).unique(key, keep="first")
+    worst = scored.sort("review_score", "row_id").unique(key, keep="first")
+    pairs = (
+        best.join(worst, on=key, suffix="_low")
+        .with_columns(
+            *(pl.col("completion").alias("chosen"), pl.col("row_id").alias("chosen_id")),
+            *(pl.col("completion_low").alias("rejected"), pl.col("row_id_low").alias("rejected_id")),
+            *(pl.col("review_score").alias("chosen_score"), pl.col("review_score_low").alias("rejected_score")),
+        )
+        .filter(
+            (pl.col("chosen_score") > pl.col("rejected_score") + _ROUNDING)
+            & (pl.col("chosen").str.strip_chars() != pl.col("rejected").str.strip_chars())
+        )
+        .sort("chosen_id")
+    )
+    return _complete_pairs(pairs, round_key=round_key)
+
+
+def _complete_pairs(pairs: pl.DataFrame, *, round_key: str) -> pl.DataFrame:
+    """Add ids, round, and the scores where there are none."""
+    for name in ("chosen_score", "rejected_score"):
+        if name not in pairs.columns:
+            pairs = pairs.with_columns(pl.lit(None, pl.Float64).alias(name))
+    return pairs.select(
+        _derive_ids(pairs, "preference_pairs", round_key, columns=["chosen_id", "rejected_id"]),
+        *("prompt", "chosen", "rejected", "chosen_id", "rejected_id", "chosen_score", "rejected_score"),
+        score_gap=pl.col("chosen_score") - pl.col("rejected_score"),
+        source_round=pl.lit(round_key),
+    ).cast(PREFERENCE_PAIRS)
+
+
 def grow_seed_set(
     seeds: pl.DataFrame, reviewed: pl.DataFrame, *, round_key: str, needs_score: bool = True
 ) -> tuple[pl.DataFrame, int]:

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from lance_assets.algorithms.progress import START_ROUND
 from lance_assets.assets.costs import Cost
 from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
-from lance_assets.recipes.lance import sampling_settings
 from lance_assets.records import Request, Sample, SamplingSettings
 from lance_assets.settings import EngineSettings
 from resources.durable_stage import run_durably
@@ -66,7 +66,7 @@ class Asker:
             return []
         role = self._find_role(stage)
         mine = self._open(role)
-        chosen = self._with_grammar(mine, sampling or sampling_settings(self.plan.settings.parameters))
+        chosen = self._with_grammar(mine, sampling or self.plan.settings.parameters.sampling)
         finished = run_durably(
             requests,
             generate=lambda rows: mine.engine.generate(rows, chosen),
@@ -102,13 +102,14 @@ class Asker:
     def _find_role(self, stage: str) -> str:
         roles = self.plan.recipe.ROLE_OF_STAGE
         role = roles[stage] if stage in roles else ROUND_MODEL
-        return role if role in self.plan.settings.roles else ROUND_MODEL
+        is_trained_here = role == "label" and self.plan.trains_label_model
+        return role if role in self.plan.settings.roles or is_trained_here else ROUND_MODEL
 
     def _open(self, role: str) -> Opened:
         if role in self.opened:
             return self.opened[role]
         settings = self.plan.settings
-        engine = settings.engine if role == ROUND_MODEL else settings.roles[role].engine
+        engine = settings.roles[role].engine if role in settings.roles else settings.engine
         if engine.kind != "openai":
             for name in [name for name, other in self.opened.items() if other.settings.kind != "openai"]:
                 self._close(name)
@@ -117,8 +118,11 @@ class Asker:
             path: Path | None = self.model_path
             fingerprint = self.platform.checkpoints.hash_checkpoint(self.model_path)[:16]
             adapter = self.platform.find_adapter(self.plan, self.round_key, self.model_path)
-        else:
+        elif role in settings.roles:
             path, fingerprint = self.platform.find_role_model(settings.roles[role], base=self.plan.folder)
+        else:
+            path = self.platform.checkpoints.find(self.plan.label_model, START_ROUND)
+            fingerprint = self.platform.checkpoints.hash_checkpoint(path)[:16]
         leases: list[EngineLease] = []
 
         def note_process(pid: int) -> None:

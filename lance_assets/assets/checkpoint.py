@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -68,36 +69,49 @@ def train(this_round: Round) -> Trained | None:
     sft, pairs = this_round.read("sft_set"), this_round.read("preference_pairs")
     staging = stores.root / "stages" / plan.name / this_round.key / "checkpoint"
     is_new = (pl.col("source_round") == this_round.key).any()
-    again = not plan.settings.parameters.propose
-    if not this_round.is_start and not again and not sft.select(is_new).item() and not pairs.select(is_new).item():
-        this_round.log("nothing passed the review in this round: its checkpoint is its start checkpoint")
+    again = plan.settings.parameters.trains_without_news
+    if not again and not sft.select(is_new).item() and not pairs.select(is_new).item():
+        this_round.log("this round brought nothing to train on: its checkpoint is its start checkpoint")
         clear_stage(staging)
         copy_checkpoint(this_round.start_path(), staging / "kept")
         stores.checkpoints.publish(staging / "kept", plan.name, this_round.key)
         return None
+    trained = train_when_free(this_round, build_job(this_round, staging))
+    stores.checkpoints.publish(trained.result.path, plan.name, this_round.key)
+    return trained
+
+
+def train_when_free(this_round: Round, job: TrainJob) -> Trained:
+    """Wait until no engine holds memory, and train.
+
+    Raises:
+        LeakedProcessError: an engine still runs, or a GPU is not free.
+        TrainingError: training failed.
+    """
+    training = this_round.plan.settings.training
     handover = wait_until_free(
-        stores.leases,
-        min_free_gpu_rate=plan.settings.training.min_free_gpu_rate,
-        timeout_seconds=plan.settings.training.handover_seconds,
+        this_round.platform.leases,
+        min_free_gpu_rate=training.min_free_gpu_rate,
+        timeout_seconds=training.handover_seconds,
         log=this_round.log,
     )
-    result = train_checkpoint(build_job(this_round, staging), log=this_round.log)
-    stores.checkpoints.publish(result.path, plan.name, this_round.key)
-    return Trained(result, handover)
+    return Trained(train_checkpoint(job, log=this_round.log), handover)
 
 
-def build_job(this_round: Round, staging: Path) -> TrainJob:
-    """What is trained: the start checkpoint, on the round's two tables."""
+def build_job(
+    this_round: Round, staging: Path, *, sft: str = "sft_set", pairs: str | None = "preference_pairs"
+) -> TrainJob:
+    """What is trained: what the round begins with, on two of its tables."""
     plan, tables = this_round.plan, this_round.platform.tables
     training = plan.settings.training
     launcher = training.launcher
     if training.accelerate_config is not None:
         launcher = build_launcher(plan.folder / Path(training.accelerate_config).expanduser())
     return TrainJob(
-        start_checkpoint=this_round.start_path(),
+        start_checkpoint=this_round.training_start(),
         base_model=this_round.model_path(None) if training.lora is not None else None,
-        sft_path=tables.path(plan.name, this_round.key, "sft_set"),
-        pairs_path=tables.path(plan.name, this_round.key, "preference_pairs"),
+        sft_path=tables.path(plan.name, this_round.key, sft),
+        pairs_path=tables.path(plan.name, this_round.key, pairs) if pairs is not None else None,
         staging=staging,
         prompt_profile=plan.settings.prompt_profile,
         sft=training.sft,
@@ -109,6 +123,11 @@ def build_job(this_round: Round, staging: Path) -> TrainJob:
     )
 
 
+def plan_start(this_round: Round) -> str:
+    """What training begins with, in words."""
+    return "the base model" if this_round.trains_from_base else "the start checkpoint"
+
+
 def make_checkpoint(this_round: Round) -> Made:
     """Train, or keep the start checkpoint when the round brought nothing, and record what the weights saw."""
     trained = train(this_round)
@@ -117,9 +136,10 @@ def make_checkpoint(this_round: Round) -> Made:
     path = this_round.model_path(this_round.key)
     start = this_round.read("start_checkpoint").row(0, named=True)
     sft, pairs = this_round.read("sft_set"), this_round.read("preference_pairs")
-    row = {
+    began = this_round.training_start() if result else this_round.start_path()
+    row: dict[str, Any] = {
         "content_hash": this_round.platform.checkpoints.hash_checkpoint(path),
-        "parent_hash": start["content_hash"],
+        "parent_hash": this_round.platform.checkpoints.hash_checkpoint(began),
         "is_trained": result is not None,
         "num_sft_rows": len(sft) if result else 0,
         "num_pairs": len(pairs) if result else 0,
@@ -135,6 +155,8 @@ def make_checkpoint(this_round: Round) -> Made:
         "is_trained": row["is_trained"],
         "trained_on": dg.MetadataValue.md(f"{row['num_sft_rows']} SFT rows, then {row['num_pairs']} preference pairs"),
         "parent_round": start["parent_round"] or "none: the base model",
+        "trained_from": plan_start(this_round) if result else "nothing: the start checkpoint is kept",
+        "num_steps": len(result.sft_losses) + len(result.dpo_losses) if result else 0,
         "num_truncated": row["num_truncated"],
         "losses": plot_losses({"SFT": row["sft_losses"], "DPO": row["dpo_losses"]}),
     }
@@ -146,7 +168,7 @@ def make_checkpoint(this_round: Round) -> Made:
             metadata["dpo_chosen_logps_first"] = result.dpo_chosen_logps[0]
             metadata["dpo_chosen_logps_last"] = result.dpo_chosen_logps[-1]
     else:
-        metadata["note"] = "nothing passed the review in this round: the start checkpoint is kept"
+        metadata["note"] = "this round brought nothing to train on: the start checkpoint is kept"
     return Made(row["content_hash"], metadata)
 
 

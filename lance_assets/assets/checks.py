@@ -109,7 +109,7 @@ def build_reviewed_set_check(plan: Plan) -> dg.AssetChecksDefinition:
             "unscored_rate": scores.null_count() / len(scores) if len(scores) else 0.0,
             "unscored_row_rate": table["review_score"].null_count() / len(table) if len(table) else 0.0,
         }
-        reviews_nothing = plan.settings.parameters.reviewer == "none" or not plan.settings.parameters.propose
+        reviews_nothing = not plan.settings.parameters.has_reviews
         return dg.AssetCheckResult(
             passed=reviews_nothing or max(rates.values()) <= bar,
             severity=ERROR,

@@ -13,6 +13,7 @@ from lance_assets.assets.checks import build_checks
 from lance_assets.assets.cleaned_set import build_cleaned_set
 from lance_assets.assets.diversity_report import build_diversity_report
 from lance_assets.assets.eval_report import build_eval_report
+from lance_assets.assets.label_checkpoint import build_label_checkpoint
 from lance_assets.assets.plan import Plan
 from lance_assets.assets.preference_pairs import build_preference_pairs
 from lance_assets.assets.raw_generations import build_raw_generations
@@ -87,6 +88,8 @@ def plan_experiment(settings: ExperimentSettings, folder: Path) -> Plan:
 def build_experiment(plan: Plan) -> dg.Definitions:
     """The definitions of one experiment."""
     assets = [build(plan) for build in NOUNS.values()]
+    if plan.trains_label_model:
+        assets.insert(2, build_label_checkpoint(plan))
     overviews = [build_self_evolution(plan)] if plan.settings.evaluation.small_world else []
     job = dg.define_asset_job(
         f"{plan.name}_round",

@@ -14,6 +14,7 @@ from dagster_shared.check import CheckError
 from pydantic import ValidationError
 
 from lance_assets.assets.experiment import Experiment, build_experiment, plan_experiment
+from lance_assets.assets.leaderboard import build_leaderboard, build_refresh_sensor
 from lance_assets.assets.plan import Plan
 from lance_assets.experiment_file import describe_mistakes
 
@@ -103,7 +104,10 @@ def load_experiments(project_root: Path, module: str = EXPERIMENTS_MODULE) -> dg
     broken = [plan for _, plan in loaded.values() if isinstance(plan, str)]
     if broken and os.environ.get("DAGSTER_IS_DEFS_VALIDATION_CLI"):
         raise BrokenExperimentsError("\n".join(broken))
-    return dg.Definitions.merge(*(defs for defs, _ in loaded.values()))
+    plans = [plan for _, plan in loaded.values() if isinstance(plan, Plan)]
+    left_out = {name: plan for name, (_, plan) in loaded.items() if isinstance(plan, str)}
+    board = dg.Definitions(assets=[build_leaderboard(plans, left_out)], sensors=[build_refresh_sensor()])
+    return dg.Definitions.merge(*(defs for defs, _ in loaded.values()), board)
 
 
 def load_plans(project_root: Path) -> dict[str, Plan | str]:

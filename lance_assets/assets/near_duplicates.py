@@ -15,7 +15,7 @@ from lance_assets.records import NEAR_DUPLICATES
 from lance_assets.settings import NearDuplicateSettings
 
 COMPARED_TOGETHER = (("new_prompt",), ("completion", "degraded_completion"))
-"""Kinds whose texts are compared with each other within a round, in this order."""
+"""Kinds whose texts are compared, with each other and with earlier rounds, in this order; others may well be alike."""
 
 TEXTS = pl.Schema({"row_id": pl.String, "round": pl.String, "text": pl.String})
 
@@ -157,8 +157,11 @@ def drop_near_duplicates(this_round: Round, cleaned: pl.DataFrame) -> Deduplicat
     thresholds = read_thresholds(settings)
     texts = list_texts(cleaned, this_round.key)
     vectors = this_round.embed(texts["text"].to_list())
-    found = [compare_with_earlier(this_round, texts, vectors)]
-    dropped = choose_survivors(texts["row_id"].to_list(), found[0], thresholds=thresholds)
+    compared = cleaned.filter(pl.col("kind").is_in([kind for kinds in COMPARED_TOGETHER for kind in kinds]))["row_id"]
+    is_compared = texts["row_id"].is_in(compared.implode())
+    rows = texts.filter(is_compared)
+    found = [compare_with_earlier(this_round, rows, vectors[is_compared.to_numpy()])]
+    dropped = choose_survivors(rows["row_id"].to_list(), found[0], thresholds=thresholds)
     cleaned = mark_dropped(cleaned, dropped, reason="like_history")
     for kinds in COMPARED_TOGETHER:
         kept = cleaned.filter(pl.col("drop_reason").is_null() & pl.col("kind").is_in(kinds))["row_id"]

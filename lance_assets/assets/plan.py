@@ -41,6 +41,7 @@ LIBRARIES = {
     "preference_pairs": (),
     "diversity_report": ("numpy", "scipy"),
     "checkpoint": ("torch", "transformers", "trl", "peft"),
+    "label_checkpoint": ("torch", "transformers", "trl", "peft"),
     "eval_report": ("torch", "transformers", "lm-eval"),
 }
 """Whose version is part of an asset's identity."""
@@ -79,6 +80,22 @@ class Plan:
         return dg.DynamicPartitionsDefinition(name=f"{self.name}_round")
 
     @property
+    def trains_label_model(self) -> bool:
+        """Whether the experiment has a `label_checkpoint`: the recipe needs one and no role names it."""
+        return getattr(self.recipe, "TRAINS_LABEL_MODEL", False) and "label" not in self.settings.roles
+
+    @property
+    def label_model(self) -> str:
+        """Under which name the label model's checkpoint is kept."""
+        return f"{self.name}_label"
+
+    def list_before(self, noun: str) -> tuple[str, ...]:
+        """What an asset of a round is made from, within the round."""
+        if noun == "label_checkpoint":
+            return ("start_checkpoint", "seed_set")
+        return (*AFTER[noun], *(["label_checkpoint"] if noun == "raw_generations" and self.trains_label_model else []))
+
+    @property
     def recipe(self) -> ModuleType:
         """The recipe's module."""
         return RECIPES[self.settings.recipe]
@@ -91,7 +108,7 @@ class Plan:
         """What every asset of the experiment has in common, for `dg.asset`."""
         return {
             "key": self.key(noun),
-            "deps": [self.key(name) for name in AFTER[noun]],
+            "deps": [self.key(name) for name in self.list_before(noun)],
             "group_name": self.name,
             "partitions_def": self.rounds,
             "kinds": kinds,
@@ -108,7 +125,8 @@ class Plan:
         own = {name: parameters[name] for name in self.recipe.SETTINGS_OF_STEP.get(noun, ())}
         sampling = {"prompts": hash_templates(settings.prompt_profile, settings.recipe), "rng_seed": settings.rng_seed}
         asking = sampling | {"engine": identify_engine(settings.engine), "roles": self._identify_roles()}
-        judging = asking | {name: parameters[name] for name in self.recipe.SETTINGS_OF_JUDGING}
+        judged_by = self.recipe.SETTINGS_OF_JUDGING if settings.parameters.judges_pairs else ()
+        judging = asking | {name: parameters[name] for name in judged_by}
         seeds, evaluation = settings.seeds, settings.evaluation
         lm_eval = evaluation.lm_eval
         guarded = {
@@ -130,7 +148,8 @@ class Plan:
                 "rng_seed": settings.rng_seed,
             }
             | guarded,
-            "raw_generations": asking,
+            "raw_generations": asking | {"texts": self._identify_texts()},
+            "label_checkpoint": settings.training.model_dump(exclude={*WHERE_TRAINING_RUNS, "dpo"}) | sampling,
             "cleaned_set": {
                 "embedder": settings.embedder.model,
                 "near_duplicates": settings.near_duplicates.model_dump(),
@@ -138,7 +157,7 @@ class Plan:
             | guarded,
             "reviewed_set": asking,
             "sft_set": {"eft": self._hash_files(seeds.eft_path)},
-            "preference_pairs": judging if settings.parameters.num_judged_pairs else {},
+            "preference_pairs": judging if settings.parameters.judges_pairs else {},
             "diversity_report": {"rng_seed": settings.rng_seed},
             "checkpoint": settings.training.model_dump(exclude=set(WHERE_TRAINING_RUNS)) | sampling,
             "eval_report": evaluation.model_dump(
@@ -148,7 +167,7 @@ class Plan:
             | {"engine": identify_engine(settings.engine)}
             | sampling,
         }
-        judges = noun == "preference_pairs" and settings.parameters.num_judged_pairs > 0
+        judges = noun == "preference_pairs" and settings.parameters.judges_pairs
         libraries = {name: version(name) for name in LIBRARIES["reviewed_set" if judges else noun]}
         return {"recipe": settings.recipe, "code": CODE_REVISION, "settings": own | parts[noun], "libraries": libraries}
 
@@ -163,8 +182,15 @@ class Plan:
         Dagster calls an asset unsynced when its own code version changed, not when one before it is unsynced; so a
         changed setting has to change the code version of everything after the asset that reads it.
         """
-        before = [self.code_version(name) for name in AFTER[noun]]
+        before = [self.code_version(name) for name in self.list_before(noun)]
         return hashlib.sha256(" ".join([self.fingerprint(noun), *before]).encode()).hexdigest()[:16]
+
+    def _identify_texts(self) -> dict[str, object] | None:
+        """The texts without prompts, where the experiment has some."""
+        texts = self.settings.texts
+        if texts is None:
+            return None
+        return texts.model_dump(exclude={"path"}) | {"content": self._hash_files(texts.path)}
 
     def _identify_roles(self) -> dict[str, object]:
         """The second models with their engines and, where they have a profile of their own, its templates."""

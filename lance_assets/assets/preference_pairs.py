@@ -18,7 +18,7 @@ NOT_JUDGED = "not judged"
 def judge_new_pairs(this_round: Round, new: pl.DataFrame) -> pl.DataFrame:
     """The verdicts on the round's new pairs; the model is opened only where there is something to judge."""
     plan = this_round.plan
-    if plan.settings.parameters.num_judged_pairs == 0 or new.is_empty():
+    if not plan.settings.parameters.judges_pairs or new.is_empty():
         return this_round.empty("pair_judgements")
     with this_round.asking("preference_pairs", this_round.start_path()) as ask:
         judgements: pl.DataFrame = plan.recipe.judge_pairs(
@@ -69,7 +69,7 @@ def make_preference_pairs(this_round: Round) -> Made:
         "num_new": len(new),
         "rounds": count_table(dict(table["source_round"].value_counts().iter_rows()), of="round"),
         "gaps": plot_histogram(
-            {"pairs": table["score_gap"].to_list()}, title="Score gaps", x_label="chosen minus rejected"
+            {"pairs": table["score_gap"].drop_nulls().to_list()}, title="Score gaps", x_label="chosen minus rejected"
         ),
         "preview": preview_rows(new, ("prompt", "chosen", "chosen_score", "rejected", "rejected_score")),
     }
@@ -78,7 +78,7 @@ def make_preference_pairs(this_round: Round) -> Made:
 
 def build_preference_pairs(plan: Plan) -> dg.AssetsDefinition:
     """The asset of one experiment."""
-    judges = plan.settings.parameters.num_judged_pairs > 0
+    judges = plan.settings.parameters.judges_pairs
     kinds = {"transformers", "parquet"} if judges else {"polars", "parquet"}
 
     @dg.asset(**plan.asset_arguments("preference_pairs", kinds=kinds, uses_model=judges))

@@ -10,14 +10,19 @@ from lance_assets.assets.rounds import Made, Round
 
 
 def make_raw_generations(this_round: Round) -> Made:
-    """Review the seeds, then sample new prompts, completions and degraded completions; nothing in r0000."""
+    """Ask the round's model what the recipe proposes; nothing in r0000."""
     plan = this_round.plan
     table = this_round.empty("raw_generations")
     if not this_round.is_start:
         with this_round.asking("raw_generations", this_round.start_path()) as ask:
-            seeds = this_round.read("seed_set")
             table = plan.recipe.generate(
-                seeds, settings=plan.settings.parameters, identity=this_round.identity, ask=ask
+                this_round.read("seed_set"),
+                settings=plan.settings.parameters,
+                identity=this_round.identity,
+                ask=ask,
+                trained=this_round.read("sft_set", this_round.earlier_keys[-1]),
+                texts=this_round.texts,
+                read_states=this_round.read_states,
             )
     version = this_round.write("raw_generations", table)
     this_round.forget_stage("raw_generations")
@@ -29,7 +34,8 @@ def make_raw_generations(this_round: Round) -> Made:
             table.unique("kind", maintain_order=True), ("kind", "prompt", "raw_text", "finish_reason")
         ),
     }
-    return Made(version.content_hash, metadata)
+    describe = getattr(plan.recipe, "describe_generations", None)
+    return Made(version.content_hash, metadata | (describe(table) if describe else {}))
 
 
 def build_raw_generations(plan: Plan) -> dg.AssetsDefinition:

@@ -24,7 +24,9 @@ from resources.durable_stage import clear_stage
 from resources.embedder import Embedder
 from resources.evaluator import read_task_prompts
 from resources.memory import measure_own_peak
+from resources.model_states import ModelReader
 from resources.tables import TableVersion, write_file_atomically
+from resources.text_files import read_texts
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,30 @@ class Round:
                 f"materialize start_checkpoint of {self.key} again"
             )
         return self.model_path(parent)
+
+    @property
+    def trains_from_base(self) -> bool:
+        """Whether training begins with the base model rather than the start checkpoint."""
+        return self.is_start or self.plan.settings.parameters.starts_from == "base"
+
+    def training_start(self) -> Path:
+        """The folder of the model that this round's training begins with."""
+        return self.model_path(None) if self.trains_from_base else self.start_path()
+
+    @cached_property
+    def texts(self) -> pl.DataFrame:
+        """The experiment's texts without prompts, columns row_id and text; empty where it has none."""
+        settings = self.plan.settings.texts
+        if settings is None:
+            return pl.DataFrame(schema={"row_id": pl.String, "text": pl.String})
+        path = self.plan.folder / Path(settings.path).expanduser()
+        return read_texts(path, field=settings.field, limit=settings.limit)
+
+    def read_states(self, *, of_base: bool = False) -> ModelReader:
+        """The round's model, or the base model, to read its hidden states over whole rows."""
+        engine = self.plan.settings.engine
+        path = self.model_path(None) if of_base else self.start_path()
+        return ModelReader(path, batch_size=engine.batch_size, device=engine.device, dtype=engine.dtype, log=self.log)
 
     @contextmanager
     def asking(self, noun: str, model_path: Path) -> Iterator[Ask]:

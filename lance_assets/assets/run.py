@@ -138,9 +138,11 @@ def print_summary(plan: Plan, platform: Platform, keys: list[str]) -> None:
 
 
 def show_all_rounds(instance: dg.DagsterInstance, plan: Plan) -> None:
-    """Materialize the experiment's self_evolution, where it has one, so that the UI shows all rounds at once."""
-    if plan.settings.evaluation.small_world is not None:
-        overview = load_definitions().resolve_assets_def(plan.key("self_evolution"))
+    """Materialize what tells of all rounds: the experiment's self_evolution, where it has one, and the leaderboard."""
+    definitions = load_definitions()
+    overviews = [plan.key("self_evolution"), dg.AssetKey(["leaderboard"])]
+    there = [definitions.resolve_assets_def(key) for key in overviews if key in definitions.resolve_all_asset_keys()]
+    for overview in there:
         dg.materialize([overview], instance=instance, raise_on_error=False)
 
 

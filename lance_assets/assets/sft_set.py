@@ -3,6 +3,7 @@
 import dagster as dg
 import polars as pl
 
+from lance_assets.algorithms.diversity import compute_vendi_score
 from lance_assets.assets.making import make_noun
 from lance_assets.assets.pictures import count_table, plot_histogram, preview_rows
 from lance_assets.assets.plan import Plan
@@ -16,7 +17,9 @@ def make_sft_set(this_round: Round) -> Made:
     plan = this_round.plan
     if this_round.is_start:
         eft = read_eft(plan.settings.seeds, plan.folder)
-        table = plan.recipe.start_sft_set(this_round.read("seed_set"), eft, round_key=this_round.key)
+        table = plan.recipe.start_sft_set(
+            this_round.read("seed_set"), eft, settings=plan.settings.parameters, identity=this_round.identity
+        )
     else:
         table = plan.recipe.build_sft_set(
             this_round.read("reviewed_set"),
@@ -25,7 +28,7 @@ def make_sft_set(this_round: Round) -> Made:
             round_key=this_round.key,
         )
     version = this_round.write("sft_set", table)
-    new = table.filter((pl.col("source_round") == this_round.key) & (pl.col("source") == "generated"))
+    new = table.filter((pl.col("source_round") == this_round.key) & (pl.col("source") != "eft"))
     metadata = {
         "dagster/row_count": len(table),
         "num_new": len(new),
@@ -36,6 +39,9 @@ def make_sft_set(this_round: Round) -> Made:
         ),
         "preview": preview_rows(new if len(new) else table, ("source", "prompt", "completion", "review_score")),
     }
+    if getattr(plan.recipe, "REPORTS_VENDI", False):
+        vectors = this_round.embed((table["prompt"] + "\n" + table["completion"]).to_list())
+        metadata["vendi_score"] = round(compute_vendi_score(vectors), 3)
     return Made(version.content_hash, metadata)
 
 

@@ -62,7 +62,7 @@ BACKBONE = "backbone"
 
 ARMS: dict[str, dict[str, object]] = {
     METHOD: {},
-    "no_pairs": {"use_pairs": False},
+    "no_pairs": {"losses": "sft"},
     "random_scores": {"reviewer": "random"},
     "self_instruct": {"reviewer": "none"},
     "seeds_only": {"propose": False},

@@ -10,6 +10,7 @@ from lance_assets.forecast.lengths import measure_lengths
 from lance_assets.forecast.stages import DAGSTER_GIB, Forecaster, Row
 from lance_assets.forecast.throughput import Machine, ThroughputTable, read_throughput
 from lance_assets.recipes import lance_forecast
+from lance_assets.recipes.lance import LanceSettings
 from resources.model_shapes import find_model
 
 
@@ -86,14 +87,20 @@ def build_forecast(plan: Plan, *, machine: str | None, home: Path, num_seeds: in
     Raises:
         ValueError: no such machine, or a model's configuration or the seed file cannot be used.
     """
+    parameters = plan.settings.parameters
+    if not isinstance(parameters, LanceSettings):
+        raise ValueError(
+            f"{plan.name}: a plan is made for recipe lance, and not yet for {plan.settings.recipe}; its first round "
+            "tells rows, tokens and seconds in the UI"
+        )
     table = read_throughput()
     chosen = choose_machine(plan, table, machine)
     work = prepare(plan, table, chosen, num_seeds=num_seeds)
     settings, lengths, pool = plan.settings, work.measured.lengths, work.measured.pool
     assumptions = lance_forecast.EXPECTED[settings.prompt_profile]
     number = settings.stop.max_rounds
-    expected = lance_forecast.forecast_rounds(settings.parameters, assumptions, lengths, pool, num_rounds=number)
-    bounds = lance_forecast.forecast_at_most(settings.parameters, lengths, pool, num_rounds=number)
+    expected = lance_forecast.forecast_rounds(parameters, assumptions, lengths, pool, num_rounds=number)
+    bounds = lance_forecast.forecast_at_most(parameters, lengths, pool, num_rounds=number)
     rounds = {
         this.key: [
             *work.forecast_stages(this, bound),

@@ -97,7 +97,7 @@ def measure_lengths(
         completion=fmean(count(build_messages(own, row["completion"])) for row in rows) - chat,
     )
     if num_seeds is None:
-        num_seeds = max(len(seeds), plan.settings.parameters.max_seeds or 0)
+        num_seeds = max(len(seeds), getattr(plan.settings.parameters, "max_seeds", None) or 0)
     return Measured(lengths, Pool(num_seeds, len(eft), _count_rows(eft, own, count)), how, len(seeds))
 
 

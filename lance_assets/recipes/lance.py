@@ -23,7 +23,7 @@ Differences from the authors' code:
     the first round and afterwards adds the original seeds only: `seed_growth="code"`.
 2.  Seeds are scored anew each round by the round's own model (the paper's figure). Their code scores them once:
     `review_seeds_each_round=False`.
-3.  SFT and preference data accumulate over all rounds, as in both; `accumulate=False` trains on the latest alone.
+3.  SFT and preference data accumulate over all rounds, as in both; `trains_on` has other choices.
 4.  A review is read tolerantly and the last score statement counts; theirs reads one spelling and the first. Where the
     engine can constrain, a grammar makes the review end in a score.
 5.  A review that cannot be read is unscored. Theirs becomes 0, which sends a seed to the low branch and makes a
@@ -48,7 +48,7 @@ Differences from the authors' code:
 
 Switches make the controls that the method is measured against (`docs/self-evolution.md`): `reviewer="random"`
 draws every review score by lot, `reviewer="none"` accepts everything that cleaning kept and makes no pairs (a
-Self-Instruct loop), `use_pairs=False` trains without preference pairs, and `propose=False` trains on the seeds again.
+Self-Instruct loop), `losses="sft"` trains without preference pairs, and `propose=False` trains on the seeds again.
 
 Unknown, and chosen by the experiment: learning rates, beta, epochs, LoRA or full. The reference model is M after SFT.
 """
@@ -58,7 +58,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from lance_assets.algorithms.cleaning import CleaningSettings, clean_generations
 from lance_assets.algorithms.pairing import (
@@ -69,8 +69,8 @@ from lance_assets.algorithms.pairing import (
     take_seeds,
 )
 from lance_assets.algorithms.review_parsing import ReviewResult, combine_reviews
-from lance_assets.prompts import render_prompt
-from lance_assets.recipes.asking import RoundIdentity, build_requests, read_final
+from lance_assets.recipes.asking import RoundIdentity
+from lance_assets.recipes.axes import RecipeSettings, keep_rounds
 from lance_assets.recipes.judging import judge_pairs_in_both_orders
 from lance_assets.recipes.reviewing import (
     Rubric,
@@ -78,15 +78,24 @@ from lance_assets.recipes.reviewing import (
     build_review_requests,
     build_review_sampling,
     read_recorded,
-    read_review,
     record_expected,
+)
+from lance_assets.recipes.steps import (
+    build_reviewed_row,
+    complete_new_prompts,
+    describe_parent,
+    propose_from_seeds,
+    record_samples,
+    review_rows,
+)
+from lance_assets.recipes.steps import (
+    start_sft_set as start_sft_set,
 )
 from lance_assets.records import (
     PREFERENCE_PAIRS,
     RAW_GENERATIONS,
     REVIEWED_SET,
     SEED_SET,
-    SFT_SET,
     Ask,
     Request,
     Sample,
@@ -97,10 +106,8 @@ RUBRIC = Rubric("lance/review", 0, 10)
 """The paper's: five points for the prompt, five for the completion."""
 
 
-class LanceSettings(BaseModel):
+class LanceSettings(RecipeSettings):
     """LANCE's parameters; the defaults are the paper's constants."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     branch_threshold: float = Field(
         7.0, ge=0, le=10, description="Seeds scoring above it go to the high branch (the threshold valve V)."
@@ -122,9 +129,6 @@ class LanceSettings(BaseModel):
     max_prompt_words: int = Field(4096, ge=1, description="Longest new prompt, in words.")
     min_completion_words: int = Field(10, ge=0, description="Shortest completion, in words.")
     max_completion_words: int = Field(4096, ge=1, description="Longest completion, in words.")
-    temperature: float = Field(0.7, ge=0, le=5, description="Sampling temperature of every step.")
-    top_p: float = Field(0.9, gt=0, le=1, description="Nucleus mass of every step.")
-    max_new_tokens: int = Field(512, ge=1, description="Tokens after which a sample is cut.")
     branches: Literal["both", "low", "high"] = Field(
         "both", description="The paper's ablation: low alone trains SFT, high alone pairs."
     )
@@ -136,12 +140,10 @@ class LanceSettings(BaseModel):
     review_seeds_each_round: bool = Field(
         True, description="Whether seeds that have a score are scored again by the round's model."
     )
-    accumulate: bool = Field(True, description="Whether a round trains on the sets of all rounds, or its own alone.")
     max_seeds: int | None = Field(None, ge=1, description="Seeds taken from the pool each round; none takes all.")
     reviewer: Literal["model", "random", "none"] = Field(
         "model", description="Who scores: the round's model; a control that draws scores by lot; nobody."
     )
-    use_pairs: bool = Field(True, description="Whether preference pairs are built and trained on.")
     propose: bool = Field(True, description="Whether anything is proposed, or each round trains on the seeds again.")
     score_from: ScoreFrom = Field(
         "text", description="A review's score: as written, or the mean by the probabilities of the scores there."
@@ -152,6 +154,25 @@ class LanceSettings(BaseModel):
     drop_flipped_pairs: bool = Field(
         False, description="Whether judged pairs train only where the chosen completion is preferred in both orders."
     )
+
+    @property
+    def judges_pairs(self) -> bool:
+        """Whether any new pair is judged in both orders."""
+        return self.num_judged_pairs > 0
+
+    @property
+    def has_reviews(self) -> bool:
+        """Whether anything is reviewed."""
+        return self.reviewer != "none" and self.propose
+
+    @property
+    def trains_without_news(self) -> bool:
+        """Whether each round trains on the seeds again."""
+        return not self.propose
+
+
+SETTINGS = LanceSettings
+"""What the file's `parameters` are read as."""
 
 
 ROLES = ("reviewer",)
@@ -172,50 +193,16 @@ SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
     "reviewed_set": (
         *("branch_threshold", "num_reviews", "temperature", "top_p", "max_new_tokens", "reviewer", "score_from"),
     ),
-    "sft_set": ("sft_threshold", "min_chars", "accumulate", "reviewer"),
+    "sft_set": ("sft_threshold", "min_chars", "trains_on", "reviewer"),
+    "checkpoint": ("starts_from",),
     "preference_pairs": (
-        *("score_gap", "min_chars", "accumulate", "reviewer", "use_pairs", "num_judged_pairs", "drop_flipped_pairs"),
+        *("score_gap", "min_chars", "trains_on", "reviewer", "losses", "num_judged_pairs", "drop_flipped_pairs"),
     ),
 }
 """Which settings each step reads: what a change of one marks as out of date, and nothing else."""
 
 SETTINGS_OF_JUDGING = ("temperature", "top_p", "max_new_tokens")
 """What preference_pairs reads beside, where pairs are judged."""
-
-
-def sampling_settings(settings: LanceSettings) -> SamplingSettings:
-    """How every step samples."""
-    return SamplingSettings(settings.temperature, settings.top_p, settings.max_new_tokens)
-
-
-def _record(kind: str, parents: list[dict], requests: list[Request], samples: list[Sample]) -> list[dict]:
-    """raw_generations rows; `parents` holds seed_id, parent_id, sample_number, prompt and completion of each sample."""
-    return [
-        {
-            "row_id": request.row_id,
-            "kind": kind,
-            **parent,
-            "raw_text": sample.text,
-            "finish_reason": sample.finish_reason,
-            "error": sample.error,
-            "prompt_tokens": sample.prompt_tokens,
-            "completion_tokens": sample.completion_tokens,
-            "sampling_seed": request.sampling_seed,
-            "expected_score": None,
-            "unscored_reason": None,
-        }
-        for parent, request, sample in zip(parents, requests, samples, strict=True)
-    ]
-
-
-def _describe_parent(seed: dict, number: int, *, prompt: str | None, completion: str | None) -> dict:
-    return {
-        "seed_id": seed["row_id"],
-        "parent_id": seed["row_id"],
-        "sample_number": number,
-        "prompt": prompt,
-        "completion": completion,
-    }
 
 
 def _score_from(settings: LanceSettings) -> ScoreFrom:
@@ -227,57 +214,18 @@ def _review_seeds(identity: RoundIdentity, ask: Ask, seeds: list[dict], settings
     """Review each seed and record every sample."""
     score_from, number = _score_from(settings), settings.num_reviews
     requests = build_review_requests(identity, "seed_review", seeds, rubric=RUBRIC, num_reviews=number)
-    sampling = build_review_sampling(sampling_settings(settings), RUBRIC, score_from=score_from)
+    sampling = build_review_sampling(settings.sampling, RUBRIC, score_from=score_from)
     samples = ask("seed_review", requests, sampling)
     parents = [
-        _describe_parent(seed, index, prompt=seed["prompt"], completion=seed["completion"])
+        describe_parent(seed, index, prompt=seed["prompt"], completion=seed["completion"])
         for seed in seeds
         for index in range(number)
     ]
-    rows = _record("seed_review", parents, requests, samples)
+    rows = record_samples("seed_review", parents, requests, samples)
     return [
         row | record_expected(sample, rubric=RUBRIC, score_from=score_from)
         for row, sample in zip(rows, samples, strict=True)
     ]
-
-
-def _propose_from_seeds(
-    identity: RoundIdentity, ask: Ask, seeds: list[dict], *, kind: str, step: str, num_samples: int
-) -> list[dict]:
-    """Ask one proposing step's template about each seed and record every sample."""
-    asked = [
-        (
-            seed["row_id"],
-            render_prompt(identity.prompt_profile, step, prompt=seed["prompt"], completion=seed["completion"]),
-        )
-        for seed in seeds
-    ]
-    requests = build_requests(identity, kind, asked, num_samples)
-    samples = ask(kind, requests)
-    parents = []
-    for index, sample in enumerate(samples):
-        seed, final = seeds[index // num_samples], read_final(sample)
-        prompt, completion = (final, None) if kind == "new_prompt" else (seed["prompt"], final)
-        parents.append(_describe_parent(seed, index % num_samples, prompt=prompt, completion=completion))
-    return _record(kind, parents, requests, samples)
-
-
-def _complete_new_prompts(identity: RoundIdentity, ask: Ask, new_prompts: list[dict], num_samples: int) -> list[dict]:
-    """Sample completions of every new prompt that could be read."""
-    readable = [row for row in new_prompts if row["prompt"] is not None and row["finish_reason"] == "stop"]
-    requests = build_requests(identity, "completion", [(row["row_id"], row["prompt"]) for row in readable], num_samples)
-    samples = ask("completion", requests)
-    parents = [
-        {
-            "seed_id": (row := readable[index // num_samples])["seed_id"],
-            "parent_id": row["row_id"],
-            "sample_number": index % num_samples,
-            "prompt": row["prompt"],
-            "completion": sample.text.strip() or None,
-        }
-        for index, sample in enumerate(samples)
-    ]
-    return _record("completion", parents, requests, samples)
 
 
 def draw_scores(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
@@ -319,7 +267,9 @@ def _split(seeds: pl.DataFrame, results: dict[str, ReviewResult], settings: Lanc
     return split_by_score(_with_scores(seeds, results), branch_threshold=settings.branch_threshold)
 
 
-def generate(seeds: pl.DataFrame, *, settings: LanceSettings, identity: RoundIdentity, ask: Ask) -> pl.DataFrame:
+def generate(
+    seeds: pl.DataFrame, *, settings: LanceSettings, identity: RoundIdentity, ask: Ask, **_: object
+) -> pl.DataFrame:
     """Review the seeds, split them, and sample both branches.
 
     Args:
@@ -342,11 +292,11 @@ def generate(seeds: pl.DataFrame, *, settings: LanceSettings, identity: RoundIde
     split = _split(seeds, score_seeds(reviewed, settings), settings)
     low = split.filter(pl.col("branch") == "low").to_dicts() if settings.branches != "high" else []
     high = split.filter(pl.col("branch") == "high").to_dicts() if settings.branches != "low" else []
-    new_prompts = _propose_from_seeds(
+    new_prompts = propose_from_seeds(
         identity, ask, low, kind="new_prompt", step="lance/new_prompt", num_samples=settings.num_prompts
     )
-    completions = _complete_new_prompts(identity, ask, new_prompts, settings.num_completions)
-    degraded = _propose_from_seeds(
+    completions = complete_new_prompts(identity, ask, new_prompts, settings.num_completions)
+    degraded = propose_from_seeds(
         identity, ask, high, kind="degraded_completion", step="lance/degrade", num_samples=settings.num_completions
     )
     return pl.DataFrame(reviews + new_prompts + completions + degraded, schema=RAW_GENERATIONS)
@@ -386,16 +336,14 @@ def review(
     branch_of = dict(zip(split["row_id"], split["branch"], strict=True))
     rows = []
     for seed in split.to_dicts():
-        row = {"row_id": seed["row_id"], "kind": "seed", "seed_id": seed["row_id"], "branch": seed["branch"]}
-        row |= {field: seed[field] for field in ("prompt", "completion", "answer")}
+        row = seed | {"kind": "seed", "seed_id": seed["row_id"]}
         reviewed_now = seed["row_id"] in seed_results
         texts = seed_texts[seed["row_id"]] if reviewed_now else []
         result = seed_results[seed["row_id"]] if reviewed_now else ReviewResult([], [], seed["review_score"])
-        rows.append(row | _reviewed_fields(texts, result))
+        rows.append(build_reviewed_row(row, branch=seed["branch"], texts=texts, result=result, answer=seed["answer"]))
     kept = cleaned.filter(pl.col("drop_reason").is_null() & (pl.col("kind") != "new_prompt")).to_dicts()
     for row, (texts, result) in zip(kept, _review_completions(identity, ask, kept, settings), strict=True):
-        fields = {field: row[field] for field in ("row_id", "kind", "seed_id", "prompt", "completion")}
-        rows.append(fields | {"answer": None, "branch": branch_of[row["seed_id"]]} | _reviewed_fields(texts, result))
+        rows.append(build_reviewed_row(row, branch=branch_of[row["seed_id"]], texts=texts, result=result))
     return pl.DataFrame(rows, schema=REVIEWED_SET)
 
 
@@ -403,45 +351,20 @@ def _review_completions(
     identity: RoundIdentity, ask: Ask, kept: list[dict], settings: LanceSettings
 ) -> list[tuple[list[str], ReviewResult]]:
     """The reviews of each kept completion, as written and as read."""
-    score_from = _score_from(settings)
-    number = settings.num_reviews if settings.reviewer != "none" else 0
-    requests = build_review_requests(identity, "review", kept, rubric=RUBRIC, num_reviews=number)
-    sampling = build_review_sampling(sampling_settings(settings), RUBRIC, score_from=score_from)
-    samples = (draw_scores if settings.reviewer == "random" else ask)("review", requests, sampling)
-    reviews = [read_review(sample, rubric=RUBRIC, score_from=score_from) for sample in samples]
-    texts = [sample.text for sample in samples]
-    return [
-        (texts[first : first + number], combine_reviews(reviews[first : first + number]))
-        for first in (place * number for place in range(len(kept)))
-    ]
+    return review_rows(
+        identity,
+        draw_scores if settings.reviewer == "random" else ask,
+        kept,
+        rubric=RUBRIC,
+        num_reviews=settings.num_reviews if settings.reviewer != "none" else 0,
+        sampling=settings.sampling,
+        score_from=_score_from(settings),
+    )
 
 
 def _group_reviews(raw_generations: pl.DataFrame) -> dict[str, list[str]]:
     reviews = raw_generations.filter(pl.col("kind") == "seed_review").group_by("seed_id", maintain_order=True)
     return {seed_id: rows["raw_text"].to_list() for (seed_id,), rows in reviews}
-
-
-def _reviewed_fields(texts: list[str], result: ReviewResult) -> dict:
-    return {
-        "reviews": texts,
-        "scores": result.scores,
-        "unscored_reasons": result.unscored_reasons,
-        "review_score": result.review_score,
-    }
-
-
-def start_sft_set(seeds: pl.DataFrame, eft: pl.DataFrame, *, round_key: str) -> pl.DataFrame:
-    """Round r0000's SFT set: the seeds, and the EFT rows where the experiment has them. Schema `SFT_SET`."""
-    rows = seeds.select(
-        "row_id",
-        "prompt",
-        "completion",
-        pl.lit("seed").alias("source"),
-        pl.lit(round_key).alias("source_round"),
-        pl.col("row_id").alias("source_id"),
-        pl.lit(None, pl.Float64).alias("review_score"),
-    )
-    return pl.concat([rows.cast(SFT_SET), eft])
 
 
 def build_sft_set(
@@ -450,7 +373,8 @@ def build_sft_set(
     """This round's accepted completions, then the earlier SFT set (EFT rows alone when not accumulating)."""
     threshold = settings.sft_threshold if settings.reviewer != "none" else None
     accepted = select_sft_rows(reviewed, sft_threshold=threshold, min_chars=settings.min_chars, round_key=round_key)
-    kept = earlier if settings.accumulate else earlier.filter(pl.col("source") == "eft")
+    eft = earlier.filter(pl.col("source") == "eft")
+    kept = pl.concat([keep_rounds(earlier, trains_on=settings.trains_on, round_key=round_key), eft])
     return pl.concat([accepted, kept]).unique("row_id", maintain_order=True)
 
 
@@ -458,12 +382,12 @@ def build_pairs(
     reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: LanceSettings, round_key: str
 ) -> pl.DataFrame:
     """This round's preference pairs, then the earlier ones where the recipe accumulates. Schema `PREFERENCE_PAIRS`."""
-    if not settings.use_pairs:
+    if not settings.builds_pairs:
         return pl.DataFrame(schema=PREFERENCE_PAIRS)
     pairs = build_preference_pairs(
         reviewed, score_gap=settings.score_gap, min_chars=settings.min_chars, round_key=round_key
     )
-    kept = earlier if settings.accumulate else earlier.clear()
+    kept = keep_rounds(earlier, trains_on=settings.trains_on, round_key=round_key)
     return pl.concat([pairs, kept.cast(PREFERENCE_PAIRS)]).unique("row_id", maintain_order=True)
 
 
@@ -475,7 +399,7 @@ def judge_pairs(pairs: pl.DataFrame, *, settings: LanceSettings, identity: Round
         drop_flipped=settings.drop_flipped_pairs,
         stage="judge_pair",
         step="lance/judge_pair",
-        sampling=sampling_settings(settings),
+        sampling=settings.sampling,
         identity=identity,
         ask=ask,
     )

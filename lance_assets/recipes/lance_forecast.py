@@ -185,7 +185,7 @@ def _count_seeds(settings: LanceSettings, pool: Pool, rounds: list[RoundForecast
 
 def _accumulate(settings: LanceSettings, pool: Pool, this: RoundForecast, before: RoundForecast) -> RoundForecast:
     """Add the sets of the rounds before, as the recipe trains on them."""
-    if settings.accumulate:
+    if settings.trains_on == "all":
         return replace(
             this,
             num_sft=this.num_sft + before.num_sft,
@@ -222,7 +222,7 @@ def _forecast_round(
         "degraded_completion": high,
         "review": reviewed if is_reviewing else 0.0,
     }
-    pairs = high * min(assumptions.pairs_per_high_seed, settings.num_completions) if settings.use_pairs else 0.0
+    pairs = high * min(assumptions.pairs_per_high_seed, settings.num_completions) if settings.builds_pairs else 0.0
     # both orders of each
     rows["judge_pair"] = 2 * min(settings.num_judged_pairs, pairs)
     prompt, completion = _size_texts(settings, assumptions, lengths)

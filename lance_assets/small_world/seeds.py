@@ -1,4 +1,4 @@
-"""Write what an experiment in the small world starts from: seeds, and EFT rows.
+"""Write what the experiments in the small world start from: seeds, EFT rows, and texts without prompts.
 
     python -m lance_assets.small_world.seeds
 
@@ -6,32 +6,48 @@ Seeds are problems with right completions, easy ones mostly (`SEED_RUNG_SHARES`)
 climb. EFT rows are examples of the other jobs, as the paper's evaluation fine-tuning data (arXiv 2412.15151): mixed
 into the SFT set they keep the model able to review and to propose while it is trained on answers. No row is about a
 held-out problem, and the files are the same bytes on every machine.
+
+Methods that learn from people's completions rather than from their own have `HARD_RUNG_SHARES`: people work these out,
+where the packaged model guesses. Kun's texts are such workings without prompt and answer, between other sentences, and
+its EFT rows teach what the packaged model never did: naming the prompt a text answers, judging it, and polishing.
 """
 
 import argparse
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lance_assets.small_world.jobs import draw_degraded, draw_new_prompt, draw_review, draw_rung
-from lance_assets.small_world.tasks import TASKS, complete, draw_problem, phrase_prompt
+from lance_assets.prompts import render_prompt
+from lance_assets.small_world.jobs import blur_prompt, draw_degraded, draw_new_prompt, draw_review, draw_rung
+from lance_assets.small_world.tasks import TASKS, Problem, complete, draw_problem, phrase_prompt, work_out
 
 NUM_SEEDS = 160
 SEED_RUNG_SHARES = {1: 0.3, 2: 0.3, 3: 0.2, 4: 0.2}
+HARD_RUNG_SHARES = {1: 0.1, 2: 0.1, 3: 0.1, 4: 0.1, 5: 0.2, 6: 0.2, 7: 0.1, 8: 0.1}
+NUM_LESSON_SEEDS = 80
+NUM_POOL_ROWS = 1200
+POOL_RUNG_SHARES = {1: 0.4, 2: 0.2, 3: 0.1, 4: 0.1, 5: 0.05, 6: 0.05, 7: 0.05, 8: 0.05}
+NUM_TEXTS = 320
+NUM_KUN_EFT_ROWS = 480
 NUM_EFT_ROWS = 240
 EFT_RUNG_DECAY = 0.88
 EFT_SHARES = {"review": 0.5, "new_prompt": 0.25, "degrade": 0.25}
 RNG_SEED = 11
+_BEFORE = ("", "It went like this.", "From the old book.", "Tom did it so.", "Then came the work.")
+_AFTER = ("", "That is all.", "So it was done.", "Then they went home.")
 _DRAW = {"review": draw_review, "new_prompt": draw_new_prompt, "degrade": draw_degraded}
 
 
-def draw_seeds(*, num_seeds: int = NUM_SEEDS, rng_seed: int = RNG_SEED) -> list[dict[str, str]]:
+def draw_seeds(
+    *, num_seeds: int = NUM_SEEDS, rng_seed: int = RNG_SEED, rung_shares: Mapping[int, float] = SEED_RUNG_SHARES
+) -> list[dict[str, str]]:
     """Draw the seeds, each a different problem, in random order.
 
     Args:
         num_seeds: how many; a multiple of 40, so that every task and rung gets its exact share.
         rng_seed: the seed of the drawing.
+        rung_shares: share of each rung; multiples of a tenth, or of a twentieth where num_seeds is a multiple of 80.
 
     Returns:
         Dicts with `prompt`, `completion` and `answer`.
@@ -44,7 +60,7 @@ def draw_seeds(*, num_seeds: int = NUM_SEEDS, rng_seed: int = RNG_SEED) -> list[
     rng = random.Random(rng_seed)
     rows: dict[str, dict[str, str]] = {}
     for task in TASKS:
-        for rung, share in SEED_RUNG_SHARES.items():
+        for rung, share in rung_shares.items():
             wanted = len(rows) + round(num_seeds * share / len(TASKS))
             while len(rows) < wanted:
                 problem = draw_problem(rng, task=task, rung=rung, held_out=False)
@@ -86,6 +102,75 @@ def draw_eft_rows(*, num_rows: int = NUM_EFT_ROWS, rng_seed: int = RNG_SEED) -> 
     return shuffled
 
 
+def write_text(problem: Problem, rng: random.Random) -> str:
+    """A text in which a problem is worked out: no prompt, no answer by name, sentences of something else around."""
+    before, after = rng.choice(_BEFORE), rng.choice(_AFTER)
+    return " ".join(part for part in (before, work_out(problem), after) if part)
+
+
+def quotes_held_out(text: str) -> bool:
+    """Whether a text has the digits of a held-out problem of any task, whose wording is then not what tells it apart.
+
+    >>> quotes_held_out("That is all.")
+    False
+    """
+    digits = tuple(int(character) for character in text if character.isdecimal())
+    return len(digits) > 2 and any(Problem(task, digits).is_held_out for task in TASKS)
+
+
+def draw_texts(*, num_texts: int = NUM_TEXTS, rng_seed: int = RNG_SEED + 1) -> list[dict[str, str]]:
+    """Draw the texts without prompts, each of another problem: dicts with `text`."""
+    rng = random.Random(rng_seed)
+    rows: dict[str, dict[str, str]] = {}
+    while len(rows) < num_texts:
+        rung = rng.choices(list(HARD_RUNG_SHARES), list(HARD_RUNG_SHARES.values()))[0]
+        problem = draw_problem(rng, task=rng.choice(TASKS), rung=rung, held_out=False)
+        rows.setdefault(problem.key, {"text": write_text(problem, rng)})
+    return list(rows.values())
+
+
+def draw_kun_rows(*, num_rows: int = NUM_KUN_EFT_ROWS, rng_seed: int = RNG_SEED + 2) -> list[dict[str, str]]:
+    """Draw EFT rows of Kun's jobs for the chat model: a verdict on a prompt (half of them), and polishing a text.
+
+    Returns:
+        Dicts with `prompt` and `completion`.
+    """
+    rng = random.Random(rng_seed)
+    rows: dict[str, dict[str, str]] = {}
+    while len(rows) < num_rows:
+        problem = draw_problem(rng, task=rng.choice(TASKS), rung=draw_rung(rng, EFT_RUNG_DECAY), held_out=False)
+        prompt = phrase_prompt(problem, rng)
+        if len(rows) % 2:
+            text = write_text(problem, rng)
+            asked = render_prompt("compact", "kun/polish", prompt=prompt, text=text)
+            completion = complete(problem)
+        else:
+            is_good = rng.random() < 0.5
+            asked = render_prompt("compact", "kun/verdict", prompt=prompt if is_good else blur_prompt(prompt, rng))
+            completion = "Clear and complete. [good]" if is_good else "Something is missing. [bad]"
+        if not any(map(quotes_held_out, [asked, *asked.split("\n")])):
+            rows[asked] = {"prompt": asked, "completion": completion}
+    shuffled = list(rows.values())
+    rng.shuffle(shuffled)
+    return shuffled
+
+
+def build_files() -> dict[str, list[dict[str, str]]]:
+    """Every file of the experiments in the small world, by its place under their folder."""
+    hard = HARD_RUNG_SHARES
+    return {
+        "mini_lance/seeds.jsonl": draw_seeds(),
+        "mini_lance/eft.jsonl": draw_eft_rows(),
+        "mini_spin/seeds.jsonl": draw_seeds(rng_seed=RNG_SEED + 3, rung_shares=hard),
+        "mini_llm2llm/seeds.jsonl": draw_seeds(num_seeds=NUM_LESSON_SEEDS, rng_seed=RNG_SEED + 4, rung_shares=hard),
+        "mini_diverse_evol/pool.jsonl": draw_seeds(
+            num_seeds=NUM_POOL_ROWS, rng_seed=RNG_SEED + 5, rung_shares=POOL_RUNG_SHARES
+        ),
+        "mini_kun/texts.jsonl": draw_texts(),
+        "mini_kun/eft.jsonl": draw_kun_rows(),
+    }
+
+
 def write_rows(path: Path, rows: Sequence[dict[str, str]]) -> None:
     """Write rows as JSON lines, UTF-8, each line ended by a newline."""
     path.write_bytes("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
@@ -93,9 +178,10 @@ def write_rows(path: Path, rows: Sequence[dict[str, str]]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = Path(__file__).parents[1] / "experiments" / "mini_lance"
-    parser.add_argument("--out", type=Path, default=default, help="the experiment's folder")
+    default = Path(__file__).parents[1] / "experiments"
+    parser.add_argument("--out", type=Path, default=default, help="the experiments' folder")
     out = parser.parse_args().out
-    write_rows(out / "seeds.jsonl", draw_seeds())
-    write_rows(out / "eft.jsonl", draw_eft_rows())
-    print(f"{NUM_SEEDS} seeds and {NUM_EFT_ROWS} EFT rows in {out}")
+    for name, written in build_files().items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        write_rows(out / name, written)
+        print(f"{len(written)} rows in {out / name}")

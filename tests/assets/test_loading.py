@@ -71,7 +71,11 @@ WRONG = {
         "70, ",
         [":8: attributes.parameters.branch_threshold: got 70; ", "less than or equal to 10"],
     ),
-    "unknown_recipe": ("lance\n  m", "spin\n  m", [":4: attributes.recipe: got 'spin'; input should be 'lance'"]),
+    "unknown_recipe": (
+        "lance\n  m",
+        "lanse\n  m",
+        [":4: attributes.recipe: got 'lanse'; there is no recipe 'lanse'; choose"],
+    ),
     "missing_field": (
         "  model: small # path: not here\n",
         "",
@@ -135,7 +139,7 @@ def test_a_broken_experiment_is_left_out_and_says_why(shelf: Path, caplog: pytes
     machines = dg.Definitions(resources={"platform": Platform(data_root=str(shelf))})
     both = dg.Definitions.merge(load_experiments(shelf, SHELF), machines)
     keys = {key.path[0] for key in both.resolve_all_asset_keys()}
-    assert keys == {"fine", name}
+    assert keys == {"fine", name, "leaderboard"}
 
 
 @pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"- 1\n", FINE.encode() + b"---\n" + FINE.encode()])
@@ -147,11 +151,11 @@ def test_a_file_that_is_no_experiment_at_all(shelf: Path, text: bytes) -> None:
 
 
 def test_every_mistake_of_a_file_is_told_at_once(shelf: Path) -> None:
-    place(shelf / SHELF, "wrong", FINE.replace("lance\n", "spin\n").replace("24", "0").replace("8}", "-8}"))
+    place(shelf / SHELF, "wrong", FINE.replace("small #", "3 #").replace("24", "0").replace("8}", "-8}"))
     lines = str(load_all(shelf, SHELF)["wrong"][1]).splitlines()
     assert [line.split(": ")[1].removeprefix("attributes.") for line in lines] == [
-        "recipe",
         "parameters.max_seeds",
+        "model",
         "training.sft.batch_size",
     ]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lance_assets.algorithms.pairwise import parse_verdict
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.judging import VERDICT_GRAMMAR, drop_judged_pairs
-from lance_assets.recipes.lance import ROLE_OF_STAGE, LanceSettings, judge_pairs, sampling_settings
+from lance_assets.recipes.lance import ROLE_OF_STAGE, LanceSettings, judge_pairs
 from lance_assets.records import PAIR_JUDGEMENTS, PREFERENCE_PAIRS, Request, Sample, SamplingSettings
 
 IDENTITY = RoundIdentity("mini", "r0001", 0, "compact")
@@ -81,7 +81,7 @@ def test_every_pair_is_judged_in_both_orders() -> None:
     assert ask.sampling is not None
     assert (ask.sampling.grammar, ask.sampling.max_new_tokens) == (
         VERDICT_GRAMMAR,
-        sampling_settings(LanceSettings()).max_new_tokens,
+        LanceSettings().sampling.max_new_tokens,
     )
 
 

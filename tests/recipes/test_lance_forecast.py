@@ -85,7 +85,7 @@ def test_sets_and_the_pool_grow() -> None:
     assert second.num_sft == 110 + 100 + 350
     capped = forecast_rounds(LanceSettings(max_seeds=120), HALF, LENGTHS, pool, num_rounds=2)
     assert [this.num_seeds for this in capped] == [100, 100, 120]
-    latest = forecast_rounds(LanceSettings(accumulate=False), HALF, LENGTHS, pool, num_rounds=2)[2]
+    latest = forecast_rounds(LanceSettings(trains_on="latest"), HALF, LENGTHS, pool, num_rounds=2)[2]
     assert (latest.num_sft, latest.num_pairs) == (10 + 350, 350)
     authors = forecast_rounds(LanceSettings(seed_growth="code"), HALF, LENGTHS, pool, num_rounds=3)
     assert [this.num_seeds for this in authors[1:3]] == [100, first.num_reviewed]
@@ -112,8 +112,8 @@ def test_seeds_are_reviewed_once_where_the_recipe_says_so() -> None:
     settings = LanceSettings(review_seeds_each_round=False)
     rounds = forecast_rounds(settings, HALF, LENGTHS, Pool(100), num_rounds=2)
     assert [count_rows(this)["seed reviews"] for this in rounds[1:]] == [300, 0]
-    assert LanceSettings(use_pairs=False).use_pairs is False
-    assert forecast_rounds(LanceSettings(use_pairs=False), HALF, LENGTHS, Pool(100), num_rounds=1)[1].num_pairs == 0
+    assert LanceSettings(losses="sft").builds_pairs is False
+    assert forecast_rounds(LanceSettings(losses="sft"), HALF, LENGTHS, Pool(100), num_rounds=1)[1].num_pairs == 0
 
 
 @pytest.mark.parametrize("score", [0, 10])

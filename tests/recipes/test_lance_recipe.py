@@ -409,7 +409,7 @@ EFT = pl.DataFrame(
 
 def test_sft_sets_of_three_rounds() -> None:
     """Above 8 enters, 8 does not; every round keeps the earlier rows, or the EFT rows alone."""
-    first = start_sft_set(seeds({"a": None}), EFT, round_key="r0000")
+    first = start_sft_set(seeds({"a": None}), EFT, identity=RoundIdentity("e", "r0000", 0, "compact"))
     assert first.select("source", "source_id", "source_round").rows() == [
         ("seed", "a", "r0000"),
         ("eft", None, "r0000"),
@@ -430,7 +430,7 @@ def test_sft_sets_of_three_rounds() -> None:
         return [second["source_id"].to_list(), third["source_id"].to_list()]
 
     assert two_rounds() == [["c81", "a", None], ["c9", "c81", "a", None]]
-    assert two_rounds(accumulate=False) == [["c81", None], ["c9", None]]
+    assert two_rounds(trains_on="latest") == [["c81", None], ["c9", None]]
     assert two_rounds(sft_threshold=7.9) == [["c8", "c81", "a", None], ["c9", "c8", "c81", "a", None]]
 
 
@@ -456,7 +456,7 @@ def test_pairs_of_two_rounds() -> None:
     later = reviewed_table(*high_seed("c", 10.0))
     both = build_pairs(later, first, settings=LanceSettings(), round_key="r0002")
     assert ids(both) == [("c", "c_low", "r0002"), ("b", "b_low", "r0001")]
-    alone = build_pairs(later, first, settings=LanceSettings(accumulate=False), round_key="r0002")
+    alone = build_pairs(later, first, settings=LanceSettings(trains_on="latest"), round_key="r0002")
     assert ids(alone) == [("c", "c_low", "r0002")]
     assert len(build_pairs(at_2, none, settings=LanceSettings(score_gap=1.9), round_key="r0001")) == 2
 
@@ -584,7 +584,7 @@ def test_without_a_reviewer_every_seed_begets_prompts_and_everything_kept_is_tra
 
 def test_without_pairs_the_same_is_generated_and_accepted() -> None:
     table = seeds(dict.fromkeys(THREE))
-    made, same = (run_generate(table, ScriptedAsk(score_by_seed(THREE)), use_pairs=use) for use in (True, False))
+    made, same = (run_generate(table, ScriptedAsk(score_by_seed(THREE)), losses=use) for use in ("sft_then_dpo", "sft"))
     assert made.equals(same)
     mine = {"branch": "high", "seed_id": "a"}
     reviewed = reviewed_table(
@@ -594,7 +594,7 @@ def test_without_pairs_the_same_is_generated_and_accepted() -> None:
     )
     none = pl.DataFrame(schema=PREFERENCE_PAIRS)
     assert len(build_pairs(reviewed, none, settings=LanceSettings(), round_key="r0001")) == 1
-    without = LanceSettings(use_pairs=False)
+    without = LanceSettings(losses="sft")
     assert build_pairs(reviewed, none, settings=without, round_key="r0001").is_empty()
     assert len(build_sft_set(reviewed, pl.DataFrame(schema=SFT_SET), settings=without, round_key="r0001")) == 1
 
@@ -605,6 +605,6 @@ def test_a_loop_that_proposes_nothing_trains_on_what_it_has() -> None:
     made = run_generate(seeds(dict.fromkeys(THREE)), ask, propose=False)
     assert made.is_empty()
     assert ask.counts == {}
-    first = start_sft_set(seeds({"a": None}), EFT, round_key="r0000")
+    first = start_sft_set(seeds({"a": None}), EFT, identity=RoundIdentity("e", "r0000", 0, "compact"))
     empty = pl.DataFrame(schema=REVIEWED_SET)
     assert build_sft_set(empty, first, settings=chosen, round_key="r0001").equals(first)

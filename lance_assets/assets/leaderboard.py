@@ -1,0 +1,362 @@
+"""leaderboard: every round of every experiment in one table, the best first, and the experiments that are left out.
+
+    python -m lance_assets.assets.leaderboard --markdown leaderboard.md --picture leaderboard.png
+
+Scores share a table only where benchmark, metric, held-out items and settings of the evaluation are the same; what
+differs is told above each table. The settings are those of the experiment's file as it is now: an eval_report does not
+say what it was made with, and one that the UI calls unsynced may have been made with others.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import polars as pl
+
+from lance_assets.algorithms.leaderboard import (
+    SPENT,
+    Measured,
+    compare_scores,
+    identify_scale,
+    name_scales,
+    order_rounds,
+    rank_experiments,
+)
+from lance_assets.algorithms.progress import START_ROUND, format_round, parse_round
+from lance_assets.assets.making import USER_ERRORS, explain_error
+from lance_assets.assets.outcomes import read_headline
+from lance_assets.assets.pictures import show_figure
+from lance_assets.assets.plan import AFTER, Plan
+from lance_assets.assets.platform import Platform
+from lance_assets.assets.rounds import Round
+from lance_assets.assets.run import format_score, load_definitions
+from lance_assets.assets.study_report import build_table
+from lance_assets.prompts import hash_templates
+from lance_assets.records import LEADERBOARD
+from resources.tables import encode_table, write_file_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LEADERBOARD_KEY = dg.AssetKey(["leaderboard"])
+
+RESULTS = [
+    *("score [95%]", "since r0000", "over raw backbone", "SFT rows", "new SFT rows", "pairs", "new pairs"),
+    *("tokens sampled", "tokens trained", "seconds", "price"),
+]
+"""The columns of `show_results`."""
+
+NOTHING = "no round of any experiment stands yet; materialize r0000 of one"
+
+
+def identify_evaluation(plan: Plan, benchmark: str) -> dict[str, str]:
+    """The settings that a benchmark's scores depend on, by name; the recipe and its seed are none of them."""
+    identity = plan.identity("eval_report")["settings"]
+    if benchmark == "small_world":
+        profile = plan.settings.prompt_profile
+        others = {"prompts", "rng_seed", "lm_eval", "task_files"}
+        found = {"prompts": f"{profile} {hash_templates(profile)[:8]}"}
+    else:
+        # the seed draws the examples of a prompt
+        has_examples = identity["lm_eval"]["num_fewshot"] != 0
+        others = {"prompts", "small_world", "engine"} | (set() if has_examples else {"rng_seed"})
+        found = {}
+    found |= flatten({name: value for name, value in identity.items() if name not in others})
+    irrelevant = ("small_world.sampled_temperature", "lm_eval.tasks", "lm_eval.include_path")
+    return {name: value for name, value in found.items() if name not in irrelevant}
+
+
+def flatten(sections: Mapping[str, object], prefix: str = "") -> dict[str, str]:
+    """Nested settings as one level, named with dots; null and empty ones are left out."""
+    found: dict[str, str] = {}
+    for name, value in sections.items():
+        if isinstance(value, Mapping):
+            found |= flatten(value, f"{prefix}{name}.")
+        elif value not in (None, [], ()):
+            found[f"{prefix}{name}"] = str(value)
+    return found
+
+
+def list_standing_rounds(plan: Plan, platform: Platform) -> list[str]:
+    """Every round whose eval_report stands, oldest first, gaps or not."""
+    found = platform.tables.path(plan.name, START_ROUND, "eval_report").parents[1].glob("r[0-9]*/eval_report.parquet")
+    return sorted(path.parent.name for path in found)
+
+
+def measure(this_round: Round, model: str) -> tuple[Measured, dict] | None:
+    """A model's headline score and its row of the round's eval_report; None where the model is not in it."""
+    headline = read_headline(this_round.read("eval_report"), model=model)
+    if headline is None:
+        return None
+    items = this_round.read("eval_items").filter(model=model, metric=headline["metric"])
+    is_right = dict(items.select("prompt", "is_correct").iter_rows())
+    benchmark, metric = headline["benchmark"], headline["metric"]
+    asked = list(is_right) or [f"{headline['num_items']} items"]
+    settings = identify_evaluation(this_round.plan, benchmark)
+    scale = identify_scale(benchmark=benchmark, metric=metric, settings=settings, items=asked)
+    return Measured(scale, headline["score"], headline["ci_low"], headline["ci_high"], is_right), headline
+
+
+def read_row(this_round: Round, start: Measured | None, backbone: Measured | None) -> dict[str, object]:
+    """One row of the leaderboard.
+
+    Args:
+        this_round: a round whose eval_report stands.
+        start: r0000's headline, to compare with; None in r0000 itself, and where there is none.
+        backbone: the raw backbone's.
+
+    Raises:
+        ValueError: a table cannot be read.
+        OSError: a table is missing.
+    """
+    measured = measure(this_round, "checkpoint")
+    assert measured is not None, "a written eval_report has a headline"
+    own, headline = measured
+    plan, costs = this_round.plan, this_round.read_costs()
+    sft, pairs = this_round.read("sft_set"), this_round.read("preference_pairs")
+    is_new = pl.col("source_round") == this_round.key
+    price = sum(cost.price for cost in costs.values())
+    return {
+        **{"experiment": plan.name, "recipe": plan.settings.recipe, "round": this_round.key, "scale": own.scale},
+        **{name: headline[name] for name in ("benchmark", "metric", "num_items", "score", "ci_low", "ci_high")},
+        "evaluation": json.dumps(identify_evaluation(plan, headline["benchmark"]), sort_keys=True),
+        "since_start": compare_scores(start, own) if start else None,
+        "over_backbone": compare_scores(backbone, own) if backbone else None,
+        "num_sft_rows": len(sft),
+        "num_new_sft_rows": sft.filter(is_new, source="generated").height,
+        "num_pairs": len(pairs),
+        "num_new_pairs": pairs.filter(is_new).height,
+        "sampled_tokens": sum(cost.completion_tokens for cost in costs.values()) if costs else None,
+        "train_tokens": this_round.read("checkpoint")["num_tokens"][0],
+        "seconds": sum(cost.seconds for cost in costs.values()) if costs else None,
+        "seconds_by_noun": [{"noun": noun, "seconds": costs[noun].seconds} for noun in AFTER if noun in costs],
+        "price": price or None,
+    }
+
+
+def read_leaderboard(plans: Sequence[Plan], platform: Platform) -> tuple[pl.DataFrame, dict[str, str]]:
+    """Every round that stands, the best first, and what is left out: why, by experiment and round.
+
+    A round whose tables cannot be read is left out, and the others stay. Reads every round's tables whole.
+    """
+    rows, left_out = [], {}
+    for plan in plans:
+        start, backbone = None, None
+        for key in list_standing_rounds(plan, platform):
+            this_round = Round(plan, platform, key, lambda _: None)
+            try:
+                if key == START_ROUND:
+                    backbone = measure(this_round, "backbone")
+                rows.append(read_row(this_round, start[0] if start else None, backbone[0] if backbone else None))
+                start = measure(this_round, "checkpoint") if key == START_ROUND else start
+            except USER_ERRORS as error:
+                left_out[f"{plan.name} {key}"] = explain_error(error, platform)
+    return order_rounds(pl.DataFrame(rows, schema=LEADERBOARD)), left_out
+
+
+def show_difference(difference: Sequence[float] | None) -> str:
+    """A difference with its interval, where it has one."""
+    if difference is None:
+        return "-"
+    mean, low, high = difference
+    return f"{mean:+.3f}" + (f" [{low:+.3f}, {high:+.3f}]" if math.isfinite(high - low) else "")
+
+
+def show_number(value: float | None, digits: int = 0) -> str:
+    """A number with thousands apart; a dash where it is not known."""
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def show_results(row: dict) -> list[str]:
+    """A row's scores, what it trained on and what it took, as the cells under `RESULTS`."""
+    counts = ("num_sft_rows", "num_new_sft_rows", "num_pairs", "num_new_pairs", *SPENT[:-1])
+    differences = [show_difference(row[name]) for name in ("since_start", "over_backbone")]
+    return [format_score(row), *differences, *(show_number(row[name]) for name in counts), show_number(row["price"], 4)]
+
+
+def tabulate_by_scale(rows: pl.DataFrame, titles: list[str], show: Callable[[dict], list[str]]) -> str:
+    """A Markdown table for each scale under its name, and a word on it where there are several.
+
+    Args:
+        rows: ordered, schema `LEADERBOARD` and more.
+        titles: of the columns; those up to the first of `RESULTS` are texts.
+        show: a row's cells.
+    """
+    names = name_scales(rows)
+    parts = [f"*{NOTHING}*"] if rows.is_empty() else []
+    parts += ["Scores under different headings do not compare: their evaluations differ."] if len(names) > 1 else []
+    for scale, name in names.items():
+        cells = [show(row) for row in rows.filter(scale=scale).to_dicts()]
+        parts += [f"**{name}**", build_table(titles, cells, num_texts=titles.index(RESULTS[0]))]
+    return "\n\n".join(parts)
+
+
+def tabulate_experiments(rows: pl.DataFrame) -> str:
+    """One line for each experiment: its best round, and what its rounds took up to that one, together."""
+    table = tabulate_by_scale(
+        rank_experiments(rows),
+        ["place", "experiment", "recipe", "best of rounds", *RESULTS],
+        lambda row: [
+            *(str(row["place"]), row["experiment"], row["recipe"], f"{row['round']} of {row['num_rounds']}"),
+            *show_results(row),
+        ],
+    )
+    return table if rows.is_empty() else f"{table}\n\nTokens, seconds and price: of all rounds up to the best."
+
+
+def tabulate_all_rounds(rows: pl.DataFrame) -> str:
+    """One line for each round, with what it took itself."""
+    titles = ["experiment", "recipe", "round", *RESULTS]
+    return tabulate_by_scale(rows, titles, lambda row: [row[name] for name in titles[:3]] + show_results(row))
+
+
+def tabulate_seconds(rows: pl.DataFrame) -> str:
+    """Seconds of every step, one line for each round."""
+    lines = []
+    for row in rows.sort("experiment", "round").to_dicts():
+        seconds = {step["noun"]: step["seconds"] for step in row["seconds_by_noun"]}
+        steps = [show_number(seconds[noun], 1) if noun in seconds else "-" for noun in AFTER]
+        lines.append([row["experiment"], row["round"], *steps, show_number(row["seconds"], 1)])
+    return build_table(["experiment", "round", *AFTER, "in all"], lines, num_texts=2)
+
+
+def list_left_out(left_out: Mapping[str, str]) -> str:
+    """What is left out and why, as a Markdown list."""
+    lines = [f"* **{name}**: {' '.join(text.split())}" for name, text in left_out.items()]
+    return "\n".join(lines) or "*nothing*"
+
+
+def draw_leaderboard(rows: pl.DataFrame) -> "Figure":
+    """Scores over rounds with their 95% intervals: a panel for each scale, a line for each experiment; of some rows."""
+    from matplotlib.figure import Figure
+
+    names, experiments = name_scales(rows), sorted(rows["experiment"].unique())
+    figure = Figure(figsize=(7.0, 3.8 * len(names)), layout="constrained")
+    panels = figure.subplots(len(names), 1, squeeze=False)[:, 0]
+    for axes, (scale, name) in zip(panels, names.items(), strict=True):
+        mine = rows.filter(scale=scale).sort("experiment", "round")
+        for (experiment, recipe), line in mine.group_by("experiment", "recipe", maintain_order=True):
+            place = experiments.index(str(experiment))
+            score = line["score"]
+            ends = [end.fill_null(0).clip(0) for end in (score - line["ci_low"], line["ci_high"] - score)]
+            # side by side, so that intervals do not hide each other
+            at = [parse_round(key) + 0.04 * place for key in line["round"]]
+            axes.errorbar(
+                *(at, score.to_list(), ends),
+                **{"marker": "o", "markersize": 4, "capsize": 3, "color": f"C{place % 10}"},
+                label=f"{experiment} ({recipe})",
+            )
+        ticks = range(max(map(parse_round, mine["round"])) + 1)
+        axes.set_xticks(ticks, [format_round(number) for number in ticks])
+        axes.set(title=name, xlabel="round", ylabel="score")
+        axes.grid(visible=True, alpha=0.3)
+        axes.legend(fontsize=7)
+    return figure
+
+
+def describe_leaderboard(
+    plans: Sequence[Plan], platform: Platform, *, left_out: Mapping[str, str]
+) -> dg.MaterializeResult:
+    """Store the table, and show it: the experiments, all rounds, the seconds of every step, and what is left out.
+
+    Raises:
+        DiskFullError: the disk is full.
+    """
+    rows, unread = read_leaderboard(plans, platform)
+    missing = {**left_out, **unread}
+    path = platform.root / "leaderboard.parquet"
+    write_file_atomically(path, encode_table(rows))
+    measured = rows.drop("seconds", "seconds_by_noun", "price")
+    version = hashlib.sha256(encode_table(measured) + json.dumps(missing).encode()).hexdigest()
+    metadata: dict[str, dg.MetadataValue | int] = {
+        "dagster/row_count": len(rows),
+        "num_experiments": rows["experiment"].n_unique(),
+        "experiments": dg.MetadataValue.md(tabulate_experiments(rows)),
+        "left_out": dg.MetadataValue.md(list_left_out(missing)),
+        "path": dg.MetadataValue.path(path),
+    }
+    if len(rows):
+        metadata |= {
+            "rounds": dg.MetadataValue.md(tabulate_all_rounds(rows)),
+            "seconds": dg.MetadataValue.md(tabulate_seconds(rows)),
+            "over_rounds": show_figure(draw_leaderboard(rows)),
+        }
+    return dg.MaterializeResult(data_version=dg.DataVersion(version), metadata=metadata)
+
+
+def build_leaderboard(plans: Sequence[Plan], left_out: Mapping[str, str] | None = None) -> dg.AssetsDefinition:
+    """The asset over all experiments.
+
+    Made again whenever an eval_report is new, or an experiment or its evaluation is another, by `build_refresh_sensor`.
+
+    Args:
+        plans: every experiment that could be loaded.
+        left_out: what is wrong with each of the others, by name.
+    """
+    broken = dict(left_out or {})
+    identity = [(plan.name, plan.settings.recipe, plan.fingerprint("eval_report")) for plan in plans]
+    condition = dg.AutomationCondition
+
+    @dg.asset(
+        key=LEADERBOARD_KEY,
+        deps=[dg.AssetDep(plan.key("eval_report"), partition_mapping=dg.AllPartitionMapping()) for plan in plans],
+        group_name="leaderboard",
+        owners=sorted({owner for plan in plans for owner in plan.settings.owners}),
+        kinds={"parquet"},
+        code_version=hashlib.sha256(json.dumps([identity, broken], sort_keys=True).encode()).hexdigest()[:16],
+        # also while it is being made: a round that ends meanwhile may not be in it
+        automation_condition=condition.newly_missing()
+        | condition.any_deps_updated()
+        | condition.code_version_changed(),
+    )
+    def leaderboard(platform: Platform) -> dg.MaterializeResult:
+        """Every round of every experiment, the best first: scores with 95% intervals, what they trained on and took."""
+        try:
+            return describe_leaderboard(plans, platform, left_out=broken)
+        except USER_ERRORS as error:
+            told = f"leaderboard: {explain_error(error, platform)}"
+            raise dg.Failure(description=told, allow_retries=False) from error
+
+    return leaderboard
+
+
+def build_refresh_sensor() -> dg.AutomationConditionSensorDefinition:
+    """Makes the leaderboard again when it is old; running by default, since it takes a second and no model."""
+    return dg.AutomationConditionSensorDefinition(
+        "leaderboard_refresh",
+        target=dg.AssetSelection.assets(LEADERBOARD_KEY),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=30,
+        description="Makes the leaderboard again when an eval_report is new, or an experiment is another.",
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the leaderboard, and write it where asked."""
+    from lance_assets.assets.loading import load_plans
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--markdown", type=Path, help="write the table of experiments into this file")
+    parser.add_argument("--picture", type=Path, help="write the scores over rounds into this PNG file")
+    given = parser.parse_args(arguments)
+    platform = (load_definitions().resources or {})["platform"]
+    assert isinstance(platform, Platform), "definitions.py wires the platform"
+    found = load_plans(Path(__file__).parents[2])
+    broken = {name: plan for name, plan in found.items() if isinstance(plan, str)}
+    rows, unread = read_leaderboard([plan for plan in found.values() if isinstance(plan, Plan)], platform)
+    table = tabulate_experiments(rows)
+    print(table, *([tabulate_all_rounds(rows), tabulate_seconds(rows)] if len(rows) else []), sep="\n\n")
+    print(f"\nLeft out:\n\n{list_left_out(broken | unread)}")
+    if given.markdown is not None:
+        write_file_atomically(given.markdown, f"{table}\n".encode())
+    if given.picture is not None and len(rows):
+        draw_leaderboard(rows).savefig(given.picture, format="png", dpi=110, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main()

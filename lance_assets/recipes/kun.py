@@ -1,0 +1,292 @@
+"""Kun: a label model names the prompts that texts answer, and the chat model judges and polishes (arXiv 2401.06477).
+
+One round, with texts without prompts, the label model L and the chat model M:
+
+    propose     L names the prompt that each text answers
+    clean       prompts that ask about something not shown are dropped by keyword; what was written twice is repaired
+    signal      M's verdict on the prompt alone, good or bad
+    polish      M answers each good prompt anew, with the text as what is known
+    filter      polished completions with boilerplate, too short, or repeating themselves are left out
+    train       SFT of the base model on prompts and polished completions
+
+Round r0000 trains both models on the same seeds: M on prompt to completion, L on completion to prompt
+(`label_checkpoint`). Constants are those of the authors' code (Zheng0428/COIG-Kun, commit a9c6df1) and its README.
+
+Switches: `signal="pair_score"` has M score prompt and text together from 1 to 5, as Humpback (arXiv 2308.06259) and the
+authors' first version; `polish=False` trains on the texts as they are; `language` chooses keywords, tags and the
+wording of prompts, the authors' Chinese or our English.
+
+Differences from the authors' code:
+
+1.  The label model is trained with the prompt that it is later asked with; theirs without.
+2.  A verdict with both tags or none is unread, and its row left out as unscored; theirs counts as bad.
+3.  Prompts are repaired before their verdict; theirs after polishing. Which rows are kept by the repair is the same.
+4.  Repetition is looked for anywhere in a completion; theirs at its start (`algorithms.output_filters`).
+5.  No repetition penalty (theirs 1.2): the sampler has none. Texts are not cut to a token budget; long ones are left to
+    the engine's context, which tells them as failed.
+6.  New prompts are compared with those of earlier rounds; theirs with none.
+7.  Texts are filtered by length in characters where the experiment says so; the authors' perplexity filter is not
+    published.
+
+Unknown, and chosen by the experiment: whether the final model starts from base or chat (`starts_from`), learning
+rates but those of L and M, sizes.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import polars as pl
+from pydantic import Field
+
+from lance_assets.algorithms.backtranslation import filter_prompt, repair_prompt
+from lance_assets.algorithms.cleaning import mark_unusable
+from lance_assets.algorithms.language_profiles import PROFILES, LanguageProfile
+from lance_assets.algorithms.output_filters import filter_output
+from lance_assets.algorithms.pairwise import Unread
+from lance_assets.algorithms.progress import parse_round
+from lance_assets.algorithms.review_parsing import ReviewResult
+from lance_assets.algorithms.verdicts import read_verdict
+from lance_assets.prompts import render_prompt
+from lance_assets.recipes.asking import RoundIdentity, build_requests
+from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds
+from lance_assets.recipes.reviewing import Rubric, find_reviewer, read_review
+from lance_assets.recipes.steps import build_reviewed_row, describe_parent, record_samples, reviewed_as_sft_rows
+from lance_assets.recipes.steps import start_sft_set as start_sft_set
+from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET, SFT_SET, Ask
+
+PAIR_RUBRIC = Rubric("kun/review_pair", 1, 5)
+
+
+class KunSettings(RecipeSettings):
+    """Kun's parameters; the defaults are the authors' constants."""
+
+    starts_from: StartsFrom = "base"
+    trains_on: TrainsOn = "latest"
+    losses: Losses = "sft"
+    temperature: float = Field(0.5, ge=0, le=5, description="Sampling temperature of every step.")
+    top_p: float = Field(0.95, gt=0, le=1, description="Nucleus mass of every step.")
+    max_new_tokens: int = Field(1024, ge=1, description="Tokens after which a sample is cut.")
+    language: Literal["chinese", "english"] = Field("chinese", description="Of keywords, tags and prompts.")
+    max_texts: int | None = Field(None, ge=1, description="Texts of one round, the next ones each; none takes all.")
+    max_text_chars: int | None = Field(None, ge=1, description="Longer texts are left out; none leaves all in.")
+    signal: Literal["verdict", "pair_score"] = Field(
+        "verdict", description="M's verdict on the prompt alone, or its score of prompt and text together."
+    )
+    accept_score: float = Field(5.0, ge=1, le=5, description="A pair scoring this or more is accepted.")
+    polish: bool = Field(True, description="Whether M writes the completion anew from the text.")
+    min_chars: int = Field(20, ge=0, description="Shortest completion, in characters.")
+    max_repeats: int = Field(5, ge=1, description="Times a part of a completion may stand in a row.")
+
+    @property
+    def profile(self) -> LanguageProfile:
+        """Keywords and tags."""
+        return PROFILES[self.language]
+
+
+SETTINGS = KunSettings
+ROLES = ("label", "reviewer")
+ROLE_OF_STAGE = {"label": "label", "verdict": "reviewer", "pair_score": "reviewer"}
+TRAINS_LABEL_MODEL = True
+"""r0000 trains a label model beside the checkpoint, unless a role names one."""
+NEEDS_TEXTS = True
+SETTINGS_OF_JUDGING = ()
+SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
+    "label_checkpoint": ("language",),
+    "raw_generations": ("language", "max_texts", "max_text_chars", "temperature", "top_p", "max_new_tokens"),
+    "cleaned_set": ("language",),
+    "reviewed_set": (
+        *("language", "signal", "polish", "min_chars", "max_repeats", "accept_score"),
+        *("temperature", "top_p", "max_new_tokens"),
+    ),
+    "sft_set": ("signal", "accept_score", "trains_on"),
+    "preference_pairs": ("losses",),
+    "checkpoint": ("starts_from",),
+}
+
+
+def build_seed_set(
+    file_seeds: pl.DataFrame, _: dict[str, pl.DataFrame], *, settings: KunSettings, identity: RoundIdentity
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """The seeds, the same in every round."""
+    del settings, identity
+    return file_seeds, {"num_pool": len(file_seeds)}
+
+
+def build_label_rows(seeds: pl.DataFrame, *, settings: KunSettings, identity: RoundIdentity) -> pl.DataFrame:
+    """What the label model is trained on: each seed's completion, asked as at serving, to its prompt. `SFT_SET`."""
+    rows = [
+        {
+            "row_id": seed["row_id"],
+            "prompt": _ask_label(identity, seed["completion"], settings),
+            "completion": seed["prompt"],
+            "source": "seed",
+            "source_round": identity.round_key,
+            "source_id": seed["row_id"],
+            "review_score": None,
+        }
+        for seed in seeds.to_dicts()
+    ]
+    return pl.DataFrame(rows, schema=SFT_SET)
+
+
+def _ask_label(identity: RoundIdentity, text: str, settings: KunSettings) -> str:
+    return render_prompt(identity.prompt_profile, "kun/label", text=text, language=settings.language)
+
+
+def take_texts(texts: pl.DataFrame, *, settings: KunSettings, round_key: str) -> pl.DataFrame:
+    """The texts of a round: the next `max_texts` in the order of the file, none once all were taken."""
+    longest = settings.max_text_chars
+    usable = texts if longest is None else texts.filter(pl.col("text").str.len_chars() <= longest)
+    if settings.max_texts is None:
+        return usable if parse_round(round_key) == 1 else usable.clear()
+    return usable.slice((parse_round(round_key) - 1) * settings.max_texts, settings.max_texts)
+
+
+def generate(
+    seeds: pl.DataFrame,
+    *,
+    settings: KunSettings,
+    identity: RoundIdentity,
+    ask: Ask,
+    texts: pl.DataFrame,
+    **_: object,
+) -> pl.DataFrame:
+    """The prompt that L names for each text, schema `RAW_GENERATIONS`."""
+    del seeds
+    rows = take_texts(texts, settings=settings, round_key=identity.round_key).to_dicts()
+    asked = [(row["row_id"], _ask_label(identity, row["text"], settings)) for row in rows]
+    requests = build_requests(identity, "label", asked, 1)
+    samples = ask("label", requests, settings.sampling)
+    parents = [
+        describe_parent(row, 0, prompt=sample.text.strip() or None, completion=row["text"])
+        for row, sample in zip(rows, samples, strict=True)
+    ]
+    return pl.DataFrame(record_samples("named_prompt", parents, requests, samples), schema=RAW_GENERATIONS)
+
+
+def clean(
+    raw_generations: pl.DataFrame,
+    seeds: pl.DataFrame,
+    *,
+    settings: KunSettings,
+    is_evaluation_prompt: Callable[[str], bool],
+) -> pl.DataFrame:
+    """Repair prompts and drop those that ask about something not shown, schema `CLEANED_SET`."""
+    repaired = [None if text is None else repair_prompt(text) for text in raw_generations["prompt"]]
+    prompts = [None if one is None else one.prompt for one in repaired]
+    candidates = raw_generations.with_columns(pl.Series("prompt", prompts, pl.String))
+    reasons = [
+        (filter_prompt(prompt, settings.profile) if prompt else None)
+        or (one.reason if one is not None and one.prompt is None else None)
+        for prompt, one in zip(prompts, repaired, strict=True)
+    ]
+    cleaned = mark_unusable(candidates, seeds.clear(), is_evaluation_prompt=is_evaluation_prompt)
+    return cleaned.with_columns(drop_reason=pl.coalesce(pl.Series("found", reasons, pl.String), "drop_reason"))
+
+
+def review(
+    cleaned: pl.DataFrame,
+    seeds: pl.DataFrame,
+    raw_generations: pl.DataFrame,
+    *,
+    settings: KunSettings,
+    identity: RoundIdentity,
+    ask: Ask,
+) -> pl.DataFrame:
+    """M's signal on every kept row, and the polished completion of the accepted ones. Schema `REVIEWED_SET`."""
+    del seeds, raw_generations
+    kept = cleaned.filter(pl.col("drop_reason").is_null()).to_dicts()
+    reviews = _judge(kept, settings=settings, identity=identity, ask=ask)
+    rows = [
+        build_reviewed_row(row, branch="low", texts=[text], result=result, raw_completion=row["completion"])
+        for row, (text, result) in zip(kept, reviews, strict=True)
+    ]
+    good = [row for row in rows if is_accepted(row["review_score"], settings)]
+    if settings.polish:
+        _polish(good, settings=settings, identity=identity, ask=ask)
+    for row in good:
+        found = filter_output(
+            row["completion"] or "", settings.profile, min_chars=settings.min_chars, max_repeats=settings.max_repeats
+        )
+        row["drop_reason"] = row["drop_reason"] or found
+    return pl.DataFrame(rows, schema=REVIEWED_SET)
+
+
+def is_accepted(score: float | None, settings: KunSettings) -> bool:
+    """Whether a row goes on: a good verdict is 1, a bad one 0; pairs are scored 1 to 5."""
+    return score is not None and score >= (settings.accept_score if settings.signal == "pair_score" else 1.0)
+
+
+def _judge(
+    rows: list[dict], *, settings: KunSettings, identity: RoundIdentity, ask: Ask
+) -> list[tuple[str, ReviewResult]]:
+    """Each row's verdict or score, as written and as read."""
+    judge = find_reviewer(identity)
+    step = "kun/verdict" if settings.signal == "verdict" else PAIR_RUBRIC.step
+    asked = [
+        (
+            row["row_id"],
+            render_prompt(
+                judge.prompt_profile,
+                step,
+                prompt=row["prompt"],
+                completion=row["completion"],
+                language=settings.language,
+            ),
+        )
+        for row in rows
+    ]
+    samples = ask(settings.signal, build_requests(judge, settings.signal, asked, 1), settings.sampling)
+    found = []
+    for sample in samples:
+        if settings.signal == "verdict":
+            verdict = read_verdict(sample.text, settings.profile, sample.finish_reason)
+            score = None if isinstance(verdict, Unread) else float(verdict == "good")
+            reason = verdict.reason if isinstance(verdict, Unread) else None
+        else:
+            read = read_review(sample, rubric=PAIR_RUBRIC, score_from="text")
+            score, reason = (read, None) if isinstance(read, float) else (None, read.reason)
+        found.append((sample.text, ReviewResult([score], [reason], score)))
+    return found
+
+
+def _polish(rows: list[dict], *, settings: KunSettings, identity: RoundIdentity, ask: Ask) -> None:
+    """Put M's own completion in place of each text, which stays beside it."""
+    asked = [
+        (
+            row["row_id"],
+            render_prompt(
+                identity.prompt_profile,
+                "kun/polish",
+                prompt=row["prompt"],
+                text=row["raw_completion"],
+                language=settings.language,
+            ),
+        )
+        for row in rows
+    ]
+    samples = ask("polish", build_requests(identity, "polish", asked, 1), settings.sampling)
+    for row, sample in zip(rows, samples, strict=True):
+        row["completion"] = sample.text.strip() or None
+        if sample.finish_reason != "stop":
+            row["drop_reason"] = "cut_off" if sample.finish_reason == "length" else "generation_failed"
+
+
+def build_sft_set(
+    reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: KunSettings, round_key: str
+) -> pl.DataFrame:
+    """What was accepted and not filtered, the rows that `trains_on` keeps, and the EFT rows. Schema `SFT_SET`."""
+    is_good = pl.Series([is_accepted(score, settings) for score in reviewed["review_score"]], dtype=pl.Boolean)
+    accepted = reviewed.filter(is_good & pl.Series(reviewed["drop_reason"].is_null()))
+    kept = keep_rounds(earlier, trains_on=settings.trains_on, round_key=round_key)
+    eft = earlier.filter(pl.col("source") == "eft")
+    rows = pl.concat([reviewed_as_sft_rows(accepted, round_key=round_key), kept, eft]).cast(SFT_SET)
+    return rows.unique("row_id", maintain_order=True)
+
+
+def build_pairs(
+    reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: KunSettings, round_key: str
+) -> pl.DataFrame:
+    """No pair: the loss is SFT alone. Schema `PREFERENCE_PAIRS`."""
+    del reviewed, earlier, settings, round_key
+    return pl.DataFrame(schema=PREFERENCE_PAIRS)

@@ -1,0 +1,129 @@
+"""SPIN: a model learns to tell the seeds' completions from its own, by preference training (arXiv 2401.01335).
+
+One round, with the round's model M, which the round before trained:
+
+    propose     M completes every seed prompt (sampled at temperature 1)
+    signal      none: the seed's completion is chosen, M's own is rejected
+    pairs       one a seed, of this round and the round before
+    train       DPO from M, with M as the reference
+
+Round r0000 is SFT on the seeds, which the paper's zephyr-7b-sft-full has behind it. Constants are those of the paper
+and of the authors' configurations (uclaml/SPIN).
+
+Differences from the authors' code:
+
+1.  An own completion that equals the seed's makes no pair; nor does one that was cut off, or is empty.
+2.  Learning rate and beta are the experiment's, the same in every round; theirs lower the rate from the third iteration
+    on, and raise beta to 5 in the last.
+3.  AdamW in place of RMSprop.
+
+Unknown: epochs an iteration (2 in the paper, 3 in the configurations, 6 in the scripts), so the experiment says.
+"""
+
+from collections.abc import Callable
+
+import polars as pl
+from pydantic import Field
+
+from lance_assets.algorithms.cleaning import mark_unusable
+from lance_assets.algorithms.pairing import build_self_play_pairs, take_seeds
+from lance_assets.algorithms.review_parsing import ReviewResult
+from lance_assets.recipes.asking import RoundIdentity, build_requests
+from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds
+from lance_assets.recipes.steps import build_reviewed_row, describe_parent, record_samples
+from lance_assets.recipes.steps import start_sft_set as start_sft_set
+from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET, SFT_SET, Ask
+
+
+class SpinSettings(RecipeSettings):
+    """SPIN's parameters; the defaults are the paper's constants."""
+
+    starts_from: StartsFrom = "previous"
+    trains_on: TrainsOn = "last_two"
+    losses: Losses = "dpo"
+    temperature: float = Field(1.0, ge=0, le=5, description="Sampling temperature of the own completions.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus mass of the own completions.")
+    max_new_tokens: int = Field(256, ge=1, description="Tokens after which an own completion is cut.")
+    max_seeds: int | None = Field(None, ge=1, description="Seeds completed each round; none takes all.")
+
+    @property
+    def has_reviews(self) -> bool:
+        """Nothing is reviewed: who wrote a completion is the signal."""
+        return False
+
+
+SETTINGS = SpinSettings
+ROLES = ()
+ROLE_OF_STAGE: dict[str, str] = {}
+SETTINGS_OF_JUDGING = ()
+SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
+    "seed_set": ("max_seeds",),
+    "raw_generations": ("temperature", "top_p", "max_new_tokens"),
+    "preference_pairs": ("trains_on", "losses"),
+    "checkpoint": ("starts_from",),
+}
+
+
+def build_seed_set(
+    file_seeds: pl.DataFrame, _: dict[str, pl.DataFrame], *, settings: SpinSettings, identity: RoundIdentity
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """The seeds of the round: the file's, sampled down to `max_seeds`."""
+    number = settings.max_seeds or len(file_seeds)
+    taken, left = take_seeds(file_seeds, max_seeds=number, rng_seed=identity.rng_seed, round_key=identity.round_key)
+    return taken, {"num_pool": len(file_seeds), "num_not_taken": len(left)}
+
+
+def generate(
+    seeds: pl.DataFrame, *, settings: SpinSettings, identity: RoundIdentity, ask: Ask, **_: object
+) -> pl.DataFrame:
+    """M's own completion of every seed prompt, schema `RAW_GENERATIONS`."""
+    rows = seeds.to_dicts()
+    requests = build_requests(identity, "own_completion", [(row["row_id"], row["prompt"]) for row in rows], 1)
+    samples = ask("own_completion", requests, settings.sampling)
+    parents = [
+        describe_parent(row, 0, prompt=row["prompt"], completion=sample.text.strip() or None)
+        for row, sample in zip(rows, samples, strict=True)
+    ]
+    return pl.DataFrame(record_samples("own_completion", parents, requests, samples), schema=RAW_GENERATIONS)
+
+
+def clean(
+    raw_generations: pl.DataFrame,
+    seeds: pl.DataFrame,
+    *,
+    settings: SpinSettings,
+    is_evaluation_prompt: Callable[[str], bool],
+) -> pl.DataFrame:
+    """Drop what cannot be a rejected completion, schema `CLEANED_SET`."""
+    del settings
+    return mark_unusable(raw_generations, seeds, is_evaluation_prompt=is_evaluation_prompt)
+
+
+def review(cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_generations: pl.DataFrame, **_: object) -> pl.DataFrame:
+    """Seeds and own completions side by side, without scores. Schema `REVIEWED_SET`."""
+    del raw_generations
+    nothing = ReviewResult([], [], None)
+    rows = [
+        build_reviewed_row(row | {"kind": "seed", "seed_id": row["row_id"]}, branch="high", texts=[], result=nothing)
+        for row in seeds.to_dicts()
+    ]
+    kept = cleaned.filter(pl.col("drop_reason").is_null()).to_dicts()
+    rows += [build_reviewed_row(row, branch="high", texts=[], result=nothing) for row in kept]
+    return pl.DataFrame(rows, schema=REVIEWED_SET)
+
+
+def build_sft_set(
+    reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: SpinSettings, round_key: str
+) -> pl.DataFrame:
+    """No row: after r0000 a round trains by DPO alone. Schema `SFT_SET`."""
+    del reviewed, earlier, settings, round_key
+    return pl.DataFrame(schema=SFT_SET)
+
+
+def build_pairs(
+    reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: SpinSettings, round_key: str
+) -> pl.DataFrame:
+    """The seeds' completions against M's own, this round's and those that `trains_on` keeps."""
+    pairs = build_self_play_pairs(reviewed, round_key=round_key)
+    kept = keep_rounds(earlier, trains_on=settings.trains_on, round_key=round_key)
+    return pl.concat([pairs, kept.cast(PREFERENCE_PAIRS)])

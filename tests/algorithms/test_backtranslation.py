@@ -1,0 +1,170 @@
+"""Kun's filter and repair of prompts against hand-worked cases; where the authors' code is wrong, the test names it."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lance_assets.algorithms.backtranslation import REPAIR_REASONS, Repaired, filter_prompt, fit_prompt, repair_prompt
+from lance_assets.algorithms.language_profiles import PROFILES
+
+CHINESE, ENGLISH = PROFILES["chinese"], PROFILES["english"]
+
+KEPT = [
+    "为什么天空是蓝色的？",
+    "请解释光合作用的过程。",
+    "如何用Python对列表排序？",
+    "写一首关于秋天的诗。",
+    "什么是通货膨胀，它对普通家庭有什么影响？",
+    "列出五种提高睡眠质量的方法。",
+    "长城有多长？",
+    "请比较太阳能和风能的优缺点。",
+    "怎样才能学好数学？",
+    "人体有多少块骨头？",
+    "请推荐三本适合初中生阅读的科普书。",
+    "如何制作红烧肉？",
+    "请帮我制定一份一周的健身计划。",
+    "相对论的主要内容是什么？",
+    "地震发生时应该怎么做？",
+]
+DROPPED = {
+    "新闻": "请概括这条新闻的主要内容。",
+    "材料": "阅读材料，回答下列问题。",
+    "图片": "描述这张图片中的人物。",
+    "链接": "请打开下面的链接并总结。",
+    "网址": "这个网址是做什么的？",
+    "根据": "根据上面的内容，作者的观点是什么？",
+    "简历": "帮我修改这份简历。",
+    "简介": "写出该公司的简介。",
+    "文章": "这篇文章的中心思想是什么？",
+    "摘要": "请为下面的段落写摘要。",
+    "文本": "把这段文本翻译成英文。",
+    "提取": "从下面的句子中提取人名。",
+    "关键词": "列出这段话的关键词。",
+    "网站": "介绍一下这个网站的功能。",
+}
+
+
+@pytest.mark.parametrize("prompt", KEPT)
+def test_prompts_that_stand_alone_are_kept(prompt: str) -> None:
+    assert filter_prompt(prompt, CHINESE) is None
+    assert repair_prompt(prompt) == Repaired(prompt, None)
+
+
+@pytest.mark.parametrize("keyword", CHINESE.prompt_keywords)
+def test_prompts_about_what_is_not_shown_are_dropped(keyword: str) -> None:
+    assert filter_prompt(DROPPED[keyword], CHINESE) == f"keyword:{keyword}"
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n", "\u3000"])
+def test_an_empty_prompt_is_dropped_where_the_authors_keep_it(prompt: str) -> None:
+    assert filter_prompt(prompt, CHINESE) == filter_prompt(prompt, ENGLISH) == "empty"
+    assert repair_prompt(prompt) == Repaired(None, "empty")
+
+
+@pytest.mark.parametrize("num_rows", [100, 127, 300])
+def test_no_row_is_lost_to_shards(num_rows: int) -> None:
+    """Defect 5 of the authors' code: of 300 rows their 128 shards hold 256, of 100 rows none."""
+    prompts = [f"请列出{number}个水果。" for number in range(num_rows)]
+    assert sum(filter_prompt(prompt, CHINESE) is None for prompt in prompts) == num_rows
+
+
+@pytest.mark.parametrize(
+    ("written", "prompt", "reason"),
+    [
+        ("什么是熵？", "什么是熵？", None),
+        ("什么是熵？ \n", "什么是熵？", None),
+        ("什么是熵？    它有什么用？", "什么是熵？    它有什么用？", None),
+        ("什么是熵？     它有什么用？", "什么是熵？", "cut_at_blanks"),
+        ("什么是熵？\u3000\u3000\u3000\u3000\u3000熵是", "什么是熵？", "cut_at_blanks"),
+        ("什么是熵？ \n \n 熵是状态函数。", "什么是熵？", "cut_at_blanks"),
+        ("什么是熵？\n\n\n\n熵是状态函数。", "什么是熵？\n\n\n\n熵是状态函数。", None),
+        ("什么是熵？\n什么是熵？", "什么是熵？", "repeated_line"),
+        ("什么是熵？\n  什么是熵？ \n\n它有什么用？", "什么是熵？", "repeated_line"),
+        ("甲\n乙乙\n甲\n乙乙", None, "repeated_later_line"),
+        ("甲甲\n乙\n甲甲\n乙", "甲甲", "repeated_line"),
+        ("请回答：\n是\n是", None, "repeated_later_line"),
+        ("列出\n甲\n乙", "列出\n甲\n乙", None),
+        ("甲甲\n乙乙\n甲甲\n乙乙", "甲甲", "repeated_line"),
+        ("什么是熵？再问一次\n什么是熵？\n什么是熵？", "什么是熵？", "repeated_line"),
+        ("甲\n甲\n\n\n\n\n\n乙", "甲\n甲", "cut_at_blanks"),
+        ("Add these:\n\n1\n\n2\n\n3", "Add these:\n\n1\n\n2\n\n3", None),
+    ],
+)
+def test_repair_worked_by_hand(written: str, prompt: str | None, reason: str | None) -> None:
+    assert repair_prompt(written) == Repaired(prompt, reason)
+
+
+def test_blanks_in_front_do_not_empty_a_prompt() -> None:
+    """The authors keep what stands before the first five blanks: nothing."""
+    assert repair_prompt("     什么是熵？") == Repaired("什么是熵？", None)
+    assert repair_prompt("  什么是熵？\n什么是熵？") == Repaired("什么是熵？", "repeated_line")
+
+
+def test_the_repair_returns_the_prompt() -> None:
+    """Defect 6 of the authors' code: theirs puts the completion where the prompt was."""
+    assert repair_prompt("什么是熵？\n什么是熵？").prompt == "什么是熵？"
+
+
+LINES = st.lists(st.text("ab ?\t\u3000", max_size=8), max_size=8).map("\n".join)
+
+
+@given(st.one_of(LINES, st.text()))
+def test_a_repaired_prompt_is_the_beginning_of_what_was_written(written: str) -> None:
+    repaired = repair_prompt(written)
+    assert repaired.reason is None or repaired.reason in REPAIR_REASONS
+    if repaired.prompt is None:
+        assert repaired.reason in ("empty", "repeated_later_line")
+        return
+    assert repaired.prompt == repaired.prompt.strip() != ""
+    assert written.strip().startswith(repaired.prompt)
+    if repaired.reason is None:
+        assert repaired.prompt == written.strip()
+        assert repair_prompt(repaired.prompt) == repaired
+    assert max(map(len, "".join(" " if c.isspace() else "x" for c in repaired.prompt).split("x"))) < 5
+
+
+@pytest.mark.parametrize(
+    ("num_prompt", "num_text", "kept"),
+    [(10, 0, 10), (10, 502, 10), (10, 503, 9), (600, 0, 512), (10, 511, 1), (10, 512, 1), (10, 900, 1), (0, 900, 0)],
+)
+def test_fit_worked_by_hand(num_prompt: int, num_text: int, kept: int) -> None:
+    """Budget 512. Defect 8 of the authors' code: at 512 theirs empties the prompt, at 900 it cuts from the end."""
+    assert fit_prompt(range(num_prompt), num_text) == list(range(kept))
+
+
+@given(st.lists(st.integers(0, 9)), st.integers(0, 40), st.integers(1, 30))
+def test_what_fits_is_the_beginning_and_keeps_to_the_budget(tokens: list[int], num_text: int, budget: int) -> None:
+    fitted = fit_prompt(tokens, num_text, budget)
+    assert fitted == tokens[: len(fitted)]
+    assert len(fitted) + num_text <= budget or len(fitted) == min(1, len(tokens))
+    assert len(fitted) == len(tokens) or len(fitted) + num_text >= budget
+
+
+def test_impossible_budgets() -> None:
+    with pytest.raises(ValueError, match="budget must be at least 1 token, got 0"):
+        fit_prompt([1], 0, 0)
+    with pytest.raises(ValueError, match="num_text_tokens must be 0 or more, got -1"):
+        fit_prompt([1], -1)
+
+
+def test_most_real_prompts_that_stand_alone_are_kept(real_data: Path) -> None:
+    lines = (real_data / "self_instruct_seed_tasks.jsonl").read_text(encoding="utf-8").splitlines()
+    prompts = [json.loads(line)["instruction"] for line in lines]
+    reasons = Counter(filter_prompt(prompt, ENGLISH) for prompt in prompts)
+    assert len(prompts) == reasons.total() == 175
+    assert reasons[None] == 155
+    assert all(repair_prompt(prompt) == Repaired(prompt.strip(), None) for prompt in prompts)
+
+
+def test_more_of_the_prompts_with_a_passage_are_dropped(real_data: Path) -> None:
+    """T0's prompts hold a passage and ask about it: the very kind that Kun's filter is for, and long ones."""
+    prompts = pl.read_parquet(real_data / "t0_train_50k.parquet")["prompt"].gather_every(50)
+    kept_rate = sum(filter_prompt(prompt, ENGLISH) is None for prompt in prompts) / len(prompts)
+    assert 0.6 < kept_rate < 0.75
+    repaired = [repair_prompt(prompt) for prompt in prompts]
+    assert sum(row.reason is None for row in repaired) / len(prompts) > 0.95
