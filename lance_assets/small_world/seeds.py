@@ -15,12 +15,21 @@ its EFT rows teach what the packaged model never did: naming the prompt a text a
 import argparse
 import json
 import random
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lance_assets.prompts import render_prompt
 from lance_assets.small_world.jobs import blur_prompt, draw_degraded, draw_new_prompt, draw_review, draw_rung
-from lance_assets.small_world.tasks import TASKS, Problem, complete, draw_problem, phrase_prompt, work_out
+from lance_assets.small_world.tasks import (
+    TASKS,
+    Problem,
+    complete,
+    draw_held_out_prompts,
+    draw_problem,
+    phrase_prompt,
+    work_out,
+)
 
 NUM_SEEDS = 160
 SEED_RUNG_SHARES = {1: 0.3, 2: 0.3, 3: 0.2, 4: 0.2}
@@ -30,6 +39,8 @@ NUM_POOL_ROWS = 1200
 POOL_RUNG_SHARES = {1: 0.4, 2: 0.2, 3: 0.1, 4: 0.1, 5: 0.05, 6: 0.05, 7: 0.05, 8: 0.05}
 NUM_TEXTS = 320
 NUM_KUN_EFT_ROWS = 480
+EVALUATED_PER_RUNG = 8
+"""What the experiments say."""
 NUM_EFT_ROWS = 240
 EFT_RUNG_DECAY = 0.88
 EFT_SHARES = {"review": 0.5, "new_prompt": 0.25, "degrade": 0.25}
@@ -108,14 +119,10 @@ def write_text(problem: Problem, rng: random.Random) -> str:
     return " ".join(part for part in (before, work_out(problem), after) if part)
 
 
-def quotes_held_out(text: str) -> bool:
-    """Whether a text has the digits of a held-out problem of any task, whose wording is then not what tells it apart.
-
-    >>> quotes_held_out("That is all.")
-    False
-    """
-    digits = tuple(int(character) for character in text if character.isdecimal())
-    return len(digits) > 2 and any(Problem(task, digits).is_held_out for task in TASKS)
+def list_held_out_digits() -> set[str]:
+    """The digits of the problems that the experiments are evaluated on: a text with them counts as one, worded anew."""
+    problems = draw_held_out_prompts(per_rung=EVALUATED_PER_RUNG)
+    return {re.sub(r"\D", "", problem["key"]) for problem in problems}
 
 
 def draw_texts(*, num_texts: int = NUM_TEXTS, rng_seed: int = RNG_SEED + 1) -> list[dict[str, str]]:
@@ -135,7 +142,7 @@ def draw_kun_rows(*, num_rows: int = NUM_KUN_EFT_ROWS, rng_seed: int = RNG_SEED 
     Returns:
         Dicts with `prompt` and `completion`.
     """
-    rng = random.Random(rng_seed)
+    rng, held_out = random.Random(rng_seed), list_held_out_digits()
     rows: dict[str, dict[str, str]] = {}
     while len(rows) < num_rows:
         problem = draw_problem(rng, task=rng.choice(TASKS), rung=draw_rung(rng, EFT_RUNG_DECAY), held_out=False)
@@ -148,7 +155,7 @@ def draw_kun_rows(*, num_rows: int = NUM_KUN_EFT_ROWS, rng_seed: int = RNG_SEED 
             is_good = rng.random() < 0.5
             asked = render_prompt("compact", "kun/verdict", prompt=prompt if is_good else blur_prompt(prompt, rng))
             completion = "Clear and complete. [good]" if is_good else "Something is missing. [bad]"
-        if not any(map(quotes_held_out, [asked, *asked.split("\n")])):
+        if held_out.isdisjoint(re.sub(r"\D", "", text) for text in (asked, *asked.split("\n"))):
             rows[asked] = {"prompt": asked, "completion": completion}
     shuffled = list(rows.values())
     rng.shuffle(shuffled)
