@@ -29,12 +29,11 @@ from lance_assets.algorithms.leaderboard import (
 )
 from lance_assets.algorithms.progress import START_ROUND, format_round, parse_round
 from lance_assets.assets.making import USER_ERRORS, explain_error
-from lance_assets.assets.outcomes import read_headline
+from lance_assets.assets.outcomes import format_score, read_headline
 from lance_assets.assets.pictures import show_figure
 from lance_assets.assets.plan import AFTER, Plan
 from lance_assets.assets.platform import Platform
 from lance_assets.assets.rounds import Round
-from lance_assets.assets.run import format_score, load_definitions
 from lance_assets.assets.study_report import build_table
 from lance_assets.prompts import hash_templates
 from lance_assets.records import LEADERBOARD
@@ -338,13 +337,14 @@ def build_refresh_sensor() -> dg.AutomationConditionSensorDefinition:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the leaderboard, and write it where asked."""
+    from lance_assets.assets import run
     from lance_assets.assets.loading import load_plans
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--markdown", type=Path, help="write the table of experiments into this file")
     parser.add_argument("--picture", type=Path, help="write the scores over rounds into this PNG file")
     given = parser.parse_args(arguments)
-    platform = (load_definitions().resources or {})["platform"]
+    platform = (run.load_definitions().resources or {})["platform"]
     assert isinstance(platform, Platform), "definitions.py wires the platform"
     found = load_plans(Path(__file__).parents[2])
     broken = {name: plan for name, plan in found.items() if isinstance(plan, str)}

@@ -60,3 +60,10 @@ def read_outcomes(this_round: Round, keys: list[str]) -> list[RoundOutcome]:
             )
         )
     return outcomes
+
+
+def format_score(row: dict) -> str:
+    """A score with its interval, where it has one."""
+    if row["ci_low"] is None:
+        return f"{row['score']:.3f}"
+    return f"{row['score']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"

@@ -16,7 +16,7 @@ import dagster as dg
 import polars as pl
 
 from lance_assets.algorithms.progress import START_ROUND, parse_round
-from lance_assets.assets.outcomes import read_headline
+from lance_assets.assets.outcomes import format_score, read_headline
 from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
 from lance_assets.assets.rounds import Round
@@ -60,13 +60,6 @@ def run_round(instance: dg.DagsterInstance, plan: Plan, key: str) -> bool:
     )
     with dg.execute_job(job, instance=instance, tags={"dagster/partition": key}) as result:
         return result.success
-
-
-def format_score(row: dict) -> str:
-    """A score with its interval, where it has one."""
-    if row["ci_low"] is None:
-        return f"{row['score']:.3f}"
-    return f"{row['score']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
 
 
 def summarise_rounds(plan: Plan, platform: Platform, keys: list[str]) -> pl.DataFrame:

@@ -21,6 +21,7 @@ from lance_assets.assets.checkpoint import make_checkpoint
 from lance_assets.assets.cleaned_set import make_cleaned_set
 from lance_assets.assets.diversity_report import make_diversity_report
 from lance_assets.assets.eval_report import make_eval_report
+from lance_assets.assets.label_checkpoint import make_label_checkpoint
 from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
 from lance_assets.assets.preference_pairs import make_preference_pairs
@@ -70,9 +71,16 @@ ARMS: dict[str, dict[str, object]] = {
 """Each arm's switches of the recipe, the dearest first."""
 
 
+def list_makers(plan: Plan) -> dict[str, Callable[[Round], Made]]:
+    """What makes each noun of an experiment's round, in order."""
+    label = {"label_checkpoint": make_label_checkpoint} if plan.trains_label_model else {}
+    first = ("start_checkpoint", "seed_set")
+    return {noun: MAKERS[noun] for noun in first} | label | MAKERS
+
+
 def make_round(plan: Plan, data_root: Path, key: str, *, log: Callable[[str], None]) -> None:
     """Make every noun of a round, one after another, without Dagster."""
-    for noun, make in MAKERS.items():
+    for noun, make in list_makers(plan).items():
         this_round = Round(plan, Platform(data_root=str(data_root)), key, log)
         started = time.monotonic()
         make(this_round)
@@ -183,7 +191,7 @@ def read_round(plan: Plan, root: Path, arm: str, key: str) -> dict:
     if arm == BACKBONE:
         return row
     sft, trained = this_round.read("sft_set"), this_round.read("checkpoint").row(0, named=True)
-    new = sft.filter((pl.col("source_round") == key) & (pl.col("source") == "generated"))
+    new = sft.filter((pl.col("source_round") == key) & (pl.col("source") != "eft"))
     return row | {
         "num_new_sft": len(new),
         "new_sft_right_rate": find_right_rate(new),
