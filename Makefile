@@ -1,6 +1,8 @@
 PYTHON ?= python3
 PORT ?= 3000
 ROUNDS ?= 4
+STUDY_ROUNDS ?= 2
+STUDY := mini_lance mini_diverse_evol mini_kun mini_llm2llm mini_self_rewarding mini_spin mini_i_sheep
 CORES ?= 2
 EXPERIMENT ?= mini_lance
 LANCE_HOME ?= $(CURDIR)/.lance
@@ -17,7 +19,7 @@ INSTALLED_VLLM := $(VENV_VLLM)/.installed
 ON_VLLM := LANCE_VLLM_PYTHON="$(CURDIR)/$(VENV_VLLM)/bin/python"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo plan ui test lint bench test-vllm bench-engine
+.PHONY: help setup demo study plan ui test lint bench test-vllm bench-engine
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +40,11 @@ setup: $(INSTALLED) ## Install into .venv, and create LANCE_HOME with the Dagste
 
 demo: setup ## Run mini_lance for ROUNDS rounds after r0000 and print their table
 	$(BIN)/python -m lance_assets.assets.run mini_lance --rounds $(ROUNDS)
+
+study: setup ## Run STUDY_ROUNDS rounds of a mini experiment of every recipe, and print the leaderboard
+	@for experiment in $(STUDY); do \
+		$(BIN)/python -m lance_assets.assets.run $$experiment --rounds $(STUDY_ROUNDS) || exit 1; done
+	$(BIN)/python -m lance_assets.assets.leaderboard
 
 # The command ends with code 3 where something will not fit: a plan was made all the same.
 plan: setup ## Print what EXPERIMENT will take on MACHINE: rows, tokens, memory, disk, hours, and what will not fit

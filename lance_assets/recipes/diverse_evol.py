@@ -25,6 +25,7 @@ Differences from the authors' code:
 """
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Literal, Protocol
 
 import numpy as np
@@ -36,7 +37,7 @@ from lance_assets.algorithms.pool_selection import PoolMethod, draw_first_pool, 
 from lance_assets.algorithms.review_parsing import ReviewResult
 from lance_assets.prompts import build_messages
 from lance_assets.recipes.asking import RoundIdentity
-from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds
+from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, keep_rounds
 from lance_assets.recipes.steps import build_reviewed_row, seeds_as_sft_rows
 from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET, SFT_SET
 
@@ -64,7 +65,9 @@ class DiverseEvolSettings(RecipeSettings):
     """DiverseEvol's parameters; the defaults are the authors' constants."""
 
     starts_from: StartsFrom = "base"
-    trains_on: TrainsOn = "all"
+    trains_on: Literal["all"] = Field(
+        "all", description="Everything taken so far: what the training set lacks would be taken again."
+    )
     losses: Losses = "sft"
     num_first: int = Field(100, ge=1, description="Items drawn by lot for r0000.")
     num_picks: int = Field(100, ge=1, description="Items taken in each round (k).")
@@ -127,12 +130,11 @@ def generate(
     rows = [(build_messages(identity.prompt_profile, p), c) for p, c in seeds.select("prompt", "completion").rows()]
     vectors, scores = None, None
     if settings.method != "random":
-        reader = read_states(of_base=settings.states_of == "base")
-        if settings.method == "k_center":
-            vectors = reader.embed(rows)
-        else:
-            scores = reader.measure_confidence(rows)[SCORE_OF_METHOD[settings.method]].to_numpy()
-        reader.close()
+        with closing(read_states(of_base=settings.states_of == "base")) as reader:
+            if settings.method == "k_center":
+                vectors = reader.embed(rows)
+            else:
+                scores = reader.measure_confidence(rows)[SCORE_OF_METHOD[settings.method]].to_numpy()
     taken = select_from_pool(
         settings.method,
         vectors=vectors,

@@ -37,6 +37,8 @@ from lance_assets.recipes.steps import (
 from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET, SFT_SET, Ask
 
 RUBRIC = Rubric("i_sheep/review", 0, 10)
+_ROUNDING = 1e-9
+"""Scores are means of several reviews: 5.199... of 2.2 and 8.2 is 5.2."""
 
 
 class ISheepSettings(RecipeSettings):
@@ -75,7 +77,7 @@ def build_seed_set(
     file_seeds: pl.DataFrame, _: dict[str, pl.DataFrame], *, settings: ISheepSettings, identity: RoundIdentity
 ) -> tuple[pl.DataFrame, dict[str, int]]:
     """The seeds of the round: the file's, sampled down to `max_seeds`."""
-    number = settings.max_seeds or len(file_seeds)
+    number = settings.max_seeds or max(len(file_seeds), 1)
     taken, left = take_seeds(file_seeds, max_seeds=number, rng_seed=identity.rng_seed, round_key=identity.round_key)
     return taken, {"num_pool": len(file_seeds), "num_not_taken": len(left)}
 
@@ -148,7 +150,7 @@ def build_sft_set(
     reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: ISheepSettings, round_key: str
 ) -> pl.DataFrame:
     """What this round accepted, the rows that `trains_on` keeps, and the EFT rows. Schema `SFT_SET`."""
-    accepted = reviewed.filter(pl.col("review_score") >= settings.accept_score)
+    accepted = reviewed.filter(pl.col("review_score") >= settings.accept_score - _ROUNDING)
     kept = keep_rounds(earlier, trains_on=settings.trains_on, round_key=round_key)
     eft = earlier.filter(pl.col("source") == "eft")
     rows = pl.concat([reviewed_as_sft_rows(accepted, round_key=round_key), kept, eft]).cast(SFT_SET)

@@ -24,8 +24,7 @@ Differences from the authors' code:
 4.  Repetition is looked for anywhere in a completion; theirs at its start (`algorithms.output_filters`).
 5.  No repetition penalty (theirs 1.2): the sampler has none. Texts are not cut to a token budget; long ones are left to
     the engine's context, which tells them as failed.
-6.  New prompts are compared with those of earlier rounds; theirs with none.
-7.  Texts are filtered by length in characters where the experiment says so; the authors' perplexity filter is not
+6.  Texts are filtered by length in characters where the experiment says so; the authors' perplexity filter is not
     published.
 
 Unknown, and chosen by the experiment: whether the final model starts from base or chat (`starts_from`), learning
@@ -55,6 +54,8 @@ from lance_assets.recipes.steps import start_sft_set as start_sft_set
 from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET, SFT_SET, Ask
 
 PAIR_RUBRIC = Rubric("kun/review_pair", 1, 5)
+_NOT_POLISHED = {"stop": None, "length": "cut_off", "error": "generation_failed"}
+"""Why a polished completion is none, by how its sample ended."""
 
 
 class KunSettings(RecipeSettings):
@@ -198,7 +199,7 @@ def review(
     kept = cleaned.filter(pl.col("drop_reason").is_null()).to_dicts()
     reviews = _judge(kept, settings=settings, identity=identity, ask=ask)
     rows = [
-        build_reviewed_row(row, branch="low", texts=[text], result=result, raw_completion=row["completion"])
+        build_reviewed_row(row, branch="low", texts=[text], result=result)
         for row, (text, result) in zip(kept, reviews, strict=True)
     ]
     good = [row for row in rows if is_accepted(row["review_score"], settings)]
@@ -206,7 +207,7 @@ def review(
         _polish(good, settings=settings, identity=identity, ask=ask)
     for row in good:
         found = filter_output(
-            row["completion"] or "", settings.profile, min_chars=settings.min_chars, max_repeats=settings.max_repeats
+            row["completion"], settings.profile, min_chars=settings.min_chars, max_repeats=settings.max_repeats
         )
         row["drop_reason"] = row["drop_reason"] or found
     return pl.DataFrame(rows, schema=REVIEWED_SET)
@@ -251,7 +252,7 @@ def _judge(
 
 
 def _polish(rows: list[dict], *, settings: KunSettings, identity: RoundIdentity, ask: Ask) -> None:
-    """Put M's own completion in place of each text, which stays beside it."""
+    """Put M's own completion in place of each text, which stays beside it; a text without one is left out."""
     asked = [
         (
             row["row_id"],
@@ -259,7 +260,7 @@ def _polish(rows: list[dict], *, settings: KunSettings, identity: RoundIdentity,
                 identity.prompt_profile,
                 "kun/polish",
                 prompt=row["prompt"],
-                text=row["raw_completion"],
+                text=row["completion"],
                 language=settings.language,
             ),
         )
@@ -267,9 +268,9 @@ def _polish(rows: list[dict], *, settings: KunSettings, identity: RoundIdentity,
     ]
     samples = ask("polish", build_requests(identity, "polish", asked, 1), settings.sampling)
     for row, sample in zip(rows, samples, strict=True):
-        row["completion"] = sample.text.strip() or None
-        if sample.finish_reason != "stop":
-            row["drop_reason"] = "cut_off" if sample.finish_reason == "length" else "generation_failed"
+        if polished := sample.text.strip():
+            row["raw_completion"], row["completion"] = row["completion"], polished
+        row["drop_reason"] = _NOT_POLISHED[sample.finish_reason] or (None if polished else "unparsed")
 
 
 def build_sft_set(

@@ -28,12 +28,13 @@ Differences from the authors' code:
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from fractions import Fraction
+from typing import Literal, Self
 
 import polars as pl
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from lance_assets.algorithms.answer_matching import extract_final_answer, match_answers
+from lance_assets.algorithms.answer_matching import extract_final_answer, match_answers, parse_number
 from lance_assets.algorithms.cleaning import mark_unusable
 from lance_assets.algorithms.lessons import Lesson, accept_lessons, parse_lessons
 from lance_assets.algorithms.review_parsing import ReviewResult
@@ -41,8 +42,13 @@ from lance_assets.algorithms.wrong_seeds import AugmentSource, choose_lesson_sou
 from lance_assets.prompts import render_prompt
 from lance_assets.recipes.asking import RoundIdentity, build_requests, read_final
 from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds
-from lance_assets.recipes.steps import build_reviewed_row, describe_parent, record_samples, reviewed_as_sft_rows
-from lance_assets.recipes.steps import start_sft_set as start_sft_set
+from lance_assets.recipes.steps import (
+    build_reviewed_row,
+    describe_parent,
+    record_samples,
+    reviewed_as_sft_rows,
+    seeds_as_sft_rows,
+)
 from lance_assets.records import (
     PREFERENCE_PAIRS,
     RAW_GENERATIONS,
@@ -53,6 +59,9 @@ from lance_assets.records import (
     SamplingSettings,
     derive_row_id,
 )
+
+_UNREAD = {"stop": "unparsed", "length": "cut_off", "error": "generation_failed"}
+"""Why a new prompt that the teacher was asked for alone is none, by how its sample ended."""
 
 
 class Llm2LlmSettings(RecipeSettings):
@@ -78,6 +87,14 @@ class Llm2LlmSettings(RecipeSettings):
     )
     num_votes: int = Field(1, ge=1, le=32, description="Completions sampled for a prompt the teacher wrote alone.")
     min_agreement: float = Field(0.5, ge=0, le=1, description="Share of them that must have the commonest answer.")
+
+    @model_validator(mode="after")
+    def _can_show_mistakes(self) -> Self:
+        if self.show_mistake and self.teacher_writes != "lesson":
+            raise ValueError(
+                f"show_mistake needs teacher_writes: lesson, got {self.teacher_writes}, whose prompt shows no mistake"
+            )
+        return self
 
     @property
     def has_reviews(self) -> bool:
@@ -117,6 +134,14 @@ def build_seed_set(
     """The share of the file that is used, the same in every round."""
     taken = sample_seeds(len(file_seeds), settings.seed_share, identity.rng_seed)
     return file_seeds[taken], {"num_pool": len(file_seeds), "num_not_taken": len(file_seeds) - len(taken)}
+
+
+def start_sft_set(
+    seeds: pl.DataFrame, eft: pl.DataFrame, *, settings: Llm2LlmSettings, identity: RoundIdentity
+) -> pl.DataFrame:
+    """The same share of the seeds, and the EFT rows where the experiment has them. Schema `SFT_SET`."""
+    taken = sample_seeds(len(seeds), settings.seed_share, identity.rng_seed)
+    return pl.concat([seeds_as_sft_rows(seeds[taken], round_key=identity.round_key), eft])
 
 
 def read_answer(completion: str, mark: str) -> str | None:
@@ -205,7 +230,11 @@ class Teaching:
 
     def _render(self, row: dict, attempt: int) -> str:
         settings = self.settings
-        kept = [raw["prompt"] for raw in self.rows if raw["seed_id"] == row["row_id"] and raw["kind"] == "lesson"]
+        kept = [
+            raw["prompt"]
+            for raw in self.rows
+            if raw["seed_id"] == row["row_id"] and raw["kind"] == "lesson" and raw["refused_reason"] is None
+        ]
         return render_prompt(
             self.identity.prompt_profile,
             "llm2llm/lesson",
@@ -218,38 +247,21 @@ class Teaching:
 
     def _write_in_turn(self, waiting: Sequence[dict], attempt: int) -> list[tuple[dict, dict, Lesson]]:
         """Lessons of a new prompt and the completion that most of its samples agree on."""
-        settings = self.settings
-        wanted = [row for row in waiting for _ in range(settings.num_lessons - self.num_accepted[row["row_id"]])]
-        texts = {"step": "llm2llm/new_prompt"}
-        asked = [
-            (
-                f"{row['row_id']}:{number}",
-                render_prompt(
-                    self.identity.prompt_profile, texts["step"], prompt=row["prompt"], completion=row["completion"]
-                ),
-            )
-            for number, row in enumerate(wanted)
-        ]
-        stage = f"lesson_prompt{attempt}"
-        requests = build_requests(self.identity, stage, asked, 1)
-        samples = self.ask(stage, requests, settings.sampling)
-        parents = [
-            describe_parent(row, attempt, prompt=read_final(sample), completion=None)
-            for row, sample in zip(wanted, samples, strict=True)
-        ]
-        prompts = record_samples("lesson_text", parents, requests, samples)
-        self.rows += prompts
-        readable = [
-            (row, raw) for row, raw in zip(wanted, prompts, strict=True) if raw["prompt"] and raw["error"] is None
-        ]
+        settings, readable = self.settings, self._write_prompts(waiting, attempt)
         stage = f"lesson_completion{attempt}"
-        requests = build_requests(
-            self.identity, stage, [(raw["row_id"], raw["prompt"]) for _, raw in readable], settings.num_votes
-        )
-        answers = self.ask(stage, requests, settings.sampling)
+        asked = [(raw["row_id"], raw["prompt"]) for _, raw in readable]
+        requests = build_requests(self.identity, stage, asked, settings.num_votes)
+        samples = self.ask(stage, requests, settings.sampling)
         found = []
         for place, (row, raw) in enumerate(readable):
-            votes = answers[place * settings.num_votes : (place + 1) * settings.num_votes]
+            own = slice(place * settings.num_votes, (place + 1) * settings.num_votes)
+            votes = samples[own]
+            parents = [
+                describe_parent(row, number, prompt=raw["prompt"], completion=sample.text.strip() or None)
+                | {"parent_id": raw["row_id"]}
+                for number, sample in enumerate(votes)
+            ]
+            self.rows += record_samples("lesson_completion", parents, requests[own], votes)
             chosen, agreement = choose_by_vote(votes, settings.answer_mark)
             if chosen is None or agreement < settings.min_agreement:
                 lesson = Lesson(raw["prompt"], votes[0].text, "")
@@ -258,6 +270,34 @@ class Teaching:
                 answer = read_answer(chosen.text, settings.answer_mark) or ""
                 found.append((row, raw, Lesson(raw["prompt"], chosen.text.strip(), answer)))
         return found
+
+    def _write_prompts(self, waiting: Sequence[dict], attempt: int) -> list[tuple[dict, dict]]:
+        """A new prompt for each lesson that a source still lacks: those that can be read, with their source."""
+        wanted = [row for row in waiting for _ in range(self.settings.num_lessons - self.num_accepted[row["row_id"]])]
+        stage, profile = f"lesson_prompt{attempt}", self.identity.prompt_profile
+        asked = [
+            (
+                f"{row['row_id']}:{number}",
+                render_prompt(profile, "llm2llm/new_prompt", prompt=row["prompt"], completion=row["completion"]),
+            )
+            for number, row in enumerate(wanted)
+        ]
+        requests = build_requests(self.identity, stage, asked, 1)
+        samples = self.ask(stage, requests, self.settings.sampling)
+        parents = [
+            describe_parent(row, attempt, prompt=read_final(sample), completion=None)
+            for row, sample in zip(wanted, samples, strict=True)
+        ]
+        prompts = record_samples("lesson_text", parents, requests, samples)
+        self.rows += prompts
+        readable = []
+        for row, raw in zip(wanted, prompts, strict=True):
+            if raw["prompt"] is not None and raw["finish_reason"] == "stop":
+                readable.append((row, raw))
+            else:
+                reason = _UNREAD[raw["finish_reason"]]
+                self._record(row, raw, Lesson("", raw["raw_text"], ""), "unread", reason)
+        return readable
 
     def _decide(self, found: Sequence[tuple[dict, dict, Lesson]]) -> None:
         """Accept what is unlike all data, and record every lesson with its decision."""
@@ -285,6 +325,12 @@ class Teaching:
         )
 
 
+def _normalise_answer(answer: str) -> Fraction | str:
+    """What answers that `match_answers` calls equal have in common."""
+    number = parse_number(answer)
+    return " ".join(answer.casefold().split()) if number is None else number
+
+
 def choose_by_vote(samples: Sequence[Sample], mark: str) -> tuple[Sample | None, float]:
     """The first sample with the commonest answer, and the share of all samples that have it; None where none has one.
 
@@ -293,7 +339,8 @@ def choose_by_vote(samples: Sequence[Sample], mark: str) -> tuple[Sample | None,
     >>> chosen.row_id, round(share, 2)
     ('0', 0.67)
     """
-    answers = [read_answer(sample.text, mark) if sample.finish_reason == "stop" else None for sample in samples]
+    read = [read_answer(sample.text, mark) if sample.finish_reason == "stop" else None for sample in samples]
+    answers = [None if answer is None else _normalise_answer(answer) for answer in read]
     counts = Counter(answer for answer in answers if answer is not None)
     if not counts:
         return None, 0.0

@@ -74,7 +74,7 @@ def build_seed_set(
     file_seeds: pl.DataFrame, _: dict[str, pl.DataFrame], *, settings: SelfRewardingSettings, identity: RoundIdentity
 ) -> tuple[pl.DataFrame, dict[str, int]]:
     """The seeds of the round: the file's, sampled down to `max_seeds`."""
-    number = settings.max_seeds or len(file_seeds)
+    number = settings.max_seeds or max(len(file_seeds), 1)
     taken, left = take_seeds(file_seeds, max_seeds=number, rng_seed=identity.rng_seed, round_key=identity.round_key)
     return taken, {"num_pool": len(file_seeds), "num_not_taken": len(left)}
 
@@ -147,6 +147,8 @@ def build_pairs(
     reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: SelfRewardingSettings, round_key: str
 ) -> pl.DataFrame:
     """Each prompt's best completion against its worst, schema `PREFERENCE_PAIRS`."""
+    if not settings.builds_pairs:
+        return pl.DataFrame(schema=PREFERENCE_PAIRS)
     pairs = build_best_worst_pairs(reviewed, round_key=round_key)
     kept = keep_rounds(earlier, trains_on=settings.trains_on, round_key=round_key)
     return pl.concat([pairs, kept.cast(PREFERENCE_PAIRS)])

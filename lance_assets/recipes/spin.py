@@ -68,7 +68,7 @@ def build_seed_set(
     file_seeds: pl.DataFrame, _: dict[str, pl.DataFrame], *, settings: SpinSettings, identity: RoundIdentity
 ) -> tuple[pl.DataFrame, dict[str, int]]:
     """The seeds of the round: the file's, sampled down to `max_seeds`."""
-    number = settings.max_seeds or len(file_seeds)
+    number = settings.max_seeds or max(len(file_seeds), 1)
     taken, left = take_seeds(file_seeds, max_seeds=number, rng_seed=identity.rng_seed, round_key=identity.round_key)
     return taken, {"num_pool": len(file_seeds), "num_not_taken": len(left)}
 
@@ -103,10 +103,10 @@ def review(cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_generations: pl.DataF
     """Seeds and own completions side by side, without scores. Schema `REVIEWED_SET`."""
     del raw_generations
     nothing = ReviewResult([], [], None)
-    rows = [
-        build_reviewed_row(row | {"kind": "seed", "seed_id": row["row_id"]}, branch="high", texts=[], result=nothing)
-        for row in seeds.to_dicts()
-    ]
+    rows = []
+    for seed in seeds.to_dicts():
+        row = seed | {"kind": "seed", "seed_id": seed["row_id"]}
+        rows.append(build_reviewed_row(row, branch="high", texts=[], result=nothing, answer=seed["answer"]))
     kept = cleaned.filter(pl.col("drop_reason").is_null()).to_dicts()
     rows += [build_reviewed_row(row, branch="high", texts=[], result=nothing) for row in kept]
     return pl.DataFrame(rows, schema=REVIEWED_SET)
@@ -124,6 +124,8 @@ def build_pairs(
     reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: SpinSettings, round_key: str
 ) -> pl.DataFrame:
     """The seeds' completions against M's own, this round's and those that `trains_on` keeps."""
+    if not settings.builds_pairs:
+        return pl.DataFrame(schema=PREFERENCE_PAIRS)
     pairs = build_self_play_pairs(reviewed, round_key=round_key)
     kept = keep_rounds(earlier, trains_on=settings.trains_on, round_key=round_key)
     return pl.concat([pairs, kept.cast(PREFERENCE_PAIRS)])

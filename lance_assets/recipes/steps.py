@@ -71,13 +71,13 @@ def propose_in_manner_of(
 ) -> list[dict]:
     """Ask for new prompts with some seeds shown as examples, and record every sample.
 
-    Each seed is once the first of the examples, beside others drawn by the round; the template is given `examples`,
-    numbered, and the first one's `prompt` and `completion`.
+    Each seed is once the first of the examples, beside others drawn by the round, the same ones whatever the order of
+    the seeds; the template is given `examples`, numbered, and the first one's `prompt` and `completion`.
     """
-    asked = []
+    asked, drawn_from = [], sorted(seeds, key=lambda row: row["row_id"])
     for seed in seeds:
         rng = random.Random(derive_row_id(identity.rng_seed, identity.round_key, seed["row_id"]))
-        others = [other for other in seeds if other["row_id"] != seed["row_id"]]
+        others = [other for other in drawn_from if other["row_id"] != seed["row_id"]]
         shown = [seed, *rng.sample(others, min(num_examples - 1, len(others)))]
         examples = "\n".join(f"{number}. {row['prompt']}" for number, row in enumerate(shown, start=1))
         texts = {"prompt": seed["prompt"], "completion": seed["completion"], "examples": examples}

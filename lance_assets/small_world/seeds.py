@@ -38,7 +38,8 @@ NUM_LESSON_SEEDS = 80
 NUM_POOL_ROWS = 1200
 POOL_RUNG_SHARES = {1: 0.4, 2: 0.2, 3: 0.1, 4: 0.1, 5: 0.05, 6: 0.05, 7: 0.05, 8: 0.05}
 NUM_TEXTS = 320
-NUM_KUN_EFT_ROWS = 480
+NUM_KUN_SEEDS = 1600
+NUM_KUN_EFT_ROWS = 1600
 EVALUATED_PER_RUNG = 8
 """What the experiments say."""
 NUM_EFT_ROWS = 240
@@ -173,6 +174,7 @@ def build_files() -> dict[str, list[dict[str, str]]]:
         "mini_diverse_evol/pool.jsonl": draw_seeds(
             num_seeds=NUM_POOL_ROWS, rng_seed=RNG_SEED + 5, rung_shares=POOL_RUNG_SHARES
         ),
+        "mini_kun/seeds.jsonl": draw_seeds(num_seeds=NUM_KUN_SEEDS, rng_seed=RNG_SEED + 6),
         "mini_kun/texts.jsonl": draw_texts(),
         "mini_kun/eft.jsonl": draw_kun_rows(),
     }

@@ -12,6 +12,7 @@ from lance_assets.algorithms.cleaning import (
     clean_generations,
     count_drop_reasons,
     mark_dropped,
+    mark_unusable,
 )
 from lance_assets.algorithms.rouge_l import is_near_duplicate
 from lance_assets.records import CLEANED_SET, RAW_GENERATIONS, SEED_SET
@@ -338,3 +339,72 @@ def test_a_copy_of_another_seeds_prompt_is_dropped() -> None:
     cleaned = clean(prompt_and(words("right"), prompt=words("s2p").upper()))
     assert (cleaned["p"]["drop_reason"], cleaned["p"]["nearest_id"]) == ("duplicate_in_round", "s2")
     assert cleaned["c0"]["drop_reason"] == "prompt_dropped"
+
+
+def own(row_id: str, completion: str | None, *, seed_id: str = "s1", prompt: str | None = None, **more) -> dict:
+    """What the model itself completes a seed's prompt with."""
+    prompt = prompt or words(f"{seed_id}p")
+    return generation(row_id, "own_completion", seed_id, prompt, completion, seed_id=seed_id, **more)
+
+
+def unusable(*rows: dict, evaluation: tuple[str, ...] = ()) -> pl.DataFrame:
+    frame = pl.DataFrame(rows, schema=RAW_GENERATIONS)
+    marked = mark_unusable(frame, seed_set("s1", "s2"), is_evaluation_prompt=lambda prompt: prompt in evaluation)
+    assert marked.schema == CLEANED_SET
+    same = ["row_id", "kind", "seed_id", "parent_id", "prompt", "completion"]
+    assert marked.select(same).equals(frame.select(same))
+    return marked
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (own("o", words("a")), None),
+        (own("o", "7"), None),
+        (own("o", words("s2c")), None),
+        (own("o", words("s1c") + " more"), None),
+        (own("o", words("s1c")), "same_as_seed"),
+        (own("o", f" {words('S1C')}.\n"), "same_as_seed"),
+        (own("o", None), "unparsed"),
+        (own("o", words("a"), finish_reason="length"), "cut_off"),
+        (own("o", None, finish_reason="error"), "generation_failed"),
+        (own("o", words("a"), prompt="held out"), "evaluation_overlap"),
+        (own("o", words("s1c"), prompt="held out"), "evaluation_overlap"),
+        (own("o", words("a"), prompt="held out", finish_reason="length"), "cut_off"),
+    ],
+)
+def test_what_cannot_be_used_is_told_by_its_first_reason(row: dict, reason: str | None) -> None:
+    """Neither lengths nor likeness count, but to repeat the own seed; case, blanks and a final stop do not matter."""
+    assert unusable(row, evaluation=("held out",))["drop_reason"].to_list() == [reason]
+
+
+def test_the_seed_is_named_where_it_is_repeated_and_siblings_may_be_alike() -> None:
+    rows = [own("o1", words("s1c")), own("o2", words("a")), own("o3", words("a")), own("o4", words("b"), seed_id="s2")]
+    marked = unusable(*rows)
+    assert marked.select("drop_reason", "nearest_id", "tier", "similarity").rows() == [
+        ("same_as_seed", "s1", "exact", 1.0),
+        *[(None, None, None, None)] * 3,
+    ]
+    assert count_drop_reasons(marked) == {"kept": 3, "same_as_seed": 1}
+    assert unusable().is_empty()
+
+
+def test_without_seeds_nothing_is_their_repetition() -> None:
+    """A pool of people's rows is compared with no seed, and a row may be one."""
+    frame = pl.DataFrame([own("s1", words("s1c"))], schema=RAW_GENERATIONS)
+    marked = mark_unusable(frame, seed_set().cast(SEED_SET), is_evaluation_prompt=lambda prompt: False)
+    assert marked["drop_reason"].to_list() == [None]
+
+
+def test_a_recipes_own_reasons_are_counted_after_the_known_ones() -> None:
+    """Known ones in the order in which they are shown, the recipe's by name; the counts add up."""
+    reasons = ["teacher_disagrees", "no_completion", None, "asks_for_context", "cut_off", "teacher_disagrees", None]
+    counts = count_drop_reasons(pl.DataFrame({"drop_reason": reasons}))
+    assert list(counts.items()) == [
+        ("kept", 2),
+        ("cut_off", 1),
+        ("no_completion", 1),
+        ("asks_for_context", 1),
+        ("teacher_disagrees", 2),
+    ]
+    assert count_drop_reasons(pl.DataFrame(schema=CLEANED_SET)) == {"kept": 0}

@@ -4,7 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lance_assets.algorithms.pairing import (
+    build_best_worst_pairs,
     build_preference_pairs,
+    build_self_play_pairs,
     grow_seed_set,
     select_sft_rows,
     split_by_score,
@@ -180,3 +182,123 @@ def test_take_draws_anew_each_round_and_rng_seed() -> None:
     assert len(drawn) == 4
     with pytest.raises(ValueError, match="max_seeds must be at least 1, got 0"):
         take_seeds(frame, max_seeds=0, rng_seed=0, round_key="r0001")
+
+
+def self_play(*own: str, seed: str = "It is 5.") -> list[tuple]:
+    """Chosen and rejected texts of a seed and its own completions o0, o1, ..."""
+    rows = [reviewed_row(f"o{place}", "own_completion", None, completion=text) for place, text in enumerate(own)]
+    pairs = build_self_play_pairs(reviewed(*rows, reviewed_row("s", "seed", 9.0, completion=seed)), round_key="r0002")
+    assert pairs.schema == PREFERENCE_PAIRS
+    assert pairs["row_id"].is_unique().all()
+    return pairs.select("chosen", "rejected", "chosen_id", "rejected_id").rows()
+
+
+def test_the_seed_is_chosen_over_each_own_completion() -> None:
+    """In the order of the own completions; one that is the seed's text but for blanks makes no pair."""
+    assert self_play("It is 6.", " It is 5.\n", "It is 5", "It is 6.") == [
+        ("It is 5.", "It is 6.", "s", "o0"),
+        ("It is 5.", "It is 5", "s", "o2"),
+        ("It is 5.", "It is 6.", "s", "o3"),
+    ]
+    assert self_play() == []
+
+
+def test_self_play_pairs_have_no_scores() -> None:
+    """Not even where the seed has one: nothing was compared by score."""
+    frame = reviewed(reviewed_row("s", "seed", 9.0), reviewed_row("o", "own_completion", 1.0))
+    row = build_self_play_pairs(frame.drop("review_score"), round_key="r0002").row(0, named=True)
+    assert row == build_self_play_pairs(frame, round_key="r0002").row(0, named=True)
+    assert len(row.pop("row_id")) == 16
+    assert row == {
+        "prompt": "Add 2 and 3.",
+        "chosen": "completion s",
+        "rejected": "completion o",
+        "chosen_id": "s",
+        "rejected_id": "o",
+        "chosen_score": None,
+        "rejected_score": None,
+        "score_gap": None,
+        "source_round": "r0002",
+    }
+
+
+def test_own_completions_pair_with_their_own_seed() -> None:
+    """Of two seeds, one without own completions; an own completion without its seed and other kinds make none."""
+    frame = reviewed(
+        reviewed_row("s", "seed", None),
+        reviewed_row("t", "seed", None, seed_id="t"),
+        reviewed_row("ot", "own_completion", None, seed_id="t"),
+        reviewed_row("lost", "own_completion", None, seed_id="gone"),
+        reviewed_row("c", "completion", 3.0),
+    )
+    assert build_self_play_pairs(frame, round_key="r0001").select("chosen_id", "rejected_id").rows() == [("t", "ot")]
+    assert build_self_play_pairs(reviewed(), round_key="r0001").schema == PREFERENCE_PAIRS
+
+
+def best_worst(frame: pl.DataFrame) -> list[tuple]:
+    pairs = build_best_worst_pairs(frame, round_key="r0001")
+    assert pairs.schema == PREFERENCE_PAIRS
+    assert pairs["row_id"].is_unique().all()
+    return pairs.select("chosen_id", "rejected_id", "chosen_score", "rejected_score", "score_gap").rows()
+
+
+def completions_of(prompt: str, *scores: float | None) -> list[dict]:
+    """Completions of a new prompt, with ids of its first letter and 0, 1, ..."""
+    return [
+        reviewed_row(f"{prompt[0]}{place}", "completion", score, branch="low", prompt=prompt)
+        for place, score in enumerate(scores)
+    ]
+
+
+def test_best_against_worst_of_each_prompt() -> None:
+    """One pair a prompt whatever lies between; unscored ones take no part, and a single scored one has no other."""
+    frame = reviewed(
+        *completions_of("add", 3.0, 4.5, None, 1.0),
+        *completions_of("sort", None, 2.0, None, 5.0),
+        *completions_of("lone", None, 4.0),
+        *completions_of("mute", None, None),
+    )
+    assert (
+        best_worst(frame) == best_worst(frame.reverse()) == [("a1", "a3", 4.5, 1.0, 3.5), ("s3", "s1", 5.0, 2.0, 3.0)]
+    )
+    assert best_worst(reviewed()) == []
+
+
+def test_ties_are_no_pairs_and_equal_scores_go_by_row_id() -> None:
+    """Means that differ by a rounding error tie as well."""
+    assert best_worst(reviewed(*completions_of("tied", 3.0, 3.0, 3.0))) == []
+    assert 0.1 + 0.2 > 0.3
+    assert best_worst(reviewed(*completions_of("tied", 0.1 + 0.2, 0.3))) == []
+    frame = reviewed(*completions_of("both", 4.0, 1.0, 4.0, 1.0))
+    assert best_worst(frame) == best_worst(frame.reverse()) == [("b0", "b1", 4.0, 1.0, 3.0)]
+
+
+def test_one_text_on_both_sides_is_no_pair() -> None:
+    rows = completions_of("add", 4.0, 1.0)
+    rows[1]["completion"] = rows[0]["completion"] + "\n"
+    assert best_worst(reviewed(*rows)) == []
+
+
+def test_the_same_prompt_of_two_seeds_stays_apart() -> None:
+    rows = [*completions_of("add", 4.0, 1.0), *completions_of("add", 2.0, 3.0)]
+    for row, (row_id, seed_id) in zip(rows, [("a", "s"), ("b", "s"), ("c", "t"), ("d", "t")], strict=True):
+        row |= {"row_id": row_id, "seed_id": seed_id}
+    assert best_worst(reviewed(*rows)) == [("a", "b", 4.0, 1.0, 3.0), ("d", "c", 3.0, 2.0, 1.0)]
+
+
+def test_seeds_and_degraded_completions_are_no_candidates() -> None:
+    assert best_worst(high(9.0, 3.0, 5.0)) == []
+
+
+@given(st.lists(st.lists(SCORES, max_size=5), max_size=4), st.randoms(use_true_random=False))
+@settings(deadline=None)
+def test_best_worst_pairs_hold_for_any_scores(prompts: list[list[float | None]], rng) -> None:
+    """At most one pair a prompt, between its extremes, whatever the order of the rows."""
+    rows = [row for letter, scores in zip("abcd", prompts, strict=False) for row in completions_of(letter, *scores)]
+    expected = []
+    for letter, scores in zip("abcd", prompts, strict=False):
+        known = [(score, f"{letter}{place}") for place, score in enumerate(scores) if score is not None]
+        if known and max(known)[0] > min(known)[0]:
+            best = min(row_id for score, row_id in known if score == max(known)[0])
+            expected.append((best, min(known)[1], max(known)[0], min(known)[0], max(known)[0] - min(known)[0]))
+    assert best_worst(reviewed(*rng.sample(rows, len(rows)))) == expected

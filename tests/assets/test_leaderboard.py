@@ -415,9 +415,8 @@ def command(filled: list[Plan], platform: Platform, monkeypatch: pytest.MonkeyPa
     """The command with these experiments, one of them broken, and this data."""
     loaded = {plan.name: plan for plan in filled} | BROKEN
     monkeypatch.setattr(loading, "load_plans", lambda root: loaded)
-    monkeypatch.setattr(
-        "lance_assets.assets.run.load_definitions", lambda: dg.Definitions(resources={"platform": platform})
-    )
+    definitions = dg.Definitions(resources={"platform": platform})
+    monkeypatch.setattr("lance_assets.assets.run.load_definitions", lambda: definitions)
     return filled
 
 

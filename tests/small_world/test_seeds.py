@@ -1,12 +1,35 @@
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lance_assets.algorithms.review_parsing import parse_review
-from lance_assets.small_world.seeds import draw_eft_rows, draw_seeds, write_rows
-from lance_assets.small_world.tasks import TASKS, is_correct, parse_prompt
+from lance_assets.evaluation_prompts import build_evaluation_guard, find_digits
+from lance_assets.settings import EvaluationSettings, SmallWorldSettings
+from lance_assets.small_world.seeds import (
+    EVALUATED_PER_RUNG,
+    HARD_RUNG_SHARES,
+    POOL_RUNG_SHARES,
+    build_files,
+    draw_eft_rows,
+    draw_kun_rows,
+    draw_seeds,
+    draw_texts,
+    list_held_out_digits,
+    write_rows,
+)
+from lance_assets.small_world.tasks import (
+    TASKS,
+    Problem,
+    complete,
+    draw_held_out_prompts,
+    is_correct,
+    parse_prompt,
+    work_out,
+)
 
 FOLDER = "lance_assets/experiments/mini_lance"
 
@@ -20,10 +43,21 @@ def given_prompt(row: dict) -> str:
     return next(line for line in row["prompt"].splitlines() if line.startswith("Task: ")).removeprefix("Task: ")
 
 
-@pytest.mark.parametrize(("name", "draw"), [("seeds.jsonl", draw_seeds), ("eft.jsonl", draw_eft_rows)])
-def test_the_shipped_files_are_what_the_script_writes(name: str, draw, project_root: Path, tmp_path: Path) -> None:
-    write_rows(tmp_path / name, draw())
-    assert (tmp_path / name).read_bytes() == (project_root / FOLDER / name).read_bytes()
+EXPERIMENTS = "lance_assets/experiments"
+FILES = build_files()
+SEED_FILES = [name for name in FILES if name.endswith(("seeds.jsonl", "pool.jsonl"))]
+EFT_FILES = [name for name in FILES if name.endswith("eft.jsonl")]
+IN_THE_SMALL_WORLD = sorted({name.split("/")[0] for name in FILES} | {"mini_self_rewarding", "mini_i_sheep"})
+
+
+def test_every_shipped_file_is_what_the_script_writes(project_root: Path, tmp_path: Path) -> None:
+    shipped = {
+        path.relative_to(project_root / EXPERIMENTS) for path in (project_root / EXPERIMENTS).glob("mini_*/*.jsonl")
+    }
+    assert {str(path) for path in shipped} == set(FILES)
+    for name, rows in FILES.items():
+        write_rows(tmp_path / "written.jsonl", rows)
+        assert (tmp_path / "written.jsonl").read_bytes() == (project_root / EXPERIMENTS / name).read_bytes(), name
 
 
 def test_seeds_are_right_distinct_never_held_out_and_mostly_easy(project_root: Path) -> None:
@@ -66,3 +100,120 @@ def test_a_number_that_gives_no_exact_shares_says_so(number: int) -> None:
         draw_seeds(num_seeds=number)
     with pytest.raises(ValueError, match=f"got {number - 2}"):
         draw_eft_rows(num_rows=number - 2)
+
+
+@pytest.mark.parametrize("name", SEED_FILES)
+def test_the_seeds_of_every_experiment_are_right_distinct_and_never_held_out(name: str) -> None:
+    rows = FILES[name]
+    problems = [parse_prompt(row["prompt"]) for row in rows]
+    assert not any(problem.is_held_out for problem in problems)
+    assert [(complete(problem), problem.answer) for problem in problems] == [
+        (row["completion"], row["answer"]) for row in rows
+    ]
+    assert len({problem.key for problem in problems}) == len(rows)
+    assert len({row["prompt"] for row in rows}) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_rows", "shares"),
+    [
+        ("mini_spin/seeds.jsonl", 160, HARD_RUNG_SHARES),
+        ("mini_llm2llm/seeds.jsonl", 80, HARD_RUNG_SHARES),
+        ("mini_diverse_evol/pool.jsonl", 1200, POOL_RUNG_SHARES),
+    ],
+)
+def test_every_task_and_rung_has_its_share(name: str, num_rows: int, shares: dict[int, float]) -> None:
+    assert sum(shares.values()) == pytest.approx(1)
+    problems = [parse_prompt(row["prompt"]) for row in FILES[name]]
+    assert Counter((problem.task, problem.rung) for problem in problems) == {
+        (task, rung): round(num_rows * share / 4) for task in TASKS for rung, share in shares.items()
+    }
+    assert len(problems) == num_rows
+
+
+def test_the_files_of_experiments_share_no_drawing() -> None:
+    """Each has a drawing of its own: most problems of one are in no other."""
+    keys = {name: {parse_prompt(row["prompt"]).key for row in FILES[name]} for name in SEED_FILES}
+    for name, own in keys.items():
+        for other in set(keys) - {name}:
+            long = {key for key in own if len(key) > 16}  # short lists are few, so that they come again
+            assert len(long & keys[other]) < 0.2 * len(long), (name, other)
+
+
+def test_the_files_know_what_the_experiments_are_evaluated_on(project_root: Path) -> None:
+    for name in IN_THE_SMALL_WORLD:
+        text = (project_root / EXPERIMENTS / name / "defs.yaml").read_text(encoding="utf-8")
+        evaluation = yaml.safe_load(text)["attributes"]["evaluation"]
+        assert evaluation["small_world"]["per_rung"] == EVALUATED_PER_RUNG, name
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if not name.endswith("texts.jsonl")])
+def test_no_row_is_an_evaluation_prompt_by_the_rounds_own_guard(name: str, tmp_path: Path) -> None:
+    small_world = SmallWorldSettings(per_rung=EVALUATED_PER_RUNG)
+    is_evaluation_prompt = build_evaluation_guard(EvaluationSettings(small_world=small_world), tmp_path)
+    held_out = draw_held_out_prompts(per_rung=EVALUATED_PER_RUNG)[5]["prompt"]
+    assert is_evaluation_prompt(f"Is this task clear?\nTask: {held_out}")
+    assert [row["prompt"] for row in FILES[name] if is_evaluation_prompt(row["prompt"])] == []
+
+
+def read_working(text: str) -> Problem | None:
+    """The problem that a text works out; None where the text does not tell it, as for a sorted list."""
+    if found := re.search(r"Take the digits from the end: ([0-9 ]+)\.", text):
+        return Problem("reverse", tuple(reversed([int(digit) for digit in found[1].split()])))
+    opening = "Add one at a time" if "Add one" in text else "Follow each change"
+    steps = re.findall(r"(\d+) ([+-]) (\d+) = (\d+)", text)
+    if not steps:
+        return None
+    numbers = (int(steps[0][0]), *(int(sign + number) for _, sign, number, _ in steps))
+    return Problem("sum" if opening.startswith("Add") else "story", numbers)
+
+
+def test_texts_are_workings_without_prompt_and_answer() -> None:
+    rows = FILES["mini_kun/texts.jsonl"]
+    assert rows == draw_texts()
+    assert len(rows) == 320
+    assert set(rows[0]) == {"text"}
+    kinds = Counter()
+    for row in rows:
+        problem = read_working(row["text"])
+        kinds["sort" if problem is None else problem.task] += 1
+        assert "Pick the smallest" in row["text"] or problem is not None
+        assert problem is None or (work_out(problem) in row["text"] and not problem.is_held_out)
+        assert "answer" not in row["text"]
+        assert all(parse_prompt(part) is None for part in re.split(r"(?<=[.?]) ", row["text"]))
+    assert set(kinds) == set(TASKS)
+    assert min(kinds.values()) > 50
+    assert sum(row["text"].startswith(("Add", "Follow", "Pick", "Take")) for row in rows) < 0.4 * len(rows)
+
+
+def test_kun_rows_are_verdicts_and_polishings_without_the_evaluations_digits() -> None:
+    rows = FILES["mini_kun/eft.jsonl"]
+    assert rows == draw_kun_rows()
+    assert len({row["prompt"] for row in rows}) == len(rows) == 480
+    held_out = list_held_out_digits()
+    assert held_out == {find_digits(row["key"]) for row in draw_held_out_prompts(per_rung=EVALUATED_PER_RUNG)}
+    jobs: Counter[str] = Counter()
+    for row in rows:
+        shown, task = row["prompt"].split("\n")
+        problem = parse_prompt(task.removeprefix("Task: "))
+        assert problem is None or not problem.is_held_out
+        assert not held_out & {find_digits(text) for text in (row["prompt"], shown, task)}
+        if shown == "Is this task clear?":
+            jobs["good" if row["completion"].endswith("[good]") else "bad"] += 1
+            assert row["completion"] == (
+                "Something is missing. [bad]" if problem is None else "Clear and complete. [good]"
+            )
+        else:
+            jobs["polish"] += 1
+            assert shown.startswith("Known: ")
+            assert problem is not None
+            assert work_out(problem) in shown
+            assert row["completion"] == complete(problem)
+    assert jobs["polish"] == jobs["good"] + jobs["bad"] == 240
+    assert min(jobs.values()) > 80
+
+
+def test_other_seeds_draw_other_files() -> None:
+    assert draw_texts(num_texts=20, rng_seed=1) != draw_texts(num_texts=20, rng_seed=2)
+    assert draw_kun_rows(num_rows=20, rng_seed=1) != draw_kun_rows(num_rows=20, rng_seed=2)
+    assert len(draw_texts(num_texts=20)) == len(draw_kun_rows(num_rows=20)) == 20

@@ -1,0 +1,237 @@
+import polars as pl
+import pytest
+
+from lance_assets.prompts import render_prompt
+from lance_assets.recipes.asking import RoundIdentity
+from lance_assets.recipes.i_sheep import (
+    RUBRIC,
+    ISheepSettings,
+    build_pairs,
+    build_seed_set,
+    build_sft_set,
+    clean,
+    generate,
+    review,
+    start_sft_set,
+)
+from lance_assets.records import (
+    CLEANED_SET,
+    PREFERENCE_PAIRS,
+    RAW_GENERATIONS,
+    REVIEWED_SET,
+    SFT_SET,
+    SamplingSettings,
+    derive_row_id,
+)
+from tests.recipes.test_lance_recipe import EFT, ScriptedAsk, seeds
+
+Said = str | tuple[str, str]
+
+NEW_PROMPTS: dict[str, list[Said]] = {
+    "a": ["Final Answer: Name one forest tree", "Final Answer: Which river is longest"],
+    "b": ["Final Answer: This prompt is held out", "Final Answer: Count the sheep aloud"],
+    "c": ["A prompt without its marker", "Final Answer: Describe a quiet harbour"],
+}
+"""Two for each seed."""
+COMPLETIONS: dict[str, Said] = {
+    "Name one forest tree": "alder",
+    "Which river is longest": "Amur",
+    "This prompt is held out": "any",
+    "Count the sheep aloud": ("eins zw", "length"),
+    "Describe a quiet harbour": "boats",
+}
+"""One for each new prompt that can be read."""
+SCORES: dict[str, Said] = {"alder": "score: 8", "Amur": "score: 7.9", "boats": "I had rather not."}
+"""At the bar, below it, and none."""
+TABLE = seeds(dict.fromkeys(NEW_PROMPTS))
+
+
+def identify(round_key: str, *, rng_seed: int = 0, reviewer_profile: str | None = None) -> RoundIdentity:
+    return RoundIdentity("mini", round_key, rng_seed, "compact", reviewer_profile)
+
+
+def is_held_out(prompt: str) -> bool:
+    return prompt == "This prompt is held out"
+
+
+def run_to_review(
+    round_key: str = "r0001", table: pl.DataFrame = TABLE, scores: dict[str, Said] = SCORES
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Raw generations, cleaned and reviewed rows of a round, each of its schema."""
+
+    def say(stage: str, text: str, number: int) -> Said:
+        if stage == "new_prompt":
+            return NEW_PROMPTS[text[-1]][number]
+        return COMPLETIONS[text] if stage == "completion" else scores[text.split("Completion: ")[1]]
+
+    chosen, ask = ISheepSettings(num_prompts=2), ScriptedAsk(say)
+    raw = generate(table, settings=chosen, identity=identify(round_key), ask=ask)
+    cleaned = clean(raw, table, settings=chosen, is_evaluation_prompt=is_held_out)
+    reviewed = review(cleaned, table, raw, settings=chosen, identity=identify(round_key), ask=ask)
+    assert (raw.schema, cleaned.schema, reviewed.schema) == (RAW_GENERATIONS, CLEANED_SET, REVIEWED_SET)
+    return raw, cleaned, reviewed
+
+
+def test_the_first_round_trains_on_no_seed() -> None:
+    first = start_sft_set(TABLE, EFT, settings=ISheepSettings(), identity=identify("r0000"))
+    assert first.equals(EFT)
+    nothing = start_sft_set(TABLE, EFT.clear(), settings=ISheepSettings(), identity=identify("r0000"))
+    assert nothing.schema == SFT_SET
+    assert nothing.is_empty()
+
+
+def test_a_round_by_hand() -> None:
+    """Six new prompts, five completions, three reviews; 8 is accepted, 7.9 and the unscored one are not."""
+    raw, cleaned, reviewed = run_to_review()
+    assert dict(raw["kind"].value_counts().iter_rows()) == {"new_prompt": 6, "completion": 5}
+    assert cleaned.select("kind", "seed_id", "drop_reason").rows() == [
+        ("new_prompt", "a", None),
+        ("new_prompt", "a", None),
+        ("new_prompt", "b", "evaluation_overlap"),
+        ("new_prompt", "b", "no_completion"),
+        ("new_prompt", "c", "unparsed"),
+        ("new_prompt", "c", None),
+        ("completion", "a", None),
+        ("completion", "a", None),
+        ("completion", "b", "prompt_dropped"),
+        ("completion", "b", "cut_off"),
+        ("completion", "c", None),
+    ]
+    assert reviewed.select("kind", "prompt", "completion", "reviews", "review_score").rows() == [
+        ("completion", "Name one forest tree", "alder", ["score: 8"], 8.0),
+        ("completion", "Which river is longest", "Amur", ["score: 7.9"], 7.9),
+        ("completion", "Describe a quiet harbour", "boats", ["I had rather not."], None),
+    ]
+    rows = build_sft_set(reviewed, EFT, settings=ISheepSettings(), round_key="r0001")
+    assert rows.schema == SFT_SET
+    alder_id = reviewed["row_id"][0]
+    assert rows.rows() == [
+        (
+            *(derive_row_id("sft_set", "r0001", alder_id), "Name one forest tree", "alder"),
+            *("generated", "r0001", alder_id, 8.0),
+        ),
+        EFT.row(0),
+    ]
+    none = pl.DataFrame(schema=PREFERENCE_PAIRS)
+    assert build_pairs(reviewed, none, settings=ISheepSettings(), round_key="r0001").equals(none)
+
+
+def train_three_rounds(**settings) -> list[list[tuple[str, str]]]:
+    """Source and round of every row that each of three rounds trains on; all but the second accept one row."""
+    rows, trained = start_sft_set(TABLE, EFT, settings=ISheepSettings(), identity=identify("r0000")), []
+    for number, score in enumerate(("score: 8", "score: 2", "score: 9.5"), start=1):
+        key = f"r{number:04d}"
+        _, _, reviewed = run_to_review(key, scores=SCORES | {"alder": score})
+        rows = build_sft_set(reviewed, rows, settings=ISheepSettings(**settings), round_key=key)
+        assert rows.schema == SFT_SET
+        assert rows["row_id"].is_unique().all()
+        trained.append(rows.select("source", "source_round").rows())
+    return trained
+
+
+OWN = {number: ("generated", f"r{number:04d}") for number in (1, 3)}
+OF_EFT = ("eft", "r0000")
+
+
+@pytest.mark.parametrize(
+    ("settings", "trained"),
+    [
+        ({}, [[OWN[1], OF_EFT], [OF_EFT], [OWN[3], OF_EFT]]),
+        ({"trains_on": "last_two"}, [[OWN[1], OF_EFT], [OWN[1], OF_EFT], [OWN[3], OF_EFT]]),
+        ({"trains_on": "all"}, [[OWN[1], OF_EFT], [OWN[1], OF_EFT], [OWN[3], OWN[1], OF_EFT]]),
+    ],
+)
+def test_three_rounds_keep_the_latest_rows_and_the_eft_rows(settings: dict, trained: list) -> None:
+    assert train_three_rounds(**settings) == trained
+
+
+def test_the_bar_can_be_moved_without_reviewing_again() -> None:
+    _, _, reviewed = run_to_review()
+
+    def accept(bar: float) -> list[str]:
+        rows = build_sft_set(reviewed, EFT.clear(), settings=ISheepSettings(accept_score=bar), round_key="r0001")
+        return rows["completion"].to_list()
+
+    assert [accept(bar) for bar in (8.1, 8.0, 7.9, 0.0)] == [[], ["alder"], ["alder", "Amur"], ["alder", "Amur"]]
+
+
+def test_a_mean_at_the_bar_is_accepted_whatever_the_rounding() -> None:
+    """2.2 and 8.2 are 5.2, which floats miss."""
+    said = ["score: 2.2", "score: 8.2"]
+    chosen = ISheepSettings(num_reviews=2, accept_score=5.2)
+    _, cleaned, _ = run_to_review()
+    ask = ScriptedAsk(lambda stage, text, number: said[number])
+    reviewed = review(cleaned, TABLE, pl.DataFrame(), settings=chosen, identity=identify("r0001"), ask=ask)
+    assert ask.counts == {"review": 6}
+    assert (reviewed["review_score"] < 5.2).all()
+    assert len(build_sft_set(reviewed, EFT.clear(), settings=chosen, round_key="r0001")) == 3
+    above = ISheepSettings(accept_score=5.21)
+    assert build_sft_set(reviewed, EFT.clear(), settings=above, round_key="r0001").is_empty()
+
+
+def test_each_step_is_asked_in_its_template_and_sampling() -> None:
+    """Three seeds are shown; prompts are answered as they stand; only reviews follow the rubric's grammar."""
+    chosen = ISheepSettings(temperature=0.3)
+    identity = RoundIdentity("mini", "r0001", 0, "full")
+    table = seeds(dict.fromkeys("abcde"))
+    ask = ScriptedAsk(lambda stage, text, number: {"completion": "alder"}.get(stage, "Final Answer: Name a tree"))
+    raw = generate(table, settings=chosen, identity=identity, ask=ask)
+    assert ask.counts == {"new_prompt": 20, "completion": 20}
+    assert ask.sampling == {"new_prompt": None, "completion": None}
+    assert {request.messages[-1]["content"].count("Prompt of") for request in ask.requests["new_prompt"]} == {3}
+    assert {request.messages[-1]["content"] for request in ask.requests["completion"]} == {"Name a tree"}
+    cleaned = clean(raw, table, settings=chosen, is_evaluation_prompt=is_held_out)
+    judge = ScriptedAsk(lambda stage, text, number: "score: 8")
+    review(cleaned, table, raw, settings=chosen, identity=identity, ask=judge)
+    assert judge.counts == {"review": 1}, "of equal prompts one is kept"
+    assert judge.sampling == {"review": SamplingSettings(0.3, 0.9, 512, RUBRIC.grammar)}
+    texts = {"prompt": "Name a tree", "completion": "alder"}
+    assert judge.requests["review"][0].messages[-1]["content"] == render_prompt("full", "i_sheep/review", **texts)
+
+
+def test_ids_and_sampling_seeds_come_again_and_differ_between_rounds() -> None:
+    raw, _, _ = run_to_review()
+    again, _, _ = run_to_review(table=TABLE.reverse())
+    assert raw.sort("row_id").equals(again.sort("row_id"))
+    later, _, _ = run_to_review("r0002")
+    for name in ("row_id", "sampling_seed"):
+        assert len({*raw[name], *later[name]}) == 2 * 11
+
+
+@pytest.mark.parametrize(
+    ("settings", "reasons"),
+    [
+        ({}, [None, None]),
+        ({"min_prompt_words": 5}, ["prompt_too_short", "prompt_dropped"]),
+        ({"max_words": 3}, ["prompt_too_long", "prompt_dropped"]),
+        ({"min_completion_words": 2}, ["no_completion", "completion_too_short"]),
+        ({"rouge_l_threshold": 0.2}, ["like_seed", "prompt_dropped"]),
+    ],
+)
+def test_cleaning_takes_its_bounds_from_the_settings(settings: dict, reasons: list[str | None]) -> None:
+    """A new prompt of four words, one of which is the seed's."""
+    said = {"new_prompt": "Final Answer: Prompt a quiet harbour", "completion": "boats"}
+    chosen = ISheepSettings(num_prompts=1, **settings)
+    table = seeds({"x": None})
+    ask = ScriptedAsk(lambda stage, text, number: said[stage])
+    raw = generate(table, settings=chosen, identity=identify("r0001"), ask=ask)
+    cleaned = clean(raw, table, settings=chosen, is_evaluation_prompt=is_held_out)
+    assert cleaned["drop_reason"].to_list() == reasons
+
+
+def test_a_round_takes_its_seeds_by_lot() -> None:
+    table = seeds({f"s{number}": None for number in range(12)})
+    chosen = ISheepSettings(max_seeds=3)
+    draws = [
+        build_seed_set(table, {}, settings=chosen, identity=identify(f"r{number:04d}")) for number in (1, 1, 2, 3, 4)
+    ]
+    assert all(len(taken) == 3 and counts == {"num_pool": 12, "num_not_taken": 9} for taken, counts in draws)
+    names = [frozenset(taken["row_id"]) for taken, _ in draws]
+    assert names[0] == names[1]
+    assert len(set(names)) > 1
+
+
+def test_no_seeds_ask_nothing() -> None:
+    taken, _ = build_seed_set(TABLE.clear(), {}, settings=ISheepSettings(), identity=identify("r0001"))
+    _, _, reviewed = run_to_review(table=taken)
+    assert build_sft_set(reviewed, EFT, settings=ISheepSettings(), round_key="r0001").equals(EFT)

@@ -1,0 +1,513 @@
+from collections.abc import Iterable
+
+import polars as pl
+import pytest
+from pydantic import ValidationError
+
+from lance_assets.algorithms.answer_matching import match_answers
+from lance_assets.prompts import render_prompt
+from lance_assets.recipes.asking import RoundIdentity
+from lance_assets.recipes.llm2llm import (
+    ROLE_OF_STAGE,
+    SETTINGS_OF_STEP,
+    Llm2LlmSettings,
+    build_pairs,
+    build_seed_set,
+    build_sft_set,
+    choose_by_vote,
+    clean,
+    describe_generations,
+    generate,
+    review,
+    start_sft_set,
+)
+from lance_assets.records import (
+    CLEANED_SET,
+    PREFERENCE_PAIRS,
+    RAW_GENERATIONS,
+    REVIEWED_SET,
+    SEED_SET,
+    SFT_SET,
+    Sample,
+    SamplingSettings,
+)
+from tests.recipes.scripted_ask import ScriptedAsk
+
+PROMPTS = {
+    "a": "Ann has 2 pens and buys 3. How many pens has she?",
+    "b": "A train goes 4 km and then 6 km. How far is that?",
+    "c": "Share 12 nuts among 3 boys.",
+}
+COMPLETIONS = {"a": "2 + 3 = 5\n#### 5", "b": "4 + 6 = 10\n#### 10", "c": "12 / 3 = 4\n#### 4"}
+ANSWERS = {"a": "5", "b": "10", "c": "4"}
+SEEDS = pl.DataFrame(
+    [
+        {"row_id": name, "prompt": PROMPTS[name], "completion": COMPLETIONS[name], "answer": ANSWERS[name]}
+        | {"source": "seed"}
+        for name in PROMPTS
+    ],
+    schema=SEED_SET,
+)
+EFT = pl.DataFrame(
+    [{"row_id": "eft", "prompt": "Review this.", "completion": "score: 3", "source": "eft", "source_round": "r0000"}],
+    schema=SFT_SET,
+)
+FIGS = ("Share 20 figs among 5 girls.", "20 / 5 = 4\n#### 4")
+BUS = ("A bus goes 7 km on Monday and 8 km on Tuesday. What is the way of both days?", "7 + 8 = 15\n#### 15")
+CAR = ("A car needs 5 litres for a trip. How much do 3 trips need?", "5 * 3 = 15\n#### 15")
+SHIP = ("Two ships carry 9 boxes each. How many boxes are aboard?", "9 * 2 = 18\n#### 18")
+
+Said = str | tuple[str, str]
+
+
+def identify(round_key: str, profile: str = "full") -> RoundIdentity:
+    return RoundIdentity("mini", round_key, 0, profile)
+
+
+def write(*lessons: tuple[str, str]) -> str:
+    """What a teacher writes who keeps to the format."""
+    return "\n".join(
+        f"{number}. Question: {prompt}\nAnswer: {completion}"
+        for number, (prompt, completion) in enumerate(lessons, start=1)
+    )
+
+
+def start(**settings) -> pl.DataFrame:
+    return start_sft_set(SEEDS, EFT, settings=Llm2LlmSettings(**settings), identity=identify("r0000"))
+
+
+def script(student: dict[str, Said], teacher: dict[str, list[Said]]) -> ScriptedAsk:
+    """A student that says something for a prompt, else the gold completions; a teacher by the source's prompt.
+
+    The teacher's texts are taken in turn, the last one again and again.
+    """
+    known = {PROMPTS[name]: COMPLETIONS[name] for name in PROMPTS} | dict((FIGS, BUS, CAR, SHIP))
+    num_asked: dict[str, int] = {}
+
+    def say(stage: str, text: str, number: int) -> Said:
+        if stage == "student_answer":
+            return (known | student)[text]
+        (shown,) = [prompt for prompt in teacher if f": {prompt}\n" in text or text == prompt]
+        told = num_asked[shown] = num_asked.get(shown, -1) + 1
+        return teacher[shown][min(told, len(teacher[shown]) - 1)]
+
+    return ScriptedAsk(say)
+
+
+def run_round(
+    number: int,
+    trained: pl.DataFrame,
+    ask: ScriptedAsk,
+    *,
+    evaluated: Iterable[str] = (),
+    profile: str = "full",
+    **given,
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """The raw rows, cleaned rows and SFT set of a round."""
+    settings, identity = Llm2LlmSettings(**given), identify(f"r{number:04}", profile)
+    seeds, _ = build_seed_set(SEEDS, {}, settings=settings, identity=identity)
+    raw = generate(seeds, settings=settings, identity=identity, ask=ask, trained=trained)
+    cleaned = clean(raw, seeds, settings=settings, is_evaluation_prompt=lambda prompt: prompt in evaluated)
+    reviewed = review(cleaned, seeds, raw, settings=settings, identity=identity, ask=ask)
+    sft = build_sft_set(reviewed, trained, settings=settings, round_key=identity.round_key)
+    pairs = build_pairs(
+        reviewed, pl.DataFrame(schema=PREFERENCE_PAIRS), settings=settings, round_key=identity.round_key
+    )
+    assert pairs.is_empty()
+    assert raw["row_id"].is_unique().all()
+    assert (raw.schema, cleaned.schema, reviewed.schema, sft.schema) == (
+        RAW_GENERATIONS,
+        CLEANED_SET,
+        REVIEWED_SET,
+        SFT_SET,
+    )
+    assert set(ask.counts) - {"student_answer"} <= set(ROLE_OF_STAGE), "the teacher does every other stage"
+    return raw, cleaned, sft
+
+
+def of_kind(table: pl.DataFrame, kind: str) -> pl.DataFrame:
+    return table.filter(pl.col("kind") == kind)
+
+
+def drops(cleaned: pl.DataFrame) -> list[tuple]:
+    """Of each lesson: the source, the prompt, why it is left out."""
+    return cleaned.select("seed_id", "prompt", "drop_reason").rows()
+
+
+def list_shown(ask: ScriptedAsk, stage: str) -> list[str]:
+    """What the teacher was asked in a stage."""
+    return [request.messages[-1]["content"] for request in ask.requests[stage]]
+
+
+WRONG_B = {PROMPTS["b"]: "6 - 4 = 2\n#### 2"}
+
+
+def first_round() -> tuple[pl.DataFrame, ScriptedAsk, pl.DataFrame, pl.DataFrame]:
+    """The student has b wrong and is cut at c. The teacher first copies a for b, then writes two."""
+    ask = script(
+        WRONG_B | {PROMPTS["c"]: ("12 / 3 = 4\n#### 4", "length")},
+        {
+            PROMPTS["b"]: [write((PROMPTS["a"], COMPLETIONS["a"])), write(BUS, CAR)],
+            PROMPTS["c"]: [write(FIGS)],
+        },
+    )
+    raw, cleaned, sft = run_round(1, start(), ask)
+    return sft, ask, raw, cleaned
+
+
+def test_two_rounds_by_hand() -> None:
+    """b's first lesson is the seed a, which the student had right; of its next two the first one fills the quota.
+
+    In round 2 the student has c wrong again, and a generated row: c alone is shown. The teacher repeats what round 1
+    trained on, twice, and is not asked a third time.
+    """
+    sft, ask, raw, cleaned = first_round()
+    assert list(ask.counts.items()) == [("student_answer", 3), ("lesson1", 2), ("lesson2", 1)]
+    assert of_kind(raw, "student_answer").select("seed_id", "value", "finish_reason").rows() == [
+        ("a", 1.0, "stop"),
+        ("b", 0.0, "stop"),
+        ("c", 0.0, "length"),
+    ]
+    assert drops(cleaned) == [
+        ("b", PROMPTS["a"], "like_known"),
+        ("c", FIGS[0], None),
+        ("b", BUS[0], None),
+        ("b", CAR[0], "surplus"),
+    ]
+    assert describe_generations(raw) == {
+        **{"student/num_tried": 3, "student/num_wrong": 2},
+        **{"lessons/num_read": 4, "lessons/num_accepted": 2},
+    }
+    assert sft.select("prompt", "completion", "source", "source_round").rows() == [
+        (*FIGS, "generated", "r0001"),
+        (*BUS, "generated", "r0001"),
+        *((PROMPTS[name], COMPLETIONS[name], "seed", "r0000") for name in PROMPTS),
+        ("Review this.", "score: 3", "eft", "r0000"),
+    ]
+    again = script({PROMPTS["c"]: "#### 5", FIGS[0]: "#### 5"}, {PROMPTS["c"]: [write(FIGS)]})
+    raw, cleaned, after = run_round(2, sft, again, max_attempts=2)
+    assert list(again.counts.items()) == [("student_answer", 5), ("lesson1", 1), ("lesson2", 1)]
+    assert of_kind(raw, "student_answer")["value"].to_list() == [0.0, 1.0, 1.0, 1.0, 0.0]
+    assert drops(cleaned) == [("c", FIGS[0], "like_known")] * 2
+    assert of_kind(raw, "lesson")["value"].to_list() == [1.0, 1.0]
+    assert after.equals(sft)
+
+
+def test_lessons_can_be_followed_to_the_row_that_was_shown() -> None:
+    sft, _, raw, cleaned = first_round()
+    lessons, texts = of_kind(raw, "lesson"), of_kind(raw, "lesson_text")
+    assert texts["seed_id"].to_list() == ["b", "c", "b"]
+    assert lessons["parent_id"].to_list() == [texts["row_id"][place] for place in (0, 1, 2, 2)]
+    assert lessons["raw_text"].to_list() == [texts["raw_text"][place] for place in (0, 1, 2, 2)]
+    assert lessons["completion_tokens"].sum() == 0, "counted with the texts"
+    accepted = cleaned.filter(pl.col("drop_reason").is_null())["row_id"].to_list()
+    assert sft.filter(source="generated")["source_id"].to_list() == accepted
+
+
+@pytest.mark.parametrize(
+    ("switches", "shown"),
+    [
+        ({}, [PROMPTS["c"]]),
+        ({"augment_source": "all"}, [FIGS[0], PROMPTS["c"]]),
+        ({"targeted": False}, [PROMPTS[name] for name in PROMPTS]),
+        ({"targeted": False, "augment_source": "all"}, [FIGS[0], BUS[0], *PROMPTS.values()]),
+    ],
+)
+def test_what_is_shown_to_the_teacher(switches: dict, shown: list[str]) -> None:
+    """The student has the seed c and the generated row about figs wrong."""
+    teacher = {prompt: [write(SHIP)] for prompt in (*PROMPTS.values(), FIGS[0], BUS[0])}
+    ask = script({PROMPTS["c"]: "#### 5", FIGS[0]: "#### 5"}, teacher)
+    run_round(2, first_round()[0], ask, max_attempts=1, **switches)
+    assert [next(prompt for prompt in teacher if prompt in text) for text in list_shown(ask, "lesson1")] == shown
+
+
+def test_a_student_that_has_all_right_needs_no_teacher() -> None:
+    ask = script({}, {})
+    raw, cleaned, sft = run_round(1, start(), ask)
+    assert ask.counts == {"student_answer": 3}
+    assert cleaned.is_empty()
+    assert sft.equals(start())
+    assert describe_generations(raw)["student/num_wrong"] == 0
+
+
+def test_the_student_is_tried_greedily_on_the_prompts_it_is_trained_on() -> None:
+    ask = script(WRONG_B, {PROMPTS["b"]: [write(BUS)]})
+    run_round(1, start(), ask, student_max_new_tokens=99, max_new_tokens=77)
+    assert list_shown(ask, "student_answer") == list(PROMPTS.values())
+    assert ask.sampling == {
+        "student_answer": SamplingSettings(0.0, 1.0, 99),
+        "lesson1": SamplingSettings(1.0, 1.0, 77),
+    }
+
+
+def test_the_same_new_problem_for_two_sources_is_accepted_once() -> None:
+    """Within one attempt the second is like_accepted; a copy in the next attempt is like_known."""
+    ask = script(
+        WRONG_B | {PROMPTS["c"]: "#### 5"},
+        {PROMPTS["b"]: [write(SHIP)], PROMPTS["c"]: [write(SHIP), write(SHIP, FIGS)]},
+    )
+    _, cleaned, _ = run_round(1, start(), ask)
+    assert drops(cleaned) == [
+        ("b", SHIP[0], None),
+        ("c", SHIP[0], "like_accepted"),
+        ("c", SHIP[0], "like_known"),
+        ("c", FIGS[0], None),
+    ]
+
+
+@pytest.mark.parametrize(("threshold", "reason"), [(0.95, None), (0.9, "like_known"), (1.0, None)])
+def test_the_threshold_is_on_rouge_l(threshold: float, reason: str | None) -> None:
+    """One word of 12 differs: precision and recall are 11/12, and so is F = 0.917."""
+    near = PROMPTS["a"].replace("pens and", "hats and")
+    ask = script(WRONG_B, {PROMPTS["b"]: [write((near, "#### 5"))]})
+    raw, cleaned, _ = run_round(1, start(), ask, max_attempts=1, rouge_l_threshold=threshold)
+    assert cleaned["drop_reason"].to_list() == [reason]
+    assert of_kind(raw, "lesson")["value"].to_list() == [None if reason is None else pytest.approx(11 / 12)]
+
+
+def test_each_source_gets_its_number_of_lessons_and_the_teacher_is_told_what_is_kept() -> None:
+    """Two wanted: asked for 2, then for the one that lacks and one more, then for one and two more.
+
+    What is kept is shown at every second attempt, as the authors' code does, and only what was accepted.
+    """
+    copy = (PROMPTS["a"], COMPLETIONS["a"])
+    ask = script(WRONG_B, {PROMPTS["b"]: [write(BUS, copy), write(BUS), write(CAR, SHIP)]})
+    _, cleaned, sft = run_round(1, start(), ask, num_lessons=2)
+    assert [reason for *_, reason in drops(cleaned)] == [None, "like_known", "like_known", None, "surplus"]
+    assert sft.filter(source="generated")["prompt"].to_list() == [BUS[0], CAR[0]]
+    asked = [list_shown(ask, f"lesson{attempt}") for attempt in (1, 2, 3)]
+    assert [len(texts) for texts in asked] == [1, 1, 1]
+    first, second, third = (text for (text,) in asked)
+    assert first.endswith("Write 2 new problems with calculations.")
+    assert second.endswith(f"do not repeat: {BUS[0]}\nWrite 2 new problems with calculations.")
+    assert third.endswith("Write 3 new problems with calculations.")
+    assert "do not repeat" not in first + third
+
+
+def test_the_number_asked_for_is_ten_at_most() -> None:
+    ask = script(WRONG_B, {PROMPTS["b"]: [""]})
+    _, cleaned, _ = run_round(1, start(), ask, max_attempts=12)
+    numbers = [list_shown(ask, f"lesson{attempt}")[0].rpartition("Write ")[2].split(" ")[0] for attempt in range(1, 13)]
+    assert numbers == ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "10", "10"]
+    assert len(ask.requests) == 13
+    assert cleaned.is_empty()
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (write((BUS[0], "7 + 8 = 15")), "no_mark"),
+        ("I can not help with that.", "no_question"),
+        ((write(BUS), "length"), "cut_off"),
+        ("1. Question: How far?\n#### 15", "no_answer"),
+    ],
+)
+def test_what_the_teacher_did_not_finish_is_left_out_with_its_reason_and_asked_again(said: Said, reason: str) -> None:
+    ask = script(WRONG_B, {PROMPTS["b"]: [said, write(BUS)]})
+    raw, cleaned, sft = run_round(1, start(), ask)
+    assert drops(cleaned) == [("b", None, reason), ("b", BUS[0], None)]
+    assert len(sft.filter(source="generated")) == 1
+    assert of_kind(raw, "lesson")["completion"][0] in of_kind(raw, "lesson_text")["raw_text"][0]
+
+
+def test_the_teacher_sees_the_mistake_where_it_is_to() -> None:
+    told = "What the student wrote: 6 - 4 = 2\n#### 2\n"
+    for show_mistake in (True, False):
+        ask = script(WRONG_B, {PROMPTS["b"]: [write(BUS)]})
+        run_round(1, start(), ask, show_mistake=show_mistake)
+        (text,) = list_shown(ask, "lesson1")
+        assert text == render_prompt(
+            *("full", "llm2llm/lesson"),
+            **{"prompt": PROMPTS["b"], "completion": COMPLETIONS["b"], "kept": "", "number": "1"},
+            mistake=WRONG_B[PROMPTS["b"]] if show_mistake else "",
+        )
+        assert (told in text) == show_mistake
+    with pytest.raises(ValidationError, match="show_mistake needs teacher_writes: lesson, got prompt_then_completion"):
+        Llm2LlmSettings(show_mistake=True, teacher_writes="prompt_then_completion")
+
+
+@pytest.mark.parametrize(
+    ("said", "is_correct"),
+    [
+        ("4 + 6 = 10\n#### 10", 1.0),
+        ("#### 9? No:\n#### 10.0", 1.0),
+        ("So it is 10 km.\n#### 10 km.", 1.0),
+        ("#### -10", 0.0),
+        ("The answer is 10", 0.0),
+        ("", 0.0),
+        (("4 + 6 = 10\n#### 10", "length"), 0.0),
+        (("", "error"), 0.0),
+    ],
+)
+def test_when_the_student_is_right(said: Said, is_correct: float) -> None:
+    ask = script({PROMPTS["b"]: said}, {PROMPTS["b"]: [write(BUS)]})
+    raw, _, _ = run_round(1, start(), ask)
+    assert of_kind(raw, "student_answer").filter(seed_id="b")["value"].to_list() == [is_correct]
+    assert ("lesson1" in ask.requests) == (not is_correct)
+
+
+def test_the_gold_answer_is_the_seeds_own_field_or_behind_the_mark() -> None:
+    """The field counts before the completion's mark; a generated row has its mark alone."""
+    changed = SEEDS.with_columns(
+        answer=pl.Series(["6", None, "4"]), completion=pl.Series(["It is 5. #### 5", "#### 10", "There is no mark."])
+    )
+    settings, identity = Llm2LlmSettings(max_attempts=1), identify("r0001")
+    trained = start_sft_set(changed, EFT, settings=settings, identity=identify("r0000"))
+    ask = script({}, {PROMPTS["a"]: [write(BUS)]})
+    raw = generate(changed, settings=settings, identity=identity, ask=ask, trained=trained)
+    assert of_kind(raw, "student_answer")["value"].to_list() == [0.0, 1.0, 1.0]
+    without = changed.with_columns(answer=pl.lit(None, pl.String))
+    with pytest.raises(ValueError, match=r"row c has no gold answer: name seeds\.answer_field, or .*'####'.*no mark"):
+        generate(without, settings=settings, identity=identity, ask=script({}, {}), trained=trained)
+
+
+def test_a_share_of_the_seeds_is_all_that_is_used() -> None:
+    first = start(seed_share=0.7)
+    kept = first.filter(source="seed")["row_id"].to_list()
+    assert len(kept) == 2
+    seeds, counts = build_seed_set(SEEDS, {}, settings=Llm2LlmSettings(seed_share=0.7), identity=identify("r0001"))
+    assert seeds["row_id"].to_list() == kept
+    assert counts == {"num_pool": 3, "num_not_taken": 1}
+    ask = script(dict.fromkeys(PROMPTS.values(), "#### 0"), {prompt: [write(SHIP)] for prompt in PROMPTS.values()})
+    run_round(1, first, ask, seed_share=0.7, max_attempts=1)
+    assert ask.counts == {"student_answer": 2, "lesson1": 2}
+    assert len(start()) == 4
+
+
+def test_an_evaluation_prompt_is_left_out_with_its_reason() -> None:
+    ask = script(WRONG_B, {PROMPTS["b"]: [write(BUS, CAR)]})
+    _, cleaned, sft = run_round(1, start(), ask, evaluated=[BUS[0]], num_lessons=2)
+    assert drops(cleaned) == [("b", BUS[0], "evaluation_overlap"), ("b", CAR[0], None)]
+    assert sft.filter(source="generated")["prompt"].to_list() == [CAR[0]]
+
+
+IN_TURN = {"teacher_writes": "prompt_then_completion", "profile": "compact"}
+
+
+def script_in_turn(prompts: list[Said], votes: dict[str, list[Said]]) -> ScriptedAsk:
+    """A teacher that writes these prompts for b, one after the other, and these completions of each."""
+    told = iter(prompts)
+
+    def say(stage: str, text: str, number: int) -> Said:
+        if stage == "student_answer":
+            return WRONG_B[text] if text in WRONG_B else COMPLETIONS[next(n for n in PROMPTS if PROMPTS[n] == text)]
+        return next(told) if stage.startswith("lesson_prompt") else votes[text][number]
+
+    return ScriptedAsk(say)
+
+
+def test_prompt_and_completion_in_turn_by_hand() -> None:
+    """Of four completions two say 15, as a number, and the first of them counts; the cut one says nothing."""
+    votes = ["#### 16", "7 + 8 = 15\n#### 15", ("#### 16", "length"), "#### 15.0"]
+    ask = script_in_turn([f"Thought: a bus. Final Answer: {BUS[0]}"], {BUS[0]: votes})
+    raw, cleaned, sft = run_round(1, start(), ask, num_votes=4, **IN_TURN)
+    assert list(ask.counts.items()) == [("student_answer", 3), ("lesson_prompt1", 1), ("lesson_completion1", 4)]
+    assert list_shown(ask, "lesson_prompt1") == [
+        render_prompt("compact", "llm2llm/new_prompt", prompt=PROMPTS["b"], completion=COMPLETIONS["b"])
+    ]
+    assert drops(cleaned) == [("b", BUS[0], None)]
+    assert sft.row(0)[1:4] == (*BUS, "generated")
+    sampled = of_kind(raw, "lesson_completion")
+    assert sampled.select("seed_id", "sample_number", "prompt", "raw_text", "finish_reason").rows() == [
+        ("b", number, BUS[0], *(said if isinstance(said, tuple) else (said, "stop")))
+        for number, said in enumerate(votes)
+    ]
+    assert set(sampled["parent_id"]) == set(of_kind(raw, "lesson_text")["row_id"])
+
+
+def test_a_teacher_that_disagrees_with_itself_is_asked_again() -> None:
+    """Three answers of three: a third each, below a half. Then no answer at all. Then two of three."""
+    split, none = ["#### 1", "#### 2", "#### 3"], ["no", "idea", ("#### 18", "length")]
+    agreed = ["9 * 2 = 18\n#### 18", "#### 18", "#### 17"]
+    prompts = [f"Final Answer: {prompt}" for prompt in (BUS[0], CAR[0], SHIP[0])]
+    ask = script_in_turn(prompts, {BUS[0]: split, CAR[0]: none, SHIP[0]: agreed})
+    raw, cleaned, sft = run_round(1, start(), ask, num_votes=3, **IN_TURN)
+    assert drops(cleaned) == [
+        ("b", BUS[0], "teacher_disagrees"),
+        ("b", CAR[0], "teacher_disagrees"),
+        ("b", SHIP[0], None),
+    ]
+    assert of_kind(raw, "lesson")["value"].to_list() == [pytest.approx(1 / 3), 0.0, None]
+    assert sft.filter(source="generated").select("prompt", "completion").rows() == [SHIP]
+
+
+def test_agreement_at_the_bar_is_enough() -> None:
+    prompts, votes = [f"Final Answer: {BUS[0]}"], {BUS[0]: ["#### 1", "#### 2", "#### 2", "#### 3"]}
+    _, cleaned, sft = run_round(1, start(), script_in_turn(prompts, votes), num_votes=4, min_agreement=0.5, **IN_TURN)
+    assert drops(cleaned) == [("b", BUS[0], None)]
+    assert sft["completion"][0] == "#### 2"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("I had rather not.", "unparsed"),
+        (("Final Answer: A bus goes 7 km and", "length"), "cut_off"),
+        (("", "error"), "generation_failed"),
+    ],
+)
+def test_a_new_prompt_that_is_none_is_left_out_with_its_reason_and_asked_again(said: Said, reason: str) -> None:
+    ask = script_in_turn([said, f"Final Answer: {BUS[0]}"], {BUS[0]: [BUS[1]]})
+    _, cleaned, sft = run_round(1, start(), ask, **IN_TURN)
+    assert drops(cleaned) == [("b", None, reason), ("b", BUS[0], None)]
+    assert ask.counts == {
+        **{"student_answer": 3, "lesson_prompt1": 1, "lesson_completion1": 0},
+        **{"lesson_prompt2": 1, "lesson_completion2": 1},
+    }
+    assert len(sft.filter(source="generated")) == 1
+
+
+def test_prompts_in_turn_are_held_against_all_data_and_counted() -> None:
+    """Two wanted: a copy of a right seed and a new one; then one is asked for, and it is the first one again."""
+    prompts = [f"Final Answer: {prompt}" for prompt in (PROMPTS["a"], BUS[0], BUS[0], SHIP[0])]
+    votes = {PROMPTS["a"]: ["#### 5"], BUS[0]: [BUS[1]], SHIP[0]: [SHIP[1]]}
+    ask = script_in_turn(prompts, votes)
+    _, cleaned, _ = run_round(1, start(), ask, num_lessons=2, **IN_TURN)
+    assert drops(cleaned) == [
+        ("b", PROMPTS["a"], "like_known"),
+        ("b", BUS[0], None),
+        ("b", BUS[0], "like_known"),
+        ("b", SHIP[0], None),
+    ]
+    assert [ask.counts[f"lesson_prompt{attempt}"] for attempt in (1, 2, 3)] == [2, 1, 1]
+
+
+def tell(*texts: Said) -> list[Sample]:
+    told = [(text, "stop") if isinstance(text, str) else text for text in texts]
+    return [Sample(str(number), text, finish, 1, 1) for number, (text, finish) in enumerate(told)]
+
+
+@pytest.mark.parametrize(
+    ("texts", "chosen", "share"),
+    [
+        (["#### 2", "#### 1", "#### 1"], "1", 2 / 3),
+        (["#### 2", "#### 1"], "0", 1 / 2),  # of equally common ones the first
+        (["#### 7", "#### 8", "#### $7.00", "#### 7."], "0", 3 / 4),
+        (["#### Play Music", "#### play  music", "#### stop"], "0", 2 / 3),
+        (["#### 0", "#### 0"], "0", 1.0),
+        ([("#### 1", "length"), "no mark"], None, 0.0),
+    ],
+)
+def test_votes(texts: list[Said], chosen: str | None, share: float) -> None:
+    sample, agreement = choose_by_vote(tell(*texts), "####")
+    assert (None if sample is None else sample.row_id, agreement) == (chosen, pytest.approx(share))
+
+
+def test_votes_agree_where_answers_match() -> None:
+    """Two answers are one vote exactly where the student would be called right with one for the other."""
+    answers = ["5", "-5", "5.0", "1/2", "0.5", "Play Music", "play music", "5 6", "5  6", "five", "1,200", "$1200"]
+    for left in answers:
+        for right in answers:
+            _, agreement = choose_by_vote(tell(f"#### {left}", f"#### {right}"), "####")
+            assert agreement == (1.0 if match_answers(left, right) else 0.5), (left, right)
+
+
+def test_every_parameter_is_read_by_a_step() -> None:
+    read = {name for names in SETTINGS_OF_STEP.values() for name in names}
+    assert read == set(Llm2LlmSettings.model_fields)
+    settings = Llm2LlmSettings()
+    assert (settings.num_lessons, settings.rouge_l_threshold, settings.augment_source) == (1, 0.95, "seed")
+    assert not settings.has_reviews
+    with pytest.raises(ValidationError, match="max_attempts"):
+        Llm2LlmSettings(max_attempts=51)
+    assert {"lesson50", "lesson_prompt50", "lesson_completion50"} <= set(ROLE_OF_STAGE)

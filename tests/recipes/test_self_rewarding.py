@@ -1,0 +1,236 @@
+import polars as pl
+import pytest
+
+from lance_assets.prompts import render_prompt
+from lance_assets.recipes.asking import RoundIdentity
+from lance_assets.recipes.self_rewarding import (
+    ROLE_OF_STAGE,
+    SelfRewardingSettings,
+    build_pairs,
+    build_seed_set,
+    build_sft_set,
+    clean,
+    generate,
+    review,
+    start_sft_set,
+)
+from lance_assets.records import (
+    CLEANED_SET,
+    PREFERENCE_PAIRS,
+    RAW_GENERATIONS,
+    REVIEWED_SET,
+    SFT_SET,
+    SamplingSettings,
+)
+from tests.recipes.test_lance_recipe import EFT, ScriptedAsk, seeds
+
+Said = str | tuple[str, str]
+
+NEW_PROMPTS: dict[str, Said] = {
+    "best": "Final Answer: Name one forest tree",
+    "tied": "Final Answer: Which river is longest",
+    "lone": "Final Answer: Count the sheep aloud",
+    "held": "Final Answer: This prompt is held out",
+    "mute": "A prompt without its marker",
+    "cut": ("Final Answer: Half of a pro", "length"),
+    "short": "Final Answer: Too short",
+}
+"""What is said in the manner of each seed."""
+COMPLETIONS: dict[str, list[Said]] = {
+    "Name one forest tree": ["alder", "birch", "cedar", ("dogw", "length")],
+    "Which river is longest": ["Amur", "Brahmaputra", "Congo", "Danube"],
+    "Count the sheep aloud": ["eins", "zwei", "drei", "vier"],
+}
+"""M's four completions of each new prompt; those of the other prompts are "any"."""
+REVIEWS: dict[str, list[Said]] = {
+    "alder": ["score: 5", "score: 4", "score: 3"],
+    "birch": ["score: 2", "Fine.", "score: 1"],
+    "cedar": ["score: 6", "Fine.", ("score: ", "length")],
+    "eins": ["score: 5", "score: 5", "score: 5"],
+}
+"""Means 4, 1.5, none (6 is beyond the scale) and 5; the tied prompt's have 3 each, all others no score."""
+TABLE = seeds(dict.fromkeys(NEW_PROMPTS))
+NO_PAIRS = pl.DataFrame(schema=PREFERENCE_PAIRS)
+
+
+def say(stage: str, text: str, number: int) -> Said:
+    if stage == "new_prompt":
+        return NEW_PROMPTS[text.split("Task: Prompt of ")[1].split("\n")[0]]
+    if stage == "completion":
+        return COMPLETIONS.get(text, ["any"] * 4)[number]
+    prompt, completion = text.removeprefix("Review this.\nTask: ").split("\nCompletion: ")
+    if prompt == "Which river is longest":
+        return "score: 3"
+    return REVIEWS.get(completion, ["I had rather not."] * 3)[number]
+
+
+def is_held_out(prompt: str) -> bool:
+    return prompt == "This prompt is held out"
+
+
+def identify(round_key: str, *, rng_seed: int = 0, reviewer_profile: str | None = None) -> RoundIdentity:
+    return RoundIdentity("mini", round_key, rng_seed, "compact", reviewer_profile)
+
+
+def run_to_review(
+    round_key: str = "r0001", table: pl.DataFrame = TABLE, **settings
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Raw generations, cleaned and reviewed rows of a round, each of its schema."""
+    chosen = SelfRewardingSettings(**settings)
+    ask = ScriptedAsk(say)
+    raw = generate(table, settings=chosen, identity=identify(round_key), ask=ask)
+    cleaned = clean(raw, table, settings=chosen, is_evaluation_prompt=is_held_out)
+    reviewed = review(cleaned, table, raw, settings=chosen, identity=identify(round_key), ask=ask)
+    assert (raw.schema, cleaned.schema, reviewed.schema) == (RAW_GENERATIONS, CLEANED_SET, REVIEWED_SET)
+    return raw, cleaned, reviewed
+
+
+def test_a_round_by_hand() -> None:
+    """Seven new prompts; of three kept ones one makes a pair: one ties, one has a single scored completion."""
+    raw, cleaned, reviewed = run_to_review()
+    assert dict(raw["kind"].value_counts().iter_rows()) == {"new_prompt": 7, "completion": 20}
+    prompts = cleaned.filter(pl.col("kind") == "new_prompt")
+    assert dict(prompts.select("seed_id", "drop_reason").iter_rows()) == {
+        "best": None,
+        "tied": None,
+        "lone": None,
+        "held": "evaluation_overlap",
+        "mute": "unparsed",
+        "cut": "cut_off",
+        "short": "prompt_too_short",
+    }
+    completions = cleaned.filter((pl.col("kind") == "completion") & pl.col("drop_reason").is_not_null())
+    assert completions.select("seed_id", "completion", "drop_reason").rows() == [
+        ("best", "dogw", "cut_off"),
+        *[("held", "any", "prompt_dropped")] * 4,
+        *[("short", "any", "prompt_dropped")] * 4,
+    ]
+    assert reviewed.select("completion", "scores", "review_score").rows() == [
+        ("alder", [5.0, 4.0, 3.0], 4.0),
+        ("birch", [2.0, None, 1.0], 1.5),
+        ("cedar", [None, None, None], None),
+        *((river, [3.0] * 3, 3.0) for river in COMPLETIONS["Which river is longest"]),
+        ("eins", [5.0, 5.0, 5.0], 5.0),
+        *((number, [None] * 3, None) for number in ("zwei", "drei", "vier")),
+    ]
+    assert reviewed["unscored_reasons"].to_list()[2] == ["out_of_range", "no_score", "cut_off"]
+    pairs = build_pairs(reviewed, NO_PAIRS, settings=SelfRewardingSettings(), round_key="r0001")
+    assert pairs.schema == PREFERENCE_PAIRS
+    best_id, worst_id = reviewed["row_id"][:2]
+    assert pairs.drop("row_id").rows() == [
+        ("Name one forest tree", "alder", "birch", best_id, worst_id, 4.0, 1.5, 2.5, "r0001")
+    ]
+
+
+def pair_three_rounds(**settings) -> list[list[str]]:
+    """The rounds of the pairs that each of three rounds trains on."""
+    pairs, trained = NO_PAIRS, []
+    for key in ("r0001", "r0002", "r0003"):
+        _, _, reviewed = run_to_review(key)
+        pairs = build_pairs(reviewed, pairs, settings=SelfRewardingSettings(**settings), round_key=key)
+        assert pairs.schema == PREFERENCE_PAIRS
+        assert pairs["row_id"].is_unique().all()
+        trained.append(pairs["source_round"].to_list())
+    return trained
+
+
+def test_a_round_trains_on_its_own_pairs_alone() -> None:
+    """The paper's third model is trained on the second's pairs; nothing accumulates."""
+    assert pair_three_rounds() == [["r0001"], ["r0002"], ["r0003"]]
+
+
+def test_the_other_choices_keep_more() -> None:
+    assert pair_three_rounds(trains_on="last_two")[-1] == ["r0003", "r0002"]
+    assert pair_three_rounds(trains_on="all")[-1] == ["r0003", "r0002", "r0001"]
+
+
+def test_without_dpo_no_pairs_are_built() -> None:
+    assert pair_three_rounds(losses="sft") == [[], [], []]
+
+
+def test_sft_on_seeds_and_examples_of_scoring_is_for_the_first_round_alone() -> None:
+    first = start_sft_set(TABLE, EFT, settings=SelfRewardingSettings(), identity=identify("r0000"))
+    assert first["source"].to_list() == ["seed"] * 7 + ["eft"]
+    _, _, reviewed = run_to_review()
+    later = build_sft_set(reviewed, first, settings=SelfRewardingSettings(), round_key="r0001")
+    assert later.schema == SFT_SET
+    assert later.is_empty()
+
+
+def test_each_step_is_asked_in_its_template_and_sampling() -> None:
+    """The reviewer has its own templates; only reviews follow the rubric's grammar."""
+    chosen = SelfRewardingSettings()
+    identity = identify("r0001", reviewer_profile="full")
+    ask = ScriptedAsk(say)
+    raw = generate(TABLE, settings=chosen, identity=identity, ask=ask)
+    assert ask.sampling == {"new_prompt": None, "completion": None}
+    assert ask.counts == {"new_prompt": 7, "completion": 20}
+    cleaned = clean(raw, TABLE, settings=chosen, is_evaluation_prompt=is_held_out)
+    judge = ScriptedAsk(lambda stage, text, number: "score: 3")
+    review(cleaned, TABLE, raw, settings=chosen, identity=identity, ask=judge)
+    assert judge.counts == {"review": 11 * 3}
+    assert judge.sampling == {"review": SamplingSettings(0.7, 0.9, 512, chosen.rubric.grammar)}
+    asked = {stage: requests[0].messages[-1]["content"] for stage, requests in (ask.requests | judge.requests).items()}
+    texts = {"prompt": "Name one forest tree", "completion": "alder"}
+    assert asked["new_prompt"].startswith("Write a new and harder task like this.\nTask: Prompt of best")
+    assert asked["completion"] == "Name one forest tree"
+    assert asked["review"] == render_prompt("full", "self_rewarding/review", **texts)
+    assert set(ROLE_OF_STAGE) == set(asked) - {"completion"}
+
+
+def test_eight_seeds_are_shown_for_one_new_prompt() -> None:
+    table = seeds({f"s{number}": None for number in range(12)})
+    ask = ScriptedAsk(lambda stage, text, number: "")
+    identity = RoundIdentity("mini", "r0001", 0, "full")
+    generate(table, settings=SelfRewardingSettings(num_prompts=2), identity=identity, ask=ask)
+    assert ask.counts == {"new_prompt": 24, "completion": 0}
+    assert {request.messages[-1]["content"].count("Prompt of s") for request in ask.requests["new_prompt"]} == {8}
+
+
+def test_ids_and_sampling_seeds_come_again_and_differ_between_rounds() -> None:
+    raw, _, _ = run_to_review()
+    again, _, _ = run_to_review(table=TABLE.reverse())
+    assert raw.sort("row_id").equals(again.sort("row_id"))
+    later, _, _ = run_to_review("r0002")
+    for name in ("row_id", "sampling_seed"):
+        assert len({*raw[name], *later[name]}) == 2 * 27
+
+
+@pytest.mark.parametrize(
+    ("settings", "dropped"),
+    [
+        ({"min_prompt_words": 5}, {"best": "prompt_too_short", "held": "evaluation_overlap"}),
+        ({"min_prompt_words": 2}, {"best": None, "short": None}),
+        ({"max_words": 4}, {"best": None, "held": "prompt_too_long"}),
+        ({"min_completion_words": 2}, {"best": "no_completion", "lone": "no_completion"}),
+        ({"rouge_l_threshold": 0.0}, {"best": None, "held": "evaluation_overlap"}),
+    ],
+)
+def test_cleaning_takes_its_bounds_from_the_settings(settings: dict, dropped: dict[str, str | None]) -> None:
+    _, cleaned, _ = run_to_review(**settings)
+    found = dict(cleaned.filter(pl.col("kind") == "new_prompt").select("seed_id", "drop_reason").iter_rows())
+    assert {name: found[name] for name in dropped} == dropped
+
+
+def test_the_scale_is_the_experiments() -> None:
+    """On a scale to 10 the 6 of cedar counts, and it is the best."""
+    _, _, reviewed = run_to_review(highest_score=10)
+    pairs = build_pairs(reviewed, NO_PAIRS, settings=SelfRewardingSettings(highest_score=10), round_key="r0001")
+    assert pairs.select("chosen", "chosen_score", "rejected").rows() == [("cedar", 6.0, "birch")]
+
+
+def test_a_round_takes_its_seeds_by_lot() -> None:
+    chosen = SelfRewardingSettings(max_seeds=3)
+    draws = [
+        build_seed_set(TABLE, {}, settings=chosen, identity=identify(f"r{number:04d}")) for number in (1, 1, 2, 3, 4)
+    ]
+    assert all(len(taken) == 3 and counts == {"num_pool": 7, "num_not_taken": 4} for taken, counts in draws)
+    names = [frozenset(taken["row_id"]) for taken, _ in draws]
+    assert names[0] == names[1]
+    assert len(set(names)) > 1
+
+
+def test_no_seeds_ask_nothing() -> None:
+    taken, _ = build_seed_set(TABLE.clear(), {}, settings=SelfRewardingSettings(), identity=identify("r0001"))
+    _, _, reviewed = run_to_review(table=taken)
+    assert build_pairs(reviewed, NO_PAIRS, settings=SelfRewardingSettings(), round_key="r0001").is_empty()
