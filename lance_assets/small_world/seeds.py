@@ -9,7 +9,7 @@ held-out problem, and the files are the same bytes on every machine.
 
 Methods that learn from people's completions rather than from their own have `HARD_RUNG_SHARES`: people work these out,
 where the packaged model guesses. Kun's texts are such workings without prompt and answer, between other sentences, and
-its EFT rows teach what the packaged model never did: naming the prompt a text answers, judging it, and polishing.
+its EFT rows teach what the packaged model never did: judging a prompt, and polishing a text.
 """
 
 import argparse

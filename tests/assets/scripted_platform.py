@@ -23,6 +23,9 @@ SCRIPTED_TRAINER = (sys.executable, str(Path(__file__).parent / "scripted_traine
 _STEPS = {
     step: render_prompt("compact", f"lance/{step}", prompt="", completion="").split("\n")[0]
     for step in ("review", "new_prompt", "degrade")
+} | {
+    step: render_prompt("compact", f"kun/{step}", prompt="", text="").split("\n")[0].strip()
+    for step in ("label", "verdict", "polish")
 }
 
 
@@ -60,7 +63,12 @@ class ScriptedEngine:
         if asked.startswith(_STEPS["degrade"]):
             guess = f"With no work at all it may be that the answer is {digits}."
             return f"Thought Process: a wrong guess. Final Answer: {guess}"
-        problem = parse_prompt(asked)
+        if asked.startswith(_STEPS["label"]):
+            return f"Reverse the list {digits}."
+        if asked.startswith(_STEPS["verdict"]):
+            return ("Clear. [good]", "Unclear. [bad]", "It may be.")[seed % 3]
+        # of a text to polish the prompt stands in the last line
+        problem = parse_prompt(asked.rpartition("\nTask: ")[2] if asked.startswith(_STEPS["polish"]) else asked)
         return (
             complete(problem)
             if problem is not None and seed % 4

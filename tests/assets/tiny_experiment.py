@@ -20,7 +20,7 @@ from lance_assets.assets.platform import Platform
 from lance_assets.assets.rounds import Round
 from lance_assets.settings import ExperimentSettings
 from lance_assets.small_world.jobs import complete_by_guess, corrupt_answer
-from lance_assets.small_world.seeds import draw_eft_rows, draw_seeds
+from lance_assets.small_world.seeds import draw_eft_rows, draw_seeds, draw_texts
 from lance_assets.small_world.tasks import parse_prompt
 
 NUM_SEEDS = 12
@@ -46,7 +46,7 @@ TRAINING: dict[str, object] = {
 
 
 def write_tiny_experiment(folder: Path) -> Path:
-    """Seeds and EFT rows in an experiment's folder: every second seed has a wrong completion, for the low branch."""
+    """Seeds, EFT rows and texts in an experiment's folder: every second seed has a wrong completion, for the low branch."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(0)
     seeds = [dict(row) for row in draw_seeds(num_seeds=40)[:NUM_SEEDS]]
@@ -54,17 +54,23 @@ def write_tiny_experiment(folder: Path) -> Path:
         problem = parse_prompt(seed["prompt"])
         assert problem is not None
         seed["completion"] = complete_by_guess(corrupt_answer(problem, rng), rng)
-    for name, rows in (("seeds.jsonl", seeds), ("eft.jsonl", draw_eft_rows(num_rows=8))):
+    eft, texts = draw_eft_rows(num_rows=8), draw_texts(num_texts=NUM_SEEDS)
+    for name, rows in (("seeds.jsonl", seeds), ("eft.jsonl", eft), ("texts.jsonl", texts)):
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return folder
 
 
 def build_tiny_settings(**changed: object) -> ExperimentSettings:
-    """What the experiment's file would say; `changed` holds whole sections, or parameters of the recipe."""
-    parameters = {
+    """What the experiment's file would say; `changed` holds whole sections, or parameters of the recipe.
+
+    The recipe is LANCE with parameters that suit it; another one has its own defaults.
+    """
+    parameters: dict[str, object] = {
         **{"max_seeds": 6, "num_prompts": 2, "num_completions": 2, "num_reviews": 1},
         **{"sft_threshold": 0.0, "score_gap": 0.0, "max_new_tokens": 96},
     }
+    if "recipe" in changed:
+        parameters = {"max_new_tokens": 96}
     attributes: dict[str, object] = {
         "recipe": "lance",
         "model": "small",

@@ -128,6 +128,8 @@ POLISHED = {
     WALL: "It was built by many hands over many years.",
 }
 
+MANY = "It scatters: on and on and on and on and on and on and"
+
 
 def test_two_rounds_by_hand_in_english() -> None:
     """Two texts a round. Round 1: the sky is good, the wall is bad. Round 2: tea is good, and no text is left."""
@@ -270,7 +272,7 @@ def test_without_polishing_the_text_is_the_completion_and_is_filtered_too() -> N
         (f" {POLISHED[SKY]}\n", POLISHED[SKY], None),
         ("As an AI I have never seen the sky.", "As an AI I have never seen the sky.", "keyword:as an ai"),
         ("It is so.", "It is so.", "too_short"),
-        ("It scatters: on and on and on and on and on and on and", None, "repetition"),
+        (MANY, MANY, "repetition"),
         (("The sky is blue since it", "length"), "The sky is blue since it", "cut_off"),
         (("", "error"), SKY, "generation_failed"),
         (" ", SKY, "unparsed"),

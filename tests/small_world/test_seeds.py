@@ -12,6 +12,8 @@ from lance_assets.settings import EvaluationSettings, SmallWorldSettings
 from lance_assets.small_world.seeds import (
     EVALUATED_PER_RUNG,
     HARD_RUNG_SHARES,
+    NUM_KUN_EFT_ROWS,
+    NUM_TEXTS,
     POOL_RUNG_SHARES,
     build_files,
     draw_eft_rows,
@@ -171,7 +173,7 @@ def read_working(text: str) -> Problem | None:
 def test_texts_are_workings_without_prompt_and_answer() -> None:
     rows = FILES["mini_kun/texts.jsonl"]
     assert rows == draw_texts()
-    assert len(rows) == 320
+    assert len(rows) == NUM_TEXTS
     assert set(rows[0]) == {"text"}
     kinds = Counter()
     for row in rows:
@@ -182,14 +184,14 @@ def test_texts_are_workings_without_prompt_and_answer() -> None:
         assert "answer" not in row["text"]
         assert all(parse_prompt(part) is None for part in re.split(r"(?<=[.?]) ", row["text"]))
     assert set(kinds) == set(TASKS)
-    assert min(kinds.values()) > 50
+    assert min(kinds.values()) > NUM_TEXTS / 6
     assert sum(row["text"].startswith(("Add", "Follow", "Pick", "Take")) for row in rows) < 0.4 * len(rows)
 
 
 def test_kun_rows_are_verdicts_and_polishings_without_the_evaluations_digits() -> None:
     rows = FILES["mini_kun/eft.jsonl"]
     assert rows == draw_kun_rows()
-    assert len({row["prompt"] for row in rows}) == len(rows) == 480
+    assert len({row["prompt"] for row in rows}) == len(rows) == NUM_KUN_EFT_ROWS
     held_out = list_held_out_digits()
     assert held_out == {find_digits(row["key"]) for row in draw_held_out_prompts(per_rung=EVALUATED_PER_RUNG)}
     jobs: Counter[str] = Counter()
@@ -209,8 +211,8 @@ def test_kun_rows_are_verdicts_and_polishings_without_the_evaluations_digits() -
             assert problem is not None
             assert work_out(problem) in shown
             assert row["completion"] == complete(problem)
-    assert jobs["polish"] == jobs["good"] + jobs["bad"] == 240
-    assert min(jobs.values()) > 80
+    assert jobs["polish"] == jobs["good"] + jobs["bad"] == NUM_KUN_EFT_ROWS / 2
+    assert 0.8 < jobs["good"] / jobs["bad"] < 1.25
 
 
 def test_other_seeds_draw_other_files() -> None:

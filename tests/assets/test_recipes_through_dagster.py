@@ -1,0 +1,127 @@
+"""Two rounds of every recipe but LANCE through Dagster, with a scripted engine and training."""
+
+from collections.abc import Callable
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from lance_assets.recipes import RECIPES
+from lance_assets.recipes.kun import build_label_rows
+from tests.assets.conftest import OpenWorld
+from tests.assets.scripted_platform import SCRIPTED_TRAINER, ScriptedPlatform
+from tests.assets.tiny_experiment import NOUNS, NUM_SEEDS, TRAINING, World, find_failures
+
+KEYS = ("r0000", "r0001", "r0002")
+SMALL: dict[str, dict[str, object]] = {
+    "diverse_evol": {"num_first": 4, "num_picks": 3},
+    "i_sheep": {},
+    "kun": {"language": "english", "max_texts": 6, "texts": {"path": "texts.jsonl"}, "trains_on": "all"},
+    "llm2llm": {
+        **{"answer_mark": "The answer is", "teacher_writes": "prompt_then_completion", "max_attempts": 2},
+        **{"num_votes": 2, "min_agreement": 0.0, "student_max_new_tokens": 96},
+    },
+    "self_rewarding": {"num_reviews": 1, "num_completions": 2},
+    "spin": {},
+}
+"""Each recipe's parameters, and sections of the file that it needs."""
+
+
+def check_diverse_evol(world: World) -> None:
+    """Four items, then three more each round, all different, in the order of their distance."""
+    sets = [world.round(key).read("sft_set") for key in KEYS]
+    taken = [rows.filter(source="seed")["source_id"].to_list() for rows in sets]
+    assert [len(rows) for rows in taken] == [4, 7, 10]
+    assert set(taken[0]) < set(taken[1]) < set(taken[2])
+    for key, later in zip(KEYS[1:], taken[1:], strict=True):
+        picks = world.round(key).read("raw_generations")
+        assert picks["row_id"].to_list() == later[:3]
+        assert picks["value"].to_list() == sorted(picks["value"], reverse=True)
+        assert picks["value"].min() > 0
+    scores = [float(world.metadata("sft_set", key)["vendi_score"]) for key in KEYS]
+    assert scores == sorted(scores)
+
+
+def check_llm2llm(world: World) -> None:
+    """Lessons about seeds that were answered wrong, all of them trained on from then on."""
+    for number, key in enumerate(KEYS[1:], start=1):
+        this_round, shown = world.round(key), world.metadata("raw_generations", key)
+        raw, trained = this_round.read("raw_generations"), this_round.read("sft_set", KEYS[number - 1])
+        tried = raw.filter(kind="student_answer")
+        assert len(tried) == shown["student/num_tried"] == len(trained.filter(pl.col("source") != "eft"))
+        wrong = set(tried.filter(value=0.0)["seed_id"]) & set(trained.filter(source="seed")["row_id"])
+        lessons = raw.filter(kind="lesson")
+        assert set(lessons["seed_id"]) == wrong
+        accepted = lessons.filter(pl.col("refused_reason").is_null())
+        assert len(accepted) == shown["lessons/num_accepted"] > 0
+        assert accepted["seed_id"].is_unique().all()
+        new = this_round.read("sft_set").filter(source_round=key)
+        assert new["prompt"].to_list() == accepted["prompt"].to_list()
+    assert set(world.round("r0001").read("sft_set")["row_id"]) < set(world.round("r0002").read("sft_set")["row_id"])
+
+
+def check_kun(world: World) -> None:
+    """The label model is trained once, on the seeds turned round; each text is named once; what is good is polished."""
+    first = world.round("r0000")
+    label = first.read("label_checkpoint").row(0, named=True)
+    assert label["num_sft_rows"] == NUM_SEEDS
+    expected = build_label_rows(
+        first.read("seed_set"), settings=world.plan.settings.parameters, identity=first.identity
+    )
+    assert first.read("label_set").equals(expected)
+    assert [world.round(key).read("label_checkpoint")["content_hash"][0] for key in KEYS] == [label["content_hash"]] * 3
+    texts = first.texts["row_id"].to_list()
+    assert len(texts) == NUM_SEEDS
+    for number, key in enumerate(KEYS[1:]):
+        this_round = world.round(key)
+        assert this_round.read("raw_generations")["seed_id"].to_list() == texts[6 * number : 6 * number + 6]
+        reviewed = this_round.read("reviewed_set")
+        is_good = reviewed["review_score"].eq_missing(1.0)
+        assert reviewed.filter(is_good)["raw_completion"].null_count() == 0
+        assert reviewed.filter(~is_good)["raw_completion"].null_count() == (~is_good).sum()
+        accepted = reviewed.filter(is_good & reviewed["drop_reason"].is_null())
+        new = this_round.read("sft_set").filter(source_round=key)
+        assert new["source_id"].to_list() == accepted["row_id"].to_list()
+    reviewed = pl.concat([world.round(key).read("reviewed_set") for key in KEYS])
+    assert set(reviewed["review_score"]) == {0.0, 1.0, None}
+
+
+CHECKED: dict[str, Callable[[World], None]] = {
+    "diverse_evol": check_diverse_evol,
+    "kun": check_kun,
+    "llm2llm": check_llm2llm,
+}
+
+
+@pytest.mark.parametrize("recipe", sorted(set(RECIPES) - {"lance"}))
+def test_two_rounds_through_dagster(recipe: str, make_world: OpenWorld) -> None:
+    world = make_world(
+        platform_class=ScriptedPlatform,
+        training=TRAINING | {"launcher": SCRIPTED_TRAINER},
+        recipe=recipe,
+        stop={"max_rounds": 2, "on_regression": "continue"},
+        **SMALL[recipe],
+    )
+    nouns = [*NOUNS, *(["label_checkpoint"] if recipe == "kun" else [])]
+    for key in KEYS:
+        result = world.run(key)
+        assert result.success, find_failures(result)
+        for noun in nouns:
+            status = world.instance.get_status_by_partition(world.plan.key(noun), [key], world.plan.rounds)
+            assert status == {key: dg.AssetPartitionStatus.MATERIALIZED}, noun
+    rows = [world.round(key).read("checkpoint").row(0, named=True) for key in KEYS]
+    assert all(row["is_trained"] for row in rows)
+    base = world.round("r0000").read("start_checkpoint")["content_hash"][0]
+    from_base = world.plan.settings.parameters.starts_from == "base"
+    assert [row["parent_hash"] for row in rows] == (
+        [base] * 3 if from_base else [base, rows[0]["content_hash"], rows[1]["content_hash"]]
+    )
+    news = [
+        len(world.round(key).read(noun).filter(source_round=key))
+        for key in KEYS[1:]
+        for noun in ("sft_set", "preference_pairs")
+    ]
+    assert sum(news[:2]) > 0
+    assert sum(news[2:]) > 0
+    if recipe in CHECKED:
+        CHECKED[recipe](world)
