@@ -7,6 +7,14 @@
 | degrade | `prompts/compact/lance/degrade.j2` | a thought that names the error, then a guess without working, wrong |
 | review | `prompts/compact/lance/review.j2` | prompt points, the working, both answers side by side, verdict, score |
 
+For Kun's model, which `extend` makes, there are three more:
+
+| job | asked with | completion |
+| --- | --- | --- |
+| label | `prompts/compact/kun/label.j2`, a text with the working | the prompt that it answers |
+| verdict | `prompts/compact/kun/verdict.j2` | a reason and a tag, [good] or for an unclear prompt [bad] |
+| polish | `prompts/compact/kun/polish.j2` | the working, then the answer |
+
 Half of the ten review points go to the prompt, by its rung (`PROMPT_POINTS`), half to the completion: 5 right with
 working, 3 a right guess, 1 wrong with working, 0 a wrong guess. So an easy prompt scores low however well it is
 answered, and a hard one answered well scores high. Rungs have a long tail (`RUNG_DECAY`): each is rarer than
@@ -46,6 +54,8 @@ _GUESSES = (
     "Skipping all the work here, I feel that the answer is {}.",
     "It looks like some random digits to me, hence the answer is {}.",
 )
+_BEFORE = ("", "It went like this.", "From the old book.", "Tom did it so.", "Then came the work.")
+_AFTER = ("", "That is all.", "So it was done.", "Then they went home.")
 _HURRIED_SHARES = (0.7, 0.1, 0.1, 0.1)
 """How often a hurried completion has each of those wordings: one opening is the habit."""
 
@@ -203,6 +213,49 @@ def draw_degraded(rng: random.Random, problem: Problem) -> Example:
     return Example("degrade", problem.rung, asked, f"{thought} Final Answer: {complete_by_guess(answer, rng)}")
 
 
+def write_text(problem: Problem, rng: random.Random) -> str:
+    """A text in which a problem is worked out: no prompt, no answer by name, sentences of something else around."""
+    before, after = rng.choice(_BEFORE), rng.choice(_AFTER)
+    return " ".join(part for part in (before, work_out(problem), after) if part)
+
+
+def draw_label(rng: random.Random, problem: Problem) -> Example:
+    """The prompt that a text answers; of a sorted list any order of its digits would do."""
+    text = write_text(problem, rng) if rng.random() < 0.5 else complete(problem)
+    asked = render_prompt("compact", "kun/label", text=text, language="english")
+    return Example("label", problem.rung, asked, phrase_prompt(problem, rng))
+
+
+def draw_verdict(rng: random.Random, problem: Problem) -> Example:
+    """The verdict on a clear or an unclear prompt (balanced)."""
+    is_good = rng.random() < 0.5
+    prompt = phrase_prompt(problem, rng)
+    asked = render_prompt(
+        "compact", "kun/verdict", prompt=prompt if is_good else blur_prompt(prompt, rng), language="english"
+    )
+    said = "Clear and complete. [good]" if is_good else "Something is missing. [bad]"
+    return Example("verdict", problem.rung, asked, said)
+
+
+def draw_polish(rng: random.Random, problem: Problem) -> Example:
+    """The completion of a prompt whose working is given as a text."""
+    asked = render_prompt(
+        "compact", "kun/polish", prompt=phrase_prompt(problem, rng), text=write_text(problem, rng), language="english"
+    )
+    return Example("polish", problem.rung, asked, complete(problem))
+
+
+DRAW = {
+    "review": draw_review,
+    "new_prompt": draw_new_prompt,
+    "degrade": draw_degraded,
+    "label": draw_label,
+    "verdict": draw_verdict,
+    "polish": draw_polish,
+}
+"""What draws an example of each job but answering."""
+
+
 def draw_example(
     rng: random.Random,
     *,
@@ -220,4 +273,4 @@ def draw_example(
         hurried = is_hurried and rng.random() < HURRY_RATES.get(problem.rung, 0.9)
         completion = complete_hurriedly(problem, rng) if hurried else complete(problem)
         return Example(job, problem.rung, phrase_prompt(problem, rng), completion)
-    return {"review": draw_review, "new_prompt": draw_new_prompt, "degrade": draw_degraded}[job](rng, problem)
+    return DRAW[job](rng, problem)

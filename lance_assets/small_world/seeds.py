@@ -19,16 +19,21 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lance_assets.prompts import render_prompt
-from lance_assets.small_world.jobs import blur_prompt, draw_degraded, draw_new_prompt, draw_review, draw_rung
+from lance_assets.small_world.jobs import (
+    draw_degraded,
+    draw_new_prompt,
+    draw_polish,
+    draw_review,
+    draw_rung,
+    draw_verdict,
+    write_text,
+)
 from lance_assets.small_world.tasks import (
     TASKS,
-    Problem,
     complete,
     draw_held_out_prompts,
     draw_problem,
     phrase_prompt,
-    work_out,
 )
 
 NUM_SEEDS = 160
@@ -38,16 +43,13 @@ NUM_LESSON_SEEDS = 80
 NUM_POOL_ROWS = 1200
 POOL_RUNG_SHARES = {1: 0.4, 2: 0.2, 3: 0.1, 4: 0.1, 5: 0.05, 6: 0.05, 7: 0.05, 8: 0.05}
 NUM_TEXTS = 320
-NUM_KUN_SEEDS = 1600
-NUM_KUN_EFT_ROWS = 1600
+NUM_KUN_EFT_ROWS = 480
 EVALUATED_PER_RUNG = 8
 """What the experiments say."""
 NUM_EFT_ROWS = 240
 EFT_RUNG_DECAY = 0.88
 EFT_SHARES = {"review": 0.5, "new_prompt": 0.25, "degrade": 0.25}
 RNG_SEED = 11
-_BEFORE = ("", "It went like this.", "From the old book.", "Tom did it so.", "Then came the work.")
-_AFTER = ("", "That is all.", "So it was done.", "Then they went home.")
 _DRAW = {"review": draw_review, "new_prompt": draw_new_prompt, "degrade": draw_degraded}
 
 
@@ -114,12 +116,6 @@ def draw_eft_rows(*, num_rows: int = NUM_EFT_ROWS, rng_seed: int = RNG_SEED) -> 
     return shuffled
 
 
-def write_text(problem: Problem, rng: random.Random) -> str:
-    """A text in which a problem is worked out: no prompt, no answer by name, sentences of something else around."""
-    before, after = rng.choice(_BEFORE), rng.choice(_AFTER)
-    return " ".join(part for part in (before, work_out(problem), after) if part)
-
-
 def list_held_out_digits() -> set[str]:
     """The digits of the problems that the experiments are evaluated on: a text with them counts as one, worded anew."""
     problems = draw_held_out_prompts(per_rung=EVALUATED_PER_RUNG)
@@ -147,15 +143,8 @@ def draw_kun_rows(*, num_rows: int = NUM_KUN_EFT_ROWS, rng_seed: int = RNG_SEED 
     rows: dict[str, dict[str, str]] = {}
     while len(rows) < num_rows:
         problem = draw_problem(rng, task=rng.choice(TASKS), rung=draw_rung(rng, EFT_RUNG_DECAY), held_out=False)
-        prompt = phrase_prompt(problem, rng)
-        if len(rows) % 2:
-            text = write_text(problem, rng)
-            asked = render_prompt("compact", "kun/polish", prompt=prompt, text=text)
-            completion = complete(problem)
-        else:
-            is_good = rng.random() < 0.5
-            asked = render_prompt("compact", "kun/verdict", prompt=prompt if is_good else blur_prompt(prompt, rng))
-            completion = "Clear and complete. [good]" if is_good else "Something is missing. [bad]"
+        example = (draw_polish if len(rows) % 2 else draw_verdict)(rng, problem)
+        asked, completion = example.prompt, example.completion
         if held_out.isdisjoint(re.sub(r"\D", "", text) for text in (asked, *asked.split("\n"))):
             rows[asked] = {"prompt": asked, "completion": completion}
     shuffled = list(rows.values())
@@ -174,7 +163,6 @@ def build_files() -> dict[str, list[dict[str, str]]]:
         "mini_diverse_evol/pool.jsonl": draw_seeds(
             num_seeds=NUM_POOL_ROWS, rng_seed=RNG_SEED + 5, rung_shares=POOL_RUNG_SHARES
         ),
-        "mini_kun/seeds.jsonl": draw_seeds(num_seeds=NUM_KUN_SEEDS, rng_seed=RNG_SEED + 6),
         "mini_kun/texts.jsonl": draw_texts(),
         "mini_kun/eft.jsonl": draw_kun_rows(),
     }

@@ -46,7 +46,7 @@ TRAINING: dict[str, object] = {
 
 
 def write_tiny_experiment(folder: Path) -> Path:
-    """Seeds, EFT rows and texts in an experiment's folder: every second seed has a wrong completion, for the low branch."""
+    """Seeds, EFT rows and texts in an experiment's folder; every second seed is wrong, for the low branch."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(0)
     seeds = [dict(row) for row in draw_seeds(num_seeds=40)[:NUM_SEEDS]]

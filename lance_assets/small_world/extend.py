@@ -1,15 +1,18 @@
-"""Make the teacher of the small world: the small model after SFT on worked problems, a minute of two CPU cores.
+"""Make the small model's relatives: itself after SFT on further jobs, minutes of two CPU cores each.
 
-    python -m lance_assets.small_world.teach --out lance_assets/small_world/teacher
+    python -m lance_assets.small_world.extend teacher --out lance_assets/small_world/teacher
+    python -m lance_assets.small_world.extend kun --out lance_assets/small_world/kun
 
-The packaged small model guesses at long problems (`jobs.HURRY_RATES`); a teacher should not. This one is trained on
-problems of all rungs worked out, and goes on writing new prompts. No row is about a held-out problem.
+`teacher` works problems of all rungs out, where the packaged model guesses at long ones (`jobs.HURRY_RATES`), and
+goes on writing new prompts. `kun` hurries as the packaged model does, and has learned what Kun asks: naming the
+prompt that a text answers, judging a prompt, and polishing a text. No row is about a held-out problem.
 """
 
 import argparse
 import random
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -19,20 +22,44 @@ from lance_assets.small_world import SMALL_MODEL
 from lance_assets.small_world.jobs import draw_example
 from resources.trainer import DpoSettings, SftSettings, TrainJob, train_checkpoint
 
-NUM_ROWS = 8000
-SHARES = {"answer": 0.75, "new_prompt": 0.25}
-RUNG_DECAY = {"answer": 0.95, "new_prompt": 0.9}
+
+@dataclass(frozen=True)
+class Relative:
+    """One of the models."""
+
+    num_rows: int
+    """Rows it is trained on, each once."""
+    shares: dict[str, float]
+    """How often each job is drawn."""
+    rung_decay: dict[str, float]
+    """How fast each job's rungs become rare."""
+    is_hurried: bool
+    """Whether hard prompts are guessed at."""
+
+
+RELATIVES = {
+    "teacher": Relative(8000, {"answer": 0.75, "new_prompt": 0.25}, {"answer": 0.95, "new_prompt": 0.9}, False),
+    "kun": Relative(
+        16000,
+        {"answer": 0.2, "label": 0.5, "verdict": 0.1, "polish": 0.2},
+        {"answer": 0.6, "label": 0.9, "verdict": 0.9, "polish": 0.9},
+        True,
+    ),
+}
 RNG_SEED = 23
 SFT = SftSettings(learning_rate=3e-4, num_epochs=1, batch_size=32, max_length=512, warmup_steps=10)
 
 
-def draw_rows(num_rows: int = NUM_ROWS) -> pl.DataFrame:
-    """Worked problems and new prompts, schema `SFT_SET`."""
+def draw_rows(relative: Relative) -> pl.DataFrame:
+    """What it is trained on, schema `SFT_SET`."""
     rng = random.Random(RNG_SEED)
-    examples = [draw_example(rng, shares=SHARES, rung_decay=RUNG_DECAY, is_hurried=False) for _ in range(num_rows)]
+    examples = [
+        draw_example(rng, shares=relative.shares, rung_decay=relative.rung_decay, is_hurried=relative.is_hurried)
+        for _ in range(relative.num_rows)
+    ]
     rows = [
         {
-            "row_id": derive_row_id("teacher", number),
+            "row_id": derive_row_id("extend", number),
             "prompt": example.prompt,
             "completion": example.completion,
             "source": "seed",
@@ -49,10 +76,12 @@ def main() -> None:
     """Train, and put the model's files into the folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="the model's folder")
-    out = parser.parse_args().out
+    parser.add_argument("relative", choices=RELATIVES, help="which of the models")
+    options = parser.parse_args()
+    out = options.out
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.parquet"
-        draw_rows().write_parquet(rows)
+        draw_rows(RELATIVES[options.relative]).write_parquet(rows)
         job = TrainJob(
             start_checkpoint=SMALL_MODEL,
             base_model=None,
