@@ -21,7 +21,7 @@ SMALL: dict[str, dict[str, object]] = {
         **{"answer_mark": "The answer is", "teacher_writes": "prompt_then_completion", "max_attempts": 2},
         **{"num_votes": 2, "min_agreement": 0.0, "student_max_new_tokens": 96},
     },
-    "self_rewarding": {"num_reviews": 1},
+    "self_rewarding": {"num_reviews": 1, "highest_score": 10},
     "spin": {},
 }
 """Each recipe's parameters, and sections of the file that it needs."""

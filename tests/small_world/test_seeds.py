@@ -212,7 +212,7 @@ def test_kun_rows_are_verdicts_and_polishings_without_the_evaluations_digits() -
             assert work_out(problem) in shown
             assert row["completion"] == complete(problem)
     assert jobs["polish"] == jobs["good"] + jobs["bad"] == NUM_KUN_EFT_ROWS / 2
-    assert min(jobs.values()) > 80
+    assert min(jobs.values()) > 50
 
 
 def test_other_seeds_draw_other_files() -> None:
