@@ -14,7 +14,7 @@ from lance_assets.assets.rounds import Round
 from lance_assets.records import NEAR_DUPLICATES
 from lance_assets.settings import NearDuplicateSettings
 
-COMPARED_TOGETHER = (("new_prompt",), ("completion", "degraded_completion"))
+COMPARED_TOGETHER = (("new_prompt",), ("named_prompt",), ("completion", "degraded_completion"))
 """Kinds whose texts are compared, with each other and with earlier rounds, in this order; others may well be alike."""
 
 TEXTS = pl.Schema({"row_id": pl.String, "round": pl.String, "text": pl.String})
@@ -35,9 +35,11 @@ class Deduplicated:
 
 
 def text_to_compare() -> pl.Expr:
-    """What of a candidate is compared: a new prompt, or a prompt with its completion."""
+    """What of a candidate is compared: a prompt that a model wrote, or a prompt with its completion."""
     return (
-        pl.when(pl.col("kind") == "new_prompt").then("prompt").otherwise(pl.col("prompt") + "\n" + pl.col("completion"))
+        pl.when(pl.col("kind").is_in(["new_prompt", "named_prompt"]))
+        .then("prompt")
+        .otherwise(pl.col("prompt") + "\n" + pl.col("completion"))
     )
 
 

@@ -24,7 +24,8 @@ Differences from the authors' code:
 4.  Repetition is looked for anywhere in a completion; theirs at its start (`algorithms.output_filters`).
 5.  No repetition penalty (theirs 1.2): the sampler has none. Texts are not cut to a token budget; long ones are left to
     the engine's context, which tells them as failed.
-6.  Texts are filtered by length in characters where the experiment says so; the authors' perplexity filter is not
+6.  Prompts that are near-duplicates of each other or of an earlier round's are dropped; theirs are compared with none.
+7.  Texts are filtered by length in characters where the experiment says so; the authors' perplexity filter is not
     published.
 
 Unknown, and chosen by the experiment: whether the final model starts from base or chat (`starts_from`), learning

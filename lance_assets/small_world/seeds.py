@@ -145,6 +145,9 @@ def draw_kun_rows(*, num_rows: int = NUM_KUN_EFT_ROWS, rng_seed: int = RNG_SEED 
         problem = draw_problem(rng, task=rng.choice(TASKS), rung=draw_rung(rng, EFT_RUNG_DECAY), held_out=False)
         example = (draw_polish if len(rows) % 2 else draw_verdict)(rng, problem)
         asked, completion = example.prompt, example.completion
+        num_good = sum(row["completion"].endswith("[good]") for row in rows.values())
+        if completion.endswith("[good]") and num_good >= num_rows // 4:  # unclear prompts repeat more, and count once
+            continue
         if held_out.isdisjoint(re.sub(r"\D", "", text) for text in (asked, *asked.split("\n"))):
             rows[asked] = {"prompt": asked, "completion": completion}
     shuffled = list(rows.values())
