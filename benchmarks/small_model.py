@@ -28,7 +28,7 @@ from pathlib import Path
 
 from lance_assets.algorithms.review_parsing import score_reviews
 from lance_assets.prompts import build_messages, render_prompt
-from lance_assets.recipes.lance import read_final
+from lance_assets.recipes.asking import read_final
 from lance_assets.records import Request, Sample, SamplingSettings, derive_row_id, derive_sampling_seed
 from lance_assets.small_world import SMALL_MODEL
 from lance_assets.small_world.jobs import PROMPT_POINTS, complete_wrongly

@@ -176,7 +176,7 @@ def test_a_round_in_which_nothing_passes_keeps_its_start_checkpoint(make_world: 
     assert (row["is_trained"], row["num_sft_rows"], row["num_pairs"], row["sft_losses"]) == (False, 0, 0, [])
     assert row["content_hash"] == row["parent_hash"] == world.round("r0000").read("checkpoint")["content_hash"][0]
     assert world.platform.checkpoints.hash_checkpoint(world.round("r0001").model_path("r0001")) == row["content_hash"]
-    assert "nothing passed the review" in str(world.metadata("checkpoint", "r0001")["note"])
+    assert "nothing to train on" in str(world.metadata("checkpoint", "r0001")["note"])
     (moved,) = [e for e in result.get_asset_check_evaluations() if e.check_name == "loss_moved"]
     assert moved.passed
 
