@@ -17,13 +17,10 @@ Differences:
 Unknown, and chosen here: the bar (8 of 10), the number of seeds shown (3), sampling (temperature 0.7, nucleus 0.9).
 """
 
-from collections.abc import Callable
-
 import polars as pl
 from pydantic import Field
 
-from lance_assets.algorithms.cleaning import CleaningSettings, clean_generations
-from lance_assets.algorithms.pairing import take_seeds
+from lance_assets.recipes import steps
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.reviewing import Rubric
@@ -72,14 +69,8 @@ SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
     "checkpoint": ("starts_from",),
 }
 
-
-def build_seed_set(
-    file_seeds: pl.DataFrame, _: dict[str, pl.DataFrame], *, settings: ISheepSettings, identity: RoundIdentity
-) -> tuple[pl.DataFrame, dict[str, int]]:
-    """The seeds of the round: the file's, sampled down to `max_seeds`."""
-    number = settings.max_seeds or max(len(file_seeds), 1)
-    taken, left = take_seeds(file_seeds, max_seeds=number, rng_seed=identity.rng_seed, round_key=identity.round_key)
-    return taken, {"num_pool": len(file_seeds), "num_not_taken": len(left)}
+build_seed_set = steps.take_file_seeds
+clean = steps.clean_by_words
 
 
 def start_sft_set(
@@ -104,24 +95,6 @@ def generate(
     )
     completions = complete_new_prompts(identity, ask, new_prompts, 1)
     return pl.DataFrame(new_prompts + completions, schema=RAW_GENERATIONS)
-
-
-def clean(
-    raw_generations: pl.DataFrame,
-    seeds: pl.DataFrame,
-    *,
-    settings: ISheepSettings,
-    is_evaluation_prompt: Callable[[str], bool],
-) -> pl.DataFrame:
-    """Keep or drop every candidate with a reason, schema `CLEANED_SET`."""
-    rules = CleaningSettings(
-        min_prompt_words=settings.min_prompt_words,
-        max_prompt_words=settings.max_words,
-        min_completion_words=settings.min_completion_words,
-        max_completion_words=settings.max_words,
-        rouge_l_threshold=settings.rouge_l_threshold,
-    )
-    return clean_generations(raw_generations, seeds, settings=rules, is_evaluation_prompt=is_evaluation_prompt)
 
 
 def review(

@@ -18,18 +18,15 @@ Differences:
 4.  Learning rates, epochs and beta are the experiment's; no checkpoint within a round is chosen by a judge.
 """
 
-from collections.abc import Callable
-
 import polars as pl
 from pydantic import Field
 
-from lance_assets.algorithms.cleaning import CleaningSettings, clean_generations
-from lance_assets.algorithms.pairing import build_best_worst_pairs, take_seeds
+from lance_assets.algorithms.pairing import build_best_worst_pairs
+from lance_assets.recipes import steps
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.reviewing import Rubric
 from lance_assets.recipes.steps import build_reviewed_row, complete_new_prompts, propose_in_manner_of, review_rows
-from lance_assets.recipes.steps import start_sft_set as start_sft_set
 from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET, SFT_SET, Ask
 
 
@@ -69,14 +66,9 @@ SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
     "checkpoint": ("starts_from",),
 }
 
-
-def build_seed_set(
-    file_seeds: pl.DataFrame, _: dict[str, pl.DataFrame], *, settings: SelfRewardingSettings, identity: RoundIdentity
-) -> tuple[pl.DataFrame, dict[str, int]]:
-    """The seeds of the round: the file's, sampled down to `max_seeds`."""
-    number = settings.max_seeds or max(len(file_seeds), 1)
-    taken, left = take_seeds(file_seeds, max_seeds=number, rng_seed=identity.rng_seed, round_key=identity.round_key)
-    return taken, {"num_pool": len(file_seeds), "num_not_taken": len(left)}
+build_seed_set = steps.take_file_seeds
+clean = steps.clean_by_words
+start_sft_set = steps.start_sft_set
 
 
 def generate(
@@ -93,24 +85,6 @@ def generate(
     )
     completions = complete_new_prompts(identity, ask, new_prompts, settings.num_completions)
     return pl.DataFrame(new_prompts + completions, schema=RAW_GENERATIONS)
-
-
-def clean(
-    raw_generations: pl.DataFrame,
-    seeds: pl.DataFrame,
-    *,
-    settings: SelfRewardingSettings,
-    is_evaluation_prompt: Callable[[str], bool],
-) -> pl.DataFrame:
-    """Keep or drop every candidate with a reason, schema `CLEANED_SET`."""
-    rules = CleaningSettings(
-        min_prompt_words=settings.min_prompt_words,
-        max_prompt_words=settings.max_words,
-        min_completion_words=settings.min_completion_words,
-        max_completion_words=settings.max_words,
-        rouge_l_threshold=settings.rouge_l_threshold,
-    )
-    return clean_generations(raw_generations, seeds, settings=rules, is_evaluation_prompt=is_evaluation_prompt)
 
 
 def review(

@@ -26,12 +26,12 @@ import polars as pl
 from pydantic import Field
 
 from lance_assets.algorithms.cleaning import mark_unusable
-from lance_assets.algorithms.pairing import build_self_play_pairs, take_seeds
+from lance_assets.algorithms.pairing import build_self_play_pairs
 from lance_assets.algorithms.review_parsing import ReviewResult
+from lance_assets.recipes import steps
 from lance_assets.recipes.asking import RoundIdentity, build_requests
 from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.steps import build_reviewed_row, describe_parent, record_samples
-from lance_assets.recipes.steps import start_sft_set as start_sft_set
 from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET, SFT_SET, Ask
 
 
@@ -63,14 +63,8 @@ SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
     "checkpoint": ("starts_from",),
 }
 
-
-def build_seed_set(
-    file_seeds: pl.DataFrame, _: dict[str, pl.DataFrame], *, settings: SpinSettings, identity: RoundIdentity
-) -> tuple[pl.DataFrame, dict[str, int]]:
-    """The seeds of the round: the file's, sampled down to `max_seeds`."""
-    number = settings.max_seeds or max(len(file_seeds), 1)
-    taken, left = take_seeds(file_seeds, max_seeds=number, rng_seed=identity.rng_seed, round_key=identity.round_key)
-    return taken, {"num_pool": len(file_seeds), "num_not_taken": len(left)}
+build_seed_set = steps.take_file_seeds
+start_sft_set = steps.start_sft_set
 
 
 def generate(

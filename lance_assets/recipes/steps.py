@@ -1,15 +1,78 @@
 """Steps that recipes share: sample and record, propose from seeds, complete prompts, review, and start the SFT set."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import polars as pl
 
+from lance_assets.algorithms.cleaning import CleaningSettings, clean_generations
+from lance_assets.algorithms.pairing import take_seeds
 from lance_assets.algorithms.review_parsing import ReviewResult, combine_reviews
 from lance_assets.prompts import render_prompt
 from lance_assets.recipes.asking import RoundIdentity, build_requests, read_final
 from lance_assets.recipes.reviewing import Rubric, ScoreFrom, build_review_requests, build_review_sampling, read_review
 from lance_assets.records import REVIEWED_SET, SFT_SET, Ask, Request, Sample, SamplingSettings, derive_row_id
+
+
+class TakesSeeds(Protocol):
+    """Settings of a recipe that proposes from the file's seeds."""
+
+    @property
+    def max_seeds(self) -> int | None:
+        """Seeds of a round; None for all."""
+        ...
+
+
+class BoundsWords(Protocol):
+    """Settings of a recipe that cleans new prompts and completions as LANCE does."""
+
+    @property
+    def min_prompt_words(self) -> int:
+        """Shortest new prompt."""
+        ...
+
+    @property
+    def min_completion_words(self) -> int:
+        """Shortest completion."""
+        ...
+
+    @property
+    def max_words(self) -> int:
+        """Longest prompt or completion."""
+        ...
+
+    @property
+    def rouge_l_threshold(self) -> float:
+        """Two texts above it are near-duplicates."""
+        ...
+
+
+def take_file_seeds(
+    file_seeds: pl.DataFrame, _: dict[str, pl.DataFrame], *, settings: TakesSeeds, identity: RoundIdentity
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """The seeds of a round: the file's, sampled down to `max_seeds`, and counts."""
+    number = settings.max_seeds or max(len(file_seeds), 1)
+    taken, left = take_seeds(file_seeds, max_seeds=number, rng_seed=identity.rng_seed, round_key=identity.round_key)
+    return taken, {"num_pool": len(file_seeds), "num_not_taken": len(left)}
+
+
+def clean_by_words(
+    raw_generations: pl.DataFrame,
+    seeds: pl.DataFrame,
+    *,
+    settings: BoundsWords,
+    is_evaluation_prompt: Callable[[str], bool],
+) -> pl.DataFrame:
+    """Keep or drop every candidate with a reason, schema `CLEANED_SET`."""
+    rules = CleaningSettings(
+        min_prompt_words=settings.min_prompt_words,
+        max_prompt_words=settings.max_words,
+        min_completion_words=settings.min_completion_words,
+        max_completion_words=settings.max_words,
+        rouge_l_threshold=settings.rouge_l_threshold,
+    )
+    return clean_generations(raw_generations, seeds, settings=rules, is_evaluation_prompt=is_evaluation_prompt)
 
 
 def record_samples(kind: str, parents: Sequence[dict], requests: list[Request], samples: list[Sample]) -> list[dict]:
