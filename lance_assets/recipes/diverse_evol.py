@@ -34,12 +34,12 @@ from pydantic import Field
 
 from lance_assets.algorithms.cleaning import mark_unusable
 from lance_assets.algorithms.pool_selection import PoolMethod, draw_first_pool, select_from_pool
-from lance_assets.algorithms.review_parsing import ReviewResult
 from lance_assets.prompts import build_messages
+from lance_assets.recipes import steps
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, keep_rounds
-from lance_assets.recipes.steps import build_reviewed_row, seeds_as_sft_rows
-from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET, SFT_SET
+from lance_assets.recipes.steps import seeds_as_sft_rows
+from lance_assets.records import RAW_GENERATIONS, SFT_SET
 
 SCORE_OF_METHOD = {"least_confidence": "mean_max_logit", "margin": "mean_margin", "entropy": "mean_entropy"}
 """Which of the reader's measures a method picks by."""
@@ -94,6 +94,9 @@ SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
     "preference_pairs": ("losses",),
     "checkpoint": ("starts_from",),
 }
+
+review = steps.review_without_scores
+build_pairs = steps.build_no_pairs
 
 
 def build_seed_set(
@@ -168,26 +171,9 @@ def clean(
     return mark_unusable(raw_generations, seeds.clear(), is_evaluation_prompt=is_evaluation_prompt)
 
 
-def review(cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_generations: pl.DataFrame, **_: object) -> pl.DataFrame:
-    """The items that stay, without scores. Schema `REVIEWED_SET`."""
-    del seeds, raw_generations
-    kept = cleaned.filter(pl.col("drop_reason").is_null()).to_dicts()
-    nothing = ReviewResult([], [], None)
-    rows = [build_reviewed_row(row, branch="low", texts=[], result=nothing) for row in kept]
-    return pl.DataFrame(rows, schema=REVIEWED_SET)
-
-
 def build_sft_set(
     reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: DiverseEvolSettings, round_key: str
 ) -> pl.DataFrame:
     """This round's items, then those taken before. Schema `SFT_SET`."""
     kept = keep_rounds(earlier, trains_on=settings.trains_on, round_key=round_key)
     return pl.concat([seeds_as_sft_rows(reviewed, round_key=round_key), kept]).cast(SFT_SET)
-
-
-def build_pairs(
-    reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: DiverseEvolSettings, round_key: str
-) -> pl.DataFrame:
-    """No pair: the loss is SFT alone. Schema `PREFERENCE_PAIRS`."""
-    del reviewed, earlier, settings, round_key
-    return pl.DataFrame(schema=PREFERENCE_PAIRS)

@@ -31,7 +31,7 @@ from lance_assets.recipes.steps import (
     review_rows,
     reviewed_as_sft_rows,
 )
-from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET, SFT_SET, Ask
+from lance_assets.records import RAW_GENERATIONS, REVIEWED_SET, SFT_SET, Ask
 
 RUBRIC = Rubric("i_sheep/review", 0, 10)
 _ROUNDING = 1e-9
@@ -71,6 +71,7 @@ SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
 
 build_seed_set = steps.take_file_seeds
 clean = steps.clean_by_words
+build_pairs = steps.build_no_pairs
 
 
 def start_sft_set(
@@ -128,11 +129,3 @@ def build_sft_set(
     eft = earlier.filter(pl.col("source") == "eft")
     rows = pl.concat([reviewed_as_sft_rows(accepted, round_key=round_key), kept, eft]).cast(SFT_SET)
     return rows.unique("row_id", maintain_order=True)
-
-
-def build_pairs(
-    reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: ISheepSettings, round_key: str
-) -> pl.DataFrame:
-    """No pair: the loss is SFT alone. Schema `PREFERENCE_PAIRS`."""
-    del reviewed, earlier, settings, round_key
-    return pl.DataFrame(schema=PREFERENCE_PAIRS)

@@ -47,12 +47,13 @@ from lance_assets.algorithms.progress import parse_round
 from lance_assets.algorithms.review_parsing import ReviewResult
 from lance_assets.algorithms.verdicts import read_verdict
 from lance_assets.prompts import render_prompt
+from lance_assets.recipes import steps
 from lance_assets.recipes.asking import RoundIdentity, build_requests
 from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.reviewing import Rubric, find_reviewer, read_review
 from lance_assets.recipes.steps import build_reviewed_row, describe_parent, record_samples, reviewed_as_sft_rows
 from lance_assets.recipes.steps import start_sft_set as start_sft_set
-from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET, SFT_SET, Ask
+from lance_assets.records import RAW_GENERATIONS, REVIEWED_SET, SFT_SET, Ask
 
 PAIR_RUBRIC = Rubric("kun/review_pair", 1, 5)
 _NOT_POLISHED = {"stop": None, "length": "cut_off", "error": "generation_failed"}
@@ -104,6 +105,8 @@ SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
     "preference_pairs": ("losses",),
     "checkpoint": ("starts_from",),
 }
+
+build_pairs = steps.build_no_pairs
 
 
 def build_seed_set(
@@ -284,11 +287,3 @@ def build_sft_set(
     eft = earlier.filter(pl.col("source") == "eft")
     rows = pl.concat([reviewed_as_sft_rows(accepted, round_key=round_key), kept, eft]).cast(SFT_SET)
     return rows.unique("row_id", maintain_order=True)
-
-
-def build_pairs(
-    reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: KunSettings, round_key: str
-) -> pl.DataFrame:
-    """No pair: the loss is SFT alone. Schema `PREFERENCE_PAIRS`."""
-    del reviewed, earlier, settings, round_key
-    return pl.DataFrame(schema=PREFERENCE_PAIRS)

@@ -37,22 +37,19 @@ from pydantic import Field, model_validator
 from lance_assets.algorithms.answer_matching import extract_final_answer, match_answers, parse_number
 from lance_assets.algorithms.cleaning import mark_unusable
 from lance_assets.algorithms.lessons import Lesson, accept_lessons, parse_lessons
-from lance_assets.algorithms.review_parsing import ReviewResult
 from lance_assets.algorithms.wrong_seeds import AugmentSource, choose_lesson_sources, sample_seeds
 from lance_assets.prompts import render_prompt
+from lance_assets.recipes import steps
 from lance_assets.recipes.asking import RoundIdentity, build_requests, read_final
 from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.steps import (
-    build_reviewed_row,
     describe_parent,
     record_samples,
     reviewed_as_sft_rows,
     seeds_as_sft_rows,
 )
 from lance_assets.records import (
-    PREFERENCE_PAIRS,
     RAW_GENERATIONS,
-    REVIEWED_SET,
     SFT_SET,
     Ask,
     Sample,
@@ -126,6 +123,9 @@ SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
     "preference_pairs": ("losses",),
     "checkpoint": ("starts_from",),
 }
+
+review = steps.review_without_scores
+build_pairs = steps.build_no_pairs
 
 
 def build_seed_set(
@@ -392,26 +392,9 @@ def clean(
     return cleaned.with_columns(drop_reason=pl.coalesce(reason, "drop_reason"))
 
 
-def review(cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_generations: pl.DataFrame, **_: object) -> pl.DataFrame:
-    """The lessons that stay, without scores. Schema `REVIEWED_SET`."""
-    del seeds, raw_generations
-    kept = cleaned.filter(pl.col("drop_reason").is_null()).to_dicts()
-    nothing = ReviewResult([], [], None)
-    rows = [build_reviewed_row(row, branch="low", texts=[], result=nothing) for row in kept]
-    return pl.DataFrame(rows, schema=REVIEWED_SET)
-
-
 def build_sft_set(
     reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: Llm2LlmSettings, round_key: str
 ) -> pl.DataFrame:
     """This round's lessons, then everything before. Schema `SFT_SET`."""
     kept = keep_rounds(earlier, trains_on=settings.trains_on, round_key=round_key)
     return pl.concat([reviewed_as_sft_rows(reviewed, round_key=round_key), kept]).cast(SFT_SET)
-
-
-def build_pairs(
-    reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: Llm2LlmSettings, round_key: str
-) -> pl.DataFrame:
-    """No pair: the loss is SFT alone. Schema `PREFERENCE_PAIRS`."""
-    del reviewed, earlier, settings, round_key
-    return pl.DataFrame(schema=PREFERENCE_PAIRS)

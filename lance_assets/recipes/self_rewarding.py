@@ -27,7 +27,7 @@ from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.reviewing import Rubric
 from lance_assets.recipes.steps import build_reviewed_row, complete_new_prompts, propose_in_manner_of, review_rows
-from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET, SFT_SET, Ask
+from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET, Ask
 
 
 class SelfRewardingSettings(RecipeSettings):
@@ -69,6 +69,7 @@ SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
 build_seed_set = steps.take_file_seeds
 clean = steps.clean_by_words
 start_sft_set = steps.start_sft_set
+build_sft_set = steps.build_no_sft_rows
 
 
 def generate(
@@ -107,14 +108,6 @@ def review(
         for row, (texts, result) in zip(kept, reviews, strict=True)
     ]
     return pl.DataFrame(rows, schema=REVIEWED_SET)
-
-
-def build_sft_set(
-    reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: SelfRewardingSettings, round_key: str
-) -> pl.DataFrame:
-    """No row: after r0000 a round trains by DPO alone. Schema `SFT_SET`."""
-    del reviewed, earlier, settings, round_key
-    return pl.DataFrame(schema=SFT_SET)
 
 
 def build_pairs(

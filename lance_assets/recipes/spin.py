@@ -32,7 +32,7 @@ from lance_assets.recipes import steps
 from lance_assets.recipes.asking import RoundIdentity, build_requests
 from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.steps import build_reviewed_row, describe_parent, record_samples
-from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET, SFT_SET, Ask
+from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET, Ask
 
 
 class SpinSettings(RecipeSettings):
@@ -65,6 +65,7 @@ SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
 
 build_seed_set = steps.take_file_seeds
 start_sft_set = steps.start_sft_set
+build_sft_set = steps.build_no_sft_rows
 
 
 def generate(
@@ -104,14 +105,6 @@ def review(cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_generations: pl.DataF
     kept = cleaned.filter(pl.col("drop_reason").is_null()).to_dicts()
     rows += [build_reviewed_row(row, branch="high", texts=[], result=nothing) for row in kept]
     return pl.DataFrame(rows, schema=REVIEWED_SET)
-
-
-def build_sft_set(
-    reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: SpinSettings, round_key: str
-) -> pl.DataFrame:
-    """No row: after r0000 a round trains by DPO alone. Schema `SFT_SET`."""
-    del reviewed, earlier, settings, round_key
-    return pl.DataFrame(schema=SFT_SET)
 
 
 def build_pairs(

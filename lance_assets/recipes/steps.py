@@ -12,7 +12,16 @@ from lance_assets.algorithms.review_parsing import ReviewResult, combine_reviews
 from lance_assets.prompts import render_prompt
 from lance_assets.recipes.asking import RoundIdentity, build_requests, read_final
 from lance_assets.recipes.reviewing import Rubric, ScoreFrom, build_review_requests, build_review_sampling, read_review
-from lance_assets.records import REVIEWED_SET, SFT_SET, Ask, Request, Sample, SamplingSettings, derive_row_id
+from lance_assets.records import (
+    PREFERENCE_PAIRS,
+    REVIEWED_SET,
+    SFT_SET,
+    Ask,
+    Request,
+    Sample,
+    SamplingSettings,
+    derive_row_id,
+)
 
 
 class TakesSeeds(Protocol):
@@ -210,6 +219,29 @@ def build_reviewed_row(row: Mapping, *, branch: str, texts: list[str], result: R
     fields = {name: row[name] for name in ("row_id", "kind", "seed_id", "prompt", "completion")}
     blank = dict.fromkeys(REVIEWED_SET.names())
     return blank | fields | {"branch": branch} | describe_reviews(texts, result) | others
+
+
+def review_without_scores(
+    cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_generations: pl.DataFrame, **_: object
+) -> pl.DataFrame:
+    """The rows that cleaning kept, for recipes whose signal is no review. Schema `REVIEWED_SET`."""
+    del seeds, raw_generations
+    kept = cleaned.filter(pl.col("drop_reason").is_null()).to_dicts()
+    nothing = ReviewResult([], [], None)
+    rows = [build_reviewed_row(row, branch="low", texts=[], result=nothing) for row in kept]
+    return pl.DataFrame(rows, schema=REVIEWED_SET)
+
+
+def build_no_sft_rows(reviewed: pl.DataFrame, earlier: pl.DataFrame, **_: object) -> pl.DataFrame:
+    """No row, for recipes that train by DPO alone after r0000. Schema `SFT_SET`."""
+    del reviewed, earlier
+    return pl.DataFrame(schema=SFT_SET)
+
+
+def build_no_pairs(reviewed: pl.DataFrame, earlier: pl.DataFrame, **_: object) -> pl.DataFrame:
+    """No pair, for recipes that train by SFT alone. Schema `PREFERENCE_PAIRS`."""
+    del reviewed, earlier
+    return pl.DataFrame(schema=PREFERENCE_PAIRS)
 
 
 def seeds_as_sft_rows(seeds: pl.DataFrame, *, round_key: str) -> pl.DataFrame:
