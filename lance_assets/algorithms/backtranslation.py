@@ -1,6 +1,6 @@
-r"""Prompts written for given texts: which to drop, how to repair one, and how much of one fits beside its text.
+r"""Prompts written for given texts: which to drop, and how to repair one.
 
-Source: Kun (arXiv 2401.06477), `delete_key_input.py`, `delete_key_output.py` and the polishing step of the authors'
+Source: Kun (arXiv 2401.06477), `delete_key_input.py` and `delete_key_output.py` of the authors'
 code (Zheng0428/COIG-Kun, commit a9c6df1). Their repair does not run as released (it puts the completion in the
 prompt's place); what follows is what it means to do.
 
@@ -9,13 +9,10 @@ Differences from the authors' code:
 1. An empty prompt is dropped; theirs goes on to the verdict.
 2. Every row is judged; their shards lose the rows after the last multiple of 128, or all rows where there are fewer.
 3. Blanks at both ends go before a prompt is repaired; theirs empties a prompt that opens with five.
-4. A prompt keeps at least one token beside its text; theirs cuts from the end, or to nothing, where the text alone is
-   at or over the budget. The caller counts the text in the template that is really used; theirs counts another one.
 """
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lance_assets.algorithms.language_profiles import LanguageProfile, find_keyword
@@ -81,27 +78,3 @@ def repair_prompt(prompt: str) -> Repaired:
     if stripped.startswith(longest):
         return Repaired(longest, "repeated_line")
     return Repaired(None, "repeated_later_line")
-
-
-def fit_prompt(prompt_tokens: Sequence[int], num_text_tokens: int, budget: int = 512) -> list[int]:
-    """The first tokens of a prompt that fit beside its text.
-
-    Args:
-        prompt_tokens: the prompt's token ids.
-        num_text_tokens: tokens of the text and the template around both, 0 or more.
-        budget: tokens of all together, at least 1; the authors' 512. It is exceeded where the text leaves no token.
-
-    Returns:
-        The first `max(1, budget - num_text_tokens)` tokens, or all where there are fewer.
-
-    Raises:
-        ValueError: budget below 1, or num_text_tokens below 0.
-
-    >>> fit_prompt([5, 6, 7], 510), fit_prompt([5, 6, 7], 600)
-    ([5, 6], [5])
-    """
-    if budget < 1:
-        raise ValueError(f"budget must be at least 1 token, got {budget}")
-    if num_text_tokens < 0:
-        raise ValueError(f"num_text_tokens must be 0 or more, got {num_text_tokens}")
-    return list(prompt_tokens[: max(1, budget - num_text_tokens)])

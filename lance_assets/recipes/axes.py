@@ -10,10 +10,10 @@ What is proposed and from what is the recipe's `generate`, and the quality signa
 functions in the order of the paper's algorithm, with the paper's constants as defaults.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal, Self, get_args
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lance_assets.algorithms.progress import format_round, parse_round
 from lance_assets.records import SamplingSettings
@@ -35,12 +35,22 @@ class RecipeSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    usable_losses: ClassVar[tuple[Losses, ...]] = get_args(Losses)
+    """The choices that a recipe has data for."""
+
     starts_from: StartsFrom = Field("previous", description=STARTS_FROM)
     trains_on: TrainsOn = Field("all", description=TRAINS_ON)
     losses: Losses = Field("sft_then_dpo", description=TRAINED_LOSSES)
     temperature: float = Field(0.7, ge=0, le=5, description="Sampling temperature of every step.")
     top_p: float = Field(0.9, gt=0, le=1, description="Nucleus mass of every step.")
     max_new_tokens: int = Field(512, ge=1, description="Tokens after which a sample is cut.")
+
+    @model_validator(mode="after")
+    def _has_data_for_its_losses(self) -> Self:
+        if self.losses not in self.usable_losses:
+            usable = " or ".join(self.usable_losses)
+            raise ValueError(f"losses: {self.losses}: this recipe has no data for it; use {usable}")
+        return self
 
     @property
     def sampling(self) -> SamplingSettings:

@@ -26,7 +26,7 @@ Differences from the authors' code:
 
 from collections.abc import Callable
 from contextlib import closing
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import polars as pl
@@ -63,6 +63,8 @@ class StateReader(Protocol):
 
 class DiverseEvolSettings(RecipeSettings):
     """DiverseEvol's parameters; the defaults are the authors' constants."""
+
+    usable_losses: ClassVar[tuple[Losses, ...]] = ("sft",)
 
     starts_from: StartsFrom = "base"
     trains_on: Literal["all"] = Field(

@@ -17,6 +17,8 @@ Differences:
 Unknown, and chosen here: the bar (8 of 10), the number of seeds shown (3), sampling (temperature 0.7, nucleus 0.9).
 """
 
+from typing import ClassVar
+
 import polars as pl
 from pydantic import Field
 
@@ -40,6 +42,8 @@ _ROUNDING = 1e-9
 
 class ISheepSettings(RecipeSettings):
     """I-SHEEP's parameters."""
+
+    usable_losses: ClassVar[tuple[Losses, ...]] = ("sft",)
 
     starts_from: StartsFrom = "base"
     trains_on: TrainsOn = "latest"

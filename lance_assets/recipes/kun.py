@@ -33,7 +33,7 @@ rates but those of L and M, sizes.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import polars as pl
 from pydantic import Field
@@ -62,6 +62,8 @@ _NOT_POLISHED = {"stop": None, "length": "cut_off", "error": "generation_failed"
 
 class KunSettings(RecipeSettings):
     """Kun's parameters; the defaults are the authors' constants."""
+
+    usable_losses: ClassVar[tuple[Losses, ...]] = ("sft",)
 
     starts_from: StartsFrom = "base"
     trains_on: TrainsOn = "latest"

@@ -55,7 +55,7 @@ Unknown, and chosen by the experiment: learning rates, beta, epochs, LoRA or ful
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import polars as pl
 from pydantic import Field
@@ -70,7 +70,7 @@ from lance_assets.algorithms.pairing import (
 )
 from lance_assets.algorithms.review_parsing import ReviewResult, combine_reviews
 from lance_assets.recipes.asking import RoundIdentity
-from lance_assets.recipes.axes import RecipeSettings, keep_rounds
+from lance_assets.recipes.axes import Losses, RecipeSettings, keep_rounds
 from lance_assets.recipes.judging import judge_pairs_in_both_orders
 from lance_assets.recipes.reviewing import (
     Rubric,
@@ -108,6 +108,8 @@ RUBRIC = Rubric("lance/review", 0, 10)
 
 class LanceSettings(RecipeSettings):
     """LANCE's parameters; the defaults are the paper's constants."""
+
+    usable_losses: ClassVar[tuple[Losses, ...]] = ("sft", "sft_then_dpo")
 
     branch_threshold: float = Field(
         7.0, ge=0, le=10, description="Seeds scoring above it go to the high branch (the threshold valve V)."

@@ -29,7 +29,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import polars as pl
 from pydantic import Field, model_validator
@@ -63,6 +63,8 @@ _UNREAD = {"stop": "unparsed", "length": "cut_off", "error": "generation_failed"
 
 class Llm2LlmSettings(RecipeSettings):
     """LLM2LLM's parameters; the defaults are the authors' constants where the differences do not say otherwise."""
+
+    usable_losses: ClassVar[tuple[Losses, ...]] = ("sft",)
 
     starts_from: StartsFrom = "base"
     trains_on: TrainsOn = "all"

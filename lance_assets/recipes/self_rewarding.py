@@ -18,6 +18,8 @@ Differences:
 4.  Learning rates, epochs and beta are the experiment's; no checkpoint within a round is chosen by a judge.
 """
 
+from typing import ClassVar
+
 import polars as pl
 from pydantic import Field
 
@@ -32,6 +34,8 @@ from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET
 
 class SelfRewardingSettings(RecipeSettings):
     """Self-Rewarding's parameters; the defaults are the paper's constants."""
+
+    usable_losses: ClassVar[tuple[Losses, ...]] = ("dpo",)
 
     starts_from: StartsFrom = "previous"
     trains_on: TrainsOn = "latest"
@@ -114,8 +118,6 @@ def build_pairs(
     reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: SelfRewardingSettings, round_key: str
 ) -> pl.DataFrame:
     """Each prompt's best completion against its worst, schema `PREFERENCE_PAIRS`."""
-    if not settings.builds_pairs:
-        return pl.DataFrame(schema=PREFERENCE_PAIRS)
     pairs = build_best_worst_pairs(reviewed, round_key=round_key)
     kept = keep_rounds(earlier, trains_on=settings.trains_on, round_key=round_key)
     return pl.concat([pairs, kept.cast(PREFERENCE_PAIRS)])

@@ -21,6 +21,7 @@ Unknown: epochs an iteration (2 in the paper, 3 in the configurations, 6 in the 
 """
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import polars as pl
 from pydantic import Field
@@ -37,6 +38,8 @@ from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET
 
 class SpinSettings(RecipeSettings):
     """SPIN's parameters; the defaults are the paper's constants."""
+
+    usable_losses: ClassVar[tuple[Losses, ...]] = ("dpo",)
 
     starts_from: StartsFrom = "previous"
     trains_on: TrainsOn = "last_two"
@@ -111,8 +114,6 @@ def build_pairs(
     reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: SpinSettings, round_key: str
 ) -> pl.DataFrame:
     """The seeds' completions against M's own, this round's and those that `trains_on` keeps."""
-    if not settings.builds_pairs:
-        return pl.DataFrame(schema=PREFERENCE_PAIRS)
     pairs = build_self_play_pairs(reviewed, round_key=round_key)
     kept = keep_rounds(earlier, trains_on=settings.trains_on, round_key=round_key)
     return pl.concat([pairs, kept.cast(PREFERENCE_PAIRS)])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.backtranslation import REPAIR_REASONS, Repaired, filter_prompt, fit_prompt, repair_prompt
+from lance_assets.algorithms.backtranslation import REPAIR_REASONS, Repaired, filter_prompt, repair_prompt
 from lance_assets.algorithms.language_profiles import PROFILES
 
 CHINESE, ENGLISH = PROFILES["chinese"], PROFILES["english"]
@@ -126,30 +126,6 @@ def test_a_repaired_prompt_is_the_beginning_of_what_was_written(written: str) ->
         assert repaired.prompt == written.strip()
         assert repair_prompt(repaired.prompt) == repaired
     assert max(map(len, "".join(" " if c.isspace() else "x" for c in repaired.prompt).split("x"))) < 5
-
-
-@pytest.mark.parametrize(
-    ("num_prompt", "num_text", "kept"),
-    [(10, 0, 10), (10, 502, 10), (10, 503, 9), (600, 0, 512), (10, 511, 1), (10, 512, 1), (10, 900, 1), (0, 900, 0)],
-)
-def test_fit_worked_by_hand(num_prompt: int, num_text: int, kept: int) -> None:
-    """Budget 512. Defect 8 of the authors' code: at 512 theirs empties the prompt, at 900 it cuts from the end."""
-    assert fit_prompt(range(num_prompt), num_text) == list(range(kept))
-
-
-@given(st.lists(st.integers(0, 9)), st.integers(0, 40), st.integers(1, 30))
-def test_what_fits_is_the_beginning_and_keeps_to_the_budget(tokens: list[int], num_text: int, budget: int) -> None:
-    fitted = fit_prompt(tokens, num_text, budget)
-    assert fitted == tokens[: len(fitted)]
-    assert len(fitted) + num_text <= budget or len(fitted) == min(1, len(tokens))
-    assert len(fitted) == len(tokens) or len(fitted) + num_text >= budget
-
-
-def test_impossible_budgets() -> None:
-    with pytest.raises(ValueError, match="budget must be at least 1 token, got 0"):
-        fit_prompt([1], 0, 0)
-    with pytest.raises(ValueError, match="num_text_tokens must be 0 or more, got -1"):
-        fit_prompt([1], -1)
 
 
 def test_most_real_prompts_that_stand_alone_are_kept(real_data: Path) -> None:

@@ -1,5 +1,6 @@
 import polars as pl
 import pytest
+from pydantic import ValidationError
 
 from lance_assets.prompts import render_prompt
 from lance_assets.recipes.asking import RoundIdentity
@@ -144,8 +145,9 @@ def test_the_other_choices_keep_more() -> None:
     assert pair_three_rounds(trains_on="all")[-1] == ["r0003", "r0002", "r0001"]
 
 
-def test_without_dpo_no_pairs_are_built() -> None:
-    assert pair_three_rounds(losses="sft") == [[], [], []]
+def test_losses_without_data_are_refused() -> None:
+    with pytest.raises(ValidationError, match="losses: sft: this recipe has no data for it; use dpo"):
+        SelfRewardingSettings(losses="sft")
 
 
 def test_sft_on_seeds_and_examples_of_scoring_is_for_the_first_round_alone() -> None:

@@ -2,6 +2,7 @@ from collections.abc import Mapping
 
 import polars as pl
 import pytest
+from pydantic import ValidationError
 
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.spin import (
@@ -125,9 +126,9 @@ def test_the_other_choices_keep_all_or_none() -> None:
     assert pair_three_rounds(trains_on="all")[-1] == OF_ROUND["r0003"] + OF_ROUND["r0002"] + OF_ROUND["r0001"]
 
 
-def test_without_dpo_no_pairs_are_built() -> None:
-    assert pair_three_rounds(losses="sft") == [[], [], []]
-    assert pair_three_rounds(losses="sft_then_dpo") == pair_three_rounds()
+def test_losses_without_data_are_refused() -> None:
+    with pytest.raises(ValidationError, match="losses: sft: this recipe has no data for it; use dpo"):
+        SpinSettings(losses="sft")
 
 
 def test_sft_is_for_the_first_round_alone() -> None:
