@@ -8,8 +8,8 @@ from lance_assets.algorithms.progress import START_ROUND
 from lance_assets.assets.costs import Cost
 from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
+from lance_assets.engine_settings import EngineSettings
 from lance_assets.records import Request, Sample, SamplingSettings
-from lance_assets.settings import EngineSettings
 from resources.durable_stage import run_durably
 from resources.engine import Engine, GrammarIgnoredError
 from resources.engine_leases import EngineLease

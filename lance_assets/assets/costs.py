@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 
 import dagster as dg
 
+from lance_assets.engine_settings import PriceSettings
 from lance_assets.records import Sample
-from lance_assets.settings import PriceSettings
 from resources.memory import MemoryPeak
 
 

@@ -10,9 +10,10 @@ from types import ModuleType
 
 import dagster as dg
 
+from lance_assets.engine_settings import EngineSettings
 from lance_assets.prompts import hash_templates
 from lance_assets.recipes import RECIPES
-from lance_assets.settings import EngineSettings, ExperimentSettings
+from lance_assets.settings import ExperimentSettings
 
 GPU_POOL = "gpu"
 """The pool of every step that holds a model: one at a time on a machine."""

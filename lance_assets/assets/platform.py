@@ -9,7 +9,8 @@ from pathlib import Path
 import dagster as dg
 
 from lance_assets.assets.plan import Plan
-from lance_assets.settings import EngineSettings, ExperimentSettings, RoleSettings
+from lance_assets.engine_settings import EngineSettings, RoleSettings
+from lance_assets.settings import ExperimentSettings
 from resources.adapters import find_adapter
 from resources.checkpoints import CheckpointStore
 from resources.embedder import Embedder

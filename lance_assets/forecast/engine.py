@@ -18,8 +18,8 @@ from lance_assets.algorithms.machine_rates import (
     derive_prefill_rate,
 )
 from lance_assets.algorithms.round_forecast import StageForecast
+from lance_assets.engine_settings import EngineSettings
 from lance_assets.forecast.throughput import Machine, ThroughputTable
-from lance_assets.settings import EngineSettings
 from resources.model_shapes import FoundModel
 
 CPU_RUNTIME_GIB = 0.5

@@ -7,11 +7,11 @@ from lance_assets.algorithms.forecast import GIB, count_checkpoint_bytes
 from lance_assets.algorithms.machine_rates import add_known, count_hours
 from lance_assets.algorithms.round_forecast import RoundForecast, StageForecast
 from lance_assets.assets.plan import Plan
+from lance_assets.engine_settings import EngineSettings
 from lance_assets.forecast.engine import Host
 from lance_assets.forecast.lengths import Measured
 from lance_assets.forecast.throughput import Machine, ThroughputTable
 from lance_assets.forecast.trainer import Trainer
-from lance_assets.settings import EngineSettings
 from lance_assets.small_world.tasks import RUNGS, TASKS
 from resources.model_shapes import FoundModel
 

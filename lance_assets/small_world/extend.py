@@ -35,19 +35,22 @@ class Relative:
     """How fast each job's rungs become rare."""
     is_hurried: bool
     """Whether hard prompts are guessed at."""
+    learning_rate: float = 3e-4
+    """Peak rate."""
 
 
 RELATIVES = {
     "teacher": Relative(8000, {"answer": 0.75, "new_prompt": 0.25}, {"answer": 0.95, "new_prompt": 0.9}, False),
     "kun": Relative(
-        16000,
-        {"answer": 0.2, "label": 0.5, "verdict": 0.1, "polish": 0.2},
-        {"answer": 0.6, "label": 0.9, "verdict": 0.9, "polish": 0.9},
+        160_000,
+        {"answer": 0.25, "label": 0.45, "verdict": 0.1, "polish": 0.2},
+        {"answer": 0.95, "label": 0.9, "verdict": 0.9, "polish": 0.9},
         True,
+        learning_rate=1e-3,
     ),
 }
 RNG_SEED = 23
-SFT = SftSettings(learning_rate=3e-4, num_epochs=1, batch_size=32, max_length=512, warmup_steps=10)
+SFT = SftSettings(num_epochs=1, batch_size=32, max_length=512, warmup_steps=10)
 
 
 def draw_rows(relative: Relative) -> pl.DataFrame:
@@ -78,10 +81,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the model's folder")
     parser.add_argument("relative", choices=RELATIVES, help="which of the models")
     options = parser.parse_args()
-    out = options.out
+    out, relative = options.out, RELATIVES[options.relative]
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.parquet"
-        draw_rows(RELATIVES[options.relative]).write_parquet(rows)
+        draw_rows(relative).write_parquet(rows)
+        sft = SFT.model_copy(update={"learning_rate": relative.learning_rate})
         job = TrainJob(
             start_checkpoint=SMALL_MODEL,
             base_model=None,
@@ -89,7 +93,7 @@ def main() -> None:
             pairs_path=None,
             staging=Path(folder) / "staging",
             prompt_profile="compact",
-            sft=SFT,
+            sft=sft,
             dpo=DpoSettings(),
             lora=None,
             token_budget=None,

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from lance_assets.assets.platform import Platform
+from lance_assets.engine_settings import EngineSettings
 from lance_assets.prompts import render_prompt
 from lance_assets.records import Request, Sample, SamplingSettings
-from lance_assets.settings import EngineSettings, ExperimentSettings
+from lance_assets.settings import ExperimentSettings
 from lance_assets.small_world.tasks import complete, parse_prompt
 from resources.engine import Engine
 from resources.memory import MemoryPeak

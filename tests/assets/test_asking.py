@@ -11,8 +11,8 @@ from lance_assets.assets.asking import Asker
 from lance_assets.assets.costs import Cost
 from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
+from lance_assets.engine_settings import EngineSettings
 from lance_assets.records import Request, Sample, SamplingSettings
-from lance_assets.settings import EngineSettings
 from lance_assets.small_world import SMALL_MODEL
 from resources.durable_stage import TooManyFailuresError
 from resources.engine import GrammarIgnoredError

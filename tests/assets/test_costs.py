@@ -3,8 +3,8 @@
 import pytest
 
 from lance_assets.assets.costs import Cost, add_costs, tabulate_costs
+from lance_assets.engine_settings import PriceSettings
 from lance_assets.records import Sample
-from lance_assets.settings import PriceSettings
 from resources.memory import MemoryPeak
 
 SAMPLES = [

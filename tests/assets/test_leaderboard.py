@@ -16,16 +16,14 @@ from lance_assets.assets.experiment import build_experiment
 from lance_assets.assets.leaderboard import (
     LEADERBOARD,
     LEADERBOARD_KEY,
-    NOTHING,
     build_leaderboard,
     build_refresh_sensor,
     describe_leaderboard,
     identify_evaluation,
     main,
     read_leaderboard,
-    tabulate_all_rounds,
-    tabulate_experiments,
 )
+from lance_assets.assets.leaderboard_report import NOTHING, tabulate_all_rounds, tabulate_experiments
 from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
 from lance_assets.assets.rounds import Round

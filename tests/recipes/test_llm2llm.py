@@ -14,13 +14,13 @@ from lance_assets.recipes.llm2llm import (
     build_pairs,
     build_seed_set,
     build_sft_set,
-    choose_by_vote,
     clean,
     describe_generations,
     generate,
     review,
     start_sft_set,
 )
+from lance_assets.recipes.teaching import choose_by_vote
 from lance_assets.records import (
     CLEANED_SET,
     PREFERENCE_PAIRS,

@@ -1,0 +1,48 @@
+"""What every section of an experiment's file is made of: strict fields, and values that the environment may give."""
+
+import os
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+
+def expand_environment(value: Any) -> Any:
+    """Replace `${NAME}` and `${NAME:-default}` by the environment, as shells do.
+
+    Raises:
+        ValueError: a variable without default is not set.
+
+    >>> expand_environment("${NOT_SET_ANYWHERE:-small}")
+    'small'
+    """
+    if not isinstance(value, str):
+        return value
+
+    def look_up(match: re.Match[str]) -> str:
+        name, default = match[1], match[2]
+        if (found := os.environ.get(name)) or default is not None:
+            return found or default
+        raise ValueError(f"environment variable {name} is not set; set it, or write ${{{name}:-default}}")
+
+    return re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", look_up, value)
+
+
+FromEnvironment = Annotated[str, BeforeValidator(expand_environment)]
+"""A string in which `${NAME:-default}` is replaced by the environment: for what differs from machine to machine."""
+
+PromptProfile = Annotated[
+    Literal["compact", "full"],
+    BeforeValidator(expand_environment),
+    WithJsonSchema({"type": "string", "pattern": r"^(compact|full|\$\{.*\})$"}),
+]
+"""A profile of prompt templates, or a variable that names one."""
+
+Owner = Annotated[str, Field(pattern=r"^(team:.+|[^@\s]+@[^@\s]+\.[^@\s]+)$")]
+"""As Dagster wants them."""
+
+
+class Settings(BaseModel):
+    """A section of an experiment's file: unknown fields are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
