@@ -7,6 +7,9 @@
 | mini_diverse_evol | k-center each round on the model's own states; once on r0000's; once on the base model's; by lot |
 | mini_llm2llm | wrong seeds alone; all wrong rows; from the last checkpoint; once with as many lessons |
 | mini_kun | polished completions; the texts as they are |
+| mini_self_rewarding | the method alone |
+| mini_spin | pairs of this round and the one before; of this round alone |
+| mini_i_sheep | from the base model; from the last checkpoint |
 
 All arms of a seed start from one r0000. Arms run in two processes of one thread each, and a killed study goes on from
 its last finished round. Accuracies are greedy, on held-out problems of all rungs, in percentage points. The last line
@@ -65,6 +68,9 @@ ABLATIONS: dict[str, dict[str, Arm]] = {
         "one_shot": Arm(1, {"num_lessons": 6}),
     },
     "mini_kun": {"polished": Arm(2), "raw_texts": Arm(2, {"polish": False})},
+    "mini_self_rewarding": {"self_rewarding": Arm(2)},
+    "mini_spin": {"last_two": Arm(2), "latest": Arm(2, {"trains_on": "latest"})},
+    "mini_i_sheep": {"from_base": Arm(2), "continued": Arm(2, {"starts_from": "previous"})},
 }
 """By experiment the method, which comes first, and what it is compared with."""
 

@@ -71,8 +71,8 @@ class Round:
     def identity(self) -> RoundIdentity:
         """What ids and sampling seeds derive from."""
         settings = self.plan.settings
-        reviewer = settings.roles["reviewer"].prompt_profile if "reviewer" in settings.roles else None
-        return RoundIdentity(self.plan.name, self.key, settings.rng_seed, settings.prompt_profile, reviewer)
+        profiles = {name: role.prompt_profile for name, role in settings.roles.items() if role.prompt_profile}
+        return RoundIdentity(self.plan.name, self.key, settings.rng_seed, settings.prompt_profile, profiles)
 
     @cached_property
     def is_evaluation_prompt(self) -> Callable[[str], bool]:

@@ -1,6 +1,7 @@
 """How a recipe asks a model: requests with derived ids and sampling seeds, and how a final text is read."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from lance_assets.prompts import build_messages
 from lance_assets.records import Request, Sample, derive_row_id, derive_sampling_seed
@@ -21,8 +22,13 @@ class RoundIdentity:
     """The experiment's."""
     prompt_profile: str
     """Which prompt templates."""
-    reviewer_profile: str | None = None
-    """Those of the reviewer, where a second model reviews and has its own; None: the same."""
+    role_profiles: Mapping[str, str] = field(default_factory=dict)
+    """Those of the roles whose second model has its own, by role."""
+
+    def of_role(self, role: str) -> "RoundIdentity":
+        """The identity with the prompt templates that the role's model is asked with."""
+        own = self.role_profiles[role] if role in self.role_profiles else self.prompt_profile
+        return replace(self, prompt_profile=own)
 
 
 def build_requests(

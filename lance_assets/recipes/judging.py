@@ -12,7 +12,7 @@ from lance_assets.algorithms.pairing import take_seeds
 from lance_assets.algorithms.pairwise import Unread, Verdict, combine_orders, parse_verdict
 from lance_assets.prompts import render_prompt
 from lance_assets.recipes.asking import RoundIdentity, build_requests
-from lance_assets.recipes.reviewing import build_grammar, find_reviewer
+from lance_assets.recipes.reviewing import build_grammar
 from lance_assets.records import PAIR_JUDGEMENTS, Ask, Sample, SamplingSettings
 
 VERDICT_GRAMMAR = build_grammar("[Vv]erdict", "(A|B|tie)")
@@ -24,7 +24,7 @@ def _ask_both_orders(
     rows: list[dict], *, stage: str, step: str, sampling: SamplingSettings, identity: RoundIdentity, ask: Ask
 ) -> list[Sample]:
     """Two samples a pair: with the chosen completion as A, then with the rejected one."""
-    judge = find_reviewer(identity)
+    judge = identity.of_role("reviewer")
     asked = []
     for row in rows:
         for order in ORDERS:

@@ -50,7 +50,7 @@ from lance_assets.prompts import render_prompt
 from lance_assets.recipes import steps
 from lance_assets.recipes.asking import RoundIdentity, build_requests
 from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds
-from lance_assets.recipes.reviewing import Rubric, find_reviewer, read_review
+from lance_assets.recipes.reviewing import Rubric, read_review
 from lance_assets.recipes.steps import build_reviewed_row, describe_parent, record_samples, reviewed_as_sft_rows
 from lance_assets.recipes.steps import start_sft_set as start_sft_set
 from lance_assets.records import RAW_GENERATIONS, REVIEWED_SET, SFT_SET, Ask
@@ -161,8 +161,9 @@ def generate(
     """The prompt that L names for each text, schema `RAW_GENERATIONS`."""
     del seeds
     rows = take_texts(texts, settings=settings, round_key=identity.round_key).to_dicts()
-    asked = [(row["row_id"], _ask_label(identity, row["text"], settings)) for row in rows]
-    requests = build_requests(identity, "label", asked, 1)
+    labeller = identity.of_role("label")
+    asked = [(row["row_id"], _ask_label(labeller, row["text"], settings)) for row in rows]
+    requests = build_requests(labeller, "label", asked, 1)
     samples = ask("label", requests, settings.sampling)
     parents = [
         describe_parent(row, 0, prompt=sample.text.strip() or None, completion=row["text"])
@@ -228,7 +229,7 @@ def _judge(
     rows: list[dict], *, settings: KunSettings, identity: RoundIdentity, ask: Ask
 ) -> list[tuple[str, ReviewResult]]:
     """Each row's verdict or score, as written and as read."""
-    judge = find_reviewer(identity)
+    judge = identity.of_role("reviewer")
     step = "kun/verdict" if settings.signal == "verdict" else PAIR_RUBRIC.step
     asked = [
         (

@@ -74,11 +74,6 @@ class Rubric:
         return build_score_grammar(lowest=self.lowest, highest=self.highest)
 
 
-def find_reviewer(identity: RoundIdentity) -> RoundIdentity:
-    """The identity with the reviewer's own prompt templates, where it has some."""
-    return replace(identity, prompt_profile=identity.reviewer_profile or identity.prompt_profile)
-
-
 def build_review_sampling(sampling: SamplingSettings, rubric: Rubric, *, score_from: ScoreFrom) -> SamplingSettings:
     """How reviews are sampled: by the rubric's grammar, and with the last tokens' probabilities where they count."""
     return replace(sampling, grammar=rubric.grammar, tail_tokens=TAIL_TOKENS if score_from == "expected" else 0)
@@ -88,7 +83,7 @@ def build_review_requests(
     identity: RoundIdentity, stage: str, rows: Sequence[Mapping[str, str]], *, rubric: Rubric, num_reviews: int
 ) -> list[Request]:
     """Requests for all reviews of each row (`row_id`, `prompt`, `completion`), row by row."""
-    reviewer = find_reviewer(identity)
+    reviewer = identity.of_role("reviewer")
     asked = [
         (
             row["row_id"],

@@ -333,14 +333,18 @@ def test_a_pair_is_scored_from_1_to_5(said: Said, score: float | None, unscored:
     assert len(list_new(sft)) == (score is not None)
 
 
-def test_the_reviewers_own_templates_judge_and_the_rounds_own_polish() -> None:
-    identity = RoundIdentity("mini", "r0001", 0, "compact", "full")
+@pytest.mark.parametrize("role", ["label", "reviewer"])
+def test_a_roles_own_templates_ask_its_model_and_the_rounds_own_polish(role: str) -> None:
+    identity = RoundIdentity("mini", "r0001", 0, "compact", {role: "full"})
     ask, settings = script(NAMED, {}, POLISHED), KunSettings(**ENGLISH)
     raw = generate(SEEDS, settings=settings, identity=identity, ask=ask, texts=list_texts(SKY))
     cleaned = clean(raw, SEEDS, settings=settings, is_evaluation_prompt=lambda prompt: False)
     review(cleaned, SEEDS, raw, settings=settings, identity=identity, ask=ask)
-    assert list_asked(ask, "verdict") == [render_prompt("full", "kun/verdict", prompt=NAMED[SKY], language="english")]
-    assert list_asked(ask, "polish") == [render_prompt("compact", "kun/polish", prompt=NAMED[SKY], text=SKY)]
+    given = {"prompt": NAMED[SKY], "text": SKY, "language": "english"}
+    own = {"label": "label", "reviewer": "verdict"}[role]
+    for stage in ("label", "verdict", "polish"):
+        profile = "full" if stage == own else "compact"
+        assert list_asked(ask, stage) == [render_prompt(profile, f"kun/{stage}", **given)]
 
 
 BLUE, CITY, LEAF = "天空中的气体把短波的光散射得最多。", "这座城市有三百年的历史。", "叶子用光把水变成糖。"

@@ -100,7 +100,7 @@ def test_the_reviewer_has_templates_of_its_own_where_it_is_another_model() -> No
         RoundIdentity("mini", "r0001", 0, "compact"), "review", rows, rubric=RUBRIC, num_reviews=2
     )
     other = build_review_requests(
-        RoundIdentity("mini", "r0001", 0, "compact", "full"), "review", rows, rubric=RUBRIC, num_reviews=2
+        RoundIdentity("mini", "r0001", 0, "compact", {"reviewer": "full"}), "review", rows, rubric=RUBRIC, num_reviews=2
     )
     assert own[0].messages[-1]["content"].startswith("Review this.")
     assert [message["role"] for message in other[0].messages] == ["system", "user"]
