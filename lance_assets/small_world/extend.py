@@ -1,4 +1,4 @@
-"""Make the small model's relatives: itself after SFT on further jobs, minutes of two CPU cores each.
+"""Make the small model's relatives: itself after SFT on further jobs, ten minutes of two CPU cores each.
 
     python -m lance_assets.small_world.extend teacher --out lance_assets/small_world/teacher
     python -m lance_assets.small_world.extend kun --out lance_assets/small_world/kun
@@ -42,7 +42,7 @@ class Relative:
 RELATIVES = {
     "teacher": Relative(8000, {"answer": 0.75, "new_prompt": 0.25}, {"answer": 0.95, "new_prompt": 0.9}, False),
     "kun": Relative(
-        160_000,
+        48_000,
         {"answer": 0.25, "label": 0.45, "verdict": 0.1, "polish": 0.2},
         {"answer": 0.95, "label": 0.9, "verdict": 0.9, "polish": 0.9},
         True,
