@@ -2,7 +2,7 @@ PYTHON ?= python3
 PORT ?= 3000
 ROUNDS ?= 4
 STUDY_ROUNDS ?= 2
-STUDY := mini_lance mini_diverse_evol mini_llm2llm mini_self_rewarding mini_spin mini_i_sheep
+STUDY := mini_lance mini_diverse_evol mini_kun mini_llm2llm mini_self_rewarding mini_spin mini_i_sheep
 CORES ?= 2
 EXPERIMENT ?= mini_lance
 LANCE_HOME ?= $(CURDIR)/.lance
@@ -41,7 +41,7 @@ setup: $(INSTALLED) ## Install into .venv, and create LANCE_HOME with the Dagste
 demo: setup ## Run mini_lance for ROUNDS rounds after r0000 and print their table
 	$(BIN)/python -m lance_assets.assets.run mini_lance --rounds $(ROUNDS)
 
-study: setup ## Run STUDY_ROUNDS rounds of a mini experiment of every recipe but kun, and print the leaderboard
+study: setup ## Run STUDY_ROUNDS rounds of a mini experiment of every recipe, and print the leaderboard
 	@for experiment in $(STUDY); do \
 		$(BIN)/python -m lance_assets.assets.run $$experiment --rounds $(STUDY_ROUNDS) || exit 1; done
 	$(BIN)/python -m lance_assets.assets.leaderboard

@@ -1,11 +1,11 @@
-"""Write what the experiments in the small world start from: seeds, EFT rows, and texts without prompts.
+"""Write what the experiments in the small world start from: seeds, EFT rows, texts without prompts, a judge's prompts.
 
     python -m lance_assets.small_world.seeds
 
 Seeds are problems with right completions, easy ones mostly (`SEED_RUNG_SHARES`), so that there is a ladder left to
 climb. EFT rows are examples of the other jobs, as the paper's evaluation fine-tuning data (arXiv 2412.15151): mixed
 into the SFT set they keep the model able to review and to propose while it is trained on answers. No row is about a
-held-out problem, and the files are the same bytes on every machine.
+held-out problem but those of a judge, and the files are the same bytes on every machine.
 
 Methods that learn from people's completions rather than from their own have `HARD_RUNG_SHARES`: people work these out,
 where the packaged model guesses. Kun's texts are such workings without prompt and answer, between other sentences, and
@@ -155,6 +155,11 @@ def draw_kun_rows(*, num_rows: int = NUM_KUN_EFT_ROWS, rng_seed: int = RNG_SEED 
     return shuffled
 
 
+def draw_judge_prompts(*, rng_seed: int = RNG_SEED + 6) -> list[dict[str, str]]:
+    """Draw held-out problems for a judge, one for each task and rung: dicts with `prompt`."""
+    return [{"prompt": problem["prompt"]} for problem in draw_held_out_prompts(per_rung=1, rng_seed=rng_seed)]
+
+
 def build_files() -> dict[str, list[dict[str, str]]]:
     """Every file of the experiments in the small world, by its place under their folder."""
     hard = HARD_RUNG_SHARES
@@ -166,6 +171,7 @@ def build_files() -> dict[str, list[dict[str, str]]]:
         "mini_diverse_evol/pool.jsonl": draw_seeds(
             num_seeds=NUM_POOL_ROWS, rng_seed=RNG_SEED + 5, rung_shares=POOL_RUNG_SHARES
         ),
+        "mini_diverse_evol/judge_prompts.jsonl": draw_judge_prompts(),
         "mini_kun/texts.jsonl": draw_texts(),
         "mini_kun/eft.jsonl": draw_kun_rows(),
     }
