@@ -3,12 +3,14 @@
 import difflib
 import reprlib
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
+from lance_assets.recipes import RECIPES
 from lance_assets.settings import ExperimentSettings
 
 
@@ -31,13 +33,14 @@ def check_files(settings: ExperimentSettings, file: Path) -> None:
     Raises:
         ValueError: some do not; names file, line, field, value and remedy of each.
     """
-    lm_eval = settings.evaluation.lm_eval
+    lm_eval, judge = settings.evaluation.lm_eval, settings.evaluation.judge
     named = {
         "seeds.path": settings.seeds.path,
         "seeds.eft_path": settings.seeds.eft_path,
         "training.accelerate_config": settings.training.accelerate_config,
         "evaluation.protected_prompts": settings.evaluation.protected_prompts,
         "evaluation.lm_eval.include_path": lm_eval.include_path if lm_eval else None,
+        "evaluation.judge.path": judge.path if judge else None,
     }
     mistakes = []
     for field, value in named.items():
@@ -61,27 +64,37 @@ def describe_mistakes(error: ValidationError) -> str:
     for mistake in error.errors():
         location = ".".join(str(part) for part in mistake["loc"])
         field, found, place = location.rpartition(" at ")
-        words = _describe_mistake(mistake["type"], mistake["msg"], mistake["input"], field=field if found else location)
+        # an item of a list is described as the list
+        *above, name = [part for part in (field or location).split(".") if not part.isdigit()]
+        if above == ["attributes", "parameters"] and found:
+            allowed = _fields_of_recipe(Path(place.rpartition(":")[0]))
+        else:
+            allowed = _fields_in([part for part in above if part != "attributes"])
+        words = _describe_mistake(mistake, field=field or location, name=name, allowed=allowed)
         lines.append(f"{place}: {words}" if found else words)
     return "\n".join(lines)
 
 
-def _describe_mistake(kind: str, message: str, value: Any, *, field: str) -> str:
-    # an item of a list is described as the list
-    *above, name = [part for part in field.split(".") if not part.isdigit()]
-    allowed = _fields_in([part for part in above if part != "attributes"])
-    if kind == "missing":
+def _describe_mistake(mistake: ErrorDetails, *, field: str, name: str, allowed: dict[str, FieldInfo]) -> str:
+    value = mistake["input"]
+    if mistake["type"] == "missing":
         meaning = allowed[name].description if name in allowed else None
         return f"{field}: a required field is missing; add it{f': {meaning}' if meaning else ''}"
-    if kind == "extra_forbidden":
+    if mistake["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, allowed, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         return f"{field}: no such field (got {reprlib.repr(value)}); {hint}The fields here are {', '.join(allowed)}"
-    said = message.removeprefix("Value error, ")
+    said = mistake["msg"].removeprefix("Value error, ")
     if isinstance(value, BaseModel | dict):
         return f"{field}: {said}"
     meaning = f" ({allowed[name].description})" if name in allowed else ""
     return f"{field}: got {reprlib.repr(value)}; {said[0].lower()}{said[1:]}{meaning}"
+
+
+def _fields_of_recipe(file: Path) -> dict[str, FieldInfo]:
+    """The fields of `parameters`, by the recipe that the file names: where its parameters were read, it is known."""
+    recipe = RECIPES[yaml.safe_load(file.read_text(encoding="utf-8"))["attributes"]["recipe"]]
+    return dict(recipe.SETTINGS.model_fields)
 
 
 def _fields_in(parts: list[str]) -> dict[str, FieldInfo]:

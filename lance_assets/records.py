@@ -257,11 +257,11 @@ PAIR_JUDGEMENTS = pl.Schema(
 EVAL_REPORT = pl.Schema(
     {
         "model": pl.String,  # "checkpoint", or in r0000 also "backbone"
-        "benchmark": pl.String,  # "small_world" or the lm-evaluation-harness task
-        "metric": pl.String,  # "greedy", "sampled", or the harness's name
+        "benchmark": pl.String,  # "small_world", the lm-evaluation-harness task, or "judge"
+        "metric": pl.String,  # "greedy", "sampled", the harness's name, "length_controlled_win_rate" or "win_rate"
         "task": pl.String,  # "all" or a task of the small world
         "rung": pl.Int64,  # null for all rungs
-        "score": pl.Float64,  # a fraction in [0, 1] for accuracies
+        "score": pl.Float64,  # a fraction in [0, 1] for accuracies and win rates
         "ci_low": pl.Float64,  # 95% interval
         "ci_high": pl.Float64,
         "num_items": pl.Int64,
@@ -283,6 +283,34 @@ EVAL_ITEMS = pl.Schema(
     }
 )
 """The small world's held-out prompts with what the model said: what paired comparisons of rounds are made from."""
+
+JUDGE_ITEMS = pl.Schema(
+    {
+        "model": pl.String,  # "checkpoint", or in r0000 also "backbone"
+        "prompt": pl.String,
+        "completion": pl.String,  # the model's, greedy
+        "finish_reason": pl.String,
+        "opponent_completion": pl.String,
+        # by: verdict
+        "own_first_text": pl.String,  # exactly what the judge wrote where the model's completion was A
+        "own_first_verdict": pl.String,  # "A", "B" or "tie"; null where it could not be read
+        "own_first_reason": pl.String,  # why it could not be read, else null
+        "opponent_first_text": pl.String,  # the same where the opponent's completion was A
+        "opponent_first_verdict": pl.String,
+        "opponent_first_reason": pl.String,
+        # by: score
+        "review": pl.String,  # exactly what the judge wrote of the model's completion
+        "judge_score": pl.Float64,  # 0..10; null where unscored
+        "unscored_reason": pl.String,  # why it has no score, else null
+        "opponent_review": pl.String,  # the same of the opponent's
+        "opponent_judge_score": pl.Float64,
+        "opponent_unscored_reason": pl.String,
+        "outcome": pl.String,  # "win", "tie", "loss", "flipped" or "unread"; equal completions tie unasked
+        "preference": pl.Float64,  # 1 for a win, 0.5 for a tie or a flip, 0 for a loss; null for unread, left out
+    }
+)
+"""What a fixed judge said of a model's completions beside an opponent's; what only the other way of judging fills is
+null."""
 
 START_CHECKPOINT = pl.Schema(
     {
@@ -372,9 +400,10 @@ SCHEMAS: dict[str, pl.Schema] = {
     "checkpoint": CHECKPOINT,
     "eval_report": EVAL_REPORT,
     "eval_items": EVAL_ITEMS,
+    "judge_items": JUDGE_ITEMS,
     "near_duplicates": NEAR_DUPLICATES,
     "diversity_report": DIVERSITY_REPORT,
 }
-"""The schema of every table by its name; all are assets but `eval_items`, which belongs to `eval_report`,
-`near_duplicates`, which belongs to `cleaned_set`, `pair_judgements`, which belongs to `preference_pairs`, and
-`label_set`, which belongs to `label_checkpoint`."""
+"""The schema of every table by its name; all are assets but `eval_items` and `judge_items`, which belong to
+`eval_report`, `near_duplicates`, which belongs to `cleaned_set`, `pair_judgements`, which belongs to
+`preference_pairs`, and `label_set`, which belongs to `label_checkpoint`."""

@@ -19,7 +19,7 @@ from pydantic import (
 
 from lance_assets.engine_settings import EngineSettings, RoleSettings
 from lance_assets.recipes import RECIPES
-from lance_assets.recipes.axes import RecipeSettings
+from lance_assets.recipes.axes import AxisSettings
 from lance_assets.settings_schema import simplify_schema
 from lance_assets.settings_values import FromEnvironment, Owner, PromptProfile, Settings
 from resources.trainer import DpoSettings, LoraSettings, SftSettings
@@ -31,12 +31,12 @@ def _find_recipe(name: str) -> str:
     return name
 
 
-def _read_parameters(value: Any, _: ValidatorFunctionWrapHandler, info: ValidationInfo) -> RecipeSettings:
+def _read_parameters(value: Any, _: ValidatorFunctionWrapHandler, info: ValidationInfo) -> AxisSettings:
     """The parameters of the recipe that the file names; a mistake keeps its place."""
     recipe = info.data.get("recipe")
     if recipe is None:  # told already
-        return RecipeSettings()
-    settings: type[RecipeSettings] = RECIPES[recipe].SETTINGS
+        return AxisSettings()
+    settings: type[AxisSettings] = RECIPES[recipe].SETTINGS
     return value if isinstance(value, settings) else settings.model_validate(value)
 
 
@@ -44,7 +44,7 @@ RecipeName = Annotated[str, AfterValidator(_find_recipe), WithJsonSchema({"enum"
 """The name of a recipe."""
 
 Parameters = Annotated[
-    SerializeAsAny[RecipeSettings],
+    SerializeAsAny[AxisSettings],
     WrapValidator(_read_parameters),
     WithJsonSchema({"type": "object"}),
 ]
@@ -141,6 +141,26 @@ class LmEvalSettings(Settings):
     batch_size: int = Field(8, ge=1, description="Fixed, since scores move with it.")
 
 
+class JudgeSettings(RoleSettings):
+    """Evaluation on open-ended prompts: a judge, the same in every round, compares completions with an opponent's."""
+
+    path: FromEnvironment = Field(description="JSONL file of prompts, relative to the experiment's folder.")
+    prompt_field: str = Field("prompt", description="The field that holds the prompt.")
+    completion_field: str = Field("completion", description="The field that holds the opponent's completion.")
+    opponent: Literal["reference", "backbone"] = Field(
+        "reference", description="Whose completions are compared with: those of the file, or the raw base model's."
+    )
+    by: Literal["verdict", "score"] = Field(
+        "verdict", description="Both shown together, in both orders, or each reviewed alone and the scores compared."
+    )
+    limit: int | None = Field(None, ge=1, description="Use the first prompts only.")
+    max_new_tokens: int = Field(512, ge=8, description="Tokens after which a completion is cut.")
+    max_judge_tokens: int = Field(512, ge=8, description="Tokens after which a verdict or review is cut.")
+    max_unread_rate: float = Field(
+        0.2, ge=0, le=1, description="Share of items without a verdict or score, at most; above it the step fails."
+    )
+
+
 class NearDuplicateSettings(Settings):
     """Which texts are too like another of the round, or of any round before it; each tier can be left out."""
 
@@ -158,6 +178,7 @@ class EvaluationSettings(Settings):
 
     small_world: SmallWorldSettings | None = Field(None, description="The small world's held-out problems.")
     lm_eval: LmEvalSettings | None = Field(None, description="Tasks of lm-evaluation-harness.")
+    judge: JudgeSettings | None = Field(None, description="Open-ended prompts, by a judge.")
     protected_prompts: FromEnvironment | None = Field(
         None, description="JSONL file of evaluation prompts that generated data may not contain."
     )
@@ -243,8 +264,9 @@ class ExperimentSettings(Settings):
 
     @model_validator(mode="after")
     def _has_a_metric(self) -> Self:
-        if self.evaluation.small_world is None and self.evaluation.lm_eval is None:
-            raise ValueError("evaluation needs small_world or lm_eval: without a score no round can be compared")
+        evaluation = self.evaluation
+        if evaluation.small_world is None and evaluation.lm_eval is None and evaluation.judge is None:
+            raise ValueError("evaluation needs small_world, lm_eval or judge: without a score no round can be compared")
         return self
 
     @model_validator(mode="after")

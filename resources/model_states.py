@@ -8,7 +8,8 @@ Differences from the authors' code:
 1. Rows of like length are read together, padded on the right and masked; theirs are read one by one. The means are the
    same to float rounding.
 2. Rows are rendered by the model's own chat template, as the trainer renders them; theirs by the Alpaca template. Rows
-   over `max_length` are cut and counted. A row whose prompt alone fills it is read here, and left out by the trainer.
+   over `max_length` are cut, as the trainer cuts them, and counted. A row whose prompt alone fills it is read here, and
+   left out by the trainer.
 3. States are read without logits, and logits are computed for a few thousand tokens at a time, padding left out.
 4. Entropy counts a probability that underflows as zero; theirs is then NaN.
 
@@ -54,7 +55,7 @@ class ModelReader:
         model_path: Path,
         *,
         batch_size: int,
-        max_length: int = 512,
+        max_length: int,
         device: Literal["auto", "cpu", "cuda"] = "auto",
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         num_threads: int | None = None,
@@ -65,7 +66,8 @@ class ModelReader:
         Args:
             model_path: folder with config.json, safetensors and tokenizer.
             batch_size: rows read together, at least 1.
-            max_length: tokens of prompt and completion, at least 1; what is beyond is cut. 512 is the authors'.
+            max_length: tokens of prompt and completion, at least 1; what is beyond is cut. The authors' is 512, as in
+                their training.
             device: "auto" is CUDA where there is one.
             dtype: "auto" is bfloat16 on CUDA and float32 on a CPU. Means are float32 in any case.
             num_threads: CPU threads of torch in this process; None leaves them. 1 on a busy machine.
@@ -96,7 +98,7 @@ class ModelReader:
 
         Raises:
             ModelLoadError: the model cannot be loaded, or has no chat template.
-            ValueError: a row that the chat template cannot render, or max_length above the model's context.
+            ValueError: a row that the chat template cannot render, or one that is cut beyond the model's context.
         """
         model, _ = self._engine.load()
         means = np.zeros((len(rows), int(model.config.get_text_config().hidden_size)), dtype=np.float32)
@@ -167,8 +169,6 @@ class ModelReader:
         """Token ids of each row, cut at `max_length`; counts what was cut."""
         model, tokenizer = self._engine.load()
         context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        if context is not None and self.max_length > context:
-            raise ValueError(f"max_length={self.max_length} exceeds the model's context of {context} tokens: lower it")
         sequences, self.num_truncated = [], 0
         for place, row in enumerate(rows):
             try:
@@ -179,6 +179,11 @@ class ModelReader:
                 raise ValueError(f"row {place} is rendered as no tokens at all; give it a prompt or a completion")
             self.num_truncated += len(tokens) > self.max_length
             sequences.append(tokens[: self.max_length])
+            if context is not None and len(sequences[-1]) > context:
+                raise ValueError(
+                    f"row {place} has {len(tokens)} tokens, is cut at max_length={self.max_length}, and the model's "
+                    f"context is {context}: lower max_length, in an experiment's file training.sft.max_length"
+                )
         return sequences
 
 

@@ -4,9 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from lance_assets.evaluation_prompts import build_evaluation_guard, read_protected_prompts
+from lance_assets.evaluation_prompts import (
+    build_evaluation_guard,
+    list_protected_prompts,
+    read_judge_prompts,
+    read_protected_prompts,
+)
 from lance_assets.prompts import render_prompt
-from lance_assets.settings import EvaluationSettings, SmallWorldSettings
+from lance_assets.settings import EvaluationSettings, JudgeSettings, SmallWorldSettings
 from lance_assets.small_world.tasks import Problem, draw_held_out_prompts, parse_prompt, phrase_prompt
 
 HELD_OUT = draw_held_out_prompts(per_rung=1)
@@ -119,3 +124,68 @@ def test_a_file_that_is_missing_or_not_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.jsonl").write_bytes(b'{"prompt": "caf\xe9"}')
     with pytest.raises(ValueError, match=r"latin.jsonl: not UTF-8 at byte 15; save it as UTF-8"):
         read_protected_prompts(tmp_path / "latin.jsonl", "prompt")
+
+
+def judge_of(folder: Path, *rows: object, **changed: object) -> JudgeSettings:
+    """A judge whose file holds these rows."""
+    (folder / "judge.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return JudgeSettings.model_validate({"path": "judge.jsonl", "model": "small"} | changed)
+
+
+def test_the_prompts_of_a_judge_are_protected_beside_others(tmp_path: Path) -> None:
+    write(tmp_path, json.dumps({"prompt": "What is 5 + 3?"}))
+    judge = judge_of(tmp_path, {"prompt": LONG, "completion": "None."}, {"prompt": "Name a hen.", "completion": "Ada."})
+    both = EvaluationSettings(judge=judge, protected_prompts="protected.jsonl")
+    assert list_protected_prompts(both, tmp_path) == ["What is 5 + 3?", LONG, "Name a hen."]
+    guard = build_evaluation_guard(EvaluationSettings(judge=judge), tmp_path)
+    assert guard(f"So: {LONG}!")
+    assert guard("name a hen")
+    assert not guard("What is 5 + 3?")
+
+
+def test_problems_that_a_judge_evaluates_are_held_out_in_every_wording(tmp_path: Path) -> None:
+    """With and without the small world's own evaluation; all prompts of the file, whatever its limit."""
+    problems = [Problem("sum", (4, 1, 9, 9, 2, number)) for number in (3, 8)]
+    rows = [{"prompt": phrase_prompt(problem, random.Random(0))} for problem in problems]
+    judge = judge_of(tmp_path, *rows, opponent="backbone", limit=1)
+    for small_world in (None, SmallWorldSettings(per_rung=1)):
+        guard = build_evaluation_guard(EvaluationSettings(judge=judge, small_world=small_world), tmp_path)
+        for problem in problems:
+            assert all(guard(phrase_prompt(problem, random.Random(number))) for number in range(9))
+        assert guard("All of 4 1 9 9 2 3, please")
+        assert not guard(phrase_prompt(Problem("sum", (4, 1, 9, 9, 2, 4)), random.Random(0)))
+
+
+def test_a_judges_file_is_read_with_or_without_completions(tmp_path: Path) -> None:
+    rows = [{"q": "One?", "a": "Yes."}, {"q": "Two?", "a": ""}]
+    named = {"prompt_field": "q", "completion_field": "a"}
+    assert read_judge_prompts(judge_of(tmp_path, *rows, **named), tmp_path) == {"One?": "Yes.", "Two?": ""}
+    alone = judge_of(tmp_path, *rows, prompt_field="q", opponent="backbone")
+    assert read_judge_prompts(alone, tmp_path) == {"One?": None, "Two?": None}
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "judge.jsonl: the file is empty; it needs at least one line with the field 'prompt'"),
+        ([{"prompt": "x", "completion": "y"}] * 2, ":2: this prompt stands in line 1 too; remove one of them"),
+        (
+            [{"prompt": "x"}],
+            ":1: .* the field 'completion': KeyError.*set evaluation.judge.completion_field, or .*backbone",
+        ),
+        (
+            [{"question": "x"}],
+            ":1: .* the field 'prompt': KeyError.*; correct the line, or set evaluation.judge.prompt_",
+        ),
+        ([{"prompt": "x", "completion": 7}], ":1: the field 'completion' holds a completion, got 7; make it a string"),
+    ],
+)
+def test_a_judges_broken_file_is_named(tmp_path: Path, rows: list[dict], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_judge_prompts(judge_of(tmp_path, *rows), tmp_path)
+    (tmp_path / "judge.jsonl").unlink()
+    missing = JudgeSettings.model_validate({"path": "judge.jsonl", "model": "small"})
+    with pytest.raises(
+        ValueError, match=r"evaluation.judge.path: no file .* fields? 'prompt' and the field 'completion'"
+    ):
+        read_judge_prompts(missing, tmp_path)

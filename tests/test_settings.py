@@ -6,6 +6,7 @@ from lance_assets.settings import ExperimentSettings
 from lance_assets.settings_values import expand_environment
 
 SMALLEST = {"recipe": "lance", "model": "small", "seeds": {"path": "s.jsonl"}, "evaluation": {"small_world": {}}}
+JUDGE = {"path": "prompts.jsonl", "model": "small"}
 
 
 def read(**changed: object) -> ExperimentSettings:
@@ -71,6 +72,15 @@ WRONG = [
     ({"prompt_profile": "short"}, "prompt_profile", "'compact' or 'full'"),
     ({"evaluation": {"lm_eval": {"tasks": []}}}, "evaluation.lm_eval.tasks", "at least 1 item"),
     ({"seeds": {}}, "seeds.path", "Field required"),
+    ({"evaluation": {"judge": {"model": "small"}}}, "evaluation.judge.path", "Field required"),
+    ({"evaluation": {"judge": JUDGE | {"by": "vote"}}}, "evaluation.judge.by", "'verdict' or 'score'"),
+    ({"evaluation": {"judge": JUDGE | {"opponent": "gpt"}}}, "evaluation.judge.opponent", "'reference' or 'backbone'"),
+    ({"evaluation": {"judge": JUDGE | {"limit": 0}}}, "evaluation.judge.limit", "greater than or equal to 1"),
+    (
+        {"evaluation": {"judge": JUDGE | {"max_unread_rate": 5}}},
+        "evaluation.judge.max_unread_rate",
+        "less than or equal",
+    ),
 ]
 
 
@@ -113,8 +123,16 @@ def test_the_json_schema_takes_what_the_settings_take() -> None:
 
 
 def test_without_a_metric_no_round_can_be_compared() -> None:
-    with pytest.raises(ValidationError, match="evaluation needs small_world or lm_eval"):
+    with pytest.raises(ValidationError, match="evaluation needs small_world, lm_eval or judge"):
         read(evaluation={})
+
+
+def test_a_judge_alone_is_an_evaluation_and_needs_a_model() -> None:
+    judge = read(evaluation={"judge": JUDGE}).evaluation.judge
+    assert judge is not None
+    assert (judge.by, judge.opponent, judge.limit) == ("verdict", "reference", None)
+    with pytest.raises(ValidationError, match="model is missing: an engine of kind transformers needs one"):
+        read(evaluation={"judge": {"path": "prompts.jsonl"}})
 
 
 def test_settings_never_change() -> None:

@@ -35,8 +35,9 @@ class Measured:
     """95% interval; None where nothing is known of the noise."""
     ci_high: float | None
     """Its upper end."""
-    is_right: Mapping[str, bool]
-    """Whether each item was answered right, by its prompt; empty where the items were not kept."""
+    parts: Mapping[str, float]
+    """Each item's part in the score, which is their mean, by its prompt: of an accuracy 1 for right, 0 for wrong. Empty
+    where the items were not kept."""
 
 
 def identify_scale(*, benchmark: str, metric: str, settings: Mapping[str, str], items: list[str]) -> str:
@@ -78,10 +79,8 @@ def compare_scores(before: Measured, after: Measured) -> Interval | None:
     """
     if before.scale != after.scale:
         return None
-    if before.is_right and before.is_right.keys() == after.is_right.keys():
-        return compute_paired_difference(
-            list(before.is_right.values()), [after.is_right[prompt] for prompt in before.is_right]
-        )
+    if before.parts and before.parts.keys() == after.parts.keys():
+        return compute_paired_difference(list(before.parts.values()), [after.parts[prompt] for prompt in before.parts])
     difference = after.score - before.score
     if before.ci_low is None or before.ci_high is None or after.ci_low is None or after.ci_high is None:
         return difference, -math.inf, math.inf

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 
-def compute_wilson_interval(num_correct: int, num_items: int, confidence: float = 0.95) -> tuple[float, float]:
+def compute_wilson_interval(num_correct: float, num_items: float, confidence: float = 0.95) -> tuple[float, float]:
     """The Wilson score interval of an accuracy.
 
     Args:
         num_correct: 0..num_items.
-        num_items: 0 or more.
+        num_items: 0 or more; no whole number where items count more or less than one.
         confidence: in (0, 1).
 
     Returns:
@@ -51,13 +51,13 @@ def compute_wilson_interval(num_correct: int, num_items: int, confidence: float 
 
 
 def compute_paired_difference(
-    before: Sequence[bool] | NDArray[np.bool_], after: Sequence[bool] | NDArray[np.bool_], confidence: float = 0.95
+    before: Sequence[float] | NDArray[np.bool_], after: Sequence[float] | NDArray[np.bool_], confidence: float = 0.95
 ) -> tuple[float, float, float]:
-    """The change of accuracy on the same items, with its interval.
+    """The change of an accuracy, or of another mean in [0, 1], on the same items, with its interval.
 
     Args:
-        before: bool [num_items], whether each item was right.
-        after: bool [num_items], the same items in the same order.
+        before: [num_items], whether each item was right, or its part in the score, of which the score is the mean.
+        after: [num_items], the same items in the same order.
         confidence: in (0, 1).
 
     Returns:
@@ -75,7 +75,7 @@ def compute_paired_difference(
         raise ValueError(f"before and after must be the same items, got {len(before)} and {len(after)}")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be in (0, 1), got {confidence}")
-    differences = np.asarray(after, dtype=np.int8) - np.asarray(before, dtype=np.int8)
+    differences = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
     mean = float(differences.mean()) if len(differences) else 0.0
     if len(differences) < 2:
         return mean, -1.0, 1.0

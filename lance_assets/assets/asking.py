@@ -9,6 +9,7 @@ from lance_assets.assets.costs import Cost
 from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
 from lance_assets.engine_settings import EngineSettings
+from lance_assets.recipes.axes import RecipeSettings
 from lance_assets.records import Request, Sample, SamplingSettings
 from resources.durable_stage import run_durably
 from resources.engine import Engine, GrammarIgnoredError
@@ -46,6 +47,8 @@ class Asker:
     """The round's own model."""
     cost: Cost
     log: Callable[[str], None]
+    role: str | None = None
+    """Who does every stage; None for whom the recipe gives it to."""
     opened: dict[str, Opened] = field(default_factory=dict)
     """By role."""
 
@@ -64,9 +67,13 @@ class Asker:
         """
         if not requests:
             return []
+        if sampling is None:
+            parameters = self.plan.settings.parameters
+            assert isinstance(parameters, RecipeSettings), f"{type(parameters).__name__}: how to sample {stage}?"
+            sampling = parameters.sampling
         role = self._find_role(stage)
         mine = self._open(role)
-        chosen = self._with_grammar(mine, sampling or self.plan.settings.parameters.sampling)
+        chosen = self._with_grammar(mine, sampling)
         finished = run_durably(
             requests,
             generate=lambda rows: mine.engine.generate(rows, chosen),
@@ -100,16 +107,18 @@ class Asker:
             self.platform.leases.release(lease)
 
     def _find_role(self, stage: str) -> str:
+        if self.role is not None:
+            return self.role
         roles = self.plan.recipe.ROLE_OF_STAGE
         role = roles[stage] if stage in roles else ROUND_MODEL
         is_trained_here = role == "label" and self.plan.trains_label_model
-        return role if role in self.plan.settings.roles or is_trained_here else ROUND_MODEL
+        return role if role in self.plan.roles or is_trained_here else ROUND_MODEL
 
     def _open(self, role: str) -> Opened:
         if role in self.opened:
             return self.opened[role]
-        settings = self.plan.settings
-        engine = settings.roles[role].engine if role in settings.roles else settings.engine
+        roles = self.plan.roles
+        engine = roles[role].engine if role in roles else self.plan.settings.engine
         if engine.kind != "openai":
             for name in [name for name, other in self.opened.items() if other.settings.kind != "openai"]:
                 self._close(name)
@@ -118,8 +127,8 @@ class Asker:
             path: Path | None = self.model_path
             fingerprint = self.platform.checkpoints.hash_checkpoint(self.model_path)[:16]
             adapter = self.platform.find_adapter(self.plan, self.round_key, self.model_path)
-        elif role in settings.roles:
-            path, fingerprint = self.platform.find_role_model(settings.roles[role], base=self.plan.folder)
+        elif role in roles:
+            path, fingerprint = self.platform.find_role_model(roles[role], base=self.plan.folder)
         else:
             path = self.platform.checkpoints.find(self.plan.label_model, START_ROUND)
             fingerprint = self.platform.checkpoints.hash_checkpoint(path)[:16]

@@ -1,6 +1,7 @@
-"""eval_report: the round's checkpoint on the same held-out tasks as every round, against the best and the backbone."""
+"""eval_report: the round's checkpoint on the same prompts as every round, against the best and the backbone."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
@@ -8,47 +9,62 @@ import polars as pl
 
 from lance_assets.algorithms.progress import START_ROUND, find_best_round
 from lance_assets.assets.costs import tabulate_costs
+from lance_assets.assets.judge_asking import complete_prompts
+from lance_assets.assets.judge_evaluation import judge_models
+from lance_assets.assets.judge_report import describe_judging, summarise_judge_items
 from lance_assets.assets.making import make_noun
 from lance_assets.assets.outcomes import compare_with, read_headline, read_outcomes
 from lance_assets.assets.pictures import plot_rounds, plot_rungs, preview_rows
 from lance_assets.assets.plan import AFTER, Plan
 from lance_assets.assets.platform import Platform
 from lance_assets.assets.rounds import Made, Round
+from lance_assets.records import Sample
 from resources.evaluator import evaluate_small_world, run_lm_eval, summarise_items
 
 
-def evaluate(this_round: Round, model: str, path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Score one model on everything the experiment evaluates: (report rows, small-world items)."""
+@dataclass(frozen=True)
+class Evaluated:
+    """What one model gave, before any judge has seen it."""
+
+    report: pl.DataFrame
+    """Schema `EVAL_REPORT`."""
+    items: pl.DataFrame
+    """Of the small world, schema `EVAL_ITEMS`."""
+    completions: list[Sample]
+    """Of the judge's prompts; empty without a judge."""
+
+
+def evaluate(this_round: Round, model: str, path: Path) -> Evaluated:
+    """Ask one model everything the experiment evaluates."""
     plan = this_round.plan
-    small_world, lm_eval = plan.settings.evaluation.small_world, plan.settings.evaluation.lm_eval
-    reports, items = [], this_round.empty("eval_items")
-    if small_world is not None:
-        with this_round.asking("eval_report", path) as ask:
+    evaluation = plan.settings.evaluation
+    report, items, completions = this_round.empty("eval_report"), this_round.empty("eval_items"), []
+    with this_round.asking("eval_report", path) as ask:
+        if evaluation.small_world is not None:
             items = evaluate_small_world(
                 ask,
                 model_name=model,
-                per_rung=small_world.per_rung,
-                temperature=small_world.sampled_temperature,
-                max_new_tokens=small_world.max_new_tokens,
+                per_rung=evaluation.small_world.per_rung,
+                temperature=evaluation.small_world.sampled_temperature,
+                max_new_tokens=evaluation.small_world.max_new_tokens,
                 prompt_profile=plan.settings.prompt_profile,
             )
-        reports.append(summarise_items(items))
-    if lm_eval is not None:
-        reports.append(
-            run_lm_eval(
-                path,
-                lm_eval.tasks,
-                model_name=model,
-                log=this_round.log,
-                include_path=plan.folder / lm_eval.include_path if lm_eval.include_path else None,
-                num_fewshot=lm_eval.num_fewshot,
-                limit=lm_eval.limit,
-                batch_size=lm_eval.batch_size,
-                apply_chat_template=lm_eval.apply_chat_template,
-                rng_seed=plan.settings.rng_seed,
-            )
+        if evaluation.judge is not None:
+            completions = complete_prompts(ask, plan, model=model)
+    if (lm_eval := evaluation.lm_eval) is not None:
+        report = run_lm_eval(
+            path,
+            lm_eval.tasks,
+            model_name=model,
+            log=this_round.log,
+            include_path=plan.folder / lm_eval.include_path if lm_eval.include_path else None,
+            num_fewshot=lm_eval.num_fewshot,
+            limit=lm_eval.limit,
+            batch_size=lm_eval.batch_size,
+            apply_chat_template=lm_eval.apply_chat_template,
+            rng_seed=plan.settings.rng_seed,
         )
-    return pl.concat(reports), items
+    return Evaluated(pl.concat([summarise_items(items), report]), items, completions)
 
 
 def make_eval_report(this_round: Round) -> Made:
@@ -57,9 +73,14 @@ def make_eval_report(this_round: Round) -> Made:
     models = {"checkpoint": this_round.model_path(this_round.key)}
     if this_round.is_start:
         models["backbone"] = this_round.start_path()
-    evaluated = [evaluate(this_round, model, path) for model, path in models.items()]
-    this_round.write("eval_items", pl.concat([items for _, items in evaluated]))
-    version = this_round.write("eval_report", pl.concat([report for report, _ in evaluated]))
+    evaluated = {model: evaluate(this_round, model, path) for model, path in models.items()}
+    judged = this_round.empty("judge_items")
+    if this_round.plan.settings.evaluation.judge is not None:
+        judged = judge_models(this_round, {model: found.completions for model, found in evaluated.items()})
+    this_round.write("eval_items", pl.concat([found.items for found in evaluated.values()]))
+    this_round.write("judge_items", judged)
+    reports = [found.report for found in evaluated.values()]
+    version = this_round.write("eval_report", pl.concat([*reports, summarise_judge_items(judged)]))
     this_round.forget_stage("eval_report")
     this_round.cost.seconds = time.monotonic() - started
     return Made(version.content_hash, describe_scores(this_round) | {"accounting": account_for_round(this_round)})
@@ -97,6 +118,7 @@ def describe_scores(this_round: Round) -> dict[str, object]:
         if other is not None:
             mean, low, high = compare_with(this_round, other)
             metadata[f"against_{name}"] = f"{other}: {mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+    metadata |= describe_judging(this_round.read("judge_items").filter(model="checkpoint"))
     return metadata | draw_history(this_round, [outcome.round_key for outcome in outcomes])
 
 
@@ -135,7 +157,7 @@ def build_eval_report(plan: Plan) -> dg.AssetsDefinition:
 
     @dg.asset(**plan.asset_arguments("eval_report", kinds={"parquet"}, uses_model=True))
     def eval_report(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
-        """Scores with 95% intervals on the held-out tasks, against the round before, the best and the backbone."""
+        """Scores with 95% intervals, by rule or by a judge, against the round before, the best and the backbone."""
         return make_noun(context, platform, plan, "eval_report", make_eval_report)
 
     return eval_report

@@ -24,6 +24,7 @@ from lance_assets.algorithms.leaderboard import (
     order_rounds,
 )
 from lance_assets.algorithms.progress import START_ROUND
+from lance_assets.assets.judge_report import BENCHMARK
 from lance_assets.assets.leaderboard_report import (
     draw_leaderboard,
     list_left_out,
@@ -32,7 +33,7 @@ from lance_assets.assets.leaderboard_report import (
     tabulate_seconds,
 )
 from lance_assets.assets.making import USER_ERRORS, explain_error
-from lance_assets.assets.outcomes import read_headline
+from lance_assets.assets.outcomes import read_headline, read_parts
 from lance_assets.assets.pictures import show_figure
 from lance_assets.assets.plan import AFTER, Plan
 from lance_assets.assets.platform import Platform
@@ -50,14 +51,18 @@ LEADERBOARD_KEY = dg.AssetKey(["leaderboard"])
 def identify_evaluation(plan: Plan, benchmark: str) -> dict[str, str]:
     """The settings that a benchmark's scores depend on, by name; the recipe and its seed are none of them."""
     identity = plan.identity("eval_report")["settings"]
+    profile, judge = plan.settings.prompt_profile, plan.settings.evaluation.judge
+    found = {"prompts": f"{profile} {hash_templates(profile)[:8]}"}
     if benchmark == "small_world":
-        profile = plan.settings.prompt_profile
-        others = {"prompts", "rng_seed", "lm_eval", "task_files"}
-        found = {"prompts": f"{profile} {hash_templates(profile)[:8]}"}
+        others = {"prompts", "rng_seed", "lm_eval", "task_files", "judge"}
+    elif benchmark == BENCHMARK:
+        others = {"prompts", "rng_seed", "lm_eval", "task_files", "small_world"}
+        if judge is not None and judge.opponent == "backbone":
+            found["backbone"] = " ".join(filter(None, (plan.settings.model, plan.settings.model_revision)))
     else:
         # the seed draws the examples of a prompt
         has_examples = identity["lm_eval"]["num_fewshot"] != 0
-        others = {"prompts", "small_world", "engine"} | (set() if has_examples else {"rng_seed"})
+        others = {"prompts", "small_world", "engine", "judge"} | (set() if has_examples else {"rng_seed"})
         found = {}
     found |= flatten({name: value for name, value in identity.items() if name not in others})
     irrelevant = ("small_world.sampled_temperature", "lm_eval.tasks", "lm_eval.include_path")
@@ -86,13 +91,14 @@ def measure(this_round: Round, model: str) -> tuple[Measured, dict] | None:
     headline = read_headline(this_round.read("eval_report"), model=model)
     if headline is None:
         return None
-    items = this_round.read("eval_items").filter(model=model, metric=headline["metric"])
-    is_right = dict(items.select("prompt", "is_correct").iter_rows())
     benchmark, metric = headline["benchmark"], headline["metric"]
-    asked = list(is_right) or [f"{headline['num_items']} items"]
+    parts = read_parts(this_round, headline)
+    # items that the judge could not be read on were asked too
+    judged = this_round.read("judge_items")["prompt"].unique().to_list() if benchmark == BENCHMARK else []
+    asked = judged or list(parts) or [f"{headline['num_items']} items"]
     settings = identify_evaluation(this_round.plan, benchmark)
     scale = identify_scale(benchmark=benchmark, metric=metric, settings=settings, items=asked)
-    return Measured(scale, headline["score"], headline["ci_low"], headline["ci_high"], is_right), headline
+    return Measured(scale, headline["score"], headline["ci_low"], headline["ci_high"], parts), headline
 
 
 def read_row(this_round: Round, start: Measured | None, backbone: Measured | None) -> dict[str, object]:

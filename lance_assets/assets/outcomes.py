@@ -6,32 +6,46 @@ import polars as pl
 
 from lance_assets.algorithms.progress import RoundOutcome, find_best_round
 from lance_assets.algorithms.statistics import compute_paired_difference
+from lance_assets.assets.judge_report import BENCHMARK, CONTROLLED, find_parts
 from lance_assets.assets.rounds import Round
 
 
 def read_headline(report: pl.DataFrame, *, model: str = "checkpoint") -> dict | None:
-    """The row of a report that rounds are compared by: greedy accuracy on the small world, else its first row."""
+    """The row of a report that rounds are compared by; None where the model has none.
+
+    Greedy accuracy on the small world, else the harness's first score, else the length-controlled win rate.
+    """
     rows = report.filter((pl.col("model") == model) & (pl.col("task") == "all") & pl.col("rung").is_null())
-    greedy = rows.filter(pl.col("metric") == "greedy")
-    chosen = greedy if len(greedy) else rows
-    return chosen.row(0, named=True) if len(chosen) else None
+    is_judged = pl.col("benchmark") == BENCHMARK
+    for wanted in (pl.col("metric") == "greedy", ~is_judged, is_judged & (pl.col("metric") == CONTROLLED)):
+        found = rows.filter(wanted)
+        if len(found):
+            return found.row(0, named=True)
+    return None
+
+
+def read_parts(this_round: Round, headline: dict) -> dict[str, float]:
+    """By prompt each item's part in a headline score, which is their mean; none of the harness's are kept."""
+    if headline["benchmark"] == BENCHMARK:
+        return find_parts(this_round.read("judge_items").filter(model=headline["model"]))
+    items = this_round.read("eval_items").filter(model=headline["model"], metric=headline["metric"])
+    return dict(items.select("prompt", pl.col("is_correct").cast(pl.Float64)).iter_rows())
 
 
 def compare_with(this_round: Round, other_key: str) -> tuple[float, float, float]:
     """This round's headline against another round's: mean difference and its 95% interval.
 
-    Paired over the same held-out prompts where both rounds kept their items, otherwise from the two intervals; without
-    an interval nothing is known of the noise, and the interval is endless.
+    Paired over the same prompts where both rounds kept their items, otherwise from the two intervals; without an
+    interval nothing is known of the noise, and the interval is endless.
     """
-    mine, theirs = (this_round.read("eval_items", key) for key in (this_round.key, other_key))
-    columns = ["prompt", "is_correct"]
-    greedy = (pl.col("model") == "checkpoint") & (pl.col("metric") == "greedy")
-    both = theirs.filter(greedy).select(columns).join(mine.filter(greedy).select(columns), on="prompt", suffix="_after")
-    if len(both):
-        return compute_paired_difference(both["is_correct"].to_list(), both["is_correct_after"].to_list())
-    after, before = (read_headline(this_round.read("eval_report", key)) for key in (this_round.key, other_key))
+    other = Round(this_round.plan, this_round.platform, other_key, this_round.log)
+    after, before = (read_headline(one.read("eval_report")) for one in (this_round, other))
     assert after is not None, "a written eval_report has a headline"
     assert before is not None, "a written eval_report has a headline"
+    if (after["benchmark"], after["metric"]) == (before["benchmark"], before["metric"]):
+        mine, theirs = read_parts(this_round, after), read_parts(other, before)
+        if both := [prompt for prompt in theirs if prompt in mine]:
+            return compute_paired_difference([theirs[prompt] for prompt in both], [mine[prompt] for prompt in both])
     difference = after["score"] - before["score"]
     if None in (after["ci_low"], before["ci_low"]):
         return difference, -math.inf, math.inf

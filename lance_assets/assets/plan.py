@@ -10,10 +10,16 @@ from types import ModuleType
 
 import dagster as dg
 
-from lance_assets.engine_settings import EngineSettings
+from lance_assets.engine_settings import EngineSettings, RoleSettings
 from lance_assets.prompts import hash_templates
 from lance_assets.recipes import RECIPES
 from lance_assets.settings import ExperimentSettings
+
+JUDGE = "judge"
+"""The role of the model that evaluates; no recipe has it."""
+
+JUDGE_TEMPLATES = "lance"
+"""Whose templates `review` and `judge_pair` it is asked with, whatever the recipe."""
 
 GPU_POOL = "gpu"
 """The pool of every step that holds a model: one at a time on a machine."""
@@ -97,6 +103,12 @@ class Plan:
         return (*AFTER[noun], *(["label_checkpoint"] if noun == "raw_generations" and self.trains_label_model else []))
 
     @property
+    def roles(self) -> dict[str, RoleSettings]:
+        """Every second model by its role: those of the recipe, and the evaluation's judge."""
+        judge = self.settings.evaluation.judge
+        return self.settings.roles | ({JUDGE: judge} if judge is not None else {})
+
+    @property
     def recipe(self) -> ModuleType:
         """The recipe's module."""
         return RECIPES[self.settings.recipe]
@@ -137,7 +149,7 @@ class Plan:
             "ngram": evaluation.ngram,
             "max_similarity": evaluation.max_similarity,
             "guard_embedder": settings.embedder.model if evaluation.max_similarity is not None else None,
-        }
+        } | ({"judge": self._identify_judge_prompts()} if evaluation.judge is not None else {})
         parts: dict[str, dict] = {
             "start_checkpoint": {
                 "model": settings.model,
@@ -149,7 +161,7 @@ class Plan:
                 "rng_seed": settings.rng_seed,
             }
             | guarded,
-            "raw_generations": asking | {"texts": self._identify_texts()},
+            "raw_generations": asking | {"texts": self._identify_texts()} | self._identify_reading(),
             "label_checkpoint": settings.training.model_dump(exclude={*WHERE_TRAINING_RUNS, "dpo"}) | sampling,
             "cleaned_set": {
                 "embedder": settings.embedder.model,
@@ -162,8 +174,9 @@ class Plan:
             "diversity_report": {"rng_seed": settings.rng_seed},
             "checkpoint": settings.training.model_dump(exclude=set(WHERE_TRAINING_RUNS)) | sampling,
             "eval_report": evaluation.model_dump(
-                exclude={"protected_prompts", "protected_field", "ngram", "max_similarity"}
+                exclude={"protected_prompts", "protected_field", "ngram", "max_similarity", "judge"}
             )
+            | ({"judge": self._identify_judge()} if evaluation.judge is not None else {})
             | {"task_files": self._hash_files(lm_eval.include_path if lm_eval else None)}
             | {"engine": identify_engine(settings.engine)}
             | sampling,
@@ -193,6 +206,11 @@ class Plan:
             return None
         return texts.model_dump(exclude={"path"}) | {"content": self._hash_files(texts.path)}
 
+    def _identify_reading(self) -> dict[str, object]:
+        """Where rows are cut, for a recipe that reads them with a model."""
+        reads = getattr(self.recipe, "READS_STATES", False)
+        return {"max_length": self.settings.training.sft.max_length} if reads else {}
+
     def _identify_roles(self) -> dict[str, object]:
         """The second models with their engines and, where they have a profile of their own, its templates."""
         return {
@@ -204,6 +222,21 @@ class Plan:
             }
             for name, role in sorted(self.settings.roles.items())
         }
+
+    def _identify_judge_prompts(self) -> dict[str, object]:
+        """Which prompts a judge evaluates."""
+        judge = self.settings.evaluation.judge
+        assert judge is not None, "asked for where there is a judge"
+        return {"content": self._hash_files(judge.path)[0][:16], "prompt_field": judge.prompt_field}
+
+    def _identify_judge(self) -> dict[str, object]:
+        """The judge with its engine, its templates, the prompts and how it is asked."""
+        judge = self.settings.evaluation.judge
+        assert judge is not None, "asked for where there is a judge"
+        told = judge.model_dump(exclude={"path", "prompt_field", "engine", "prompt_profile", "max_unread_rate"})
+        profile = judge.prompt_profile or self.settings.prompt_profile
+        templates = f"{profile} {hash_templates(profile, JUDGE_TEMPLATES)[:8]}"
+        return told | self._identify_judge_prompts() | {"engine": identify_engine(judge.engine), "templates": templates}
 
     def _hash_files(self, name: str | None) -> list[str]:
         """The content of a file, or of every file in a folder; a missing one is told apart from none."""

@@ -179,15 +179,27 @@ class Round:
         return read_texts(path, field=settings.field, limit=settings.limit)
 
     def read_states(self, *, of_base: bool = False) -> ModelReader:
-        """The round's model, or the base model, to read its hidden states over whole rows."""
+        """The round's model, or the base model, to read its states over whole rows, cut where training cuts them."""
         engine = self.plan.settings.engine
-        path = self.model_path(None) if of_base else self.start_path()
-        return ModelReader(path, batch_size=engine.batch_size, device=engine.device, dtype=engine.dtype, log=self.log)
+        return ModelReader(
+            self.model_path(None) if of_base else self.start_path(),
+            batch_size=engine.batch_size,
+            max_length=self.plan.settings.training.sft.max_length,
+            device=engine.device,
+            dtype=engine.dtype,
+            log=self.log,
+        )
 
     @contextmanager
-    def asking(self, noun: str, model_path: Path) -> Iterator[Ask]:
-        """Open engines on a model and on those of the roles; what they finish is durable until the noun is written."""
-        asker = Asker(self.plan, self.platform, self.key, noun, model_path, self.cost, self.log)
+    def asking(self, noun: str, model_path: Path, *, role: str | None = None) -> Iterator[Ask]:
+        """Open engines on a model and on those of the roles; what they finish is durable until the noun is written.
+
+        Args:
+            noun: what is made.
+            model_path: the round's own model.
+            role: who does every stage; None for whom the recipe gives it to.
+        """
+        asker = Asker(self.plan, self.platform, self.key, noun, model_path, self.cost, self.log, role)
         try:
             yield asker
         finally:

@@ -1,6 +1,9 @@
 """sft_set: what supervised fine-tuning trains on."""
 
+from contextlib import closing
+
 import dagster as dg
+import numpy as np
 import polars as pl
 
 from lance_assets.algorithms.diversity import compute_vendi_score
@@ -9,6 +12,7 @@ from lance_assets.assets.pictures import count_table, plot_histogram, preview_ro
 from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
 from lance_assets.assets.rounds import Made, Round
+from lance_assets.prompts import build_messages
 from resources.seed_files import read_eft
 
 
@@ -40,15 +44,24 @@ def make_sft_set(this_round: Round) -> Made:
         "preview": preview_rows(new if len(new) else table, ("source", "prompt", "completion", "review_score")),
     }
     if getattr(plan.recipe, "REPORTS_VENDI", False):
-        vectors = this_round.embed((table["prompt"] + "\n" + table["completion"]).to_list())
-        metadata["vendi_score"] = round(compute_vendi_score(vectors), 3)
+        metadata["vendi_score"] = round(measure_vendi(this_round, table), 3)
     return Made(version.content_hash, metadata)
+
+
+def measure_vendi(this_round: Round, table: pl.DataFrame) -> float:
+    """DiverseEvol's Vendi score of an SFT set without its EFT rows: by the base model's mean states, L2-normalised."""
+    profile, rows = this_round.plan.settings.prompt_profile, table.filter(pl.col("source") != "eft")
+    texts = rows.select("prompt", "completion").iter_rows()
+    with closing(this_round.read_states(of_base=True)) as reader:
+        states = reader.embed([(build_messages(profile, prompt), completion) for prompt, completion in texts])
+    return compute_vendi_score(states / np.linalg.norm(states, axis=1, keepdims=True))
 
 
 def build_sft_set(plan: Plan) -> dg.AssetsDefinition:
     """The asset of one experiment."""
+    reads = getattr(plan.recipe, "REPORTS_VENDI", False)
 
-    @dg.asset(**plan.asset_arguments("sft_set", kinds={"polars", "parquet"}))
+    @dg.asset(**plan.asset_arguments("sft_set", kinds={"polars", "parquet"}, uses_model=reads))
     def sft_set(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
         """What SFT trains on: completions that scored above the threshold, each pointing to the row it came from."""
         return make_noun(context, platform, plan, "sft_set", make_sft_set)

@@ -8,10 +8,13 @@ from lance_assets.algorithms.machine_rates import add_known, count_hours
 from lance_assets.algorithms.round_forecast import RoundForecast, StageForecast
 from lance_assets.assets.plan import Plan
 from lance_assets.engine_settings import EngineSettings
+from lance_assets.evaluation_prompts import read_judge_prompts
 from lance_assets.forecast.engine import Host
 from lance_assets.forecast.lengths import Measured
 from lance_assets.forecast.throughput import Machine, ThroughputTable
 from lance_assets.forecast.trainer import Trainer
+from lance_assets.recipes.axes import RecipeSettings
+from lance_assets.settings import JudgeSettings
 from lance_assets.small_world.tasks import RUNGS, TASKS
 from resources.model_shapes import FoundModel
 
@@ -78,7 +81,9 @@ class Forecaster:
         longest = max(measured.lengths.longest_asked.values())
         engine = roles[role].engine if role in roles else self.plan.settings.engine
         model = self.reviewer if role in roles else self.model
-        limit = self.plan.settings.parameters.max_new_tokens
+        parameters = self.plan.settings.parameters
+        assert isinstance(parameters, RecipeSettings), "plans are made for recipe lance, which asks models"
+        limit = parameters.max_new_tokens
         return Host(engine, None if engine.kind == "openai" else model, self.machine, self.table, longest, limit)
 
     @property
@@ -150,7 +155,7 @@ class Forecaster:
         return rows
 
     def forecast_evaluation(self, *, num_models: int) -> list[Row]:
-        """The held-out tasks; those of the harness are unknown, since its data is not read here."""
+        """The held-out tasks; the harness's are unknown, since its data is not read here, and a judge's tokens too."""
         evaluation, rows = self.plan.settings.evaluation, []
         if evaluation.small_world is not None:
             number = evaluation.small_world.per_rung * len(RUNGS) * len(TASKS) * 2 * num_models
@@ -178,7 +183,18 @@ class Forecaster:
             limit = evaluation.lm_eval.limit
             bound_rows = limit * len(evaluation.lm_eval.tasks) * num_models if limit is not None else None
             rows.append(Row("evaluation: lm_eval", rows_at_most=bound_rows))
+        if evaluation.judge is not None:
+            rows.append(Row("evaluation: judge", rows_at_most=self.bound_judging(evaluation.judge, num_models)))
         return rows
+
+    def bound_judging(self, judge: JudgeSettings, num_models: int) -> int:
+        """Rows that a judge's evaluation asks at most: completions and judgements of each model and of the opponent.
+
+        A round asks nothing of the opponent where one before it has.
+        """
+        number = len(list(read_judge_prompts(judge, self.plan.folder))[: judge.limit])
+        of_model, of_opponent = (3, 0) if judge.by == "verdict" else (2, 1)
+        return number * (of_model * num_models + of_opponent + (judge.opponent == "backbone"))
 
     def count_checkpoint_gib(self, number: int) -> float:
         """GiB of a round's checkpoint, of which SFT and DPO of every round up to it are stages."""

@@ -30,7 +30,7 @@ TRAINS_ON = "Whose rows a round trains on: all rounds', the last two's, or its o
 TRAINED_LOSSES = "The stages of a round's training; without 'dpo' no pairs are built."
 
 
-class RecipeSettings(BaseModel):
+class AxisSettings(BaseModel):
     """What the parameters of every recipe have; each recipe's own defaults are its paper's."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -41,9 +41,6 @@ class RecipeSettings(BaseModel):
     starts_from: StartsFrom = Field("previous", description=STARTS_FROM)
     trains_on: TrainsOn = Field("all", description=TRAINS_ON)
     losses: Losses = Field("sft_then_dpo", description=TRAINED_LOSSES)
-    temperature: float = Field(0.7, ge=0, le=5, description="Sampling temperature of every step.")
-    top_p: float = Field(0.9, gt=0, le=1, description="Nucleus mass of every step.")
-    max_new_tokens: int = Field(512, ge=1, description="Tokens after which a sample is cut.")
 
     @model_validator(mode="after")
     def _has_data_for_its_losses(self) -> Self:
@@ -51,11 +48,6 @@ class RecipeSettings(BaseModel):
             usable = " or ".join(self.usable_losses)
             raise ValueError(f"losses: {self.losses}: this recipe has no data for it; use {usable}")
         return self
-
-    @property
-    def sampling(self) -> SamplingSettings:
-        """How every step samples that says nothing else."""
-        return SamplingSettings(self.temperature, self.top_p, self.max_new_tokens)
 
     @property
     def builds_pairs(self) -> bool:
@@ -76,6 +68,19 @@ class RecipeSettings(BaseModel):
     def trains_without_news(self) -> bool:
         """Whether a round trains where it brought nothing new."""
         return False
+
+
+class RecipeSettings(AxisSettings):
+    """What the parameters of a recipe have that asks a model; one that samples nothing has `AxisSettings` alone."""
+
+    temperature: float = Field(0.7, ge=0, le=5, description="Sampling temperature of every step.")
+    top_p: float = Field(0.9, gt=0, le=1, description="Nucleus mass of every step.")
+    max_new_tokens: int = Field(512, ge=1, description="Tokens after which a sample is cut.")
+
+    @property
+    def sampling(self) -> SamplingSettings:
+        """How every step samples that says nothing else."""
+        return SamplingSettings(self.temperature, self.top_p, self.max_new_tokens)
 
 
 def keep_rounds(earlier: pl.DataFrame, *, trains_on: TrainsOn, round_key: str) -> pl.DataFrame:

@@ -14,30 +14,33 @@ Controls: `method` takes items by lot, or those of which M is least sure (confid
 `states_of="base"` reads the pool with the base model, which makes a one-shot k-center of a single round with
 `num_picks` for the whole budget.
 
+Beside each SFT set stands the Vendi score of what was taken, on the base model's mean hidden states, as the paper's.
+
 Differences from the authors' code:
 
 1.  Rows are read in batches, with a mask; theirs one by one. The means are equal to float rounding.
 2.  The first pool comes from `rng_seed`; theirs is drawn anew each run.
-3.  With `token_budget` every round trains on the same number of tokens, so that rounds differ in data alone; theirs
-    train 3 epochs of what there is, so that later rounds also have more steps. Steps are told with each checkpoint.
-4.  The Vendi score of the taken rows is told each round, on the experiment's embedder; the paper's on its base model.
+3.  With `token_budget` every round after r0000 trains on the same number of tokens, so that they differ in data alone;
+    theirs train 3 epochs of what there is, so that later rounds also have more steps. Steps are told with each
+    checkpoint.
+4.  Rows are cut at `training.sft.max_length`, in training and when they are read; theirs at 512 tokens in both.
 5.  Rows are asked with the experiment's chat template, in place of Alpaca's.
 """
 
 from collections.abc import Callable
 from contextlib import closing
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, Self
 
 import numpy as np
 import polars as pl
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lance_assets.algorithms.cleaning import mark_unusable
 from lance_assets.algorithms.pool_selection import PoolMethod, draw_first_pool, select_from_pool
 from lance_assets.prompts import build_messages
 from lance_assets.recipes import steps
 from lance_assets.recipes.asking import RoundIdentity
-from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, keep_rounds
+from lance_assets.recipes.axes import AxisSettings, Losses, StartsFrom, keep_rounds
 from lance_assets.recipes.steps import seeds_as_sft_rows
 from lance_assets.records import RAW_GENERATIONS, SFT_SET
 
@@ -61,8 +64,8 @@ class StateReader(Protocol):
         ...
 
 
-class DiverseEvolSettings(RecipeSettings):
-    """DiverseEvol's parameters; the defaults are the authors' constants."""
+class DiverseEvolSettings(AxisSettings):
+    """DiverseEvol's parameters; the defaults are the authors' constants. Nothing is sampled."""
 
     usable_losses: ClassVar[tuple[Losses, ...]] = ("sft",)
 
@@ -75,8 +78,14 @@ class DiverseEvolSettings(RecipeSettings):
     num_picks: int = Field(100, ge=1, description="Items taken in each round (k).")
     method: PoolMethod = Field("k_center", description="How items are taken; all but k_center are controls.")
     states_of: Literal["round", "base"] = Field(
-        "round", description="Whose hidden states are compared: the round's model's, or the base model's."
+        "round", description="Which model reads the pool: the round's, or the base model."
     )
+
+    @model_validator(mode="after")
+    def _has_a_reader(self) -> Self:
+        if self.states_of == "base" and self.method == "random":
+            raise ValueError("states_of: base needs a method that reads the pool, got method: random, which reads none")
+        return self
 
     @property
     def has_reviews(self) -> bool:
@@ -88,8 +97,10 @@ SETTINGS = DiverseEvolSettings
 ROLES = ()
 ROLE_OF_STAGE: dict[str, str] = {}
 SETTINGS_OF_JUDGING = ()
+READS_STATES = True
+"""raw_generations reads rows with a model, cut where training cuts them."""
 REPORTS_VENDI = True
-"""The SFT set's Vendi score is told each round."""
+"""Each SFT set's Vendi score is told, on the base model's states."""
 SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
     "raw_generations": ("num_picks", "method", "states_of"),
     "sft_set": ("num_first", "trains_on"),
@@ -149,7 +160,11 @@ def generate(
         rng_seed=identity.rng_seed,
     )
     values = [None] * len(taken.places) if taken.values is None else taken.values.tolist()
-    picked = seeds[taken.places].to_dicts()
+    return _record_picks(seeds[taken.places].to_dicts(), values)
+
+
+def _record_picks(picked: list[dict], values: list[float | None]) -> pl.DataFrame:
+    """Items in the order of taking, each with what it was taken by, schema `RAW_GENERATIONS`."""
     blank: dict = dict.fromkeys(RAW_GENERATIONS.names())
     rows_out = [
         blank

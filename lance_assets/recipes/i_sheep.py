@@ -13,8 +13,11 @@ Differences:
 1.  Quality and instruction following are one score of 0 to 10; the paper has either or both.
 2.  A completion without a readable score is left out.
 3.  Prompts and completions are cleaned as LANCE's are, against this and all earlier rounds.
+4.  EFT rows (examples of reviewing and proposing) are trained on in every round, r0000 too, where the experiment has
+    them; the paper has none.
 
-Unknown, and chosen here: the bar (8 of 10), the number of seeds shown (3), sampling (temperature 0.7, nucleus 0.9).
+Unknown, and chosen here: the bar (8 of 10), the number of seeds shown (3; the compact templates show one), sampling
+(temperature 0.7, nucleus 0.9).
 """
 
 from typing import ClassVar
@@ -49,11 +52,13 @@ class ISheepSettings(RecipeSettings):
     trains_on: TrainsOn = "latest"
     losses: Losses = "sft"
     max_seeds: int | None = Field(None, ge=1, description="Seeds that a round's prompts are modelled on; none: all.")
-    num_examples: int = Field(3, ge=1, le=32, description="Seeds shown for one new prompt.")
+    num_examples: int = Field(
+        3, ge=1, le=32, description="Seeds shown for one new prompt; the compact templates show one."
+    )
     num_prompts: int = Field(4, ge=1, le=64, description="New prompts sampled for each seed.")
     num_reviews: int = Field(1, ge=1, le=16, description="Reviews of each completion; the mean is its review score.")
     accept_score: float = Field(8.0, ge=0, le=10, description="A completion scoring this or more is accepted (C).")
-    rouge_l_threshold: float = Field(0.70, ge=0, le=1, description="Two prompts above it are near-duplicates.")
+    rouge_l_threshold: float = Field(0.70, ge=0, le=1, description="Two texts above it are near-duplicates.")
     min_prompt_words: int = Field(3, ge=0, description="Shortest new prompt, in words.")
     min_completion_words: int = Field(1, ge=0, description="Shortest completion, in words.")
     max_words: int = Field(4096, ge=1, description="Longest prompt or completion, in words.")

@@ -9,17 +9,20 @@ One round, with the student S, which the round before trained:
 
 Round r0000 is SFT on the seeds. Constants are those of the authors' code (SqueezeAILab/LLM2LLM, commit bcbcb1a).
 
-Switches, each an ablation of the paper: `augment_source="all"` shows the teacher generated problems too,
-`starts_from="previous"` goes on from the last checkpoint, one round with a larger `num_lessons` is one-shot
-augmentation, `targeted=False` takes every seed, and `show_mistake` shows the teacher what the student wrote.
+Switches that are ablations of the paper: `augment_source="all"` shows the teacher generated problems too,
+`starts_from="previous"` goes on from the last checkpoint, and one round with a larger `num_lessons` is one-shot
+augmentation. `targeted=False` takes every seed, as the code's `--no_filter` does, and `show_mistake` shows the teacher
+what the student wrote, for which theirs has no place.
 
 Differences from the authors' code:
 
 1.  Training and trying use one prompt; theirs differ.
 2.  The student answers greedily, with room for the longest answer; theirs is sampled at 0.7 and cut at 100 tokens.
 3.  Answers are matched with their sign, as fractions, at the last mark (`algorithms.answer_matching`).
-4.  A new problem is compared with all data, not with this step's wrong seeds alone (`algorithms.lessons`).
-5.  The teacher is asked again at most `max_attempts` times; theirs asks without end.
+4.  A new problem is compared with all data, not with this step's wrong seeds and new problems alone
+    (`algorithms.lessons`).
+5.  The teacher is asked at most `max_attempts` times about a seed, for what it still lacks and one more each time;
+    theirs is asked without end, for all it wants and one more each time.
 6.  `teacher_writes="prompt_then_completion"` asks for the new prompt and its completion one after the other, for
     teachers too small for the format; of `num_votes` completions the first with the commonest answer counts, where
     at least `min_agreement` agree. The authors check no answer.
@@ -36,7 +39,7 @@ from lance_assets.algorithms.cleaning import mark_unusable
 from lance_assets.algorithms.wrong_seeds import AugmentSource, choose_lesson_sources, sample_seeds
 from lance_assets.recipes import steps
 from lance_assets.recipes.asking import RoundIdentity, build_requests
-from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds
+from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, keep_rounds
 from lance_assets.recipes.steps import (
     describe_parent,
     record_samples,
@@ -58,11 +61,13 @@ class Llm2LlmSettings(RecipeSettings):
     usable_losses: ClassVar[tuple[Losses, ...]] = ("sft",)
 
     starts_from: StartsFrom = "base"
-    trains_on: TrainsOn = "all"
+    trains_on: Literal["all"] = Field(
+        "all", description="The seeds and all lessons: a seed that is not trained on would not be tried again."
+    )
     losses: Losses = "sft"
     temperature: float = Field(1.0, ge=0, le=5, description="Sampling temperature of the teacher.")
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus mass of the teacher.")
-    max_new_tokens: int = Field(1024, ge=1, description="Tokens after which the teacher is cut.")
+    max_new_tokens: int = Field(2149, ge=1, description="Tokens after which the teacher is cut.")
     student_max_new_tokens: int = Field(256, ge=1, description="Tokens after which the student's answer is cut.")
     seed_share: float = Field(1.0, gt=0, le=1, description="Share of the seed file that is used.")
     num_lessons: int = Field(1, ge=1, le=64, description="New problems for each seed shown to the teacher (k).")
@@ -79,11 +84,17 @@ class Llm2LlmSettings(RecipeSettings):
     min_agreement: float = Field(0.5, ge=0, le=1, description="Share of them that must have the commonest answer.")
 
     @model_validator(mode="after")
-    def _can_show_mistakes(self) -> Self:
+    def _reads_what_is_set(self) -> Self:
         if self.show_mistake and self.teacher_writes != "lesson":
             raise ValueError(
                 f"show_mistake needs teacher_writes: lesson, got {self.teacher_writes}, whose prompt shows no mistake"
             )
+        for name in ("num_votes", "min_agreement"):
+            value, default = getattr(self, name), type(self).model_fields[name].default
+            if self.teacher_writes == "lesson" and value != default:
+                raise ValueError(
+                    f"{name}: {value} needs teacher_writes: prompt_then_completion; a lesson has one completion"
+                )
         return self
 
     @property
@@ -112,7 +123,7 @@ SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
         *("rouge_l_threshold", "augment_source", "targeted", "show_mistake", "answer_mark", "teacher_writes"),
         *("num_votes", "min_agreement"),
     ),
-    "sft_set": ("trains_on",),
+    "sft_set": ("seed_share", "trains_on"),
     "preference_pairs": ("losses",),
     "checkpoint": ("starts_from",),
 }
@@ -140,7 +151,7 @@ def start_sft_set(
 def try_student(
     trained: pl.DataFrame, seeds: pl.DataFrame, *, settings: Llm2LlmSettings, identity: RoundIdentity, ask: Ask
 ) -> tuple[list[dict], pl.DataFrame]:
-    """The student's answers as raw rows, and the trained rows with `is_correct` and `mistake`.
+    """The student's answers as raw rows, and the trained rows with `is_correct` and, where it is wrong, `mistake`.
 
     Raises:
         ValueError: a seed has no gold answer, in its own field or behind the mark.
@@ -165,7 +176,7 @@ def try_student(
         written = read_answer(sample.text, settings.answer_mark) if sample.finish_reason == "stop" else None
         is_correct = match_answers(answer, written)
         raw["value"] = float(is_correct)
-        judged.append(row | {"is_correct": is_correct, "mistake": sample.text.strip()})
+        judged.append(row | {"is_correct": is_correct, "mistake": "" if is_correct else sample.text.strip()})
     schema = SFT_SET | {"is_correct": pl.Boolean(), "mistake": pl.String()}
     return recorded, pl.DataFrame(judged, schema=schema)
 
@@ -182,7 +193,7 @@ def generate(
     """Try the student on its data, and let the teacher write for what it gets wrong. Schema `RAW_GENERATIONS`."""
     recorded, judged = try_student(trained, seeds, settings=settings, identity=identity, ask=ask)
     sources = choose_lesson_sources(judged, augment_source=settings.augment_source, targeted=settings.targeted)
-    teaching = Teaching(settings, identity, ask, judged["prompt"].to_list())
+    teaching = Teaching(settings, identity.of_role("teacher"), ask, judged["prompt"].to_list())
     teaching.teach(sources.to_dicts())
     return pl.DataFrame(recorded + teaching.rows, schema=RAW_GENERATIONS)
 

@@ -62,7 +62,7 @@ class Rubric:
     """What a reviewer is asked and on which scale it answers."""
 
     step: str
-    """The prompt template, as "lance/review"; given `prompt` and `completion`."""
+    """The prompt template, as "lance/review"; given `prompt`, `completion` and the scale's `highest`."""
     lowest: int
     """The smallest score."""
     highest: int
@@ -83,11 +83,13 @@ def build_review_requests(
     identity: RoundIdentity, stage: str, rows: Sequence[Mapping[str, str]], *, rubric: Rubric, num_reviews: int
 ) -> list[Request]:
     """Requests for all reviews of each row (`row_id`, `prompt`, `completion`), row by row."""
-    reviewer = identity.of_role("reviewer")
+    reviewer, scale = identity.of_role("reviewer"), {"highest": str(rubric.highest)}
     asked = [
         (
             row["row_id"],
-            render_prompt(reviewer.prompt_profile, rubric.step, prompt=row["prompt"], completion=row["completion"]),
+            render_prompt(
+                reviewer.prompt_profile, rubric.step, prompt=row["prompt"], completion=row["completion"], **scale
+            ),
         )
         for row in rows
     ]

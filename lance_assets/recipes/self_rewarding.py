@@ -14,8 +14,13 @@ Differences:
 1.  The prompter is the role `prompter`; without one M writes the prompts. The paper's is a fixed Llama-2-Chat-70B,
     sampled at temperature 0.6.
 2.  A review that cannot be read leaves its row out of the mean, and a completion without any score out of the pairs.
-3.  Prompts and completions are cleaned as LANCE's are, against this and all earlier rounds.
+3.  Prompts and completions are cleaned as LANCE's are, against this and all earlier rounds: completions of one prompt
+    that are alike are dropped too. There is no list of keywords.
 4.  Learning rates, epochs and beta are the experiment's; no checkpoint within a round is chosen by a judge.
+5.  `highest_score` may be another than 5; the paper's points are then worded as one score. The compact templates show
+    one seed alone, and name a scale that is not the small model's 10.
+
+Unknown, and chosen here: how reviews are sampled, the longest completion (512 tokens), the bounds of lengths.
 """
 
 from typing import ClassVar
@@ -41,12 +46,14 @@ class SelfRewardingSettings(RecipeSettings):
     trains_on: TrainsOn = "latest"
     losses: Losses = "dpo"
     max_seeds: int | None = Field(None, ge=1, description="Seeds that a round's prompts are modelled on; none: all.")
-    num_examples: int = Field(8, ge=1, le=32, description="Seeds shown for one new prompt.")
+    num_examples: int = Field(
+        8, ge=1, le=32, description="Seeds shown for one new prompt; the compact templates show one."
+    )
     num_prompts: int = Field(1, ge=1, le=64, description="New prompts sampled for each seed.")
     num_completions: int = Field(4, ge=2, le=64, description="Completions sampled for each new prompt (N).")
     num_reviews: int = Field(3, ge=1, le=16, description="Reviews of each completion; the mean is its review score.")
     highest_score: int = Field(5, ge=1, le=10, description="The scale's upper end; 0 is the lower.")
-    rouge_l_threshold: float = Field(0.70, ge=0, le=1, description="Two prompts above it are near-duplicates.")
+    rouge_l_threshold: float = Field(0.70, ge=0, le=1, description="Two texts above it are near-duplicates.")
     min_prompt_words: int = Field(3, ge=0, description="Shortest new prompt, in words.")
     min_completion_words: int = Field(1, ge=0, description="Shortest completion, in words.")
     max_words: int = Field(4096, ge=1, description="Longest prompt or completion, in words.")
@@ -81,7 +88,7 @@ def generate(
 ) -> pl.DataFrame:
     """New prompts and their completions, schema `RAW_GENERATIONS`."""
     new_prompts = propose_in_manner_of(
-        identity,
+        identity.of_role("prompter"),
         ask,
         seeds.to_dicts(),
         step="self_rewarding/new_prompt",

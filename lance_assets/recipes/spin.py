@@ -12,7 +12,8 @@ and of the authors' configurations (uclaml/SPIN).
 
 Differences from the authors' code:
 
-1.  An own completion that equals the seed's makes no pair; nor does one that was cut off, or is empty.
+1.  An own completion that is the seed's but for case, spaces and punctuation at its ends makes no pair; nor does one
+    that was cut off, is empty, or has an evaluation's prompt.
 2.  Learning rate and beta are the experiment's, the same in every round; theirs lower the rate from the third iteration
     on, and raise beta to 5 in the last.
 3.  AdamW in place of RMSprop.

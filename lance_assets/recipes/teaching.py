@@ -39,6 +39,7 @@ class Teaching:
 
     settings: "Llm2LlmSettings"
     identity: RoundIdentity
+    """The round, with the teacher's prompt templates."""
     ask: Ask
     known_prompts: list[str]
     """Everything that a new prompt must be unlike, grown by what is accepted."""
@@ -89,6 +90,7 @@ class Teaching:
             mistake=row["mistake"] if settings.show_mistake else "",
             kept=" | ".join(kept) if attempt % 2 == 0 else "",
             number=str(min(settings.num_lessons - self.num_accepted[row["row_id"]] + attempt - 1, 10)),
+            mark=settings.answer_mark,
         )
 
     def _write_in_turn(self, waiting: Sequence[dict], attempt: int) -> list[tuple[dict, dict, Lesson]]:

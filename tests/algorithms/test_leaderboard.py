@@ -62,7 +62,7 @@ def test_a_scale_is_benchmark_metric_settings_and_items_in_any_order() -> None:
 def test_the_same_items_are_paired_in_whatever_order_they_are() -> None:
     """Wrong to right once in four: mean 0.25, standard error 0.5 / 2, and 1.96 of it to both sides."""
     before, after = measured(0.5, items="1100"), measured(0.75, items="1110")
-    shuffled = Measured("s", 0.75, 0.0, 1.0, dict(reversed(after.is_right.items())))
+    shuffled = Measured("s", 0.75, 0.0, 1.0, dict(reversed(after.parts.items())))
     for other in (after, shuffled):
         mean, low, high = compare_scores(before, other)
         assert mean == pytest.approx(0.25)

@@ -1,34 +1,82 @@
-"""Worlds the tests of the assets start from: rounds made once, by the real engine, trainer and LanceDB."""
+"""Worlds the tests of the assets start from: rounds made once, with real models or on the scripted platform."""
 
-from collections.abc import Iterator
+import fcntl
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 import pytest
+from sqlalchemy import Engine, event
 
-from tests.assets.scripted_platform import SCRIPTED_TRAINER, ScriptedPlatform
-from tests.assets.tiny_experiment import TRAINING, World, open_world
+from tests.assets.scripted_platform import SCRIPTED, without_drawing
+from tests.assets.tiny_experiment import World, open_world
+
+
+@event.listens_for(Engine, "connect")
+def do_not_wait_for_the_disk(connection: object, _: object) -> None:
+    """Dagster's storage commits 400 times a round: what a power cut would lose is of no use to a test."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous=OFF")
 
 
 class OpenWorld(Protocol):
     def __call__(self, **arguments: object) -> World: ...
 
 
+def take_shared(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """This process's copy of a folder that is made once in a test run: by the first that needs it, others wait."""
+    own = factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = shared / f"{name}_shared"
+        if not made.exists():
+            partial = factory.mktemp(f"{name}_partial") / "world"
+            make(partial)
+            partial.rename(made)
+        return shutil.copytree(made, own / name)
+
+
 @pytest.fixture(scope="session")
 def first_round(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a world in which r0000 stands."""
-    root = tmp_path_factory.mktemp("first_round")
-    with open_world(root) as world:
+    """The folder of a world in which r0000 stands, by the real engine, trainer and LanceDB."""
+
+    def make(root: Path) -> None:
+        with open_world(root) as world:
+            assert world.run("r0000").success
+
+    return take_shared(tmp_path_factory, "first_round", make)
+
+
+@pytest.fixture(scope="session")
+def two_rounds(first_round: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a world in which r0000 and r0001 stand, by the real engine, trainer and LanceDB."""
+
+    def make(root: Path) -> None:
+        with open_world(root, made_before=first_round) as world:
+            assert world.run("r0001").success
+
+    return take_shared(tmp_path_factory, "two_rounds", make)
+
+
+@pytest.fixture(scope="session")
+def scripted_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a scripted world in which r0000 stands."""
+    root = tmp_path_factory.mktemp("scripted_start") / "world"
+    with without_drawing(), open_world(root, **SCRIPTED) as world:
         assert world.run("r0000").success
     return root
 
 
 @pytest.fixture(scope="session")
-def two_rounds(first_round: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a world in which r0000 and r0001 stand."""
-    root = tmp_path_factory.mktemp("two_rounds")
-    with open_world(root, made_before=first_round) as world:
+def scripted_rounds(scripted_start: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a scripted world in which r0000 and r0001 stand."""
+    root = tmp_path_factory.mktemp("scripted_rounds") / "world"
+    with without_drawing(), open_world(root, made_before=scripted_start, **SCRIPTED) as world:
         assert world.run("r0001").success
     return root
 
@@ -48,12 +96,11 @@ def make_world(tmp_path: Path) -> Iterator[OpenWorld]:
 
 
 @pytest.fixture
-def make_scripted_world(make_world: OpenWorld, first_round: Path) -> OpenWorld:
-    """Opens the test's own world after r0000, with a scripted engine, embedder and training."""
+def make_scripted_world(make_world: OpenWorld, scripted_start: Path) -> Iterator[OpenWorld]:
+    """Opens the test's own scripted world after r0000; its rounds draw no pictures."""
 
     def make(**arguments: object) -> World:
-        given = {"made_before": first_round, "platform_class": ScriptedPlatform}
-        given["training"] = TRAINING | {"launcher": SCRIPTED_TRAINER}
-        return make_world(**given | arguments)
+        return make_world(**{**SCRIPTED, "made_before": scripted_start, **arguments})
 
-    return make
+    with without_drawing():
+        yield make

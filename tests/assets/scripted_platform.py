@@ -5,11 +5,14 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import dagster as dg
 import numpy as np
 
+from lance_assets.assets import pictures
 from lance_assets.assets.platform import Platform
 from lance_assets.engine_settings import EngineSettings
 from lance_assets.prompts import render_prompt
@@ -18,6 +21,7 @@ from lance_assets.settings import ExperimentSettings
 from lance_assets.small_world.tasks import complete, parse_prompt
 from resources.engine import Engine
 from resources.memory import MemoryPeak
+from tests.assets.tiny_experiment import TRAINING
 
 SCRIPTED_TRAINER = (sys.executable, str(Path(__file__).parent / "scripted_trainer.py"))
 """A launcher that trains nothing; the checkpoint differs from its start in one byte."""
@@ -110,6 +114,24 @@ class ScriptedPlatform(Platform):
     def open_embedder(self, settings: ExperimentSettings) -> ScriptedEmbedder:  # type: ignore[override]
         """A scripted one."""
         return ScriptedEmbedder()
+
+
+SCRIPTED_TRAINING: dict[str, object] = TRAINING | {"launcher": SCRIPTED_TRAINER}
+SCRIPTED_SETTINGS: dict[str, object] = {"training": SCRIPTED_TRAINING, "engine": {"batch_size": 8, "device": "cpu"}}
+"""Sections of an experiment without models; what is asked is stored once a stage, not sample by sample."""
+SCRIPTED: dict[str, object] = {"platform_class": ScriptedPlatform, **SCRIPTED_SETTINGS}
+"""What `open_world` needs for rounds without models."""
+
+
+@contextmanager
+def without_drawing() -> Iterator[None]:
+    """The pictures of rounds are put together and not rendered, which is a third of a scripted round."""
+    show_figure = pictures.show_figure
+    pictures.show_figure = lambda figure: dg.MetadataValue.md("*not drawn*")
+    try:
+        yield
+    finally:
+        pictures.show_figure = show_figure
 
 
 @dataclass(frozen=True)

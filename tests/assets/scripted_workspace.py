@@ -6,8 +6,8 @@ from pathlib import Path
 import dagster as dg
 
 from lance_assets.assets import start_checkpoint
-from tests.assets.scripted_platform import SCRIPTED_TRAINER, ScriptedPlatform
-from tests.assets.tiny_experiment import TRAINING, build_tiny_definitions, plan_tiny
+from tests.assets.scripted_platform import SCRIPTED_SETTINGS, ScriptedPlatform
+from tests.assets.tiny_experiment import build_tiny_definitions, plan_tiny
 
 
 @dg.definitions
@@ -15,5 +15,5 @@ def tiny_world() -> dg.Definitions:
     """Built when the location is loaded, in the code server and in each run's process."""
     start_checkpoint.POLL_SECONDS = 0.2
     root = Path(os.environ["TINY_WORLD"])
-    plan = plan_tiny(root / "tiny", training=TRAINING | {"launcher": SCRIPTED_TRAINER})
+    plan = plan_tiny(root / "tiny", **SCRIPTED_SETTINGS)
     return build_tiny_definitions(plan, ScriptedPlatform(data_root=str(root / "data")))

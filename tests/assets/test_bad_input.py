@@ -25,28 +25,28 @@ def fail_alone(world: World, key: str, noun: str) -> str:
     return find_failures(result)[f"tiny__{noun}"]
 
 
-def test_an_unknown_model(make_world: OpenWorld, first_round: Path):
-    told = fail_alone(make_world(made_before=first_round, model="./no_such_model"), "r0000", "start_checkpoint")
+def test_an_unknown_model(make_scripted_world: OpenWorld):
+    told = fail_alone(make_scripted_world(model="./no_such_model"), "r0000", "start_checkpoint")
     assert told.startswith("tiny r0000 start_checkpoint: unknown model './no_such_model'")
 
 
-def test_a_model_without_chat_template(make_world: OpenWorld, first_round: Path, tmp_path: Path):
+def test_a_model_without_chat_template(make_scripted_world: OpenWorld, tmp_path: Path):
     folder = tmp_path / "base_model"
     shutil.copytree(SMALL_MODEL, folder, ignore=shutil.ignore_patterns("chat_template*"))
-    told = fail_alone(make_world(made_before=first_round, model=str(folder)), "r0000", "start_checkpoint")
+    told = fail_alone(make_scripted_world(model=str(folder)), "r0000", "start_checkpoint")
     assert f"{folder} has no chat template" in told
     assert "instruction-tuned variant" in told
 
 
-def test_a_folder_that_is_not_a_checkpoint(make_world: OpenWorld, first_round: Path, tmp_path: Path):
+def test_a_folder_that_is_not_a_checkpoint(make_scripted_world: OpenWorld, tmp_path: Path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "read_me.txt").write_text("no model")
-    told = fail_alone(make_world(made_before=first_round, model=str(tmp_path / "notes")), "r0000", "start_checkpoint")
+    told = fail_alone(make_scripted_world(model=str(tmp_path / "notes")), "r0000", "start_checkpoint")
     assert f"{tmp_path / 'notes'} is not a checkpoint: it has no config.json" in told
 
 
-def test_a_checkpoint_that_is_not_what_was_recorded(make_world: OpenWorld, two_rounds: Path):
-    world = make_world(made_before=two_rounds)
+def test_a_checkpoint_that_is_not_what_was_recorded(make_scripted_world: OpenWorld, scripted_rounds: Path):
+    world = make_scripted_world(made_before=scripted_rounds)
     (world.round("r0000").model_path("r0000") / "generation_config.json").write_text("{}")
     told = fail_alone(world, "r0001", "start_checkpoint")
     assert "does not hold what was recorded; materialize checkpoint of r0000 again" in told
@@ -57,8 +57,8 @@ def test_a_round_that_is_not_one(make_scripted_world: OpenWorld):
     assert told == "tiny r1 seed_set: a round's key is r and four digits, such as r0001; got 'r1'"
 
 
-def test_a_corrupt_table(make_world: OpenWorld, two_rounds: Path):
-    world = make_world(made_before=two_rounds)
+def test_a_corrupt_table(make_scripted_world: OpenWorld, scripted_rounds: Path):
+    world = make_scripted_world(made_before=scripted_rounds)
     path = world.platform.tables.path("tiny", "r0001", "reviewed_set")
     path.write_bytes(path.read_bytes()[:-100])
     before = world.read_bytes("r0001")
@@ -69,8 +69,8 @@ def test_a_corrupt_table(make_world: OpenWorld, two_rounds: Path):
     assert world.read_bytes("r0001") == before
 
 
-def test_a_corrupt_history(make_scripted_world: OpenWorld, two_rounds: Path):
-    world = make_scripted_world(made_before=two_rounds)
+def test_a_corrupt_history(make_scripted_world: OpenWorld, scripted_rounds: Path):
+    world = make_scripted_world(made_before=scripted_rounds)
     for manifest in (world.platform.root / "history.lancedb" / "history.lance" / "_versions").iterdir():
         manifest.write_bytes(b"not a manifest")
     before = world.read_bytes("r0001")
@@ -79,8 +79,8 @@ def test_a_corrupt_history(make_scripted_world: OpenWorld, two_rounds: Path):
     assert world.read_bytes("r0001") == before
 
 
-def test_a_history_moved_away_is_written_anew(make_scripted_world: OpenWorld, two_rounds: Path):
-    world = make_scripted_world(made_before=two_rounds)
+def test_a_history_moved_away_is_written_anew(make_scripted_world: OpenWorld, scripted_rounds: Path):
+    world = make_scripted_world(made_before=scripted_rounds)
     shutil.rmtree(world.platform.root / "history.lancedb")
     assert world.materialize("r0001", "cleaned_set").success
     kept = world.round("r0001").read("cleaned_set").filter(pl.col("drop_reason").is_null())

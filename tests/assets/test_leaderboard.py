@@ -223,6 +223,44 @@ def test_a_harness_score_is_of_its_shots_and_their_seed(tmp_path: Path, changed:
     assert sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name)) == apart
 
 
+@pytest.mark.parametrize(
+    ("changed", "more", "apart"),
+    [
+        ({"max_unread_rate": 0.9}, {"rng_seed": 9}, []),
+        ({}, {"small_world": {"per_rung": 2}}, []),
+        ({"model": "other"}, {}, ["judge.model"]),
+        ({"by": "score"}, {}, ["judge.by"]),
+        ({"prompt_profile": "full"}, {}, ["judge.templates"]),
+        ({"opponent": "backbone"}, {}, ["backbone", "judge.opponent"]),
+        ({}, {"prompt_profile": "full"}, ["judge.templates", "prompts"]),
+    ],
+    ids=str,
+)
+def test_a_win_rate_is_of_its_judge_and_opponent(
+    tmp_path: Path, changed: dict[str, object], more: dict[str, object], apart: list[str]
+) -> None:
+    folder = write_tiny_experiment(tmp_path / "tiny")
+    judge = {"path": "seeds.jsonl", "model": "small"}
+    small_world = {"small_world": more.pop("small_world")} if "small_world" in more else {}
+    one, other = (
+        identify_evaluation(plan_tiny(folder, **settings), "judge")
+        for settings in (
+            {"evaluation": {"judge": judge}},
+            {"evaluation": {"judge": judge | changed} | small_world} | more,
+        )
+    )
+    assert sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name)) == apart
+
+
+@pytest.mark.parametrize("benchmark", ["small_world", "gsm8k"])
+def test_a_judge_beside_it_moves_no_other_score(tmp_path: Path, benchmark: str) -> None:
+    folder = write_tiny_experiment(tmp_path / "tiny")
+    evaluation = {"small_world": {"per_rung": 1}} | LM_EVAL["evaluation"]
+    judged = evaluation | {"judge": {"path": "seeds.jsonl", "model": "small"}}
+    one, other = (identify_evaluation(plan_tiny(folder, evaluation=found), benchmark) for found in (evaluation, judged))
+    assert one == other
+
+
 def test_other_settings_of_the_evaluation_are_told_apart(tmp_path: Path, platform: Platform) -> None:
     evaluations = ({"per_rung": 1}, {"per_rung": 1, "max_new_tokens": 99})
     plans = [

@@ -1,5 +1,7 @@
 """Held-out problems planted where they could slip in: none reaches the training."""
 
+from pathlib import Path
+
 import polars as pl
 import pytest
 
@@ -35,10 +37,9 @@ def test_a_proposed_one_is_dropped_with_its_reason(make_scripted_world: OpenWorl
 
 @pytest.mark.parametrize("wording", WORDINGS)
 def test_one_that_got_into_the_reviewed_set_stops_the_round_before_training(
-    make_scripted_world: OpenWorld, wording: str
+    make_scripted_world: OpenWorld, scripted_rounds: Path, wording: str
 ) -> None:
-    world = make_scripted_world()
-    assert world.run("r0001").success
+    world = make_scripted_world(made_before=scripted_rounds)
     plant(world, "reviewed_set", kind="completion", branch="low", prompt=wording)
     result = world.materialize("r0001", "sft_set", "checkpoint")
     (check,) = [check for check in result.get_asset_check_evaluations() if check.check_name == "no_evaluation_overlap"]
@@ -48,17 +49,17 @@ def test_one_that_got_into_the_reviewed_set_stops_the_round_before_training(
     assert not result.asset_materializations_for_node("tiny__checkpoint")
 
 
-def test_one_in_the_training_set_is_refused_by_the_training(make_scripted_world: OpenWorld) -> None:
-    world = make_scripted_world()
-    assert world.run("r0001").success
+def test_one_in_the_training_set_is_refused_by_the_training(
+    make_scripted_world: OpenWorld, scripted_rounds: Path
+) -> None:
+    world = make_scripted_world(made_before=scripted_rounds)
     plant(world, "sft_set", prompt=WORDINGS[1])
     told = find_failures(world.materialize("r0001", "checkpoint"))["tiny__checkpoint"]
     assert "1 training rows are evaluation prompts" in told
 
 
-def test_one_in_the_pairs_fails_their_check(make_scripted_world: OpenWorld) -> None:
-    world = make_scripted_world()
-    assert world.run("r0001").success
+def test_one_in_the_pairs_fails_their_check(make_scripted_world: OpenWorld, scripted_rounds: Path) -> None:
+    world = make_scripted_world(made_before=scripted_rounds)
     plant(world, "reviewed_set", prompt=WORDINGS[1], branch="high", kind="seed")
     seed = world.round("r0001").read("reviewed_set").row(0, named=True)
     table = world.round("r0001").read("reviewed_set")

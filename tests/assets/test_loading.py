@@ -65,6 +65,11 @@ WRONG = {
         "{batch_sizes",
         [":10: attributes.training.sft.batch_sizes: no such", "'batch_size'?"],
     ),
+    "parameter": (
+        "max_seeds",
+        "max_seed",
+        [":8: attributes.parameters.max_seed: no such field (got 24); did you mean 'max_seeds'? The fields here are "],
+    ),
     "wrong_type": ("24", "many", [":8: attributes.parameters.max_seeds: got 'many'; input should be a valid integer"]),
     "out_of_range": (
         "7, ",
@@ -85,6 +90,21 @@ WRONG = {
         "path: seeds",
         "path: nowhere/seeds",
         [":7: attributes.seeds.path: got 'nowhere/seeds.jsonl', but there is no ", "correct the path"],
+    ),
+    "missing_judge_file": (
+        "small_world: {per_rung: 2}",
+        "judge: {path: nowhere.jsonl, model: small}",
+        [":12: attributes.evaluation.judge.path: got 'nowhere.jsonl', but there is no ", "correct the path"],
+    ),
+    "judge_field": (
+        "small_world: {per_rung: 2}",
+        "judge: {path: seeds.jsonl, model: small, opponents: backbone}",
+        [":12: attributes.evaluation.judge.opponents: no such field", "did you mean 'opponent'?"],
+    ),
+    "judge_value": (
+        "small_world: {per_rung: 2}",
+        "judge: {path: seeds.jsonl, model: small, by: vote}",
+        [":12: attributes.evaluation.judge.by: got 'vote'; input should be 'verdict' or 'score'"],
     ),
     "not_set": (
         "small #",
@@ -140,6 +160,17 @@ def test_a_broken_experiment_is_left_out_and_says_why(shelf: Path, caplog: pytes
     both = dg.Definitions.merge(load_experiments(shelf, SHELF), machines)
     keys = {key.path[0] for key in both.resolve_all_asset_keys()}
     assert keys == {"fine", name, "leaderboard"}
+
+
+def test_a_parameter_of_another_recipe_is_told_with_those_of_its_own(shelf: Path) -> None:
+    """DiverseEvol samples nothing."""
+    text = FINE.replace("recipe: lance", "recipe: diverse_evol")
+    file = place(shelf / SHELF, "pool", text.replace("{branch_threshold: 7, max_seeds: 24}", "{temperature: 0.7}"))
+    told = load_all(shelf, SHELF)["pool"][1]
+    assert told == (
+        f"{file}:8: attributes.parameters.temperature: no such field (got 0.7); The fields here are "
+        "starts_from, trains_on, losses, num_first, num_picks, method, states_of"
+    )
 
 
 @pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"- 1\n", FINE.encode() + b"---\n" + FINE.encode()])

@@ -146,6 +146,45 @@ def test_a_setting_changes_the_assets_it_decides(folder: Path, path: str, value:
     assert find_changed(fingerprints(folder), fingerprints(folder, change(path, value))) == changed
 
 
+JUDGE: dict[str, object] = {"path": "prompts.jsonl", "model": "small"}
+GUARDED = {"seed_set", "cleaned_set", "eval_report"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "changed"),
+    [
+        ("model", "other", {"eval_report"}),
+        ("model_revision", "v2", {"eval_report"}),
+        ("prompt_profile", "compact", {"eval_report"}),
+        ("engine", {"dtype": "bfloat16"}, {"eval_report"}),
+        ("engine", {"device": "cpu", "batch_size": 3, "prices": {"per_hour": 9}}, set()),
+        ("by", "score", {"eval_report"}),
+        ("opponent", "backbone", {"eval_report"}),
+        ("completion_field", "answer", {"eval_report"}),
+        ("prompt_field", "question", GUARDED),
+        ("limit", 5, {"eval_report"}),
+        ("max_new_tokens", 50, {"eval_report"}),
+        ("max_judge_tokens", 50, {"eval_report"}),
+        ("max_unread_rate", 0.9, set()),
+        ("path", "tasks/../prompts.jsonl", set()),
+        ("path", "seeds.jsonl", GUARDED),
+    ],
+    ids=str,
+)
+def test_who_judges_what_is_identity_and_where_is_not(
+    folder: Path, field: str, value: object, changed: set[str]
+) -> None:
+    (folder / "prompts.jsonl").write_text("{}")
+    (folder / "seeds.jsonl").write_text("{} ")
+    before = fingerprints(folder, change("evaluation.judge", JUDGE))
+    assert find_changed(before, fingerprints(folder, change("evaluation.judge", JUDGE | {field: value}))) == changed
+
+
+def test_a_judge_changes_what_is_guarded_and_evaluated(folder: Path) -> None:
+    (folder / "prompts.jsonl").write_text("{}")
+    assert find_changed(fingerprints(folder), fingerprints(folder, change("evaluation.judge", JUDGE))) == GUARDED
+
+
 @pytest.mark.parametrize(
     ("name", "changed"),
     [
@@ -162,6 +201,15 @@ def test_the_content_of_a_file_is_identity(folder: Path, name: str, changed: set
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("{} ")
     assert find_changed(before, fingerprints(folder)) == changed
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changed"), [("lance", {"checkpoint"}), ("diverse_evol", {"checkpoint", "raw_generations"})]
+)
+def test_where_training_cuts_rows_decides_what_is_read_of_a_pool(folder: Path, recipe: str, changed: set[str]) -> None:
+    before = change("recipe", recipe)
+    after = before | {"training": {"sft": {"max_length": 512}}}
+    assert find_changed(fingerprints(folder, before), fingerprints(folder, after)) == changed
 
 
 def test_where_a_file_lies_is_not(folder: Path) -> None:

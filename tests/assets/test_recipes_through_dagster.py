@@ -3,9 +3,13 @@
 from collections.abc import Callable
 
 import dagster as dg
+import numpy as np
 import polars as pl
 import pytest
 
+from lance_assets.assets.plan import GPU_POOL
+from lance_assets.assets.sft_set import build_sft_set
+from lance_assets.prompts import build_messages
 from lance_assets.recipes import RECIPES
 from lance_assets.recipes.kun import build_label_rows
 from tests.assets.conftest import OpenWorld
@@ -13,22 +17,27 @@ from tests.assets.scripted_platform import SCRIPTED_TRAINER, ScriptedPlatform
 from tests.assets.tiny_experiment import NOUNS, NUM_SEEDS, TRAINING, World, find_failures
 
 KEYS = ("r0000", "r0001", "r0002")
+SHORT: dict[str, object] = {"max_new_tokens": 96}
 SMALL: dict[str, dict[str, object]] = {
     "diverse_evol": {"num_first": 4, "num_picks": 3},
-    "i_sheep": {},
-    "kun": {"language": "english", "max_texts": 6, "texts": {"path": "texts.jsonl"}, "trains_on": "all"},
-    "llm2llm": {
+    "i_sheep": SHORT,
+    "kun": SHORT | {"language": "english", "max_texts": 6, "texts": {"path": "texts.jsonl"}, "trains_on": "all"},
+    "llm2llm": SHORT
+    | {
         **{"answer_mark": "The answer is", "teacher_writes": "prompt_then_completion", "max_attempts": 2},
         **{"num_votes": 2, "min_agreement": 0.0, "student_max_new_tokens": 96},
     },
-    "self_rewarding": {"num_reviews": 1, "highest_score": 10},
-    "spin": {},
+    "self_rewarding": SHORT | {"num_reviews": 1, "highest_score": 10},
+    "spin": SHORT,
 }
 """Each recipe's parameters, and sections of the file that it needs."""
 
 
 def check_diverse_evol(world: World) -> None:
-    """Four items, then three more each round, all different, in the order of their distance."""
+    """Four items, then three more each round, all different, in the order of their distance.
+
+    The Vendi score is that of the taken items alone, from the kernel of the base model's states.
+    """
     sets = [world.round(key).read("sft_set") for key in KEYS]
     taken = [rows.filter(source="seed")["source_id"].to_list() for rows in sets]
     assert [len(rows) for rows in taken] == [4, 7, 10]
@@ -40,6 +49,14 @@ def check_diverse_evol(world: World) -> None:
         assert picks["value"].min() > 0
     scores = [float(world.metadata("sft_set", key)["vendi_score"]) for key in KEYS]
     assert scores == sorted(scores)
+    assert build_sft_set(world.plan).op.pool == GPU_POOL, "it holds a model, one at a time with others"
+    reader = world.round("r0001").read_states(of_base=True)
+    assert reader.max_length == world.plan.settings.training.sft.max_length == 256
+    texts = sets[-1].filter(source="seed").select("prompt", "completion").rows()
+    states = reader.embed([(build_messages("compact", prompt), completion) for prompt, completion in texts])
+    unit = states.astype(np.float64) / np.linalg.norm(states, axis=1, keepdims=True)
+    shares = np.linalg.eigvalsh(unit @ unit.T / len(unit)).clip(1e-12)
+    assert scores[-1] == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), abs=2e-3)
 
 
 def check_llm2llm(world: World) -> None:

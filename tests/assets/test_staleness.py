@@ -35,15 +35,15 @@ AFTER_REVIEW = {"sft_set", "diversity_report", "checkpoint", "eval_report"}
     ids=lambda value: "-".join(map(str, value.items())) if isinstance(value, dict) else "",
 )
 def test_a_changed_setting_marks_what_it_changes(
-    make_world: OpenWorld, two_rounds: Path, changed: dict[str, object], stale: set[str]
+    make_scripted_world: OpenWorld, scripted_rounds: Path, changed: dict[str, object], stale: set[str]
 ):
-    world = make_world(made_before=two_rounds, **changed)
+    world = make_scripted_world(made_before=scripted_rounds, **changed)
     for key in ("r0000", "r0001"):
         assert {noun for noun, status in find_stale(world, key).items() if status == "STALE"} == stale
 
 
-def test_what_was_unsynced_is_fresh_once_made_again(make_world: OpenWorld, two_rounds: Path):
-    world = make_world(made_before=two_rounds, sft_threshold=10.0, score_gap=10.0)
+def test_what_was_unsynced_is_fresh_once_made_again(make_scripted_world: OpenWorld, scripted_rounds: Path):
+    world = make_scripted_world(made_before=scripted_rounds, sft_threshold=10.0, score_gap=10.0)
     result = world.materialize("r0001", "sft_set")
     assert result.success, find_failures(result)
     stale = find_stale(world, "r0001")

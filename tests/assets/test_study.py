@@ -1,11 +1,13 @@
-"""A study with a scripted training: real engine and LanceDB, seconds a round."""
+"""A study on the scripted platform: its arms and their tables do not depend on who writes."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from lance_assets.assets import run as command_line
+from lance_assets.assets import study
 from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
 from lance_assets.assets.self_evolution import describe_self_evolution
@@ -25,7 +27,7 @@ from lance_assets.recipes.lance import LanceSettings
 from lance_assets.records import STUDY_ROWS
 from lance_assets.settings import ExperimentSettings
 from tests.assets.conftest import OpenWorld
-from tests.assets.scripted_platform import SCRIPTED_TRAINER
+from tests.assets.scripted_platform import SCRIPTED_SETTINGS, SCRIPTED_TRAINING, ScriptedPlatform, without_drawing
 from tests.assets.tiny_experiment import TRAINING, World, find_failures, plan_tiny, write_tiny_experiment
 
 CONTROLS = ("random_scores", "seeds_only")
@@ -35,10 +37,18 @@ def keep_quiet(line: str) -> None:
     del line
 
 
+@pytest.fixture(scope="module", autouse=True)
+def scripted_platform() -> Iterator[None]:
+    """A study opens a platform for each noun itself: here a scripted one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "Platform", ScriptedPlatform)
+        yield
+
+
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    training = TRAINING | {"launcher": SCRIPTED_TRAINER, "token_budget": 2000}
-    return plan_tiny(write_tiny_experiment(tmp_path_factory.mktemp("experiment") / "tiny"), training=training)
+    folder = write_tiny_experiment(tmp_path_factory.mktemp("experiment") / "tiny")
+    return plan_tiny(folder, **SCRIPTED_SETTINGS | {"training": SCRIPTED_TRAINING | {"token_budget": 2000}})
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +56,10 @@ def data_root(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """LANCE and two controls after one round, seed 0, as a study of the experiment."""
     root = tmp_path_factory.mktemp("data")
     folder = root / STUDIES / plan.name
-    run_start(plan, folder, 0, log=keep_quiet)
-    for arm in (METHOD, *CONTROLS):
-        run_arm(plan, folder, arm, 0, num_rounds=1, log=keep_quiet)
+    with without_drawing():
+        run_start(plan, folder, 0, log=keep_quiet)
+        for arm in (METHOD, *CONTROLS):
+            run_arm(plan, folder, arm, 0, num_rounds=1, log=keep_quiet)
     return root
 
 
@@ -80,7 +91,8 @@ def test_arms_start_from_one_round_and_differ_by_their_switches(rows: pl.DataFra
 def test_arms_share_what_they_sample_before_they_part(plan: Plan, data_root: Path) -> None:
     """Same names, same sampling seeds: with pairs or without, the first round generates the same."""
     folder = data_root / STUDIES / plan.name
-    run_arm(plan, folder, "no_pairs", 0, num_rounds=1, log=keep_quiet)
+    with without_drawing():
+        run_arm(plan, folder, "no_pairs", 0, num_rounds=1, log=keep_quiet)
     tables = [
         Platform(data_root=str(find_arm_root(folder, arm, 0))).tables.path(plan.name, "r0001", "reviewed_set")
         for arm in (METHOD, "no_pairs")
@@ -98,7 +110,8 @@ def test_a_study_goes_on_from_the_last_finished_round(plan: Plan, data_root: Pat
     # killed in the middle of the round: it is made again, and gives the same
     for name in ("eval_report", "eval_items", "checkpoint", "sft_set"):
         (tables / f"{name}.parquet").unlink()
-    run_arm(plan, folder, METHOD, 0, num_rounds=1, log=keep_quiet)
+    with without_drawing():
+        run_arm(plan, folder, METHOD, 0, num_rounds=1, log=keep_quiet)
     assert {path.name: path.read_bytes() for path in tables.iterdir()} == {n: b for n, (b, _) in before.items()}
 
 
@@ -161,8 +174,8 @@ def test_the_asset_shows_the_experiments_rounds_and_the_study(plan: Plan, data_r
     assert describe_self_evolution(plan, Platform(data_root=str(data_root))).data_version == shown.data_version
 
 
-def test_the_asset_is_materialized_from_all_rounds(make_world: OpenWorld, two_rounds: Path) -> None:
-    result = materialize_overview(make_world(made_before=two_rounds))
+def test_the_asset_is_materialized_from_all_rounds(make_world: OpenWorld, scripted_rounds: Path) -> None:
+    result = materialize_overview(make_world(made_before=scripted_rounds))
     assert result.success
     (event,) = result.get_asset_materialization_events()
     metadata = event.step_materialization_data.materialization.metadata
@@ -186,9 +199,9 @@ def materialize_overview(world: World):
 
 
 def test_the_command_line_shows_all_rounds(
-    make_world: OpenWorld, two_rounds: Path, monkeypatch: pytest.MonkeyPatch
+    make_world: OpenWorld, scripted_rounds: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = make_world(made_before=two_rounds)
+    world = make_world(made_before=scripted_rounds)
     monkeypatch.setattr(command_line, "load_definitions", lambda: world.definitions)
     command_line.show_all_rounds(world.instance, world.plan)
     record = world.instance.get_latest_materialization_event(world.plan.key("self_evolution"))

@@ -70,7 +70,7 @@ def build_tiny_settings(**changed: object) -> ExperimentSettings:
         **{"sft_threshold": 0.0, "score_gap": 0.0, "max_new_tokens": 96},
     }
     if "recipe" in changed:
-        parameters = {"max_new_tokens": 96}
+        parameters = {}
     attributes: dict[str, object] = {
         "recipe": "lance",
         "model": "small",

@@ -1,5 +1,6 @@
 """The plan of whole experiments: against what mini_lance's rounds took, and what does not fit on which machine."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,6 +84,28 @@ def test_what_the_harness_evaluates_is_unknown_and_not_zero(project_root: Path, 
     assert (row.rows, row.rows_at_most, row.prompt_tokens, row.hours) == (None, 50, None, None)
     assert " + unknown" in render_forecast(forecast)
     assert "as if the file had 200 like its 8" in render_forecast(forecast)
+
+
+@pytest.mark.parametrize(
+    ("judge", "rows"),
+    [
+        ({"by": "verdict", "completion_field": "prompt"}, [240, 120]),
+        ({"by": "score", "opponent": "backbone"}, [240, 160]),
+        ({"by": "score", "opponent": "backbone", "limit": 5}, [30, 20]),
+    ],
+)
+def test_what_a_judge_is_asked_is_bounded(
+    project_root: Path, tmp_path: Path, judge: dict[str, object], rows: list[int]
+) -> None:
+    """40 prompts: of each model a completion and two verdicts or a review, of the opponent the same once."""
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps({"prompt": str(number)}) + "\n" for number in range(40)))
+    evaluation = {"small_world": {"per_rung": 8}, "judge": {"path": str(path), "model": "small"} | judge}
+    forecast = build_forecast(load(project_root, "mini_lance", evaluation=evaluation), machine="cpu2", home=tmp_path)
+    found = [by_name(forecast.rounds[key])["evaluation: judge"] for key in ("r0000", "r0001")]
+    assert [row.rows_at_most for row in found] == rows
+    assert found[0].hours is None
+    assert " + unknown" in render_forecast(forecast)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lance_assets.recipes.axes import LOSSES, RecipeSettings, TrainsOn, keep_rounds
+from lance_assets.recipes.axes import LOSSES, AxisSettings, RecipeSettings, TrainsOn, keep_rounds
 from lance_assets.records import SamplingSettings
 
 TRAINS_ON: tuple[TrainsOn, ...] = ("all", "last_two", "latest")
@@ -69,7 +69,7 @@ def test_steps_sample_as_the_parameters_say() -> None:
 
 @pytest.mark.parametrize("losses", LOSSES)
 def test_pairs_are_built_where_dpo_is_a_stage(losses: str) -> None:
-    assert RecipeSettings(losses=losses).builds_pairs == ("dpo" in losses)
+    assert AxisSettings(losses=losses).builds_pairs == ("dpo" in losses)
     assert "_then_".join(LOSSES[losses]) == losses
 
 
@@ -86,3 +86,10 @@ def test_pairs_are_built_where_dpo_is_a_stage(losses: str) -> None:
 def test_an_axis_without_the_choice_names_those_there_are(given_value: dict, error: str) -> None:
     with pytest.raises(ValidationError, match=error):
         RecipeSettings(**given_value)
+
+
+def test_a_recipe_that_samples_nothing_has_the_axes_alone() -> None:
+    assert set(AxisSettings.model_fields) == {"starts_from", "trains_on", "losses"}
+    assert not hasattr(AxisSettings(), "sampling")
+    with pytest.raises(ValidationError, match="temperature"):
+        AxisSettings(temperature=0.7)

@@ -8,7 +8,6 @@ from pydantic import ValidationError
 
 from lance_assets.algorithms.pool_selection import METHODS
 from lance_assets.prompts import build_messages
-from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.diverse_evol import (
     SETTINGS_OF_STEP,
     DiverseEvolSettings,
@@ -20,17 +19,14 @@ from lance_assets.recipes.diverse_evol import (
     review,
     start_sft_set,
 )
-from lance_assets.records import CLEANED_SET, PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET, SEED_SET, SFT_SET
+from lance_assets.records import CLEANED_SET, RAW_GENERATIONS, REVIEWED_SET, SEED_SET, SFT_SET
 from resources.model_states import ModelReader, TrainingRow
+from tests.recipes.scripted_round import EFT, NO_PAIRS, identify
 
 NAMES = [f"p{place}" for place in range(8)]
 POOL = pl.DataFrame(
     [{"row_id": name, "prompt": f"Prompt {name}", "completion": f"Good {name}", "source": "seed"} for name in NAMES],
     schema=SEED_SET,
-)
-EFT = pl.DataFrame(
-    [{"row_id": "eft", "prompt": "Review this.", "completion": "score: 3", "source": "eft", "source_round": "r0000"}],
-    schema=SFT_SET,
 )
 FIRST = ["p3", "p6"]
 """What rng_seed 0 draws of eight."""
@@ -77,10 +73,6 @@ class Reading:
         return self.readers[of_base]
 
 
-def identify(round_key: str, *, rng_seed: int = 0, profile: str = "compact") -> RoundIdentity:
-    return RoundIdentity("mini", round_key, rng_seed, profile)
-
-
 def start(**settings) -> pl.DataFrame:
     given = DiverseEvolSettings(num_first=2, num_picks=2, **settings)
     return start_sft_set(POOL, EFT, settings=given, identity=identify("r0000"))
@@ -104,7 +96,7 @@ def take(
     cleaned = clean(raw, pool, settings=given, is_evaluation_prompt=lambda prompt: prompt in evaluated)
     reviewed = review(cleaned, pool, raw, settings=given, identity=identify(key), ask=None)
     sft = build_sft_set(reviewed, trained, settings=given, round_key=key)
-    assert build_pairs(reviewed, pl.DataFrame(schema=PREFERENCE_PAIRS), settings=given, round_key=key).is_empty()
+    assert build_pairs(reviewed, NO_PAIRS, settings=given, round_key=key).is_empty()
     assert (raw.schema, cleaned.schema, reviewed.schema, sft.schema) == (
         RAW_GENERATIONS,
         CLEANED_SET,
@@ -255,7 +247,18 @@ def test_the_authors_constants_and_every_parameter_is_read() -> None:
     assert (settings.num_first, settings.num_picks, settings.starts_from, settings.losses) == (100, 100, "base", "sft")
     assert not settings.has_reviews
     read = {name for names in SETTINGS_OF_STEP.values() for name in names}
-    assert set(DiverseEvolSettings.model_fields) - read == {"temperature", "top_p", "max_new_tokens"}, "never sampled"
+    assert set(DiverseEvolSettings.model_fields) == read
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_p", "max_new_tokens"])
+def test_how_to_sample_is_no_parameter_since_nothing_is_sampled(name: str) -> None:
+    with pytest.raises(ValidationError, match=rf"{name}\n  Extra inputs are not permitted"):
+        DiverseEvolSettings(**{name: 1})
+
+
+def test_items_drawn_by_lot_need_no_model_to_read_the_pool() -> None:
+    with pytest.raises(ValidationError, match="states_of: base needs a method that reads the pool, got method: random"):
+        DiverseEvolSettings(method="random", states_of="base")
 
 
 def test_the_packaged_model_takes_the_farthest_row_each_time(small_model: Path) -> None:
@@ -265,7 +268,7 @@ def test_the_packaged_model_takes_the_farthest_row_each_time(small_model: Path) 
     )
 
     def open_reader(*, of_base: bool = False) -> ModelReader:
-        return ModelReader(small_model, batch_size=3, device="cpu", dtype="float32", num_threads=1)
+        return ModelReader(small_model, batch_size=3, max_length=512, device="cpu", dtype="float32", num_threads=1)
 
     rows = [(build_messages("compact", prompt), text) for prompt, text in pool.select("prompt", "completion").rows()]
     vectors = open_reader().embed(rows).astype(np.float64)

@@ -2,30 +2,20 @@ import polars as pl
 import pytest
 
 from lance_assets.prompts import render_prompt
-from lance_assets.recipes.asking import RoundIdentity
+from lance_assets.recipes import i_sheep
 from lance_assets.recipes.i_sheep import (
     RUBRIC,
     ISheepSettings,
     build_pairs,
-    build_seed_set,
     build_sft_set,
     clean,
     generate,
     review,
     start_sft_set,
 )
-from lance_assets.records import (
-    CLEANED_SET,
-    PREFERENCE_PAIRS,
-    RAW_GENERATIONS,
-    REVIEWED_SET,
-    SFT_SET,
-    SamplingSettings,
-    derive_row_id,
-)
-from tests.recipes.test_lance_recipe import EFT, ScriptedAsk, seeds
-
-Said = str | tuple[str, str]
+from lance_assets.records import SFT_SET, SamplingSettings, derive_row_id
+from tests.recipes.scripted_ask import ScriptedAsk
+from tests.recipes.scripted_round import EFT, NO_PAIRS, Said, identify, is_held_out, run_to_review, seeds
 
 NEW_PROMPTS: dict[str, list[Said]] = {
     "a": ["Final Answer: Name one forest tree", "Final Answer: Which river is longest"],
@@ -46,30 +36,15 @@ SCORES: dict[str, Said] = {"alder": "score: 8", "Amur": "score: 7.9", "boats": "
 TABLE = seeds(dict.fromkeys(NEW_PROMPTS))
 
 
-def identify(round_key: str, *, rng_seed: int = 0, reviewer_profile: str | None = None) -> RoundIdentity:
-    return RoundIdentity("mini", round_key, rng_seed, "compact", reviewer_profile)
-
-
-def is_held_out(prompt: str) -> bool:
-    return prompt == "This prompt is held out"
-
-
-def run_to_review(
-    round_key: str = "r0001", table: pl.DataFrame = TABLE, scores: dict[str, Said] = SCORES
-) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Raw generations, cleaned and reviewed rows of a round, each of its schema."""
+def run(round_key: str = "r0001", scores: dict[str, Said] = SCORES) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Raw generations, cleaned and reviewed rows of a round in which completions get these scores."""
 
     def say(stage: str, text: str, number: int) -> Said:
         if stage == "new_prompt":
             return NEW_PROMPTS[text[-1]][number]
         return COMPLETIONS[text] if stage == "completion" else scores[text.split("Completion: ")[1]]
 
-    chosen, ask = ISheepSettings(num_prompts=2), ScriptedAsk(say)
-    raw = generate(table, settings=chosen, identity=identify(round_key), ask=ask)
-    cleaned = clean(raw, table, settings=chosen, is_evaluation_prompt=is_held_out)
-    reviewed = review(cleaned, table, raw, settings=chosen, identity=identify(round_key), ask=ask)
-    assert (raw.schema, cleaned.schema, reviewed.schema) == (RAW_GENERATIONS, CLEANED_SET, REVIEWED_SET)
-    return raw, cleaned, reviewed
+    return run_to_review(i_sheep, ISheepSettings(num_prompts=2), TABLE, ScriptedAsk(say), round_key=round_key)
 
 
 def test_the_first_round_trains_on_no_seed() -> None:
@@ -82,7 +57,7 @@ def test_the_first_round_trains_on_no_seed() -> None:
 
 def test_a_round_by_hand() -> None:
     """Six new prompts, five completions, three reviews; 8 is accepted, 7.9 and the unscored one are not."""
-    raw, cleaned, reviewed = run_to_review()
+    raw, cleaned, reviewed = run()
     assert dict(raw["kind"].value_counts().iter_rows()) == {"new_prompt": 6, "completion": 5}
     assert cleaned.select("kind", "seed_id", "drop_reason").rows() == [
         ("new_prompt", "a", None),
@@ -112,8 +87,7 @@ def test_a_round_by_hand() -> None:
         ),
         EFT.row(0),
     ]
-    none = pl.DataFrame(schema=PREFERENCE_PAIRS)
-    assert build_pairs(reviewed, none, settings=ISheepSettings(), round_key="r0001").equals(none)
+    assert build_pairs(reviewed, NO_PAIRS, settings=ISheepSettings(), round_key="r0001").equals(NO_PAIRS)
 
 
 def train_three_rounds(**settings) -> list[list[tuple[str, str]]]:
@@ -121,7 +95,7 @@ def train_three_rounds(**settings) -> list[list[tuple[str, str]]]:
     rows, trained = start_sft_set(TABLE, EFT, settings=ISheepSettings(), identity=identify("r0000")), []
     for number, score in enumerate(("score: 8", "score: 2", "score: 9.5"), start=1):
         key = f"r{number:04d}"
-        _, _, reviewed = run_to_review(key, scores=SCORES | {"alder": score})
+        _, _, reviewed = run(key, SCORES | {"alder": score})
         rows = build_sft_set(reviewed, rows, settings=ISheepSettings(**settings), round_key=key)
         assert rows.schema == SFT_SET
         assert rows["row_id"].is_unique().all()
@@ -146,7 +120,7 @@ def test_three_rounds_keep_the_latest_rows_and_the_eft_rows(settings: dict, trai
 
 
 def test_the_bar_can_be_moved_without_reviewing_again() -> None:
-    _, _, reviewed = run_to_review()
+    _, _, reviewed = run()
 
     def accept(bar: float) -> list[str]:
         rows = build_sft_set(reviewed, EFT.clear(), settings=ISheepSettings(accept_score=bar), round_key="r0001")
@@ -159,7 +133,7 @@ def test_a_mean_at_the_bar_is_accepted_whatever_the_rounding() -> None:
     """2.2 and 8.2 are 5.2, which floats miss."""
     said = ["score: 2.2", "score: 8.2"]
     chosen = ISheepSettings(num_reviews=2, accept_score=5.2)
-    _, cleaned, _ = run_to_review()
+    _, cleaned, _ = run()
     ask = ScriptedAsk(lambda stage, text, number: said[number])
     reviewed = review(cleaned, TABLE, pl.DataFrame(), settings=chosen, identity=identify("r0001"), ask=ask)
     assert ask.counts == {"review": 6}
@@ -172,7 +146,7 @@ def test_a_mean_at_the_bar_is_accepted_whatever_the_rounding() -> None:
 def test_each_step_is_asked_in_its_template_and_sampling() -> None:
     """Three seeds are shown; prompts are answered as they stand; only reviews follow the rubric's grammar."""
     chosen = ISheepSettings(temperature=0.3)
-    identity = RoundIdentity("mini", "r0001", 0, "full")
+    identity = identify(profile="full")
     table = seeds(dict.fromkeys("abcde"))
     ask = ScriptedAsk(lambda stage, text, number: {"completion": "alder"}.get(stage, "Final Answer: Name a tree"))
     raw = generate(table, settings=chosen, identity=identity, ask=ask)
@@ -187,15 +161,6 @@ def test_each_step_is_asked_in_its_template_and_sampling() -> None:
     assert judge.sampling == {"review": SamplingSettings(0.3, 0.9, 512, RUBRIC.grammar)}
     texts = {"prompt": "Name a tree", "completion": "alder"}
     assert judge.requests["review"][0].messages[-1]["content"] == render_prompt("full", "i_sheep/review", **texts)
-
-
-def test_ids_and_sampling_seeds_come_again_and_differ_between_rounds() -> None:
-    raw, _, _ = run_to_review()
-    again, _, _ = run_to_review(table=TABLE.reverse())
-    assert raw.sort("row_id").equals(again.sort("row_id"))
-    later, _, _ = run_to_review("r0002")
-    for name in ("row_id", "sampling_seed"):
-        assert len({*raw[name], *later[name]}) == 2 * 11
 
 
 @pytest.mark.parametrize(
@@ -217,21 +182,3 @@ def test_cleaning_takes_its_bounds_from_the_settings(settings: dict, reasons: li
     raw = generate(table, settings=chosen, identity=identify("r0001"), ask=ask)
     cleaned = clean(raw, table, settings=chosen, is_evaluation_prompt=is_held_out)
     assert cleaned["drop_reason"].to_list() == reasons
-
-
-def test_a_round_takes_its_seeds_by_lot() -> None:
-    table = seeds({f"s{number}": None for number in range(12)})
-    chosen = ISheepSettings(max_seeds=3)
-    draws = [
-        build_seed_set(table, {}, settings=chosen, identity=identify(f"r{number:04d}")) for number in (1, 1, 2, 3, 4)
-    ]
-    assert all(len(taken) == 3 and counts == {"num_pool": 12, "num_not_taken": 9} for taken, counts in draws)
-    names = [frozenset(taken["row_id"]) for taken, _ in draws]
-    assert names[0] == names[1]
-    assert len(set(names)) > 1
-
-
-def test_no_seeds_ask_nothing() -> None:
-    taken, _ = build_seed_set(TABLE.clear(), {}, settings=ISheepSettings(), identity=identify("r0001"))
-    _, _, reviewed = run_to_review(table=taken)
-    assert build_sft_set(reviewed, EFT, settings=ISheepSettings(), round_key="r0001").equals(EFT)

@@ -32,19 +32,10 @@ from lance_assets.records import (
     TokenChoice,
 )
 from tests.recipes.scripted_ask import ScriptedAsk
+from tests.recipes.scripted_round import EFT, seeds
 
 IDENTITY = RoundIdentity("mini", "r0001", 0, "compact")
 LONG = "one two three four five six seven eight nine ten eleven"
-
-
-def seeds(scores: dict[str, float | None]) -> pl.DataFrame:
-    """A seed for each id, with a prompt and completion of its own, and the score it carries."""
-    rows = [
-        {"row_id": name, "prompt": f"Prompt of {name}", "completion": f"Good {name}", "review_score": score}
-        | {"answer": f"gold {name}", "source": "seed"}
-        for name, score in scores.items()
-    ]
-    return pl.DataFrame(rows, schema=SEED_SET)
 
 
 def score_by_seed(scores: dict[str, str]) -> Callable[[str, str, int], str]:
@@ -371,12 +362,6 @@ def reviewed_row(row_id: str, kind: str, score: float | None, branch: str = "low
 
 def reviewed_table(*rows: dict) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=REVIEWED_SET)
-
-
-EFT = pl.DataFrame(
-    [{"row_id": "eft", "prompt": "Review this.", "completion": "score: 3", "source": "eft", "source_round": "r0000"}],
-    schema=SFT_SET,
-)
 
 
 def test_sft_sets_of_three_rounds() -> None:

@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from lance_assets.algorithms.answer_matching import match_answers
-from lance_assets.prompts import render_prompt
+from lance_assets.prompts import PROFILES, render_prompt
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.llm2llm import (
     ROLE_OF_STAGE,
@@ -23,7 +23,6 @@ from lance_assets.recipes.llm2llm import (
 from lance_assets.recipes.teaching import choose_by_vote
 from lance_assets.records import (
     CLEANED_SET,
-    PREFERENCE_PAIRS,
     RAW_GENERATIONS,
     REVIEWED_SET,
     SEED_SET,
@@ -32,6 +31,7 @@ from lance_assets.records import (
     SamplingSettings,
 )
 from tests.recipes.scripted_ask import ScriptedAsk
+from tests.recipes.scripted_round import EFT, NO_PAIRS, Said
 
 PROMPTS = {
     "a": "Ann has 2 pens and buys 3. How many pens has she?",
@@ -48,20 +48,14 @@ SEEDS = pl.DataFrame(
     ],
     schema=SEED_SET,
 )
-EFT = pl.DataFrame(
-    [{"row_id": "eft", "prompt": "Review this.", "completion": "score: 3", "source": "eft", "source_round": "r0000"}],
-    schema=SFT_SET,
-)
 FIGS = ("Share 20 figs among 5 girls.", "20 / 5 = 4\n#### 4")
 BUS = ("A bus goes 7 km on Monday and 8 km on Tuesday. What is the way of both days?", "7 + 8 = 15\n#### 15")
 CAR = ("A car needs 5 litres for a trip. How much do 3 trips need?", "5 * 3 = 15\n#### 15")
 SHIP = ("Two ships carry 9 boxes each. How many boxes are aboard?", "9 * 2 = 18\n#### 18")
 
-Said = str | tuple[str, str]
 
-
-def identify(round_key: str, profile: str = "full") -> RoundIdentity:
-    return RoundIdentity("mini", round_key, 0, profile)
+def identify(round_key: str, profile: str = "full", **role_profiles: str) -> RoundIdentity:
+    return RoundIdentity("mini", round_key, 0, profile, role_profiles)
 
 
 def write(*lessons: tuple[str, str]) -> str:
@@ -110,9 +104,7 @@ def run_round(
     cleaned = clean(raw, seeds, settings=settings, is_evaluation_prompt=lambda prompt: prompt in evaluated)
     reviewed = review(cleaned, seeds, raw, settings=settings, identity=identity, ask=ask)
     sft = build_sft_set(reviewed, trained, settings=settings, round_key=identity.round_key)
-    pairs = build_pairs(
-        reviewed, pl.DataFrame(schema=PREFERENCE_PAIRS), settings=settings, round_key=identity.round_key
-    )
+    pairs = build_pairs(reviewed, NO_PAIRS, settings=settings, round_key=identity.round_key)
     assert pairs.is_empty()
     assert raw["row_id"].is_unique().all()
     assert (raw.schema, cleaned.schema, reviewed.schema, sft.schema) == (
@@ -310,20 +302,92 @@ def test_what_the_teacher_did_not_finish_is_left_out_with_its_reason_and_asked_a
     assert of_kind(raw, "lesson")["completion"][0] in of_kind(raw, "lesson_text")["raw_text"][0]
 
 
-def test_the_teacher_sees_the_mistake_where_it_is_to() -> None:
-    told = "What the student wrote: 6 - 4 = 2\n#### 2\n"
+BOTH_PROFILES = pytest.mark.parametrize("profile", PROFILES)
+
+
+@BOTH_PROFILES
+def test_the_teacher_sees_the_mistake_where_it_is_to(profile: str) -> None:
+    mistake = WRONG_B[PROMPTS["b"]]
     for show_mistake in (True, False):
         ask = script(WRONG_B, {PROMPTS["b"]: [write(BUS)]})
-        run_round(1, start(), ask, show_mistake=show_mistake)
+        run_round(1, start(), ask, profile=profile, show_mistake=show_mistake)
         (text,) = list_shown(ask, "lesson1")
         assert text == render_prompt(
-            *("full", "llm2llm/lesson"),
-            **{"prompt": PROMPTS["b"], "completion": COMPLETIONS["b"], "kept": "", "number": "1"},
-            mistake=WRONG_B[PROMPTS["b"]] if show_mistake else "",
+            *(profile, "llm2llm/lesson"),
+            **{"prompt": PROMPTS["b"], "completion": COMPLETIONS["b"], "kept": "", "number": "1", "mark": "####"},
+            mistake=mistake if show_mistake else "",
         )
-        assert (told in text) == show_mistake
-    with pytest.raises(ValidationError, match="show_mistake needs teacher_writes: lesson, got prompt_then_completion"):
-        Llm2LlmSettings(show_mistake=True, teacher_writes="prompt_then_completion")
+        assert (mistake in text) == show_mistake
+
+
+def test_a_right_answer_is_no_mistake() -> None:
+    ask = script(WRONG_B, {prompt: [write(BUS)] for prompt in PROMPTS.values()})
+    run_round(1, start(), ask, targeted=False, show_mistake=True, max_attempts=1)
+    told = "What the student wrote: "
+    assert [text.count(told) for text in list_shown(ask, "lesson1")] == [0, 1, 0]
+
+
+@BOTH_PROFILES
+def test_both_profiles_tell_the_teacher_how_many_and_what_is_kept(profile: str) -> None:
+    """Three wanted, one accepted: then two and one more are asked for, unlike the first."""
+    ask = script(WRONG_B, {PROMPTS["b"]: [write(BUS)]})
+    run_round(1, start(), ask, profile=profile, num_lessons=3, max_attempts=2)
+    (first,), (second,) = (list_shown(ask, f"lesson{attempt}") for attempt in (1, 2))
+    given = {"prompt": PROMPTS["b"], "completion": COMPLETIONS["b"], "number": "3", "mark": "####", "mistake": ""}
+    assert first == render_prompt(profile, "llm2llm/lesson", **given, kept="")
+    assert second == render_prompt(profile, "llm2llm/lesson", **given, kept=BUS[0])
+    assert BUS[0] not in first
+    assert BUS[0] in second
+    assert "rite 3 new " in first
+    one = script(WRONG_B, {PROMPTS["b"]: [write(BUS)]})
+    run_round(1, start(), one, profile=profile)
+    assert "3 new" not in list_shown(one, "lesson1")[0]
+
+
+@BOTH_PROFILES
+def test_the_teacher_is_told_the_mark_that_its_lessons_are_read_by(profile: str) -> None:
+    """A lesson with the mark is read; one with another mark is none."""
+    mark = "The answer is"
+    seeds = SEEDS.with_columns(completion=pl.Series([COMPLETIONS[name].replace("####", mark) for name in PROMPTS]))
+    settings = Llm2LlmSettings(answer_mark=mark, max_attempts=2)
+    trained = start_sft_set(seeds, EFT, settings=settings, identity=identify("r0000"))
+    said = {PROMPTS["a"]: [write(BUS), write((BUS[0], BUS[1].replace("####", mark)))]}
+    ask = script({prompt: f"{mark} {ANSWERS[name]}." for name, prompt in PROMPTS.items()} | {PROMPTS["a"]: "6"}, said)
+    raw = generate(seeds, settings=settings, identity=identify("r0001", profile), ask=ask, trained=trained)
+    assert of_kind(raw, "lesson")["refused_reason"].to_list() == ["no_mark", None]
+    (text,) = list_shown(ask, "lesson1")
+    assert f"\n{mark} <" in text
+    assert "####" not in text
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"show_mistake": True, "teacher_writes": "prompt_then_completion"}, "show_mistake needs .*: lesson, got p"),
+        ({"num_votes": 8}, "num_votes: 8 needs teacher_writes: prompt_then_completion"),
+        ({"min_agreement": 0.3}, "min_agreement: 0.3 needs teacher_writes: prompt_then_completion"),
+        ({"trains_on": "latest"}, "trains_on\n  Input should be 'all'"),
+        ({"trains_on": "last_two"}, "trains_on\n  Input should be 'all'"),
+        ({"max_attempts": 51}, "max_attempts"),
+    ],
+)
+def test_what_would_do_nothing_or_leave_the_seeds_behind_is_refused(given: dict, told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        Llm2LlmSettings(**given)
+
+
+@pytest.mark.parametrize("teacher_writes", ["lesson", "prompt_then_completion"])
+def test_the_teacher_is_asked_in_its_own_templates(teacher_writes: str) -> None:
+    """The student in the round's: full has a system message, compact none."""
+    settings, identity = Llm2LlmSettings(teacher_writes=teacher_writes), identify("r0001", "compact", teacher="full")
+    said = {"lesson1": write(BUS), "lesson_prompt1": f"Final Answer: {BUS[0]}", "lesson_completion1": BUS[1]}
+    ask = ScriptedAsk(lambda stage, text, number: said.get(stage, "no idea"))
+    generate(SEEDS.head(1), settings=settings, identity=identity, ask=ask, trained=start().head(1))
+    stages = {"lesson": {"lesson1"}}.get(teacher_writes, {"lesson_prompt1", "lesson_completion1"})
+    assert set(ask.requests) == {"student_answer"} | stages
+    for stage, requests in ask.requests.items():
+        roles = [message["role"] for message in requests[0].messages]
+        assert roles == (["user"] if stage == "student_answer" else ["system", "user"]), stage
 
 
 @pytest.mark.parametrize(
@@ -507,7 +571,6 @@ def test_every_parameter_is_read_by_a_step() -> None:
     assert read == set(Llm2LlmSettings.model_fields)
     settings = Llm2LlmSettings()
     assert (settings.num_lessons, settings.rouge_l_threshold, settings.augment_source) == (1, 0.95, "seed")
+    assert settings.sampling == SamplingSettings(1.0, 1.0, 2149)
     assert not settings.has_reviews
-    with pytest.raises(ValidationError, match="max_attempts"):
-        Llm2LlmSettings(max_attempts=51)
     assert {"lesson50", "lesson_prompt50", "lesson_completion50"} <= set(ROLE_OF_STAGE)

@@ -1,31 +1,24 @@
+import re
+
 import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from lance_assets.prompts import render_prompt
-from lance_assets.recipes.asking import RoundIdentity
+from lance_assets.prompts import PROFILES, render_prompt
+from lance_assets.recipes import self_rewarding
 from lance_assets.recipes.self_rewarding import (
     ROLE_OF_STAGE,
     SelfRewardingSettings,
     build_pairs,
-    build_seed_set,
     build_sft_set,
     clean,
     generate,
     review,
     start_sft_set,
 )
-from lance_assets.records import (
-    CLEANED_SET,
-    PREFERENCE_PAIRS,
-    RAW_GENERATIONS,
-    REVIEWED_SET,
-    SFT_SET,
-    SamplingSettings,
-)
-from tests.recipes.test_lance_recipe import EFT, ScriptedAsk, seeds
-
-Said = str | tuple[str, str]
+from lance_assets.records import PREFERENCE_PAIRS, SFT_SET, SamplingSettings
+from tests.recipes.scripted_ask import ScriptedAsk
+from tests.recipes.scripted_round import EFT, NO_PAIRS, Said, identify, is_held_out, run_to_review, seeds
 
 NEW_PROMPTS: dict[str, Said] = {
     "best": "Final Answer: Name one forest tree",
@@ -51,7 +44,6 @@ REVIEWS: dict[str, list[Said]] = {
 }
 """Means 4, 1.5, none (6 is beyond the scale) and 5; the tied prompt's have 3 each, all others no score."""
 TABLE = seeds(dict.fromkeys(NEW_PROMPTS))
-NO_PAIRS = pl.DataFrame(schema=PREFERENCE_PAIRS)
 
 
 def say(stage: str, text: str, number: int) -> Said:
@@ -59,36 +51,22 @@ def say(stage: str, text: str, number: int) -> Said:
         return NEW_PROMPTS[text.split("Task: Prompt of ")[1].split("\n")[0]]
     if stage == "completion":
         return COMPLETIONS.get(text, ["any"] * 4)[number]
-    prompt, completion = text.removeprefix("Review this.\nTask: ").split("\nCompletion: ")
+    prompt, completion = text.split("\nTask: ")[1].split("\nCompletion: ")
     if prompt == "Which river is longest":
         return "score: 3"
     return REVIEWS.get(completion, ["I had rather not."] * 3)[number]
 
 
-def is_held_out(prompt: str) -> bool:
-    return prompt == "This prompt is held out"
-
-
-def identify(round_key: str, *, rng_seed: int = 0, reviewer_profile: str | None = None) -> RoundIdentity:
-    return RoundIdentity("mini", round_key, rng_seed, "compact", reviewer_profile)
-
-
-def run_to_review(
-    round_key: str = "r0001", table: pl.DataFrame = TABLE, **settings
-) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Raw generations, cleaned and reviewed rows of a round, each of its schema."""
-    chosen = SelfRewardingSettings(**settings)
-    ask = ScriptedAsk(say)
-    raw = generate(table, settings=chosen, identity=identify(round_key), ask=ask)
-    cleaned = clean(raw, table, settings=chosen, is_evaluation_prompt=is_held_out)
-    reviewed = review(cleaned, table, raw, settings=chosen, identity=identify(round_key), ask=ask)
-    assert (raw.schema, cleaned.schema, reviewed.schema) == (RAW_GENERATIONS, CLEANED_SET, REVIEWED_SET)
-    return raw, cleaned, reviewed
+def run(round_key: str = "r0001", **settings) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Raw generations, cleaned and reviewed rows of a round with these settings."""
+    return run_to_review(
+        self_rewarding, SelfRewardingSettings(**settings), TABLE, ScriptedAsk(say), round_key=round_key
+    )
 
 
 def test_a_round_by_hand() -> None:
     """Seven new prompts; of three kept ones one makes a pair: one ties, one has a single scored completion."""
-    raw, cleaned, reviewed = run_to_review()
+    raw, cleaned, reviewed = run()
     assert dict(raw["kind"].value_counts().iter_rows()) == {"new_prompt": 7, "completion": 20}
     prompts = cleaned.filter(pl.col("kind") == "new_prompt")
     assert dict(prompts.select("seed_id", "drop_reason").iter_rows()) == {
@@ -127,7 +105,7 @@ def pair_three_rounds(**settings) -> list[list[str]]:
     """The rounds of the pairs that each of three rounds trains on."""
     pairs, trained = NO_PAIRS, []
     for key in ("r0001", "r0002", "r0003"):
-        _, _, reviewed = run_to_review(key)
+        _, _, reviewed = run(key)
         pairs = build_pairs(reviewed, pairs, settings=SelfRewardingSettings(**settings), round_key=key)
         assert pairs.schema == PREFERENCE_PAIRS
         assert pairs["row_id"].is_unique().all()
@@ -153,7 +131,7 @@ def test_losses_without_data_are_refused() -> None:
 def test_sft_on_seeds_and_examples_of_scoring_is_for_the_first_round_alone() -> None:
     first = start_sft_set(TABLE, EFT, settings=SelfRewardingSettings(), identity=identify("r0000"))
     assert first["source"].to_list() == ["seed"] * 7 + ["eft"]
-    _, _, reviewed = run_to_review()
+    _, _, reviewed = run()
     later = build_sft_set(reviewed, first, settings=SelfRewardingSettings(), round_key="r0001")
     assert later.schema == SFT_SET
     assert later.is_empty()
@@ -162,7 +140,7 @@ def test_sft_on_seeds_and_examples_of_scoring_is_for_the_first_round_alone() -> 
 def test_each_step_is_asked_in_its_template_and_sampling() -> None:
     """The reviewer has its own templates; only reviews follow the rubric's grammar."""
     chosen = SelfRewardingSettings()
-    identity = identify("r0001", reviewer_profile="full")
+    identity = identify("r0001", reviewer="full")
     ask = ScriptedAsk(say)
     raw = generate(TABLE, settings=chosen, identity=identity, ask=ask)
     assert ask.sampling == {"new_prompt": None, "completion": None}
@@ -173,29 +151,31 @@ def test_each_step_is_asked_in_its_template_and_sampling() -> None:
     assert judge.counts == {"review": 11 * 3}
     assert judge.sampling == {"review": SamplingSettings(0.7, 0.9, 512, chosen.rubric.grammar)}
     asked = {stage: requests[0].messages[-1]["content"] for stage, requests in (ask.requests | judge.requests).items()}
-    texts = {"prompt": "Name one forest tree", "completion": "alder"}
+    texts = {"prompt": "Name one forest tree", "completion": "alder", "highest": "5"}
     assert asked["new_prompt"].startswith("Write a new and harder task like this.\nTask: Prompt of best")
     assert asked["completion"] == "Name one forest tree"
     assert asked["review"] == render_prompt("full", "self_rewarding/review", **texts)
     assert set(ROLE_OF_STAGE) == set(asked) - {"completion"}
 
 
+def test_the_prompter_has_its_own_templates_and_the_model_completes_in_the_rounds() -> None:
+    """The same requests otherwise: ids and sampling seeds do not depend on who is asked."""
+    ask, own = ScriptedAsk(lambda *_: "Final Answer: A tree"), ScriptedAsk(lambda *_: "Final Answer: A tree")
+    for asked, identity in ((ask, identify()), (own, identify(prompter="full"))):
+        generate(TABLE, settings=SelfRewardingSettings(), identity=identity, ask=asked)
+    assert own.requests["completion"] == ask.requests["completion"]
+    pairs = list(zip(own.requests["new_prompt"], ask.requests["new_prompt"], strict=True))
+    assert all((one.row_id, one.sampling_seed) == (other.row_id, other.sampling_seed) for one, other in pairs)
+    assert all("people gave to an assistant" in one.messages[-1]["content"] for one, _ in pairs)
+    assert not any("people gave to an assistant" in other.messages[-1]["content"] for _, other in pairs)
+
+
 def test_eight_seeds_are_shown_for_one_new_prompt() -> None:
     table = seeds({f"s{number}": None for number in range(12)})
     ask = ScriptedAsk(lambda stage, text, number: "")
-    identity = RoundIdentity("mini", "r0001", 0, "full")
-    generate(table, settings=SelfRewardingSettings(num_prompts=2), identity=identity, ask=ask)
+    generate(table, settings=SelfRewardingSettings(num_prompts=2), identity=identify(profile="full"), ask=ask)
     assert ask.counts == {"new_prompt": 24, "completion": 0}
     assert {request.messages[-1]["content"].count("Prompt of s") for request in ask.requests["new_prompt"]} == {8}
-
-
-def test_ids_and_sampling_seeds_come_again_and_differ_between_rounds() -> None:
-    raw, _, _ = run_to_review()
-    again, _, _ = run_to_review(table=TABLE.reverse())
-    assert raw.sort("row_id").equals(again.sort("row_id"))
-    later, _, _ = run_to_review("r0002")
-    for name in ("row_id", "sampling_seed"):
-        assert len({*raw[name], *later[name]}) == 2 * 27
 
 
 @pytest.mark.parametrize(
@@ -205,34 +185,50 @@ def test_ids_and_sampling_seeds_come_again_and_differ_between_rounds() -> None:
         ({"min_prompt_words": 2}, {"best": None, "short": None}),
         ({"max_words": 4}, {"best": None, "held": "prompt_too_long"}),
         ({"min_completion_words": 2}, {"best": "no_completion", "lone": "no_completion"}),
-        ({"rouge_l_threshold": 0.0}, {"best": None, "held": "evaluation_overlap"}),
     ],
 )
 def test_cleaning_takes_its_bounds_from_the_settings(settings: dict, dropped: dict[str, str | None]) -> None:
-    _, cleaned, _ = run_to_review(**settings)
+    _, cleaned, _ = run(**settings)
     found = dict(cleaned.filter(pl.col("kind") == "new_prompt").select("seed_id", "drop_reason").iter_rows())
     assert {name: found[name] for name in dropped} == dropped
 
 
+@pytest.mark.parametrize(("threshold", "reasons"), [(0.7, [None]), (0.2, ["like_seed"])])
+def test_near_duplicates_are_above_the_settings_threshold(threshold: float, reasons: list[str | None]) -> None:
+    """A new prompt of four words, one of which is one of the seed's three."""
+    said = {"new_prompt": "Final Answer: Prompt a quiet harbour", "completion": "boats", "review": "score: 3"}
+    ask = ScriptedAsk(lambda stage, text, number: f"{said[stage]}{number if stage == 'completion' else ''}")
+    chosen = SelfRewardingSettings(rouge_l_threshold=threshold)
+    _, cleaned, _ = run_to_review(self_rewarding, chosen, seeds({"x": None}), ask)
+    assert cleaned.filter(pl.col("kind") == "new_prompt")["drop_reason"].to_list() == reasons
+
+
 def test_the_scale_is_the_experiments() -> None:
     """On a scale to 10 the 6 of cedar counts, and it is the best."""
-    _, _, reviewed = run_to_review(highest_score=10)
+    _, _, reviewed = run(highest_score=10)
     pairs = build_pairs(reviewed, NO_PAIRS, settings=SelfRewardingSettings(highest_score=10), round_key="r0001")
     assert pairs.select("chosen", "chosen_score", "rejected").rows() == [("cedar", 6.0, "birch")]
 
 
-def test_a_round_takes_its_seeds_by_lot() -> None:
-    chosen = SelfRewardingSettings(max_seeds=3)
-    draws = [
-        build_seed_set(TABLE, {}, settings=chosen, identity=identify(f"r{number:04d}")) for number in (1, 1, 2, 3, 4)
-    ]
-    assert all(len(taken) == 3 and counts == {"num_pool": 7, "num_not_taken": 4} for taken, counts in draws)
-    names = [frozenset(taken["row_id"]) for taken, _ in draws]
-    assert names[0] == names[1]
-    assert len(set(names)) > 1
+ADDITIVE = "by adding up points, one for each of these that holds"
 
 
-def test_no_seeds_ask_nothing() -> None:
-    taken, _ = build_seed_set(TABLE.clear(), {}, settings=SelfRewardingSettings(), identity=identify("r0001"))
-    _, _, reviewed = run_to_review(table=taken)
-    assert build_pairs(reviewed, NO_PAIRS, settings=SelfRewardingSettings(), round_key="r0001").is_empty()
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("highest", [1, 5, 7, 10])
+def test_a_reviewer_is_told_the_scale_that_its_score_is_read_on(profile: str, highest: int) -> None:
+    """The paper's points are five; the small model speaks of ten, and needs no other words for that."""
+    chosen = SelfRewardingSettings(highest_score=highest, num_reviews=1)
+    ask = ScriptedAsk(lambda stage, text, number: f"Fine. score: {highest}")
+    raw = generate(TABLE, settings=chosen, identity=identify(), ask=ScriptedAsk(say))
+    cleaned = clean(raw, TABLE, settings=chosen, is_evaluation_prompt=is_held_out)
+    reviewed = review(cleaned, TABLE, raw, settings=chosen, identity=identify(profile=profile), ask=ask)
+    assert set(reviewed["review_score"]) == {highest}
+    text = ask.requests["review"][0].messages[-1]["content"]
+    assert re.fullmatch(chosen.rubric.grammar, f"Fine.\nscore: {highest}")
+    assert not re.fullmatch(chosen.rubric.grammar, f"Fine.\nscore: {highest + 1}")
+    if profile == "full":
+        assert text.endswith(f'as "score: n", n from 0 to {highest}.')
+        assert (ADDITIVE in text) == (highest == 5)
+        assert ("\n5. It is tailored" in text) == (highest == 5)
+    else:
+        assert text.split("\n")[0] == ("Review this." if highest == 10 else f"Review this from 0 to {highest}.")

@@ -4,27 +4,11 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from lance_assets.recipes.asking import RoundIdentity
-from lance_assets.recipes.spin import (
-    SpinSettings,
-    build_pairs,
-    build_seed_set,
-    build_sft_set,
-    clean,
-    generate,
-    review,
-    start_sft_set,
-)
-from lance_assets.records import (
-    CLEANED_SET,
-    PREFERENCE_PAIRS,
-    RAW_GENERATIONS,
-    REVIEWED_SET,
-    SFT_SET,
-    SamplingSettings,
-    derive_sampling_seed,
-)
-from tests.recipes.test_lance_recipe import EFT, ScriptedAsk, seeds
+from lance_assets.recipes import spin
+from lance_assets.recipes.spin import SpinSettings, build_pairs, build_sft_set, generate, start_sft_set
+from lance_assets.records import PREFERENCE_PAIRS, SFT_SET, SamplingSettings, derive_sampling_seed
+from tests.recipes.scripted_ask import ScriptedAsk
+from tests.recipes.scripted_round import EFT, NO_PAIRS, Said, identify, run_to_review, seeds
 
 NAMES = ("fine", "same", "cut", "empty", "failed", "held")
 SEEDS = seeds(dict.fromkeys(NAMES))
@@ -39,34 +23,19 @@ FIRST = {
 """What M says in r0001: one usable completion, and everything that is left out."""
 LATER = {"fine": "Own fine", "same": "Own same"}
 """What it says afterwards; the rest is empty."""
-NO_PAIRS = pl.DataFrame(schema=PREFERENCE_PAIRS)
 
 
-def identify(round_key: str, *, rng_seed: int = 0) -> RoundIdentity:
-    return RoundIdentity("mini", round_key, rng_seed, "compact")
-
-
-def is_held_out(prompt: str) -> bool:
-    return prompt == "Prompt of held"
-
-
-def run_to_review(
-    round_key: str, said: Mapping[str, str | tuple[str, str]], table: pl.DataFrame = SEEDS, **settings
-) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Raw generations, cleaned and reviewed rows of a round, each of its schema."""
-    chosen = SpinSettings(**settings)
+def run(round_key: str, said: Mapping[str, Said]) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Raw generations, cleaned and reviewed rows of a round in which M says this of the seeds, else nothing."""
     ask = ScriptedAsk(lambda stage, text, number: said.get(text.removeprefix("Prompt of "), ""))
-    raw = generate(table, settings=chosen, identity=identify(round_key), ask=ask)
-    cleaned = clean(raw, table, settings=chosen, is_evaluation_prompt=is_held_out)
-    reviewed = review(cleaned, table, raw, settings=chosen, identity=identify(round_key), ask=ask)
-    assert (raw.schema, cleaned.schema, reviewed.schema) == (RAW_GENERATIONS, CLEANED_SET, REVIEWED_SET)
-    assert ask.counts == {"own_completion": len(table)}
-    return raw, cleaned, reviewed
+    made = run_to_review(spin, SpinSettings(), SEEDS, ask, round_key=round_key)
+    assert ask.counts == {"own_completion": len(SEEDS)}
+    return made
 
 
 def test_a_round_by_hand() -> None:
     """Of six own completions one makes a pair: cut, empty, failed, repeated and held-out ones are left out."""
-    raw, cleaned, reviewed = run_to_review("r0001", FIRST)
+    raw, cleaned, reviewed = run("r0001", FIRST)
     assert raw.select("kind", "seed_id", "parent_id", "sample_number").rows() == [
         ("own_completion", name, name, 0) for name in NAMES
     ]
@@ -97,7 +66,7 @@ def pair_three_rounds(**settings) -> list[list[tuple[str, str]]]:
     pairs, trained = NO_PAIRS, []
     for number, said in enumerate((FIRST, LATER, LATER), start=1):
         key = f"r{number:04d}"
-        _, _, reviewed = run_to_review(key, said, **settings)
+        _, _, reviewed = run(key, said)
         pairs = build_pairs(reviewed, pairs, settings=SpinSettings(**settings), round_key=key)
         assert pairs.schema == PREFERENCE_PAIRS
         assert pairs["row_id"].is_unique().all()
@@ -135,7 +104,7 @@ def test_sft_is_for_the_first_round_alone() -> None:
     first = start_sft_set(SEEDS, EFT, settings=SpinSettings(), identity=identify("r0000"))
     assert first["source"].to_list() == ["seed"] * 6 + ["eft"]
     assert first["source_id"].to_list() == [*NAMES, None]
-    _, _, reviewed = run_to_review("r0001", FIRST)
+    _, _, reviewed = run("r0001", FIRST)
     later = build_sft_set(reviewed, first, settings=SpinSettings(), round_key="r0001")
     assert later.schema == SFT_SET
     assert later.is_empty()
@@ -152,37 +121,9 @@ def test_own_completions_are_sampled_as_the_paper_says() -> None:
     )
 
 
-def test_ids_and_sampling_seeds_come_again_and_differ_between_rounds() -> None:
-    raw, _, _ = run_to_review("r0001", FIRST)
-    again, _, _ = run_to_review("r0001", FIRST, SEEDS.reverse())
-    assert raw.sort("row_id").equals(again.sort("row_id"))
-    later, _, _ = run_to_review("r0002", FIRST)
-    for name in ("row_id", "sampling_seed"):
-        assert len({*raw[name], *later[name]}) == 12
-
-
-def test_a_round_takes_its_seeds_by_lot() -> None:
-    def take(round_key: str, **settings) -> tuple[set[str], dict[str, int]]:
-        taken, counts = build_seed_set(SEEDS, {}, settings=SpinSettings(**settings), identity=identify(round_key))
-        return set(taken["row_id"]), counts
-
-    assert take("r0001") == (set(NAMES), {"num_pool": 6, "num_not_taken": 0})
-    draws = [take(f"r{number:04d}", max_seeds=2) for number in range(1, 6)]
-    assert draws[0] == take("r0001", max_seeds=2)
-    assert all(len(names) == 2 and counts == {"num_pool": 6, "num_not_taken": 4} for names, counts in draws)
-    assert len({frozenset(names) for names, _ in draws}) > 1
-
-
-@pytest.mark.parametrize("said", [{}, dict.fromkeys(NAMES, "")])
-def test_a_round_without_usable_completions_keeps_the_last_rounds_pairs(said: dict) -> None:
-    _, _, before = run_to_review("r0001", FIRST)
+@pytest.mark.parametrize("said", ["", ("Own", "length"), ("", "error")])
+def test_a_round_without_usable_completions_keeps_the_last_rounds_pairs(said: Said) -> None:
+    _, _, before = run("r0001", FIRST)
     earlier = build_pairs(before, NO_PAIRS, settings=SpinSettings(), round_key="r0001")
-    _, _, reviewed = run_to_review("r0002", said)
+    _, _, reviewed = run("r0002", dict.fromkeys(NAMES, said))
     assert build_pairs(reviewed, earlier, settings=SpinSettings(), round_key="r0002").equals(earlier)
-
-
-def test_no_seeds_ask_nothing() -> None:
-    taken, counts = build_seed_set(SEEDS.clear(), {}, settings=SpinSettings(), identity=identify("r0001"))
-    assert counts == {"num_pool": 0, "num_not_taken": 0}
-    _, _, reviewed = run_to_review("r0001", FIRST, taken)
-    assert build_pairs(reviewed, NO_PAIRS, settings=SpinSettings(), round_key="r0001").is_empty()

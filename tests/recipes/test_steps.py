@@ -25,7 +25,8 @@ from lance_assets.records import (
     SamplingSettings,
     derive_row_id,
 )
-from tests.recipes.test_lance_recipe import EFT, ScriptedAsk, seeds
+from tests.recipes.scripted_ask import ScriptedAsk
+from tests.recipes.scripted_round import EFT, seeds
 
 IDENTITY = RoundIdentity("mini", "r0001", 0, "full")
 RUBRIC = Rubric("i_sheep/review", 0, 10)

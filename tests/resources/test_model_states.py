@@ -36,8 +36,9 @@ ROWS = [
 ROWS += [ask("", ""), ask("Reverse 1 2.", "2 1", "Be brief."), ROWS[3], ask("Count.", "1 2 3 4 5 " * 60)]
 
 
-def open_reader(model: Path, batch_size: int = 8, **given: object) -> ModelReader:
-    return ModelReader(model, batch_size=batch_size, device="cpu", dtype="float32", num_threads=1, **given)
+def open_reader(model: Path, batch_size: int = 8, *, max_length: int = 512, **given: object) -> ModelReader:
+    cpu = {"device": "cpu", "dtype": "float32", "num_threads": 1}
+    return ModelReader(model, batch_size=batch_size, max_length=max_length, **cpu, **given)
 
 
 def read_plainly(folder: Path, rows: list[TrainingRow], max_length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -213,8 +214,13 @@ def test_wrong_arguments(tiny_model: Path, tmp_path: Path) -> None:
         open_reader(tiny_model, 0)
     with pytest.raises(ValueError, match="max_length must be 1 or more tokens, got 0"):
         open_reader(tiny_model, max_length=0)
-    with pytest.raises(ValueError, match="max_length=513 exceeds the model's context of 512 tokens"):
-        open_reader(tiny_model, max_length=513).embed(ROWS[:1])
+    long = ask("Count.", "1 2 3 4 5 " * 120)
+    with pytest.raises(
+        ValueError, match=r"row 1 has \d+ tokens, is cut at max_length=513, .* is 512: lower max_length"
+    ):
+        open_reader(tiny_model, max_length=513).embed([ROWS[0], long])
+    assert open_reader(tiny_model, max_length=513).embed([ROWS[0]]).shape == (1, 32), "what is shorter can be read"
+    assert open_reader(tiny_model, max_length=512).embed([long]).shape == (1, 32)
     with pytest.raises(ValueError, match=r"row 1 cannot be rendered .* needs a role and a content"):
         open_reader(tiny_model).embed([ROWS[0], ([{"role": "user"}], "a")])
     with pytest.raises(ValueError, match=r"row 0 cannot be rendered .* got .*None"):

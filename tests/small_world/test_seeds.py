@@ -8,7 +8,7 @@ import yaml
 
 from lance_assets.algorithms.review_parsing import parse_review
 from lance_assets.evaluation_prompts import build_evaluation_guard, find_digits
-from lance_assets.settings import EvaluationSettings, SmallWorldSettings
+from lance_assets.settings import EvaluationSettings, JudgeSettings, SmallWorldSettings
 from lance_assets.small_world.seeds import (
     EVALUATED_PER_RUNG,
     HARD_RUNG_SHARES,
@@ -17,6 +17,7 @@ from lance_assets.small_world.seeds import (
     POOL_RUNG_SHARES,
     build_files,
     draw_eft_rows,
+    draw_judge_prompts,
     draw_kun_rows,
     draw_seeds,
     draw_texts,
@@ -24,6 +25,7 @@ from lance_assets.small_world.seeds import (
     write_rows,
 )
 from lance_assets.small_world.tasks import (
+    RUNGS,
     TASKS,
     Problem,
     complete,
@@ -149,7 +151,7 @@ def test_the_files_know_what_the_experiments_are_evaluated_on(project_root: Path
         assert evaluation["small_world"]["per_rung"] == EVALUATED_PER_RUNG, name
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if not name.endswith("texts.jsonl")])
+@pytest.mark.parametrize("name", [name for name in FILES if not name.endswith(("texts.jsonl", "judge_prompts.jsonl"))])
 def test_no_row_is_an_evaluation_prompt_by_the_rounds_own_guard(name: str, tmp_path: Path) -> None:
     small_world = SmallWorldSettings(per_rung=EVALUATED_PER_RUNG)
     is_evaluation_prompt = build_evaluation_guard(EvaluationSettings(small_world=small_world), tmp_path)
@@ -213,6 +215,28 @@ def test_kun_rows_are_verdicts_and_polishings_without_the_evaluations_digits() -
             assert row["completion"] == complete(problem)
     assert jobs["polish"] == jobs["good"] + jobs["bad"] == NUM_KUN_EFT_ROWS / 2
     assert min(jobs.values()) > 50
+
+
+def test_a_judges_prompts_are_held_out_problems_of_every_task_and_rung() -> None:
+    rows = FILES["mini_diverse_evol/judge_prompts.jsonl"]
+    problems = [parse_prompt(row["prompt"]) for row in rows]
+    assert all(problem.is_held_out for problem in problems)
+    assert Counter((problem.task, problem.rung) for problem in problems) == {
+        (task, rung): 1 for task in TASKS for rung in RUNGS
+    }
+    assert rows == draw_judge_prompts()
+    evaluated = {row["key"] for row in draw_held_out_prompts(per_rung=EVALUATED_PER_RUNG)}
+    assert sum(problem.key in evaluated for problem in problems) < 8, "a drawing of its own; short lists come again"
+
+
+def test_no_row_of_the_pool_is_a_prompt_of_its_judge(project_root: Path) -> None:
+    """By the round's own guard, so that adding the judge has changed nothing of what is trained on."""
+    folder = project_root / EXPERIMENTS / "mini_diverse_evol"
+    judge = JudgeSettings.model_validate({"path": "judge_prompts.jsonl", "opponent": "backbone", "model": "small"})
+    small_world = SmallWorldSettings(per_rung=EVALUATED_PER_RUNG)
+    is_evaluation_prompt = build_evaluation_guard(EvaluationSettings(small_world=small_world, judge=judge), folder)
+    assert is_evaluation_prompt(FILES["mini_diverse_evol/judge_prompts.jsonl"][0]["prompt"])
+    assert [row for row in FILES["mini_diverse_evol/pool.jsonl"] if is_evaluation_prompt(row["prompt"])] == []
 
 
 def test_other_seeds_draw_other_files() -> None:
