@@ -51,8 +51,9 @@ _LIST_PATTERNS = [
     for task, texts in _LIST_PHRASINGS.items()
     for text in texts
 ]
-_STORY = re.compile(r"(\w+) has (\d) (\w+)\.((?: Then \w+ (?:[a-z]+ ?)+ \d\.)+) How many \w+ are left\?")
-_CHANGE = re.compile(r"Then \w+ ((?:[a-z]+ ?)+) (\d)\.")
+_VERB = r"[a-z]+(?: [a-z]+)*"  # one way to read each word: a made-up story must not be tried in all ways
+_STORY = re.compile(rf"(\w+) has (\d) (\w+)\.((?: Then \w+ {_VERB} \d\.)+) How many \w+ are left\?")
+_CHANGE = re.compile(rf"Then \w+ ({_VERB}) (\d)\.")
 _ANSWER = re.compile(r"answer is (\d+(?: \d+)*)", re.IGNORECASE)
 
 

@@ -115,3 +115,8 @@ def test_held_out_prompts_cover_every_task_and_rung_once_each() -> None:
         problem = parse_prompt(row["prompt"])
         assert problem is not None
         assert (problem.is_held_out, problem.key, problem.answer) == (True, row["key"], row["answer"])
+
+
+def test_a_made_up_story_is_no_problem_however_long_its_words_are() -> None:
+    """Read in all ways, a word of sixty letters would take years."""
+    assert parse_prompt(f"Tom has 5 pens. Then Tom {'gives' * 12}. How many pens are left?") is None
