@@ -374,7 +374,7 @@ LEADERBOARD = pl.Schema(
         "since_start": pl.List(pl.Float64()),  # less r0000: difference, low, high; null where scales differ
         "over_backbone": pl.List(pl.Float64()),  # less the raw backbone
         "num_sft_rows": pl.Int64(),
-        "num_new_sft_rows": pl.Int64(),  # completions the round accepted
+        "num_new_sft_rows": pl.Int64(),  # those the round brought: completions it accepted, rows it took from a pool
         "num_pairs": pl.Int64(),
         "num_new_pairs": pl.Int64(),  # preference pairs the round accepted
         "sampled_tokens": pl.Int64(),  # null where no costs are kept

@@ -15,7 +15,7 @@ from lance_assets.assets.judge_report import describe_judging, summarise_judge_i
 from lance_assets.assets.making import make_noun
 from lance_assets.assets.outcomes import compare_with, read_headline, read_outcomes
 from lance_assets.assets.pictures import plot_rounds, plot_rungs, preview_rows
-from lance_assets.assets.plan import AFTER, Plan
+from lance_assets.assets.plan import NOUNS, Plan
 from lance_assets.assets.platform import Platform
 from lance_assets.assets.rounds import Made, Round
 from lance_assets.records import Sample
@@ -89,12 +89,11 @@ def make_eval_report(this_round: Round) -> Made:
 def account_for_round(this_round: Round) -> dg.MetadataValue:
     """What every noun of the round took, eval_report included, and what a new pair and SFT row cost."""
     costs = this_round.read_costs()
-    ordered = {noun: costs[noun] for noun in AFTER if noun in costs and noun != "eval_report"}
+    ordered = {noun: costs[noun] for noun in NOUNS if noun in costs and noun != "eval_report"}
     is_new = pl.col("source_round") == this_round.key
     num_pairs = this_round.read("preference_pairs").filter(is_new).height
-    num_sft_rows = this_round.read("sft_set").filter(is_new & (pl.col("source") == "generated")).height
     ordered["eval_report"] = this_round.cost
-    return tabulate_costs(ordered, num_pairs=num_pairs, num_sft_rows=num_sft_rows)
+    return tabulate_costs(ordered, num_pairs=num_pairs, num_sft_rows=len(this_round.read_new_sft_rows()))
 
 
 def describe_scores(this_round: Round) -> dict[str, object]:

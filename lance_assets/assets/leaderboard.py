@@ -35,7 +35,7 @@ from lance_assets.assets.leaderboard_report import (
 from lance_assets.assets.making import USER_ERRORS, explain_error
 from lance_assets.assets.outcomes import read_headline, read_parts
 from lance_assets.assets.pictures import show_figure
-from lance_assets.assets.plan import AFTER, Plan
+from lance_assets.assets.plan import NOUNS, Plan
 from lance_assets.assets.platform import Platform
 from lance_assets.assets.rounds import Round
 from lance_assets.prompts import hash_templates
@@ -127,13 +127,13 @@ def read_row(this_round: Round, start: Measured | None, backbone: Measured | Non
         "since_start": compare_scores(start, own) if start else None,
         "over_backbone": compare_scores(backbone, own) if backbone else None,
         "num_sft_rows": len(sft),
-        "num_new_sft_rows": sft.filter(is_new, source="generated").height,
+        "num_new_sft_rows": len(this_round.read_new_sft_rows()),
         "num_pairs": len(pairs),
         "num_new_pairs": pairs.filter(is_new).height,
         "sampled_tokens": sum(cost.completion_tokens for cost in costs.values()) if costs else None,
         "train_tokens": this_round.read("checkpoint")["num_tokens"][0],
         "seconds": sum(cost.seconds for cost in costs.values()) if costs else None,
-        "seconds_by_noun": [{"noun": noun, "seconds": costs[noun].seconds} for noun in AFTER if noun in costs],
+        "seconds_by_noun": [{"noun": noun, "seconds": costs[noun].seconds} for noun in NOUNS if noun in costs],
         "price": price or None,
     }
 

@@ -9,7 +9,7 @@ import polars as pl
 from lance_assets.algorithms.leaderboard import SPENT, name_scales, rank_experiments
 from lance_assets.algorithms.progress import format_round, parse_round
 from lance_assets.assets.outcomes import format_score
-from lance_assets.assets.plan import AFTER
+from lance_assets.assets.plan import NOUNS
 from lance_assets.assets.study_report import build_table
 
 if TYPE_CHECKING:
@@ -82,12 +82,14 @@ def tabulate_all_rounds(rows: pl.DataFrame) -> str:
 
 def tabulate_seconds(rows: pl.DataFrame) -> str:
     """Seconds of every step, one line for each round."""
+    timed = rows["seconds_by_noun"].explode().struct.field("noun")
+    nouns = [noun for noun in NOUNS if noun in timed]
     lines = []
     for row in rows.sort("experiment", "round").to_dicts():
         seconds = {step["noun"]: step["seconds"] for step in row["seconds_by_noun"]}
-        steps = [show_number(seconds[noun], 1) if noun in seconds else "-" for noun in AFTER]
+        steps = [show_number(seconds[noun], 1) if noun in seconds else "-" for noun in nouns]
         lines.append([row["experiment"], row["round"], *steps, show_number(row["seconds"], 1)])
-    return build_table(["experiment", "round", *AFTER, "in all"], lines, num_texts=2)
+    return build_table(["experiment", "round", *nouns, "in all"], lines, num_texts=2)
 
 
 def list_left_out(left_out: Mapping[str, str]) -> str:
@@ -101,7 +103,7 @@ def draw_leaderboard(rows: pl.DataFrame) -> "Figure":
     from matplotlib.figure import Figure
 
     names, experiments = name_scales(rows), sorted(rows["experiment"].unique())
-    figure = Figure(figsize=(7.0, 3.8 * len(names)), layout="constrained")
+    figure = Figure(figsize=(9.0, 3.8 * len(names)), layout="constrained")
     panels = figure.subplots(len(names), 1, squeeze=False)[:, 0]
     for axes, (scale, name) in zip(panels, names.items(), strict=True):
         mine = rows.filter(scale=scale).sort("experiment", "round")
@@ -120,5 +122,5 @@ def draw_leaderboard(rows: pl.DataFrame) -> "Figure":
         axes.set_xticks(ticks, [format_round(number) for number in ticks])
         axes.set(title=name, xlabel="round", ylabel="score")
         axes.grid(visible=True, alpha=0.3)
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1.0))
     return figure

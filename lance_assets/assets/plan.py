@@ -38,6 +38,9 @@ AFTER: dict[str, tuple[str, ...]] = {
 }
 """What each asset of a round is made from, within the round."""
 
+NOUNS = ("start_checkpoint", "seed_set", "label_checkpoint", *list(AFTER)[2:])
+"""Every asset of a round, in the order they are made; a label_checkpoint only where the experiment trains one."""
+
 LIBRARIES = {
     "raw_generations": ("torch", "transformers"),
     "reviewed_set": ("torch", "transformers"),

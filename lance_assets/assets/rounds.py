@@ -128,6 +128,11 @@ class Round:
         """A table of this or another round."""
         return self.platform.tables.read(self.plan.name, key or self.key, noun, schema=SCHEMAS[noun])
 
+    def read_new_sft_rows(self) -> pl.DataFrame:
+        """The SFT rows that this round brought, generated or taken from a pool; none in r0000, which has the seeds."""
+        is_new = (pl.col("source_round") == self.key) & (pl.col("source") != "eft") & pl.lit(not self.is_start)
+        return self.read("sft_set").filter(is_new)
+
     def write(self, noun: str, table: pl.DataFrame) -> TableVersion:
         """Store a table of this round, whole or not at all."""
         return self.platform.tables.write(self.plan.name, self.key, noun, table, schema=SCHEMAS[noun])

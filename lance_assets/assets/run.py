@@ -83,7 +83,7 @@ def summarise_rounds(plan: Plan, platform: Platform, keys: list[str]) -> pl.Data
                 "kept": num_kept,
                 "dropped": len(cleaned) - num_kept,
                 "reviewed": len(this_round.read("reviewed_set")),
-                "sft (new)": f"{len(sft)} ({sft.filter(is_new & (pl.col('source') == 'generated')).height})",
+                "sft (new)": f"{len(sft)} ({len(this_round.read_new_sft_rows())})",
                 "pairs (new)": f"{len(pairs)} ({pairs.filter(is_new).height})",
                 "sft loss": f"{sft_losses[0]:.3f}>{sft_losses[-1]:.3f}" if sft_losses else "-",
                 "dpo loss": f"{dpo_losses[0]:.3f}>{dpo_losses[-1]:.3f}" if dpo_losses else "-",

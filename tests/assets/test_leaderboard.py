@@ -462,7 +462,8 @@ def test_the_command_prints_and_writes(command: list[Plan], tmp_path: Path, caps
     main(["--markdown", str(markdown), "--picture", str(picture)])
     said = capsys.readouterr().out
     assert markdown.read_text().strip() in said
-    assert "| second | r0000 | - |" in said
+    assert "| experiment | round | raw_generations | checkpoint | in all |" in said
+    assert "| second | r0000 | 2.0 | 5.0 | 7.0 |" in said
     assert "Left out:\n\n* **crooked**: crooked/defs.yaml:8" in said
     assert picture.read_bytes().startswith(b"\x89PNG\r\n")
 
