@@ -42,6 +42,31 @@ def show_bias(table: pl.DataFrame) -> dict[str, object]:
     }
 
 
+def show_rows(table: pl.DataFrame, *, title: str) -> dict[str, object]:
+    """What was scored, what was not and why, what is left out all the same, and some rows, as metadata."""
+    reasons = table["unscored_reasons"].explode().drop_nulls()
+    scores = {
+        str(kind): rows["review_score"].drop_nulls().to_list()
+        for (kind,), rows in table.sort("kind").group_by("kind", maintain_order=True)
+    }
+    spread = table.select((pl.col("scores").list.max() - pl.col("scores").list.min()).mean()).item()
+    seeds, dropped = table.filter(kind="seed"), table["drop_reason"].drop_nulls()
+    polished = ["raw_completion"] if table["raw_completion"].count() else []
+    return {
+        "num_reviews": int(table["reviews"].list.len().sum()),
+        "num_unscored_rows": table["review_score"].null_count(),
+        "unscored_review_reasons": count_table(dict(reasons.value_counts().iter_rows()), of="reason"),
+        "drop_reasons": count_table(dict(dropped.value_counts().iter_rows()), of="reason"),
+        "mean_spread": round(spread or 0.0, 4),
+        "branches": count_table(dict(seeds["branch"].value_counts().iter_rows()), of="branch"),
+        "scores": plot_histogram(scores, title=title, x_label="review score (0 to 10)"),
+        "preview": preview_rows(
+            table.with_columns(review=pl.col("reviews").list.first()),
+            ("kind", "prompt", *polished, "completion", "review_score", "review"),
+        ),
+    }
+
+
 def make_reviewed_set(this_round: Round) -> Made:
     """Let the round's model review every kept completion; nothing in r0000."""
     plan = this_round.plan
@@ -58,28 +83,9 @@ def make_reviewed_set(this_round: Round) -> Made:
             )
     version = this_round.write("reviewed_set", table)
     this_round.forget_stage("reviewed_set")
-    reasons = table["unscored_reasons"].explode().drop_nulls()
-    scores = {
-        str(kind): rows["review_score"].drop_nulls().to_list()
-        for (kind,), rows in table.sort("kind").group_by("kind", maintain_order=True)
-    }
-    metadata = {
-        "dagster/row_count": len(table),
-        "num_reviews": int(table["reviews"].list.len().sum()),
-        "num_unscored_rows": table["review_score"].null_count(),
-        "unscored_review_reasons": count_table(dict(reasons.value_counts().iter_rows()), of="reason"),
-        "mean_spread": round(
-            table.select((pl.col("scores").list.max() - pl.col("scores").list.min()).mean()).item() or 0.0, 4
-        ),
-        "branches": count_table(
-            dict(table.filter(pl.col("kind") == "seed")["branch"].value_counts().iter_rows()), of="branch"
-        ),
-        "scores": plot_histogram(scores, title=f"Review scores, {this_round.key}", x_label="review score (0 to 10)"),
-        "preview": preview_rows(
-            table.with_columns(review=pl.col("reviews").list.first()),
-            ("kind", "prompt", "completion", "review_score", "review"),
-        ),
-    } | show_bias(table)
+    metadata = {"dagster/row_count": len(table)} | show_rows(table, title=f"Review scores, {this_round.key}")
+    if plan.settings.parameters.has_reviews:
+        metadata |= show_bias(table)
     return Made(version.content_hash, metadata)
 
 
