@@ -48,6 +48,8 @@ def stream_process(
             code = process.wait()
         except BaseException:
             kill_with_descendants(process.pid)
+            # On an interrupt Popen itself waits a quarter of a second at most.
+            process.wait()
             raise
     return code, "\n".join(tail)
 

@@ -59,15 +59,17 @@ def build_cleaned_set_check(plan: Plan) -> dg.AssetChecksDefinition:
         this_round = _open_round(context, plan, platform)
         settings, kept = plan.settings.near_duplicates, this_round.read("cleaned_set")
         kept = kept.filter(pl.col("drop_reason").is_null())
-        found = pl.concat(
-            compare_kept(this_round, kept.filter(pl.col("kind").is_in(kinds))) for kinds in COMPARED_TOGETHER
-        )
+        compared = [kept.filter(pl.col("kind").is_in(kinds)) for kinds in COMPARED_TOGETHER]
+        found = pl.concat(compare_kept(this_round, rows) for rows in compared)
+        num_compared = sum(map(len, compared))
         left = choose_survivors(kept["row_id"].to_list(), found, thresholds=read_thresholds(settings, TOLERANCE))
         return dg.AssetCheckResult(
             passed=left.is_empty(),
             severity=ERROR,
+            description=None if num_compared else "This round has no rows of a kind that is compared.",
             metadata={
                 "num_rows": len(kept),
+                "num_compared": num_compared,
                 "num_left": len(left),
                 "bars": str(read_thresholds(settings)),
                 "examples": preview_rows(found.filter(pl.col("row_id").is_in(left["row_id"].implode())), found.columns),
@@ -87,11 +89,12 @@ def build_diversity_report_check(plan: Plan) -> dg.AssetChecksDefinition:
         floors = DiversityFloors(**{field: getattr(plan.settings.checks, field) for field in FLOORS})
         breached = find_collapse(DiversityReport(**row), floors)
         set_floors = {field: getattr(floors, field) for field in FLOORS if getattr(floors, field) is not None}
+        not_measurable = [field for field in set_floors if row[field[4:]] is None]
         return dg.AssetCheckResult(
             passed=not breached,
             severity=ERROR,
             description="; ".join(breached) or None,
-            metadata={"breached": breached, **set_floors},
+            metadata={"breached": breached, "not_measurable": not_measurable, **set_floors},
         )
 
     return no_collapse
@@ -148,12 +151,14 @@ def build_preference_pairs_check(plan: Plan) -> dg.AssetChecksDefinition:
         pairs = this_round.read("preference_pairs")
         num_equal = pairs.filter((pl.col("chosen") == pl.col("rejected")) | (pl.col("score_gap") <= 0)).height
         num_new = pairs.filter(pl.col("source_round") == this_round.key).height
-        enough = this_round.is_start or num_new >= plan.settings.checks.min_pairs
+        builds_none = not plan.settings.parameters.builds_pairs
+        enough = builds_none or this_round.is_start or num_new >= plan.settings.checks.min_pairs
         leaked = find_contaminated(this_round, pairs["row_id"].to_list(), pairs["prompt"].to_list())
         num_leaked = leaked["row_id"].n_unique()
         return dg.AssetCheckResult(
             passed=num_equal == 0 and enough and num_leaked == 0,
             severity=ERROR if num_equal or num_leaked else WARN,
+            description="This experiment builds no pairs, by its parameters." if builds_none else None,
             metadata={
                 "num_equal": num_equal,
                 "num_new": num_new,

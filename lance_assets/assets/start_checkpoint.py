@@ -16,7 +16,8 @@ from lance_assets.records import START_CHECKPOINT
 from resources.checkpoints import require_chat_template, validate_model_folder
 
 POLL_SECONDS = 5
-HANDED_OVER = ("reviewed_set", "sft_set", "preference_pairs")
+HANDED_OVER = ("seed_set", "cleaned_set", "reviewed_set", "sft_set", "preference_pairs")
+"""What later rounds read of a round, beside its checkpoint and, where the experiment trains one, its label model."""
 
 
 def wait_for_previous_round(context: dg.AssetExecutionContext) -> None:
@@ -62,8 +63,9 @@ def make_start_checkpoint(this_round: Round) -> Made:
             f"materialize checkpoint of {parent} again"
         )
     digest = hashlib.sha256(content_hash.encode())
+    label = ("label_checkpoint",) if this_round.plan.trains_label_model else ()
     for key in this_round.earlier_keys:
-        for noun in HANDED_OVER:
+        for noun in (*HANDED_OVER, *label):
             digest.update(this_round.platform.tables.hash(this_round.plan.name, key, noun).encode())
     handover = digest.hexdigest()
     row = {"parent_round": parent, "content_hash": content_hash, "handover_hash": handover}

@@ -169,7 +169,6 @@ GUARDED = {"seed_set", "cleaned_set", "eval_report"}
         ("path", "tasks/../prompts.jsonl", set()),
         ("path", "seeds.jsonl", GUARDED),
     ],
-    ids=str,
 )
 def test_who_judges_what_is_identity_and_where_is_not(
     folder: Path, field: str, value: object, changed: set[str]

@@ -3,12 +3,14 @@
 import json
 import random
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
+import sqlalchemy
 
 # What the webserver resolves `staleStatus` with; dagster has no public way to ask.
 from dagster._core.definitions.data_version import CachingStaleStatusResolver
@@ -109,6 +111,11 @@ class World:
     instance: dg.DagsterInstance
     definitions: dg.Definitions
 
+    @property
+    def nouns(self) -> tuple[str, ...]:
+        """The assets of a round."""
+        return (*NOUNS, *(["label_checkpoint"] if self.plan.trains_label_model else []))
+
     def add(self, *keys: str) -> None:
         """Add rounds."""
         self.instance.add_dynamic_partitions("tiny_round", list(keys))
@@ -134,12 +141,27 @@ class World:
         """A round's tables."""
         return Round(self.plan, self.platform, key, lambda _: None)
 
-    def metadata(self, noun: str, key: str) -> dict[str, object]:
-        """What a person sees on the newest materialization: plain values."""
+    def find_materialization(self, noun: str, key: str) -> dg.EventLogRecord:
+        """The newest one."""
         wanted = dg.AssetRecordsFilter(asset_key=self.plan.key(noun), asset_partitions=[key])
         (record,) = self.instance.fetch_materializations(wanted, limit=1).records
-        assert record.asset_materialization is not None
-        return {name: value.value for name, value in record.asset_materialization.metadata.items()}
+        return record
+
+    def metadata(self, noun: str, key: str) -> dict[str, object]:
+        """What a person sees on the newest materialization: plain values."""
+        made = self.find_materialization(noun, key).asset_materialization
+        assert made is not None
+        return {name: value.value for name, value in made.metadata.items()}
+
+    def tags(self, noun: str, key: str) -> dict[str, str]:
+        """What Dagster keeps on the newest materialization, its data version and those of its inputs among them."""
+        made = self.find_materialization(noun, key).asset_materialization
+        assert made is not None
+        return dict(made.tags)
+
+    def versions(self, key: str) -> dict[str, str]:
+        """The data version of every asset of a round, as Dagster has it."""
+        return {noun: self.tags(noun, key)["dagster/data_version"] for noun in self.nouns}
 
     def read_bytes(self, key: str) -> dict[str, bytes]:
         """Every table of a round and every file of its checkpoint, by name."""
@@ -152,25 +174,45 @@ def open_world(
     root: Path,
     *,
     made_before: Path | None = None,
+    in_memory: bool = False,
     platform_class: type[Platform] = Platform,
     machines: dict[str, object] | None = None,
     **changed: object,
 ) -> Iterator[World]:
-    """A world in an empty folder, or one that goes on from a copy of another's; `changed` as for the settings."""
+    """A world in an empty folder, or one that goes on from a copy of another's.
+
+    Args:
+        root: its folder.
+        made_before: the folder of the world to go on from.
+        in_memory: whether what Dagster keeps stays in memory, which halves what a scripted round takes.
+        platform_class: what opens engines and the embedder.
+        machines: more fields of the platform.
+        changed: as for the settings.
+    """
     if made_before is not None:
         shutil.copytree(made_before, root, dirs_exist_ok=True)
     write_tiny_experiment(root / "tiny")
     plan = plan_tiny(root / "tiny", **changed)
     platform = platform_class(data_root=str(root / "data"), **(machines or {}))
     (root / "dagster").mkdir(exist_ok=True)
-    with dg.DagsterInstance.local_temp(
-        str(root / "dagster"),
-        overrides={
-            "telemetry": {"enabled": False},
-            "run_coordinator": {"module": "dagster._core.run_coordinator", "class": "DefaultRunCoordinator"},
-        },
-    ) as instance:
+    with dg.DagsterInstance.ephemeral() if in_memory else open_instance(root / "dagster") as instance:
         yield World(root, plan, platform, instance, build_tiny_definitions(plan, platform))
+
+
+@sqlalchemy.event.listens_for(sqlalchemy.Engine, "connect")
+def do_not_wait_for_the_disk(connection: object, _: object) -> None:
+    """Dagster's storage commits 400 times a round, and no test needs what a power cut would lose."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous=OFF")
+
+
+def open_instance(folder: Path) -> dg.DagsterInstance:
+    """An instance on SQLite files, as a person's."""
+    overrides = {
+        "telemetry": {"enabled": False},
+        "run_coordinator": {"module": "dagster._core.run_coordinator", "class": "DefaultRunCoordinator"},
+    }
+    return dg.DagsterInstance.local_temp(str(folder), overrides=overrides)
 
 
 def find_failures(result: dg.ExecuteInProcessResult) -> dict[str, str]:
@@ -188,4 +230,4 @@ def find_stale(world: World, key: str) -> dict[str, str]:
     """The UI's word for each asset of a round: FRESH, STALE (shown as unsynced) or MISSING."""
     graph = world.definitions.resolve_asset_graph()
     resolver = CachingStaleStatusResolver(world.instance, graph, LoadingContextForTest(world.instance))
-    return {noun: resolver.get_status(world.plan.key(noun), key).value for noun in NOUNS}
+    return {noun: resolver.get_status(world.plan.key(noun), key).value for noun in world.nouns}

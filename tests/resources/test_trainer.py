@@ -100,23 +100,52 @@ def weights_of(folder: Path) -> bytes:
 
 def test_training_is_whole_repeatable_and_resumed(job: TrainJob, tmp_path: Path) -> None:
     lines: list[str] = []
-    result = train_checkpoint(job, log=lines.append)
+    failing = TrainJob.model_validate(job.model_dump() | {"launcher": ("sh", "-c", "exit 3")})
+    with pytest.raises(TrainingError, match="exit 3"):
+        train_checkpoint(failing, log=lines.append)
+    # A killed run leaves the finished SFT.
+    lines = start_and_kill_after_sft(job)
+    folder = find_job_folder(job)
+    assert any("sft: 7 rows, 1 over max_length=64" in line for line in lines)
+    assert (folder / "sft").is_dir()
+    assert not (folder / "result.json").exists()
+    lines.clear()
+    resumed = train_checkpoint(job, log=lines.append)
+    assert any("taking up after the finished SFT" in line for line in lines)
+    assert_whole(resumed, job)
+    # Python with torch alone takes more than 0.1 GiB, and this model next to nothing.
+    assert 0.1 < resumed.peak_host_gib < 4.0
+    assert resumed.peak_gpu_gib == 0.0
+
+    lines.clear()
+    assert train_checkpoint(job, log=lines.append) == resumed
+    assert lines == [f"taking the finished result of the same job from {folder}"]
+
+    # Killed after the checkpoint was moved to where it is published: trained again, not taken without its weights.
+    resumed.path.rename(tmp_path / "published")
+    whole = train_checkpoint(job, log=lines.append)
+    assert_whole(whole, job)
+    assert weights_of(whole.path) == weights_of(tmp_path / "published")
+    assert whole.sft_losses == resumed.sft_losses
+
+    # Another folder, another process, same job: same bytes.
+    elsewhere = job.model_copy(update={"staging": tmp_path})
+    assert weights_of(train_here(elsewhere).path) == weights_of(whole.path)
+
+
+def assert_whole(result: TrainResult, job: TrainJob) -> None:
+    """Both stages with all their steps, and a checkpoint that differs from its start in its weights alone."""
     assert result.trained
     assert (result.num_sft_rows, result.num_dpo_pairs, result.num_truncated) == (7, 6, 1)
     # 7 rows in batches of 4, twice: 4 steps; 6 pairs in batches of 2: 3 steps.
     assert len(result.sft_losses) == 4
-    # Python with torch alone takes more than 0.1 GiB, and this model next to nothing.
-    assert 0.1 < result.peak_host_gib < 4.0
-    assert result.peak_gpu_gib == 0.0
     assert len(result.dpo_losses) == len(result.dpo_accuracies) == len(result.dpo_chosen_logps) == 3
     assert result.sft_losses[-1] < result.sft_losses[0]
     # Before its first step the policy is the reference: no margin, so DPO's own part of the loss is log 2.
     assert result.dpo_margins[0] == pytest.approx(0.0, abs=1e-5)
     assert result.dpo_margins[-1] > 0
-    assert any("sft: 7 rows, 1 over max_length=64" in line for line in lines)
     log = json.loads((result.path / "training_log.json").read_text())
     assert [len(log[stage]["steps"]) for stage in ("sft", "dpo")] == [4, 3]
-
     before, after = load_file(job.start_checkpoint / "model.safetensors"), load_file(result.path / "model.safetensors")
     assert before.keys() == after.keys()
     assert {weight.dtype for weight in after.values()} == {torch.bfloat16}
@@ -124,47 +153,25 @@ def test_training_is_whole_repeatable_and_resumed(job: TrainJob, tmp_path: Path)
     for name in ("config.json", "tokenizer.json", "chat_template.jinja", "generation_config.json"):
         assert (result.path / name).read_bytes() == (job.start_checkpoint / name).read_bytes()
 
-    # A killed run leaves the finished SFT and a half-written checkpoint; another folder, same job: same bytes.
-    again = job.model_copy(update={"staging": tmp_path})
-    assert fingerprint_job(again) == fingerprint_job(job)
-    only_sft = TrainJob.model_validate(again.model_dump() | {"launcher": ("sh", "-c", "exit 3")})
-    with pytest.raises(TrainingError, match="exit 3"):
-        train_checkpoint(only_sft, log=lines.append)
-    os.kill(start_and_kill_after_sft(again), 0)
-    folder = find_job_folder(again)
-    assert (folder / "sft").is_dir()
-    assert not (folder / "result.json").exists()
-    lines.clear()
-    resumed = train_checkpoint(again, log=lines.append)
-    assert any("taking up after the finished SFT" in line for line in lines)
-    assert weights_of(resumed.path) == weights_of(result.path)
-    assert resumed.sft_losses == result.sft_losses
 
-    lines.clear()
-    assert train_checkpoint(again, log=lines.append) == resumed
-    assert lines == [f"taking the finished result of the same job from {folder}"]
-
-    # Killed after the checkpoint was moved to where it is published: trained again, not taken without its weights.
-    resumed.path.rename(tmp_path / "published")
-    assert weights_of(train_checkpoint(again, log=lines.append).path) == weights_of(tmp_path / "published")
-
-
-def start_and_kill_after_sft(job: TrainJob) -> int:
-    """Interrupt training at the first line of DPO, as a user does; returns this process."""
+def start_and_kill_after_sft(job: TrainJob) -> list[str]:
+    """Interrupt training at the first line of DPO, as a user does; returns the log up to there."""
+    lines: list[str] = []
 
     def interrupt(line: str) -> None:
+        lines.append(line)
         if line.startswith("dpo:"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train_checkpoint(job, log=interrupt)
-    return os.getpid()
+    return lines
 
 
 def test_lora_is_merged(job: TrainJob, tmp_path: Path) -> None:
     lora = job.model_copy(update={"lora": LoraSettings(r=4, alpha=8), "staging": tmp_path})
     assert fingerprint_job(lora) != fingerprint_job(job)
-    result = train_checkpoint(lora, log=lambda _: None)
+    result = train_here(lora)
     before, after = load_file(job.start_checkpoint / "model.safetensors"), load_file(result.path / "model.safetensors")
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -340,7 +347,8 @@ def test_sharded_training_is_the_same(job: TrainJob, tmp_path: Path) -> None:
         log=lines.append,
     )
     assert code == 0, tail
-    assert lines.count("sharded: True") == 4
+    # Two processes write to one pipe, now and then both into one line.
+    assert "".join(lines).count("sharded: True") == 4
     for one, file in zip(expected, files, strict=True):
         assert_same_training(one, TrainResult.model_validate_json((file.parent / "result.json").read_text()))
     adapter, sharded = (folder / "adapter" for folder in (expected[1].path, files[1].parent / "checkpoint"))
