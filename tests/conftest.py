@@ -19,6 +19,22 @@ settings.register_profile("lance", deadline=None, max_examples=50)
 settings.load_profile("lance")
 
 PROJECT_ROOT = Path(__file__).parents[1]
+LONGEST = (
+    *("test_trainer.py", "test_rounds_through_dagster.py", "test_recipes_through_dagster.py"),
+    *("test_webserver.py", "test_bad_input.py", "test_judge_evaluation.py", "test_evaluator.py"),
+)
+"""Files that take a quarter of a minute and more, in the order they are begun in."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Under xdist a core takes the next file of the collection, in place of the one with the most tests."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files come first, so that at the end no core waits for one."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session", autouse=True)

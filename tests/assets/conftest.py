@@ -3,24 +3,15 @@
 import fcntl
 import os
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 import pytest
-from sqlalchemy import Engine, event
 
 from tests.assets.scripted_platform import SCRIPTED, without_drawing
 from tests.assets.tiny_experiment import World, open_world
-
-
-@event.listens_for(Engine, "connect")
-def do_not_wait_for_the_disk(connection: object, _: object) -> None:
-    """Dagster's storage commits 400 times a round: what a power cut would lose is of no use to a test."""
-    if isinstance(connection, sqlite3.Connection):
-        connection.execute("PRAGMA synchronous=OFF")
 
 
 class OpenWorld(Protocol):

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import dagster as dg
 
-from lance_assets.assets import start_checkpoint
-from tests.assets.scripted_platform import SCRIPTED_SETTINGS, ScriptedPlatform
+from lance_assets.assets import pictures, start_checkpoint
+from tests.assets.scripted_platform import SCRIPTED_SETTINGS, ScriptedPlatform, draw_nothing
 from tests.assets.tiny_experiment import build_tiny_definitions, plan_tiny
 
 
 @dg.definitions
 def tiny_world() -> dg.Definitions:
-    """Built when the location is loaded, in the code server and in each run's process."""
+    """Built when the location is loaded, in the code server and in each run's process, which draws no pictures."""
     start_checkpoint.POLL_SECONDS = 0.2
+    pictures.show_figure = draw_nothing
     root = Path(os.environ["TINY_WORLD"])
     plan = plan_tiny(root / "tiny", **SCRIPTED_SETTINGS)
     return build_tiny_definitions(plan, ScriptedPlatform(data_root=str(root / "data")))

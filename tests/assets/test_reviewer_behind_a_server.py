@@ -1,4 +1,8 @@
-"""A round whose reviewer is a second model behind a server: who was asked, what it cost, and where its key is not."""
+"""A round whose reviewer is a second model behind a server: who was asked, what it cost, and where its key is not.
+
+The round's own model and its training are scripted; that a real training writes nothing of its environment is tested
+with the real rounds.
+"""
 
 import json
 from collections.abc import Iterator
@@ -6,7 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from lance_assets.assets.platform import Platform
+from lance_assets.engine_settings import EngineSettings
+from resources.engine import Engine
 from tests.assets.conftest import OpenWorld
+from tests.assets.scripted_platform import ScriptedPlatform
 from tests.assets.tiny_experiment import find_failures
 from tests.resources.faulty_server import FaultyServer, echo_key, respond
 
@@ -17,6 +25,15 @@ VARIABLE = "REVIEWERS_KEY_OF_A_TEST"
 def say_score(body: dict) -> dict:
     """A review whose score depends on the seed."""
     return {"role": "assistant", "content": f"Fair, and checked.\nscore: {body['seed'] % 11}"}
+
+
+class ReviewedElsewherePlatform(ScriptedPlatform):
+    """The scripted platform with the real client of servers."""
+
+    def open_engine(self, engine: EngineSettings, model_path: Path | None, **more: object) -> Engine:
+        """The real one for a server, else a scripted one."""
+        opens = Platform if engine.kind == "openai" else ScriptedPlatform
+        return opens.open_engine(self, engine, model_path, **more)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -39,15 +56,14 @@ def find_key(*folders: Path) -> list[str]:
 
 
 def test_the_server_reviews_and_its_key_is_nowhere(
-    make_world: OpenWorld,
-    first_round: Path,
+    make_scripted_world: OpenWorld,
     server: FaultyServer,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture,
 ) -> None:
     monkeypatch.setenv(VARIABLE, KEY)
     server.script["*"] = [respond(500, "busy"), respond(429, Retry_After="0")]
-    world = make_world(made_before=first_round, roles=describe_reviewer(server))
+    world = make_scripted_world(platform_class=ReviewedElsewherePlatform, roles=describe_reviewer(server))
     result = world.run("r0001")
     assert result.success, find_failures(result)
     assert server.keys == {f"Bearer {KEY}"}
@@ -71,11 +87,11 @@ def test_the_server_reviews_and_its_key_is_nowhere(
 
 
 def test_a_refused_key_ends_the_step_and_names_its_variable(
-    make_world: OpenWorld, first_round: Path, server: FaultyServer, monkeypatch: pytest.MonkeyPatch
+    make_scripted_world: OpenWorld, server: FaultyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VARIABLE, KEY)
     server.always = echo_key(401)
-    world = make_world(made_before=first_round, roles=describe_reviewer(server))
+    world = make_scripted_world(platform_class=ReviewedElsewherePlatform, roles=describe_reviewer(server))
     result = world.run("r0001")
     assert not result.success
     (told,) = find_failures(result).values()

@@ -19,7 +19,7 @@ from tests.assets.conftest import OpenWorld
 from tests.assets.tiny_experiment import CHECKS, NOUNS, World
 
 REPOSITORY = {"repositoryLocationName": "tiny", "repositoryName": "__repository__"}
-SECONDS = 60
+SECONDS = 120
 
 
 class Ui:
@@ -94,7 +94,7 @@ class Ui:
             if backfill.status not in (backfill.status.REQUESTED, backfill.status.FAILING):
                 break
             assert time.monotonic() < until, f"{launched} has not ended after {SECONDS} s"
-            time.sleep(0.2)
+            time.sleep(0.5)
         runs = self.world.instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": launched["backfillId"]}))
         return sorted(runs, key=lambda run: run.tags["dagster/partition"])
 
@@ -103,7 +103,7 @@ class Ui:
         until = time.monotonic() + SECONDS
         while not (run := self.world.instance.get_run_by_id(run_id)).is_finished:
             assert time.monotonic() < until, f"run {run_id} has not ended after {SECONDS} s"
-            time.sleep(0.1)
+            time.sleep(0.3)
         return run
 
 
