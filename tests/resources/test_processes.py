@@ -23,17 +23,20 @@ def interrupt(_: psutil.Process) -> None:
 
 
 def run_launcher(end: Callable[[psutil.Process], None]) -> tuple[int, list[psutil.Process]]:
-    """Its exit code and its ranks, which watch standard input as the training worker does."""
+    """Its exit code and its ranks, which watch standard input as the training worker does; it was waited for."""
     ranks: list[psutil.Process] = []
+    launchers: list[psutil.Process] = []
 
     def end_launcher(line: str) -> None:
         ranks.extend(psutil.Process(int(pid)) for pid in line.split()[1:])
-        end(psutil.Process(ranks[0].ppid()))
+        launchers.append(psutil.Process(ranks[0].ppid()))
+        end(launchers[0])
 
     try:
         code, _ = stream_process([sys.executable, "-c", LAUNCHER], added_environment={}, log=end_launcher)
     except KeyboardInterrupt:
         code = 0
+    assert not psutil.pid_exists(launchers[0].pid), "not even as a zombie"
     return code, ranks
 
 
