@@ -10,14 +10,13 @@ flatters, and the more so the more rounds there are. The table of all rounds has
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import polars as pl
 
 from lance_assets.algorithms.arms import Interval
-from lance_assets.algorithms.statistics import compute_paired_difference
+from lance_assets.algorithms.statistics import compute_independent_difference, compute_paired_difference
 
 SPENT = ("sampled_tokens", "train_tokens", "seconds", "price")
 """What rounds take: an experiment stands with the sum from its first round to its best."""
@@ -81,11 +80,7 @@ def compare_scores(before: Measured, after: Measured) -> Interval | None:
         return None
     if before.parts and before.parts.keys() == after.parts.keys():
         return compute_paired_difference(list(before.parts.values()), [after.parts[prompt] for prompt in before.parts])
-    difference = after.score - before.score
-    if before.ci_low is None or before.ci_high is None or after.ci_low is None or after.ci_high is None:
-        return difference, -math.inf, math.inf
-    half = math.hypot(before.ci_high - before.ci_low, after.ci_high - after.ci_low) / 2
-    return difference, difference - half, difference + half
+    return compute_independent_difference(*((one.score, one.ci_low, one.ci_high) for one in (before, after)))
 
 
 def tell_apart(settings: Mapping[str, Mapping[str, str]]) -> dict[str, str]:

@@ -84,6 +84,31 @@ def compute_paired_difference(
     return mean, max(-1.0, mean - half), min(1.0, mean + half)
 
 
+def compute_independent_difference(
+    before: tuple[float, float | None, float | None], after: tuple[float, float | None, float | None]
+) -> tuple[float, float, float]:
+    """The difference of two independent scores from their own intervals.
+
+    Args:
+        before: (score, low, high); None for ends that are not known.
+        after: the same.
+
+    Returns:
+        (difference, low, high) of after minus before; without an interval nothing is known of the noise, and it is
+        endless.
+
+    >>> [round(end, 3) for end in compute_independent_difference((0.5, 0.4, 0.6), (0.6, 0.5, 0.7))]
+    [0.1, -0.041, 0.241]
+    """
+    difference = after[0] - before[0]
+    ends = (before[1], before[2], after[1], after[2])
+    known = [end for end in ends if end is not None]
+    if len(known) < len(ends):
+        return difference, -math.inf, math.inf
+    half = math.hypot(known[1] - known[0], known[3] - known[2]) / 2
+    return difference, difference - half, difference + half
+
+
 def compute_mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
     """The mean of a few independent values, such as one difference for each seed, with Student's t interval.
 

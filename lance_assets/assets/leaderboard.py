@@ -12,7 +12,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
@@ -41,9 +40,6 @@ from lance_assets.assets.rounds import Round
 from lance_assets.prompts import hash_templates
 from lance_assets.records import LEADERBOARD
 from resources.tables import encode_table, write_file_atomically
-
-if TYPE_CHECKING:
-    pass
 
 LEADERBOARD_KEY = dg.AssetKey(["leaderboard"])
 

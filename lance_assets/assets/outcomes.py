@@ -1,11 +1,9 @@
 """How finished rounds came out, read from their tables."""
 
-import math
-
 import polars as pl
 
 from lance_assets.algorithms.progress import RoundOutcome, find_best_round
-from lance_assets.algorithms.statistics import compute_paired_difference
+from lance_assets.algorithms.statistics import compute_independent_difference, compute_paired_difference
 from lance_assets.assets.judge_report import BENCHMARK, CONTROLLED, find_parts
 from lance_assets.assets.rounds import Round
 
@@ -46,11 +44,7 @@ def compare_with(this_round: Round, other_key: str) -> tuple[float, float, float
         mine, theirs = read_parts(this_round, after), read_parts(other, before)
         if both := [prompt for prompt in theirs if prompt in mine]:
             return compute_paired_difference([theirs[prompt] for prompt in both], [mine[prompt] for prompt in both])
-    difference = after["score"] - before["score"]
-    if None in (after["ci_low"], before["ci_low"]):
-        return difference, -math.inf, math.inf
-    width = ((after["ci_high"] - after["ci_low"]) ** 2 + (before["ci_high"] - before["ci_low"]) ** 2) ** 0.5 / 2
-    return difference, difference - width, difference + width
+    return compute_independent_difference(*((one["score"], one["ci_low"], one["ci_high"]) for one in (before, after)))
 
 
 def read_outcomes(this_round: Round, keys: list[str]) -> list[RoundOutcome]:

@@ -28,11 +28,11 @@ AFTER: dict[str, tuple[str, ...]] = {
     "start_checkpoint": (),
     "seed_set": ("start_checkpoint",),
     "raw_generations": ("start_checkpoint", "seed_set"),
-    "cleaned_set": ("seed_set", "raw_generations"),
+    "cleaned_set": ("start_checkpoint", "seed_set", "raw_generations"),
     "reviewed_set": ("start_checkpoint", "seed_set", "raw_generations", "cleaned_set"),
     "sft_set": ("start_checkpoint", "seed_set", "reviewed_set"),
     "preference_pairs": ("start_checkpoint", "reviewed_set"),
-    "diversity_report": ("seed_set", "cleaned_set", "reviewed_set", "sft_set"),
+    "diversity_report": ("start_checkpoint", "seed_set", "cleaned_set", "reviewed_set", "sft_set"),
     "checkpoint": ("start_checkpoint", "sft_set", "preference_pairs", "diversity_report"),
     "eval_report": ("start_checkpoint", "checkpoint"),
 }
@@ -129,7 +129,7 @@ class Plan:
             "partitions_def": self.rounds,
             "kinds": kinds,
             "owners": self.settings.owners,
-            "code_version": self.code_version(noun),
+            "code_version": self.code_versions[noun],
             "pool": GPU_POOL if uses_model else None,
             "tags": {"recipe": self.settings.recipe},
         }
@@ -193,14 +193,19 @@ class Plan:
         text = json.dumps(self.identity(noun), sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def code_version(self, noun: str) -> str:
-        """A hash of the asset's identity and of those it is made from.
+    @cached_property
+    def code_versions(self) -> dict[str, str]:
+        """Of each asset a hash of its identity and of those it is made from, as the files were when first asked.
 
         Dagster calls an asset unsynced when its own code version changed, not when one before it is unsynced; so a
         changed setting has to change the code version of everything after the asset that reads it.
         """
-        before = [self.code_version(name) for name in self.list_before(noun)]
-        return hashlib.sha256(" ".join([self.fingerprint(noun), *before]).encode()).hexdigest()[:16]
+        versions: dict[str, str] = {}
+        for noun in NOUNS:
+            if noun != "label_checkpoint" or self.trains_label_model:
+                before = [versions[name] for name in self.list_before(noun)]
+                versions[noun] = hashlib.sha256(" ".join([self.fingerprint(noun), *before]).encode()).hexdigest()[:16]
+        return versions
 
     def _identify_texts(self) -> dict[str, object] | None:
         """The texts without prompts, where the experiment has some."""

@@ -116,7 +116,7 @@ def check_identity(plan: Plan, data_root: Path) -> None:
     Raises:
         ValueError: the folder holds a study of another identity.
     """
-    identity, file = plan_arm(plan, METHOD, 0).code_version("eval_report"), data_root / IDENTITY
+    identity, file = plan_arm(plan, METHOD, 0).code_versions["eval_report"], data_root / IDENTITY
     if not file.exists():
         data_root.mkdir(parents=True, exist_ok=True)
         file.write_text(identity)

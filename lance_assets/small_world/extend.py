@@ -1,4 +1,4 @@
-"""Make the small model's relatives: itself after SFT on further jobs, ten minutes of two CPU cores each.
+"""Make the small model's relatives: itself after SFT on further jobs, minutes of two CPU cores each.
 
     python -m lance_assets.small_world.extend teacher --out lance_assets/small_world/teacher
     python -m lance_assets.small_world.extend kun --out lance_assets/small_world/kun

@@ -1,10 +1,16 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, norm
 
-from lance_assets.algorithms.statistics import compute_paired_difference, compute_wilson_interval
+from lance_assets.algorithms.statistics import (
+    compute_independent_difference,
+    compute_paired_difference,
+    compute_wilson_interval,
+)
 
 PAIRS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=60)
 
@@ -49,3 +55,8 @@ def test_too_few_items_say_nothing() -> None:
     assert compute_paired_difference([True], [False]) == (-1.0, -1.0, 1.0)
     with pytest.raises(ValueError, match="same items, got 2 and 1"):
         compute_paired_difference([True, False], [True])
+
+
+def test_independent_scores_without_an_interval_differ_by_nobody_knows_how_much() -> None:
+    assert compute_independent_difference((0.5, None, None), (0.75, 0.5, 1.0)) == (0.25, -math.inf, math.inf)
+    assert compute_independent_difference((0.5, 0.5, 0.5), (0.75, 0.5, 1.0)) == (0.25, 0.0, 0.5)

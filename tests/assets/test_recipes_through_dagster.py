@@ -76,8 +76,6 @@ NOT_PASSED_ON = {
 }
 """What an asset reads to choose the parent, whose weights are passed on, or to show beside its data."""
 FIRST = ("start_checkpoint", "seed_set", "label_checkpoint", "raw_generations")
-NO_EDGE_YET = {"cleaned_set", "diversity_report"}
-"""What reads tables of earlier rounds and has no edge from start_checkpoint: a change there marks it by other edges."""
 WEIGHTS = ("label_checkpoint", "checkpoint")
 INPUT = "dagster/input_data_version"
 
@@ -268,7 +266,7 @@ def test_each_asset_is_declared_to_be_made_from_what_it_reads(world: World) -> N
     assert edges["start_checkpoint"] == set()
     assert {"start_checkpoint", "sft_set", "preference_pairs"} <= edges["checkpoint"]
     handed_over = {*HANDED_OVER, "checkpoint", *(["label_checkpoint"] if trains_label else [])}
-    notes, without_edge = read_notes(world.platform.root, "r0001"), set()
+    notes = read_notes(world.platform.root, "r0001")
     for noun in world.nouns:
         reads = notes[f"tiny__{noun}"]
         assert reads or noun == "seed_set", noun
@@ -277,9 +275,8 @@ def test_each_asset_is_declared_to_be_made_from_what_it_reads(world: World) -> N
         shown = NOT_PASSED_ON[noun] if noun in NOT_PASSED_ON else set()
         assert own - {noun} - shown <= edges[noun], noun
         assert earlier - shown <= handed_over, noun
-        if earlier - shown and noun != "start_checkpoint" and "start_checkpoint" not in edges[noun]:
-            without_edge.add(noun)
-    assert without_edge == NO_EDGE_YET
+        if earlier - shown and noun != "start_checkpoint":
+            assert "start_checkpoint" in edges[noun], noun
 
 
 def test_versions_are_those_of_the_tables_and_of_the_inputs(world: World) -> None:
