@@ -11,7 +11,7 @@ from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.records import SEED_SET, Request, Sample, SamplingSettings, derive_row_id
 from lance_assets.small_world.seeds import draw_seeds
 from lance_assets.small_world.tasks import RUNGS, complete, draw_problem, phrase_prompt
-from resources.engine import Engine, sample_in_order
+from resources.engines.contract import Engine, sample_in_order
 
 SAMPLING = SamplingSettings(temperature=0.7, top_p=0.9, max_new_tokens=160)
 """LANCE's decoding, with room enough for the small model's longest completions."""

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from lance_assets.algorithms.similar_pairs import find_similar_pairs
-from resources.vector_store import HistoryStore
+from lance_assets.algorithms.similarity.similar_pairs import find_similar_pairs
+from resources.stores.vector_store import HistoryStore
 
 THRESHOLD = 0.9
 DIM = 384
@@ -58,7 +58,7 @@ def make_rows(num_rows: int, rng_seed: int) -> np.ndarray:
 
 def embed_corpus(path: Path, num_rows: int) -> np.ndarray:
     """The prompts of a Parquet file by the packaged model, equal ones once, so that no distance is exactly zero."""
-    from resources.embedder import Embedder
+    from resources.models.embedder import Embedder
 
     texts = pl.read_parquet(path)["prompt"].unique(maintain_order=True).head(num_rows).to_list()
     cached = Path(tempfile.gettempdir()) / f"lance_dedup_{len(texts)}.npy"

@@ -19,8 +19,8 @@ import polars as pl
 
 from benchmarks.rouge_l import read_questions
 from lance_assets.small_world.seeds import draw_seeds
-from resources.embedder import Embedder
-from resources.embedding_store import EmbeddingStore
+from resources.models.embedder import Embedder
+from resources.stores.embedding_store import EmbeddingStore
 
 
 def read_texts(corpus: Path | None, num_texts: int) -> list[str]:

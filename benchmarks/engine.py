@@ -34,11 +34,11 @@ from benchmarks._bare_client import SERVED, drive_barely, serve_vllm
 from benchmarks._round_requests import SAMPLING, record_round
 from lance_assets.records import Request, SamplingSettings
 from lance_assets.small_world import SMALL_MODEL
-from resources.durable_stage import run_durably
-from resources.engine import Engine, encode_messages
-from resources.openai_engine import OpenAIEngine
-from resources.transformers_engine import TransformersEngine
-from resources.vllm_engine import VllmEngine
+from resources.engines.contract import Engine, encode_messages
+from resources.engines.durable_stage import run_durably
+from resources.engines.openai.engine import OpenAIEngine
+from resources.engines.transformers.engine import TransformersEngine
+from resources.engines.vllm.engine import VllmEngine
 
 Stages = dict[str, list[Request]]
 

@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from lance_assets.algorithms.answer_matching import extract_final_answer, match_answers, parse_number
+from lance_assets.algorithms.reviews.answer_matching import extract_final_answer, match_answers, parse_number
 
 FILE = "gsm8k_example_model_solutions.jsonl"
 MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")

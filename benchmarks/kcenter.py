@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from lance_assets.algorithms.k_center import select_k_center
+from lance_assets.algorithms.selection.k_center import select_k_center
 
 NUM_SELECTED = 100
 

@@ -30,14 +30,14 @@ from pathlib import Path
 
 import polars as pl
 
-from lance_assets.algorithms.arms import compare_rounds, summarise_arms
-from lance_assets.algorithms.progress import START_ROUND, format_round
+from lance_assets.algorithms.measures.arms import compare_rounds, summarise_arms
+from lance_assets.algorithms.measures.progress import START_ROUND, format_round
 from lance_assets.assets.loading import load_plans
-from lance_assets.assets.plan import Plan
-from lance_assets.assets.study import BACKBONE, is_finished, make_round, read_round
-from lance_assets.assets.study_report import to_points
+from lance_assets.pictures.study import to_points
 from lance_assets.records import STUDY_ROWS
-from lance_assets.settings import ExperimentSettings
+from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.study import BACKBONE, is_finished, make_round, read_round
+from lance_assets.settings.experiment import ExperimentSettings
 
 PROJECT_ROOT = Path(__file__).parents[1]
 NUM_PROCESSES = 2

@@ -22,10 +22,10 @@ import dagster as dg
 
 from lance_assets.assets.experiment import build_experiment
 from lance_assets.assets.loading import load_plans
-from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
-from lance_assets.assets.study import make_round
-from lance_assets.settings import ExperimentSettings
+from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.study import make_round
+from lance_assets.settings.experiment import ExperimentSettings
 
 PROJECT_ROOT = Path(__file__).parents[1]
 

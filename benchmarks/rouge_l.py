@@ -12,7 +12,7 @@ import random
 import time
 from pathlib import Path
 
-from lance_assets.algorithms.lexical_pairs import find_rouge_pairs
+from lance_assets.algorithms.similarity.lexical_pairs import find_rouge_pairs
 
 THRESHOLD = 0.70
 

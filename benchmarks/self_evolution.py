@@ -28,13 +28,13 @@ from pathlib import Path
 
 import polars as pl
 
-from lance_assets.algorithms.arms import average_by_rung, compare_rounds, find_fallen_rungs, summarise_arms
-from lance_assets.algorithms.progress import START_ROUND, format_round
+from lance_assets.algorithms.measures.arms import average_by_rung, compare_rounds, find_fallen_rungs, summarise_arms
+from lance_assets.algorithms.measures.progress import START_ROUND, format_round
 from lance_assets.assets.loading import load_plans
-from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
-from lance_assets.assets.study import ARMS, BACKBONE, METHOD, STUDIES, find_arm_root, read_study, run_arm, run_start
-from lance_assets.assets.study_report import draw_study, tabulate_study, to_points
+from lance_assets.pictures.study import draw_study, tabulate_study, to_points
+from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.study import ARMS, BACKBONE, METHOD, STUDIES, find_arm_root, read_study, run_arm, run_start
 
 PROJECT_ROOT = Path(__file__).parents[1]
 EXPERIMENT = "mini_lance"
@@ -122,9 +122,9 @@ def recheck_easy_rungs(rows: pl.DataFrame, out: Path, last: str, per_rung: int) 
 
     The study has 4 problems times `per_rung` of the experiment on a rung: one of them is more than 3 points.
     """
-    from resources.engine import ask_directly
-    from resources.evaluator import evaluate_small_world
-    from resources.transformers_engine import TransformersEngine
+    from resources.engines.contract import ask_directly
+    from resources.engines.transformers.engine import TransformersEngine
+    from resources.evaluation.evaluator import evaluate_small_world
 
     before = average_by_rung(rows, METHOD, START_ROUND, metric="greedy")
     rungs = tuple(rung for rung, rate in enumerate(before, start=1) if rate > EASY_FROM)

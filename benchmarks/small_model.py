@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lance_assets.algorithms.review_parsing import score_reviews
+from lance_assets.algorithms.reviews.review_parsing import score_reviews
 from lance_assets.prompts import build_messages, render_prompt
 from lance_assets.recipes.asking import read_final
 from lance_assets.records import Request, Sample, SamplingSettings, derive_row_id, derive_sampling_seed
@@ -91,8 +91,8 @@ class Review:
 
 def build_generate(model: Path, *, batch_size: int) -> Generate:
     """Load the model and return what asks it; each sample has its own sampling seed."""
-    from resources.engine import sample_in_order
-    from resources.transformers_engine import TransformersEngine
+    from resources.engines.contract import sample_in_order
+    from resources.engines.transformers.engine import TransformersEngine
 
     engine = TransformersEngine(model_path=model, batch_size=batch_size)
 

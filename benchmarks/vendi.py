@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lance_assets.algorithms.diversity import compute_vendi_score
+from lance_assets.algorithms.measures.diversity import compute_vendi_score
 
 DIM = 384
 

@@ -339,7 +339,7 @@ CHECKPOINT = pl.Schema(
 STUDY_ROWS = pl.Schema(
     {
         "rng_seed": pl.Int64(),
-        "arm": pl.String(),  # a name of lance_assets.assets.study.ARMS, or "backbone", which has no rounds but r0000
+        "arm": pl.String(),  # a name of lance_assets.rounds.study.ARMS, or "backbone", which has no rounds but r0000
         "round": pl.String(),
         "num_items": pl.Int64(),  # held-out problems of each accuracy
         "greedy": pl.Float64(),  # accuracies in [0, 1], of the round's checkpoint

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from lance_assets.evaluation_prompts import (
+from lance_assets.prompts import render_prompt
+from lance_assets.rounds.evaluation_prompts import (
     build_evaluation_guard,
     list_protected_prompts,
     read_judge_prompts,
     read_protected_prompts,
 )
-from lance_assets.prompts import render_prompt
-from lance_assets.settings import EvaluationSettings, JudgeSettings, SmallWorldSettings
+from lance_assets.settings.experiment import EvaluationSettings, JudgeSettings, SmallWorldSettings
 from lance_assets.small_world.tasks import Problem, draw_held_out_prompts, parse_prompt, phrase_prompt
 
 HELD_OUT = draw_held_out_prompts(per_rung=1)

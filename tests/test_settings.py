@@ -2,8 +2,8 @@ import pytest
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
-from lance_assets.settings import ExperimentSettings
-from lance_assets.settings_values import expand_environment
+from lance_assets.settings.experiment import ExperimentSettings
+from lance_assets.settings.values import expand_environment
 
 SMALLEST = {"recipe": "lance", "model": "small", "seeds": {"path": "s.jsonl"}, "evaluation": {"small_world": {}}}
 JUDGE = {"path": "prompts.jsonl", "model": "small"}

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from lance_assets.assets.plan import Plan
-from lance_assets.experiment_file import check_files
-from lance_assets.settings import ExperimentSettings, TrainingSettings
+from lance_assets.rounds.plan import Plan
+from lance_assets.settings.experiment import ExperimentSettings, TrainingSettings
+from lance_assets.settings.file import check_files
 
 WHERE = {
     "launcher": ["torchrun", "--nproc-per-node", "2"],

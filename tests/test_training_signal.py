@@ -4,18 +4,18 @@ import ast
 import random
 from pathlib import Path
 
-from lance_assets.evaluation_prompts import build_evaluation_guard
-from lance_assets.settings import EvaluationSettings, SmallWorldSettings
+from lance_assets.rounds.evaluation_prompts import build_evaluation_guard
+from lance_assets.settings.experiment import EvaluationSettings, SmallWorldSettings
 from lance_assets.small_world.jobs import JOB_SHARES, draw_example
 from lance_assets.small_world.tasks import parse_prompt
 
 ROOT = Path(__file__).parents[1]
 VERIFIERS = {"is_correct", "extract_answer", "complete", "work_out"}
 MAY_VERIFY = {
-    "lance_assets/assets/study.py",  # counts right and wrong of what was accepted, for the report, after the fact
+    "lance_assets/rounds/study.py",  # counts right and wrong of what was accepted, for the report, after the fact
     "lance_assets/small_world/jobs.py",  # pretraining
     "lance_assets/small_world/seeds.py",  # the seeds
-    "resources/evaluator.py",
+    "resources/evaluation/evaluator.py",
 }
 
 

@@ -7,17 +7,17 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from lance_assets.assets.contamination import find_contaminated
 from lance_assets.assets.making import make_noun
-from lance_assets.assets.pictures import plot_losses
-from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
-from lance_assets.assets.rounds import Made, Round
+from lance_assets.pictures.metadata import plot_losses
 from lance_assets.records import CHECKPOINT
-from resources.checkpoints import copy_checkpoint
-from resources.durable_stage import clear_stage
-from resources.handover import MemoryHandover, wait_until_free
-from resources.trainer import TrainJob, TrainResult, build_launcher, train_checkpoint
+from lance_assets.rounds.contamination import find_contaminated
+from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.round import Made, Round
+from resources.engines.durable_stage import clear_stage
+from resources.machine.handover import MemoryHandover, wait_until_free
+from resources.stores.checkpoints import copy_checkpoint
+from resources.training.trainer import TrainJob, TrainResult, build_launcher, train_checkpoint
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ from dataclasses import fields
 import dagster as dg
 import polars as pl
 
-from lance_assets.algorithms.collapse import DiversityFloors, DiversityReport, find_collapse
-from lance_assets.algorithms.near_duplicates import choose_survivors
-from lance_assets.assets.contamination import describe_contamination, find_contaminated
-from lance_assets.assets.near_duplicates import COMPARED_TOGETHER, compare_kept, read_thresholds
-from lance_assets.assets.outcomes import read_outcomes
-from lance_assets.assets.pictures import preview_rows
-from lance_assets.assets.plan import Plan
+from lance_assets.algorithms.measures.collapse import DiversityFloors, DiversityReport, find_collapse
+from lance_assets.algorithms.similarity.near_duplicates import choose_survivors
 from lance_assets.assets.platform import Platform
-from lance_assets.assets.rounds import Round
+from lance_assets.pictures.metadata import preview_rows
+from lance_assets.rounds.contamination import describe_contamination, find_contaminated
+from lance_assets.rounds.near_duplicates import COMPARED_TOGETHER, compare_kept, read_thresholds
+from lance_assets.rounds.outcomes import read_outcomes
+from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.round import Round
 
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
 TOLERANCE = 1e-5

@@ -5,14 +5,14 @@ from dataclasses import asdict
 import dagster as dg
 import polars as pl
 
-from lance_assets.algorithms.cleaning import count_drop_reasons, mark_dropped
-from lance_assets.assets.contamination import find_contaminated
+from lance_assets.algorithms.filters.cleaning import count_drop_reasons, mark_dropped
 from lance_assets.assets.making import make_noun
-from lance_assets.assets.near_duplicates import drop_near_duplicates
-from lance_assets.assets.pictures import count_table, preview_rows
-from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
-from lance_assets.assets.rounds import Made, Round
+from lance_assets.pictures.metadata import count_table, preview_rows
+from lance_assets.rounds.contamination import find_contaminated
+from lance_assets.rounds.near_duplicates import drop_near_duplicates
+from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.round import Made, Round
 
 
 def drop_evaluation_neighbours(this_round: Round, cleaned: pl.DataFrame) -> pl.DataFrame:

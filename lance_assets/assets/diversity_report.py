@@ -6,8 +6,8 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
-from lance_assets.algorithms.cleaning_rules import count_words
-from lance_assets.algorithms.collapse import (
+from lance_assets.algorithms.filters.cleaning_rules import count_words
+from lance_assets.algorithms.measures.collapse import (
     DiversityReport,
     compute_cluster_entropy,
     compute_length_drift,
@@ -15,14 +15,14 @@ from lance_assets.algorithms.collapse import (
     compute_score_length_correlation,
     compute_seed_share,
 )
-from lance_assets.algorithms.diversity import compute_distinct_n, compute_vendi_score
-from lance_assets.algorithms.progress import START_ROUND
+from lance_assets.algorithms.measures.diversity import compute_distinct_n, compute_vendi_score
+from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.assets.making import make_noun
-from lance_assets.assets.pictures import plot_trends, preview_rows
-from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
-from lance_assets.assets.rounds import Made, Round
+from lance_assets.pictures.metadata import plot_trends, preview_rows
 from lance_assets.records import DIVERSITY_REPORT
+from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.round import Made, Round
 
 NUM_CLUSTERS = 16
 """Clusters over which the evenness of a round's texts is measured."""

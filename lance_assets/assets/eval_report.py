@@ -7,19 +7,19 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from lance_assets.algorithms.progress import START_ROUND, find_best_round
-from lance_assets.assets.costs import tabulate_costs
-from lance_assets.assets.judge_asking import complete_prompts
-from lance_assets.assets.judge_evaluation import judge_models
-from lance_assets.assets.judge_report import describe_judging, summarise_judge_items
+from lance_assets.algorithms.measures.progress import START_ROUND, find_best_round
 from lance_assets.assets.making import make_noun
-from lance_assets.assets.outcomes import compare_with, read_headline, read_outcomes
-from lance_assets.assets.pictures import plot_rounds, plot_rungs, preview_rows
-from lance_assets.assets.plan import NOUNS, Plan
 from lance_assets.assets.platform import Platform
-from lance_assets.assets.rounds import Made, Round
+from lance_assets.pictures.metadata import plot_rounds, plot_rungs, preview_rows
 from lance_assets.records import Sample
-from resources.evaluator import evaluate_small_world, run_lm_eval, summarise_items
+from lance_assets.rounds.costs import tabulate_costs
+from lance_assets.rounds.judging.asking import complete_prompts
+from lance_assets.rounds.judging.evaluation import judge_models
+from lance_assets.rounds.judging.report import describe_judging, summarise_judge_items
+from lance_assets.rounds.outcomes import compare_with, read_headline, read_outcomes
+from lance_assets.rounds.plan import NOUNS, Plan
+from lance_assets.rounds.round import Made, Round
+from resources.evaluation.evaluator import evaluate_small_world, run_lm_eval, summarise_items
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from lance_assets.assets.cleaned_set import build_cleaned_set
 from lance_assets.assets.diversity_report import build_diversity_report
 from lance_assets.assets.eval_report import build_eval_report
 from lance_assets.assets.label_checkpoint import build_label_checkpoint
-from lance_assets.assets.plan import Plan
 from lance_assets.assets.preference_pairs import build_preference_pairs
 from lance_assets.assets.raw_generations import build_raw_generations
 from lance_assets.assets.reviewed_set import build_reviewed_set
@@ -23,8 +22,9 @@ from lance_assets.assets.self_evolution import build_self_evolution
 from lance_assets.assets.sensors import build_failure_sensor, build_next_round_sensor
 from lance_assets.assets.sft_set import build_sft_set
 from lance_assets.assets.start_checkpoint import build_start_checkpoint
-from lance_assets.experiment_file import check_files
-from lance_assets.settings import ExperimentSettings
+from lance_assets.rounds.plan import Plan
+from lance_assets.settings.experiment import ExperimentSettings
+from lance_assets.settings.file import check_files
 
 NOUNS: dict[str, Callable[[Plan], dg.AssetsDefinition]] = {
     "start_checkpoint": build_start_checkpoint,

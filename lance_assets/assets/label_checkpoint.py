@@ -5,14 +5,14 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from lance_assets.algorithms.progress import START_ROUND
+from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.assets.checkpoint import build_job, train_when_free
 from lance_assets.assets.making import make_noun
-from lance_assets.assets.pictures import plot_losses, preview_rows
-from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
-from lance_assets.assets.rounds import Made, Round
+from lance_assets.pictures.metadata import plot_losses, preview_rows
 from lance_assets.records import CHECKPOINT
+from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.round import Made, Round
 
 
 def make_label_checkpoint(this_round: Round) -> Made:

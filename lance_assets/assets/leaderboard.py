@@ -16,30 +16,30 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from lance_assets.algorithms.leaderboard import (
+from lance_assets.algorithms.measures.leaderboard import (
     Measured,
     compare_scores,
     identify_scale,
     order_rounds,
 )
-from lance_assets.algorithms.progress import START_ROUND
-from lance_assets.assets.judge_report import BENCHMARK
-from lance_assets.assets.leaderboard_report import (
+from lance_assets.algorithms.measures.progress import START_ROUND
+from lance_assets.assets.making import USER_ERRORS, explain_error
+from lance_assets.assets.platform import Platform
+from lance_assets.pictures.leaderboard import (
     draw_leaderboard,
     list_left_out,
     tabulate_all_rounds,
     tabulate_experiments,
     tabulate_seconds,
 )
-from lance_assets.assets.making import USER_ERRORS, explain_error
-from lance_assets.assets.outcomes import read_headline, read_parts
-from lance_assets.assets.pictures import show_figure
-from lance_assets.assets.plan import NOUNS, Plan
-from lance_assets.assets.platform import Platform
-from lance_assets.assets.rounds import Round
+from lance_assets.pictures.metadata import show_figure
 from lance_assets.prompts import hash_templates
 from lance_assets.records import LEADERBOARD
-from resources.tables import encode_table, write_file_atomically
+from lance_assets.rounds.judging.report import BENCHMARK
+from lance_assets.rounds.outcomes import read_headline, read_parts
+from lance_assets.rounds.plan import NOUNS, Plan
+from lance_assets.rounds.round import Round
+from resources.stores.tables import encode_table, write_file_atomically
 
 LEADERBOARD_KEY = dg.AssetKey(["leaderboard"])
 

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from lance_assets.assets.experiment import Experiment, build_experiment, plan_experiment
 from lance_assets.assets.leaderboard import build_leaderboard, build_refresh_sensor
-from lance_assets.assets.plan import Plan
-from lance_assets.experiment_file import describe_mistakes
+from lance_assets.rounds.plan import Plan
+from lance_assets.settings.file import describe_mistakes
 
 EXPERIMENTS_MODULE = "lance_assets.experiments"
 LOAD_ERRORS = (ComponentTreeException, dg.DagsterError, CheckError, ValueError, yaml.YAMLError)

@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
-from lance_assets.assets.rounds import Made, Round
-from resources.engine import EngineError
-from resources.evaluator import EvaluationError
-from resources.handover import LeakedProcessError
-from resources.lance_tables import HistoryError
-from resources.tables import DiskFullError
-from resources.trainer import TrainingError
+from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.round import Made, Round
+from resources.engines.contract import EngineError
+from resources.evaluation.evaluator import EvaluationError
+from resources.machine.handover import LeakedProcessError
+from resources.stores.lance_tables import HistoryError
+from resources.stores.tables import DiskFullError
+from resources.training.trainer import TrainingError
 
 USER_ERRORS = (
     *(ValueError, OSError, EngineError, TrainingError),

@@ -8,20 +8,20 @@ from pathlib import Path
 
 import dagster as dg
 
-from lance_assets.assets.plan import Plan
-from lance_assets.engine_settings import EngineSettings, RoleSettings
-from lance_assets.settings import ExperimentSettings
-from resources.adapters import find_adapter
-from resources.checkpoints import CheckpointStore
-from resources.embedder import Embedder
-from resources.embedding_store import EmbeddingStore
-from resources.engine import Adapter, Engine, EngineError
-from resources.engine_leases import EngineLeases
-from resources.openai_engine import OpenAIEngine
-from resources.tables import TableStore
-from resources.transformers_engine import TransformersEngine
-from resources.vector_store import HistoryStore
-from resources.vllm_engine import VllmEngine
+from lance_assets.rounds.plan import Plan
+from lance_assets.settings.engines import EngineSettings, RoleSettings
+from lance_assets.settings.experiment import ExperimentSettings
+from resources.engines.contract import Adapter, Engine, EngineError
+from resources.engines.openai.engine import OpenAIEngine
+from resources.engines.transformers.engine import TransformersEngine
+from resources.engines.vllm.engine import VllmEngine
+from resources.machine.engine_leases import EngineLeases
+from resources.models.adapters import find_adapter
+from resources.models.embedder import Embedder
+from resources.stores.checkpoints import CheckpointStore
+from resources.stores.embedding_store import EmbeddingStore
+from resources.stores.tables import TableStore
+from resources.stores.vector_store import HistoryStore
 
 
 class Platform(dg.ConfigurableResource):

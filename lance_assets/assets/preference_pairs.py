@@ -3,13 +3,13 @@
 import dagster as dg
 import polars as pl
 
-from lance_assets.algorithms.pairwise import summarise_verdicts
+from lance_assets.algorithms.reviews.pairwise import summarise_verdicts
 from lance_assets.assets.making import make_noun
-from lance_assets.assets.pictures import count_table, plot_histogram, preview_rows, round_measure
-from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
-from lance_assets.assets.rounds import Made, Round
+from lance_assets.pictures.metadata import count_table, plot_histogram, preview_rows, round_measure
 from lance_assets.recipes.judging import drop_judged_pairs
+from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.round import Made, Round
 
 NOT_JUDGED = "not judged"
 """Shown where no pair was judged."""

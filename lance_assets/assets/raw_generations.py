@@ -3,10 +3,10 @@
 import dagster as dg
 
 from lance_assets.assets.making import make_noun
-from lance_assets.assets.pictures import count_table, preview_rows
-from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
-from lance_assets.assets.rounds import Made, Round
+from lance_assets.pictures.metadata import count_table, preview_rows
+from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.round import Made, Round
 
 
 def make_raw_generations(this_round: Round) -> Made:

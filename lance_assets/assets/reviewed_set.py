@@ -3,13 +3,13 @@
 import dagster as dg
 import polars as pl
 
-from lance_assets.algorithms.cleaning_rules import count_words
-from lance_assets.algorithms.review_bias import measure_review_bias
+from lance_assets.algorithms.filters.cleaning_rules import count_words
+from lance_assets.algorithms.reviews.review_bias import measure_review_bias
 from lance_assets.assets.making import make_noun
-from lance_assets.assets.pictures import count_table, measure_table, plot_histogram, preview_rows, round_measure
-from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
-from lance_assets.assets.rounds import Made, Round
+from lance_assets.pictures.metadata import count_table, measure_table, plot_histogram, preview_rows, round_measure
+from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.round import Made, Round
 
 
 def show_bias(table: pl.DataFrame) -> dict[str, object]:

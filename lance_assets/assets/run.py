@@ -15,12 +15,12 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from lance_assets.algorithms.progress import START_ROUND, parse_round
-from lance_assets.assets.outcomes import format_score, read_headline
-from lance_assets.assets.plan import Plan
+from lance_assets.algorithms.measures.progress import START_ROUND, parse_round
 from lance_assets.assets.platform import Platform
-from lance_assets.assets.rounds import Round
 from lance_assets.assets.sensors import decide, find_finished_rounds
+from lance_assets.rounds.outcomes import format_score, read_headline
+from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.round import Round
 
 
 def load_definitions() -> dg.Definitions:

@@ -3,14 +3,14 @@
 import dagster as dg
 import polars as pl
 
-from lance_assets.algorithms.progress import START_ROUND
-from lance_assets.assets.contamination import find_contaminated
+from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.assets.making import make_noun
-from lance_assets.assets.pictures import plot_histogram, preview_rows
-from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
-from lance_assets.assets.rounds import Made, Round
-from resources.seed_files import read_seeds
+from lance_assets.pictures.metadata import plot_histogram, preview_rows
+from lance_assets.rounds.contamination import find_contaminated
+from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.round import Made, Round
+from resources.readers.seed_files import read_seeds
 
 
 def leave_out_evaluation(this_round: Round, seeds: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -5,14 +5,14 @@ import hashlib
 import dagster as dg
 import polars as pl
 
-from lance_assets.algorithms.progress import START_ROUND, format_round
+from lance_assets.algorithms.measures.progress import START_ROUND, format_round
 from lance_assets.assets.making import USER_ERRORS, explain_error
-from lance_assets.assets.pictures import show_figure
-from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
-from lance_assets.assets.study import BACKBONE, METHOD, STUDIES, is_finished, read_round, read_study
-from lance_assets.assets.study_report import draw_study, tabulate_study
+from lance_assets.pictures.metadata import show_figure
+from lance_assets.pictures.study import draw_study, tabulate_study
 from lance_assets.records import STUDY_ROWS
+from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.study import BACKBONE, METHOD, STUDIES, is_finished, read_round, read_study
 
 
 def read_own_rounds(plan: Plan, platform: Platform) -> pl.DataFrame:

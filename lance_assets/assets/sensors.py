@@ -2,11 +2,11 @@
 
 import dagster as dg
 
-from lance_assets.algorithms.progress import START_ROUND, Decision, decide_next_round, format_round
-from lance_assets.assets.outcomes import read_outcomes
-from lance_assets.assets.plan import Plan
+from lance_assets.algorithms.measures.progress import START_ROUND, Decision, decide_next_round, format_round
 from lance_assets.assets.platform import Platform
-from lance_assets.assets.rounds import Round
+from lance_assets.rounds.outcomes import read_outcomes
+from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.round import Round
 
 
 def find_finished_rounds(instance: dg.DagsterInstance, plan: Plan) -> list[str]:

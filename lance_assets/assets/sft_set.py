@@ -6,14 +6,14 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
-from lance_assets.algorithms.diversity import compute_vendi_score
+from lance_assets.algorithms.measures.diversity import compute_vendi_score
 from lance_assets.assets.making import make_noun
-from lance_assets.assets.pictures import count_table, plot_histogram, preview_rows
-from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
-from lance_assets.assets.rounds import Made, Round
+from lance_assets.pictures.metadata import count_table, plot_histogram, preview_rows
 from lance_assets.prompts import build_messages
-from resources.seed_files import read_eft
+from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.round import Made, Round
+from resources.readers.seed_files import read_eft
 
 
 def make_sft_set(this_round: Round) -> Made:

@@ -6,14 +6,14 @@ import time
 import dagster as dg
 import polars as pl
 
-from lance_assets.algorithms.progress import START_ROUND, choose_parent_round, format_round, parse_round
+from lance_assets.algorithms.measures.progress import START_ROUND, choose_parent_round, format_round, parse_round
 from lance_assets.assets.making import make_noun
-from lance_assets.assets.outcomes import read_outcomes
-from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
-from lance_assets.assets.rounds import Made, Round
 from lance_assets.records import START_CHECKPOINT
-from resources.checkpoints import require_chat_template, validate_model_folder
+from lance_assets.rounds.outcomes import read_outcomes
+from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.round import Made, Round
+from resources.stores.checkpoints import require_chat_template, validate_model_folder
 
 POLL_SECONDS = 5
 HANDED_OVER = ("seed_set", "cleaned_set", "reviewed_set", "sft_set", "preference_pairs")

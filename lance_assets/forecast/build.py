@@ -4,14 +4,14 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from lance_assets.algorithms.forecast import GIB
-from lance_assets.assets.plan import Plan
+from lance_assets.algorithms.forecast.costs import GIB
 from lance_assets.forecast.lengths import measure_lengths
 from lance_assets.forecast.stages import DAGSTER_GIB, Forecaster, Row
 from lance_assets.forecast.throughput import Machine, ThroughputTable, read_throughput
 from lance_assets.recipes import lance_forecast
 from lance_assets.recipes.lance import LanceSettings
-from resources.model_shapes import find_model
+from lance_assets.rounds.plan import Plan
+from resources.models.model_shapes import find_model
 
 
 @dataclass(frozen=True)

@@ -4,23 +4,23 @@ from dataclasses import dataclass
 
 import psutil
 
-from lance_assets.algorithms.forecast import (
+from lance_assets.algorithms.forecast.costs import (
     GIB,
     RUNTIME_GIB,
     Serving,
     ServingMemory,
     forecast_serving,
 )
-from lance_assets.algorithms.machine_rates import (
+from lance_assets.algorithms.forecast.machine_rates import (
     add_known,
     count_hours,
     derive_decode_rate,
     derive_prefill_rate,
 )
-from lance_assets.algorithms.round_forecast import StageForecast
-from lance_assets.engine_settings import EngineSettings
+from lance_assets.algorithms.forecast.round_forecast import StageForecast
 from lance_assets.forecast.throughput import Machine, ThroughputTable
-from resources.model_shapes import FoundModel
+from lance_assets.settings.engines import EngineSettings
+from resources.models.model_shapes import FoundModel
 
 CPU_RUNTIME_GIB = 0.5
 """Python with torch and an engine, without a model; measured on this machine."""

@@ -6,11 +6,11 @@ from statistics import fmean
 
 import polars as pl
 
-from lance_assets.algorithms.round_forecast import Lengths, Pool
-from lance_assets.assets.plan import Plan
+from lance_assets.algorithms.forecast.round_forecast import Lengths, Pool
 from lance_assets.prompts import build_messages, render_prompt
-from resources.model_shapes import FoundModel, find_tokenizer
-from resources.seed_files import read_eft, read_seeds
+from lance_assets.rounds.plan import Plan
+from resources.models.model_shapes import FoundModel, find_tokenizer
+from resources.readers.seed_files import read_eft, read_seeds
 
 CHARS_PER_TOKEN = 4.0
 """Of English text with a vocabulary of 150,000 tokens; assumed."""

@@ -3,20 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lance_assets.algorithms.forecast import GIB, count_checkpoint_bytes
-from lance_assets.algorithms.machine_rates import add_known, count_hours
-from lance_assets.algorithms.round_forecast import RoundForecast, StageForecast
-from lance_assets.assets.plan import Plan
-from lance_assets.engine_settings import EngineSettings
-from lance_assets.evaluation_prompts import read_judge_prompts
+from lance_assets.algorithms.forecast.costs import GIB, count_checkpoint_bytes
+from lance_assets.algorithms.forecast.machine_rates import add_known, count_hours
+from lance_assets.algorithms.forecast.round_forecast import RoundForecast, StageForecast
 from lance_assets.forecast.engine import Host
 from lance_assets.forecast.lengths import Measured
 from lance_assets.forecast.throughput import Machine, ThroughputTable
 from lance_assets.forecast.trainer import Trainer
 from lance_assets.recipes.axes import RecipeSettings
-from lance_assets.settings import JudgeSettings
+from lance_assets.rounds.evaluation_prompts import read_judge_prompts
+from lance_assets.rounds.plan import Plan
+from lance_assets.settings.engines import EngineSettings
+from lance_assets.settings.experiment import JudgeSettings
 from lance_assets.small_world.tasks import RUNGS, TASKS
-from resources.model_shapes import FoundModel
+from resources.models.model_shapes import FoundModel
 
 DAGSTER_GIB = 2 / 1024
 """Dagster's own records of a round; measured on mini_lance."""

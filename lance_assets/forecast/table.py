@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import polars as pl
 
-from lance_assets.algorithms.machine_rates import add_known
+from lance_assets.algorithms.forecast.machine_rates import add_known
 from lance_assets.forecast.build import Forecast
 from lance_assets.forecast.stages import Row
 

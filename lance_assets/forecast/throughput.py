@@ -6,7 +6,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from lance_assets.algorithms.machine_rates import Efficiency, Peak, scale_measured
+from lance_assets.algorithms.forecast.machine_rates import Efficiency, Peak, scale_measured
 
 THROUGHPUT = Path(__file__).with_name("throughput.yaml")
 

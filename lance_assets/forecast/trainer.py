@@ -5,13 +5,13 @@ from pathlib import Path
 
 import yaml
 
-from lance_assets.algorithms.forecast import Training, TrainingMemory, forecast_training
-from lance_assets.algorithms.machine_rates import derive_train_rate
+from lance_assets.algorithms.forecast.costs import Training, TrainingMemory, forecast_training
+from lance_assets.algorithms.forecast.machine_rates import derive_train_rate
 from lance_assets.forecast.engine import find_memory, find_runtime
 from lance_assets.forecast.throughput import Machine, ThroughputTable
-from lance_assets.settings import TrainingSettings
-from resources.model_shapes import FoundModel
-from resources.trainer import SftSettings
+from lance_assets.settings.experiment import TrainingSettings
+from resources.models.model_shapes import FoundModel
+from resources.training.trainer import SftSettings
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal, Self, get_args
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lance_assets.algorithms.progress import format_round, parse_round
+from lance_assets.algorithms.measures.progress import format_round, parse_round
 from lance_assets.records import SamplingSettings
 
 StartsFrom = Literal["base", "previous"]

@@ -35,8 +35,8 @@ import numpy as np
 import polars as pl
 from pydantic import Field, model_validator
 
-from lance_assets.algorithms.cleaning import mark_unusable
-from lance_assets.algorithms.pool_selection import PoolMethod, draw_first_pool, select_from_pool
+from lance_assets.algorithms.filters.cleaning import mark_unusable
+from lance_assets.algorithms.selection.pool_selection import PoolMethod, draw_first_pool, select_from_pool
 from lance_assets.prompts import build_messages
 from lance_assets.recipes import steps
 from lance_assets.recipes.asking import RoundIdentity
@@ -49,7 +49,7 @@ SCORE_OF_METHOD = {"least_confidence": "mean_max_logit", "margin": "mean_margin"
 
 
 class StateReader(Protocol):
-    """Reads rows with a model; `resources.model_states.ModelReader`."""
+    """Reads rows with a model; `resources.engines.transformers.model_states.ModelReader`."""
 
     def embed(self, rows: list) -> np.ndarray:
         """Mean hidden states, float32 [num_rows, hidden]."""

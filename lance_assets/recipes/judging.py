@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import polars as pl
 
-from lance_assets.algorithms.pairing import take_seeds
-from lance_assets.algorithms.pairwise import Unread, Verdict, combine_orders, parse_verdict
+from lance_assets.algorithms.reviews.pairwise import Unread, Verdict, combine_orders, parse_verdict
+from lance_assets.algorithms.selection.pairing import take_seeds
 from lance_assets.prompts import render_prompt
 from lance_assets.recipes.asking import RoundIdentity, build_requests
 from lance_assets.recipes.reviewing import build_grammar

@@ -38,14 +38,14 @@ from typing import ClassVar, Literal
 import polars as pl
 from pydantic import Field
 
-from lance_assets.algorithms.backtranslation import filter_prompt, repair_prompt
-from lance_assets.algorithms.cleaning import mark_unusable
-from lance_assets.algorithms.language_profiles import PROFILES, LanguageProfile
-from lance_assets.algorithms.output_filters import filter_output
-from lance_assets.algorithms.pairwise import Unread
-from lance_assets.algorithms.progress import parse_round
-from lance_assets.algorithms.review_parsing import ReviewResult
-from lance_assets.algorithms.verdicts import read_verdict
+from lance_assets.algorithms.filters.backtranslation import filter_prompt, repair_prompt
+from lance_assets.algorithms.filters.cleaning import mark_unusable
+from lance_assets.algorithms.filters.language_profiles import PROFILES, LanguageProfile
+from lance_assets.algorithms.filters.output_filters import filter_output
+from lance_assets.algorithms.measures.progress import parse_round
+from lance_assets.algorithms.reviews.pairwise import Unread
+from lance_assets.algorithms.reviews.review_parsing import ReviewResult
+from lance_assets.algorithms.reviews.verdicts import read_verdict
 from lance_assets.prompts import render_prompt
 from lance_assets.recipes import steps
 from lance_assets.recipes.asking import RoundIdentity, build_requests

@@ -60,15 +60,15 @@ from typing import ClassVar, Literal
 import polars as pl
 from pydantic import Field
 
-from lance_assets.algorithms.cleaning import CleaningSettings, clean_generations
-from lance_assets.algorithms.pairing import (
+from lance_assets.algorithms.filters.cleaning import CleaningSettings, clean_generations
+from lance_assets.algorithms.reviews.review_parsing import ReviewResult, combine_reviews
+from lance_assets.algorithms.selection.pairing import (
     build_preference_pairs,
     grow_seed_set,
     select_sft_rows,
     split_by_score,
     take_seeds,
 )
-from lance_assets.algorithms.review_parsing import ReviewResult, combine_reviews
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.axes import Losses, RecipeSettings, keep_rounds
 from lance_assets.recipes.judging import judge_pairs_in_both_orders

@@ -8,8 +8,8 @@ most of it (all seeds low, or all high), so that no round reaches all of its bou
 
 from dataclasses import dataclass, replace
 
-from lance_assets.algorithms.progress import format_round
-from lance_assets.algorithms.round_forecast import Lengths, Pool, RoundForecast, StageForecast, take_larger
+from lance_assets.algorithms.forecast.round_forecast import Lengths, Pool, RoundForecast, StageForecast, take_larger
+from lance_assets.algorithms.measures.progress import format_round
 from lance_assets.recipes.lance import ROLE_OF_STAGE, LanceSettings
 
 MEASURED = "measured on mini_lance: README's four rounds, and r0001 and r0002 of 2026-11-25"

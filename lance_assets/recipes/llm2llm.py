@@ -34,9 +34,9 @@ from typing import ClassVar, Literal, Self
 import polars as pl
 from pydantic import Field, model_validator
 
-from lance_assets.algorithms.answer_matching import match_answers
-from lance_assets.algorithms.cleaning import mark_unusable
-from lance_assets.algorithms.wrong_seeds import AugmentSource, choose_lesson_sources, sample_seeds
+from lance_assets.algorithms.filters.cleaning import mark_unusable
+from lance_assets.algorithms.reviews.answer_matching import match_answers
+from lance_assets.algorithms.selection.wrong_seeds import AugmentSource, choose_lesson_sources, sample_seeds
 from lance_assets.recipes import steps
 from lance_assets.recipes.asking import RoundIdentity, build_requests
 from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, keep_rounds

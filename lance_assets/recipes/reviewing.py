@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lance_assets.algorithms.expected_score import ExpectedScore, compute_expected_score
-from lance_assets.algorithms.review_parsing import Unscored, parse_review
+from lance_assets.algorithms.reviews.expected_score import ExpectedScore, compute_expected_score
+from lance_assets.algorithms.reviews.review_parsing import Unscored, parse_review
 from lance_assets.prompts import render_prompt
 from lance_assets.recipes.asking import RoundIdentity, build_requests
 from lance_assets.records import FinishReason, Request, Sample, SamplingSettings

@@ -28,7 +28,7 @@ from typing import ClassVar
 import polars as pl
 from pydantic import Field
 
-from lance_assets.algorithms.pairing import build_best_worst_pairs
+from lance_assets.algorithms.selection.pairing import build_best_worst_pairs
 from lance_assets.recipes import steps
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds

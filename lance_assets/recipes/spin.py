@@ -27,9 +27,9 @@ from typing import ClassVar
 import polars as pl
 from pydantic import Field
 
-from lance_assets.algorithms.cleaning import mark_unusable
-from lance_assets.algorithms.pairing import build_self_play_pairs
-from lance_assets.algorithms.review_parsing import ReviewResult
+from lance_assets.algorithms.filters.cleaning import mark_unusable
+from lance_assets.algorithms.reviews.review_parsing import ReviewResult
+from lance_assets.algorithms.selection.pairing import build_self_play_pairs
 from lance_assets.recipes import steps
 from lance_assets.recipes.asking import RoundIdentity, build_requests
 from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds

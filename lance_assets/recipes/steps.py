@@ -6,9 +6,9 @@ from typing import Protocol
 
 import polars as pl
 
-from lance_assets.algorithms.cleaning import CleaningSettings, clean_generations
-from lance_assets.algorithms.pairing import take_seeds
-from lance_assets.algorithms.review_parsing import ReviewResult, combine_reviews
+from lance_assets.algorithms.filters.cleaning import CleaningSettings, clean_generations
+from lance_assets.algorithms.reviews.review_parsing import ReviewResult, combine_reviews
+from lance_assets.algorithms.selection.pairing import take_seeds
 from lance_assets.prompts import render_prompt
 from lance_assets.recipes.asking import RoundIdentity, build_requests, read_final
 from lance_assets.recipes.reviewing import Rubric, ScoreFrom, build_review_requests, build_review_sampling, read_review

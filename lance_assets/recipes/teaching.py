@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from lance_assets.algorithms.answer_matching import extract_final_answer, parse_number
-from lance_assets.algorithms.lessons import Lesson, accept_lessons, parse_lessons
+from lance_assets.algorithms.reviews.answer_matching import extract_final_answer, parse_number
+from lance_assets.algorithms.selection.lessons import Lesson, accept_lessons, parse_lessons
 from lance_assets.prompts import render_prompt
 from lance_assets.recipes.asking import RoundIdentity, build_requests, read_final
 from lance_assets.recipes.steps import describe_parent, record_samples

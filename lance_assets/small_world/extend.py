@@ -20,7 +20,7 @@ import polars as pl
 from lance_assets.records import SFT_SET, derive_row_id
 from lance_assets.small_world import SMALL_MODEL
 from lance_assets.small_world.jobs import draw_example
-from resources.trainer import DpoSettings, SftSettings, TrainJob, train_checkpoint
+from resources.training.trainer import DpoSettings, SftSettings, TrainJob, train_checkpoint
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.answer_matching import MAX_CHARS, extract_final_answer, match_answers, parse_number
+from lance_assets.algorithms.reviews.answer_matching import MAX_CHARS, extract_final_answer, match_answers, parse_number
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from lance_assets.algorithms.arms import average_by_rung, compare_rounds, find_fallen_rungs, summarise_arms
-from lance_assets.algorithms.statistics import compute_mean_interval, compute_paired_difference
+from lance_assets.algorithms.measures.arms import average_by_rung, compare_rounds, find_fallen_rungs, summarise_arms
+from lance_assets.algorithms.measures.statistics import compute_mean_interval, compute_paired_difference
 from lance_assets.records import STUDY_ROWS
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.backtranslation import REPAIR_REASONS, Repaired, filter_prompt, repair_prompt
-from lance_assets.algorithms.language_profiles import PROFILES
+from lance_assets.algorithms.filters.backtranslation import REPAIR_REASONS, Repaired, filter_prompt, repair_prompt
+from lance_assets.algorithms.filters.language_profiles import PROFILES
 
 CHINESE, ENGLISH = PROFILES["chinese"], PROFILES["english"]
 

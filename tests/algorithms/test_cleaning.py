@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.cleaning import (
+from lance_assets.algorithms.filters.cleaning import (
     DROP_REASONS,
     CleaningSettings,
     clean_generations,
@@ -14,7 +14,7 @@ from lance_assets.algorithms.cleaning import (
     mark_dropped,
     mark_unusable,
 )
-from lance_assets.algorithms.rouge_l import is_near_duplicate
+from lance_assets.algorithms.similarity.rouge_l import is_near_duplicate
 from lance_assets.records import CLEANED_SET, RAW_GENERATIONS, SEED_SET
 
 SETTINGS = CleaningSettings()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.decontamination import (
+from lance_assets.algorithms.similarity.decontamination import (
     CONTAMINATION,
     build_evaluation_index,
     find_contamination,

@@ -1,8 +1,12 @@
 import numpy as np
 import pytest
 
-from lance_assets.algorithms import diversity
-from lance_assets.algorithms.diversity import compute_distinct_n, compute_nearest_similarity, compute_vendi_score
+from lance_assets.algorithms.measures import diversity
+from lance_assets.algorithms.measures.diversity import (
+    compute_distinct_n,
+    compute_nearest_similarity,
+    compute_vendi_score,
+)
 
 
 def draw_rows(num_rows: int, dim: int) -> np.ndarray:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.expected_score import ExpectedScore, compute_expected_score
-from lance_assets.algorithms.review_parsing import Unscored
+from lance_assets.algorithms.reviews.expected_score import ExpectedScore, compute_expected_score
+from lance_assets.algorithms.reviews.review_parsing import Unscored
 from lance_assets.records import FinishReason, Sample, TokenChoice
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.forecast import (
+from lance_assets.algorithms.forecast.costs import (
     GIB,
     ModelShape,
     Serving,
@@ -18,7 +18,7 @@ from lance_assets.algorithms.forecast import (
     forecast_serving,
     forecast_training,
 )
-from lance_assets.algorithms.machine_rates import (
+from lance_assets.algorithms.forecast.machine_rates import (
     Efficiency,
     Peak,
     add_known,

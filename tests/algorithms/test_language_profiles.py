@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.language_profiles import PROFILES, find_keyword
+from lance_assets.algorithms.filters.language_profiles import PROFILES, find_keyword
 
 CHINESE, ENGLISH = PROFILES["chinese"], PROFILES["english"]
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.leaderboard import (
+from lance_assets.algorithms.measures.leaderboard import (
     SPENT,
     Measured,
     compare_scores,
@@ -15,7 +15,7 @@ from lance_assets.algorithms.leaderboard import (
     rank_experiments,
     tell_apart,
 )
-from lance_assets.algorithms.statistics import compute_paired_difference
+from lance_assets.algorithms.measures.statistics import compute_paired_difference
 
 SCHEMA = {
     **dict.fromkeys(("experiment", "round", "scale", "benchmark", "metric", "evaluation"), pl.String),

@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.near_duplicates import DROPPED, ROW_PAIRS, TIERS, choose_survivors, find_exact_pairs
+from lance_assets.algorithms.similarity.near_duplicates import (
+    DROPPED,
+    ROW_PAIRS,
+    TIERS,
+    choose_survivors,
+    find_exact_pairs,
+)
 
 EVERY = {"exact": 0.0, "lexical": 0.5, "embedding": 0.5}
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.language_profiles import PROFILES
-from lance_assets.algorithms.output_filters import PLAIN_RUN_CHARS, Repetition, filter_output, find_repetition
+from lance_assets.algorithms.filters.language_profiles import PROFILES
+from lance_assets.algorithms.filters.output_filters import PLAIN_RUN_CHARS, Repetition, filter_output, find_repetition
 
 CHINESE, ENGLISH = PROFILES["chinese"], PROFILES["english"]
 

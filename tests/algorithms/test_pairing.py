@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.pairing import (
+from lance_assets.algorithms.selection.pairing import (
     build_best_worst_pairs,
     build_preference_pairs,
     build_self_play_pairs,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.pairwise import (
+from lance_assets.algorithms.reviews.pairwise import (
     UNREAD_REASONS,
     Unread,
     combine_orders,

@@ -9,8 +9,14 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 from scipy.spatial.distance import cdist
 
-from lance_assets.algorithms.diversity import compute_vendi_score
-from lance_assets.algorithms.pool_selection import METHODS, PoolMethod, Selection, draw_first_pool, select_from_pool
+from lance_assets.algorithms.measures.diversity import compute_vendi_score
+from lance_assets.algorithms.selection.pool_selection import (
+    METHODS,
+    PoolMethod,
+    Selection,
+    draw_first_pool,
+    select_from_pool,
+)
 
 FLAGS = np.array([False, True, False, False, False])
 WHOLE = st.integers(-3, 3)

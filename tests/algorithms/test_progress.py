@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.progress import (
+from lance_assets.algorithms.measures.progress import (
     Decision,
     RoundOutcome,
     choose_parent_round,

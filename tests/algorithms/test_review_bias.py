@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.review_bias import compute_sample_shifts, measure_review_bias
+from lance_assets.algorithms.reviews.review_bias import compute_sample_shifts, measure_review_bias
 
 SCORES = st.one_of(st.none(), st.integers(0, 10).map(float))
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.review_parsing import (
+from lance_assets.algorithms.reviews.review_parsing import (
     UNSCORED_REASONS,
     ReviewResult,
     Unscored,

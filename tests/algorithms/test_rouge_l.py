@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer, tokenize
 
-from lance_assets.algorithms.rouge_l import (
+from lance_assets.algorithms.similarity.rouge_l import (
     RougeL,
     compute_rouge_l,
     compute_similarity,

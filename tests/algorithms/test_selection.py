@@ -3,7 +3,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from lance_assets.algorithms.selection import select_facility_location, select_longest, select_random
+from lance_assets.algorithms.selection.draws import select_facility_location, select_longest, select_random
 
 
 def test_random_is_seeded_and_leaves_out_what_is_selected() -> None:

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms import similar_pairs
-from lance_assets.algorithms.similar_pairs import PAIRS, find_similar_pairs
+from lance_assets.algorithms.similarity import similar_pairs
+from lance_assets.algorithms.similarity.similar_pairs import PAIRS, find_similar_pairs
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

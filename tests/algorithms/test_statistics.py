@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, norm
 
-from lance_assets.algorithms.statistics import (
+from lance_assets.algorithms.measures.statistics import (
     compute_independent_difference,
     compute_paired_difference,
     compute_wilson_interval,

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.language_profiles import PROFILES
-from lance_assets.algorithms.pairwise import UNREAD_REASONS, Unread
-from lance_assets.algorithms.verdicts import read_verdict
+from lance_assets.algorithms.filters.language_profiles import PROFILES
+from lance_assets.algorithms.reviews.pairwise import UNREAD_REASONS, Unread
+from lance_assets.algorithms.reviews.verdicts import read_verdict
 
 CHINESE, ENGLISH = PROFILES["chinese"], PROFILES["english"]
 

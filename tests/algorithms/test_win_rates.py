@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-from lance_assets.algorithms.statistics import compute_paired_difference, compute_wilson_interval
-from lance_assets.algorithms.win_rates import (
+from lance_assets.algorithms.measures.statistics import compute_paired_difference, compute_wilson_interval
+from lance_assets.algorithms.measures.win_rates import (
     compute_length_controlled_rate,
     compute_win_rate,
     measure_dispersion,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.wrong_seeds import choose_lesson_sources, sample_seeds
+from lance_assets.algorithms.selection.wrong_seeds import choose_lesson_sources, sample_seeds
 
 
 @pytest.mark.parametrize(("share", "num_seeds"), [(0.01, 74), (0.02, 149), (0.05, 373), (0.1, 747), (0.2, 1494)])

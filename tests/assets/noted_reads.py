@@ -6,8 +6,8 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from resources.checkpoints import CheckpointStore
-from resources.tables import TableStore
+from resources.stores.checkpoints import CheckpointStore
+from resources.stores.tables import TableStore
 from tests.assets.scripted_platform import ScriptedPlatform
 
 FILE = "reads.txt"

@@ -12,15 +12,15 @@ from pathlib import Path
 import dagster as dg
 import numpy as np
 
-from lance_assets.assets import pictures
 from lance_assets.assets.platform import Platform
-from lance_assets.engine_settings import EngineSettings
+from lance_assets.pictures import metadata as pictures
 from lance_assets.prompts import render_prompt
 from lance_assets.records import Request, Sample, SamplingSettings
-from lance_assets.settings import ExperimentSettings
+from lance_assets.settings.engines import EngineSettings
+from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.small_world.tasks import complete, parse_prompt
-from resources.engine import Engine
-from resources.memory import MemoryPeak
+from resources.engines.contract import Engine
+from resources.machine.memory import MemoryPeak
 from tests.assets.tiny_experiment import TRAINING
 
 SCRIPTED_TRAINER = (sys.executable, str(Path(__file__).parent / "scripted_trainer.py"))

@@ -1,10 +1,10 @@
-"""Stands where the training process does: `scripted_trainer.py -m resources.train_worker job.json --watch-stdin`."""
+"""Stands in for the training process: `scripted_trainer.py -m resources.training.train_worker job.json --watch-stdin`."""
 
 import shutil
 import sys
 from pathlib import Path
 
-from resources.trainer import TrainJob, TrainResult
+from resources.training.trainer import TrainJob, TrainResult
 
 
 def main() -> None:

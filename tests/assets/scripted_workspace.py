@@ -5,7 +5,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from lance_assets.assets import pictures, start_checkpoint
+from lance_assets.assets import start_checkpoint
+from lance_assets.pictures import metadata as pictures
 from tests.assets.scripted_platform import SCRIPTED_SETTINGS, ScriptedPlatform, draw_nothing
 from tests.assets.tiny_experiment import build_tiny_definitions, plan_tiny
 

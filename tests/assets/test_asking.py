@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from lance_assets.assets.asking import Asker
-from lance_assets.assets.costs import Cost
-from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
-from lance_assets.engine_settings import EngineSettings
 from lance_assets.records import Request, Sample, SamplingSettings
+from lance_assets.rounds.asking import Asker
+from lance_assets.rounds.costs import Cost
+from lance_assets.rounds.plan import Plan
+from lance_assets.settings.engines import EngineSettings
 from lance_assets.small_world import SMALL_MODEL
-from resources.durable_stage import TooManyFailuresError
-from resources.engine import GrammarIgnoredError
-from resources.memory import MemoryPeak
+from resources.engines.contract import GrammarIgnoredError
+from resources.engines.durable_stage import TooManyFailuresError
+from resources.machine.memory import MemoryPeak
 from tests.assets.tiny_experiment import plan_tiny, write_tiny_experiment
 
 SAMPLING = SamplingSettings(0.7, 0.9, 8, grammar="score: [0-9]")

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from lance_assets.assets.contamination import describe_contamination, find_contaminated
+from lance_assets.rounds.contamination import describe_contamination, find_contaminated
 from tests.assets.conftest import OpenWorld
 from tests.assets.test_leaks import WORDINGS
 from tests.assets.tiny_experiment import World

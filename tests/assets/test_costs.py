@@ -2,10 +2,10 @@
 
 import pytest
 
-from lance_assets.assets.costs import Cost, add_costs, tabulate_costs
-from lance_assets.engine_settings import PriceSettings
 from lance_assets.records import Sample
-from resources.memory import MemoryPeak
+from lance_assets.rounds.costs import Cost, add_costs, tabulate_costs
+from lance_assets.settings.engines import PriceSettings
+from resources.machine.memory import MemoryPeak
 
 SAMPLES = [
     Sample("a", "x", "stop", 100, 20, cached_tokens=60),

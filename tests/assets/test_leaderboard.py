@@ -11,7 +11,6 @@ import pytest
 
 from lance_assets.assets import leaderboard as module
 from lance_assets.assets import loading
-from lance_assets.assets.costs import Cost
 from lance_assets.assets.experiment import build_experiment
 from lance_assets.assets.leaderboard import (
     LEADERBOARD,
@@ -23,12 +22,13 @@ from lance_assets.assets.leaderboard import (
     main,
     read_leaderboard,
 )
-from lance_assets.assets.leaderboard_report import NOTHING, tabulate_all_rounds, tabulate_experiments
-from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
-from lance_assets.assets.rounds import Round
+from lance_assets.pictures.leaderboard import NOTHING, tabulate_all_rounds, tabulate_experiments
 from lance_assets.records import SCHEMAS
-from resources.evaluator import summarise_items
+from lance_assets.rounds.costs import Cost
+from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.round import Round
+from resources.evaluation.evaluator import summarise_items
 from tests.assets.tiny_experiment import find_failures, plan_tiny, write_tiny_experiment
 
 BROKEN = {"crooked": "crooked/defs.yaml:8: attributes.parameters.max_seeds: got 0;\ncorrect it"}

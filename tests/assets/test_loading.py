@@ -9,9 +9,9 @@ import dagster as dg
 import pytest
 
 from lance_assets.assets.loading import BrokenExperimentsError, load_all, load_experiments
-from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
-from lance_assets.experiment_file import find_line
+from lance_assets.rounds.plan import Plan
+from lance_assets.settings.file import find_line
 
 SHELF = "shelf_of_experiments"
 EXPERIMENT = "lance_assets.assets.experiment.Experiment"

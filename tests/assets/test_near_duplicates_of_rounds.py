@@ -3,10 +3,10 @@
 import polars as pl
 import pytest
 
-from lance_assets.algorithms.near_duplicates import choose_survivors
-from lance_assets.assets.near_duplicates import drop_near_duplicates, read_thresholds
+from lance_assets.algorithms.similarity.near_duplicates import choose_survivors
 from lance_assets.records import CLEANED_SET, NEAR_DUPLICATES
-from lance_assets.settings import NearDuplicateSettings
+from lance_assets.rounds.near_duplicates import drop_near_duplicates, read_thresholds
+from lance_assets.settings.experiment import NearDuplicateSettings
 from tests.assets.conftest import OpenWorld
 from tests.assets.tiny_experiment import World
 

@@ -4,7 +4,7 @@ import re
 import dagster as dg
 import polars as pl
 
-from lance_assets.assets.pictures import (
+from lance_assets.pictures.metadata import (
     count_table,
     measure_table,
     plot_histogram,

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from lance_assets.assets.plan import Plan
 from lance_assets.recipes.lance import SETTINGS_OF_STEP, LanceSettings
-from lance_assets.settings import ExperimentSettings
+from lance_assets.rounds.plan import Plan
+from lance_assets.settings.experiment import ExperimentSettings
 
 NOUNS = (
     *("start_checkpoint", "seed_set", "raw_generations", "cleaned_set", "reviewed_set", "sft_set"),

@@ -9,11 +9,11 @@ import pytest
 from accelerate.commands.config.config_args import ClusterConfig
 
 from lance_assets.assets.loading import load_component
-from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
 from lance_assets.recipes.lance import LanceSettings
-from resources.model_shapes import find_model
-from resources.seed_files import read_seeds
+from lance_assets.rounds.plan import Plan
+from resources.models.model_shapes import find_model
+from resources.readers.seed_files import read_seeds
 
 PRESETS = {
     "qwen2_7b_lance": ("Qwen/Qwen2-7B", "QWEN2_MODEL", 1),
@@ -92,7 +92,7 @@ def test_the_fsdp_configuration_is_accelerates(project_root: Path, name: str) ->
 
     file = project_root / "lance_assets" / "experiments" / name / "fsdp.yaml"
     parser = launch_command_parser()
-    arguments = parser.parse_args(["--config_file", str(file), "-m", "resources.train_worker", "job.json"])
+    arguments = parser.parse_args(["--config_file", str(file), "-m", "resources.training.train_worker", "job.json"])
     arguments, _, _ = _validate_launch_command(arguments)
     assert arguments.use_fsdp
     assert str(arguments.fsdp_version) == "2"

@@ -16,18 +16,18 @@ import numpy as np
 import polars as pl
 import pytest
 
-from lance_assets.algorithms.progress import Decision, find_best_round, format_round
-from lance_assets.assets.outcomes import read_headline
-from lance_assets.assets.plan import GPU_POOL, Plan
-from lance_assets.assets.rounds import Round
+from lance_assets.algorithms.measures.progress import Decision, find_best_round, format_round
 from lance_assets.assets.sensors import decide
 from lance_assets.assets.sft_set import build_sft_set
 from lance_assets.assets.start_checkpoint import HANDED_OVER, make_start_checkpoint
 from lance_assets.prompts import build_messages
 from lance_assets.recipes import RECIPES
 from lance_assets.recipes.kun import build_label_rows
-from lance_assets.settings import StopSettings
-from resources.evaluator import summarise_items
+from lance_assets.rounds.outcomes import read_headline
+from lance_assets.rounds.plan import GPU_POOL, Plan
+from lance_assets.rounds.round import Round
+from lance_assets.settings.experiment import StopSettings
+from resources.evaluation.evaluator import summarise_items
 from tests.assets.noted_reads import NotingPlatform, read_notes
 from tests.assets.scripted_platform import SCRIPTED, without_drawing
 from tests.assets.tiny_experiment import (

@@ -7,8 +7,8 @@ import polars as pl
 
 from lance_assets.assets.preference_pairs import show_judgements
 from lance_assets.assets.reviewed_set import show_bias
-from lance_assets.engine_settings import EngineSettings
 from lance_assets.records import PAIR_JUDGEMENTS, REVIEWED_SET
+from lance_assets.settings.engines import EngineSettings
 from tests.assets.scripted_platform import ScriptedEngine, ScriptedPlatform
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from lance_assets.assets.platform import Platform
-from lance_assets.engine_settings import EngineSettings
-from resources.engine import Engine
+from lance_assets.settings.engines import EngineSettings
+from resources.engines.contract import Engine
 from tests.assets.conftest import OpenWorld
 from tests.assets.scripted_platform import ScriptedPlatform
 from tests.assets.tiny_experiment import find_failures

@@ -7,11 +7,14 @@ import polars as pl
 import pytest
 
 from lance_assets.assets import run as command_line
-from lance_assets.assets import study
-from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
 from lance_assets.assets.self_evolution import describe_self_evolution
-from lance_assets.assets.study import (
+from lance_assets.pictures.study import list_arms, tabulate_rounds, tabulate_study
+from lance_assets.recipes.lance import LanceSettings
+from lance_assets.records import STUDY_ROWS
+from lance_assets.rounds import study
+from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.study import (
     ARMS,
     BACKBONE,
     METHOD,
@@ -22,10 +25,7 @@ from lance_assets.assets.study import (
     run_arm,
     run_start,
 )
-from lance_assets.assets.study_report import list_arms, tabulate_rounds, tabulate_study
-from lance_assets.recipes.lance import LanceSettings
-from lance_assets.records import STUDY_ROWS
-from lance_assets.settings import ExperimentSettings
+from lance_assets.settings.experiment import ExperimentSettings
 from tests.assets.conftest import OpenWorld
 from tests.assets.scripted_platform import SCRIPTED_SETTINGS, SCRIPTED_TRAINING, ScriptedPlatform, without_drawing
 from tests.assets.tiny_experiment import TRAINING, World, find_failures, plan_tiny, write_tiny_experiment

@@ -17,10 +17,10 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver
 from dagster._core.loader import LoadingContextForTest
 
 from lance_assets.assets.experiment import build_experiment, plan_experiment
-from lance_assets.assets.plan import Plan
 from lance_assets.assets.platform import Platform
-from lance_assets.assets.rounds import Round
-from lance_assets.settings import ExperimentSettings
+from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.round import Round
+from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.small_world.jobs import complete_by_guess, corrupt_answer
 from lance_assets.small_world.seeds import draw_eft_rows, draw_seeds, draw_texts
 from lance_assets.small_world.tasks import parse_prompt

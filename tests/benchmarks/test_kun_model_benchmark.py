@@ -1,6 +1,6 @@
 from benchmarks.kun_model import KUN_MODEL, is_named, measure_kun_model
 from lance_assets.small_world.tasks import Problem
-from resources.transformers_engine import TransformersEngine
+from resources.engines.transformers.engine import TransformersEngine
 
 
 def test_kuns_model_judges_names_and_polishes() -> None:

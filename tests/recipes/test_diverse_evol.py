@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from lance_assets.algorithms.pool_selection import METHODS
+from lance_assets.algorithms.selection.pool_selection import METHODS
 from lance_assets.prompts import build_messages
 from lance_assets.recipes.diverse_evol import (
     SETTINGS_OF_STEP,
@@ -20,7 +20,7 @@ from lance_assets.recipes.diverse_evol import (
     start_sft_set,
 )
 from lance_assets.records import CLEANED_SET, RAW_GENERATIONS, REVIEWED_SET, SEED_SET, SFT_SET
-from resources.model_states import ModelReader, TrainingRow
+from resources.engines.transformers.model_states import ModelReader, TrainingRow
 from tests.recipes.scripted_round import EFT, NO_PAIRS, identify
 
 NAMES = [f"p{place}" for place in range(8)]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.pairwise import parse_verdict
+from lance_assets.algorithms.reviews.pairwise import parse_verdict
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.judging import VERDICT_GRAMMAR, drop_judged_pairs
 from lance_assets.recipes.lance import ROLE_OF_STAGE, LanceSettings, judge_pairs

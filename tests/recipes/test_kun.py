@@ -3,7 +3,7 @@ from collections.abc import Iterable, Mapping
 import polars as pl
 import pytest
 
-from lance_assets.algorithms.language_profiles import PROFILES
+from lance_assets.algorithms.filters.language_profiles import PROFILES
 from lance_assets.prompts import render_prompt
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.kun import (

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.round_forecast import Lengths, Pool, RoundForecast
+from lance_assets.algorithms.forecast.round_forecast import Lengths, Pool, RoundForecast
 from lance_assets.recipes import lance
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.lance import LanceSettings

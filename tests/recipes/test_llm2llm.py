@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from lance_assets.algorithms.answer_matching import match_answers
+from lance_assets.algorithms.reviews.answer_matching import match_answers
 from lance_assets.prompts import PROFILES, render_prompt
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.llm2llm import (

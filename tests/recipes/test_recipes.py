@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from lance_assets.assets.plan import AFTER
 from lance_assets.prompts import PROFILES, list_steps
 from lance_assets.recipes import RECIPES, diverse_evol, i_sheep, llm2llm, self_rewarding, spin
 from lance_assets.recipes.axes import AxisSettings, RecipeSettings
 from lance_assets.records import Request, Sample, SamplingSettings
+from lance_assets.rounds.plan import AFTER
 from tests.recipes.scripted_round import EFT, NO_PAIRS, identify, seeds
 
 NAMES = {

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.review_parsing import Unscored, parse_review
+from lance_assets.algorithms.reviews.review_parsing import Unscored, parse_review
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.lance import RUBRIC
 from lance_assets.recipes.reviewing import (

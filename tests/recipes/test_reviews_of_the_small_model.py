@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from lance_assets.algorithms.expected_score import ExpectedScore, compute_expected_score
-from lance_assets.algorithms.review_parsing import parse_review
+from lance_assets.algorithms.reviews.expected_score import ExpectedScore, compute_expected_score
+from lance_assets.algorithms.reviews.review_parsing import parse_review
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.lance import RUBRIC
 from lance_assets.recipes.reviewing import build_review_requests, build_review_sampling
 from lance_assets.records import SamplingSettings
 from lance_assets.small_world.jobs import complete_wrongly
 from lance_assets.small_world.tasks import complete, draw_problem, phrase_prompt
-from resources.engine import sample_in_order
-from resources.transformers_engine import TransformersEngine
+from resources.engines.contract import sample_in_order
+from resources.engines.transformers.engine import TransformersEngine
 
 SAMPLING = SamplingSettings(0.7, 0.9, 128)
 

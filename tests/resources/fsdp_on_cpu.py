@@ -10,8 +10,8 @@ from pathlib import Path
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType
 
-from resources.train_worker import train
-from resources.trainer import TrainJob
+from resources.training.train_worker import train
+from resources.training.trainer import TrainJob
 
 _prepare = PartialState.__init__
 

@@ -1,4 +1,4 @@
-"""A worker that speaks as `resources.vllm_worker` does, without vLLM: `python scripted_vllm_worker.py SCRIPT FD JOB`.
+"""Speaks as `resources.engines.vllm.worker` does, without vLLM: `python scripted_vllm_worker.py SCRIPT FD JOB`.
 
 Its tokens are derived from a row's prompt and sampling seed (`write_tokens`), so that tests know what every row must
 give. SCRIPT is a JSON object that says how it misbehaves:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from resources.adapters import (
+from resources.models.adapters import (
     NO_UPDATE,
     LoraUpdate,
     build_update,
@@ -22,9 +22,9 @@ from resources.adapters import (
     read_update,
     write_adapter,
 )
-from resources.checkpoints import CheckpointStore, copy_checkpoint
-from resources.model_folders import hash_checkpoint
-from resources.trainer import DpoSettings, LoraSettings, SftSettings, TrainJob, fingerprint_job
+from resources.models.model_folders import hash_checkpoint
+from resources.stores.checkpoints import CheckpointStore, copy_checkpoint
+from resources.training.trainer import DpoSettings, LoraSettings, SftSettings, TrainJob, fingerprint_job
 from tests.resources.test_trainer import SFT_ROWS, train_here, write_pairs, write_sft
 
 Q, V = "base_model.model.model.layers.0.self_attn.q_proj", "base_model.model.model.layers.0.self_attn.v_proj"

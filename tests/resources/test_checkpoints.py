@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from resources.checkpoints import CheckpointStore, MissingCheckpointError, copy_checkpoint
-from resources.model_folders import (
+from resources.models.model_folders import (
     NoChatTemplateError,
     NotACheckpointError,
     UnknownModelError,
@@ -21,6 +20,7 @@ from resources.model_folders import (
     resolve_model,
     validate_model_folder,
 )
+from resources.stores.checkpoints import CheckpointStore, MissingCheckpointError, copy_checkpoint
 
 
 def make_model(folder: Path, value: float = 1.0) -> Path:
@@ -126,7 +126,7 @@ def test_resolve_a_folder_that_is_not_there(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["no-such-owner/no-such-model", "no_such_model", "spaces are/wrong"])
 def test_unknown_model(tmp_path: Path, name: str) -> None:
     script = (
-        "import sys; from pathlib import Path; from resources.model_folders import *\n"
+        "import sys; from pathlib import Path; from resources.models.model_folders import *\n"
         "try: resolve_model(sys.argv[1], base=Path(sys.argv[2]), revision=None)\n"
         "except UnknownModelError as error: print(error)"
     )
@@ -146,7 +146,9 @@ def test_resolve_from_the_hubs_cache(model: Path, tmp_path: Path) -> None:
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text("a" * 40)
     shutil.copytree(model, repository / "snapshots" / ("a" * 40))
-    script = "from resources.model_folders import *; print(resolve_model('owner/name', base=None, revision=None))"
+    script = (
+        "from resources.models.model_folders import *; print(resolve_model('owner/name', base=None, revision=None))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=Path(__file__).parents[2],
@@ -185,7 +187,7 @@ def test_publish_refuses_what_is_not_a_model(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from resources.checkpoints import CheckpointStore
+from resources.stores.checkpoints import CheckpointStore
 steps = int(sys.argv[2])
 def count(event, _):
     global steps

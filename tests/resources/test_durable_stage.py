@@ -13,9 +13,15 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-import resources.durable_stage
+import resources.engines.durable_stage
 from lance_assets.records import Request, Sample, SamplingSettings, TokenChoice
-from resources.durable_stage import Finished, SampleMismatchError, TooManyFailuresError, clear_stage, run_durably
+from resources.engines.durable_stage import (
+    Finished,
+    SampleMismatchError,
+    TooManyFailuresError,
+    clear_stage,
+    run_durably,
+)
 
 REQUESTS = [Request(f"q{n}", ({"role": "user", "content": f"question {n}"},), n) for n in range(10)]
 
@@ -117,7 +123,7 @@ import os, random, signal, sys, threading, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_durable_stage import MANY, answer
-from resources.durable_stage import run_durably
+from resources.engines.durable_stage import run_durably
 def generate(requests):
     threading.Timer({after}, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
     for start in range(0, len(requests), 3):
@@ -166,7 +172,7 @@ def test_a_corrupt_part_is_asked_again(tmp_path: Path, content: bytes | None) ->
 
 
 def test_many_parts_are_put_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resources.durable_stage, "MAX_PARTS", 2)
+    monkeypatch.setattr(resources.engines.durable_stage, "MAX_PARTS", 2)
     with pytest.raises(RuntimeError, match="died"):
         run(Engine(3), tmp_path)
     finished = finish(Engine(), tmp_path)
@@ -205,7 +211,7 @@ def test_a_tail_is_kept(tmp_path: Path) -> None:
 
 
 def test_progress_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resources.durable_stage, "LOG_SECONDS", 0.0)
+    monkeypatch.setattr(resources.engines.durable_stage, "LOG_SECONDS", 0.0)
     log: list[str] = []
     run(Engine(), tmp_path, log)
     assert len(log) == 5

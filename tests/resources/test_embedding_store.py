@@ -11,9 +11,9 @@ import lancedb
 import numpy as np
 import pytest
 
-from resources import embedding_store
-from resources.embedding_store import EmbeddingStore, hash_text
-from resources.lance_tables import HistoryError
+from resources.stores import embedding_store
+from resources.stores.embedding_store import EmbeddingStore, hash_text
+from resources.stores.lance_tables import HistoryError
 
 ROOT = Path(__file__).parents[2]
 
@@ -102,7 +102,7 @@ def test_bad_vectors_are_refused(store: EmbeddingStore) -> None:
 
 
 def test_a_table_of_a_newer_version_is_refused(store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resources.lance_tables.FORMAT", 2)
+    monkeypatch.setattr("resources.stores.lance_tables.FORMAT", 2)
     store.embed_once(["a"], CountingEmbedder())
     monkeypatch.undo()
     with pytest.raises(HistoryError, match="written in format 2, this version of the project knows format 1: upgrade"):
@@ -121,7 +121,7 @@ def test_the_table_says_which_model_made_it(store: EmbeddingStore) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from resources.embedding_store import EmbeddingStore
+from resources.stores.embedding_store import EmbeddingStore
 from tests.resources.test_embedding_store import CountingEmbedder
 for start in range(0, 40, 4):
     EmbeddingStore(Path(sys.argv[1])).embed_once([f"text {n}" for n in range(start, start + 12)], CountingEmbedder())

@@ -14,15 +14,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from resources.engine_leases import EngineLease, EngineLeases, find_processes
-from resources.handover import (
+from resources.machine.engine_leases import EngineLease, EngineLeases, find_processes
+from resources.machine.handover import (
     LeakedProcessError,
     describe_command,
     explain_leak,
     list_held,
     wait_until_free,
 )
-from resources.memory import GpuMemory
+from resources.machine.memory import GpuMemory
 
 SLEEPS = "import time; time.sleep(60)"
 PARENT = f"""

@@ -5,12 +5,18 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from lance_assets.algorithms.statistics import compute_wilson_interval
+from lance_assets.algorithms.measures.statistics import compute_wilson_interval
 from lance_assets.records import EVAL_ITEMS, EVAL_REPORT, Request, Sample, SamplingSettings
 from lance_assets.small_world.tasks import complete, parse_prompt
-from resources.engine import ask_directly
-from resources.evaluator import EvaluationError, evaluate_small_world, parse_lm_eval, run_lm_eval, summarise_items
-from resources.transformers_engine import TransformersEngine
+from resources.engines.contract import ask_directly
+from resources.engines.transformers.engine import TransformersEngine
+from resources.evaluation.evaluator import (
+    EvaluationError,
+    evaluate_small_world,
+    parse_lm_eval,
+    run_lm_eval,
+    summarise_items,
+)
 
 
 def answer_by_rule(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:

@@ -5,8 +5,8 @@ import psutil
 import pytest
 from transformers import AutoModelForCausalLM
 
-from lance_assets.algorithms.forecast import count_trained_parameters
-from resources.model_shapes import UnknownShapeError, find_config, find_model, find_tokenizer
+from lance_assets.algorithms.forecast.costs import count_trained_parameters
+from resources.models.model_shapes import UnknownShapeError, find_config, find_model, find_tokenizer
 
 
 @pytest.mark.parametrize(("name", "context"), [("Qwen/Qwen2-7B", 131072), ("Qwen/Qwen2-7B-Instruct", 32768)])

@@ -17,11 +17,11 @@ from transformers import (
     PreTrainedModel,
 )
 
-from lance_assets.algorithms.pool_selection import draw_first_pool, select_from_pool
+from lance_assets.algorithms.selection.pool_selection import draw_first_pool, select_from_pool
 from lance_assets.small_world import SMALL_MODEL
-from resources import model_states
-from resources.engine import ModelWithoutChatTemplateError
-from resources.model_states import CONFIDENCE, ModelReader, TrainingRow, encode_row, measure_logits
+from resources.engines.contract import ModelWithoutChatTemplateError
+from resources.engines.transformers import model_states
+from resources.engines.transformers.model_states import CONFIDENCE, ModelReader, TrainingRow, encode_row, measure_logits
 
 
 def ask(prompt: str, completion: str, system: str | None = None) -> TrainingRow:

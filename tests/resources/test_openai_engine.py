@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lance_assets.records import Request, Sample, SamplingSettings, TokenChoice
-from resources.durable_stage import Finished, TooManyFailuresError, run_durably
-from resources.engine import NUM_ALTERNATIVES, Adapter, EngineError, sample_in_order
-from resources.http_retries import MAX_RETRY_AFTER_SECONDS, RetryPolicy, parse_retry_after
-from resources.json_server import MAX_MESSAGE_LENGTH, JsonServer
-from resources.openai_engine import OpenAIEngine
-from resources.rate_limits import RateLimits
-from resources.server_failures import MAX_EXHAUSTED, MAX_NAMES
+from resources.engines.contract import NUM_ALTERNATIVES, Adapter, EngineError, sample_in_order
+from resources.engines.durable_stage import Finished, TooManyFailuresError, run_durably
+from resources.engines.openai.engine import OpenAIEngine
+from resources.engines.openai.http_retries import MAX_RETRY_AFTER_SECONDS, RetryPolicy, parse_retry_after
+from resources.engines.openai.json_server import MAX_MESSAGE_LENGTH, JsonServer
+from resources.engines.openai.rate_limits import RateLimits
+from resources.engines.openai.server_failures import MAX_EXHAUSTED, MAX_NAMES
 from tests.resources.faulty_server import (
     Fault,
     FaultyServer,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from resources.processes import stream_process
+from resources.machine.processes import stream_process
 
 LAUNCHER = """
 import subprocess, sys

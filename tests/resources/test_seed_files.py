@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from lance_assets.records import SEED_SET, SFT_SET, derive_row_id
-from resources.row_files import SeedFileError
-from resources.seed_files import SeedFields, read_eft, read_eft_file, read_seed_file, read_seeds
+from resources.readers.row_files import SeedFileError
+from resources.readers.seed_files import SeedFields, read_eft, read_eft_file, read_seed_file, read_seeds
 
 FIELDS = SeedFields()
 GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k_train.jsonl"

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lance_assets.records import derive_row_id
-from resources.row_files import SeedFileError
-from resources.text_files import UNLABELLED_TEXTS, read_text_file, read_texts
+from resources.readers.row_files import SeedFileError
+from resources.readers.text_files import UNLABELLED_TEXTS, read_text_file, read_texts
 
 
 def write_lines(path: Path, *rows: object) -> Path:
@@ -92,7 +92,7 @@ def test_repeated_texts_collapse_to_the_first(tmp_path: Path, caplog: pytest.Log
     read = read_text_file(path)
     assert read.table.select("text", "source_tag").rows() == [("a", "1"), ("b", "2")]
     assert read.num_duplicates == 2
-    with caplog.at_level(logging.INFO, logger="resources.text_files"):
+    with caplog.at_level(logging.INFO, logger="resources.readers.text_files"):
         assert read_texts(path).equals(read.table)
     assert caplog.messages == [f"{path}: left out 2 texts that stand earlier in the file"]
 

@@ -14,10 +14,17 @@ from trl import SFTConfig, SFTTrainer
 
 from lance_assets.prompts import build_messages
 from lance_assets.records import PREFERENCE_PAIRS, SFT_SET
-from resources.engine import encode_messages
-from resources.processes import stream_process
-from resources.train_worker import build_pair_rows, build_sft_rows, fill_budget, load_for_training, measure_rows, train
-from resources.trainer import (
+from resources.engines.contract import encode_messages
+from resources.machine.processes import stream_process
+from resources.training.train_worker import (
+    build_pair_rows,
+    build_sft_rows,
+    fill_budget,
+    load_for_training,
+    measure_rows,
+    train,
+)
+from resources.training.trainer import (
     DpoSettings,
     LoraSettings,
     SftSettings,

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, TopPLogitsWarper
 
 from lance_assets.records import Request, SamplingSettings
-from resources.engine import ModelLoadError, ModelWithoutChatTemplateError, encode_messages, sample_in_order
-from resources.sampling import SeededTopP, draw_uniforms
-from resources.transformers_engine import TransformersEngine
+from resources.engines.contract import ModelLoadError, ModelWithoutChatTemplateError, encode_messages, sample_in_order
+from resources.engines.sampling import SeededTopP, draw_uniforms
+from resources.engines.transformers.engine import TransformersEngine
 
 PROMPTS = [
     "Sort the list 3 1 2.",

@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from resources import vector_index
-from resources.vector_index import choose_kind, choose_num_partitions
-from resources.vector_store import HistoryStore
+from resources.stores import vector_index
+from resources.stores.vector_index import choose_kind, choose_num_partitions
+from resources.stores.vector_store import HistoryStore
 
 
 def make_rows(num_rows: int, rng_seed: int) -> np.ndarray:

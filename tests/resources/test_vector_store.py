@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resources.history_rows import NEAREST
-from resources.lance_tables import HistoryError
-from resources.vector_store import HistoryStore
+from resources.stores.history_rows import NEAREST
+from resources.stores.lance_tables import HistoryError
+from resources.stores.vector_store import HistoryStore
 
 ROOT = Path(__file__).parents[2]
 
@@ -192,7 +192,7 @@ WRITER = """
 import sys
 from pathlib import Path
 import numpy as np, polars as pl
-from resources.vector_store import HistoryStore
+from resources.stores.vector_store import HistoryStore
 store = HistoryStore(uri=Path(sys.argv[1]))
 for number in range(12):
     for num_rows in (5, 3):
@@ -241,7 +241,7 @@ READ_ONLY = """
 import os, sys
 from pathlib import Path
 import lancedb, numpy as np, polars as pl
-from resources.vector_store import HistoryStore, HistoryError
+from resources.stores.vector_store import HistoryStore, HistoryError
 if os.geteuid() == 0:
     os.setuid(65534)
 store = HistoryStore(uri=Path(sys.argv[1]))
@@ -275,7 +275,7 @@ REPLACER = """
 import sys
 from pathlib import Path
 import numpy as np, polars as pl
-from resources.vector_store import HistoryStore
+from resources.stores.vector_store import HistoryStore
 store = HistoryStore(uri=Path(sys.argv[1]))
 for turn in range(1000):
     rows = pl.DataFrame({"row_id": [f"{turn}-{n}" for n in range(200)], "text": [str(turn)] * 200})
@@ -300,7 +300,7 @@ def test_a_killed_replacement_leaves_the_old_round_or_the_new(store: HistoryStor
 
 
 def test_a_history_of_a_newer_version_is_refused(store: HistoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resources.lance_tables.FORMAT", 2)
+    monkeypatch.setattr("resources.stores.lance_tables.FORMAT", 2)
     put(store, "mini/r0000", "a", [X])
     monkeypatch.undo()
     with pytest.raises(HistoryError, match="written in format 2"):

@@ -22,14 +22,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-import resources.vllm_engine
-import resources.vllm_process
+import resources.engines.vllm.engine
+import resources.engines.vllm.process
 from lance_assets.records import Request, Sample, SamplingSettings, TokenChoice
 from lance_assets.small_world import SMALL_MODEL
-from resources.durable_stage import run_durably
-from resources.engine import Adapter, ModelLoadError, ModelWithoutChatTemplateError, encode_messages, sample_in_order
-from resources.vllm_engine import VllmDiedError, VllmEngine
-from resources.vllm_start import build_environment
+from resources.engines.contract import (
+    Adapter,
+    ModelLoadError,
+    ModelWithoutChatTemplateError,
+    encode_messages,
+    sample_in_order,
+)
+from resources.engines.durable_stage import run_durably
+from resources.engines.vllm.engine import VllmDiedError, VllmEngine
+from resources.engines.vllm.start import build_environment
 from tests.resources.scripted_vllm_worker import write_tokens
 
 WORKER = Path(__file__).with_name("scripted_vllm_worker.py")
@@ -300,7 +306,7 @@ def test_what_finished_comes_before_the_dead_are_replaced(scripted: Scripted) ->
 def test_hangs_and_deaths_are_outlived(
     scripted: Scripted, expected: dict[str, Sample], script: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resources.vllm_engine, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(resources.engines.vllm.engine, "LOOK_SECONDS", 0.2)
     engine = scripted.open(script, stall_seconds=1.0 if "stall" in script else 60.0)
     assert sample_in_order(engine, REQUESTS, SAMPLING) == list(expected.values())
     assert (len(scripted.pids) > 1) == ("trickle" not in script)
@@ -364,7 +370,7 @@ def test_an_abandoned_call_does_not_reach_into_the_next(scripted: Scripted, toke
 
 @pytest.mark.parametrize("deaf", [False, True])
 def test_close_leaves_no_process(scripted: Scripted, deaf: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resources.vllm_process, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(resources.engines.vllm.process, "GRACE_SECONDS", 0.2)
     engine = scripted.open({"deaf": deaf}, data_parallel_size=2)
     first = sample_in_order(engine, REQUESTS[:9], SAMPLING)
     peak = engine.measure_peak()
@@ -379,7 +385,7 @@ def test_close_leaves_no_process(scripted: Scripted, deaf: bool, monkeypatch: py
 
 PARENT = """
 import time
-from resources.vllm_process import VllmProcess
+from resources.engines.vllm.process import VllmProcess
 job = {"stop_ids": [2]}
 worker = VllmProcess(PYTHON, job, added_environment={}, timeout_seconds=60)
 print(worker.process.pid, flush=True)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.review_parsing import parse_review
+from lance_assets.algorithms.reviews.review_parsing import parse_review
 from lance_assets.small_world.jobs import (
     JOB_SHARES,
     MAX_RUNG,

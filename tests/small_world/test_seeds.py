@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lance_assets.algorithms.review_parsing import parse_review
-from lance_assets.evaluation_prompts import build_evaluation_guard, find_digits
-from lance_assets.settings import EvaluationSettings, JudgeSettings, SmallWorldSettings
+from lance_assets.algorithms.reviews.review_parsing import parse_review
+from lance_assets.rounds.evaluation_prompts import build_evaluation_guard, find_digits
+from lance_assets.settings.experiment import EvaluationSettings, JudgeSettings, SmallWorldSettings
 from lance_assets.small_world.seeds import (
     EVALUATED_PER_RUNG,
     HARD_RUNG_SHARES,

@@ -17,9 +17,9 @@ import pytest
 from lance_assets.prompts import build_messages
 from lance_assets.records import Request, Sample, SamplingSettings
 from lance_assets.small_world.seeds import draw_seeds
-from resources.engine import NUM_ALTERNATIVES, Adapter, EngineError, sample_in_order
-from resources.openai_engine import OpenAIEngine
-from resources.transformers_engine import TransformersEngine
+from resources.engines.contract import NUM_ALTERNATIVES, Adapter, EngineError, sample_in_order
+from resources.engines.openai.engine import OpenAIEngine
+from resources.engines.transformers.engine import TransformersEngine
 
 pytestmark = pytest.mark.vllm
 

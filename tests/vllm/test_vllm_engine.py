@@ -26,10 +26,10 @@ from lance_assets.prompts import build_messages, render_prompt
 from lance_assets.recipes.reviewing import build_score_grammar
 from lance_assets.records import Request, Sample, SamplingSettings
 from lance_assets.small_world.seeds import draw_seeds
-from resources.durable_stage import run_durably
-from resources.engine import Adapter, encode_messages, sample_in_order
-from resources.transformers_engine import TransformersEngine
-from resources.vllm_engine import VllmEngine
+from resources.engines.contract import Adapter, encode_messages, sample_in_order
+from resources.engines.durable_stage import run_durably
+from resources.engines.transformers.engine import TransformersEngine
+from resources.engines.vllm.engine import VllmEngine
 
 pytestmark = pytest.mark.vllm
 
@@ -256,7 +256,7 @@ PARENT = """
 import time
 from pathlib import Path
 from lance_assets.records import Request, SamplingSettings
-from resources.vllm_engine import VllmEngine
+from resources.engines.vllm.engine import VllmEngine
 requests = [Request(f"q{n}", ({"role": "user", "content": f"Sort the list {n} 2 1."},), n) for n in range(60)]
 options = {"device": "cpu", "num_threads": 1, "on_start": lambda pid: print(pid, flush=True)}
 groups = VllmEngine(Path(MODEL), python=PYTHON, **options).generate(requests, SamplingSettings(1.0, 1.0, 32))

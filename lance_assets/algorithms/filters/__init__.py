@@ -1,0 +1,1 @@
+"""Rules that keep a row or drop it with a reason."""

@@ -1,0 +1,121 @@
+"""Tokens a second of a machine, measured or derived from its data sheet, and the hours they make.
+
+The arithmetic of the roofline: reading a prompt and training are bound by the peak of multiplications (2 a parameter
+and token forward, 4 backward), decoding by reading the weights and the KV cache once a step and by the multiplications
+of its rows. The efficiencies are the share of the data sheet's peak that is reached, and are assumptions until
+measured.
+"""
+
+from dataclasses import dataclass
+
+from lance_assets.algorithms.forecast.costs import ModelShape, Serving, Training, count_cache_bytes
+
+LARGEST_RATIO = 4.0
+"""A measured rate is carried over to models up to so many times larger or smaller, in inverse proportion."""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """A machine's data sheet, for one of its devices."""
+
+    teraflops: float
+    """bfloat16 multiplications and additions a second, dense, in 10^12."""
+    gigabytes_per_second: float
+    """Memory bandwidth, in 10^9 bytes."""
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """Shares of the peak that are reached, each in (0, 1]."""
+
+    prefill: float
+    """Of the multiplications, reading prompts."""
+    decode: float
+    """Of the bandwidth, decoding."""
+    train: float
+    """Of the multiplications, training."""
+    parallel: float
+    """What remains of the above where several devices share a model."""
+
+
+def scale_measured(rate: float, *, measured_parameters: float, num_parameters: float) -> float | None:
+    """A rate measured on one model, for another, in inverse proportion to their sizes.
+
+    Returns:
+        Tokens a second; None where the sizes differ by more than `LARGEST_RATIO`.
+
+    >>> scale_measured(5000.0, measured_parameters=1.7e6, num_parameters=3.4e6)
+    2500.0
+    >>> scale_measured(5000.0, measured_parameters=1.7e6, num_parameters=7.6e9) is None
+    True
+    """
+    ratio = measured_parameters / num_parameters
+    return rate * ratio if 1 / LARGEST_RATIO <= ratio <= LARGEST_RATIO else None
+
+
+def derive_prefill_rate(
+    shape: ModelShape, peak: Peak, efficiency: Efficiency, *, num_devices: int, tensor_parallel_size: int
+) -> float:
+    """Prompt tokens a second of all copies together, without any that is cached."""
+    share = efficiency.prefill * (efficiency.parallel if tensor_parallel_size > 1 else 1.0)
+    return num_devices * peak.teraflops * 1e12 * share / (2 * shape.num_parameters)
+
+
+def derive_decode_rate(
+    shape: ModelShape,
+    peak: Peak,
+    efficiency: Efficiency,
+    serving: Serving,
+    *,
+    rows_at_once: int,
+    mean_tokens: float,
+    num_copies: int,
+) -> float:
+    """Completion tokens a second of all copies together.
+
+    Args:
+        shape: the model's.
+        peak: of one device.
+        efficiency: what of it is reached.
+        serving: how a copy is held.
+        rows_at_once: rows that one copy decodes together, at least 1.
+        mean_tokens: of a row in the cache.
+        num_copies: data-parallel copies.
+    """
+    size = serving.tensor_parallel_size
+    cache = count_cache_bytes(shape, weight_bytes=serving.weight_bytes, tensor_parallel_size=size)
+    read = shape.num_parameters * serving.weight_bytes / size + rows_at_once * mean_tokens * cache
+    multiplied = 2 * shape.num_parameters * rows_at_once / size
+    share = efficiency.parallel if size > 1 else 1.0
+    seconds = read / (peak.gigabytes_per_second * 1e9 * efficiency.decode * share)
+    seconds += multiplied / (peak.teraflops * 1e12 * efficiency.prefill * share)
+    return num_copies * rows_at_once / seconds
+
+
+def derive_train_rate(shape: ModelShape, peak: Peak, efficiency: Efficiency, training: Training) -> float:
+    """Tokens a second that are trained on, over all processes; a pair's both sides count."""
+    passes = 2 + (2 if training.lora_rank is not None else 4)
+    passes += 2 if training.gradient_checkpointing else 0
+    passes += 2 if training.is_preference else 0
+    share = efficiency.train * (efficiency.parallel if training.num_processes > 1 else 1.0)
+    return training.num_processes * peak.teraflops * 1e12 * share / (passes * shape.num_parameters)
+
+
+def add_known(*values: float | None) -> float | None:
+    """The sum, or None where one of them is unknown.
+
+    >>> add_known(1.0, None) is None
+    True
+    """
+    return None if any(value is None for value in values) else sum(value for value in values if value is not None)
+
+
+def count_hours(num_tokens: float, rate: float | None) -> float | None:
+    """Hours that tokens take; None where the rate is unknown and there are any.
+
+    >>> count_hours(7200, 2.0)
+    1.0
+    """
+    if not num_tokens:
+        return 0.0
+    return None if rate is None else num_tokens / rate / 3600

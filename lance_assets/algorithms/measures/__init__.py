@@ -1,0 +1,1 @@
+"""What is measured of rounds: scores with intervals, diversity, progress, win rates."""

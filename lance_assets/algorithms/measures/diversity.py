@@ -1,0 +1,120 @@
+"""How varied a set of texts is: distinct n-grams, the Vendi score, and each row's nearest neighbour.
+
+Sources: distinct-n from Li et al. 2016 (arXiv 1510.03055); the Vendi score from Friedman and Dieng 2022
+(arXiv 2210.02410), equation 2, with the cosine kernel.
+
+How it differs:
+
+1. The Vendi score takes the eigenvalues of the [dim, dim] covariance instead of the [rows, rows] kernel. Those above
+   zero are the same, and the cost is O(rows * dim^2 + dim^3) instead of O(rows^3).
+2. Distinct-n counts words of `rouge_l.tokenize_words`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lance_assets.algorithms.similarity.rouge_l import tokenize_words
+
+_VENDI_ROWS = 4096
+"""Rows whose products are summed in float32 before they are added in float64."""
+_BLOCK_VALUES = 1 << 24
+"""Similarities held at once: 64 MiB of float32."""
+
+
+def _check_embeddings(embeddings: NDArray[np.float32]) -> None:
+    if embeddings.ndim != 2:
+        raise ValueError(f"embeddings must be a 2D array [num_rows, dim], got shape {embeddings.shape}")
+    norms = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings))
+    wrong = np.flatnonzero(~(np.abs(norms - 1) < 1e-2))
+    if wrong.size:
+        row = int(wrong[0])
+        raise ValueError(f"embeddings must be L2-normalised, row {row} has norm {norms[row]:.4g}: divide rows by norms")
+
+
+def compute_distinct_n(texts: Sequence[str], n: int) -> float:
+    """The share of different n-grams among all n-grams of all texts.
+
+    Args:
+        texts: any number of texts.
+        n: words in an n-gram, at least 1.
+
+    Returns:
+        A fraction in [0, 1]; 0 where no text has n words.
+
+    Raises:
+        ValueError: n is below 1.
+
+    >>> compute_distinct_n(["a b a b"], 2)
+    0.6666666666666666
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    num_ngrams, distinct = 0, set()
+    for words in map(tokenize_words, texts):
+        ngrams = list(zip(*(words[start:] for start in range(n)), strict=False))
+        num_ngrams += len(ngrams)
+        distinct.update(ngrams)
+    return len(distinct) / num_ngrams if num_ngrams else 0.0
+
+
+def compute_vendi_score(embeddings: NDArray[np.float32]) -> float:
+    """The effective number of different rows: exp of the entropy of the eigenvalues of X^T X / num_rows.
+
+    Args:
+        embeddings: float32 [num_rows, dim], L2-normalised.
+
+    Returns:
+        From 1 (all rows alike) to min(num_rows, dim); 0 where there are no rows.
+
+    Raises:
+        ValueError: not two-dimensional, or a row is not normalised.
+
+    >>> round(compute_vendi_score(np.eye(3, dtype=np.float32)), 6)
+    3.0
+    """
+    _check_embeddings(embeddings)
+    if not len(embeddings):
+        return 0.0
+    from scipy.linalg.blas import ssyrk
+
+    rows = np.asarray(embeddings, dtype=np.float32)
+    covariance = np.zeros((rows.shape[1], rows.shape[1]))
+    for start in range(0, len(rows), _VENDI_ROWS):
+        # rows of a C array are columns of the Fortran one that BLAS wants; only the upper triangle is computed
+        covariance += ssyrk(1.0, rows[start : start + _VENDI_ROWS].T)
+    eigenvalues = np.linalg.eigvalsh(covariance / len(rows), UPLO="U")
+    shares = eigenvalues[eigenvalues > 1e-12]
+    return float(np.exp(-np.sum(shares * np.log(shares))))
+
+
+def compute_nearest_similarity(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Each row's highest cosine similarity with another row, in blocks of 64 MiB.
+
+    Cost: O(num_rows^2 * dim).
+
+    Args:
+        embeddings: float32 [num_rows, dim], L2-normalised.
+
+    Returns:
+        float32 [num_rows]; 0 for a single row, which has no other, and empty for none.
+
+    Raises:
+        ValueError: not two-dimensional, or a row is not normalised.
+
+    >>> compute_nearest_similarity(np.float32([[1, 0], [0, 1], [0.6, 0.8]])).round(3).tolist()
+    [0.6000000238418579, 0.800000011920929, 0.800000011920929]
+    """
+    _check_embeddings(embeddings)
+    num_rows = len(embeddings)
+    nearest = np.zeros(num_rows, dtype=np.float32)
+    if num_rows < 2:
+        return nearest
+    block = max(1, _BLOCK_VALUES // num_rows)
+    for start in range(0, num_rows, block):
+        similarities = embeddings[start : start + block] @ embeddings.T
+        own = np.arange(len(similarities))
+        similarities[own, start + own] = -np.inf
+        nearest[start : start + block] = similarities.max(axis=1)
+    return nearest

@@ -1,0 +1,1 @@
+"""How reviews, verdicts and answers are read, and what they say of the reviewer."""

@@ -1,0 +1,253 @@
+"""Where a review states its score: patterns over the words of `score_words`, and which of several statements counts.
+
+`review_parsing` says what is read and what is not. Every pattern is bounded, so that finding is linear in the text.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from lance_assets.algorithms.reviews.score_words import (
+    BETWEEN,
+    CAREFUL_WORDS,
+    CJK_SCORE_WORDS,
+    HALVES,
+    NUMBER,
+    OF,
+    SCALED_WORDS,
+    SCORE_WORDS,
+    UNIT,
+    read_number,
+)
+
+# `normalise_review` leaves single spaces and single line ends, so that no pattern below can run away on long blanks
+_S = " ?"
+# "10点満点中8点": the scale before the number
+_OUT_OF = r"[0-9]++ ?(?:点満点(?:中|で)?|点中|점 ?(?:만점(?: ?중| ?에)?|중(?:에)?)|分中|分满分中?)"
+_FULL = rf"(?:(?P<full>{_OUT_OF}) ?)"
+_SCALE = (
+    rf"(?:{_S}(?P<percent>%|percent\b|per cent\b|prozent\b)|{_S}(?:{UNIT})?{_S}(?:{OF}){_S}"
+    rf"(?:an?{_S}(?:possible|maximum|total|max){_S}(?:of{_S})?)?(?P<scale>[0-9]++(?:[.,][0-9]++)?+|ten\b))"
+)
+_OPEN, _CLOSE = r"[ ~<>\[({}\"'$|\\]{0,9}", r"[>\])}\"'$]{0,9}"
+_NO_LETTER, _NO_LETTER_AFTER = r"(?<![a-z0-9à-ÿа-я])", r"(?![a-z0-9à-ÿа-я])"
+# "Tom's score", "the maximum score": words about another score
+_OTHER_WORDS = ("'s", "his", "her", "their", "max", r"max\.", "maximum", "highest", "possible", "minimum", "confidence")
+_OTHERS = "".join(rf"(?<!{word} )" for word in _OTHER_WORDS)
+_WORD = rf"(?:{_NO_LETTER}{_OTHERS}(?:{SCORE_WORDS}){_NO_LETTER_AFTER}|(?:{CJK_SCORE_WORDS}))"
+_QUALIFIER = (
+    rf"(?:{_S}(?:\([^()\n]{{0,40}}\)|\[[^\[\]\n]{{0,40}}\]|/{_S}[0-9]+|out{_S}of{_S}[0-9]+"
+    rf"|for{_S}(?:this|the|that)(?: [a-z'-]+){{1,6}}?))?"
+)
+_IS = (
+    rf"(?:is|was|of|would{_S}be|should{_S}be|will{_S}be|comes{_S}to|ist|beträgt|est(?: de)?|es(?: de)?|è|é|составляет)"
+    rf"(?:{_S}(?:therefore|thus|then|now))?"
+)
+_QUOTES = r"[\"')\]]{0,4}"
+_SIGN = rf"(?:[:=]+>?|->|→|>|\||[–—]|-(?=\s)|为|為|是|は|은|는)(?:{_S}is\b)?"
+_LABEL = re.compile(
+    rf"{_WORD}{_S}{_QUOTES}(?P<qualifier>{_QUALIFIER}){_S}{_QUOTES}{_S}{_SIGN}"
+    rf"|\b(?:final|total|overall){_S}{_WORD}(?P<total_qualifier>{_QUALIFIER}){_S}(?:{_IS}\b|(?=[0-9]))",
+    re.I,
+)
+_PROSE = re.compile(
+    rf"(?:{_WORD}(?P<qualifier>{_QUALIFIER}){_S}(?:{_IS}\b)?|[给給打](?:出|它)?(?={_S}[0-9.]+{_S}分))", re.I
+)
+_WEAK_LABEL = re.compile(
+    rf"{_NO_LETTER}(?:(?P<careful>{CAREFUL_WORDS})|{SCALED_WORDS}){_NO_LETTER_AFTER}"
+    rf"{_S}{_QUOTES}(?P<qualifier>{_QUALIFIER}){_S}{_QUOTES}{_S}(?:[:=|]|[–—])",
+    re.I,
+)
+_GIVEN = re.compile(
+    r"(?:\bon an? scale (?P<qualifier>(?:of|from) [0-9]{1,3} ?(?:to|-|–) ?[0-9]{1,3}),? )?"
+    r"\b(?:I|we)(?:'d| would| will|'ll)? (?:give|rate|award|assign|grade|score)"
+    r"(?: (?:it|this|that|the|question|prompt|response|answer|completion|pair|an?|overall|as|at|with)\b){0,5}"
+    rf"|(?<![a-z0-9])(?={_OUT_OF} ?[0-9])",
+    re.I,
+)
+_FILLER_WORDS = "about|around|approximately|roughly|between|from|exactly|maybe|perhaps|an?|solid|strong"
+_FILLER = rf"(?:(?:{_FILLER_WORDS})\b{_S}){{0,2}}"
+_SUM = rf"(?:[0-9(+](?:[0-9.,/+× -]|\([a-z ]{{1,24}}\)|[()])*+={_S})?"
+_VALUE = rf"{_FULL}?(?P<number>{NUMBER}){_CLOSE}(?:{_SCALE})?{_CLOSE}"
+_SAME_LINE = re.compile(rf"{_S}{_FILLER}{_OPEN}{_SUM}{_VALUE}", re.I)
+_OWN_LINE = re.compile(rf"{_S}\n{_OPEN}{_SUM}{_VALUE}(?={_S}(?:{UNIT})?[ |]?[.!]?{_S}(?:\n|\Z))", re.I)
+_NO_NUMBER = re.compile(r"\s*[\"'<\[(]*(?:n/?a\b|none\b|null\b|unknown\b|\?)", re.I)
+_WHOLE = re.compile(rf"\A{_OPEN}{_VALUE}(?={_S}(?:{UNIT})?[.!]*\Z)", re.I)
+_CLOSING = re.compile(
+    rf"(?<![a-zà-ÿ0-9.,/+-])(?P<range>{NUMBER}{_S}(?:{UNIT})?{_S}(?:{BETWEEN}){_S})?"
+    rf"(?P<number>{NUMBER}){_CLOSE}(?:{_SCALE}){_CLOSE}(?=[.!)]*\Z)",
+    re.I,
+)
+_SCALED = re.compile(rf"(?<![a-zà-ÿ0-9.,/+-])(?P<number>{NUMBER}){_SCALE}", re.I)
+_SECOND_NUMBER = re.compile(
+    rf"{_S}(?:{UNIT})?{_S}~{{0,4}}{_S}(?:{BETWEEN}|,{_S}得|[,;/+&:|])?{_S}~{{0,4}}(?P<number>{NUMBER})"
+    rf"|{_S}\([a-z ]{{1,24}}\){_S}[,;+]{_S}{NUMBER}| ?\.[0-9]| \. [0-9]"
+    rf"|{_S}(?:{UNIT})?{_S}(?:{HALVES})|{_S}\+(?![0-9])|{_S}stars?\b",
+    re.I,
+)
+_LINE_END = re.compile(rf"{_S}(?:{UNIT})?{_S}[.!]?{_S}(?:\n|\||\Z)", re.I)
+_CLAUSE_END = re.compile(rf"{_S}(?:{UNIT})?{_S}(?:[.,;!)(|\n–—-]|\Z)", re.I)
+# in the same clause, or in the same sentence: what is said is not the score
+_DENIED = re.compile(
+    r"\b(?:not|cannot|never|neither|nor|no|than|above|below|under|over|instead of|short of"
+    r"|to (?:reach|get|earn|achieve|receive|obtain|deserve|warrant))\b|n't\b",
+    re.I,
+)
+_SUPPOSED = re.compile(
+    r"\b(?:if|unless|until|had it|were it|(?:would|to) (?:need|require|have|merit)|could (?:be|have been|get|reach))\b",
+    re.I,
+)
+# "Score: 1. The question is clear.\n2. ...": a list begins, not a score
+_LIST = re.compile(r"1[.)] [^\n]{1,400}\n(?:[^\n]{0,400}\n){0,2}2[.)] ")
+# right before a label: the score of a part
+_PARTS = (
+    r"(?:\b(?:question|prompt|instruction|task|response|answer|completion|clarity|relevance|depth|breadth|safety"
+    r"|accuracy|correctness|style|format|helpfulness)(?:'s)?|问题|提问|回答|答案|清晰度|相关性|准确性)"
+)
+_PART = re.compile(rf"{_PARTS} ?\Z", re.I)
+_PART_NAMED = re.compile(rf"for (?:the|this|that) {_PARTS}\Z", re.I)
+_FOR_A_PART = re.compile(rf"{_S}(?:{UNIT})?{_S}for\b(?! (?:this|that|the|its|an?|being)\b)", re.I)
+# "4 (out of 5)", "4 on a scale of 1 to 5", "4 (4/5)"
+_LATER_SCALE = re.compile(
+    rf"{_S}[(\[]?(?:on (?:an?|the) )?(?:(?:[a-z]+ )?scale(?: of| from)?|(?:out )?of(?: a)?(?: possible| maximum)?"
+    rf"|max(?:imum)?(?: of)?):?{_S}(?:[0-9]++{_S}(?:-|–|to){_S})?(?P<scale>[0-9]++)|{_S}\({NUMBER}/(?P<of>[0-9]++)\)"
+    rf"|{_S}(?:{UNIT})?{_S}[,(]?{_S}(?:满分|滿分|만점){_S}(?P<full_marks>[0-9]++)|{_S}(?:{UNIT})?{_S}\((?P<full_first>{_OUT_OF})",
+    re.I,
+)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A number that claims to be the score."""
+
+    value: re.Match[str]
+    qualifier: str
+    """What stands between the word and the number, as "(out of 10)"."""
+    is_one_of_several: bool = False
+    """Whether it is the score of a part, and so are others."""
+
+
+def _match_value(match: re.Match[str], plain: str) -> re.Match[str] | None:
+    value = _SAME_LINE.match(plain, match.end()) or _OWN_LINE.match(plain, match.end())
+    return None if value is None or _LIST.match(plain, value.start("number")) else value
+
+
+def _is_denied(start: int, plain: str) -> bool:
+    """Whether what comes before in the sentence says that no such score is given."""
+    sentence = re.split(r"[.!?\n]", plain[max(0, start - 100) : start])[-1]
+    return bool(_SUPPOSED.search(sentence) or _DENIED.search(re.split(r"[,;:]", sentence)[-1]))
+
+
+def _read_statement(match: re.Match[str], value: re.Match[str]) -> Statement:
+    groups = match.groupdict()
+    return Statement(value, groups.get("qualifier") or groups.get("total_qualifier") or "")
+
+
+def _is_part(match: re.Match[str], value: re.Match[str] | None, plain: str) -> bool:
+    """Whether a statement is about a part: "question score: 4", "score: 1 for clarity"."""
+    qualifier = match.groupdict()["qualifier"] or match.groupdict().get("total_qualifier") or ""
+    if _PART.search(plain, max(0, match.start() - 16), match.start()) or _PART_NAMED.search(qualifier):
+        return True
+    return value is not None and _FOR_A_PART.match(plain, value.end()) is not None
+
+
+def _choose(statements: Iterable[tuple[Statement, bool]]) -> Statement | None:
+    """The first that is of the whole, else the first of a part, marked where there are others."""
+    parts = []
+    for statement, is_part in statements:
+        if not is_part:
+            return statement
+        parts.append(statement)
+    return replace(parts[0], is_one_of_several=len(parts) > 1) if parts else None
+
+
+def _find_labelled(plain: str) -> tuple[Statement | None, bool]:
+    """The last labelled statement of the whole, and whether a later one says that there is no score."""
+    found: list[tuple[Statement, bool]] = []
+    for match in reversed(list(_LABEL.finditer(plain))):
+        value = _match_value(match, plain)
+        is_part = _is_part(match, value, plain)
+        if value:
+            found.append((_read_statement(match, value), is_part))
+        elif not is_part and _NO_NUMBER.match(plain, match.end()):
+            return None, True
+        if value and not is_part:
+            break
+    return _choose(found), False
+
+
+def _find_in_prose(plain: str) -> Statement | None:
+    """The last "score of 8" of the whole that nothing in its sentence denies."""
+    found: list[tuple[Statement, bool]] = []
+    for match in reversed(list(_PROSE.finditer(plain))):
+        value = _match_value(match, plain)
+        if value and not _is_denied(match.start(), plain):
+            found.append((_read_statement(match, value), _is_part(match, value, plain)))
+    return _choose(found)
+
+
+def _find_weakly_labelled(plain: str) -> Statement | None:
+    """The last statement whose label means other things too, where what follows leaves no doubt."""
+    for match in reversed(list(_WEAK_LABEL.finditer(plain))):
+        value = _match_value(match, plain)
+        if value and value["scale"] and _CLAUSE_END.match(plain, value.end()):
+            return _read_statement(match, value)
+        if value and match["careful"] and _LINE_END.match(plain, value.end()):
+            return _read_statement(match, value)
+    return None
+
+
+def _find_given(plain: str) -> Statement | None:
+    for match in reversed(list(_GIVEN.finditer(plain))):
+        value = _SAME_LINE.match(plain, match.end())
+        has_scale = value and (value["scale"] or value["full"] or match["qualifier"])
+        if value and has_scale and not _is_denied(match.start(), plain):
+            return _read_statement(match, value)
+    return None
+
+
+def _find_closing(plain: str) -> Statement | None:
+    """A lone number, or the "8/10" that ends the text, one of several where another "7/10" stands before."""
+    whole = _WHOLE.match(plain)
+    if whole:
+        return Statement(whole, "")
+    closing = _CLOSING.search(plain)
+    if closing is None or _is_denied(closing.start(), plain):
+        return None
+    others = [match for match in _SCALED.finditer(plain, 0, closing.start()) if match["scale"] == closing["scale"]]
+    return Statement(closing, "", is_one_of_several=any(match["number"] != closing["number"] for match in others))
+
+
+def _list_statements(plain: str) -> Iterator[Statement | None]:
+    yield _find_in_prose(plain)
+    yield _find_weakly_labelled(plain)
+    yield _find_given(plain)
+    yield _find_closing(plain)
+
+
+def find_statement(plain: str) -> Statement | None:
+    """The last labelled statement, or else in prose, weakly labelled, given, closing ("8/10"), or a lone number."""
+    labelled, is_denied = _find_labelled(plain)
+    if labelled or is_denied:
+        return labelled
+    return next((statement for statement in _list_statements(plain) if statement), None)
+
+
+def is_ambiguous(statement: Statement, plain: str, *, highest: float) -> bool:
+    """Whether a statement is one of several parts, a range, a share, or on another scale than up to `highest`."""
+    value = statement.value
+    groups = value.groupdict()
+    if statement.is_one_of_several or groups["percent"] or groups.get("range"):
+        return True
+    later = _LATER_SCALE.match(plain, value.end())
+    written = filter(None, [groups["scale"], groups.get("full"), *(later.groups() if later else [])])
+    scales = [
+        read_number(found[0]) for text in written if (found := re.match(r"[0-9]+(?:[.,][0-9]+)?|ten", text, re.I))
+    ]
+    named = [read_number(number) for number in re.findall(r"[0-9]+(?:\.[0-9]+)?", statement.qualifier)]
+    if any(scale != highest for scale in scales) or (named and max(named) != highest):
+        return True
+    second = _SECOND_NUMBER.match(plain, value.end())
+    return second is not None and (
+        second["number"] is None or read_number(second["number"]) != read_number(value["number"])
+    )

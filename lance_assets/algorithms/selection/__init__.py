@@ -1,0 +1,1 @@
+"""Which rows are taken: pairs, pool items, seeds, lessons."""

@@ -1,0 +1,1 @@
+"""Which texts are alike: word by word, by n-grams, and by embedding."""

@@ -1,0 +1,224 @@
+"""Find prompts that the evaluation already asks.
+
+Source: the n-gram overlap of GPT-3 (arXiv 2005.14165, appendix C): 13 words in a row in common.
+
+How it differs:
+
+1. A whole prompt is dropped; GPT-3 cuts the overlap out and keeps the rest.
+2. Prompts that are equal after normalisation overlap at any length; GPT-3 has no rule below the n-gram.
+3. n-grams that many documents share are not forgiven. Where an evaluation has a long fixed wording, give its
+   prompts without it.
+4. Words are those of `rouge_l.tokenize_words`, so that Chinese is compared by 13 characters.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from lance_assets.algorithms.similarity.rouge_l import tokenize_words
+
+_EDGES = " .,;:!?…\"'`*_“”‘’«»()[]{}。、「」『』"
+"""Stripped at both ends. Minus, percent and other signs stay: "-5" is not "5"."""
+_SPACES = re.compile(r"\s+")
+
+CONTAMINATION = pl.Schema(
+    {
+        "row_id": pl.String,
+        "prompt": pl.String,
+        "evaluation_prompt": pl.String,  # what it matches
+        "rule": pl.String,  # "equal", "ngram" or "embedding"
+        "similarity": pl.Float64,  # 1 for equal, the share of its n-grams that are shared, or the cosine
+        "shared_text": pl.String,  # the first run of words in common; null for embedding
+    }
+)
+"""Rows that match the evaluation."""
+
+
+@dataclass(frozen=True)
+class EvaluationIndex:
+    """What evaluation prompts are recognised by."""
+
+    normalised: frozenset[str]
+    """Every prompt as `normalise_text` gives it."""
+    ngrams: frozenset[str]
+    """Every run of `ngram` words in any prompt, joined by spaces."""
+    ngram: int
+    """Words in a run."""
+
+
+def normalise_text(text: str) -> str:
+    r"""A text reduced to what makes it the same text: NFKC, lower case, single spaces, no punctuation at the ends.
+
+    >>> normalise_text('  "What is\n ５ + 3?" ')
+    'what is 5 + 3'
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
+    return _SPACES.sub(" ", folded).strip(_EDGES)
+
+
+def _list_ngrams(text: str, ngram: int) -> Iterable[str]:
+    words = tokenize_words(text)
+    return (" ".join(words[start : start + ngram]) for start in range(len(words) - ngram + 1))
+
+
+def build_evaluation_index(prompts: Iterable[str], *, ngram: int = 13) -> EvaluationIndex:
+    """Index the evaluation's prompts; empty ones are left out.
+
+    Args:
+        prompts: the evaluation's.
+        ngram: words in a run, at least 1.
+
+    Raises:
+        ValueError: ngram is below 1.
+
+    >>> len(build_evaluation_index(["What is 5 + 3?", "what is 5 + 3"]).normalised)
+    1
+    """
+    if ngram < 1:
+        raise ValueError(f"ngram must be at least 1, got {ngram}")
+    normalised: set[str] = set()
+    ngrams: set[str] = set()
+    for prompt in prompts:
+        normalised.add(normalise_text(prompt))
+        ngrams.update(_list_ngrams(prompt, ngram))
+    return EvaluationIndex(frozenset(normalised - {""}), frozenset(ngrams), ngram)
+
+
+def overlaps_evaluation(prompt: str, index: EvaluationIndex) -> bool:
+    """Whether a prompt equals an evaluation prompt after normalisation, or shares `index.ngram` words in a row.
+
+    A prompt with fewer words can only be equal. An empty prompt never overlaps.
+
+    >>> overlaps_evaluation("what is 5 + 3", build_evaluation_index(["What is 5 + 3?"]))
+    True
+    """
+    if normalise_text(prompt) in index.normalised:
+        return True
+    return any(run in index.ngrams for run in _list_ngrams(prompt, index.ngram))
+
+
+def _find_shared_run(words: list[str], ngram: int, owners: dict[str, int]) -> tuple[int, str, float] | None:
+    """The evaluation prompt that shares most n-grams, the first shared run in full, and the share of shared n-grams."""
+    runs = [" ".join(words[start : start + ngram]) for start in range(len(words) - ngram + 1)]
+    found = [owners[run] for run in runs if run in owners]
+    if not found:
+        return None
+    first = next(place for place, run in enumerate(runs) if run in owners)
+    last = first
+    while last + 1 < len(runs) and runs[last + 1] in owners:
+        last += 1
+    counts = Counter(found)
+    owner = min(counts, key=lambda place: (-counts[place], place))
+    return owner, " ".join(words[first : last + ngram]), len(found) / len(runs)
+
+
+def _mend(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+def _check_pairs(vectors: np.ndarray, num_rows: int, name: str) -> None:
+    if vectors.ndim != 2 or len(vectors) != num_rows:
+        raise ValueError(f"{name} must be [num_rows={num_rows}, dim], got shape {vectors.shape}")
+    norms = np.linalg.norm(vectors, axis=1)
+    wrong = np.flatnonzero(~(np.abs(norms - 1) < 1e-2))
+    if wrong.size:
+        raise ValueError(f"{name} must be L2-normalised, row {wrong[0]} has norm {norms[wrong[0]]:.4g}")
+
+
+def find_nearest_evaluation(vectors: np.ndarray, evaluation_vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each row's nearest evaluation prompt by cosine.
+
+    Cost: O(rows * evaluation prompts * dim), in blocks of 1,024 rows.
+
+    Args:
+        vectors: float32 [num_rows, dim], L2-normalised.
+        evaluation_vectors: float32 [num_evaluation, dim], L2-normalised, at least one.
+
+    Returns:
+        positions int64 [num_rows], the first of equally near ones, and similarities float64 [num_rows], -1..1.
+
+    Raises:
+        ValueError: not normalised or not of these shapes, or no evaluation vectors.
+
+    >>> places, similarities = find_nearest_evaluation(np.float32([[0, 1]]), np.float32([[1, 0], [0, 1]]))
+    >>> places.tolist(), similarities.tolist()
+    ([1], [1.0])
+    """
+    _check_pairs(vectors, len(vectors), "vectors")
+    _check_pairs(evaluation_vectors, len(evaluation_vectors), "evaluation_vectors")
+    if not len(evaluation_vectors):
+        raise ValueError("evaluation_vectors must have at least one row, got none")
+    places, similarities = np.zeros(len(vectors), dtype=np.int64), np.zeros(len(vectors))
+    for start in range(0, len(vectors), 1024):
+        block = vectors[start : start + 1024] @ evaluation_vectors.T
+        places[start : start + 1024] = block.argmax(axis=1)
+        similarities[start : start + 1024] = block.max(axis=1)
+    return places, similarities.clip(-1, 1)
+
+
+def find_contamination(
+    row_ids: Sequence[str],
+    prompts: Sequence[str],
+    evaluation_prompts: Sequence[str],
+    *,
+    ngram: int = 13,
+    vectors: np.ndarray | None = None,
+    evaluation_vectors: np.ndarray | None = None,
+    max_similarity: float | None = None,
+) -> pl.DataFrame:
+    """Rows whose prompt the evaluation already asks, with what they match: n-grams first, then embedding neighbours.
+
+    Args:
+        row_ids: of the rows.
+        prompts: theirs, as many.
+        evaluation_prompts: what no row may match; empty ones match nothing.
+        ngram: words in a run, at least 1.
+        vectors: float32 [num_rows, dim], L2-normalised, of the prompts; needed with `max_similarity`.
+        evaluation_vectors: of the evaluation's prompts, in the same way.
+        max_similarity: cosine above which a prompt is a neighbour; None compares no embeddings.
+
+    Returns:
+        Schema `CONTAMINATION`, sorted by row_id and rule: for each row at most one match by words ("equal" or "ngram")
+        and one by "embedding".
+
+    Raises:
+        ValueError: lengths differ, ngram below 1, vectors missing or not normalised.
+
+    >>> find_contamination(["a"], ["say: what is 5 + 3"], ["What is 5 + 3?"], ngram=4)["shared_text"].to_list()
+    ['what is 5 3']
+    """
+    if len(row_ids) != len(prompts):
+        raise ValueError(f"row_ids and prompts must be as many, got {len(row_ids)} and {len(prompts)}")
+    if ngram < 1:
+        raise ValueError(f"ngram must be at least 1, got {ngram}")
+    equal: dict[str, int] = {}
+    owners: dict[str, int] = {}
+    for place, asked in enumerate(evaluation_prompts):
+        equal.setdefault(normalise_text(asked), place)
+        for run in _list_ngrams(asked, ngram):
+            owners.setdefault(run, place)
+    equal.pop("", None)
+    rows: list[tuple[str, str, str, str, float, str | None]] = []
+    for row_id, prompt in zip(row_ids, prompts, strict=True):
+        normalised = normalise_text(prompt)
+        if normalised in equal:
+            rows.append((row_id, prompt, evaluation_prompts[equal[normalised]], "equal", 1.0, normalised))
+        elif (shared := _find_shared_run(tokenize_words(prompt), ngram, owners)) is not None:
+            rows.append((row_id, prompt, evaluation_prompts[shared[0]], "ngram", shared[2], shared[1]))
+    if max_similarity is not None and len(prompts) and len(evaluation_prompts):
+        if vectors is None or evaluation_vectors is None:
+            raise ValueError("max_similarity needs vectors and evaluation_vectors, got none")
+        _check_pairs(vectors, len(prompts), "vectors")
+        _check_pairs(evaluation_vectors, len(evaluation_prompts), "evaluation_vectors")
+        places, similarities = find_nearest_evaluation(vectors, evaluation_vectors)
+        for row in np.flatnonzero(similarities > max_similarity):
+            near = (evaluation_prompts[places[row]], "embedding", float(similarities[row]), None)
+            rows.append((row_ids[row], prompts[row], *near))
+    # a table holds no unpaired surrogates
+    shown = [tuple(_mend(cell) if isinstance(cell, str) else cell for cell in row) for row in rows]
+    return pl.DataFrame(shown, schema=CONTAMINATION, orient="row").sort("row_id", "rule")

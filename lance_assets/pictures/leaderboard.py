@@ -1,0 +1,126 @@
+"""The leaderboard as a person sees it: tables of experiments, rounds and seconds, and a picture."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from lance_assets.algorithms.measures.leaderboard import SPENT, name_scales, rank_experiments
+from lance_assets.algorithms.measures.progress import format_round, parse_round
+from lance_assets.pictures.study import build_table
+from lance_assets.rounds.outcomes import format_score
+from lance_assets.rounds.plan import NOUNS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RESULTS = [
+    *("score [95%]", "since r0000", "over raw backbone", "SFT rows", "new SFT rows", "pairs", "new pairs"),
+    *("tokens sampled", "tokens trained", "seconds", "price"),
+]
+"""The columns of `show_results`."""
+
+NOTHING = "no round of any experiment stands yet; materialize r0000 of one"
+
+
+def show_difference(difference: Sequence[float] | None) -> str:
+    """A difference with its interval, where it has one."""
+    if difference is None:
+        return "-"
+    mean, low, high = difference
+    return f"{mean:+.3f}" + (f" [{low:+.3f}, {high:+.3f}]" if math.isfinite(high - low) else "")
+
+
+def show_number(value: float | None, digits: int = 0) -> str:
+    """A number with thousands apart; a dash where it is not known."""
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def show_results(row: dict) -> list[str]:
+    """A row's scores, what it trained on and what it took, as the cells under `RESULTS`."""
+    counts = ("num_sft_rows", "num_new_sft_rows", "num_pairs", "num_new_pairs", *SPENT[:-1])
+    differences = [show_difference(row[name]) for name in ("since_start", "over_backbone")]
+    return [format_score(row), *differences, *(show_number(row[name]) for name in counts), show_number(row["price"], 4)]
+
+
+def tabulate_by_scale(rows: pl.DataFrame, titles: list[str], show: Callable[[dict], list[str]]) -> str:
+    """A Markdown table for each scale under its name, and a word on it where there are several.
+
+    Args:
+        rows: ordered, schema `LEADERBOARD` and more.
+        titles: of the columns; those up to the first of `RESULTS` are texts.
+        show: a row's cells.
+    """
+    names = name_scales(rows)
+    parts = [f"*{NOTHING}*"] if rows.is_empty() else []
+    parts += ["Scores under different headings do not compare: their evaluations differ."] if len(names) > 1 else []
+    for scale, name in names.items():
+        cells = [show(row) for row in rows.filter(scale=scale).to_dicts()]
+        parts += [f"**{name}**", build_table(titles, cells, num_texts=titles.index(RESULTS[0]))]
+    return "\n\n".join(parts)
+
+
+def tabulate_experiments(rows: pl.DataFrame) -> str:
+    """One line for each experiment: its best round, and what its rounds took up to that one, together."""
+    table = tabulate_by_scale(
+        rank_experiments(rows),
+        ["place", "experiment", "recipe", "best of rounds", *RESULTS],
+        lambda row: [
+            *(str(row["place"]), row["experiment"], row["recipe"], f"{row['round']} of {row['num_rounds']}"),
+            *show_results(row),
+        ],
+    )
+    return table if rows.is_empty() else f"{table}\n\nTokens, seconds and price: of all rounds up to the best."
+
+
+def tabulate_all_rounds(rows: pl.DataFrame) -> str:
+    """One line for each round, with what it took itself."""
+    titles = ["experiment", "recipe", "round", *RESULTS]
+    return tabulate_by_scale(rows, titles, lambda row: [row[name] for name in titles[:3]] + show_results(row))
+
+
+def tabulate_seconds(rows: pl.DataFrame) -> str:
+    """Seconds of every step, one line for each round."""
+    timed = rows["seconds_by_noun"].explode().struct.field("noun")
+    nouns = [noun for noun in NOUNS if noun in timed]
+    lines = []
+    for row in rows.sort("experiment", "round").to_dicts():
+        seconds = {step["noun"]: step["seconds"] for step in row["seconds_by_noun"]}
+        steps = [show_number(seconds[noun], 1) if noun in seconds else "-" for noun in nouns]
+        lines.append([row["experiment"], row["round"], *steps, show_number(row["seconds"], 1)])
+    return build_table(["experiment", "round", *nouns, "in all"], lines, num_texts=2)
+
+
+def list_left_out(left_out: Mapping[str, str]) -> str:
+    """What is left out and why, as a Markdown list."""
+    lines = [f"* **{name}**: {' '.join(text.split())}" for name, text in left_out.items()]
+    return "\n".join(lines) or "*nothing*"
+
+
+def draw_leaderboard(rows: pl.DataFrame) -> "Figure":
+    """Scores over rounds with their 95% intervals: a panel for each scale, a line for each experiment; of some rows."""
+    from matplotlib.figure import Figure
+
+    names, experiments = name_scales(rows), sorted(rows["experiment"].unique())
+    figure = Figure(figsize=(9.0, 3.8 * len(names)), layout="constrained")
+    panels = figure.subplots(len(names), 1, squeeze=False)[:, 0]
+    for axes, (scale, name) in zip(panels, names.items(), strict=True):
+        mine = rows.filter(scale=scale).sort("experiment", "round")
+        for (experiment, recipe), line in mine.group_by("experiment", "recipe", maintain_order=True):
+            place = experiments.index(str(experiment))
+            score = line["score"]
+            ends = [end.fill_null(0).clip(0) for end in (score - line["ci_low"], line["ci_high"] - score)]
+            # side by side, so that intervals do not hide each other
+            at = [parse_round(key) + 0.04 * place for key in line["round"]]
+            axes.errorbar(
+                *(at, score.to_list(), ends),
+                **{"marker": "o", "markersize": 4, "capsize": 3, "color": f"C{place % 10}"},
+                label=f"{experiment} ({recipe})",
+            )
+        ticks = range(max(map(parse_round, mine["round"])) + 1)
+        axes.set_xticks(ticks, [format_round(number) for number in ticks])
+        axes.set(title=name, xlabel="round", ylabel="score")
+        axes.grid(visible=True, alpha=0.3)
+        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    return figure

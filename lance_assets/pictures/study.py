@@ -1,0 +1,124 @@
+"""A study of arms as a person reads it: Markdown tables, and one picture."""
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from lance_assets.algorithms.measures.arms import Interval, average_by_rung, compare_rounds, summarise_arms
+from lance_assets.algorithms.measures.progress import START_ROUND
+from lance_assets.rounds.study import BACKBONE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TITLES = {"greedy": "greedy accuracy, %", "sampled": "sampled accuracy, %"}
+
+
+def to_points(interval: Interval) -> list[float]:
+    """Fractions as percentage points, one decimal."""
+    return [round(100 * number, 1) for number in interval]
+
+
+def list_arms(rows: pl.DataFrame) -> dict[str, str]:
+    """Every arm with its last round, in the order of the rows; the raw backbone is none."""
+    ordered = rows.filter(pl.col("arm") != BACKBONE).group_by("arm", maintain_order=True).agg(pl.col("round").max())
+    return dict(ordered.iter_rows())
+
+
+def build_table(titles: list[str], cells: list[list[str]], *, num_texts: int = 1) -> str:
+    """A Markdown table, its first columns left-aligned and the others right-aligned."""
+    lines = [titles, ["---"] * num_texts + ["---:"] * (len(titles) - num_texts), *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def show_interval(rows: pl.DataFrame, before: tuple[str, str], after: tuple[str, str], *, metric: str) -> str:
+    """A difference with its interval in points."""
+    mean, low, high = to_points(compare_rounds(rows, before, after, metric=metric))
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def tabulate_rounds(rows: pl.DataFrame, *, metric: str, method: str) -> str:
+    """Mean accuracy of every arm by round, what it gained since r0000, and how far it stays behind the method."""
+    arms = list_arms(rows)
+    keys = sorted(rows["round"].unique())
+    found = {(row["arm"], row["round"]): row for row in summarise_arms(rows, metric=metric).to_dicts()}
+
+    def show(arm: str, key: str) -> str:
+        if (arm, key) not in found:
+            return ""
+        row = found[arm, key]
+        half = 100 * (row["high"] - row["mean"])
+        return f"{100 * row['mean']:.1f}" + (f" ± {half:.1f}" if row["num_seeds"] > 1 else "")
+
+    cells = [["raw backbone", *(show(BACKBONE, key) for key in keys), "", ""]]
+    for arm, last in arms.items():
+        gained = show_interval(rows, (arm, START_ROUND), (arm, last), metric=metric)
+        behind = show_interval(rows, (arm, last), (method, arms[method]), metric=metric) if arm != method else ""
+        cells.append([arm, *(show(arm, key) for key in keys), gained, behind])
+    return build_table([TITLES[metric], *keys, "since r0000", f"{method} less this"], cells)
+
+
+def tabulate_rungs(rows: pl.DataFrame, *, metric: str) -> str:
+    """Mean accuracy by rung, of the raw backbone, of r0000 and of every arm's last round."""
+    arms = list_arms(rows)
+    places = [("raw backbone", BACKBONE, START_ROUND), (START_ROUND, next(iter(arms)), START_ROUND)]
+    places += [(f"{arm}, {last}", arm, last) for arm, last in arms.items() if last != START_ROUND]
+    by_place = {name: average_by_rung(rows, arm, key, metric=metric) for name, arm, key in places}
+    num_rungs = max(map(len, by_place.values()))
+    cells = [[name, *(f"{100 * rate:.0f}" for rate in rungs)] for name, rungs in by_place.items() if rungs]
+    return build_table([f"{TITLES[metric]}, by rung", *map(str, range(1, num_rungs + 1))], cells)
+
+
+def tabulate_training(rows: pl.DataFrame) -> str:
+    """What each arm's rounds trained on, as means over seeds; right and wrong by rule, for the report alone."""
+    columns = {"num_new_sft": 1, "new_sft_right_rate": 100, "new_sft_mean_rung": 1, "num_pairs": 1, "train_tokens": 1}
+    digits = {"new_sft_right_rate": 1, "new_sft_mean_rung": 1}
+    trained = rows.filter(pl.col("arm") != BACKBONE, pl.col("round") != START_ROUND)
+    means = trained.group_by("arm", "round", maintain_order=True).agg(pl.col(name).mean() for name in columns)
+    cells = [
+        [row["arm"], row["round"]]
+        + [
+            "-" if row[name] is None else f"{factor * row[name]:.{digits.get(name, 0)}f}"
+            for name, factor in columns.items()
+        ]
+        for row in means.to_dicts()
+    ]
+    titles = ["arm", "round", "new SFT rows", "right, %", "mean rung", "pairs in all", "tokens trained on"]
+    return build_table(titles, cells, num_texts=2)
+
+
+def tabulate_study(rows: pl.DataFrame, *, method: str) -> str:
+    """All tables, one under the other."""
+    tables = [tabulate_rounds(rows, metric=metric, method=method) for metric in TITLES]
+    return "\n\n".join([*tables, tabulate_rungs(rows, metric="greedy"), tabulate_training(rows)])
+
+
+def draw_study(rows: pl.DataFrame) -> "Figure":
+    """Greedy accuracy over rounds, with 95% intervals over seeds, and by rung at the end."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11.0, 4.0))
+    over_rounds, by_rung = figure.subplots(1, 2)
+    summary = summarise_arms(rows, metric="greedy")
+    arms = list_arms(rows)
+    for arm, last in arms.items():
+        mine = summary.filter(pl.col("arm") == arm)
+        spread = [(mine["mean"] - mine["low"]).to_list(), (mine["high"] - mine["mean"]).to_list()]
+        line = over_rounds.errorbar(
+            mine["round"].to_list(), mine["mean"].to_list(), yerr=spread, marker="o", capsize=3, label=arm
+        )
+        rungs = average_by_rung(rows, arm, last, metric="greedy")
+        places = range(1, len(rungs) + 1)
+        by_rung.plot(places, rungs, marker="o", markersize=3, color=line.lines[0].get_color(), label=f"{arm}, {last}")
+    start = average_by_rung(rows, next(iter(arms)), START_ROUND, metric="greedy")
+    by_rung.plot(range(1, len(start) + 1), start, linestyle=":", color="black", label=START_ROUND)
+    for backbone in summary.filter(pl.col("arm") == BACKBONE)["mean"]:
+        over_rounds.axhline(backbone, linestyle="--", color="grey", label="raw backbone")
+    num_seeds = rows["rng_seed"].n_unique()
+    title = f"Held-out problems, {num_seeds} seed{'s' if num_seeds > 1 else ''}"
+    over_rounds.set(title=title, xlabel="round", ylabel="greedy accuracy")
+    by_rung.set(title="By rung", xlabel="rung", ylabel="greedy accuracy", ylim=(-0.02, 1.02))
+    for axes in (over_rounds, by_rung):
+        axes.grid(visible=True, alpha=0.3)
+        axes.legend(fontsize=7)
+    return figure

@@ -1,0 +1,126 @@
+"""What a judge's items say: win rates with their intervals, how many could not be read, and how far length decides."""
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from lance_assets.algorithms.measures.win_rates import (
+    WinRate,
+    compute_length_controlled_rate,
+    compute_win_rate,
+    measure_longer_rate,
+)
+from lance_assets.algorithms.reviews.pairwise import summarise_verdicts
+from lance_assets.pictures.metadata import count_table, preview_rows, round_measure
+from lance_assets.records import EVAL_REPORT
+from resources.evaluation.evaluator import EvaluationError
+
+BENCHMARK = "judge"
+"""What eval_report calls it."""
+
+CONTROLLED = "length_controlled_win_rate"
+"""The metric that rounds are compared by."""
+
+REASONS = ("own_first_reason", "opponent_first_reason", "unscored_reason", "opponent_unscored_reason")
+"""Columns that say why a text of the judge could not be read."""
+
+TEXTS = ("own_first_text", "opponent_first_text", "review", "opponent_review")
+"""Those texts, in the same order."""
+
+
+def measure_differences(items: pl.DataFrame) -> list[float]:
+    """By how many characters each completion is longer than the opponent's."""
+    longer = pl.col("completion").str.len_chars().cast(pl.Float64) - pl.col("opponent_completion").str.len_chars()
+    return items.select(longer).to_series().to_list()
+
+
+def rate_items(items: pl.DataFrame) -> dict[str, WinRate]:
+    """The win rates of one model by their metric, over the items that could be read, at least one.
+
+    Args:
+        items: schema `JUDGE_ITEMS`, of one model.
+    """
+    read = items.filter(pl.col("preference").is_not_null())
+    preferences, differences = read["preference"].to_list(), measure_differences(read)
+    return {
+        CONTROLLED: compute_length_controlled_rate(preferences, differences),
+        "win_rate": compute_win_rate(preferences),
+    }
+
+
+def find_parts(items: pl.DataFrame) -> dict[str, float]:
+    """By prompt each item's part in the length-controlled win rate, for the items of one model that could be read."""
+    read = items.filter(pl.col("preference").is_not_null())
+    return dict(zip(read["prompt"], rate_items(read)[CONTROLLED].parts.tolist(), strict=True)) if len(read) else {}
+
+
+def check_read(items: pl.DataFrame, *, max_unread_rate: float) -> None:
+    """Enough of a model's items could be read.
+
+    Raises:
+        EvaluationError: the share of unread items is above the bar, or all are unread.
+    """
+    unread = items.filter(outcome="unread")
+    if len(unread) < len(items) and len(unread) <= max_unread_rate * len(items):
+        return
+    told = unread.select(REASONS).unpivot()["value"].drop_nulls().value_counts(sort=True)
+    reasons = ", ".join(f"{reason} {count}" for reason, count in told.iter_rows())
+    row = unread.row(0, named=True)
+    written = next(row[text] for text, reason in zip(TEXTS, REASONS, strict=True) if row[reason] is not None)
+    raise EvaluationError(
+        f"the judge cannot be read on {len(unread)} of {len(items)} items of the {row['model']} ({reasons}; the first: "
+        f"{written[-200:]!r}), and evaluation.judge.max_unread_rate is {max_unread_rate}; take a model that can judge, "
+        "raise max_judge_tokens, or judge by the other of verdict and score"
+    )
+
+
+def summarise_judge_items(items: pl.DataFrame) -> pl.DataFrame:
+    """The win rates of each model, schema `EVAL_REPORT`, the length-controlled one first.
+
+    Args:
+        items: schema `JUDGE_ITEMS`; of each model at least one item that could be read.
+    """
+    rows: list[Mapping[str, object]] = []
+    for (model,), mine in items.group_by("model", maintain_order=True):
+        names = {"model": model, "benchmark": BENCHMARK, "task": "all", "num_items": mine["preference"].count()}
+        rows += [
+            names | {"metric": metric, "score": rate.rate, "ci_low": rate.low, "ci_high": rate.high}
+            for metric, rate in rate_items(mine).items()
+        ]
+    return pl.DataFrame(rows, schema=EVAL_REPORT)
+
+
+def measure_length_ratio(items: pl.DataFrame) -> float | None:
+    """Mean characters of the completions over those of the opponent's; None where these are all empty."""
+    own, other = (sum(map(len, items[name])) for name in ("completion", "opponent_completion"))
+    return own / other if other else None
+
+
+def describe_judging(items: pl.DataFrame) -> dict[str, object]:
+    """What a person sees of the judge and of the lengths, as metadata; nothing for no items.
+
+    Args:
+        items: schema `JUDGE_ITEMS`, of one model.
+    """
+    if items.is_empty():
+        return {}
+    read = items.filter(pl.col("preference").is_not_null())
+    metadata: dict[str, object] = {
+        "judge/num_items": len(items),
+        "judge/num_unread": items["preference"].null_count(),
+        "judge/length_ratio": round_measure(measure_length_ratio(items)),
+        "judge/longer_preferred_rate": round_measure(
+            measure_longer_rate(read["preference"].to_list(), measure_differences(read))
+        ),
+        "judge/length_effect": round(rate_items(read)[CONTROLLED].length_effect, 4),
+        "judge/outcomes": count_table(dict(items["outcome"].value_counts().iter_rows()), of="outcome"),
+        "judge/preview": preview_rows(items, ("prompt", "completion", "opponent_completion", "outcome")),
+    }
+    shown_together = items.filter(pl.col("own_first_text").is_not_null())
+    if len(shown_together):
+        report = summarise_verdicts(shown_together.select("own_first_verdict", "opponent_first_verdict").rows())
+        metadata |= {
+            "judge/flip_rate": round_measure(report.flip_rate),
+            "judge/first_shown_rate": round_measure(report.first_rate),
+        }
+    return metadata

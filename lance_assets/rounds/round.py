@@ -1,0 +1,230 @@
+"""One round at work: reading and writing its tables, asking its model, and what its steps cost."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from lance_assets.algorithms.measures.progress import START_ROUND, format_round, parse_round
+from lance_assets.assets.platform import Platform
+from lance_assets.recipes.asking import RoundIdentity
+from lance_assets.records import SCHEMAS, Ask
+from lance_assets.rounds.asking import Asker
+from lance_assets.rounds.costs import Cost
+from lance_assets.rounds.evaluation_prompts import build_evaluation_guard, list_held_out_prompts, list_protected_prompts
+from lance_assets.rounds.plan import Plan
+from resources.engines.durable_stage import clear_stage
+from resources.engines.transformers.model_states import ModelReader
+from resources.evaluation.evaluator import read_task_prompts
+from resources.machine.memory import measure_own_peak
+from resources.models.embedder import Embedder
+from resources.readers.text_files import read_texts
+from resources.stores.tables import TableVersion, write_file_atomically
+
+
+@dataclass(frozen=True)
+class Made:
+    """What making one noun of a round gave."""
+
+    data_version: str
+    """Hash of the content: the same content, the same version."""
+    metadata: dict[str, Any]
+    """What a person sees."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of one experiment."""
+
+    plan: Plan
+    """The experiment."""
+    platform: Platform
+    """The machines."""
+    key: str
+    """The round."""
+    log: Callable[[str], None]
+    """Where progress is told."""
+    cost: Cost = field(default_factory=Cost)
+    """What the noun being made has taken so far."""
+
+    def __post_init__(self) -> None:
+        parse_round(self.key)
+
+    @property
+    def is_start(self) -> bool:
+        """Whether this is r0000, SFT on the seeds."""
+        return self.key == START_ROUND
+
+    @property
+    def earlier_keys(self) -> list[str]:
+        """Every round before this one, oldest first."""
+        return [format_round(number) for number in range(parse_round(self.key))]
+
+    @property
+    def identity(self) -> RoundIdentity:
+        """What ids and sampling seeds derive from."""
+        settings = self.plan.settings
+        profiles = {name: role.prompt_profile for name, role in settings.roles.items() if role.prompt_profile}
+        return RoundIdentity(self.plan.name, self.key, settings.rng_seed, settings.prompt_profile, profiles)
+
+    @cached_property
+    def is_evaluation_prompt(self) -> Callable[[str], bool]:
+        """Whether a prompt belongs to the evaluation."""
+        return build_evaluation_guard(self.plan.settings.evaluation, self.plan.folder, self.task_prompts)
+
+    @cached_property
+    def evaluation_prompts(self) -> list[str]:
+        """Every prompt of every evaluation task."""
+        return list_held_out_prompts(self.plan.settings.evaluation) + self.worded_prompts
+
+    @cached_property
+    def worded_prompts(self) -> list[str]:
+        """Those that are recognised by their words: all but the small world's, which has a rule of its own."""
+        return list_protected_prompts(self.plan.settings.evaluation, self.plan.folder) + self.task_prompts
+
+    @cached_property
+    def task_prompts(self) -> list[str]:
+        """The prompts of the harness's tasks, read once; none where a file of protected prompts stands for them."""
+        evaluation = self.plan.settings.evaluation
+        if evaluation.lm_eval is None or evaluation.protected_prompts is not None:
+            return []
+        folder = self.platform.root / "evaluation_prompts" / self.plan.name
+        path = folder / f"{self.plan.fingerprint('eval_report')}.json"
+        if not path.exists():
+            include_path = evaluation.lm_eval.include_path
+            prompts = read_task_prompts(
+                evaluation.lm_eval.tasks,
+                include_path=self.plan.folder / include_path if include_path else None,
+                log=self.log,
+            )
+            folder.mkdir(parents=True, exist_ok=True)
+            write_file_atomically(path, json.dumps(prompts).encode())
+        found: list[str] = json.loads(path.read_text())
+        return found
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """The experiment's embedding model."""
+        return self.platform.open_embedder(self.plan.settings)
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Vectors of texts, float32 [num_texts, dim]; a text that was ever embedded is looked up."""
+        embedded = self.platform.embeddings.embed_once(texts, self.embedder)
+        self.cost.num_embedded += embedded.num_new
+        return embedded.vectors
+
+    def has(self, noun: str, key: str) -> bool:
+        """Whether a table of a round stands."""
+        return self.platform.tables.exists(self.plan.name, key, noun)
+
+    def read(self, noun: str, key: str | None = None) -> pl.DataFrame:
+        """A table of this or another round."""
+        return self.platform.tables.read(self.plan.name, key or self.key, noun, schema=SCHEMAS[noun])
+
+    def read_new_sft_rows(self) -> pl.DataFrame:
+        """The SFT rows that this round brought, generated or taken from a pool; none in r0000, which has the seeds."""
+        is_new = (pl.col("source_round") == self.key) & (pl.col("source") != "eft") & pl.lit(not self.is_start)
+        return self.read("sft_set").filter(is_new)
+
+    def write(self, noun: str, table: pl.DataFrame) -> TableVersion:
+        """Store a table of this round, whole or not at all."""
+        return self.platform.tables.write(self.plan.name, self.key, noun, table, schema=SCHEMAS[noun])
+
+    def empty(self, noun: str) -> pl.DataFrame:
+        """A table without rows, for what r0000 does not have."""
+        return pl.DataFrame(schema=SCHEMAS[noun])
+
+    def model_path(self, parent_round: str | None) -> Path:
+        """The folder of a round's checkpoint, or of the base model."""
+        settings = self.plan.settings
+        if parent_round is None:
+            return self.platform.checkpoints.resolve_model(
+                settings.model, base=self.plan.folder, revision=settings.model_revision
+            )
+        return self.platform.checkpoints.find(self.plan.name, parent_round)
+
+    def start_path(self) -> Path:
+        """The folder of this round's start checkpoint.
+
+        Raises:
+            ValueError: the parent's checkpoint was trained again since start_checkpoint was materialized.
+        """
+        start = self.read("start_checkpoint").row(0, named=True)
+        parent = start["parent_round"]
+        if parent is not None and self.read("checkpoint", parent)["content_hash"][0] != start["content_hash"]:
+            raise ValueError(
+                f"{self.plan.name} {self.key} started from a checkpoint of {parent} that was trained again since; "
+                f"materialize start_checkpoint of {self.key} again"
+            )
+        return self.model_path(parent)
+
+    @property
+    def trains_from_base(self) -> bool:
+        """Whether training begins with the base model rather than the start checkpoint."""
+        return self.is_start or self.plan.settings.parameters.starts_from == "base"
+
+    def training_start(self) -> Path:
+        """The folder of the model that this round's training begins with."""
+        return self.model_path(None) if self.trains_from_base else self.start_path()
+
+    @cached_property
+    def texts(self) -> pl.DataFrame:
+        """The experiment's texts without prompts, columns row_id and text; empty where it has none."""
+        settings = self.plan.settings.texts
+        if settings is None:
+            return pl.DataFrame(schema={"row_id": pl.String, "text": pl.String})
+        path = self.plan.folder / Path(settings.path).expanduser()
+        return read_texts(path, field=settings.field, limit=settings.limit)
+
+    def read_states(self, *, of_base: bool = False) -> ModelReader:
+        """The round's model, or the base model, to read its states over whole rows, cut where training cuts them."""
+        engine = self.plan.settings.engine
+        return ModelReader(
+            self.model_path(None) if of_base else self.start_path(),
+            batch_size=engine.batch_size,
+            max_length=self.plan.settings.training.sft.max_length,
+            device=engine.device,
+            dtype=engine.dtype,
+            log=self.log,
+        )
+
+    @contextmanager
+    def asking(self, noun: str, model_path: Path, *, role: str | None = None) -> Iterator[Ask]:
+        """Open engines on a model and on those of the roles; what they finish is durable until the noun is written.
+
+        Args:
+            noun: what is made.
+            model_path: the round's own model.
+            role: who does every stage; None for whom the recipe gives it to.
+        """
+        asker = Asker(self.plan, self.platform, self.key, noun, model_path, self.cost, self.log, role)
+        try:
+            yield asker
+        finally:
+            asker.close()
+
+    def forget_stage(self, noun: str) -> None:
+        """Remove a noun's finished chunks, once its table stands."""
+        clear_stage(self.platform.root / "stages" / self.plan.name / self.key / noun)
+
+    def record_cost(self, noun: str, started: float) -> dict[str, float]:
+        """Keep what a noun took beside the tables, and return it as metadata."""
+        self.cost.seconds = time.monotonic() - started
+        self.cost.raise_peak(measure_own_peak())
+        write_file_atomically(self._cost_path(noun), json.dumps(asdict(self.cost)).encode())
+        return self.cost.describe()
+
+    def read_costs(self, key: str | None = None) -> dict[str, Cost]:
+        """What each noun of a round took, for those that were made."""
+        folder = self._cost_path("any", key).parent
+        return {path.stem: Cost(**json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))}
+
+    def _cost_path(self, noun: str, key: str | None = None) -> Path:
+        return self.platform.root / "costs" / self.plan.name / (key or self.key) / f"{noun}.json"

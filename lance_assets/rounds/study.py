@@ -1,0 +1,216 @@
+"""The study of self-evolution: an experiment and its controls over several `rng_seed`s, by the functions of the assets.
+
+An arm is the experiment with switches of its recipe (`ARMS`), never other code. All arms of a seed start from the same
+r0000, and sample with the same seeds in the first round, so that differences between arms are paired. Every arm trains
+each round on the experiment's `token_budget`. Hand-written, since it is the platform's claim that it measures.
+
+A data root holds `seed<n>/<arm>/`, each like an experiment's own, and a round whose `eval_report` stands is not made
+again: a killed study goes on where it was.
+"""
+
+import re
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+
+from lance_assets.algorithms.measures.progress import START_ROUND, format_round
+from lance_assets.assets.checkpoint import make_checkpoint
+from lance_assets.assets.cleaned_set import make_cleaned_set
+from lance_assets.assets.diversity_report import make_diversity_report
+from lance_assets.assets.eval_report import make_eval_report
+from lance_assets.assets.label_checkpoint import make_label_checkpoint
+from lance_assets.assets.platform import Platform
+from lance_assets.assets.preference_pairs import make_preference_pairs
+from lance_assets.assets.raw_generations import make_raw_generations
+from lance_assets.assets.reviewed_set import make_reviewed_set
+from lance_assets.assets.seed_set import make_seed_set
+from lance_assets.assets.sft_set import make_sft_set
+from lance_assets.assets.start_checkpoint import make_start_checkpoint
+from lance_assets.records import STUDY_ROWS
+from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.round import Made, Round
+from lance_assets.settings.experiment import ExperimentSettings
+from lance_assets.small_world.tasks import is_correct, parse_prompt
+
+MAKERS: dict[str, Callable[[Round], Made]] = {
+    "start_checkpoint": make_start_checkpoint,
+    "seed_set": make_seed_set,
+    "raw_generations": make_raw_generations,
+    "cleaned_set": make_cleaned_set,
+    "reviewed_set": make_reviewed_set,
+    "sft_set": make_sft_set,
+    "preference_pairs": make_preference_pairs,
+    "diversity_report": make_diversity_report,
+    "checkpoint": make_checkpoint,
+    "eval_report": make_eval_report,
+}
+"""What makes each noun of a round, in order."""
+
+STUDIES = "studies"
+"""Folder of the data root that holds a study of each experiment by its name."""
+
+IDENTITY = "identity.txt"
+"""File of a study's folder that says what it is made with."""
+
+METHOD = "lance"
+"""The arm that the others are controls of."""
+
+BACKBONE = "backbone"
+"""The model before any training: what r0000's eval_report has beside its checkpoint."""
+
+ARMS: dict[str, dict[str, object]] = {
+    METHOD: {},
+    "no_pairs": {"losses": "sft"},
+    "random_scores": {"reviewer": "random"},
+    "self_instruct": {"reviewer": "none"},
+    "seeds_only": {"propose": False},
+}
+"""Each arm's switches of the recipe, the dearest first."""
+
+
+def list_makers(plan: Plan) -> dict[str, Callable[[Round], Made]]:
+    """What makes each noun of an experiment's round, in order."""
+    label = {"label_checkpoint": make_label_checkpoint} if plan.trains_label_model else {}
+    first = ("start_checkpoint", "seed_set")
+    return {noun: MAKERS[noun] for noun in first} | label | MAKERS
+
+
+def make_round(plan: Plan, data_root: Path, key: str, *, log: Callable[[str], None]) -> None:
+    """Make every noun of a round, one after another, without Dagster."""
+    for noun, make in list_makers(plan).items():
+        this_round = Round(plan, Platform(data_root=str(data_root)), key, log)
+        started = time.monotonic()
+        make(this_round)
+        this_round.record_cost(noun, started)
+
+
+def plan_arm(plan: Plan, arm: str, rng_seed: int) -> Plan:
+    """The experiment with an arm's switches and a seed; the name stays, so that arms sample alike.
+
+    Raises:
+        ValueError: the arm is unknown, or the experiment has no `training.token_budget` to hold the arms equal.
+    """
+    if arm not in ARMS:
+        raise ValueError(f"an arm is one of {', '.join(ARMS)}; got {arm!r}")
+    if plan.settings.training.token_budget is None:
+        raise ValueError(
+            f"{plan.folder / 'defs.yaml'}: a study needs training.token_budget; without it arms differ in more"
+        )
+    settings = plan.settings.model_dump()
+    settings["parameters"] |= ARMS[arm]
+    settings["rng_seed"] = rng_seed
+    return Plan(plan.name, plan.folder, ExperimentSettings.model_validate(settings))
+
+
+def find_arm_root(data_root: Path, arm: str, rng_seed: int) -> Path:
+    """Where an arm's rounds lie."""
+    return data_root / f"seed{rng_seed}" / arm
+
+
+def check_identity(plan: Plan, data_root: Path) -> None:
+    """Note what the study is made with, so that one begun with other settings is never mixed with it.
+
+    Raises:
+        ValueError: the folder holds a study of another identity.
+    """
+    identity, file = plan_arm(plan, METHOD, 0).code_versions["eval_report"], data_root / IDENTITY
+    if not file.exists():
+        data_root.mkdir(parents=True, exist_ok=True)
+        file.write_text(identity)
+    elif file.read_text() != identity:
+        raise ValueError(
+            f"{data_root} holds a study made with other settings, templates or libraries of {plan.name} "
+            f"({file.read_text()}, now {identity}); remove it, or name another folder"
+        )
+
+
+def run_start(plan: Plan, data_root: Path, rng_seed: int, *, log: Callable[[str], None]) -> None:
+    """Make a seed's r0000, which all its arms start from, unless it stands."""
+    check_identity(plan, data_root)
+    root = find_arm_root(data_root, "start", rng_seed)
+    if not is_finished(plan, root, START_ROUND):
+        make_round(plan_arm(plan, METHOD, rng_seed), root, START_ROUND, log=log)
+
+
+def run_arm(
+    plan: Plan, data_root: Path, arm: str, rng_seed: int, *, num_rounds: int, log: Callable[[str], None]
+) -> None:
+    """Make an arm's rounds that do not stand yet; `run_start` has made r0000."""
+    check_identity(plan, data_root)
+    planned, root = plan_arm(plan, arm, rng_seed), find_arm_root(data_root, arm, rng_seed)
+    if not root.exists():
+        partial = root.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(find_arm_root(data_root, "start", rng_seed), partial)
+        partial.rename(root)
+    for number in range(1, num_rounds + 1):
+        if not is_finished(planned, root, format_round(number)):
+            make_round(planned, root, format_round(number), log=log)
+
+
+def is_finished(plan: Plan, root: Path, key: str) -> bool:
+    """Whether a round's eval_report stands."""
+    return Platform(data_root=str(root)).tables.exists(plan.name, key, "eval_report")
+
+
+def read_study(plan: Plan, data_root: Path) -> pl.DataFrame:
+    """Every finished round of every arm and seed, schema `STUDY_ROWS`, in order of seed, arm and round."""
+    rows = []
+    seeds = sorted(int(match[1]) for path in data_root.iterdir() if (match := re.fullmatch(r"seed(\d+)", path.name)))
+    for rng_seed in seeds:
+        folder = data_root / f"seed{rng_seed}"
+        start = plan_arm(plan, METHOD, rng_seed)
+        if is_finished(start, folder / "start", START_ROUND):
+            rows.append(read_round(start, folder / "start", BACKBONE, START_ROUND))
+        for arm in ARMS:
+            planned, number = plan_arm(plan, arm, rng_seed), 0
+            while is_finished(planned, folder / arm, format_round(number)):
+                rows.append(read_round(planned, folder / arm, arm, format_round(number)))
+                number += 1
+    return pl.DataFrame(rows, schema=STUDY_ROWS)
+
+
+def read_round(plan: Plan, root: Path, arm: str, key: str) -> dict:
+    """One row of the study."""
+    this_round = Round(plan, Platform(data_root=str(root)), key, lambda _: None)
+    model = BACKBONE if arm == BACKBONE else "checkpoint"
+    items = this_round.read("eval_items").filter(pl.col("model") == model)
+    row: dict[str, object] = {"rng_seed": plan.settings.rng_seed, "arm": arm, "round": key}
+    for metric in ("greedy", "sampled"):
+        mine = items.filter(pl.col("metric") == metric)
+        by_rung = mine.group_by("rung").agg(pl.col("is_correct").mean()).sort("rung")
+        row |= {
+            "num_items": len(mine),
+            metric: mine["is_correct"].mean(),
+            f"{metric}_by_rung": by_rung["is_correct"].to_list(),
+            f"{metric}_items": mine["is_correct"].to_list(),
+        }
+    if arm == BACKBONE:
+        return row
+    sft, trained = this_round.read("sft_set"), this_round.read("checkpoint").row(0, named=True)
+    new = sft.filter((pl.col("source_round") == key) & (pl.col("source") != "eft"))
+    return row | {
+        "num_new_sft": len(new),
+        "new_sft_right_rate": find_right_rate(new),
+        "new_sft_mean_rung": find_mean_rung(new),
+        "num_pairs": trained["num_pairs"],
+        "train_tokens": trained["num_tokens"],
+        "seconds": sum(cost.seconds for cost in this_round.read_costs().values()),
+    }
+
+
+def find_right_rate(rows: pl.DataFrame) -> float | None:
+    """Share of right completions among those of readable prompts, by rule: for the report alone, after training."""
+    solved = [
+        is_correct(problem, row["completion"]) for row in rows.to_dicts() if (problem := parse_prompt(row["prompt"]))
+    ]
+    return sum(solved) / len(solved) if solved else None
+
+
+def find_mean_rung(rows: pl.DataFrame) -> float | None:
+    """Mean rung of the readable prompts."""
+    rungs = [problem.rung for prompt in rows["prompt"] if (problem := parse_prompt(prompt))]
+    return sum(rungs) / len(rungs) if rungs else None

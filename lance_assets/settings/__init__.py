@@ -1,0 +1,1 @@
+"""What an experiment's file may say, and how its mistakes are reported."""

@@ -1,0 +1,184 @@
+"""Engines: what asks a model, whichever library runs it.
+
+`transformers_engine.py`, `vllm_engine.py` and `openai_engine.py` each have one. An engine gives samples in groups as
+they finish, so that what is finished can be stored while the rest goes on (`resources.engines.durable_stage`).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from jinja2 import TemplateError
+
+from lance_assets.records import Ask, Request, Sample, SamplingSettings, TokenChoice
+from resources.machine.memory import MemoryPeak
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+NUM_ALTERNATIVES = 20
+"""Likeliest tokens told for each token of `Sample.tail`; what servers give at most."""
+
+
+class EngineError(RuntimeError):
+    """The engine cannot go on; what it finished is kept, and the step can be run again."""
+
+
+class ModelLoadError(ValueError):
+    """The folder is not a model that can be loaded."""
+
+
+class ModelWithoutChatTemplateError(ModelLoadError):
+    """The model's tokenizer has no chat template, so it cannot be asked messages."""
+
+
+class GrammarIgnoredError(EngineError):
+    """The experiment requires structured output and the engine's answers do not obey the grammar."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A round's LoRA adapter, for engines that put it on a base model they hold."""
+
+    path: Path
+    """Folder in PEFT's format."""
+    base: Path
+    """Folder of the model it belongs to."""
+    name: str
+    """Of its own for each experiment, round and content: engines keep caches by it."""
+    number: int
+    """The same as a positive integer below 2**31."""
+
+
+class Engine(Protocol):
+    """Asks a model."""
+
+    def generate(self, requests: Sequence[Request], sampling: SamplingSettings) -> Iterator[list[Sample]]:
+        """One sample for each request, in groups as they finish, in any order.
+
+        A row that fails is an `error` sample and takes no other along. A group is what finished together; where
+        samples depend on what they were batched with, to float rounding, a retry over the rest makes the same groups.
+
+        Raises:
+            EngineError: the engine cannot go on.
+        """
+        ...
+
+    def can_constrain(self) -> bool:
+        """Whether a grammar really constrains what is sampled, proved by trying once."""
+        ...
+
+    def measure_peak(self) -> MemoryPeak:
+        """The most memory its processes have held so far."""
+        ...
+
+    def close(self) -> None:
+        """Give the memory back, and leave no process behind."""
+        ...
+
+
+def sample_in_order(engine: Engine, requests: Sequence[Request], sampling: SamplingSettings) -> list[Sample]:
+    """All samples in the order of the requests, for what needs no durability."""
+    samples = {sample.row_id: sample for group in engine.generate(requests, sampling) for sample in group}
+    return [samples[request.row_id] for request in requests]
+
+
+def ask_directly(engine: Engine) -> Ask:
+    """An engine as what a recipe or an evaluation asks, for scripts: nothing is kept on disk."""
+
+    def ask(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
+        if sampling is None:
+            raise ValueError(f"{stage}: without a recipe's parameters, sampling must be given")
+        return sample_in_order(engine, requests, sampling)
+
+    return ask
+
+
+def encode_messages(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[dict[str, str]]) -> tuple[int, ...]:
+    """Token ids of a chat up to where the model's turn begins, by the model's own chat template.
+
+    Raises:
+        ValueError: a message without role or content, which a template may render as nothing.
+        jinja2.TemplateError: the template refuses the messages, as some do a system message.
+    """
+    for message in messages:
+        if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
+            raise ValueError(f"a message needs a role and a content, both text, got {message!r}")
+    encoded = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=True)
+    return tuple(encoded["input_ids"])
+
+
+def find_turn_end(tokenizer: "PreTrainedTokenizerBase") -> int | None:
+    """The special token that a chat template puts after the model's turn; None where it puts none.
+
+    A base model's generation config may name the end of a document alone (Qwen2-7B: `<|endoftext|>`), while its
+    template, and so its training, ends a turn with another token (`<|im_end|>`): without it samples run to the limit.
+    """
+    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    tokens = tokenizer.apply_chat_template(chat, return_dict=True)["input_ids"]
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_encoder.values()}
+    open_turn = len(encode_messages(tokenizer, chat[:1]))
+    after = [token for token in tokens[open_turn:] if token in special]
+    return after[0] if after else None
+
+
+def encode_requests(
+    tokenizer: "PreTrainedTokenizerBase", requests: Sequence[Request], *, max_new_tokens: int, context: int | None
+) -> tuple[dict[int, tuple[int, ...]], list[Sample]]:
+    """Token ids of every request's chat by its place; what cannot be asked is a failed sample.
+
+    Args:
+        tokenizer: the model's.
+        requests: what is asked; equal messages are encoded once.
+        max_new_tokens: room each row needs after its prompt.
+        context: tokens the model can hold; None where it says nothing.
+    """
+    prompts: dict[int, tuple[int, ...]] = {}
+    failed: list[Sample] = []
+    known: dict[tuple[tuple[tuple[str, str], ...], ...], tuple[int, ...]] = {}
+    for place, request in enumerate(requests):
+        key = tuple(tuple(message.items()) for message in request.messages)
+        try:
+            if key not in known:
+                known[key] = encode_messages(tokenizer, request.messages)
+        except (TemplateError, ValueError, TypeError, KeyError) as error:
+            failed.append(fail(request, 0, f"the chat template failed on the messages: {error!r}"))
+            continue
+        prompt = known[key]
+        if context is not None and len(prompt) + max_new_tokens > context:
+            room = f"{len(prompt)} prompt tokens and max_new_tokens={max_new_tokens}"
+            failed.append(fail(request, len(prompt), f"{room} exceed the model's context of {context} tokens"))
+        else:
+            prompts[place] = prompt
+    return prompts, failed
+
+
+def build_tail(
+    tokenizer: "PreTrainedTokenizerBase",
+    choices: Sequence[tuple[int, Sequence[tuple[int, float]]]],
+    *,
+    tail_tokens: int,
+    stopped: bool,
+) -> tuple[TokenChoice, ...]:
+    """The last tokens of a completion as text.
+
+    Args:
+        tokenizer: the model's.
+        choices: the last tokens, each with the token ids there and their log-probabilities in nats.
+        tail_tokens: how many are kept.
+        stopped: whether the last one ended the turn; it is kept beside them, as an empty text.
+    """
+    kept = list(choices)[-(tail_tokens + stopped) :] if tail_tokens else []
+    tail = []
+    for place, (token, others) in enumerate(kept, start=1):
+        text = "" if stopped and place == len(kept) else tokenizer.decode([token])
+        # the likeliest last, so that of two tokens with one text it is the one that stays
+        rising = sorted(others, key=lambda other: other[1])
+        tail.append(TokenChoice(text, {tokenizer.decode([other]): value for other, value in rising}))
+    return tuple(tail)
+
+
+def fail(request: Request, prompt_tokens: int, error: str) -> Sample:
+    """The sample of a request that failed."""
+    return Sample(request.row_id, "", "error", prompt_tokens, 0, error)

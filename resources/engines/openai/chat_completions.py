@@ -1,0 +1,161 @@
+"""The chat completions of the OpenAI API: the body that asks, and the sample read from the answer.
+
+Source: the API reference of OpenAI, and vLLM 0.32 (`vllm/entrypoints/openai/chat_completion`). What servers differ in:
+1. The seed is sent as its lowest 31 bits: some servers take 32-bit numbers only. Whether it makes a sample repeatable
+   is the server's matter: vLLM gives each request its own random stream, hosted models promise their best effort.
+2. What `usage` says is kept as it is. vLLM, SGLang and OpenAI count the end-of-turn token of a finished completion,
+   which the other engines do not; a server that sends no usage counts as 0 tokens.
+3. Sampling parameters that are not sent (top_k, repetition penalty) are the server's own defaults. vLLM takes them
+   from the model's generation_config.json unless it was started with `--generation-config vllm`.
+4. `eos_token` and `stop_sequence`, which TGI says in place of `stop`, are read as `stop`.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lance_assets.records import FinishReason, Request, Sample, SamplingSettings, TokenChoice
+from resources.engines.contract import NUM_ALTERNATIVES, fail
+from resources.engines.openai.http_retries import MalformedAnswerError
+
+SEED_BITS = 31
+
+FINISH_REASONS: dict[str, FinishReason] = {
+    "stop": "stop",
+    "eos_token": "stop",
+    "stop_sequence": "stop",
+    "length": "length",
+}
+
+DIALECTS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "vllm": lambda grammar: {"structured_outputs": {"regex": grammar}},
+    "sglang": lambda grammar: {"regex": grammar},
+    "tgi": lambda grammar: {"response_format": {"type": "regex", "value": grammar}},
+}
+"""What each kind of server wants in the body for a regular expression; what they do not know they ignore or refuse."""
+
+
+def build_body(request: Request, sampling: SamplingSettings, *, model: str, dialect: str | None) -> dict[str, Any]:
+    """The body of `POST /chat/completions`.
+
+    Args:
+        request: what is asked.
+        sampling: how.
+        model: the name it is served under.
+        dialect: of `DIALECTS`, for the grammar; None sends none.
+    """
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": list(request.messages),
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_new_tokens,
+        "seed": request.sampling_seed % 2**SEED_BITS,
+        "n": 1,
+        "stream": False,
+    }
+    if sampling.tail_tokens:
+        body |= {"logprobs": True, "top_logprobs": NUM_ALTERNATIVES}
+    if sampling.grammar is not None and dialect is not None:
+        body |= DIALECTS[dialect](sampling.grammar)
+    return body
+
+
+def read_sample(answer: Any, request: Request, *, tail_tokens: int) -> Sample:
+    """The sample in an answer; an `error` sample where the server ended it for a reason of its own.
+
+    Args:
+        answer: the parsed body.
+        request: what was asked.
+        tail_tokens: as in the sampling settings.
+
+    Raises:
+        MalformedAnswerError: no choice, no message, or a text that is none.
+    """
+    choice = _read_choice(answer)
+    message = choice["message"]
+    text = "" if message.get("content") is None else message["content"]
+    if not isinstance(text, str):
+        raise MalformedAnswerError(f"content is {type(text).__name__} and not text")
+    reason = choice.get("finish_reason")
+    usage = _read_mapping(answer, "usage")
+    prompt_tokens = _read_count(usage, "prompt_tokens")
+    if message.get("tool_calls") or message.get("function_call"):
+        return fail(request, prompt_tokens, "the model called a tool in place of a completion")
+    if message.get("refusal"):
+        return fail(request, prompt_tokens, f"the server refused: {str(message['refusal'])[:200]}")
+    if not isinstance(reason, str) or reason not in FINISH_REASONS:
+        return fail(request, prompt_tokens, f"the completion ended with finish_reason {reason!r}, not stop or length")
+    return Sample(
+        row_id=request.row_id,
+        text=text,
+        finish_reason=FINISH_REASONS[reason],
+        prompt_tokens=prompt_tokens,
+        completion_tokens=_read_count(usage, "completion_tokens"),
+        cached_tokens=_read_count(_read_mapping(usage, "prompt_tokens_details"), "cached_tokens"),
+        tail=_read_tail(choice, text, FINISH_REASONS[reason], tail_tokens) if tail_tokens else (),
+    )
+
+
+def read_model_names(content: bytes) -> list[str]:
+    """The names of the models in the body of `GET /models`, LoRA adapters (which have a parent) left out.
+
+    Raises:
+        ValueError: it is not JSON, or no list of models.
+    """
+    answer = json.loads(content)
+    models = answer.get("data") if isinstance(answer, dict) else None
+    if not isinstance(models, list) or not all(isinstance(model, dict) and "id" in model for model in models):
+        raise MalformedAnswerError("no list of models under data")
+    return sorted(str(model["id"]) for model in models if not model.get("parent"))
+
+
+def _read_choice(answer: Any) -> dict[str, Any]:
+    choices = answer.get("choices") if isinstance(answer, dict) else None
+    if not isinstance(choices, list) or not choices:
+        raise MalformedAnswerError("no choices")
+    if not isinstance(choices[0], dict) or not isinstance(choices[0].get("message"), dict):
+        raise MalformedAnswerError("the choice has no message")
+    return choices[0]
+
+
+def _read_mapping(parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = parent.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _read_count(usage: Mapping[str, Any], name: str) -> int:
+    value = usage.get(name)
+    return value if isinstance(value, int) else 0
+
+
+def _read_tail(
+    choice: Mapping[str, Any], text: str, finish_reason: FinishReason, tail_tokens: int
+) -> tuple[TokenChoice, ...]:
+    """The last tokens with their alternatives, without the end-of-turn token; empty where the server sent none."""
+    tokens = _read_mapping(choice, "logprobs").get("content")
+    if not isinstance(tokens, list):
+        return ()
+    try:
+        read = [(token["token"], token["logprob"], token.get("top_logprobs") or []) for token in tokens]
+        if finish_reason == "stop" and read and _is_beyond_text([token for token, _, _ in read], text):
+            read = read[:-1]
+        return tuple(
+            TokenChoice(token, _merge([(other["token"], other["logprob"]) for other in others] + [(token, logprob)]))
+            for token, logprob, others in read[-tail_tokens:]
+        )
+    except (KeyError, TypeError) as error:
+        raise MalformedAnswerError(f"logprobs of another layout: {error!r}") from None
+
+
+def _is_beyond_text(tokens: list[str], text: str) -> bool:
+    """Whether the last token is no part of the text."""
+    return "".join(tokens) != text and (tokens[-1] == "" or not text.endswith(tokens[-1]))
+
+
+def _merge(choices: list[tuple[str, float]]) -> dict[str, float]:
+    """Log-probabilities by text; of two tokens with one text, as broken bytes have, the likelier counts."""
+    merged: dict[str, float] = {}
+    for token, logprob in choices:
+        merged[token] = max(logprob, merged.get(token, logprob))
+    return merged

@@ -1,0 +1,219 @@
+"""A local checkpoint through transformers, in this process.
+
+A row's tokens are drawn from its own random stream (`resources.engines.sampling`), so that they do not depend on which rows it
+is batched with, to float rounding: padding and batch size move logits in the last bits, so the same requests give the
+same bytes, and the same row among other rows gives the same text but where a draw falls within that rounding of the
+border of two tokens. A batch is one group, and what is left after some groups falls into the same batches again, so an
+interrupted stage gives the bytes of one that ran through.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from lance_assets.records import Request, Sample, SamplingSettings
+from resources.engines.contract import (
+    NUM_ALTERNATIVES,
+    ModelLoadError,
+    ModelWithoutChatTemplateError,
+    build_tail,
+    encode_requests,
+    fail,
+    find_turn_end,
+)
+from resources.engines.sampling import SeededTopP
+from resources.engines.transformers.decoding import Decoded, decode_batch
+from resources.engines.transformers.grouped_attention import use_grouped_attention
+from resources.machine.memory import MemoryPeak, measure_own_peak
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class TransformersEngine:
+    """A local checkpoint through transformers, in batches of rows of like length."""
+
+    def __init__(
+        self,
+        model_path: Path,
+        *,
+        batch_size: int = 64,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        num_threads: int | None = None,
+    ) -> None:
+        """Name the model; it is loaded at the first request.
+
+        Args:
+            model_path: folder with config.json, safetensors and tokenizer.
+            batch_size: rows decoded together; halved while memory runs out.
+            device: "auto" is CUDA where there is one.
+            dtype: "auto" is bfloat16 on CUDA and float32 on a CPU.
+            num_threads: CPU threads of torch in this process; None leaves them. 1 on a busy machine.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
+        self.model_path = Path(model_path)
+        self.batch_size = batch_size
+        self.device = device
+        self.dtype = dtype
+        self.num_threads = num_threads
+        self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
+        self._stop_ids: frozenset[int] = frozenset()
+
+    def load(self) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+        """The model and its tokenizer, loaded once.
+
+        Raises:
+            ModelLoadError: no model folder, broken or incomplete weights, or CUDA asked for where there is none.
+            ModelWithoutChatTemplateError: no chat template.
+        """
+        if self._loaded is None:
+            self._loaded = _load(self.model_path, self.device, self.dtype, self.num_threads)
+            self._stop_ids = find_stop_ids(*self._loaded)
+        return self._loaded
+
+    def generate(self, requests: Sequence[Request], sampling: SamplingSettings) -> Iterator[list[Sample]]:
+        """One sample for each request, a batch a group; a row that fails is an `error` sample."""
+        model, tokenizer = self.load()
+        limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        prompts, failed = encode_requests(tokenizer, requests, max_new_tokens=sampling.max_new_tokens, context=limit)
+        if failed:
+            yield failed
+        # By length, so that little is padded; then by tokens, so that equal prompts meet and are read once.
+        ordered = sorted(prompts, key=lambda place: (len(prompts[place]), prompts[place], place))
+        for start in range(0, len(ordered), self.batch_size):
+            places = ordered[start : start + self.batch_size]
+            yield self._sample_batch(
+                [requests[place] for place in places], [prompts[place] for place in places], sampling
+            )
+
+    def _sample_batch(
+        self, requests: list[Request], prompts: list[tuple[int, ...]], sampling: SamplingSettings
+    ) -> list[Sample]:
+        """A batch's samples; halves it while memory runs out, and fails a row that does not fit alone."""
+        model, tokenizer = self.load()
+        stop_ids = self._stop_ids
+        pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        sampler = SeededTopP([request.sampling_seed for request in requests], sampling, device=model.device)
+        failure = None
+        try:
+            decoded = decode_batch(
+                model,
+                prompts,
+                sampler,
+                stop_ids=stop_ids,
+                pad_id=pad_id,
+                tail_tokens=sampling.tail_tokens,
+                num_alternatives=NUM_ALTERNATIVES,
+            )
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            failure = str(error)
+        if failure is None:
+            rows = zip(requests, prompts, decoded, strict=True)
+            return [_read_sample(tokenizer, *row, stop_ids, sampling.tail_tokens) for row in rows]
+        _free_memory()
+        if len(requests) == 1:
+            return [fail(requests[0], len(prompts[0]), f"out of memory with this row alone: {failure}")]
+        middle = len(requests) // 2
+        return [
+            *self._sample_batch(requests[:middle], prompts[:middle], sampling),
+            *self._sample_batch(requests[middle:], prompts[middle:], sampling),
+        ]
+
+    def can_constrain(self) -> bool:
+        """No: transformers samples freely, and reviews are read by the tolerant parser."""
+        return False
+
+    def measure_peak(self) -> MemoryPeak:
+        """The most memory this process has held."""
+        return measure_own_peak()
+
+    def close(self) -> None:
+        """Give the model's memory back; the next request loads it again."""
+        self._loaded = None
+        _free_memory()
+
+
+def find_stop_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
+    """The tokens that end a turn: the generation config's, the tokenizer's and the chat template's."""
+    configured = model.generation_config.eos_token_id
+    listed = configured if isinstance(configured, list) else [configured]
+    ends = [*listed, tokenizer.eos_token_id, find_turn_end(tokenizer)]
+    return frozenset(token for token in ends if token is not None)
+
+
+def _load(
+    path: Path, device: str, dtype: str, num_threads: int | None
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    if not (path / "config.json").is_file():
+        raise ModelLoadError(f"{path} is not a model folder: it has no config.json; name a folder that has one")
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ModelLoadError("device is cuda and torch sees no CUDA device; use device: auto or cpu")
+    on_cuda = device != "cpu" and torch.cuda.is_available()
+    name = {True: "bfloat16", False: "float32"}[on_cuda] if dtype == "auto" else dtype
+    logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        if tokenizer.chat_template is None:
+            raise ModelWithoutChatTemplateError(
+                f"the model at {path} has no chat template, so it cannot be asked messages; "
+                "use its instruction-tuned variant, or put a chat_template.jinja into the folder"
+            )
+        model, report = AutoModelForCausalLM.from_pretrained(
+            path, dtype=getattr(torch, name), local_files_only=True, output_loading_info=True
+        )
+    except (OSError, SafetensorError) as error:
+        raise ModelLoadError(f"the model at {path} cannot be loaded: {error}; copy or train it again") from error
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise ModelLoadError(f"the weights at {path} lack {len(missing)} tensors, first {missing[0]}; copy it again")
+    model = model.to("cuda" if on_cuda else "cpu").eval()
+    use_grouped_attention(model)
+    return model, tokenizer
+
+
+def _read_sample(
+    tokenizer: "PreTrainedTokenizerBase",
+    request: Request,
+    prompt: tuple[int, ...],
+    decoded: Decoded,
+    stop_ids: frozenset[int],
+    tail_tokens: int,
+) -> Sample:
+    stopped = decoded.tokens[-1] in stop_ids
+    kept = decoded.tokens[:-1] if stopped else decoded.tokens
+    return Sample(
+        row_id=request.row_id,
+        text=tokenizer.decode(kept, skip_special_tokens=True),
+        finish_reason="stop" if stopped else "length",
+        prompt_tokens=len(prompt),
+        completion_tokens=len(kept),
+        cached_tokens=len(prompt) if decoded.is_prompt_shared else 0,
+        tail=build_tail(tokenizer, decoded.tail, tail_tokens=tail_tokens, stopped=stopped),
+    )
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _free_memory() -> None:
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,254 @@
+"""What a model makes of whole training rows, teacher-forced: its mean last state, and how sure it is of its tokens.
+
+Source: DiverseEvol (arXiv 2311.08182), `evol_schedules/` of the authors' code (OFA-Sys/DiverseEvol, commit a22e952):
+the state behind the final norm and the logits, averaged over all token positions of prompt, completion and ends.
+
+Differences from the authors' code:
+
+1. Rows of like length are read together, padded on the right and masked; theirs are read one by one. The means are the
+   same to float rounding.
+2. Rows are rendered by the model's own chat template, as the trainer renders them; theirs by the Alpaca template. Rows
+   over `max_length` are cut, as the trainer cuts them, and counted. A row whose prompt alone fills it is read here, and
+   left out by the trainer.
+3. States are read without logits, and logits are computed for a few thousand tokens at a time, padding left out.
+4. Entropy counts a probability that underflows as zero; theirs is then NaN.
+
+Hand-written: sentence-transformers pools like this, but renders no chat and knows no logits.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import polars as pl
+from jinja2 import TemplateError
+
+from resources.engines.durable_stage import LOG_SECONDS
+from resources.engines.transformers.engine import TransformersEngine
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TrainingRow = tuple[Sequence[dict[str, str]], str]
+"""The chat messages that ask, and the completion that is the assistant's turn after them."""
+CONFIDENCE = pl.Schema(
+    {
+        "mean_max_logit": pl.Float64,  # any number; the authors' least confidence takes the lowest
+        "mean_margin": pl.Float64,  # logits, 0 or more: the highest less the second
+        "mean_entropy": pl.Float64,  # nats, 0..log(vocabulary)
+        "mean_max_probability": pl.Float64,  # in (0, 1]
+    }
+)
+"""How sure a model is of a row's tokens: means over all its token positions, of the prediction made at each."""
+_BLOCK_LOGITS = 1 << 24
+"""Logits held at once: 64 MiB of float32, and a few copies."""
+
+
+class ModelReader:
+    """A local causal language model that reads training rows, in batches of rows of like length."""
+
+    def __init__(
+        self,
+        model_path: Path,
+        *,
+        batch_size: int,
+        max_length: int,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        num_threads: int | None = None,
+        log: Callable[[str], None] | None = None,
+    ) -> None:
+        """Name the model; it is loaded at the first row.
+
+        Args:
+            model_path: folder with config.json, safetensors and tokenizer.
+            batch_size: rows read together, at least 1.
+            max_length: tokens of prompt and completion, at least 1; what is beyond is cut. The authors' is 512, as in
+                their training.
+            device: "auto" is CUDA where there is one.
+            dtype: "auto" is bfloat16 on CUDA and float32 on a CPU. Means are float32 in any case.
+            num_threads: CPU threads of torch in this process; None leaves them. 1 on a busy machine.
+            log: is given a line of progress every few seconds of a reading, and one at its end.
+
+        Raises:
+            ValueError: batch_size or max_length below 1.
+        """
+        if max_length < 1:
+            raise ValueError(f"max_length must be 1 or more tokens, got {max_length}")
+        self.batch_size = batch_size
+        self.max_length = max_length
+        self.log = log
+        self.num_truncated = 0
+        """Rows of the last reading that were cut at `max_length`."""
+        self._engine = TransformersEngine(
+            model_path, batch_size=batch_size, device=device, dtype=dtype, num_threads=num_threads
+        )
+
+    def embed(self, rows: Sequence[TrainingRow]) -> np.ndarray:
+        """Each row's mean state behind the final norm, over all its tokens.
+
+        Args:
+            rows: any number, also none.
+
+        Returns:
+            float32 [num_rows, hidden], not normalised, in the order of the rows; finite where the weights are.
+
+        Raises:
+            ModelLoadError: the model cannot be loaded, or has no chat template.
+            ValueError: a row that the chat template cannot render, or one that is cut beyond the model's context.
+        """
+        model, _ = self._engine.load()
+        means = np.zeros((len(rows), int(model.config.get_text_config().hidden_size)), dtype=np.float32)
+        for places, states, mask in self._read(rows, "embed"):
+            weights = mask.unsqueeze(-1)
+            summed = (states.float() * weights).sum(dim=1)
+            means[places] = (summed / weights.sum(dim=1)).cpu().numpy()
+        return means
+
+    def measure_confidence(self, rows: Sequence[TrainingRow]) -> pl.DataFrame:
+        """How sure the model is of what it predicts at each row's tokens, over all of them.
+
+        Args:
+            rows: any number, also none.
+
+        Returns:
+            Schema `CONFIDENCE`, in the order of the rows.
+
+        Raises:
+            ModelLoadError: as `embed`.
+            ValueError: as `embed`, or a model that changes its logits after the output embedding.
+        """
+        model, _ = self._engine.load()
+        means = np.zeros((len(rows), len(CONFIDENCE)))
+        is_checked = False
+        for places, states, mask in self._read(rows, "measure_confidence"):
+            if not is_checked:
+                _check_output_embedding(model)
+                is_checked = True
+            values = _measure_states(model, states[mask.bool()])
+            for place, measured in zip(places, values.split(mask.sum(dim=1).tolist()), strict=True):
+                means[place] = measured.mean(dim=0).cpu().numpy()
+        return pl.DataFrame(means, schema=CONFIDENCE)
+
+    def close(self) -> None:
+        """Give the model's memory back; the next row loads it again."""
+        self._engine.close()
+
+    def _read(self, rows: Sequence[TrainingRow], name: str) -> "Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]":
+        """A batch's places in `rows`, its states [num_rows, length, hidden], and 1 where a token is [num_rows, length].
+
+        The longest rows come first, so that memory that does not suffice ends the reading at its start.
+        """
+        import torch
+
+        model, tokenizer = self._engine.load()
+        sequences = self._encode(rows)
+        order = sorted(range(len(rows)), key=lambda place: (-len(sequences[place]), sequences[place]))
+        decoder = model.get_decoder()
+        started_at = logged_at = time.monotonic()
+        for start in range(0, len(rows), self.batch_size):
+            places = order[start : start + self.batch_size]
+            input_ids, mask = _pad_right([sequences[place] for place in places], tokenizer.pad_token_id or 0)
+            input_ids, mask = input_ids.to(model.device), mask.to(model.device)
+            with torch.inference_mode():
+                states = decoder(input_ids=input_ids, attention_mask=mask, use_cache=False).last_hidden_state
+            yield places, states, mask
+            if self.log is not None and time.monotonic() - logged_at >= LOG_SECONDS:
+                logged_at = time.monotonic()
+                self.log(f"{name}: {start + len(places)} of {len(rows)} rows, {logged_at - started_at:.0f} s")
+        if self.log is not None:
+            self.log(
+                f"{name}: {len(rows)} rows in {time.monotonic() - started_at:.1f} s, "
+                f"{self.num_truncated} cut at max_length={self.max_length}"
+            )
+
+    def _encode(self, rows: Sequence[TrainingRow]) -> list[list[int]]:
+        """Token ids of each row, cut at `max_length`; counts what was cut."""
+        model, tokenizer = self._engine.load()
+        context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        sequences, self.num_truncated = [], 0
+        for place, row in enumerate(rows):
+            try:
+                tokens = encode_row(tokenizer, row)
+            except (TemplateError, ValueError, TypeError, KeyError) as error:
+                raise ValueError(f"row {place} cannot be rendered by the chat template: {error}") from error
+            if not tokens:
+                raise ValueError(f"row {place} is rendered as no tokens at all; give it a prompt or a completion")
+            self.num_truncated += len(tokens) > self.max_length
+            sequences.append(tokens[: self.max_length])
+            if context is not None and len(sequences[-1]) > context:
+                raise ValueError(
+                    f"row {place} has {len(tokens)} tokens, is cut at max_length={self.max_length}, and the model's "
+                    f"context is {context}: lower max_length, in an experiment's file training.sft.max_length"
+                )
+        return sequences
+
+
+def encode_row(tokenizer: "PreTrainedTokenizerBase", row: TrainingRow) -> list[int]:
+    """Token ids of the whole chat, the completion as the assistant's turn and its end included, as in training.
+
+    Raises:
+        ValueError: a message without role or content, or a completion that is no text.
+        jinja2.TemplateError: the template refuses the messages.
+    """
+    messages, completion = row
+    chat = [*messages, {"role": "assistant", "content": completion}]
+    for message in chat:
+        if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
+            raise ValueError(f"a message needs a role and a content, both text, got {message!r}")
+    return list(tokenizer.apply_chat_template(chat, return_dict=True)["input_ids"])
+
+
+def measure_logits(logits: "torch.Tensor") -> "torch.Tensor":
+    """The columns of `CONFIDENCE` at each position, float64 [num_tokens, 4], of logits [num_tokens, vocabulary]."""
+    import torch
+
+    logits = logits.float()
+    highest = logits.topk(2, dim=-1).values
+    probabilities = logits.softmax(dim=-1)
+    entropy = torch.special.entr(probabilities).sum(dim=-1)
+    return torch.stack(
+        [highest[:, 0], highest[:, 0] - highest[:, 1], entropy, probabilities.amax(dim=-1)], dim=-1
+    ).double()
+
+
+def _measure_states(model: "PreTrainedModel", states: "torch.Tensor") -> "torch.Tensor":
+    """`measure_logits` of states [num_tokens, hidden], block by block."""
+    import torch
+
+    head = model.get_output_embeddings()
+    block = max(1, _BLOCK_LOGITS // int(head.weight.shape[0]))
+    with torch.inference_mode():
+        return torch.cat([measure_logits(head(part)) for part in states.split(block)])
+
+
+def _check_output_embedding(model: "PreTrainedModel") -> None:
+    """Raise ValueError if logits are more than the output embedding of the last states, as in Granite and Gemma 2."""
+    import torch
+
+    input_ids = torch.arange(4, device=model.device).unsqueeze(0)
+    with torch.inference_mode():
+        states = model.get_decoder()(input_ids=input_ids, use_cache=False).last_hidden_state
+        ours = model.get_output_embeddings()(states)
+        theirs = model(input_ids=input_ids, use_cache=False).logits
+    if not torch.allclose(ours.float(), theirs.float(), rtol=1e-3, atol=1e-3):
+        raise ValueError(
+            f"{type(model).__name__} changes its logits after the output embedding, so its confidence cannot be read "
+            "here; use k_center or random"
+        )
+
+
+def _pad_right(sequences: Sequence[Sequence[int]], pad_id: int) -> "tuple[torch.Tensor, torch.Tensor]":
+    """Token ids and a mask of int64 [num_rows, length]. No token of a causal model looks at what is to its right."""
+    import torch
+
+    length = max(map(len, sequences))
+    input_ids = torch.full((len(sequences), length), pad_id)
+    mask = torch.zeros((len(sequences), length), dtype=torch.int64)
+    for row, sequence in enumerate(sequences):
+        input_ids[row, : len(sequence)] = torch.tensor(sequence)
+        mask[row, : len(sequence)] = 1
+    return input_ids, mask

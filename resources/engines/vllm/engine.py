@@ -1,0 +1,318 @@
+"""vLLM's offline engine, in processes of its own (`resources.engines.vllm.worker`).
+
+Hand-written are the parts vLLM's `LLM.generate` has not: rows come back as they finish, a process that dies is started
+again and asked only for what is missing, a row that kills it is found and failed alone, and several copies of the
+model (data parallel) draw from one queue (`resources.engines.vllm.dispatch`). Samples are drawn by `resources.engines.vllm.sampling`
+from each row's own stream; logits move in the last bits with the batch a row lands in, so a repeated run gives the
+same text but where a draw falls within that rounding.
+"""
+
+import re
+import selectors
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from lance_assets.records import Request, Sample, SamplingSettings
+from resources.engines.contract import (
+    NUM_ALTERNATIVES,
+    Adapter,
+    EngineError,
+    ModelLoadError,
+    encode_requests,
+    fail,
+)
+from resources.engines.vllm.dispatch import Copy, Work, read_sample, read_stop_ids
+from resources.engines.vllm.process import VllmProcess
+from resources.engines.vllm.start import build_environment, build_job, explain_start, load_tokenizer
+from resources.machine.memory import MemoryPeak, measure_own_peak
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PROBE_GRAMMAR = r"(quokka|zebra)-[0-9]{4}"
+"""What no model says by itself when greeted."""
+LOOK_SECONDS = 5.0
+"""At least so often it is looked whether a process has ended or stalled."""
+
+
+class VllmDiedError(EngineError):
+    """vLLM's processes died again and again without finishing a row."""
+
+
+class VllmEngine:
+    """A model through vLLM, on one or several copies."""
+
+    def __init__(
+        self,
+        model_path: Path,
+        *,
+        python: str = sys.executable,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        adapter: Adapter | None = None,
+        tensor_parallel_size: int = 1,
+        data_parallel_size: int = 1,
+        gpu_memory_utilization: float = 0.9,
+        max_model_len: int | None = None,
+        max_num_seqs: int = 512,
+        max_num_batched_tokens: int | None = None,
+        prefix_caching: bool = True,
+        block_size: int | None = None,
+        kv_cache_gib: int = 1,
+        enforce_eager: bool = False,
+        num_threads: int | None = None,
+        merge_adapters_above: int = 0,
+        max_restarts: int = 6,
+        stall_seconds: float = 900.0,
+        on_start: Callable[[int], None] = lambda pid: None,
+        log: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """Name the model; processes are started at the first request.
+
+        What is not described here is as the experiment's file has it (`settings.EngineSettings`, `VllmSettings`).
+        `model_path` is a folder with config.json, safetensors and tokenizer, and `python` the interpreter of the
+        environment that has vLLM. `adapter` is the same model as an adapter on its base: it serves calls of up to
+        `merge_adapters_above` rows, and `model_path` larger ones. `on_start` is given the id of each process, and
+        `log` is told of those that died and were started again.
+        """
+        self.model_path, self.adapter = Path(model_path), adapter
+        self.python, self.device, self.num_threads = python, device, num_threads
+        self.data_parallel_size, self.tensor_parallel_size = data_parallel_size, tensor_parallel_size
+        self.kv_cache_gib, self.merge_adapters_above = kv_cache_gib, merge_adapters_above
+        self.max_restarts, self.stall_seconds, self.max_num_seqs = max_restarts, stall_seconds, max_num_seqs
+        self.on_start, self.log = on_start, log
+        self.options = {
+            "dtype": dtype,
+            "tensor_parallel_size": tensor_parallel_size,
+            "gpu_memory_utilization": gpu_memory_utilization,
+            "max_model_len": max_model_len,
+            "max_num_seqs": max_num_seqs,
+            "max_num_batched_tokens": max_num_batched_tokens,
+            "prefix_caching": prefix_caching,
+            "block_size": block_size,
+            "enforce_eager": enforce_eager,
+        }
+        self._copies: list[Copy] = []
+        self._serves_adapter = False
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._stop_ids: frozenset[int] = frozenset()
+        self._context: int | None = None
+        self._constrains: bool | None = None
+        self._deaths_in_a_row = 0
+        self._num_rows = 0
+        self._peaks = (0.0, 0.0)
+
+    def generate(self, requests: Sequence[Request], sampling: SamplingSettings) -> Iterator[list[Sample]]:
+        """One sample for each request, in groups as they finish.
+
+        Raises:
+            ModelLoadError: no model folder, or vLLM cannot be started on it.
+            VllmDiedError: processes died more than `max_restarts` times in a row without finishing a row.
+        """
+        if not requests:
+            return
+        tokenizer = self._load_tokenizer()
+        self._serve(len(requests))
+        length = sampling.max_new_tokens
+        prompts, failed = encode_requests(tokenizer, requests, max_new_tokens=length, context=self._context)
+        if failed:
+            yield failed
+        # Of several copies none is given much beyond its batch, so that the last rows are for whoever is free.
+        waiting = self.max_num_seqs if self.data_parallel_size == 1 else self.max_num_seqs // 4
+        work = Work(requests, prompts, first_id=self._num_rows, window=self.max_num_seqs + waiting)
+        self._num_rows += len(requests)
+        self._deaths_in_a_row = 0
+        for copy in self._copies:
+            copy.process.tell(_begin(sampling))
+        try:
+            while work.num_left:
+                work.give(self._copies)
+                group, dead = self._hear(work, sampling)
+                if group:
+                    yield group
+                for copy in dead:
+                    if failed := self._revive(copy, work):
+                        yield failed
+        finally:
+            for copy in self._copies:
+                if copy.rows:
+                    copy.process.tell({"abort": True})
+                    copy.rows.clear()
+
+    def can_constrain(self) -> bool:
+        """Whether vLLM's structured outputs obey a grammar that the model would not follow by itself, tried once."""
+        if self._constrains is None:
+            messages = ({"role": "user", "content": "Say hello."},)
+            asked = [Request(f"probe{number}", messages, number) for number in range(4)]
+            sampling = SamplingSettings(temperature=1.0, top_p=1.0, max_new_tokens=16, grammar=PROBE_GRAMMAR)
+            samples = [sample for group in self.generate(asked, sampling) for sample in group]
+            self._constrains = all(re.fullmatch(PROBE_GRAMMAR, sample.text) for sample in samples)
+        return self._constrains
+
+    def measure_peak(self) -> MemoryPeak:
+        """The most memory that this process and vLLM's have held together."""
+        host, gpu = (sum(copy.peak[kind] for copy in self._copies) for kind in (0, 1))
+        self._peaks = (max(self._peaks[0], host), max(self._peaks[1], gpu))
+        return MemoryPeak(measure_own_peak().host_gib + self._peaks[0], self._peaks[1])
+
+    def close(self) -> None:
+        """End every process.
+
+        Raises:
+            EngineError: one is still there after it was killed.
+        """
+        self.measure_peak()
+        left: list[int] = []
+        while self._copies:
+            left += self._copies.pop().process.end()
+        if left:
+            raise EngineError(
+                f"vLLM's processes {left} are still there after SIGKILL; end them by hand: kill -9 {left}"
+            )
+
+    def _load_tokenizer(self) -> "PreTrainedTokenizerBase":
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self.model_path)
+            self._stop_ids = read_stop_ids(self.model_path, self._tokenizer)
+        return self._tokenizer
+
+    def _serve(self, num_rows: int) -> None:
+        """Have every copy ready, on the adapter for a small stage and on the merged weights for a large one."""
+        by_adapter = self.adapter is not None and num_rows <= self.merge_adapters_above
+        if self._copies and by_adapter != self._serves_adapter and (by_adapter is False or num_rows > 4):
+            self.close()
+        if not self._copies:
+            self._serves_adapter = by_adapter
+        for copy in self._copies:
+            if copy.process.has_ended():
+                copy.process.end(kill=True)
+                copy.process, copy.is_ready = self._start(copy.number), False
+        while len(self._copies) < self.data_parallel_size:
+            number = len(self._copies)
+            self._copies.append(Copy(number, self._start(number)))
+        for copy in self._copies:
+            while not copy.is_ready:
+                self._await_ready(copy)
+
+    def _start(self, number: int) -> VllmProcess:
+        adapter = self.adapter if self._serves_adapter else None
+        environment = build_environment(
+            number,
+            device=self.device,
+            num_threads=self.num_threads,
+            kv_cache_gib=self.kv_cache_gib,
+            num_copies=self.data_parallel_size,
+            gpus_per_copy=self.tensor_parallel_size,
+        )
+        job = build_job(self.options, model_path=self.model_path, adapter=adapter, stop_ids=self._stop_ids)
+        try:
+            process = VllmProcess(self.python, job, added_environment=environment, timeout_seconds=self.stall_seconds)
+        except OSError as error:
+            raise ModelLoadError(
+                f"there is no interpreter {self.python!r} with vLLM ({error}); set engine.vllm.python, or "
+                "LANCE_VLLM_PYTHON, to the one of an environment that has it"
+            ) from error
+        self.on_start(process.process.pid)
+        return process
+
+    def _await_ready(self, copy: Copy) -> None:
+        """Wait for the next words of a process that loads its model.
+
+        Raises:
+            ModelLoadError: the process ended or stalled before it was ready.
+        """
+        messages = copy.process.read()
+        if messages is None:
+            copy.process.end(kill=True)
+            self.close()
+            raise ModelLoadError(explain_start(self.python, self.model_path, "\n".join(copy.process.tail)))
+        for message in messages:
+            self._greet(copy, message["ready"])
+
+    def _greet(self, copy: Copy, ready: dict) -> None:
+        """Take note that a copy is ready.
+
+        Raises:
+            ModelLoadError: it is to run on a GPU and does not.
+        """
+        if self.device == "cuda" and ready["peak"][1] == 0:
+            self.close()
+            raise ModelLoadError("device is cuda and vLLM sees no CUDA device; use device: auto or cpu")
+        self._context = ready["context"]
+        copy.is_ready = True
+        copy.note_peak(ready["peak"])
+
+    def _hear(self, work: Work, sampling: SamplingSettings) -> tuple[list[Sample], list[Copy]]:
+        """What has finished since, after waiting for something to happen; and the copies that died or stalled."""
+        with selectors.DefaultSelector() as selector:
+            for copy in self._copies:
+                selector.register(copy.process.socket, selectors.EVENT_READ, copy)
+            timeout = min(LOOK_SECONDS, self.stall_seconds)
+            speaking = [key.data for key, _ in selector.select(timeout)]
+        samples: list[Sample] = []
+        dead: list[Copy] = []
+        for copy in self._copies:
+            messages: list[dict] | None = []
+            if copy in speaking:
+                messages = copy.process.read()
+            elif copy.process.has_ended() or self._has_stalled(copy):
+                messages = None
+            if messages is None:
+                dead.append(copy)
+                continue
+            for message in messages:
+                samples += self._take(copy, message, work, sampling)
+        return samples, dead
+
+    def _has_stalled(self, copy: Copy) -> bool:
+        stalled = bool(copy.rows or not copy.is_ready) and copy.process.measure_silence() > self.stall_seconds
+        if stalled:
+            self.log(f"vLLM's process {copy.process.process.pid} said nothing for {self.stall_seconds:.0f} s")
+        return stalled
+
+    def _take(self, copy: Copy, message: dict, work: Work, sampling: SamplingSettings) -> list[Sample]:
+        """The samples of one message."""
+        if "ready" in message:
+            self._greet(copy, message["ready"])
+            copy.process.tell(_begin(sampling))
+            return []
+        copy.note_peak(message["peak"])
+        samples = []
+        for told in message["done"]:
+            if (place := work.finish(copy, told[0])) is not None:
+                self._deaths_in_a_row = 0
+                row = (self._load_tokenizer(), work.requests[place], len(work.prompts[place]), told)
+                samples.append(read_sample(*row, stop_ids=self._stop_ids, tail_tokens=sampling.tail_tokens))
+        for row_id, why in message["failed"]:
+            if (place := work.finish(copy, row_id)) is not None:
+                samples.append(fail(work.requests[place], len(work.prompts[place]), why))
+        return samples
+
+    def _revive(self, copy: Copy, work: Work) -> list[Sample]:
+        """Start a dead copy's process again; samples of rows that are given up.
+
+        Raises:
+            VllmDiedError: it was once too often.
+        """
+        end = copy.process.describe_end()
+        copy.process.end(kill=True)
+        copy.is_ready = False
+        self._deaths_in_a_row += 1
+        if self._deaths_in_a_row > self.max_restarts:
+            raise VllmDiedError(
+                f"vLLM's processes died {self._deaths_in_a_row} times in a row without finishing a row ({end}); "
+                f"what was finished is kept. Out of memory is the usual reason: lower engine.vllm.max_num_seqs or "
+                f"gpu_memory_utilization, or raise tensor_parallel_size\n" + "\n".join(copy.process.tail)
+            )
+        self.log(f"vLLM's process died ({end}) with {len(copy.rows)} rows under way; it is started again")
+        failed = work.queue_again(copy, end)
+        copy.process = self._start(copy.number)
+        return failed
+
+
+def _begin(sampling: SamplingSettings) -> dict[str, object]:
+    """What a process is told before the rows of a call."""
+    return {"begin": asdict(sampling) | {"num_alternatives": NUM_ALTERNATIVES}}

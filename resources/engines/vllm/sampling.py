@@ -1,0 +1,74 @@
+"""Our sampling inside vLLM: every row draws from its own random stream, as in `resources.engines.sampling`.
+
+vLLM's own seeds make a generator a row, which it draws from in a Python loop; on CPUs (0.32.0) they fail where a
+prompt is read in parts ("CPU Generator does not use offset"). Here one vectorised pass picks every row's token, and
+vLLM, asked to be greedy, takes it. So the same seed gives the same text with both engines, to float rounding of the
+logits.
+"""
+# ruff: noqa: TID253 (imported by vLLM in its own process)
+
+import torch
+from vllm.config import VllmConfig
+from vllm.sampling_params import SamplingParams
+from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
+
+from resources.engines.sampling import draw_uniforms, pick_tokens
+
+ROW_ARGUMENTS = ("sampling_seed", "temperature", "top_p")
+"""What a row's `SamplingParams.extra_args` hold; without them the row is greedy."""
+
+
+class _Row:
+    """A row in the batch."""
+
+    def __init__(self, params: SamplingParams, output: list[int]) -> None:
+        arguments = params.extra_args
+        assert arguments is not None, "a sampled row has its arguments"
+        seed, self.temperature, self.top_p = (arguments[name] for name in ROW_ARGUMENTS)
+        self.uniforms = draw_uniforms([seed], params.max_tokens or 1)[0]
+        self.output = output
+
+
+class SeededSampling(LogitsProcessor):
+    """Leaves each sampled row the one token that its stream picks."""
+
+    def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
+        """As vLLM calls it."""
+        self.rows: dict[int, _Row] = {}
+
+    def is_argmax_invariant(self) -> bool:
+        """No: it decides the token."""
+        return False
+
+    def update_state(self, batch_update: BatchUpdate | None) -> None:
+        """Follow rows that join, leave or change their place."""
+        if batch_update is None:
+            return
+        for place in batch_update.removed:
+            self.rows.pop(place, None)
+        for place, params, _, output in batch_update.added:
+            self.rows.pop(place, None)
+            if params.extra_args and ROW_ARGUMENTS[0] in params.extra_args:
+                self.rows[place] = _Row(params, output)
+        for one, other, direction in batch_update.moved:
+            mine, theirs = self.rows.pop(one, None), self.rows.pop(other, None)
+            if mine is not None:
+                self.rows[other] = mine
+            if theirs is not None and direction == MoveDirectionality.SWAP:
+                self.rows[one] = theirs
+
+    def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits [num_rows, vocabulary] in which a sampled row has one finite entry."""
+        groups: dict[tuple[float, float], list[int]] = {}
+        for place, row in self.rows.items():
+            groups.setdefault((row.temperature, row.top_p), []).append(place)
+        for (temperature, top_p), places in groups.items():
+            rows = [self.rows[place] for place in places]
+            uniforms = torch.tensor([row.uniforms[len(row.output)] for row in rows], dtype=torch.float64)
+            where = torch.tensor(places, device=logits.device)
+            # all rows as they lie, the usual case, without a copy
+            mine = logits if len(places) == len(logits) and places == list(range(len(places))) else logits[where]
+            tokens = pick_tokens(mine, uniforms.to(logits.device), temperature=temperature, top_p=top_p)
+            logits[where] = float("-inf")
+            logits[where, tokens] = 0.0
+        return logits

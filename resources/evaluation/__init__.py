@@ -1,0 +1,1 @@
+"""What scores a checkpoint: lm-evaluation-harness, in a process of its own."""

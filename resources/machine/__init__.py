@@ -1,0 +1,1 @@
+"""The machine: its memory, its processes, and who holds a model."""

@@ -1,0 +1,158 @@
+"""Memory handover: training starts once every engine's process has ended and the memory is measured to be free."""
+
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from resources.machine.engine_leases import EngineLease, EngineLeases, LiveLease
+from resources.machine.memory import GIB, GpuMemory, find_not_free, read_gpus
+
+POLL_SECONDS = 0.2
+_COMMAND_CHARS = 200
+_SECRET_NAME = r"[\w.-]*(key|token(?!s|iz)|secret|passw|credential|auth(?!or)|bearer)[\w.-]*"
+_SECRET_FLAG = re.compile(f"(?i)-{{1,2}}{_SECRET_NAME}")
+# Up to the argument's end: a script given as one argument may have a space in its secret.
+_SECRET_VALUE = re.compile(f"(?is)(?P<name>{_SECRET_NAME}[\"']?(\\s*[=:]|\\s)\\s*).+")
+_USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+class LeakedProcessError(RuntimeError):
+    """Processes still hold memory that training needs; the message names each, and how to end it."""
+
+
+@dataclass(frozen=True)
+class MemoryHandover:
+    """What was free when training could start."""
+
+    free_host_gib: float
+    """Memory of the machine that processes can be given without swapping."""
+    total_host_gib: float
+    """All memory of the machine."""
+    gpus: tuple[GpuMemory, ...]
+    """The visible GPUs; none where there is none."""
+    seconds_waited: float
+    """From the first look."""
+
+
+@dataclass(frozen=True)
+class HeldMemory:
+    """A process that holds memory which training needs."""
+
+    pid: int
+    """Its number."""
+    command: str
+    """Its command line, by `describe_command`."""
+    host_gib: float
+    """Resident memory of the machine."""
+    gpu_gib: tuple[tuple[str, float | None], ...]
+    """By GPU's name; None where the driver does not tell."""
+    lease: EngineLease | None
+    """Which engine it belongs to; None for a process of none."""
+    is_visible: bool
+    """Whether it can be seen from here; a GPU's driver also tells of those in other containers."""
+
+    def __str__(self) -> str:
+        """One line of an error, with its remedy."""
+        of_gpus = [f"{'unknown' if gib is None else f'{gib:.2f}'} GiB of {name}" for name, gib in self.gpu_gib]
+        held = ", ".join([f"{self.host_gib:.2f} GiB of host memory", *of_gpus])
+        whose = str(self.lease) if self.lease else "no engine of this platform"
+        remedy = f"kill {self.pid}"
+        if self.pid == os.getpid():
+            remedy = "run the step again, in a process of its own"
+        elif not self.is_visible:
+            remedy = "end it where it runs, in another container"
+        return f"process {self.pid} ({self.command}) holds {held}; it belongs to {whose}; remedy: {remedy}"
+
+
+def wait_until_free(
+    leases: EngineLeases, *, min_free_gpu_rate: float, timeout_seconds: float, log: Callable[[str], None]
+) -> MemoryHandover:
+    """Wait until no engine runs and every visible GPU is free.
+
+    Args:
+        leases: of the engines of this machine.
+        min_free_gpu_rate: share of each GPU's memory that has to be free, in [0, 1].
+        timeout_seconds: after which waiting ends.
+        log: is told once what is waited for.
+
+    Raises:
+        LeakedProcessError: at the end of the time something still runs or holds a GPU; names each process.
+    """
+    started = time.monotonic()
+    is_told = False
+    while True:
+        alive, gpus = leases.list_alive(), read_gpus()
+        not_free = find_not_free(gpus, min_free_rate=min_free_gpu_rate)
+        waited = time.monotonic() - started
+        if not alive and not not_free:
+            host = psutil.virtual_memory()
+            return MemoryHandover(host.available / GIB, host.total / GIB, gpus, waited)
+        if waited >= timeout_seconds:
+            raise LeakedProcessError(explain_leak(alive, not_free, min_free_gpu_rate, waited))
+        if not is_told:
+            engines = [str(each.lease) for each in alive]
+            log(f"before training, waiting for memory held by {', '.join([*engines, *(gpu.name for gpu in not_free)])}")
+            is_told = True
+        time.sleep(min(POLL_SECONDS, timeout_seconds - waited))
+
+
+def explain_leak(
+    alive: Sequence[LiveLease], not_free: Sequence[GpuMemory], min_free_gpu_rate: float, waited: float
+) -> str:
+    """Why training cannot start: every process that holds what it needs, and what is not free."""
+    lines = [f"training cannot start: after {waited:.1f} seconds the memory of generating is not free"]
+    lines += [
+        f"{gpu.name} has {gpu.free_gib:.2f} of {gpu.total_gib:.2f} GiB free, and "
+        f"training.min_free_gpu_rate is {min_free_gpu_rate}"
+        for gpu in not_free
+    ]
+    held = list_held(alive, not_free)
+    lines += [str(each) for each in held]
+    if not held:
+        lines.append("no process of it can be seen from here: look for one outside of this container or account")
+    return "\n".join(lines)
+
+
+def list_held(alive: Sequence[LiveLease], not_free: Sequence[GpuMemory]) -> list[HeldMemory]:
+    """The processes of engines, and others' on the GPUs that are not free, by number; those that ended are left out."""
+    lease_of = {process.pid: each.lease for each in alive for process in each.processes}
+    on_gpus: dict[int, list[tuple[str, float | None]]] = {}
+    for gpu in not_free:
+        for pid, gib in gpu.held_gib:
+            on_gpus.setdefault(pid, []).append((gpu.name, gib))
+    held = []
+    for pid in sorted(lease_of.keys() | on_gpus.keys()):
+        lease, of_gpus = lease_of.get(pid), tuple(on_gpus.get(pid, ()))
+        try:
+            process = psutil.Process(pid)
+            command = describe_command(process.cmdline() or [process.name()])
+            held.append(HeldMemory(pid, command, process.memory_info().rss / GIB, of_gpus, lease, is_visible=True))
+        except psutil.AccessDenied:
+            held.append(HeldMemory(pid, "of another user", 0.0, of_gpus, lease, is_visible=True))
+        except psutil.NoSuchProcess:
+            if of_gpus:
+                held.append(HeldMemory(pid, "not visible from here", 0.0, of_gpus, lease, is_visible=False))
+    return held
+
+
+def describe_command(arguments: Sequence[str]) -> str:
+    """A command line of at most 200 characters, in which what may be a secret is not shown.
+
+    >>> describe_command(["serve", "--api-key", "k1", "--hf-token=t", "PASSWORD=p", "http://me:pw@host/v1"])
+    'serve --api-key *** --hf-token=*** PASSWORD=*** http://***@host/v1'
+    """
+    shown = []
+    hide_next = False
+    for argument in arguments:
+        if hide_next:
+            shown.append("***")
+        else:
+            without_users = _USER_IN_URL.sub("***@", argument)
+            shown.append(_SECRET_VALUE.sub(r"\g<name>***", without_users))
+        hide_next = not hide_next and _SECRET_FLAG.fullmatch(argument) is not None
+    text = " ".join(" ".join(shown).split())
+    return text if len(text) <= _COMMAND_CHARS else text[: _COMMAND_CHARS - 3] + "..."

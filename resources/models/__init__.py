@@ -1,0 +1,1 @@
+"""Models on disk: folders, shapes, adapters, and the embedder."""

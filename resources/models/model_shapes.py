@@ -1,0 +1,152 @@
+"""A model's shape from its configuration alone, exact to the parameter; no weights are read and no hub is asked.
+
+The configuration is looked for in this order: a local folder, the hub's cache, `lance_assets/forecast/architectures`,
+which has those of the presets' models. The model is built on torch's meta device, where parameters have shapes and no
+memory, so any architecture that transformers knows can be counted.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lance_assets.algorithms.forecast.costs import ModelShape
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+ARCHITECTURES = Path(__file__).resolve().parents[2] / "lance_assets" / "forecast" / "architectures"
+
+
+class UnknownShapeError(ValueError):
+    """No configuration of a model is at hand, or none that transformers can build."""
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """Where a model's configuration was found, and what it says."""
+
+    shape: ModelShape
+    """Its sizes."""
+    stored_bytes: int
+    """Bytes of a parameter in its files."""
+    folder: Path
+    """Where the configuration lies."""
+    is_local: bool
+    """Whether the weights are in that folder too, so that nothing has to be downloaded."""
+    source: str
+    """In words: a local folder, the hub's cache, or the shipped configuration."""
+
+
+def find_config(name: str, *, base: Path | None = None, revision: str | None = None) -> tuple[Path, str]:
+    """The folder of a model's config.json, and where that is in words.
+
+    Args:
+        name: `small` for the packaged small model, a folder, or a hub id, looked for in this order.
+        base: what a relative folder is relative to; None for the working directory.
+        revision: of a hub id, as the cache knows it.
+
+    Raises:
+        UnknownShapeError: it is nowhere.
+    """
+    if name == "small":
+        from lance_assets.small_world import SMALL_MODEL
+
+        return SMALL_MODEL, "the packaged small model"
+    local = (base or Path()) / Path(name).expanduser()
+    if (local / "config.json").is_file():
+        return local, "a local folder"
+    if name.count("/") == 1 and not name.startswith((".", "~", "/")):
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(name, "config.json", revision=revision)
+        if isinstance(cached, str):
+            return Path(cached).parent, "the hub's cache"
+        shipped = ARCHITECTURES / name.replace("/", "--")
+        if (shipped / "config.json").is_file():
+            return shipped, "the shipped configuration"
+    raise UnknownShapeError(
+        f"no config.json of model {name!r}: not in the folder {local.absolute()}, the hub's cache, or {ARCHITECTURES}; "
+        "name a folder that holds one, or download it once where the hub can be reached: "
+        f"hf download {name} config.json"
+    )
+
+
+def find_model(name: str, *, base: Path | None = None, revision: str | None = None) -> FoundModel:
+    """A model's shape, and where it was found, see `find_config`.
+
+    Raises:
+        UnknownShapeError: no configuration, or one that transformers cannot build a causal language model from.
+    """
+    folder, source = find_config(name, base=base, revision=revision)
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        shape = measure_shape(config)
+    except (OSError, ValueError, KeyError) as error:
+        raise UnknownShapeError(f"{folder / 'config.json'}: no model can be built from it: {error}") from error
+    stored = getattr(config, "dtype", None)
+    return FoundModel(
+        shape=shape,
+        stored_bytes=stored.itemsize if stored is not None else 4,
+        folder=folder,
+        is_local=any(folder.glob("*.safetensors")),
+        source=source,
+    )
+
+
+def measure_shape(config: "PreTrainedConfig") -> ModelShape:
+    """Count a model that is built on the meta device."""
+    from accelerate import init_empty_weights
+    from transformers import AutoModelForCausalLM
+
+    with init_empty_weights():
+        model = AutoModelForCausalLM.from_config(config)
+    # On the meta device each weight became one of its own.
+    model.tie_weights()
+    text = config.get_text_config()
+    num_heads = text.num_attention_heads
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // num_heads
+    return ModelShape(
+        num_parameters=model.num_parameters(),
+        layer_parameters=_count_largest_layer(model, text.num_hidden_layers),
+        lora_parameters_per_rank=_count_linear_widths(model),
+        num_layers=text.num_hidden_layers,
+        hidden_size=text.hidden_size,
+        intermediate_size=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
+        num_heads=num_heads,
+        num_kv_heads=getattr(text, "num_key_value_heads", None) or num_heads,
+        head_dim=head_dim,
+        vocab_size=text.vocab_size,
+        max_positions=getattr(text, "max_position_embeddings", None),
+    )
+
+
+def _count_largest_layer(model: "PreTrainedModel", num_layers: int) -> int:
+    """Parameters of the largest item of the list of decoder layers."""
+    from torch.nn import ModuleList
+
+    stacks = [part for part in model.modules() if isinstance(part, ModuleList) and len(part) == num_layers]
+    if not stacks:
+        return round(model.num_parameters() / num_layers)
+    return max(sum(weight.numel() for weight in layer.parameters()) for layer in stacks[0])
+
+
+def _count_linear_widths(model: "PreTrainedModel") -> int:
+    """Inputs and outputs of every linear layer but the head, as PEFT's `all-linear` takes them."""
+    from torch.nn import Linear
+    from transformers.pytorch_utils import Conv1D
+
+    head: Any = model.get_output_embeddings()
+    layers = [part for part in model.modules() if isinstance(part, Linear | Conv1D) and part is not head]
+    return sum(sum(layer.weight.shape) for layer in layers)
+
+
+def find_tokenizer(folder: Path) -> "PreTrainedTokenizerBase | None":
+    """The tokenizer beside a configuration; None where its files are not there."""
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        return None
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return tokenizer if tokenizer.chat_template is not None else None

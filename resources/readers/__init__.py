@@ -1,0 +1,1 @@
+"""What reads a person's files: seeds and texts."""

@@ -1,0 +1,201 @@
+"""Seed files to tables: JSON lines or Parquet, checked row by row, every error with file, place, value and remedy.
+
+The prompts, completions and gold answers of a file are kept as they are written, except that calculator marks can be
+taken out (`<<48/2=24>>`, as in GSM8K: openai/grade-school-math).
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import polars as pl
+
+from lance_assets.records import SEED_SET, SFT_SET, derive_row_id
+from resources.readers.row_files import Row, read_rows, refuse_file, show_value, take_text, take_value
+
+_MARKS = re.compile(r"<<[^<>]*>>")
+
+
+@dataclass(frozen=True)
+class SeedFields:
+    """Which fields of a row hold what."""
+
+    prompt: str = "prompt"
+    """The prompt."""
+    completion: str = "completion"
+    """The completion."""
+    answer: str | None = None
+    """The gold answer (a string, a number or null); None where the file has no such field."""
+    answer_after: str | None = None
+    """The mark before the gold answer at the end of a completion (`####` in GSM8K); the completion keeps both."""
+    strip_marks: bool = False
+    """Whether to remove calculator marks `<<...>>` from completions."""
+
+
+@dataclass(frozen=True)
+class SeedFile:
+    """What was read."""
+
+    table: pl.DataFrame
+    """The rows, schema `SEED_SET`."""
+    skipped: list[tuple[int, str]]
+    """Lines that hold no row, from 1, with the reason."""
+
+
+class SeedSource(Protocol):
+    """What an experiment says about its seeds; a path is absolute, or relative to the experiment's folder."""
+
+    @property
+    def path(self) -> str:
+        """The seed file."""
+        ...
+
+    @property
+    def prompt_field(self) -> str:
+        """Which field holds the prompt."""
+        ...
+
+    @property
+    def completion_field(self) -> str:
+        """Which field holds the completion."""
+        ...
+
+    @property
+    def answer_field(self) -> str | None:
+        """Which field holds the gold answer."""
+        ...
+
+    @property
+    def answer_after(self) -> str | None:
+        """The mark before the gold answer in a completion."""
+        ...
+
+    @property
+    def strip_calculator_marks(self) -> bool:
+        """Whether to remove calculator marks."""
+        ...
+
+    @property
+    def limit(self) -> int | None:
+        """How many rows to read."""
+        ...
+
+    @property
+    def eft_path(self) -> str | None:
+        """The file of EFT rows."""
+        ...
+
+
+def read_seeds(source: SeedSource, folder: Path) -> pl.DataFrame:
+    """Read the seeds of an experiment whose folder is `folder`, see `read_seed_file`."""
+    fields = SeedFields(
+        prompt=source.prompt_field,
+        completion=source.completion_field,
+        answer=source.answer_field,
+        answer_after=source.answer_after,
+        strip_marks=source.strip_calculator_marks,
+    )
+    return read_seed_file(folder / Path(source.path).expanduser(), fields=fields, limit=source.limit).table
+
+
+def read_eft(source: SeedSource, folder: Path) -> pl.DataFrame:
+    """Read the EFT rows of an experiment, see `read_eft_file`; none where it names no file."""
+    if source.eft_path is None:
+        return pl.DataFrame(schema=SFT_SET)
+    return read_eft_file(folder / Path(source.eft_path).expanduser())
+
+
+def read_seed_file(
+    path: Path, *, fields: SeedFields, limit: int | None = None, max_bytes: int | None = None
+) -> SeedFile:
+    """Read seeds from a `.jsonl` or `.parquet` file.
+
+    Args:
+        path: the file.
+        fields: which fields to read; others are ignored.
+        limit: rows to read from its start, at least 1; None for all.
+        max_bytes: most bytes to read, uncompressed; None for half of the memory that is available.
+
+    Raises:
+        SeedFileError: anything about the file or a row that cannot be used.
+        ValueError: limit below 1, or gold answers from two places.
+    """
+    if fields.answer is not None and fields.answer_after is not None:
+        raise ValueError(f"set answer ({fields.answer!r}) or answer_after ({fields.answer_after!r}), not both")
+    wanted = [field for field in (fields.prompt, fields.completion, fields.answer) if field is not None]
+    rows, skipped = read_rows(path, wanted=wanted, limit=limit, max_bytes=max_bytes)
+    seeds: list[dict[str, object]] = []
+    places: dict[str, str] = {}
+    for row in rows:
+        prompt = take_text(path, row, fields.prompt)
+        completion = take_text(path, row, fields.completion)
+        if prompt.strip() in places:
+            first = places[prompt.strip()]
+            raise refuse_file(path, f"{row.place} has the prompt of {first} again: {show_value(prompt)}; remove one")
+        places[prompt.strip()] = row.place
+        seeds.append(
+            {
+                "row_id": derive_row_id("seed", prompt),
+                "prompt": prompt,
+                "completion": _MARKS.sub("", completion) if fields.strip_marks else completion,
+                "answer": _take_answer(path, row, fields, completion),
+                "source": "seed",
+            }
+        )
+    return SeedFile(table=pl.DataFrame(seeds, schema=SEED_SET), skipped=skipped)
+
+
+def read_eft_file(path: Path) -> pl.DataFrame:
+    """Read examples of reviewing (evaluation fine-tuning), with fields `prompt` and `completion`; a prompt may repeat.
+
+    Returns:
+        A table of schema `SFT_SET` with source `eft` and round `r0000`.
+
+    Raises:
+        SeedFileError: anything about the file or a row that cannot be used, or the same row twice.
+    """
+    rows, _ = read_rows(path, wanted=("prompt", "completion"), limit=None, max_bytes=None)
+    examples: list[dict[str, object]] = []
+    places: dict[tuple[str, str], str] = {}
+    for row in rows:
+        prompt, completion = take_text(path, row, "prompt"), take_text(path, row, "completion")
+        if (prompt, completion) in places:
+            raise refuse_file(
+                path, f"{row.place} is {places[prompt, completion]} again: {show_value(prompt)}; remove one"
+            )
+        places[prompt, completion] = row.place
+        examples.append(
+            {
+                "row_id": derive_row_id("eft", prompt, completion),
+                "prompt": prompt,
+                "completion": completion,
+                "source": "eft",
+                "source_round": "r0000",
+            }
+        )
+    return pl.DataFrame(examples, schema=SFT_SET)
+
+
+def _take_answer(path: Path, row: Row, fields: SeedFields, completion: str) -> str | None:
+    if fields.answer_after is not None:
+        _, mark, after = completion.rpartition(fields.answer_after)
+        if not mark or not after.strip():
+            raise refuse_file(
+                path,
+                f"{row.place}: field {fields.completion!r} has no answer after {fields.answer_after!r}: "
+                f"{show_value(completion[-40:])}; add it, or unset answer_after",
+            )
+        return after.strip()
+    if fields.answer is None:
+        return None
+    value = take_value(path, row, fields.answer)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise refuse_file(
+            path,
+            f"{row.place}: field {fields.answer!r} must be a string, a number or null, got {show_value(value)}; "
+            "correct it",
+        )
+    return str(value) if not isinstance(value, str) else take_text(path, row, fields.answer).strip()

@@ -1,0 +1,1 @@
+"""Where rounds are kept: tables, checkpoints, and the history in LanceDB."""

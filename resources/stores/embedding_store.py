@@ -1,0 +1,152 @@
+"""Every text is embedded once in its life: a LanceDB table of vectors by the hash of the text and of the model.
+
+The table is shared by all rounds, experiments, retries and backfills of a data root. Texts of one call that are not
+known are embedded and appended in slices, so that a killed run loses at most one slice; two processes that embed the
+same text at the same moment may each leave a row, of which one is read.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import polars as pl
+
+from resources.stores.history_rows import check_vectors, read_width, replace_surrogates
+from resources.stores.lance_tables import HistoryError, LanceTable
+
+SLICE_TEXTS = 4096
+"""New texts that are embedded before they are appended."""
+_REMEDY = "move the folder away; texts are then embedded again"
+
+
+class EmbeddingModel(Protocol):
+    """What turns texts into vectors."""
+
+    @property
+    def model_hash(self) -> str:
+        """What vectors of different models differ by: of weights, pooling and length."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """float32 [num_texts, dim], L2-normalised."""
+        ...
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The vectors of texts, and how many of them were new."""
+
+    vectors: np.ndarray
+    """float32 [num_texts, dim], in the order of the texts; [0, 0] where there are none."""
+    num_texts: int
+    """Texts asked for."""
+    num_distinct: int
+    """Different ones among them."""
+    num_new: int
+    """Of these, how many were embedded now."""
+
+
+def hash_text(text: str) -> bytes:
+    """16 bytes of SHA-256 of a text in UTF-8; unpaired surrogates count as U+FFFD."""
+    return hashlib.sha256(replace_surrogates(text).encode()).digest()[:16]
+
+
+@dataclass(frozen=True)
+class EmbeddingStore:
+    """Vectors by text and model: one table a model, `embeddings_<first 16 digits of its hash>`."""
+
+    uri: Path
+    """The folder of the LanceDB database."""
+
+    def embed_once(self, texts: Sequence[str], embedder: EmbeddingModel) -> Embedded:
+        """Look texts up, and embed those that are not known.
+
+        Args:
+            texts: any number, also none; equal texts count once.
+            embedder: the model; its name, pooling and length are kept with the table where it tells them.
+
+        Returns:
+            The vectors in the order of the texts.
+
+        Raises:
+            HistoryError: the table cannot be read or written, or holds vectors of another width.
+            ValueError: the model gave vectors that are not finite, or zero.
+        """
+        keys = [hash_text(text) for text in texts]
+        by_key = {key: replace_surrogates(text) for key, text in zip(keys, texts, strict=True)}
+        table = _ModelTable(self.uri, embedder)
+        known = table.look_up(list(by_key)) if by_key else {}
+        missing = sorted((key for key in by_key if key not in known), key=lambda key: (len(by_key[key]), by_key[key]))
+        for start in range(0, len(missing), SLICE_TEXTS):
+            some = missing[start : start + SLICE_TEXTS]
+            vectors = check_vectors(embedder.embed([by_key[key] for key in some]), num_rows=len(some))
+            table.append(some, vectors)
+            known |= dict(zip(some, vectors, strict=True))
+        rows = [known[key] for key in keys]
+        stacked = np.stack(rows) if rows else np.zeros((0, 0), dtype=np.float32)
+        return Embedded(stacked, len(texts), len(by_key), len(missing))
+
+    def count(self, embedder: EmbeddingModel) -> int:
+        """How many texts of a model are known."""
+        table = _ModelTable(self.uri, embedder).table.open()
+        return 0 if table is None else int(table.count_rows())
+
+    def compact(self, embedder: EmbeddingModel, *, keep_seconds: float = 3600.0) -> None:
+        """Merge small files and delete old versions; once a round is enough."""
+        _ModelTable(self.uri, embedder).table.optimize(keep_seconds)
+
+
+@dataclass(frozen=True)
+class _ModelTable:
+    uri: Path
+    embedder: EmbeddingModel
+
+    @cached_property
+    def table(self) -> LanceTable:
+        return LanceTable(self.uri, f"embeddings_{self.embedder.model_hash[:16]}", _REMEDY)
+
+    def look_up(self, keys: list[bytes]) -> dict[bytes, np.ndarray]:
+        """The vectors of those keys that the table has."""
+        with self.table.explain("look up embeddings"):
+            table = self.table.open()
+            if table is None:
+                return {}
+            wanted = pl.DataFrame({"key": keys}, schema={"key": pl.Binary})
+            stored = pl.DataFrame(
+                pl.from_arrow(table.search().select(["key"]).with_row_id(True).limit(None).to_arrow())
+            )
+            places = stored.join(wanted, on="key", how="semi").unique("key", keep="first")["_rowid"]
+            if places.is_empty():
+                return {}
+            found = table.take_row_ids(places.to_list()).select(["key", "vector"]).to_arrow()
+            column = found.column("vector").combine_chunks()
+            vectors = column.values.to_numpy().reshape(-1, column.type.list_size)
+            return dict(zip(found.column("key").to_pylist(), np.ascontiguousarray(vectors), strict=True))
+
+    def append(self, keys: list[bytes], vectors: np.ndarray) -> None:
+        """Add rows that no other process has added meanwhile."""
+        import pyarrow as pa
+
+        width = vectors.shape[1]
+        schema = pa.schema([("key", pa.binary(16)), ("vector", pa.list_(pa.float32(), width))], self._describe())
+        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), width)
+
+        def append() -> None:
+            table = self.table.open() or self.table.create(schema)
+            if (known := read_width(table.schema)) != width:
+                raise HistoryError(
+                    f"{self.table.path} holds vectors of {known} numbers, got {width} from the same model: {_REMEDY}"
+                )
+            rows = pa.Table.from_arrays([pa.array(keys, pa.binary(16)), column], names=["key", "vector"])
+            table.merge_insert("key").when_not_matched_insert_all().execute(rows.cast(table.schema))
+
+        self.table.retry(append, doing=f"append {len(keys)} embeddings")
+
+    def _describe(self) -> dict[str, str]:
+        """What the model tells of itself, kept with the table."""
+        told: dict[str, str] = getattr(self.embedder, "identity", {})
+        return {"model_hash": self.embedder.model_hash, **told}

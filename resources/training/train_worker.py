@@ -1,0 +1,401 @@
+"""The training process: `python -m resources.training.train_worker job.json`.
+
+SFT with TRL's SFTTrainer on conversational prompt and completion rows, then DPO with TRL's DPOTrainer from and against
+the SFT-ed model; `resources.training.trainer` says where it is taken from and how it differs. Trains in float32 on a CPU (on
+CUDA under bfloat16 autocast) and saves in the start checkpoint's dtype. With the same job on the same machine the
+weights are the same to the byte.
+"""
+
+import argparse
+import gc
+import json
+import os
+import random
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import polars as pl
+import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
+from datasets import Dataset, disable_progress_bars
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.utils import logging
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+from lance_assets.prompts import build_messages
+from resources.machine.memory import MemoryPeak, measure_own_peak
+from resources.models.adapters import build_update, concatenate_adapters, read_update, to_numpy, write_adapter
+from resources.models.model_folders import hash_checkpoint
+from resources.training.trainer import CHECKPOINT, RESULT, DpoSettings, SftSettings, TrainJob, TrainResult
+
+TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*", "vocab*", "merges*")
+_LINES_PER_STAGE = 20
+
+
+class LogCallback(TrainerCallback):
+    """Prints about twenty lines a stage, from the main process."""
+
+    def __init__(self, stage: str) -> None:
+        """Name the stage."""
+        self.stage = stage
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: object,
+    ) -> None:
+        """Print the step's loss."""
+        every = max(1, state.max_steps // _LINES_PER_STAGE)
+        if logs and "loss" in logs and state.is_world_process_zero and state.global_step % every == 0:
+            print(f"{self.stage}: step {state.global_step} of {state.max_steps}, loss {float(logs['loss']):.4f}")
+
+
+def build_sft_rows(rows: Iterable[dict], profile: str) -> list[dict]:
+    """Conversational prompt and completion rows, asked as at serving."""
+    return [
+        {
+            "prompt": build_messages(profile, row["prompt"]),
+            "completion": [{"role": "assistant", "content": row["completion"]}],
+        }
+        for row in rows
+    ]
+
+
+def build_pair_rows(rows: Iterable[dict], profile: str) -> list[dict]:
+    """Conversational prompt, chosen and rejected rows, asked as at serving."""
+    return [
+        {
+            "prompt": build_messages(profile, row["prompt"]),
+            "chosen": [{"role": "assistant", "content": row["chosen"]}],
+            "rejected": [{"role": "assistant", "content": row["rejected"]}],
+        }
+        for row in rows
+    ]
+
+
+def measure_rows(tokenizer: PreTrainedTokenizerBase, rows: list[dict], max_length: int) -> list[int]:
+    """Tokens of each row, prompt and longest completion, before any cut.
+
+    Raises:
+        ValueError: none would be left to train on, or the template renders the prompt otherwise than at serving.
+    """
+    lengths, num_empty = [], 0
+    for row in rows:
+        asked = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
+        wholes = [
+            tokenizer.apply_chat_template(row["prompt"] + row[name], return_dict=True)["input_ids"]
+            for name in ("completion", "chosen", "rejected")
+            if name in row
+        ]
+        if any(whole[: len(asked)] != asked for whole in wholes):
+            raise ValueError(
+                "the chat template renders a prompt in training otherwise than at serving, for "
+                f"{row['prompt'][-1]['content'][:80]!r}; give the model a template whose generation prompt is a prefix"
+            )
+        lengths.append(max(map(len, wholes)))
+        num_empty += len(asked) >= max_length
+    if num_empty == len(rows):
+        raise ValueError(f"every prompt fills max_length={max_length} tokens; raise max_length")
+    return lengths
+
+
+def build_arguments(job: TrainJob, settings: SftSettings, output: Path) -> dict:
+    """What SFTConfig and DPOConfig have in common.
+
+    Raises:
+        ValueError: batch_size cannot be split over processes and accumulation steps.
+    """
+    parts = int(os.environ.get("WORLD_SIZE", "1")) * settings.gradient_accumulation_steps
+    if settings.batch_size % parts:
+        raise ValueError(f"batch_size {settings.batch_size} must be a multiple of processes x accumulation = {parts}")
+    on_cuda = torch.cuda.is_available()
+    return {
+        "output_dir": str(output),
+        "per_device_train_batch_size": settings.batch_size // parts,
+        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
+        "learning_rate": settings.learning_rate,
+        "num_train_epochs": settings.num_epochs,
+        "max_length": settings.max_length,
+        "warmup_steps": settings.warmup_steps,
+        "weight_decay": settings.weight_decay,
+        "lr_scheduler_type": settings.schedule,
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "use_cpu": not on_cuda,
+        "bf16": on_cuda and torch.cuda.is_bf16_supported(),
+        "seed": job.rng_seed,
+        "data_seed": job.rng_seed,
+        "full_determinism": True,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": on_cuda,
+    }
+
+
+def build_lora(job: TrainJob) -> LoraConfig | None:
+    """PEFT's configuration, None to train all weights."""
+    if job.lora is None:
+        return None
+    targets = job.lora.target_modules
+    return LoraConfig(
+        r=job.lora.r,
+        lora_alpha=job.lora.alpha,
+        lora_dropout=job.lora.dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        task_type="CAUSAL_LM",
+    )
+
+
+def save_model(trainer: SFTTrainer | DPOTrainer, job: TrainJob, start: Path, folder: Path, dtype: torch.dtype) -> None:
+    """Save weights with adapters merged, config, tokenizer and adapter; the folder appears whole.
+
+    Args:
+        trainer: of the stage that ended. Every process calls this, since under FSDP each holds a part.
+        job: whose start checkpoint gives the config and the tokenizer.
+        start: what the stage started from.
+        folder: where to.
+        dtype: of the weights.
+    """
+    accelerator = trainer.accelerator
+    state = accelerator.get_state_dict(trainer.model_wrapped)
+    if accelerator.is_main_process:
+        partial = folder.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        # Through a fresh model: its config is as it was, and tied weights are stored once.
+        model = load_for_training(job.start_checkpoint)
+        if job.lora is None:
+            model.load_state_dict(state)
+        else:
+            model = get_peft_model(model, build_lora(job))
+            model.load_state_dict(state)
+            save_adapter(model, job, start, partial)
+            model = model.merge_and_unload()
+        model.to(dtype).save_pretrained(partial)
+        for pattern in TOKENIZER_FILES:
+            for path in job.start_checkpoint.glob(pattern):
+                shutil.copyfile(path, partial / path.name)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    accelerator.wait_for_everyone()
+
+
+def save_adapter(model: PeftModel, job: TrainJob, start: Path, folder: Path) -> None:
+    """Put into a checkpoint's folder what it differs by from the base model: what its start did, and this stage."""
+    if job.base_model is None:
+        return
+    base_hash = hash_checkpoint(job.base_model)
+    before = read_update(start, base_hash=base_hash)
+    if before is None:
+        print("no adapter is written: the start checkpoint is not the base model, and has no adapter of it")
+        return
+    config = model.peft_config["default"]
+    state = to_numpy(get_peft_model_state_dict(model))
+    stage = build_update(state, scale=config.lora_alpha / config.r, target_modules=frozenset(config.target_modules))
+    write_adapter(folder, concatenate_adapters(before, stage), base_hash=base_hash)
+
+
+def run_stage(
+    stage: str, job: TrainJob, settings: SftSettings, start: Path, rows: list[dict], folder: Path
+) -> tuple[SFTTrainer | DPOTrainer, dict]:
+    """Train one stage from `start`; returns the trainer and the stage's log."""
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    lengths = measure_rows(tokenizer, rows, settings.max_length)
+    num_truncated = sum(length > settings.max_length for length in lengths)
+    arguments = build_arguments(job, settings, folder / "trainer")
+    dataset = Dataset.from_list(rows)
+    given = {"train_dataset": dataset, "processing_class": tokenizer, "peft_config": build_lora(job)}
+    if isinstance(settings, DpoSettings):
+        losses = {"loss_type": ["sigmoid"], "beta": settings.beta}
+        if settings.sft_loss_weight > 0:
+            losses |= {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, settings.sft_loss_weight]}
+        # With adapters the reference is the model with the adapters off; without, a second copy of the SFT-ed one.
+        reference = load_for_training(start) if job.lora is None else None
+        config = DPOConfig(**arguments, **losses)
+        trainer = DPOTrainer(load_for_training(start), ref_model=reference, args=config, **given)
+    else:
+        # Rows of like length share a batch: a quarter less time on a CPU. The order still comes from the seed.
+        config = SFTConfig(**arguments, completion_only_loss=True, train_sampling_strategy="group_by_length")
+        trainer = SFTTrainer(load_for_training(start), args=config, **given)
+    # Full determinism also fills every new tensor, which doubles the time of a small model on a CPU.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(LogCallback(stage))
+    print(f"{stage}: {len(rows)} rows, {num_truncated} over max_length={settings.max_length}")
+    trainer.train()
+    steps = [entry for entry in trainer.state.log_history if "loss" in entry]
+    return trainer, {"num_rows": len(rows), "num_truncated": num_truncated, "steps": steps}
+
+
+def load_for_training(path: Path) -> PreTrainedModel:
+    """The model in float32, whatever it is stored in."""
+    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, local_files_only=True)
+
+
+def read_dtype(path: Path) -> torch.dtype:
+    """The dtype a checkpoint is stored in."""
+    return AutoModelForCausalLM.from_pretrained(path, dtype="auto", local_files_only=True).dtype
+
+
+def read_rows(path: Path | None) -> list[dict]:
+    """The rows of a Parquet file; none for None."""
+    return [] if path is None else pl.read_parquet(path).to_dicts()
+
+
+def count_tokens(
+    tokenizer: PreTrainedTokenizerBase, rows: list[dict], sides: tuple[str, ...], max_length: int
+) -> list[int]:
+    """Tokens that each row is trained on, cut at `max_length`, over its sides."""
+    return [
+        sum(
+            min(
+                len(tokenizer.apply_chat_template(row["prompt"] + row[side], return_dict=True)["input_ids"]), max_length
+            )
+            for side in sides
+        )
+        for row in rows
+    ]
+
+
+def fill_budget(job: TrainJob, sft_rows: list[dict], pairs: list[dict]) -> list[dict]:
+    """SFT rows repeated, in a new order each time, until `token_budget` less what the pairs take is filled.
+
+    Raises:
+        ValueError: the pairs alone take the budget.
+    """
+    assert job.token_budget is not None, "there is a budget to fill"
+    tokenizer = AutoTokenizer.from_pretrained(job.start_checkpoint)
+    for_pairs = round(
+        job.dpo.num_epochs * sum(count_tokens(tokenizer, pairs, ("chosen", "rejected"), job.dpo.max_length))
+    )
+    left = job.token_budget - for_pairs
+    if left <= 0:
+        raise ValueError(
+            f"{len(pairs)} preference pairs take {for_pairs} tokens of token_budget {job.token_budget}; "
+            "raise it, or train on fewer pairs (trains_on: latest)"
+        )
+    lengths = count_tokens(tokenizer, sft_rows, ("completion",), job.sft.max_length)
+    rng = random.Random(job.rng_seed)
+    filled: list[dict] = []
+    while True:
+        for place in rng.sample(range(len(sft_rows)), len(sft_rows)):
+            if lengths[place] > left:
+                return filled
+            filled.append(sft_rows[place])
+            left -= lengths[place]
+
+
+def train(job: TrainJob, folder: Path) -> None:
+    """Run both stages and write `checkpoint/` (with `training_log.json`) and, last, `result.json`."""
+    started = time.monotonic()
+    dtype = read_dtype(job.start_checkpoint)
+    sft_rows = build_sft_rows(read_rows(job.sft_path), job.prompt_profile)
+    pairs = build_pair_rows(read_rows(job.pairs_path), job.prompt_profile)
+    start, logs, settings = job.start_checkpoint, {}, job.sft
+    if sft_rows and job.token_budget is not None:
+        sft_rows, settings = fill_budget(job, sft_rows, pairs), settings.model_copy(update={"num_epochs": 1.0})
+    # SFT's own result stays in float32, so that DPO starts from what SFT ended with, and a killed run takes it up.
+    sft_folder, sft_log = folder / "sft", folder / "sft_log.json"
+    if sft_rows and sft_folder.is_dir():
+        print("sft: taking up after the finished SFT of a killed run")
+        logs["sft"] = json.loads(sft_log.read_text())
+    elif sft_rows:
+        trainer, logs["sft"] = run_stage("sft", job, settings, start, sft_rows, folder)
+        if is_main_process():
+            sft_log.write_text(json.dumps(logs["sft"]))
+        saved_as = (sft_folder, torch.float32) if pairs else (folder / CHECKPOINT, dtype)
+        save_model(trainer, job, start, *saved_as)
+        # Or its weights and optimizer would stay while DPO trains.
+        del trainer
+        gc.collect()
+    if pairs:
+        start = sft_folder if sft_rows else start
+        trainer, logs["dpo"] = run_stage("dpo", job, job.dpo, start, pairs, folder)
+        save_model(trainer, job, start, folder / CHECKPOINT, dtype)
+    peak = measure_peak()
+    if is_main_process():
+        (folder / CHECKPOINT / "training_log.json").write_text(json.dumps(logs, indent=1))
+        for finished in (sft_folder, folder / "trainer"):
+            shutil.rmtree(finished, ignore_errors=True)
+        write_result(folder, logs, time.monotonic() - started, peak)
+
+
+def is_main_process() -> bool:
+    """Whether this is the only process or the first of several."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def measure_peak() -> MemoryPeak:
+    """The most each process has held, summed over the processes, which all call this."""
+    own = measure_own_peak()
+    held = torch.tensor([own.host_gib, own.gpu_gib], dtype=torch.float32, device=PartialState().device)
+    host_gib, gpu_gib = reduce(held, reduction="sum").tolist()
+    return MemoryPeak(host_gib, gpu_gib)
+
+
+def write_result(folder: Path, logs: dict, seconds: float, peak: MemoryPeak) -> None:
+    """Write `result.json` whole, after everything else."""
+    skipped = {"num_rows": 0, "num_truncated": 0, "steps": []}
+    stages = {"sft": skipped, "dpo": skipped} | logs
+    sft, dpo = stages["sft"], stages["dpo"]
+    result = TrainResult(
+        path=folder / CHECKPOINT,
+        trained=True,
+        num_sft_rows=sft["num_rows"],
+        num_dpo_pairs=dpo["num_rows"],
+        num_truncated=sft["num_truncated"] + dpo["num_truncated"],
+        num_tokens=sum(int(stage["steps"][-1]["num_tokens"]) for stage in (sft, dpo) if stage["steps"]),
+        seconds=seconds,
+        peak_host_gib=peak.host_gib,
+        peak_gpu_gib=peak.gpu_gib,
+        sft_losses=[float(step["loss"]) for step in sft["steps"]],
+        dpo_losses=[float(step["loss"]) for step in dpo["steps"]],
+        dpo_accuracies=[float(step["rewards/accuracies"]) for step in dpo["steps"]],
+        dpo_margins=[float(step["rewards/margins"]) for step in dpo["steps"]],
+        dpo_chosen_logps=[float(step["logps/chosen"]) for step in dpo["steps"]],
+        dpo_rejected_logps=[float(step["logps/rejected"]) for step in dpo["steps"]],
+    )
+    partial = folder / f"{RESULT}.partial"
+    partial.write_text(result.model_dump_json(indent=1))
+    partial.rename(folder / RESULT)
+
+
+def _exit_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
+def main() -> None:
+    """Read the command line and train."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("job", type=Path, help="the job, as JSON; its folder gets the result")
+    parser.add_argument("--watch-stdin", action="store_true", help="end when standard input closes")
+    options = parser.parse_args()
+    if options.watch_stdin:
+        threading.Thread(target=_exit_with_parent, daemon=True).start()
+    logging.disable_progress_bar()
+    disable_progress_bars()
+    train(TrainJob.model_validate_json(options.job.read_text()), options.job.parent)
+
+
+if __name__ == "__main__":
+    main()

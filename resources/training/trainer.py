@@ -1,0 +1,233 @@
+"""Training a checkpoint: SFT, then DPO, in a process of its own.
+
+Source: LANCE, section "training" (arXiv 2412.15151): each round trains the start checkpoint by SFT and the result by
+DPO. How it differs:
+1. The paper names no hyper-parameters; the defaults here are LLaMA-Factory's examples (cosine, a tenth warm-up).
+2. The reference of DPO is the SFT-ed model, LLaMA-Factory's default; the paper does not say.
+3. SFT and DPO rows are asked with the same messages as at serving; the authors' DPO rows lack the system message.
+
+With LoRA the checkpoint has, beside its merged weights, an adapter of the experiment's base model
+(`resources.models.adapters`).
+
+A job's folder under `staging` is named after a fingerprint of all that changes its result, so what a killed run left
+is taken up by the same job and by no other: `sft/` (when SFT has finished), `checkpoint/`, `result.json`.
+"""
+
+import hashlib
+import importlib.metadata
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+
+from lance_assets.prompts import hash_templates
+from resources.machine.processes import stream_process
+from resources.models.model_folders import ADAPTER_FOLDER, hash_checkpoint
+
+CHECKPOINT = "checkpoint"
+RESULT = "result.json"
+_LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
+_REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+class TrainingError(RuntimeError):
+    """The training process failed or was killed; the message ends with the tail of its log."""
+
+
+class SftSettings(BaseModel):
+    """Supervised fine-tuning, loss on completions alone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    learning_rate: float = Field(1e-5, gt=0, description="Peak rate.")
+    num_epochs: float = Field(1.0, gt=0, description="Passes over the rows.")
+    batch_size: int = Field(16, ge=1, description="Rows of one optimizer step, over all processes.")
+    gradient_accumulation_steps: int = Field(1, ge=1, description="Parts a batch is computed in, to save memory.")
+    max_length: int = Field(2048, ge=8, description="Tokens of prompt and completion; longer rows are cut and counted.")
+    warmup_steps: float = Field(0.1, ge=0, description="Steps of rising rate; below 1 a share of all steps.")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's.")
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = Field("cosine", description="Of the rate.")
+    gradient_checkpointing: bool = Field(False, description="Recompute activations, to save memory.")
+
+
+class DpoSettings(SftSettings):
+    """Direct preference optimization (arXiv 2305.18290)."""
+
+    learning_rate: float = Field(5e-6, gt=0, description="Peak rate.")
+    beta: float = Field(0.1, gt=0, description="Strength of the pull to the reference model.")
+    sft_loss_weight: float = Field(0.0, ge=0, description="Weight of the chosen completions' NLL (RPO's alpha).")
+
+
+class LoraSettings(BaseModel):
+    """Low-rank adapters (arXiv 2106.09685), merged into the weights after each stage."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    r: int = Field(16, ge=1, description="Rank.")
+    alpha: int = Field(32, ge=1, description="Scale; the update is alpha / r times the product.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="On the adapters' input.")
+    target_modules: tuple[str, ...] | Literal["all-linear"] = Field("all-linear", description="Layers with adapters.")
+
+
+class TrainJob(BaseModel):
+    """What to train, on what, how, and where the result is put."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    start_checkpoint: Path = Field(description="Folder of the model to train.")
+    sft_path: Path | None = Field(None, description="Parquet of schema SFT_SET; None for no SFT.")
+    pairs_path: Path | None = Field(None, description="Parquet of schema PREFERENCE_PAIRS; None for no DPO.")
+    staging: Path = Field(description="Folder under which the job gets a folder of its own.")
+    prompt_profile: str = Field(description="Profile of `lance_assets.prompts` that says how a prompt is asked.")
+    sft: SftSettings = SftSettings()
+    dpo: DpoSettings = DpoSettings()
+    lora: LoraSettings | None = Field(None, description="None trains all weights.")
+    base_model: Path | None = Field(
+        None, description="With lora: the experiment's base model, whose adapter is written; None for no adapter."
+    )
+    token_budget: int | None = Field(
+        None, ge=1, description="Tokens both stages train on, padding not counted; SFT fills it. None: num_epochs."
+    )
+    rng_seed: int = Field(0, ge=0, lt=2**32, description="Of the data order, adapters and dropout.")
+    launcher: tuple[str, ...] | None = Field(None, description='Before the worker, as ["accelerate", "launch"].')
+    num_threads: int | None = Field(None, ge=1, description="CPU threads; None leaves torch's choice. 1 when busy.")
+
+
+class TrainResult(BaseModel):
+    """A trained checkpoint and how training went; lists have one entry for each optimizer step."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Path = Field(description="Folder of the result; the start checkpoint where nothing was trained.")
+    trained: bool = Field(description="False when both stages had no rows.")
+    num_sft_rows: int = Field(description="Rows SFT was given.")
+    num_dpo_pairs: int = Field(description="Pairs DPO was given.")
+    num_truncated: int = Field(
+        description="Rows and pairs over max_length, cut, or left out where the prompt fills it."
+    )
+    num_tokens: int = Field(description="Tokens the model was trained on, both stages, padding not counted.")
+    seconds: float = Field(description="From the start of the last process, imports included.")
+    peak_host_gib: float = Field(
+        0.0, description="Most memory of the machine the last processes held, summed; what they share counts twice."
+    )
+    peak_gpu_gib: float = Field(0.0, description="Most memory of all GPUs they reserved; 0 without a GPU.")
+    sft_losses: list[float] = Field(default_factory=list)
+    dpo_losses: list[float] = Field(default_factory=list)
+    dpo_accuracies: list[float] = Field(
+        default_factory=list, description="Share of pairs with the larger reward chosen."
+    )
+    dpo_margins: list[float] = Field(default_factory=list, description="Mean reward of chosen less rejected.")
+    dpo_chosen_logps: list[float] = Field(default_factory=list, description="Mean log-probability of chosen, in nats.")
+    dpo_rejected_logps: list[float] = Field(default_factory=list)
+
+
+def fingerprint_job(job: TrainJob) -> str:
+    """The sha256 of everything that changes a job's result: weights, rows, prompts, settings, seed and libraries."""
+    digest = hashlib.sha256()
+    changing = {"prompt_profile", "sft", "dpo", "lora", "token_budget", "rng_seed"}
+    digest.update(job.model_dump_json(include=changing).encode())
+    digest.update(hash_templates(job.prompt_profile).encode())
+    digest.update(" ".join(f"{name}={importlib.metadata.version(name)}" for name in _LIBRARIES).encode())
+    files = sorted(path for path in job.start_checkpoint.iterdir() if path.is_file())
+    if job.lora is not None and job.base_model is not None:
+        digest.update(hash_checkpoint(job.base_model).encode())
+        files += sorted(path for path in (job.start_checkpoint / ADAPTER_FOLDER).glob("*") if path.is_file())
+    for path in [*files, job.sft_path, job.pairs_path]:
+        digest.update(b"\0none\0" if path is None else path.name.encode() + b"\0")
+        if path is not None:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def build_launcher(config: Path) -> tuple[str, ...]:
+    """What starts the worker in the processes of an accelerate configuration: FSDP, several GPUs or machines."""
+    return (sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config))
+
+
+def find_job_folder(job: TrainJob) -> Path:
+    """The job's own folder under its staging folder."""
+    return job.staging / fingerprint_job(job)[:16]
+
+
+def train_checkpoint(job: TrainJob, *, log: Callable[[str], None]) -> TrainResult:
+    """Train in a process of its own, or take what the same job has finished or left.
+
+    Args:
+        job: what to train.
+        log: is given each line of the process's log as it comes.
+
+    Returns:
+        The result; `trained` is False, and no process is started, when neither stage has rows.
+
+    Raises:
+        ValueError: the start checkpoint is no model folder.
+        TrainingError: the process failed or was killed.
+    """
+    if not (job.start_checkpoint / "config.json").is_file():
+        raise ValueError(f"start_checkpoint {job.start_checkpoint} has no config.json; name a folder with a model")
+    num_sft, num_pairs = _count_rows(job.sft_path), _count_rows(job.pairs_path)
+    if num_sft + num_pairs == 0:
+        log("nothing to train on: the start checkpoint is kept")
+        return TrainResult(
+            path=job.start_checkpoint,
+            trained=False,
+            num_sft_rows=0,
+            num_dpo_pairs=0,
+            num_truncated=0,
+            num_tokens=0,
+            seconds=0.0,
+        )
+    folder = find_job_folder(job)
+    result_file = folder / RESULT
+    # A kill after the checkpoint was published leaves a result without its weights: train again.
+    if result_file.exists() and (folder / CHECKPOINT).is_dir():
+        log(f"taking the finished result of the same job from {folder}")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        result_file.unlink(missing_ok=True)
+        job_file = folder / "job.json"
+        job_file.write_text(job.model_dump_json(indent=2))
+        _run_worker(job, job_file, log)
+        if not result_file.exists():
+            raise TrainingError(f"the training process ended without a result in {folder}; does the launcher start it?")
+    return TrainResult.model_validate_json(result_file.read_text())
+
+
+def _count_rows(path: Path | None) -> int:
+    return 0 if path is None else pl.scan_parquet(path).select(pl.len()).collect().item()
+
+
+def _run_worker(job: TrainJob, job_file: Path, log: Callable[[str], None]) -> None:
+    start = list(job.launcher) if job.launcher else [sys.executable]
+    command = [*start, "-m", "resources.training.train_worker", str(job_file), "--watch-stdin"]
+    paths = [str(_REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+    # The model is a local folder: no network. Unbuffered, so that log lines come as they are written.
+    added = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+    if job.num_threads is not None:
+        added["OMP_NUM_THREADS"] = str(job.num_threads)
+    added["PYTHONPATH"] = os.pathsep.join(paths)
+    code, tail = stream_process(command, added_environment=added, log=log)
+    if code != 0:
+        raise TrainingError(_explain(code, tail, job_file))
+
+
+def _explain(code: int, text: str, job_file: Path) -> str:
+    number = -code if code < 0 else code - 128
+    if code < 0 or code > 128:
+        name = signal.Signals(number).name if number in list(signal.Signals) else str(number)
+        what = f"was killed by signal {name}"
+        remedy = "out of memory is the usual reason: lower batch_size or max_length, or train with lora"
+    elif "out of memory" in text or "can't allocate memory" in text:
+        what = f"ran out of memory (exit {code})"
+        remedy = "lower batch_size or max_length, raise gradient_accumulation_steps, or train with lora"
+    elif "No space left on device" in text:
+        what, remedy = f"found the disk full (exit {code})", f"free space under {job_file.parent}"
+    else:
+        what, remedy = f"failed (exit {code})", f"see the last lines below; the job is {job_file}"
+    return f"the training process {what}; {remedy}. Run again, it takes up after a finished SFT.\n{text}"
