@@ -1,4 +1,4 @@
-"""The prompts of lm-evaluation-harness tasks, in a process of its own: `python -m resources.evaluation.task_prompts_worker JOB`.
+"""The prompts of lm-evaluation-harness tasks: `python -m resources.evaluation.task_prompts_worker JOB`.
 
 JOB is a JSON file with `tasks`, `include_path` (or null) and `out`, the file that is written: a JSON list of prompts.
 """

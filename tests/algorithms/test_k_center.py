@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.kcenter import select_by_full_matrix
-from lance_assets.algorithms.selection.draws import k_center
+from lance_assets.algorithms.selection import k_center
 from lance_assets.algorithms.selection.k_center import select_k_center
 
 GRID = st.lists(st.tuples(st.integers(-4, 4), st.integers(-4, 4)), min_size=2, max_size=25)

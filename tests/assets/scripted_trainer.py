@@ -1,4 +1,4 @@
-"""Stands in for the training process: `scripted_trainer.py -m resources.training.train_worker job.json --watch-stdin`."""
+"""Acts as the training process: `scripted_trainer.py -m resources.training.train_worker job.json --watch-stdin`."""
 
 import shutil
 import sys

@@ -2,8 +2,8 @@
 
 All requests go out with at most `max_concurrency` under way, from an event loop in a thread of its own, and groups are
 what finished since the last one: writing them to disk stalls no request. Equal requests give equal samples only where
-the server honours the seed (`resources.engines.openai.chat_completions`). In plain aiohttp, tenacity and aiolimiter, since the
-`openai` package alone takes 3 to 8 times the CPU of this whole engine for each request (the figures are in
+the server honours the seed (`resources.engines.openai.chat_completions`). In plain aiohttp, tenacity and aiolimiter,
+since the `openai` package alone takes 3 to 8 times the CPU of this whole engine for each request (the figures are in
 `resources.engines.openai.json_server`).
 
 What ends a stage, because every further row would fail alike (`EngineError`): a key that is refused, an account that is

@@ -1,4 +1,4 @@
-"""The process that runs vLLM: `python -m resources.engines.vllm.worker SOCKET_FD JOB`, started by `resources.engines.vllm.engine`.
+"""The process that runs vLLM: `python -m resources.engines.vllm.worker SOCKET_FD JOB`.
 
 It needs vLLM and this repository on its path, nothing else of the project. Token ids in, token ids out, as JSON lines
 over a socket whose other end is the engine's: rows come as there is room and go as they finish, so vLLM's batch stays
