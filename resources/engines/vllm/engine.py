@@ -3,8 +3,8 @@
 Hand-written are the parts vLLM's `LLM.generate` has not: rows come back as they finish, a process that dies is started
 again and asked only for what is missing, a row that kills it is found and failed alone, and several copies of the
 model (data parallel) draw from one queue (`resources.engines.vllm.dispatch`). Samples are drawn by
-`resources.engines.vllm.sampling` from each row's own stream; logits move in the last bits with the batch a row lands in, so a repeated run gives the
-same text but where a draw falls within that rounding.
+`resources.engines.vllm.sampling` from each row's own stream; logits move in the last bits with the batch a row lands
+in, so a repeated run gives the same text but where a draw falls within that rounding.
 """
 
 import re
