@@ -2,8 +2,8 @@
 
 SFT with TRL's SFTTrainer on conversational prompt and completion rows, then DPO with TRL's DPOTrainer from and against
 the SFT-ed model; `resources.training.trainer` says where it is taken from and how it differs. Trains in float32 on a
-CPU (on CUDA under bfloat16 autocast) and saves in the start checkpoint's dtype. With the same job on the same machine the
-weights are the same to the byte.
+CPU (on CUDA under bfloat16 autocast) and saves in the start checkpoint's dtype. With the same job on the same machine
+the weights are the same to the byte.
 """
 
 import argparse

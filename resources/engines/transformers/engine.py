@@ -2,9 +2,9 @@
 
 A row's tokens are drawn from its own random stream (`resources.engines.sampling`), so that they do not depend on which
 rows it is batched with, to float rounding: padding and batch size move logits in the last bits, so the same requests
-give the same bytes, and the same row among other rows gives the same text but where a draw falls within that rounding of the
-border of two tokens. A batch is one group, and what is left after some groups falls into the same batches again, so an
-interrupted stage gives the bytes of one that ran through.
+give the same bytes, and the same row among other rows gives the same text but where a draw falls within that rounding
+of the border of two tokens. A batch is one group, and what is left after some groups falls into the same batches again,
+so an interrupted stage gives the bytes of one that ran through.
 """
 
 from collections.abc import Iterator, Sequence
