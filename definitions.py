@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from lance_assets.assets.loading import load_experiments
-from lance_assets.assets.platform import Platform
+from lance_assets.assets.platform import PlatformResource
 
 PROJECT_ROOT = Path(__file__).parent
 DATA_ROOT = Path(os.environ.get("LANCE_HOME", PROJECT_ROOT / ".lance")) / "data"
@@ -17,5 +17,5 @@ STEP_EXECUTOR = dg.multiprocess_executor.configured(
 
 defs = dg.Definitions.merge(
     load_experiments(PROJECT_ROOT),
-    dg.Definitions(resources={"platform": Platform(data_root=str(DATA_ROOT))}, executor=STEP_EXECUTOR),
+    dg.Definitions(resources={"platform": PlatformResource(data_root=str(DATA_ROOT))}, executor=STEP_EXECUTOR),
 )

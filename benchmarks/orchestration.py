@@ -22,7 +22,7 @@ import dagster as dg
 
 from lance_assets.assets.experiment import build_experiment
 from lance_assets.assets.loading import load_plans
-from lance_assets.assets.platform import Platform
+from lance_assets.assets.platform import PlatformResource
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.study import make_round
 from lance_assets.settings.experiment import ExperimentSettings
@@ -46,7 +46,7 @@ def build_job(is_quick: bool, data_root: str) -> dg.JobDefinition:
     """The round's job as the project wires it, on data of its own; built anew in each step's process."""
     from definitions import STEP_EXECUTOR
 
-    wiring = dg.Definitions(resources={"platform": Platform(data_root=data_root)}, executor=STEP_EXECUTOR)
+    wiring = dg.Definitions(resources={"platform": PlatformResource(data_root=data_root)}, executor=STEP_EXECUTOR)
     return dg.Definitions.merge(build_experiment(build_plan(is_quick)), wiring).resolve_job_def("mini_lance_round")
 
 

@@ -31,9 +31,9 @@ import polars as pl
 from lance_assets.algorithms.measures.arms import average_by_rung, compare_rounds, find_fallen_rungs, summarise_arms
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round
 from lance_assets.assets.loading import load_plans
-from lance_assets.assets.platform import Platform
 from lance_assets.pictures.study import draw_study, tabulate_study, to_points
 from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.study import ARMS, BACKBONE, METHOD, STUDIES, find_arm_root, read_study, run_arm, run_start
 
 PROJECT_ROOT = Path(__file__).parents[1]

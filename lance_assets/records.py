@@ -385,25 +385,3 @@ LEADERBOARD = pl.Schema(
     }
 )
 """One row for each round that stands, of every experiment."""
-
-SCHEMAS: dict[str, pl.Schema] = {
-    "start_checkpoint": START_CHECKPOINT,
-    "seed_set": SEED_SET,
-    "raw_generations": RAW_GENERATIONS,
-    "cleaned_set": CLEANED_SET,
-    "reviewed_set": REVIEWED_SET,
-    "sft_set": SFT_SET,
-    "preference_pairs": PREFERENCE_PAIRS,
-    "label_set": SFT_SET,
-    "label_checkpoint": CHECKPOINT,
-    "pair_judgements": PAIR_JUDGEMENTS,
-    "checkpoint": CHECKPOINT,
-    "eval_report": EVAL_REPORT,
-    "eval_items": EVAL_ITEMS,
-    "judge_items": JUDGE_ITEMS,
-    "near_duplicates": NEAR_DUPLICATES,
-    "diversity_report": DIVERSITY_REPORT,
-}
-"""The schema of every table by its name; all are assets but `eval_items` and `judge_items`, which belong to
-`eval_report`, `near_duplicates`, which belongs to `cleaned_set`, `pair_judgements`, which belongs to
-`preference_pairs`, and `label_set`, which belongs to `label_checkpoint`."""

@@ -1,44 +1,18 @@
 """An experiment as a Dagster component: one `defs.yaml`, one asset group, its own rounds."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 import dagster as dg
 from pydantic import BaseModel
 
-from lance_assets.assets.checkpoint import build_checkpoint
-from lance_assets.assets.checks import build_checks
-from lance_assets.assets.cleaned_set import build_cleaned_set
-from lance_assets.assets.diversity_report import build_diversity_report
-from lance_assets.assets.eval_report import build_eval_report
-from lance_assets.assets.label_checkpoint import build_label_checkpoint
-from lance_assets.assets.preference_pairs import build_preference_pairs
-from lance_assets.assets.raw_generations import build_raw_generations
-from lance_assets.assets.reviewed_set import build_reviewed_set
-from lance_assets.assets.seed_set import build_seed_set
+from lance_assets.assets.building import build_assets, build_checks, find_rounds
 from lance_assets.assets.self_evolution import build_self_evolution
 from lance_assets.assets.sensors import build_failure_sensor, build_next_round_sensor
-from lance_assets.assets.sft_set import build_sft_set
-from lance_assets.assets.start_checkpoint import build_start_checkpoint
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.file import check_files
-
-NOUNS: dict[str, Callable[[Plan], dg.AssetsDefinition]] = {
-    "start_checkpoint": build_start_checkpoint,
-    "seed_set": build_seed_set,
-    "raw_generations": build_raw_generations,
-    "cleaned_set": build_cleaned_set,
-    "reviewed_set": build_reviewed_set,
-    "sft_set": build_sft_set,
-    "preference_pairs": build_preference_pairs,
-    "diversity_report": build_diversity_report,
-    "checkpoint": build_checkpoint,
-    "eval_report": build_eval_report,
-}
-"""The assets of a round, in the order they are made."""
 
 
 class Experiment(dg.Component):
@@ -87,14 +61,12 @@ def plan_experiment(settings: ExperimentSettings, folder: Path) -> Plan:
 
 def build_experiment(plan: Plan) -> dg.Definitions:
     """The definitions of one experiment."""
-    assets = [build(plan) for build in NOUNS.values()]
-    if plan.trains_label_model:
-        assets.insert(2, build_label_checkpoint(plan))
+    assets = build_assets(plan)
     overviews = [build_self_evolution(plan)] if plan.settings.evaluation.small_world else []
     job = dg.define_asset_job(
         f"{plan.name}_round",
         selection=dg.AssetSelection.assets(*assets),
-        partitions_def=plan.rounds,
+        partitions_def=find_rounds(plan),
         description=f"One round of {plan.name}. {plan.settings.description}",
     )
     return dg.Definitions(

@@ -23,8 +23,9 @@ from lance_assets.algorithms.measures.leaderboard import (
     order_rounds,
 )
 from lance_assets.algorithms.measures.progress import START_ROUND
-from lance_assets.assets.making import USER_ERRORS, explain_error
-from lance_assets.assets.platform import Platform
+from lance_assets.assets.building import USER_ERRORS, explain_error, find_key
+from lance_assets.assets.platform import PlatformResource
+from lance_assets.assets.showing import show_figure
 from lance_assets.pictures.leaderboard import (
     draw_leaderboard,
     list_left_out,
@@ -32,12 +33,14 @@ from lance_assets.pictures.leaderboard import (
     tabulate_experiments,
     tabulate_seconds,
 )
-from lance_assets.pictures.metadata import show_figure
 from lance_assets.prompts import hash_templates
 from lance_assets.records import LEADERBOARD
+from lance_assets.rounds.identity import identify_evaluation as identify_scores
 from lance_assets.rounds.judging.report import BENCHMARK
+from lance_assets.rounds.nouns import NOUNS, compute_fingerprint
 from lance_assets.rounds.outcomes import read_headline, read_parts
-from lance_assets.rounds.plan import NOUNS, Plan
+from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round
 from resources.stores.tables import encode_table, write_file_atomically
 
@@ -46,7 +49,7 @@ LEADERBOARD_KEY = dg.AssetKey(["leaderboard"])
 
 def identify_evaluation(plan: Plan, benchmark: str) -> dict[str, str]:
     """The settings that a benchmark's scores depend on, by name; the recipe and its seed are none of them."""
-    identity = plan.identity("eval_report")["settings"]
+    identity = identify_scores(plan)
     profile, judge = plan.settings.prompt_profile, plan.settings.evaluation.judge
     found = {"prompts": f"{profile} {hash_templates(profile)[:8]}"}
     if benchmark == "small_world":
@@ -56,8 +59,9 @@ def identify_evaluation(plan: Plan, benchmark: str) -> dict[str, str]:
         if judge is not None and judge.opponent == "backbone":
             found["backbone"] = " ".join(filter(None, (plan.settings.model, plan.settings.model_revision)))
     else:
+        assert plan.settings.evaluation.lm_eval is not None, "a benchmark of the harness has its settings"
         # the seed draws the examples of a prompt
-        has_examples = identity["lm_eval"]["num_fewshot"] != 0
+        has_examples = plan.settings.evaluation.lm_eval.num_fewshot != 0
         others = {"prompts", "small_world", "engine", "judge"} | (set() if has_examples else {"rng_seed"})
         found = {}
     found |= flatten({name: value for name, value in identity.items() if name not in others})
@@ -150,7 +154,7 @@ def read_leaderboard(plans: Sequence[Plan], platform: Platform) -> tuple[pl.Data
                 rows.append(read_row(this_round, start[0] if start else None, backbone[0] if backbone else None))
                 start = measure(this_round, "checkpoint") if key == START_ROUND else start
             except USER_ERRORS as error:
-                left_out[f"{plan.name} {key}"] = explain_error(error, platform)
+                left_out[f"{plan.name} {key}"] = explain_error(error, platform.root)
     return order_rounds(pl.DataFrame(rows, schema=LEADERBOARD)), left_out
 
 
@@ -194,12 +198,12 @@ def build_leaderboard(plans: Sequence[Plan], left_out: Mapping[str, str] | None 
         left_out: what is wrong with each of the others, by name.
     """
     broken = dict(left_out or {})
-    identity = [(plan.name, plan.settings.recipe, plan.fingerprint("eval_report")) for plan in plans]
+    identity = [(plan.name, plan.settings.recipe, compute_fingerprint(plan, "eval_report")) for plan in plans]
     condition = dg.AutomationCondition
 
     @dg.asset(
         key=LEADERBOARD_KEY,
-        deps=[dg.AssetDep(plan.key("eval_report"), partition_mapping=dg.AllPartitionMapping()) for plan in plans],
+        deps=[dg.AssetDep(find_key(plan, "eval_report"), partition_mapping=dg.AllPartitionMapping()) for plan in plans],
         group_name="leaderboard",
         owners=sorted({owner for plan in plans for owner in plan.settings.owners}),
         kinds={"parquet"},
@@ -209,12 +213,12 @@ def build_leaderboard(plans: Sequence[Plan], left_out: Mapping[str, str] | None 
         | condition.any_deps_updated()
         | condition.code_version_changed(),
     )
-    def leaderboard(platform: Platform) -> dg.MaterializeResult:
+    def leaderboard(platform: PlatformResource) -> dg.MaterializeResult:
         """Every round of every experiment, the best first: scores with 95% intervals, what they trained on and took."""
         try:
             return describe_leaderboard(plans, platform, left_out=broken)
         except USER_ERRORS as error:
-            told = f"leaderboard: {explain_error(error, platform)}"
+            told = f"leaderboard: {explain_error(error, platform.root)}"
             raise dg.Failure(description=told, allow_retries=False) from error
 
     return leaderboard
@@ -241,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--picture", type=Path, help="write the scores over rounds into this PNG file")
     given = parser.parse_args(arguments)
     platform = (run.load_definitions().resources or {})["platform"]
-    assert isinstance(platform, Platform), "definitions.py wires the platform"
+    assert isinstance(platform, PlatformResource), "definitions.py wires the platform"
     found = load_plans(Path(__file__).parents[2])
     broken = {name: plan for name, plan in found.items() if isinstance(plan, str)}
     rows, unread = read_leaderboard([plan for plan in found.values() if isinstance(plan, Plan)], platform)

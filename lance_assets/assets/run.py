@@ -16,10 +16,12 @@ import dagster as dg
 import polars as pl
 
 from lance_assets.algorithms.measures.progress import START_ROUND, parse_round
-from lance_assets.assets.platform import Platform
+from lance_assets.assets.building import find_key, name_rounds
+from lance_assets.assets.platform import PlatformResource
 from lance_assets.assets.sensors import decide, find_finished_rounds
 from lance_assets.rounds.outcomes import format_score, read_headline
 from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round
 
 
@@ -54,7 +56,7 @@ def find_plan(name: str) -> Plan:
 
 def run_round(instance: dg.DagsterInstance, plan: Plan, key: str) -> bool:
     """Materialize one round; whether it succeeded."""
-    instance.add_dynamic_partitions(plan.rounds.name or "", [key])
+    instance.add_dynamic_partitions(name_rounds(plan), [key])
     job = dg.build_reconstructable_job(
         __name__ if __name__ != "__main__" else "lance_assets.assets.run", "build_round_job", (plan.name,)
     )
@@ -133,7 +135,7 @@ def print_summary(plan: Plan, platform: Platform, keys: list[str]) -> None:
 def show_all_rounds(instance: dg.DagsterInstance, plan: Plan) -> None:
     """Materialize what tells of all rounds: the experiment's self_evolution, where it has one, and the leaderboard."""
     definitions = load_definitions()
-    overviews = [plan.key("self_evolution"), dg.AssetKey(["leaderboard"])]
+    overviews = [find_key(plan, "self_evolution"), dg.AssetKey(["leaderboard"])]
     there = [definitions.resolve_assets_def(key) for key in overviews if key in definitions.resolve_all_asset_keys()]
     for overview in there:
         dg.materialize([overview], instance=instance, raise_on_error=False)
@@ -149,7 +151,7 @@ def main() -> None:
         raise SystemExit("DAGSTER_HOME is not set: the rounds would be lost; use make demo, or set it")
     plan = find_plan(arguments.experiment)
     platform = (load_definitions().resources or {})["platform"]
-    assert isinstance(platform, Platform), "definitions.py wires the platform"
+    assert isinstance(platform, PlatformResource), "definitions.py wires the platform"
     with dg.DagsterInstance.get() as instance:
         started = time.monotonic()
         while True:

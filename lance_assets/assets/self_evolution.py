@@ -6,12 +6,13 @@ import dagster as dg
 import polars as pl
 
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round
-from lance_assets.assets.making import USER_ERRORS, explain_error
-from lance_assets.assets.platform import Platform
-from lance_assets.pictures.metadata import show_figure
+from lance_assets.assets.building import USER_ERRORS, explain_error, find_key
+from lance_assets.assets.platform import PlatformResource
+from lance_assets.assets.showing import show_figure
 from lance_assets.pictures.study import draw_study, tabulate_study
 from lance_assets.records import STUDY_ROWS
 from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.study import BACKBONE, METHOD, STUDIES, is_finished, read_round, read_study
 
 
@@ -60,19 +61,19 @@ def build_self_evolution(plan: Plan) -> dg.AssetsDefinition:
     """The asset of one experiment; it has no partitions, since it looks at all of them."""
 
     @dg.asset(
-        key=plan.key("self_evolution"),
-        deps=[dg.AssetDep(plan.key("eval_report"), partition_mapping=dg.AllPartitionMapping())],
+        key=find_key(plan, "self_evolution"),
+        deps=[dg.AssetDep(find_key(plan, "eval_report"), partition_mapping=dg.AllPartitionMapping())],
         group_name=plan.name,
         owners=plan.settings.owners,
         kinds={"polars"},
         tags={"recipe": plan.settings.recipe},
     )
-    def self_evolution(platform: Platform) -> dg.MaterializeResult:
+    def self_evolution(platform: PlatformResource) -> dg.MaterializeResult:
         """Accuracy by round and rung over all rounds, and every arm of the study where one was run."""
         try:
             return describe_self_evolution(plan, platform)
         except USER_ERRORS as error:
-            told = f"{plan.name} self_evolution: {explain_error(error, platform)}"
-            raise dg.Failure(description=told, allow_retries=False) from error
+            text = f"{plan.name} self_evolution: {explain_error(error, platform.root)}"
+            raise dg.Failure(description=text, allow_retries=False) from error
 
     return self_evolution

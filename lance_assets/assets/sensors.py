@@ -3,16 +3,18 @@
 import dagster as dg
 
 from lance_assets.algorithms.measures.progress import START_ROUND, Decision, decide_next_round, format_round
-from lance_assets.assets.platform import Platform
+from lance_assets.assets.building import find_key, find_rounds, name_rounds
+from lance_assets.assets.platform import PlatformResource
 from lance_assets.rounds.outcomes import read_outcomes
 from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round
 
 
 def find_finished_rounds(instance: dg.DagsterInstance, plan: Plan) -> list[str]:
     """Rounds whose eval_report is materialized, from r0000 without a gap."""
-    rounds = sorted(instance.get_dynamic_partitions(plan.rounds.name or ""))
-    statuses = instance.get_status_by_partition(plan.key("eval_report"), rounds, plan.rounds) or {}
+    rounds = sorted(instance.get_dynamic_partitions(name_rounds(plan)))
+    statuses = instance.get_status_by_partition(find_key(plan, "eval_report"), rounds, find_rounds(plan)) or {}
     finished = (
         {key for key, status in statuses.items() if status == dg.AssetPartitionStatus.MATERIALIZED} if rounds else set()
     )
@@ -57,7 +59,7 @@ def build_next_round_sensor(plan: Plan) -> dg.SensorDefinition:
         minimum_interval_seconds=30,
         description=f"Starts the next round of {plan.name} when an eval_report is finished, until a stop rule says no.",
     )
-    def next_round(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult | dg.SkipReason:
+    def next_round(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SensorResult | dg.SkipReason:
         decision = decide(context.instance, plan, platform)
         if decision.next_round is None:
             return dg.SkipReason(decision.reason)
@@ -68,7 +70,7 @@ def build_next_round_sensor(plan: Plan) -> dg.SensorDefinition:
             run_requests=[
                 dg.RunRequest(run_key=f"{plan.name}/{decision.next_round}", partition_key=decision.next_round)
             ],
-            dynamic_partitions_requests=[plan.rounds.build_add_request([decision.next_round])],
+            dynamic_partitions_requests=[find_rounds(plan).build_add_request([decision.next_round])],
         )
 
     return next_round
@@ -108,7 +110,7 @@ def build_failure_sensor(plan: Plan) -> dg.SensorDefinition:
                 or ""
             ),
         }
-        observation = dg.AssetObservation(plan.key("eval_report"), partition=partition, metadata=metadata)
+        observation = dg.AssetObservation(find_key(plan, "eval_report"), partition=partition, metadata=metadata)
         context.instance.report_runless_asset_event(observation)
         context.log.error(f"round {partition} of {plan.name} failed: {failures}")
 

@@ -9,8 +9,8 @@ import polars as pl
 from lance_assets.algorithms.measures.leaderboard import SPENT, name_scales, rank_experiments
 from lance_assets.algorithms.measures.progress import format_round, parse_round
 from lance_assets.pictures.study import build_table
+from lance_assets.rounds.nouns import NOUNS
 from lance_assets.rounds.outcomes import format_score
-from lance_assets.rounds.plan import NOUNS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

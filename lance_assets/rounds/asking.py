@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lance_assets.algorithms.measures.progress import START_ROUND
-from lance_assets.assets.platform import Platform
 from lance_assets.recipes.axes import RecipeSettings
 from lance_assets.records import Request, Sample, SamplingSettings
 from lance_assets.rounds.costs import Cost
 from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.platform import Platform
 from lance_assets.settings.engines import EngineSettings
 from resources.engines.contract import Engine, GrammarIgnoredError
 from resources.engines.durable_stage import run_durably
@@ -43,6 +43,8 @@ class Asker:
     platform: Platform
     round_key: str
     noun: str
+    fingerprint: str
+    """Of the noun's identity; samples of another one are not taken up."""
     model_path: Path
     """The round's own model."""
     cost: Cost
@@ -78,7 +80,7 @@ class Asker:
             requests,
             generate=lambda rows: mine.engine.generate(rows, chosen),
             folder=self.folder,
-            fingerprint=f"{self.plan.fingerprint(self.noun)}-{mine.fingerprint}",
+            fingerprint=f"{self.fingerprint}-{mine.fingerprint}",
             log=self.log,
             stage=stage,
             sampling=chosen,
@@ -126,7 +128,9 @@ class Asker:
         if role == ROUND_MODEL:
             path: Path | None = self.model_path
             fingerprint = self.platform.checkpoints.hash_checkpoint(self.model_path)[:16]
-            adapter = self.platform.find_adapter(self.plan, self.round_key, self.model_path)
+            adapter = self.platform.find_adapter(
+                self.plan.settings, self.plan.folder, self.model_path, name=f"{self.plan.name}-{self.round_key}"
+            )
         elif role in roles:
             path, fingerprint = self.platform.find_role_model(roles[role], base=self.plan.folder)
         else:

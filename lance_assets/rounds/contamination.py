@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-import dagster as dg
 import polars as pl
 
 from lance_assets.algorithms.similarity.decontamination import find_contamination, find_nearest_evaluation
-from lance_assets.pictures.metadata import preview_rows
+from lance_assets.rounds.report import Report, Rows
 from lance_assets.rounds.round import Round
 
 
@@ -41,15 +40,13 @@ def find_contaminated(this_round: Round, row_ids: Sequence[str], prompts: Sequen
     return pl.concat([found, pl.DataFrame(held_out, schema=found.schema)]).sort("row_id", "rule")
 
 
-def describe_contamination(
-    this_round: Round, contaminated: pl.DataFrame, prompts: Sequence[str]
-) -> dict[str, dg.MetadataValue | int | float]:
+def describe_contamination(this_round: Round, contaminated: pl.DataFrame, prompts: Sequence[str]) -> Report:
     """The matching pairs, and with a bar for embeddings the nearest pairs, even where nothing matches."""
     known = this_round.evaluation_prompts
-    told: dict[str, dg.MetadataValue | int | float] = {
+    found: Report = {
         "num_overlapping": contaminated["row_id"].n_unique(),
         "num_evaluation_prompts": len(known),
-        "matches": preview_rows(
+        "matches": Rows(
             contaminated, ("rule", "similarity", "prompt", "evaluation_prompt", "shared_text"), num_rows=20
         ),
     }
@@ -63,6 +60,6 @@ def describe_contamination(
                 "evaluation_prompt": [known[place] for place in places],
             }
         ).sort("similarity", "prompt", descending=[True, False])
-        told["nearest"] = preview_rows(nearest, ("similarity", "prompt", "evaluation_prompt"))
-        told["highest_similarity"] = float(nearest["similarity"][0])
-    return told
+        found["nearest"] = Rows(nearest, ("similarity", "prompt", "evaluation_prompt"))
+        found["highest_similarity"] = float(nearest["similarity"][0])
+    return found

@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-import dagster as dg
-
 from lance_assets.records import Sample
+from lance_assets.rounds.report import Markdown
 from lance_assets.settings.engines import PriceSettings
 from resources.machine.memory import MemoryPeak
 
@@ -103,7 +102,7 @@ def add_costs(costs: Sequence[Cost]) -> Cost:
     return total
 
 
-def tabulate_costs(costs: Mapping[str, Cost], *, num_pairs: int, num_sft_rows: int) -> dg.MetadataValue:
+def tabulate_costs(costs: Mapping[str, Cost], *, num_pairs: int, num_sft_rows: int) -> Markdown:
     """A round's costs as a Markdown table: a row a noun, the round, and a new pair and SFT row.
 
     Args:
@@ -144,4 +143,4 @@ def tabulate_costs(costs: Mapping[str, Cost], *, num_pairs: int, num_sft_rows: i
             price = f"{total.price / number:.6f}" if total.price else ""
             cells = [*(f"{share / number:.1f}" for share in shares), "", "", "", "", price]
             lines.append(f"| {name} ({number}) | " + " | ".join(cells) + " |")
-    return dg.MetadataValue.md("\n".join(lines))
+    return Markdown("\n".join(lines))

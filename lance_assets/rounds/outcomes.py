@@ -36,7 +36,7 @@ def compare_with(this_round: Round, other_key: str) -> tuple[float, float, float
     Paired over the same prompts where both rounds kept their items, otherwise from the two intervals; without an
     interval nothing is known of the noise, and the interval is endless.
     """
-    other = Round(this_round.plan, this_round.platform, other_key, this_round.log)
+    other = this_round.at(other_key)
     after, before = (read_headline(one.read("eval_report")) for one in (this_round, other))
     assert after is not None, "a written eval_report has a headline"
     assert before is not None, "a written eval_report has a headline"
@@ -56,7 +56,7 @@ def read_outcomes(this_round: Round, keys: list[str]) -> list[RoundOutcome]:
         headline = read_headline(this_round.read("eval_report", key))
         assert headline is not None, "a written eval_report has a headline"
         best = find_best_round({outcome.round_key: outcome.score for outcome in outcomes})
-        at_key = Round(this_round.plan, this_round.platform, key, this_round.log)
+        at_key = this_round.at(key)
         costs = this_round.read_costs(key).values()
         outcomes.append(
             RoundOutcome(

@@ -4,22 +4,23 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round, parse_round
-from lance_assets.assets.platform import Platform
 from lance_assets.recipes.asking import RoundIdentity
-from lance_assets.records import SCHEMAS, Ask
+from lance_assets.records import Ask
 from lance_assets.rounds.asking import Asker
 from lance_assets.rounds.costs import Cost
 from lance_assets.rounds.evaluation_prompts import build_evaluation_guard, list_held_out_prompts, list_protected_prompts
+from lance_assets.rounds.nouns import SCHEMAS, Noun, compute_fingerprint
 from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.platform import Platform
+from lance_assets.rounds.report import Made
 from resources.engines.durable_stage import clear_stage
 from resources.engines.transformers.model_states import ModelReader
 from resources.evaluation.evaluator import read_task_prompts
@@ -27,16 +28,6 @@ from resources.machine.memory import measure_own_peak
 from resources.models.embedder import Embedder
 from resources.readers.text_files import read_texts
 from resources.stores.tables import TableVersion, write_file_atomically
-
-
-@dataclass(frozen=True)
-class Made:
-    """What making one noun of a round gave."""
-
-    data_version: str
-    """Hash of the content: the same content, the same version."""
-    metadata: dict[str, Any]
-    """What a person sees."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +41,7 @@ class Round:
     key: str
     """The round."""
     log: Callable[[str], None]
-    """Where progress is told."""
+    """Takes what is said of progress."""
     cost: Cost = field(default_factory=Cost)
     """What the noun being made has taken so far."""
 
@@ -66,6 +57,14 @@ class Round:
     def earlier_keys(self) -> list[str]:
         """Every round before this one, oldest first."""
         return [format_round(number) for number in range(parse_round(self.key))]
+
+    def at(self, key: str) -> "Round":
+        """Another round of the experiment."""
+        return replace(self, key=key, cost=Cost())
+
+    def compute_fingerprint(self, noun: str) -> str:
+        """A hash of what changes a noun beside its inputs."""
+        return compute_fingerprint(self.plan, noun)
 
     @property
     def identity(self) -> RoundIdentity:
@@ -96,7 +95,7 @@ class Round:
         if evaluation.lm_eval is None or evaluation.protected_prompts is not None:
             return []
         folder = self.platform.root / "evaluation_prompts" / self.plan.name
-        path = folder / f"{self.plan.fingerprint('eval_report')}.json"
+        path = folder / f"{self.compute_fingerprint('eval_report')}.json"
         if not path.exists():
             include_path = evaluation.lm_eval.include_path
             prompts = read_task_prompts(
@@ -204,7 +203,17 @@ class Round:
             model_path: the round's own model.
             role: who does every stage; None for whom the recipe gives it to.
         """
-        asker = Asker(self.plan, self.platform, self.key, noun, model_path, self.cost, self.log, role)
+        asker = Asker(
+            plan=self.plan,
+            platform=self.platform,
+            round_key=self.key,
+            noun=noun,
+            fingerprint=self.compute_fingerprint(noun),
+            model_path=model_path,
+            cost=self.cost,
+            log=self.log,
+            role=role,
+        )
         try:
             yield asker
         finally:
@@ -215,7 +224,7 @@ class Round:
         clear_stage(self.platform.root / "stages" / self.plan.name / self.key / noun)
 
     def record_cost(self, noun: str, started: float) -> dict[str, float]:
-        """Keep what a noun took beside the tables, and return it as metadata."""
+        """Keep what a noun took beside the tables, and return it by name."""
         self.cost.seconds = time.monotonic() - started
         self.cost.raise_peak(measure_own_peak())
         write_file_atomically(self._cost_path(noun), json.dumps(asdict(self.cost)).encode())
@@ -228,3 +237,19 @@ class Round:
 
     def _cost_path(self, noun: str, key: str | None = None) -> Path:
         return self.platform.root / "costs" / self.plan.name / (key or self.key) / f"{noun}.json"
+
+
+def make_noun(this_round: Round, noun: Noun) -> Made:
+    """Make one noun of a round and store its tables, the noun's own last, with what it took.
+
+    Raises:
+        ValueError, OSError: a user's mistake, see the noun's module.
+    """
+    started = time.monotonic()
+    made: Made = noun.module.make(this_round)
+    for name, table in made.others.items():
+        this_round.write(name, table)
+    stored = this_round.write(noun.name, made.table)
+    this_round.forget_stage(noun.name)
+    cost = this_round.record_cost(noun.name, started)
+    return replace(made, version=made.version or stored.content_hash, facts={**made.facts, **cost})

@@ -10,44 +10,19 @@ again: a killed study goes on where it was.
 
 import re
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round
-from lance_assets.assets.checkpoint import make_checkpoint
-from lance_assets.assets.cleaned_set import make_cleaned_set
-from lance_assets.assets.diversity_report import make_diversity_report
-from lance_assets.assets.eval_report import make_eval_report
-from lance_assets.assets.label_checkpoint import make_label_checkpoint
-from lance_assets.assets.platform import Platform
-from lance_assets.assets.preference_pairs import make_preference_pairs
-from lance_assets.assets.raw_generations import make_raw_generations
-from lance_assets.assets.reviewed_set import make_reviewed_set
-from lance_assets.assets.seed_set import make_seed_set
-from lance_assets.assets.sft_set import make_sft_set
-from lance_assets.assets.start_checkpoint import make_start_checkpoint
 from lance_assets.records import STUDY_ROWS
+from lance_assets.rounds.nouns import compute_code_versions, list_nouns
 from lance_assets.rounds.plan import Plan
-from lance_assets.rounds.round import Made, Round
+from lance_assets.rounds.platform import Platform
+from lance_assets.rounds.round import Round, make_noun
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.small_world.tasks import is_correct, parse_prompt
-
-MAKERS: dict[str, Callable[[Round], Made]] = {
-    "start_checkpoint": make_start_checkpoint,
-    "seed_set": make_seed_set,
-    "raw_generations": make_raw_generations,
-    "cleaned_set": make_cleaned_set,
-    "reviewed_set": make_reviewed_set,
-    "sft_set": make_sft_set,
-    "preference_pairs": make_preference_pairs,
-    "diversity_report": make_diversity_report,
-    "checkpoint": make_checkpoint,
-    "eval_report": make_eval_report,
-}
-"""What makes each noun of a round, in order."""
 
 STUDIES = "studies"
 """Folder of the data root that holds a study of each experiment by its name."""
@@ -71,20 +46,10 @@ ARMS: dict[str, dict[str, object]] = {
 """Each arm's switches of the recipe, the dearest first."""
 
 
-def list_makers(plan: Plan) -> dict[str, Callable[[Round], Made]]:
-    """What makes each noun of an experiment's round, in order."""
-    label = {"label_checkpoint": make_label_checkpoint} if plan.trains_label_model else {}
-    first = ("start_checkpoint", "seed_set")
-    return {noun: MAKERS[noun] for noun in first} | label | MAKERS
-
-
 def make_round(plan: Plan, data_root: Path, key: str, *, log: Callable[[str], None]) -> None:
     """Make every noun of a round, one after another, without Dagster."""
-    for noun, make in list_makers(plan).items():
-        this_round = Round(plan, Platform(data_root=str(data_root)), key, log)
-        started = time.monotonic()
-        make(this_round)
-        this_round.record_cost(noun, started)
+    for noun in list_nouns(plan):
+        make_noun(Round(plan, Platform(data_root=str(data_root)), key, log), noun)
 
 
 def plan_arm(plan: Plan, arm: str, rng_seed: int) -> Plan:
@@ -116,7 +81,7 @@ def check_identity(plan: Plan, data_root: Path) -> None:
     Raises:
         ValueError: the folder holds a study of another identity.
     """
-    identity, file = plan_arm(plan, METHOD, 0).code_versions["eval_report"], data_root / IDENTITY
+    identity, file = compute_code_versions(plan_arm(plan, METHOD, 0))["eval_report"], data_root / IDENTITY
     if not file.exists():
         data_root.mkdir(parents=True, exist_ok=True)
         file.write_text(identity)

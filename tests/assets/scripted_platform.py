@@ -12,8 +12,8 @@ from pathlib import Path
 import dagster as dg
 import numpy as np
 
-from lance_assets.assets.platform import Platform
-from lance_assets.pictures import metadata as pictures
+from lance_assets.assets import showing
+from lance_assets.assets.platform import PlatformResource
 from lance_assets.prompts import render_prompt
 from lance_assets.records import Request, Sample, SamplingSettings
 from lance_assets.settings.engines import EngineSettings
@@ -97,7 +97,7 @@ class ScriptedEmbedder:
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-class ScriptedPlatform(Platform):
+class ScriptedPlatform(PlatformResource):
     """The platform with a scripted engine and embedder."""
 
     says_in_review: str = ""
@@ -124,7 +124,7 @@ SCRIPTED: dict[str, object] = {"platform_class": ScriptedPlatform, **SCRIPTED_SE
 
 
 def draw_nothing(figure: object) -> dg.MetadataValue:
-    """In place of `pictures.show_figure`: rendering is a third of a scripted round."""
+    """In place of `showing.show_figure`: rendering is a third of a scripted round."""
     del figure
     return dg.MetadataValue.md("*not drawn*")
 
@@ -132,12 +132,12 @@ def draw_nothing(figure: object) -> dg.MetadataValue:
 @contextmanager
 def without_drawing() -> Iterator[None]:
     """The pictures of rounds are put together and not rendered."""
-    show_figure = pictures.show_figure
-    pictures.show_figure = draw_nothing
+    show_figure = showing.show_figure
+    showing.show_figure = draw_nothing
     try:
         yield
     finally:
-        pictures.show_figure = show_figure
+        showing.show_figure = show_figure
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class WatchedEngine:
         self.engine.close()
 
 
-class WatchedPlatform(Platform):
+class WatchedPlatform(PlatformResource):
     """The real platform with a watched engine."""
 
     kill_after: int = 0

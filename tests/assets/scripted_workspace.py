@@ -5,8 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from lance_assets.assets import start_checkpoint
-from lance_assets.pictures import metadata as pictures
+from lance_assets.assets import showing, start_checkpoint
 from tests.assets.scripted_platform import SCRIPTED_SETTINGS, ScriptedPlatform, draw_nothing
 from tests.assets.tiny_experiment import build_tiny_definitions, plan_tiny
 
@@ -15,7 +14,7 @@ from tests.assets.tiny_experiment import build_tiny_definitions, plan_tiny
 def tiny_world() -> dg.Definitions:
     """Built when the location is loaded, in the code server and in each run's process, which draws no pictures."""
     start_checkpoint.POLL_SECONDS = 0.2
-    pictures.show_figure = draw_nothing
+    showing.show_figure = draw_nothing
     root = Path(os.environ["TINY_WORLD"])
     plan = plan_tiny(root / "tiny", **SCRIPTED_SETTINGS)
     return build_tiny_definitions(plan, ScriptedPlatform(data_root=str(root / "data")))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lance_assets.assets.platform import Platform
+from lance_assets.assets.platform import PlatformResource
 from lance_assets.records import Request, Sample, SamplingSettings
 from lance_assets.rounds.asking import Asker
 from lance_assets.rounds.costs import Cost
@@ -58,7 +58,7 @@ class NotingEngine:
         OPENED.append(f"close {self.name}")
 
 
-class NotingPlatform(Platform):
+class NotingPlatform(PlatformResource):
     """Opens engines that note it."""
 
     constrains: bool = False
@@ -77,7 +77,7 @@ def build_asker(tmp_path: Path, *, machines: dict | None = None, **changed: obje
     OPENED.clear()
     plan: Plan = plan_tiny(write_tiny_experiment(tmp_path / "tiny"), **changed)
     platform = NotingPlatform(data_root=str(tmp_path / "data"), **(machines or {}))
-    return Asker(plan, platform, "r0001", "raw_generations", SMALL_MODEL, Cost(), lambda _: None)
+    return Asker(plan, platform, "r0001", "raw_generations", "", SMALL_MODEL, Cost(), lambda _: None)
 
 
 def ask(asker: Asker, stage: str, num_rows: int = 2) -> list[str]:

@@ -11,6 +11,7 @@ import pytest
 
 from lance_assets.assets import leaderboard as module
 from lance_assets.assets import loading
+from lance_assets.assets.building import find_key, name_rounds
 from lance_assets.assets.experiment import build_experiment
 from lance_assets.assets.leaderboard import (
     LEADERBOARD,
@@ -22,10 +23,10 @@ from lance_assets.assets.leaderboard import (
     main,
     read_leaderboard,
 )
-from lance_assets.assets.platform import Platform
+from lance_assets.assets.platform import PlatformResource
 from lance_assets.pictures.leaderboard import NOTHING, tabulate_all_rounds, tabulate_experiments
-from lance_assets.records import SCHEMAS
 from lance_assets.rounds.costs import Cost
+from lance_assets.rounds.nouns import SCHEMAS
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.round import Round
 from resources.evaluation.evaluator import summarise_items
@@ -83,8 +84,8 @@ def write_training(this_round: Round, *, num_sft: int = 3, num_pairs: int = 2, p
 
 
 @pytest.fixture
-def platform(tmp_path: Path) -> Platform:
-    return Platform(data_root=str(tmp_path / "data"))
+def platform(tmp_path: Path) -> PlatformResource:
+    return PlatformResource(data_root=str(tmp_path / "data"))
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def plans(tmp_path: Path) -> list[Plan]:
 
 
 @pytest.fixture
-def filled(plans: list[Plan], platform: Platform) -> list[Plan]:
+def filled(plans: list[Plan], platform: PlatformResource) -> list[Plan]:
     """first: 2, 3 and 3 of 4 right, its backbone 1; second: 4 of 4 in r0000, nothing known of a backbone; third: 0.5
     and 0.9.
     """
@@ -119,7 +120,7 @@ def filled(plans: list[Plan], platform: Platform) -> list[Plan]:
     return plans
 
 
-def test_rows_are_worked_by_hand(filled: list[Plan], platform: Platform) -> None:
+def test_rows_are_worked_by_hand(filled: list[Plan], platform: PlatformResource) -> None:
     rows, left_out = read_leaderboard(filled, platform)
     assert left_out == {}
     assert rows.schema == LEADERBOARD
@@ -144,7 +145,7 @@ def test_rows_are_worked_by_hand(filled: list[Plan], platform: Platform) -> None
     ]
 
 
-def test_harness_scores_compare_by_their_intervals(filled: list[Plan], platform: Platform) -> None:
+def test_harness_scores_compare_by_their_intervals(filled: list[Plan], platform: PlatformResource) -> None:
     """Halves of 0.03 and 0.04 are one of 0.05; the backbone has none."""
     row = read_leaderboard(filled, platform)[0].filter(experiment="third").row(0, named=True)
     assert row["since_start"] == pytest.approx([0.4, 0.35, 0.45])
@@ -153,7 +154,7 @@ def test_harness_scores_compare_by_their_intervals(filled: list[Plan], platform:
 
 
 def test_r0000_is_not_compared_with_itself_and_a_missing_backbone_not_at_all(
-    filled: list[Plan], platform: Platform
+    filled: list[Plan], platform: PlatformResource
 ) -> None:
     rows = read_leaderboard(filled, platform)[0].filter(round="r0000")
     assert rows["since_start"].to_list() == [None, None, None]
@@ -162,7 +163,7 @@ def test_r0000_is_not_compared_with_itself_and_a_missing_backbone_not_at_all(
     assert known["first"][0] == pytest.approx(0.25)
 
 
-def test_tables_are_what_a_person_reads(filled: list[Plan], platform: Platform) -> None:
+def test_tables_are_what_a_person_reads(filled: list[Plan], platform: PlatformResource) -> None:
     """Scores of small-world and harness stand apart; tokens and seconds are summed up to the best round."""
     rows, _ = read_leaderboard(filled, platform)
     lines = tabulate_experiments(rows).splitlines()
@@ -261,7 +262,7 @@ def test_a_judge_beside_it_moves_no_other_score(tmp_path: Path, benchmark: str) 
     assert one == other
 
 
-def test_other_settings_of_the_evaluation_are_told_apart(tmp_path: Path, platform: Platform) -> None:
+def test_other_settings_of_the_evaluation_are_told_apart(tmp_path: Path, platform: PlatformResource) -> None:
     evaluations = ({"per_rung": 1}, {"per_rung": 1, "max_new_tokens": 99})
     plans = [
         plan_tiny(write_tiny_experiment(tmp_path / name), evaluation={"small_world": evaluation})
@@ -277,7 +278,7 @@ def test_other_settings_of_the_evaluation_are_told_apart(tmp_path: Path, platfor
     assert table.count("| 1 | ") == 2
 
 
-def test_a_round_on_other_items_is_not_compared_with_its_start(filled: list[Plan], platform: Platform) -> None:
+def test_a_round_on_other_items_is_not_compared_with_its_start(filled: list[Plan], platform: PlatformResource) -> None:
     write_items(Round(filled[0], platform, "r0001", lambda _: None), {"checkpoint": "11111"})
     rows = read_leaderboard(filled[:1], platform)[0]
     assert rows["scale"].n_unique() == 2
@@ -285,7 +286,7 @@ def test_a_round_on_other_items_is_not_compared_with_its_start(filled: list[Plan
     assert (row["num_items"], row["since_start"], row["over_backbone"]) == (5, None, None)
 
 
-def test_an_unreadable_round_is_left_out_and_the_others_stay(filled: list[Plan], platform: Platform) -> None:
+def test_an_unreadable_round_is_left_out_and_the_others_stay(filled: list[Plan], platform: PlatformResource) -> None:
     platform.tables.path("first", "r0001", "sft_set").write_bytes(b"no table")
     platform.tables.path("first", "r0002", "checkpoint").unlink()
     rows, left_out = read_leaderboard(filled[:2], platform)
@@ -295,14 +296,14 @@ def test_an_unreadable_round_is_left_out_and_the_others_stay(filled: list[Plan],
     assert "has no table 'checkpoint'" in left_out["first r0002"]
 
 
-def test_an_unfinished_round_is_not_in_it(filled: list[Plan], platform: Platform) -> None:
+def test_an_unfinished_round_is_not_in_it(filled: list[Plan], platform: PlatformResource) -> None:
     write_training(Round(filled[1], platform, "r0001", lambda _: None))
     rows, left_out = read_leaderboard(filled, platform)
     assert rows.filter(experiment="second").height == 1
     assert left_out == {}
 
 
-def test_costs_that_are_not_kept_are_not_known(filled: list[Plan], platform: Platform) -> None:
+def test_costs_that_are_not_kept_are_not_known(filled: list[Plan], platform: PlatformResource) -> None:
     for file in (platform.root / "costs" / "second" / "r0000").iterdir():
         file.unlink()
     row = read_leaderboard(filled, platform)[0].row(0, named=True)
@@ -315,7 +316,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield opened
 
 
-def define(plans: list[Plan], platform: Platform, left_out: dict[str, str] | None = None) -> dg.Definitions:
+def define(plans: list[Plan], platform: PlatformResource, left_out: dict[str, str] | None = None) -> dg.Definitions:
     """The experiments' definitions with the leaderboard."""
     own = dg.Definitions(
         assets=[build_leaderboard(plans, left_out)],
@@ -337,10 +338,12 @@ def read_event(result: dg.ExecuteInProcessResult) -> dict[str, object]:
     return {name: value.value for name, value in event.materialization.metadata.items()}
 
 
-def test_the_asset_shows_every_experiment(filled: list[Plan], platform: Platform, instance: dg.DagsterInstance) -> None:
+def test_the_asset_shows_every_experiment(
+    filled: list[Plan], platform: PlatformResource, instance: dg.DagsterInstance
+) -> None:
     definitions = define(filled, platform, BROKEN)
     node = definitions.resolve_asset_graph().get(LEADERBOARD_KEY)
-    assert node.parent_keys == {plan.key("eval_report") for plan in filled}
+    assert node.parent_keys == {find_key(plan, "eval_report") for plan in filled}
     assert (node.is_partitioned, node.group_name) == (False, "leaderboard")
     shown = read_event(materialize(definitions, instance))
     assert shown["dagster/row_count"] == 6
@@ -354,7 +357,9 @@ def test_the_asset_shows_every_experiment(filled: list[Plan], platform: Platform
     assert pl.read_parquet(str(shown["path"])).equals(read_leaderboard(filled, platform)[0])
 
 
-def test_without_a_round_it_says_so(plans: list[Plan], platform: Platform, instance: dg.DagsterInstance) -> None:
+def test_without_a_round_it_says_so(
+    plans: list[Plan], platform: PlatformResource, instance: dg.DagsterInstance
+) -> None:
     shown = read_event(materialize(define(plans[:1], platform, BROKEN), instance))
     assert shown["dagster/row_count"] == 0
     assert NOTHING in str(shown["experiments"])
@@ -363,7 +368,7 @@ def test_without_a_round_it_says_so(plans: list[Plan], platform: Platform, insta
     assert read_event(materialize(define([], platform), instance))["left_out"] == "*nothing*"
 
 
-def test_its_data_version_is_of_what_was_measured(filled: list[Plan], platform: Platform) -> None:
+def test_its_data_version_is_of_what_was_measured(filled: list[Plan], platform: PlatformResource) -> None:
     """Another time it takes is the same leaderboard; another score, or another broken experiment, is not."""
 
     def find_version(left_out: dict[str, str] | None = None) -> dg.DataVersion | None:
@@ -391,12 +396,12 @@ def test_its_code_version_is_of_the_experiments(tmp_path: Path) -> None:
 
 def report(instance: dg.DagsterInstance, plan: Plan, key: str) -> None:
     """An eval_report of a round is new."""
-    instance.add_dynamic_partitions(plan.rounds.name or "", [key])
-    instance.report_runless_asset_event(dg.AssetMaterialization(plan.key("eval_report"), partition=key))
+    instance.add_dynamic_partitions(name_rounds(plan), [key])
+    instance.report_runless_asset_event(dg.AssetMaterialization(find_key(plan, "eval_report"), partition=key))
 
 
 def test_it_is_made_again_when_any_eval_report_is_new(
-    plans: list[Plan], platform: Platform, instance: dg.DagsterInstance
+    plans: list[Plan], platform: PlatformResource, instance: dg.DagsterInstance
 ) -> None:
     """Once at first, then whether or not other rounds are missing; a tick without news asks for nothing."""
     definitions, cursor = define(plans[:2], platform), None
@@ -426,7 +431,9 @@ def test_it_is_made_again_when_any_eval_report_is_new(
     assert not is_requested()
 
 
-def test_the_sensor_runs_from_the_start_and_is_the_leaderboards_alone(plans: list[Plan], platform: Platform) -> None:
+def test_the_sensor_runs_from_the_start_and_is_the_leaderboards_alone(
+    plans: list[Plan], platform: PlatformResource
+) -> None:
     sensor = build_refresh_sensor()
     assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
     definitions = define(plans[:1], platform)
@@ -435,7 +442,9 @@ def test_the_sensor_runs_from_the_start_and_is_the_leaderboards_alone(plans: lis
     assert names == {"leaderboard_refresh", "first_next_round", "first_failed_round"}
 
 
-def test_a_full_disk_is_told(platform: Platform, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_told(
+    platform: PlatformResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -447,7 +456,7 @@ def test_a_full_disk_is_told(platform: Platform, instance: dg.DagsterInstance, m
 
 
 @pytest.fixture
-def command(filled: list[Plan], platform: Platform, monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
+def command(filled: list[Plan], platform: PlatformResource, monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
     """The command with these experiments, one of them broken, and this data."""
     loaded = {plan.name: plan for plan in filled} | BROKEN
     monkeypatch.setattr(loading, "load_plans", lambda root: loaded)
@@ -469,7 +478,7 @@ def test_the_command_prints_and_writes(command: list[Plan], tmp_path: Path, caps
 
 
 def test_the_command_without_rounds(
-    command: list[Plan], platform: Platform, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: list[Plan], platform: PlatformResource, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for plan in command:
         for file in (platform.root / "tables" / plan.name).glob("*/eval_report.parquet"):

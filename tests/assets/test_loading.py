@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from lance_assets.assets.loading import BrokenExperimentsError, load_all, load_experiments
-from lance_assets.assets.platform import Platform
+from lance_assets.assets.platform import PlatformResource
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.file import find_line
 
@@ -156,7 +156,7 @@ def test_a_broken_experiment_is_left_out_and_says_why(shelf: Path, caplog: pytes
     plan = loaded["fine"][1]
     assert isinstance(plan, Plan)
     assert plan.name == "fine"
-    machines = dg.Definitions(resources={"platform": Platform(data_root=str(shelf))})
+    machines = dg.Definitions(resources={"platform": PlatformResource(data_root=str(shelf))})
     both = dg.Definitions.merge(load_experiments(shelf, SHELF), machines)
     keys = {key.path[0] for key in both.resolve_all_asset_keys()}
     assert keys == {"fine", name, "leaderboard"}

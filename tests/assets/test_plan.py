@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from lance_assets.recipes.lance import SETTINGS_OF_STEP, LanceSettings
+from lance_assets.rounds.nouns import compute_fingerprint
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.experiment import ExperimentSettings
 
@@ -46,7 +47,7 @@ def change(path: str, value: object) -> dict:
 
 def fingerprints(folder: Path, attributes: dict = ATTRIBUTES) -> dict[str, str]:
     plan = Plan("mini", folder, ExperimentSettings.model_validate(attributes))
-    return {noun: plan.fingerprint(noun) for noun in NOUNS}
+    return {noun: compute_fingerprint(plan, noun) for noun in NOUNS}
 
 
 def find_changed(before: dict[str, str], after: dict[str, str]) -> set[str]:

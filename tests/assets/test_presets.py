@@ -8,8 +8,9 @@ import dagster as dg
 import pytest
 from accelerate.commands.config.config_args import ClusterConfig
 
+from lance_assets.assets.building import find_key
 from lance_assets.assets.loading import load_component
-from lance_assets.assets.platform import Platform
+from lance_assets.assets.platform import PlatformResource
 from lance_assets.recipes.lance import LanceSettings
 from lance_assets.rounds.plan import Plan
 from resources.models.model_shapes import find_model
@@ -45,9 +46,9 @@ def test_a_preset_loads_without_any_network(
     defs, plan = load_component(name, project_root, MODULE)
     model, variable, _ = PRESETS[name]
     assert plan.settings.model == model
-    machines = dg.Definitions(resources={"platform": Platform(data_root=str(tmp_path))})
+    machines = dg.Definitions(resources={"platform": PlatformResource(data_root=str(tmp_path))})
     keys = dg.Definitions.merge(defs, machines).resolve_all_asset_keys()
-    assert plan.key("eval_report") in keys
+    assert find_key(plan, "eval_report") in keys
     monkeypatch.setenv(variable, "/models/mine")
     assert load(project_root, name).settings.model == "/models/mine"
 

@@ -17,15 +17,15 @@ import polars as pl
 import pytest
 
 from lance_assets.algorithms.measures.progress import Decision, find_best_round, format_round
+from lance_assets.assets.building import GPU_POOL, find_key, find_rounds
 from lance_assets.assets.sensors import decide
-from lance_assets.assets.sft_set import build_sft_set
-from lance_assets.assets.start_checkpoint import HANDED_OVER, make_start_checkpoint
 from lance_assets.prompts import build_messages
 from lance_assets.recipes import RECIPES
 from lance_assets.recipes.kun import build_label_rows
+from lance_assets.rounds.nouns import NOUNS, list_handed_over, list_inputs
 from lance_assets.rounds.outcomes import read_headline
-from lance_assets.rounds.plan import GPU_POOL, Plan
-from lance_assets.rounds.round import Round
+from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.round import Round, make_noun
 from lance_assets.settings.experiment import StopSettings
 from resources.evaluation.evaluator import summarise_items
 from tests.assets.noted_reads import NotingPlatform, read_notes
@@ -96,7 +96,9 @@ def check_diverse_evol(world: World) -> None:
         assert picks["value"].min() > 0
     scores = [float(world.metadata("sft_set", key)["vendi_score"]) for key in KEYS]
     assert scores == sorted(scores)
-    assert build_sft_set(world.plan).op.pool == GPU_POOL, "it holds a model, one at a time with others"
+    assert world.definitions.resolve_assets_def(find_key(world.plan, "sft_set")).op.pool == GPU_POOL, (
+        "it holds a model, one at a time with others"
+    )
     reader = world.round("r0001").read_states(of_base=True)
     assert reader.max_length == world.plan.settings.training.sft.max_length == 256
     texts = sets[-1].filter(source="seed").select("prompt", "completion").rows()
@@ -216,7 +218,7 @@ def read_checks(world: World) -> dict[str, dict[tuple[str, str], dg.AssetCheckEv
 def test_rounds(world: World) -> None:
     keys, recipe = list_keys(world), world.plan.settings.recipe
     for noun in world.nouns:
-        status = world.instance.get_status_by_partition(world.plan.key(noun), list(keys), world.plan.rounds)
+        status = world.instance.get_status_by_partition(find_key(world.plan, noun), list(keys), find_rounds(world.plan))
         assert status == dict.fromkeys(keys, dg.AssetPartitionStatus.MATERIALIZED), noun
     checkpoints = [world.round(key).read("checkpoint").row(0, named=True) for key in keys]
     assert all(row["is_trained"] for row in checkpoints)
@@ -260,12 +262,12 @@ def test_every_check_passes_for_a_reason_of_the_recipe(world: World) -> None:
 def test_each_asset_is_declared_to_be_made_from_what_it_reads(world: World) -> None:
     """Of its own round by its edges, of earlier rounds by what start_checkpoint's version is a hash of."""
     graph = world.definitions.resolve_asset_graph()
-    edges = {noun: {key.path[1] for key in graph.get(world.plan.key(noun)).parent_keys} for noun in world.nouns}
+    edges = {noun: {key.path[1] for key in graph.get(find_key(world.plan, noun)).parent_keys} for noun in world.nouns}
     trains_label = world.plan.settings.recipe == "kun"
     assert trains_label == ("label_checkpoint" in edges) == ("label_checkpoint" in edges["raw_generations"])
     assert edges["start_checkpoint"] == set()
     assert {"start_checkpoint", "sft_set", "preference_pairs"} <= edges["checkpoint"]
-    handed_over = {*HANDED_OVER, "checkpoint", *(["label_checkpoint"] if trains_label else [])}
+    handed_over = {*list_handed_over(world.plan), "checkpoint"}
     notes = read_notes(world.platform.root, "r0001")
     for noun in world.nouns:
         reads = notes[f"tiny__{noun}"]
@@ -293,19 +295,18 @@ def test_versions_are_those_of_the_tables_and_of_the_inputs(world: World) -> Non
         assert versions == {"start_checkpoint": start} | weights | tables
         for noun in world.nouns:
             tags = world.tags(noun, key)
-            inputs = {name: tags[f"{INPUT}/tiny/{name}"] for name in world.plan.list_before(noun)}
+            inputs = {name: tags[f"{INPUT}/tiny/{name}"] for name in list_inputs(world.plan, NOUNS[noun])}
             assert inputs == {name: sha256(versions[name].encode()).hexdigest() for name in inputs}, noun
             assert len(inputs) == sum(tag.startswith(INPUT) for tag in tags), noun
 
 
 def test_what_a_round_hands_over_is_in_the_version_of_the_next(scratch: World) -> None:
-    label = ["label_checkpoint"] if scratch.plan.trains_label_model else []
-    versions = [make_start_checkpoint(scratch.round("r0001")).data_version]
+    versions = [make_noun(scratch.round("r0001"), NOUNS["start_checkpoint"]).version]
     assert versions == [scratch.versions("r0001")["start_checkpoint"]]
-    for noun in (*HANDED_OVER, *label):
+    for noun in list_handed_over(scratch.plan):
         table = scratch.round("r0000").read(noun)
         scratch.round("r0000").write(noun, pl.concat([table, table.clear(n=1)]))
-        versions.append(make_start_checkpoint(scratch.round("r0001")).data_version)
+        versions.append(make_noun(scratch.round("r0001"), NOUNS["start_checkpoint"]).version)
     assert len(set(versions)) == len(versions)
 
 
@@ -360,7 +361,7 @@ def test_after_a_regression_the_loop_stops_goes_on_or_goes_back(scratch: World) 
         plan = with_stop(scratch.plan, max_rounds=9, on_regression=rule)
         assert decide(scratch.instance, plan, scratch.platform).next_round == following
         begun = Round(plan, scratch.platform, following, lambda _: None)
-        make_start_checkpoint(begun)
+        make_noun(begun, NOUNS["start_checkpoint"])
         start = begun.read("start_checkpoint").row(0, named=True)
         assert start["parent_round"] == parent
         assert start["content_hash"] == scratch.round(parent).read("checkpoint")["content_hash"][0]

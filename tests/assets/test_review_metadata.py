@@ -5,9 +5,9 @@ from pathlib import Path
 
 import polars as pl
 
-from lance_assets.assets.preference_pairs import show_judgements
-from lance_assets.assets.reviewed_set import show_bias
 from lance_assets.records import PAIR_JUDGEMENTS, REVIEWED_SET
+from lance_assets.rounds.making.preference_pairs import describe_judgements
+from lance_assets.rounds.making.reviewed_set import describe_bias
 from lance_assets.settings.engines import EngineSettings
 from tests.assets.scripted_platform import ScriptedEngine, ScriptedPlatform
 
@@ -19,22 +19,22 @@ def test_bias_of_three_rows_of_a_prompt() -> None:
         | {"scores": s}
         for n, s in ((1, [9.0, 9.0]), (2, [7.5, 4.5]), (3, [4.0, 2.0]))
     ]
-    shown = show_bias(pl.DataFrame(rows, schema=REVIEWED_SET))
+    shown = describe_bias(pl.DataFrame(rows, schema=REVIEWED_SET))
     assert shown["bias/length"] == shown["bias/length_within_prompts"] == -1.0
     assert shown["bias/num_prompts"] == 1
     assert shown["spread/wide_rate"] == 0.3333
     assert shown["spread/max_deviation"] == 2.1213
     assert shown["spread/mean_deviation"] == 1.1785
-    lines = shown["reviews_by_number"].value.splitlines()
-    assert lines[2].startswith("| 1 | 3 | 6.833 | 1.667 |")
-    assert lines[2].endswith("| yes |")
-    assert len(lines) == 4
+    first, second = shown["reviews_by_number"].rows
+    assert (first["review"], first["rows"], first["exchangeable"]) == ("1", "3", "yes")
+    assert (round(first["mean score"], 3), round(first["minus the row's others"], 3)) == (6.833, 1.667)
+    assert second["review"] == "2"
 
 
 def test_bias_of_nothing_is_told() -> None:
-    shown = show_bias(pl.DataFrame(schema=REVIEWED_SET))
+    shown = describe_bias(pl.DataFrame(schema=REVIEWED_SET))
     assert shown["bias/length"] == shown["spread/wide_rate"] == "not measurable"
-    assert shown["reviews_by_number"].value == "*nothing to measure*"
+    assert shown["reviews_by_number"].rows == []
 
 
 def test_judgements_are_summed_up_or_said_to_be_missing() -> None:
@@ -46,12 +46,12 @@ def test_judgements_are_summed_up_or_said_to_be_missing() -> None:
             ("r", "A", None, "unread", "unread"),
         )
     ]
-    shown = show_judgements(pl.DataFrame(rows, schema=PAIR_JUDGEMENTS))
+    shown = describe_judgements(pl.DataFrame(rows, schema=PAIR_JUDGEMENTS))
     assert (shown["num_judged"], shown["judging/num_left_out"]) == (3, 2)
     assert (shown["judging/flip_rate"], shown["judging/agreement"]) == (0.5, 1.0)
     assert shown["judging/first_shown_rate"] == 0.8
     assert shown["judging/first_shown_interval"].startswith("0.37")
-    none = show_judgements(pl.DataFrame(schema=PAIR_JUDGEMENTS))
+    none = describe_judgements(pl.DataFrame(schema=PAIR_JUDGEMENTS))
     assert (none["num_judged"], none["judging/flip_rate"]) == (0, "not judged")
 
 

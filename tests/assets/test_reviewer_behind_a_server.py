@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lance_assets.assets.platform import Platform
+from lance_assets.assets.platform import PlatformResource
+from lance_assets.rounds.nouns import identify
 from lance_assets.settings.engines import EngineSettings
 from resources.engines.contract import Engine
 from tests.assets.conftest import OpenWorld
@@ -32,7 +33,7 @@ class ReviewedElsewherePlatform(ScriptedPlatform):
 
     def open_engine(self, engine: EngineSettings, model_path: Path | None, **more: object) -> Engine:
         """The real one for a server, else a scripted one."""
-        opens = Platform if engine.kind == "openai" else ScriptedPlatform
+        opens = PlatformResource if engine.kind == "openai" else ScriptedPlatform
         return opens.open_engine(self, engine, model_path, **more)  # type: ignore[arg-type]
 
 
@@ -82,7 +83,7 @@ def test_the_server_reviews_and_its_key_is_nowhere(
     assert "a new SFT row" in str(world.metadata("eval_report", "r0001")["accounting"])
     logs = "".join(entry.user_message for entry in world.instance.all_logs(result.run_id))
     told = capfd.readouterr()
-    assert KEY not in logs + told.out + told.err + json.dumps(world.plan.identity("reviewed_set"))
+    assert KEY not in logs + told.out + told.err + json.dumps(identify(world.plan, "reviewed_set"))
     assert find_key(world.root) == []
 
 

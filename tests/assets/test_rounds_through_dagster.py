@@ -9,6 +9,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from lance_assets.assets.building import find_key, find_rounds
 from tests.assets.conftest import OpenWorld
 from tests.assets.tiny_experiment import CHECKS, NOUNS, TRAINING, World, find_failures, find_stale, open_world
 
@@ -26,7 +27,9 @@ def world(two_rounds: Path):
 
 def test_every_asset_and_check_of_both_rounds_stands(world: World):
     for noun in NOUNS:
-        statuses = world.instance.get_status_by_partition(world.plan.key(noun), ["r0000", "r0001"], world.plan.rounds)
+        statuses = world.instance.get_status_by_partition(
+            find_key(world.plan, noun), ["r0000", "r0001"], find_rounds(world.plan)
+        )
         assert statuses == dict.fromkeys(("r0000", "r0001"), dg.AssetPartitionStatus.MATERIALIZED), noun
     for run in world.instance.get_runs():
         events = world.instance.get_records_for_run(
@@ -55,7 +58,7 @@ def test_a_round_starts_from_the_checkpoint_of_the_round_before(world: World):
     assert shown["parent_round"] == "r0000"
     assert shown["parent_checkpoint"] == "/assets/tiny/checkpoint?partition=r0000&view=partitions"
     assert world.instance.get_run_by_id(str(shown["parent_run"])).tags["dagster/partition"] == "r0000"
-    told = world.instance.fetch_observations(world.plan.key("checkpoint"), limit=5).records
+    told = world.instance.fetch_observations(find_key(world.plan, "checkpoint"), limit=5).records
     assert [(r.partition_key, r.asset_observation.metadata["started"].value) for r in told] == [
         ("r0000", "start_checkpoint of r0001")
     ]

@@ -3,6 +3,7 @@
 import dagster as dg
 import pytest
 
+from lance_assets.assets.building import find_key
 from tests.assets.conftest import OpenWorld
 from tests.assets.tiny_experiment import World, find_failures
 
@@ -78,7 +79,7 @@ def test_a_failed_round_is_noted_on_its_eval_report(make_scripted_world: OpenWor
         sensor_name=sensor.name, dagster_instance=world.instance, dagster_run=result.dagster_run, dagster_event=failure
     ).for_run_failure()
     sensor(context)
-    (noted,) = world.instance.fetch_observations(world.plan.key("eval_report"), limit=5).records
+    (noted,) = world.instance.fetch_observations(find_key(world.plan, "eval_report"), limit=5).records
     shown = noted.asset_observation.metadata
     assert noted.partition_key == "r0000"
     assert shown["failed_run"].value == result.run_id

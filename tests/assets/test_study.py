@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from lance_assets.assets import run as command_line
-from lance_assets.assets.platform import Platform
+from lance_assets.assets.building import find_key
+from lance_assets.assets.platform import PlatformResource
 from lance_assets.assets.self_evolution import describe_self_evolution
 from lance_assets.pictures.study import list_arms, tabulate_rounds, tabulate_study
 from lance_assets.recipes.lance import LanceSettings
@@ -94,7 +95,7 @@ def test_arms_share_what_they_sample_before_they_part(plan: Plan, data_root: Pat
     with without_drawing():
         run_arm(plan, folder, "no_pairs", 0, num_rounds=1, log=keep_quiet)
     tables = [
-        Platform(data_root=str(find_arm_root(folder, arm, 0))).tables.path(plan.name, "r0001", "reviewed_set")
+        PlatformResource(data_root=str(find_arm_root(folder, arm, 0))).tables.path(plan.name, "r0001", "reviewed_set")
         for arm in (METHOD, "no_pairs")
     ]
     assert tables[0].read_bytes() == tables[1].read_bytes()
@@ -163,7 +164,7 @@ def test_the_asset_shows_the_experiments_rounds_and_the_study(plan: Plan, data_r
     for name in ("tables", "costs", "checkpoints"):
         if not (data_root / name).exists():
             (data_root / name).symlink_to(arm / name)
-    shown = describe_self_evolution(plan, Platform(data_root=str(data_root)))
+    shown = describe_self_evolution(plan, PlatformResource(data_root=str(data_root)))
     assert shown.metadata is not None
     assert shown.metadata["num_rounds"] == 2
     assert shown.metadata["num_study_seeds"] == 1
@@ -171,7 +172,7 @@ def test_the_asset_shows_the_experiments_rounds_and_the_study(plan: Plan, data_r
         assert METHOD in str(shown.metadata[name].value)
     for name in ("over_rounds", "study_over_rounds"):
         assert str(shown.metadata[name].value).startswith("![plot](data:image/png;base64,")
-    assert describe_self_evolution(plan, Platform(data_root=str(data_root))).data_version == shown.data_version
+    assert describe_self_evolution(plan, PlatformResource(data_root=str(data_root))).data_version == shown.data_version
 
 
 def test_the_asset_is_materialized_from_all_rounds(make_world: OpenWorld, scripted_rounds: Path) -> None:
@@ -194,7 +195,7 @@ def test_without_rounds_the_asset_says_what_to_do(make_world: OpenWorld) -> None
 def materialize_overview(world: World):
     job = world.definitions.resolve_implicit_global_asset_job_def()
     return job.execute_in_process(
-        instance=world.instance, raise_on_error=False, asset_selection=[world.plan.key("self_evolution")]
+        instance=world.instance, raise_on_error=False, asset_selection=[find_key(world.plan, "self_evolution")]
     )
 
 
@@ -204,6 +205,6 @@ def test_the_command_line_shows_all_rounds(
     world = make_world(made_before=scripted_rounds)
     monkeypatch.setattr(command_line, "load_definitions", lambda: world.definitions)
     command_line.show_all_rounds(world.instance, world.plan)
-    record = world.instance.get_latest_materialization_event(world.plan.key("self_evolution"))
+    record = world.instance.get_latest_materialization_event(find_key(world.plan, "self_evolution"))
     assert record is not None
     assert record.asset_materialization.metadata["num_rounds"].value == 2

@@ -15,6 +15,7 @@ from dagster._daemon.backfill import execute_backfill_iteration
 from dagster_webserver.webserver import DagsterWebserver
 from starlette.testclient import TestClient
 
+from lance_assets.assets.building import find_key
 from tests.assets.conftest import OpenWorld
 from tests.assets.tiny_experiment import CHECKS, NOUNS, World
 
@@ -180,7 +181,7 @@ def test_a_person_runs_redoes_and_inspects_rounds(ui: Ui):
 
 def find_materialization(ui: Ui, noun: str, key: str) -> dg.EventLogRecord:
     """The newest materialization of an asset's round."""
-    wanted = dg.AssetRecordsFilter(asset_key=ui.world.plan.key(noun), asset_partitions=[key])
+    wanted = dg.AssetRecordsFilter(asset_key=find_key(ui.world.plan, noun), asset_partitions=[key])
     return ui.world.instance.fetch_materializations(wanted, limit=1).records[0]
 
 

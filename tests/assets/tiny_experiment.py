@@ -16,8 +16,9 @@ import sqlalchemy
 from dagster._core.definitions.data_version import CachingStaleStatusResolver
 from dagster._core.loader import LoadingContextForTest
 
+from lance_assets.assets.building import find_key
 from lance_assets.assets.experiment import build_experiment, plan_experiment
-from lance_assets.assets.platform import Platform
+from lance_assets.assets.platform import PlatformResource
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.round import Round
 from lance_assets.settings.experiment import ExperimentSettings
@@ -95,7 +96,7 @@ def plan_tiny(folder: Path, **changed: object) -> Plan:
     return plan_experiment(build_tiny_settings(**changed), folder)
 
 
-def build_tiny_definitions(plan: Plan, platform: Platform) -> dg.Definitions:
+def build_tiny_definitions(plan: Plan, platform: PlatformResource) -> dg.Definitions:
     """The experiment's definitions, every step in the process of its run."""
     machines = dg.Definitions(resources={"platform": platform}, executor=dg.in_process_executor)
     return dg.Definitions.merge(build_experiment(plan), machines)
@@ -107,7 +108,7 @@ class World:
 
     root: Path
     plan: Plan
-    platform: Platform
+    platform: PlatformResource
     instance: dg.DagsterInstance
     definitions: dg.Definitions
 
@@ -134,7 +135,7 @@ class World:
             partition_key=key,
             instance=self.instance,
             raise_on_error=False,
-            asset_selection=[self.plan.key(noun) for noun in nouns],
+            asset_selection=[find_key(self.plan, noun) for noun in nouns],
         )
 
     def round(self, key: str) -> Round:
@@ -143,7 +144,7 @@ class World:
 
     def find_materialization(self, noun: str, key: str) -> dg.EventLogRecord:
         """The newest one."""
-        wanted = dg.AssetRecordsFilter(asset_key=self.plan.key(noun), asset_partitions=[key])
+        wanted = dg.AssetRecordsFilter(asset_key=find_key(self.plan, noun), asset_partitions=[key])
         (record,) = self.instance.fetch_materializations(wanted, limit=1).records
         return record
 
@@ -175,7 +176,7 @@ def open_world(
     *,
     made_before: Path | None = None,
     in_memory: bool = False,
-    platform_class: type[Platform] = Platform,
+    platform_class: type[PlatformResource] = PlatformResource,
     machines: dict[str, object] | None = None,
     **changed: object,
 ) -> Iterator[World]:
@@ -230,4 +231,4 @@ def find_stale(world: World, key: str) -> dict[str, str]:
     """The UI's word for each asset of a round: FRESH, STALE (shown as unsynced) or MISSING."""
     graph = world.definitions.resolve_asset_graph()
     resolver = CachingStaleStatusResolver(world.instance, graph, LoadingContextForTest(world.instance))
-    return {noun: resolver.get_status(world.plan.key(noun), key).value for noun in world.nouns}
+    return {noun: resolver.get_status(find_key(world.plan, noun), key).value for noun in world.nouns}

@@ -11,7 +11,7 @@ from lance_assets.prompts import PROFILES, list_steps
 from lance_assets.recipes import RECIPES, diverse_evol, i_sheep, llm2llm, self_rewarding, spin
 from lance_assets.recipes.axes import AxisSettings, RecipeSettings
 from lance_assets.records import Request, Sample, SamplingSettings
-from lance_assets.rounds.plan import AFTER
+from lance_assets.rounds.nouns import NOUNS
 from tests.recipes.scripted_round import EFT, NO_PAIRS, identify, seeds
 
 NAMES = {
@@ -45,7 +45,7 @@ def test_every_setting_is_read_by_a_known_step(name: str) -> None:
     recipe = RECIPES[name]
     listed = {setting for settings in recipe.SETTINGS_OF_STEP.values() for setting in settings}
     assert listed == set(recipe.SETTINGS.model_fields)
-    assert set(recipe.SETTINGS_OF_STEP) <= {*AFTER, "label_checkpoint"}
+    assert set(recipe.SETTINGS_OF_STEP) <= set(NOUNS)
     assert set(recipe.SETTINGS_OF_JUDGING) <= listed
     for step, settings in recipe.SETTINGS_OF_STEP.items():
         assert len(set(settings)) == len(settings), f"{step} names a setting twice"

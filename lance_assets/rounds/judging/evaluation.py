@@ -61,7 +61,7 @@ def find_opponents(this_round: Round, known: Mapping[str, Sequence[Sample]]) -> 
         platform.checkpoints.hash_checkpoint(base),
         platform.find_role_model(plan.roles[JUDGE], base=plan.folder)[1],
     )
-    stem = "-".join((plan.fingerprint("eval_report"), *(fingerprint[:16] for fingerprint in models)))
+    stem = "-".join((this_round.compute_fingerprint("eval_report"), *(fingerprint[:16] for fingerprint in models)))
     path = platform.root / "judge_opponents" / plan.name / f"{stem}.json"
     if path.exists():
         kept: Rows = json.loads(path.read_text())

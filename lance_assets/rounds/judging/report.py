@@ -11,8 +11,8 @@ from lance_assets.algorithms.measures.win_rates import (
     measure_longer_rate,
 )
 from lance_assets.algorithms.reviews.pairwise import summarise_verdicts
-from lance_assets.pictures.metadata import count_table, preview_rows, round_measure
 from lance_assets.records import EVAL_REPORT
+from lance_assets.rounds.report import Report, Rows, count_values, round_measure
 from resources.evaluation.evaluator import EvaluationError
 
 BENCHMARK = "judge"
@@ -96,7 +96,7 @@ def measure_length_ratio(items: pl.DataFrame) -> float | None:
     return own / other if other else None
 
 
-def describe_judging(items: pl.DataFrame) -> dict[str, object]:
+def describe_judging(items: pl.DataFrame) -> Report:
     """What a person sees of the judge and of the lengths, as metadata; nothing for no items.
 
     Args:
@@ -105,7 +105,7 @@ def describe_judging(items: pl.DataFrame) -> dict[str, object]:
     if items.is_empty():
         return {}
     read = items.filter(pl.col("preference").is_not_null())
-    metadata: dict[str, object] = {
+    report: Report = {
         "judge/num_items": len(items),
         "judge/num_unread": items["preference"].null_count(),
         "judge/length_ratio": round_measure(measure_length_ratio(items)),
@@ -113,14 +113,14 @@ def describe_judging(items: pl.DataFrame) -> dict[str, object]:
             measure_longer_rate(read["preference"].to_list(), measure_differences(read))
         ),
         "judge/length_effect": round(rate_items(read)[CONTROLLED].length_effect, 4),
-        "judge/outcomes": count_table(dict(items["outcome"].value_counts().iter_rows()), of="outcome"),
-        "judge/preview": preview_rows(items, ("prompt", "completion", "opponent_completion", "outcome")),
+        "judge/outcomes": count_values(items["outcome"], of="outcome"),
+        "judge/preview": Rows(items, ("prompt", "completion", "opponent_completion", "outcome")),
     }
     shown_together = items.filter(pl.col("own_first_text").is_not_null())
     if len(shown_together):
-        report = summarise_verdicts(shown_together.select("own_first_verdict", "opponent_first_verdict").rows())
-        metadata |= {
-            "judge/flip_rate": round_measure(report.flip_rate),
-            "judge/first_shown_rate": round_measure(report.first_rate),
+        verdicts = summarise_verdicts(shown_together.select("own_first_verdict", "opponent_first_verdict").rows())
+        report |= {
+            "judge/flip_rate": round_measure(verdicts.flip_rate),
+            "judge/first_shown_rate": round_measure(verdicts.first_rate),
         }
-    return metadata
+    return report

@@ -1,0 +1,101 @@
+"""reviewed_set: seeds and kept completions with all their reviews."""
+
+import polars as pl
+
+from lance_assets.algorithms.filters.cleaning_rules import count_words
+from lance_assets.algorithms.reviews.review_bias import measure_review_bias
+from lance_assets.rounds.report import Histogram, Judged, Made, Measures, Report, Rows, count_values, round_measure
+from lance_assets.rounds.round import Round
+
+
+def make(this_round: Round) -> Made:
+    """Let the round's model review every kept completion; nothing in r0000."""
+    plan = this_round.plan
+    if this_round.is_start:
+        return Made(this_round.empty("reviewed_set"))
+    with this_round.asking("reviewed_set", this_round.start_path()) as ask:
+        table = plan.recipe.review(
+            this_round.read("cleaned_set"),
+            this_round.read("seed_set"),
+            this_round.read("raw_generations"),
+            settings=plan.settings.parameters,
+            identity=this_round.identity,
+            ask=ask,
+        )
+    return Made(table)
+
+
+def report(this_round: Round) -> Report:
+    """What was scored and what was not, some rows, and what the reviews say of the reviewer."""
+    table = this_round.read("reviewed_set")
+    facts: Report = {"dagster/row_count": len(table)} | describe_rows(table, title=f"Review scores, {this_round.key}")
+    return facts | (describe_bias(table) if this_round.plan.settings.parameters.has_reviews else {})
+
+
+def describe_rows(table: pl.DataFrame, *, title: str) -> Report:
+    """What was scored, what was not and why, what is left out all the same, and some rows."""
+    scores = {
+        str(kind): rows["review_score"].drop_nulls().to_list()
+        for (kind,), rows in table.sort("kind").group_by("kind", maintain_order=True)
+    }
+    spread = table.select((pl.col("scores").list.max() - pl.col("scores").list.min()).mean()).item()
+    polished = ["raw_completion"] if table["raw_completion"].count() else []
+    return {
+        "num_reviews": int(table["reviews"].list.len().sum()),
+        "num_unscored_rows": table["review_score"].null_count(),
+        "unscored_review_reasons": count_values(table["unscored_reasons"].explode(), of="reason"),
+        "drop_reasons": count_values(table["drop_reason"], of="reason"),
+        "mean_spread": round(spread or 0.0, 4),
+        "branches": count_values(table.filter(kind="seed")["branch"], of="branch"),
+        "scores": Histogram(scores, title=title, x_label="review score (0 to 10)"),
+        "preview": Rows(
+            table.with_columns(review=pl.col("reviews").list.first()),
+            ("kind", "prompt", *polished, "completion", "review_score", "review"),
+        ),
+    }
+
+
+def describe_bias(table: pl.DataFrame) -> Report:
+    """Length bias, spread, and whether the order of sampling matters."""
+    bias = measure_review_bias(
+        scores=table["review_score"].to_list(),
+        reviews=table["scores"].to_list(),
+        lengths=[count_words(text) for text in table["completion"]],
+        prompts=table["prompt"].to_list(),
+    )
+    by_number = [
+        {
+            "review": str(shift.sample_number + 1),
+            "rows": str(shift.num_rows),
+            "mean score": shift.mean_score,
+            "minus the row's others": shift.shift,
+            "95% interval": f"{shift.interval[0]:.3f} to {shift.interval[1]:.3f}",
+            "exchangeable": "yes" if shift.is_exchangeable else "no",
+        }
+        for shift in bias.shifts
+    ]
+    return {
+        "bias/length": round_measure(bias.score_length_correlation),
+        "bias/length_within_prompts": round_measure(bias.within_prompt_correlation),
+        "bias/num_prompts": bias.num_prompts,
+        "spread/mean_deviation": round_measure(bias.mean_deviation),
+        "spread/max_deviation": round_measure(bias.max_deviation),
+        "spread/wide_rate": round_measure(bias.wide_rate),
+        "reviews_by_number": Measures(by_number),
+    }
+
+
+def unscored_rate(this_round: Round) -> Judged:
+    """Whether the shares of unread reviews and of rows without any score are below the bar."""
+    table, settings = this_round.read("reviewed_set"), this_round.plan.settings
+    scores = table["scores"].explode(empty_as_null=False)
+    rates = {
+        "unscored_rate": scores.null_count() / len(scores) if len(scores) else 0.0,
+        "unscored_row_rate": table["review_score"].null_count() / len(table) if len(table) else 0.0,
+    }
+    bar, reviews_nothing = settings.checks.max_unscored_rate, not settings.parameters.has_reviews
+    return Judged(
+        passed=reviews_nothing or max(rates.values()) <= bar,
+        description="This experiment reviews nothing, by its parameters." if reviews_nothing else None,
+        facts={**rates, "bar": bar, "num_reviews": len(scores), "num_rows": len(table)},
+    )

@@ -1,0 +1,138 @@
+"""The machines behind a round: where its data is kept, and what opens an engine or an embedder."""
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lance_assets.settings.engines import EngineSettings, RoleSettings
+from lance_assets.settings.experiment import ExperimentSettings
+from resources.engines.contract import Adapter, Engine, EngineError
+from resources.engines.openai.engine import OpenAIEngine
+from resources.engines.transformers.engine import TransformersEngine
+from resources.engines.vllm.engine import VllmEngine
+from resources.machine.engine_leases import EngineLeases
+from resources.models.adapters import find_adapter
+from resources.models.embedder import Embedder
+from resources.stores.checkpoints import CheckpointStore
+from resources.stores.embedding_store import EmbeddingStore
+from resources.stores.tables import TableStore
+from resources.stores.vector_store import HistoryStore
+
+
+@dataclass
+class Platform:
+    """Where the rounds' data is kept and how models are opened."""
+
+    data_root: str
+    """The folder of tables, checkpoints, unfinished stages and the LanceDB history."""
+
+    @property
+    def root(self) -> Path:
+        """The folder, absolute."""
+        return Path(self.data_root).expanduser().resolve()
+
+    @property
+    def tables(self) -> TableStore:
+        """Every table of every round."""
+        return TableStore(self.root)
+
+    @property
+    def checkpoints(self) -> CheckpointStore:
+        """Every round's checkpoint."""
+        return CheckpointStore(self.root)
+
+    @property
+    def history(self) -> HistoryStore:
+        """Every kept text with its vector."""
+        return HistoryStore(self.root / "history.lancedb")
+
+    @property
+    def leases(self) -> EngineLeases:
+        """Which processes hold a model."""
+        return EngineLeases(self.root / "engines")
+
+    @property
+    def embeddings(self) -> EmbeddingStore:
+        """The vector of every text that was ever embedded."""
+        return EmbeddingStore(self.root / "history.lancedb")
+
+    def open_engine(
+        self,
+        engine: EngineSettings,
+        model_path: Path | None,
+        *,
+        adapter: Adapter | None,
+        note_process: Callable[[int], None],
+        log: Callable[[str], None],
+    ) -> Engine:
+        """The engine that an experiment's file chose.
+
+        Args:
+            engine: what the file says.
+            model_path: folder of the model; None for a server's own.
+            adapter: the model as an adapter of the base, where it is one.
+            note_process: is given the process id of each process that holds the model.
+            log: takes what engines in processes of their own say.
+        """
+        if engine.kind == "openai":
+            assert engine.openai is not None, "settings demand a section openai for kind openai"
+            return OpenAIEngine(**engine.openai.model_dump(exclude={"load_adapters"}), adapter=adapter)
+        assert model_path is not None, "settings demand a model for every kind but openai"
+        if engine.kind == "vllm":
+            settings = engine.vllm.model_dump(exclude={"python"})
+            return VllmEngine(
+                model_path,
+                python=sys.executable if engine.vllm.python == "python" else engine.vllm.python,
+                device=engine.device,
+                dtype=engine.dtype,
+                adapter=adapter,
+                on_start=note_process,
+                log=log,
+                **settings,
+            )
+        note_process(os.getpid())
+        return TransformersEngine(model_path, batch_size=engine.batch_size, device=engine.device, dtype=engine.dtype)
+
+    def find_adapter(
+        self, settings: ExperimentSettings, folder: Path, model_path: Path, *, name: str
+    ) -> Adapter | None:
+        """A round's model as an adapter of the experiment's base model, where it is one and an engine may want it.
+
+        Args:
+            settings: the experiment's.
+            folder: where the experiment's relative paths start.
+            model_path: folder of the round's model.
+            name: what a server is to call the adapter.
+
+        Raises:
+            EngineError: a server holds the base model, and the round's model is neither it nor an adapter of it.
+        """
+        engine = settings.engine
+        wanted = engine.kind == "openai" or (engine.kind == "vllm" and engine.vllm.merge_adapters_above > 0)
+        if not wanted:
+            return None
+        base = self.checkpoints.resolve_model(settings.model, base=folder, revision=settings.model_revision)
+        adapter = find_adapter(model_path, base, name=name)
+        is_base = self.checkpoints.hash_checkpoint(model_path) == self.checkpoints.hash_checkpoint(base)
+        if engine.kind == "openai" and adapter is None and not is_base:
+            raise EngineError(
+                f"{name}: its checkpoint has no adapter of {settings.model}, so the server cannot be given it; "
+                "train every round with training.lora, or use engine.kind vllm"
+            )
+        return adapter
+
+    def find_role_model(self, role: RoleSettings, *, base: Path) -> tuple[Path | None, str]:
+        """The folder of a second model, None for a server's, and its fingerprint."""
+        if role.model is None:
+            assert role.engine.openai is not None, "settings demand a section openai for kind openai"
+            name = role.engine.openai.model or "the only one served"
+            return None, hashlib.sha256(name.encode()).hexdigest()[:16]
+        path = self.checkpoints.resolve_model(role.model, base=base, revision=role.model_revision)
+        return path, self.checkpoints.hash_checkpoint(path)[:16]
+
+    def open_embedder(self, settings: ExperimentSettings) -> Embedder:
+        """The model that embeds kept texts."""
+        return Embedder(**settings.embedder.model_dump())

@@ -1,0 +1,166 @@
+"""What a maker says of the table it made: numbers, counts, rows and curves, without any drawing.
+
+`lance_assets.assets.showing` turns each of these into what the UI shows. A study, a test or a command reads them as
+they are.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many rows there are of each kind."""
+
+    of: str
+    """What is counted, such as "drop reason"."""
+    counts: Mapping[str, int]
+    """Rows by name."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a table."""
+
+    table: pl.DataFrame
+    """The rows, the first ones first."""
+    columns: Sequence[str]
+    """Which columns are shown, in this order."""
+    num_rows: int = 5
+    """How many rows are shown."""
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Measures in a table, one line each."""
+
+    rows: Sequence[Mapping[str, float | str | None]]
+    """The cells of each line by column; None where something could not be measured."""
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Scores from 0 to 10, or another quantity on that scale."""
+
+    values: Mapping[str, Sequence[float]]
+    """The values by the name of their group."""
+    title: str
+    """The title of the picture."""
+    x_label: str
+    """What the values are."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Training losses by logged step."""
+
+    curves: Mapping[str, Sequence[float]]
+    """The losses of each stage of training."""
+
+
+@dataclass(frozen=True)
+class ScoresOverRounds:
+    """Scores of several rounds with their 95% intervals."""
+
+    rounds: Sequence[str]
+    """Round keys, in order."""
+    scores: Mapping[str, Sequence[tuple[float, float, float]]]
+    """By metric (score, low end, high end) of each round."""
+    title: str
+    """The title of the picture."""
+    backbone: float | None
+    """The raw backbone's score, where it was measured."""
+
+
+@dataclass(frozen=True)
+class ScoresByRung:
+    """Accuracy by rung."""
+
+    scores: Mapping[str, Mapping[int, float]]
+    """By round or model, the accuracy of each rung."""
+    title: str
+    """The title of the picture."""
+
+
+@dataclass(frozen=True)
+class Trends:
+    """Measures of all rounds so far."""
+
+    rounds: pl.DataFrame
+    """A column `round`, and one of numbers or nulls for each measure."""
+    title: str
+    """The title of the picture."""
+
+
+@dataclass(frozen=True)
+class Markdown:
+    """A text that is already Markdown, such as a table of costs."""
+
+    text: str
+    """The text."""
+
+
+NumberOrWord = float | int | bool | str
+Fact = (
+    NumberOrWord
+    | list[str]
+    | Path
+    | Mapping[str, float]
+    | Counts
+    | Rows
+    | Measures
+    | Histogram
+    | Losses
+    | ScoresOverRounds
+    | ScoresByRung
+    | Trends
+    | Markdown
+)
+"""One thing a report says; a `Path` is a folder or file on this machine."""
+
+Report = dict[str, Fact]
+"""What a report says, by name, in the order in which it is shown."""
+
+NOT_MEASURABLE = "not measurable"
+"""What a report says in place of a measure that does not exist."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What making one noun of a round gave."""
+
+    table: pl.DataFrame
+    """The noun's own table."""
+    others: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    """Tables that belong to it, by name."""
+    facts: Report = field(default_factory=dict)
+    """What is known only while it is made and is in no table, such as memory and seconds."""
+    version: str | None = None
+    """The data version; None for the hash of the table's content."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a check found."""
+
+    passed: bool
+    """Whether the round keeps the bar."""
+    is_error: bool = True
+    """Whether a failure is an error; a blocking check stops the round on an error alone."""
+    facts: Report = field(default_factory=dict)
+    """The figures that decided, with the bar."""
+    description: str | None = None
+    """A sentence for the person who reads it, where the figures do not suffice."""
+
+
+def round_measure(value: float | None) -> float | str:
+    """A measure to 4 places, or `NOT_MEASURABLE`."""
+    return NOT_MEASURABLE if value is None else round(value, 4)
+
+
+def count_values(column: pl.Series, *, of: str) -> Counts:
+    """How many rows there are of each value; nulls are left out."""
+    return Counts(of, dict(column.drop_nulls().value_counts().iter_rows()))
