@@ -1,16 +1,20 @@
-"""The assets and checks of an experiment, built from the table of nouns."""
+"""The assets and checks of an experiment, built from the table of nouns.
+
+start_checkpoint has two additions that only Dagster can make: it waits for the round before in a backfill, and links to
+its parent's page.
+"""
 
 import errno
+import time
 from pathlib import Path
 
 import dagster as dg
 
+from lance_assets.algorithms.measures.progress import START_ROUND, format_round, parse_round
 from lance_assets.assets.platform import PlatformResource
 from lance_assets.assets.showing import show_report
-from lance_assets.assets.start_edge import link_parent, wait_for_previous_round
 from lance_assets.rounds.nouns import Check, Noun, compute_code_versions, list_inputs, list_nouns
 from lance_assets.rounds.plan import Plan
-from lance_assets.rounds.report import Judged, Report
 from lance_assets.rounds.round import Round, make_noun
 from resources.engines.contract import EngineError
 from resources.evaluation.evaluator import EvaluationError
@@ -19,8 +23,66 @@ from resources.stores.lance_tables import HistoryError
 from resources.stores.tables import DiskFullError
 from resources.training.trainer import TrainingError
 
+POLL_SECONDS = 5
+
+
+def wait_for_previous_round(context: dg.AssetExecutionContext) -> None:
+    """In a backfill, wait until the round before has finished, so that rounds build on the redone ones in order.
+
+    Raises:
+        dagster.Failure: that round's run failed or was canceled.
+    """
+    backfill = context.run.tags.get("dagster/backfill")
+    if backfill is None or context.partition_key == START_ROUND:
+        return
+    previous = format_round(parse_round(context.partition_key) - 1)
+    wanted = dg.RunsFilter(tags={"dagster/backfill": backfill, "dagster/partition": previous})
+    while True:
+        records = context.instance.get_run_records(wanted, limit=1)
+        if not records or records[0].dagster_run.is_success:
+            return
+        run = records[0].dagster_run
+        if run.is_finished:
+            raise dg.Failure(
+                description=f"round {previous} failed in this backfill (run {run.run_id}), so {context.partition_key} "
+                f"would build on an old checkpoint; mend {previous}, then backfill from there",
+                allow_retries=False,
+            )
+        context.log.info(f"waiting for {previous} (run {run.run_id})")
+        time.sleep(POLL_SECONDS)
+
+
+def link_parent(
+    context: dg.AssetExecutionContext, this_round: Round, checkpoint: dg.AssetKey
+) -> dict[str, dg.MetadataValue]:
+    """Links to the parent checkpoint and the run that made it; the parent's page notes who started from it.
+
+    Args:
+        context: of the step that made start_checkpoint.
+        this_round: the round it belongs to.
+        checkpoint: the key of the experiment's checkpoint.
+    """
+    parent = this_round.read("start_checkpoint")["parent_round"][0]
+    if parent is None:
+        return {}
+    links: dict[str, dg.MetadataValue] = {
+        "parent_checkpoint": dg.MetadataValue.url(
+            f"/assets/{'/'.join(checkpoint.path)}?partition={parent}&view=partitions"
+        )
+    }
+    found = context.instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=checkpoint, asset_partitions=[parent]), limit=1
+    ).records
+    if found:
+        links["parent_run"] = dg.MetadataValue.dagster_run(found[0].run_id)
+    started = {"started": f"start_checkpoint of {context.partition_key}"}
+    context.log_event(dg.AssetObservation(checkpoint, partition=parent, metadata=started))
+    return links
+
+
 GPU_POOL = "gpu"
 """The pool of every step that holds a model: one at a time on a machine."""
+
 
 USER_ERRORS = (
     *(ValueError, OSError, EngineError, TrainingError),
@@ -72,7 +134,7 @@ def build_asset(plan: Plan, noun: Noun, code_version: str) -> dg.AssetsDefinitio
         this_round = Round(plan, platform, context.partition_key, context.log.info)
         try:
             made = make_noun(this_round, noun)
-            report: Report = noun.module.report(this_round) if hasattr(noun.module, "report") else {}
+            report = noun.report(this_round)
         except USER_ERRORS as error:
             text = f"{plan.name} {context.partition_key} {noun.name}: {explain_error(error, platform.root)}"
             raise dg.Failure(description=text, allow_retries=False) from error
@@ -95,7 +157,7 @@ def build_check(plan: Plan, noun: Noun, check: Check) -> dg.AssetChecksDefinitio
     )
     def judge(context: dg.AssetCheckExecutionContext, platform: PlatformResource) -> dg.AssetCheckResult:
         this_round = Round(plan, platform, context.partition_key, context.log.info)
-        judged: Judged = getattr(noun.module, check.name)(this_round)
+        judged = noun.judge(check, this_round)
         return dg.AssetCheckResult(
             passed=judged.passed,
             severity=dg.AssetCheckSeverity.ERROR if judged.is_error else dg.AssetCheckSeverity.WARN,

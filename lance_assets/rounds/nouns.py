@@ -1,14 +1,14 @@
 """The one table of nouns: every asset of a round is declared here once.
 
 Assets, jobs, checks, studies, hand-over between rounds and code versions are built from it. A further noun is one more
-declaration in `NOUNS` and the module it names under `lance_assets/rounds/making/`, with
+declaration in `NOUNS`, and a module with
 
-* `make(this_round) -> Made`, which returns the noun's table;
-* `report(this_round) -> Report`, optional: what a person sees of it, from the stored tables;
-* a function for each of its checks, `check(this_round) -> Judged`.
+* `make_<noun>(this_round) -> Made`, which returns the noun's table;
+* `report_<noun>(this_round) -> Report`, optional: what a person sees of it, from the stored tables;
+* a function for each of its checks, by the check's name, `(this_round) -> Judged`.
 
 The module is named and not imported, so that loading the definitions imports neither torch nor LanceDB, and a step's
-process imports what it makes alone.
+process imports only what makes its noun.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from types import ModuleType
+from typing import Any
 
 import polars as pl
 
@@ -25,6 +25,7 @@ from lance_assets import records
 from lance_assets.rounds import identity
 from lance_assets.rounds.identity import Identity
 from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.report import Judged, Made, Report
 
 CODE_REVISION = 1
 """Raised by hand when a change of the code changes results."""
@@ -44,10 +45,10 @@ def _nothing(plan: Plan) -> Identity:
 
 @dataclass(frozen=True)
 class Check:
-    """A check of a noun: the function of this name in the noun's module judges a round."""
+    """A check of a noun."""
 
     name: str
-    """The check's name in the UI, and its function's."""
+    """The check's name in the UI, and that of its function in the noun's module."""
     description: str
     """What has to hold, in a sentence."""
     is_blocking: bool = False
@@ -59,9 +60,11 @@ class Noun:
     """One asset of every round."""
 
     name: str
-    """The name of the asset, of its table and of its module in `lance_assets.rounds.making`."""
+    """The name of the asset and of its table."""
     description: str
     """What it holds, in a sentence for the UI."""
+    made_by: str
+    """The module that makes it."""
     schema: pl.Schema
     """The schema of its table."""
     inputs: tuple[str, ...] = ()
@@ -82,14 +85,47 @@ class Noun:
     """What the UI shows beside its name, at most three."""
     checks: tuple[Check, ...] = ()
     """What is checked once it is made."""
-    made_by: str = ""
-    """The module that makes it, where it is not the one of its name in `lance_assets.rounds.making`."""
 
-    @property
-    def module(self) -> ModuleType:
-        """The module that makes it; the first use imports it."""
-        return importlib.import_module(self.made_by or f"lance_assets.rounds.making.{self.name}")
+    def find_function(self, name: str) -> Callable[..., Any] | None:
+        """A function of the noun's module; None where it has none of that name. The first use imports the module."""
+        found: Callable[..., Any] | None = getattr(importlib.import_module(self.made_by), name, None)
+        return found
 
+    def make(self, this_round: object) -> Made:
+        """Make the noun.
+
+        Args:
+            this_round: the `lance_assets.rounds.round.Round`.
+
+        Raises:
+            ValueError: its module has no function that makes it.
+        """
+        make = self.find_function(f"make_{self.name}")
+        if make is None:
+            raise ValueError(f"{self.made_by} has no function make_{self.name}, which would make the noun {self.name}")
+        made: Made = make(this_round)
+        return made
+
+    def report(self, this_round: object) -> Report:
+        """What a person sees of the noun once it is made; nothing where its module has no report."""
+        report = self.find_function(f"report_{self.name}")
+        return {} if report is None else report(this_round)
+
+    def judge(self, check: Check, this_round: object) -> Judged:
+        """What a check of the noun finds.
+
+        Raises:
+            ValueError: its module has no function of the check's name.
+        """
+        judge = self.find_function(check.name)
+        if judge is None:
+            raise ValueError(f"{self.made_by} has no function {check.name}, the check of {self.name}")
+        judged: Judged = judge(this_round)
+        return judged
+
+
+MAKING = "lance_assets.rounds.making"
+"""The room of the makers."""
 
 ASKING = ("torch", "transformers")
 TRAINING = ("torch", "transformers", "trl", "peft")
@@ -109,6 +145,7 @@ NOUNS: dict[str, Noun] = {
         Noun(
             "start_checkpoint",
             "What the round begins with: the base model in r0000, afterwards the checkpoint of the round before.",
+            f"{MAKING}.proposing",
             records.START_CHECKPOINT,
             identify=identity.identify_start,
             kinds=lambda plan: {"safetensors"},
@@ -117,6 +154,7 @@ NOUNS: dict[str, Noun] = {
         Noun(
             "seed_set",
             "The experiment's seeds and what earlier rounds added, sampled down to the round's size.",
+            f"{MAKING}.proposing",
             records.SEED_SET,
             inputs=("start_checkpoint",),
             is_handed_over=True,
@@ -125,6 +163,7 @@ NOUNS: dict[str, Noun] = {
         Noun(
             "label_checkpoint",
             "The base model after SFT on the seeds, completion to prompt.",
+            f"{MAKING}.training",
             records.CHECKPOINT,
             inputs=("start_checkpoint", "seed_set"),
             tables={"label_set": records.SFT_SET},
@@ -138,6 +177,7 @@ NOUNS: dict[str, Noun] = {
         Noun(
             "raw_generations",
             "Every sampled prompt and completion with its raw text, finish reason, token counts and sampling seed.",
+            f"{MAKING}.proposing",
             records.RAW_GENERATIONS,
             inputs=("start_checkpoint", "seed_set", "label_checkpoint"),
             identify=identity.identify_generations,
@@ -148,6 +188,7 @@ NOUNS: dict[str, Noun] = {
         Noun(
             "cleaned_set",
             "Kept rows, and every dropped row with its reason; kept texts are embedded into LanceDB under this round.",
+            f"{MAKING}.cleaning",
             records.CLEANED_SET,
             inputs=("start_checkpoint", "seed_set", "raw_generations"),
             tables={"near_duplicates": records.NEAR_DUPLICATES},
@@ -167,6 +208,7 @@ NOUNS: dict[str, Noun] = {
         Noun(
             "reviewed_set",
             "Each row with all raw reviews and their parsed scores, or unscored with a reason.",
+            f"{MAKING}.reviewing",
             records.REVIEWED_SET,
             inputs=("start_checkpoint", "seed_set", "raw_generations", "cleaned_set"),
             is_handed_over=True,
@@ -185,6 +227,7 @@ NOUNS: dict[str, Noun] = {
         Noun(
             "sft_set",
             "What SFT trains on: completions that were accepted, each pointing to the row it came from.",
+            f"{MAKING}.training_sets",
             records.SFT_SET,
             inputs=("start_checkpoint", "seed_set", "reviewed_set"),
             is_handed_over=True,
@@ -201,6 +244,7 @@ NOUNS: dict[str, Noun] = {
         Noun(
             "preference_pairs",
             "Chosen and rejected completions of one prompt, with the reviewed rows and scores they come from.",
+            f"{MAKING}.training_sets",
             records.PREFERENCE_PAIRS,
             inputs=("start_checkpoint", "reviewed_set"),
             tables={"pair_judgements": records.PAIR_JUDGEMENTS},
@@ -219,6 +263,7 @@ NOUNS: dict[str, Noun] = {
         Noun(
             "diversity_report",
             "Novelty, Vendi score, distinct words, evenness, lengths and the share of seeds, over all rounds so far.",
+            f"{MAKING}.training_sets",
             records.DIVERSITY_REPORT,
             inputs=("start_checkpoint", "seed_set", "cleaned_set", "reviewed_set", "sft_set"),
             identify=identity.identify_diversity,
@@ -233,6 +278,7 @@ NOUNS: dict[str, Noun] = {
         Noun(
             "checkpoint",
             "The model after SFT and DPO on the round's sets: weights, tokenizer and loss curves.",
+            f"{MAKING}.training",
             records.CHECKPOINT,
             inputs=("start_checkpoint", "sft_set", "preference_pairs", "diversity_report"),
             identify=identity.identify_training,
@@ -249,6 +295,7 @@ NOUNS: dict[str, Noun] = {
         Noun(
             "eval_report",
             "Scores with 95% intervals, by rule or by a judge, against the round before, the best and the backbone.",
+            f"{MAKING}.evaluating",
             records.EVAL_REPORT,
             inputs=("start_checkpoint", "checkpoint"),
             tables={"eval_items": records.EVAL_ITEMS, "judge_items": records.JUDGE_ITEMS},

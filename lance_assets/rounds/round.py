@@ -14,8 +14,7 @@ import polars as pl
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round, parse_round
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.records import Ask
-from lance_assets.rounds.asking import Asker
-from lance_assets.rounds.costs import Cost
+from lance_assets.rounds.asking import Asker, Cost
 from lance_assets.rounds.evaluation_prompts import build_evaluation_guard, list_held_out_prompts, list_protected_prompts
 from lance_assets.rounds.nouns import SCHEMAS, Noun, compute_fingerprint
 from lance_assets.rounds.plan import Plan
@@ -246,7 +245,7 @@ def make_noun(this_round: Round, noun: Noun) -> Made:
         ValueError, OSError: a user's mistake, see the noun's module.
     """
     started = time.monotonic()
-    made: Made = noun.module.make(this_round)
+    made = noun.make(this_round)
     for name, table in made.others.items():
         this_round.write(name, table)
     stored = this_round.write(noun.name, made.table)

@@ -9,8 +9,7 @@ import pytest
 
 from lance_assets.assets.platform import PlatformResource
 from lance_assets.records import Request, Sample, SamplingSettings
-from lance_assets.rounds.asking import Asker
-from lance_assets.rounds.costs import Cost
+from lance_assets.rounds.asking import Asker, Cost
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.engines import EngineSettings
 from lance_assets.small_world import SMALL_MODEL

@@ -3,7 +3,7 @@
 import pytest
 
 from lance_assets.records import Sample
-from lance_assets.rounds.costs import Cost, add_costs, tabulate_costs
+from lance_assets.rounds.asking import Cost, add_costs, tabulate_costs
 from lance_assets.settings.engines import PriceSettings
 from resources.machine.memory import MemoryPeak
 

@@ -25,7 +25,7 @@ from lance_assets.assets.leaderboard import (
 )
 from lance_assets.assets.platform import PlatformResource
 from lance_assets.pictures.leaderboard import NOTHING, tabulate_all_rounds, tabulate_experiments
-from lance_assets.rounds.costs import Cost
+from lance_assets.rounds.asking import Cost
 from lance_assets.rounds.nouns import SCHEMAS
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.round import Round
@@ -416,7 +416,7 @@ def test_it_is_made_again_when_any_eval_report_is_new(
     read_event(materialize(definitions, instance))
     assert not is_requested()
     report(instance, plans[0], "r0000")
-    instance.add_dynamic_partitions(plans[1].rounds.name or "", ["r0000", "r0001"])
+    instance.add_dynamic_partitions(name_rounds(plans[1]), ["r0000", "r0001"])
     assert is_requested()
     read_event(materialize(definitions, instance))
     assert not is_requested()

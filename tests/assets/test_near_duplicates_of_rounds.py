@@ -5,7 +5,7 @@ import pytest
 
 from lance_assets.algorithms.similarity.near_duplicates import choose_survivors
 from lance_assets.records import CLEANED_SET, NEAR_DUPLICATES
-from lance_assets.rounds.near_duplicates import drop_near_duplicates, read_thresholds
+from lance_assets.rounds.making.cleaning import drop_near_duplicates, read_thresholds
 from lance_assets.settings.experiment import NearDuplicateSettings
 from tests.assets.conftest import OpenWorld
 from tests.assets.tiny_experiment import World

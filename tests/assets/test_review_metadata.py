@@ -6,8 +6,8 @@ from pathlib import Path
 import polars as pl
 
 from lance_assets.records import PAIR_JUDGEMENTS, REVIEWED_SET
-from lance_assets.rounds.making.preference_pairs import describe_judgements
-from lance_assets.rounds.making.reviewed_set import describe_bias
+from lance_assets.rounds.making.reviewing import describe_bias
+from lance_assets.rounds.making.training_sets import describe_judgements
 from lance_assets.settings.engines import EngineSettings
 from tests.assets.scripted_platform import ScriptedEngine, ScriptedPlatform
 

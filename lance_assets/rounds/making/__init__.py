@@ -1,1 +1,1 @@
-"""What makes each noun of a round: a module a noun, with `make`, `report` and the functions of its checks."""
+"""What makes the nouns of a round: `make_<noun>`, `report_<noun>` and a function for each check."""

@@ -7,7 +7,7 @@ import polars as pl
 
 from lance_assets.algorithms.measures.progress import START_ROUND, find_best_round
 from lance_assets.records import Sample
-from lance_assets.rounds.costs import tabulate_costs
+from lance_assets.rounds.asking import tabulate_costs
 from lance_assets.rounds.judging.asking import complete_prompts
 from lance_assets.rounds.judging.evaluation import judge_models
 from lance_assets.rounds.judging.report import describe_judging, summarise_judge_items
@@ -30,7 +30,7 @@ class Evaluated:
     """Its completions of the judge's prompts; empty without a judge."""
 
 
-def make(this_round: Round) -> Made:
+def make_eval_report(this_round: Round) -> Made:
     """Evaluate the checkpoint, and in r0000 the raw backbone beside it."""
     models = {"checkpoint": this_round.model_path(this_round.key)}
     if this_round.is_start:
@@ -78,7 +78,7 @@ def evaluate(this_round: Round, model: str, path: Path) -> Evaluated:
     return Evaluated(pl.concat([summarise_items(items), report]), items, completions)
 
 
-def report(this_round: Round) -> Report:
+def report_eval_report(this_round: Round) -> Report:
     """The headline, the comparisons, the curves over all rounds so far, and what the round took."""
     scores = this_round.read("eval_report")
     headline = read_headline(scores)

@@ -8,7 +8,7 @@ from lance_assets.rounds.report import Histogram, Judged, Made, Measures, Report
 from lance_assets.rounds.round import Round
 
 
-def make(this_round: Round) -> Made:
+def make_reviewed_set(this_round: Round) -> Made:
     """Let the round's model review every kept completion; nothing in r0000."""
     plan = this_round.plan
     if this_round.is_start:
@@ -25,7 +25,7 @@ def make(this_round: Round) -> Made:
     return Made(table)
 
 
-def report(this_round: Round) -> Report:
+def report_reviewed_set(this_round: Round) -> Report:
     """What was scored and what was not, some rows, and what the reviews say of the reviewer."""
     table = this_round.read("reviewed_set")
     facts: Report = {"dagster/row_count": len(table)} | describe_rows(table, title=f"Review scores, {this_round.key}")

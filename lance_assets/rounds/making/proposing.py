@@ -1,0 +1,148 @@
+"""What a round begins with and proposes: start_checkpoint, seed_set and raw_generations.
+
+start_checkpoint resolves the edge between rounds that Dagster cannot declare.
+"""
+
+import hashlib
+
+import polars as pl
+
+from lance_assets.algorithms.measures.progress import START_ROUND, choose_parent_round
+from lance_assets.records import START_CHECKPOINT
+from lance_assets.rounds.contamination import find_contaminated
+from lance_assets.rounds.nouns import list_handed_over
+from lance_assets.rounds.outcomes import read_outcomes
+from lance_assets.rounds.report import Histogram, Judged, Made, Report, Rows, count_values
+from lance_assets.rounds.round import Round
+from resources.models.model_folders import require_chat_template, validate_model_folder
+from resources.readers.seed_files import read_seeds
+
+BASE_MODEL = "none: the base model"
+"""What is shown in place of a parent round."""
+
+
+def make_start_checkpoint(this_round: Round) -> Made:
+    """Choose the parent round and record its checkpoint and everything it hands over.
+
+    Raises:
+        ValueError: the folder of the parent's checkpoint does not hold what was recorded.
+    """
+    parent = None
+    if not this_round.is_start:
+        outcomes = read_outcomes(this_round, this_round.earlier_keys)
+        rule = this_round.plan.settings.stop.on_regression
+        parent = choose_parent_round(outcomes, before=this_round.key, on_regression=rule)
+    path = this_round.model_path(parent)
+    validate_model_folder(path)
+    require_chat_template(path)
+    content_hash = this_round.platform.checkpoints.hash_checkpoint(path)
+    if parent is not None and this_round.read("checkpoint", parent)["content_hash"][0] != content_hash:
+        raise ValueError(
+            f"the folder of {parent}'s checkpoint ({path}) does not hold what was recorded; "
+            f"materialize checkpoint of {parent} again"
+        )
+    digest = hashlib.sha256(content_hash.encode())
+    for key in this_round.earlier_keys:
+        for noun in list_handed_over(this_round.plan):
+            digest.update(this_round.platform.tables.hash(this_round.plan.name, key, noun).encode())
+    handover = digest.hexdigest()
+    row = {"parent_round": parent, "content_hash": content_hash, "handover_hash": handover}
+    return Made(pl.DataFrame([row], schema=START_CHECKPOINT), version=handover)
+
+
+def report_start_checkpoint(this_round: Round) -> Report:
+    """The folder, its content and the parent round."""
+    row = this_round.read("start_checkpoint").row(0, named=True)
+    return {
+        "path": this_round.model_path(row["parent_round"]),
+        "content_hash": row["content_hash"],
+        "parent_round": row["parent_round"] or BASE_MODEL,
+    }
+
+
+def is_newest(this_round: Round) -> Judged:
+    """Whether the parent's checkpoint has been trained again since this round began."""
+    row = this_round.read("start_checkpoint").row(0, named=True)
+    parent = row["parent_round"]
+    newest = this_round.platform.checkpoints.hash_checkpoint(this_round.model_path(parent))
+    return Judged(
+        passed=newest == row["content_hash"],
+        is_error=False,
+        facts={"parent_round": parent or BASE_MODEL, "started_from": row["content_hash"], "newest": newest},
+    )
+
+
+def make_seed_set(this_round: Round) -> Made:
+    """Read the experiment's seeds, add what earlier rounds reviewed, and take the round's share."""
+    plan = this_round.plan
+    file_seeds, leaked = leave_out_evaluation(this_round, read_seeds(plan.settings.seeds, plan.folder))
+    earlier = {key: this_round.read("reviewed_set", key) for key in this_round.earlier_keys if key != START_ROUND}
+    if this_round.is_start:
+        seeds, counts = file_seeds, {"num_pool": len(file_seeds)}
+    else:
+        seeds, counts = plan.recipe.build_seed_set(
+            file_seeds, earlier, settings=plan.settings.parameters, identity=this_round.identity
+        )
+    overlap = Rows(leaked, ("rule", "similarity", "prompt", "evaluation_prompt"))
+    facts: Report = {**counts, "num_evaluation_overlap": len(leaked), "preview_evaluation_overlap": overlap}
+    return Made(seeds, facts=facts)
+
+
+def leave_out_evaluation(this_round: Round, seeds: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The seeds that are no evaluation prompts, and what the others match: training on them would make scores a lie.
+
+    Raises:
+        ValueError: no seed is left.
+    """
+    leaked = find_contaminated(this_round, seeds["row_id"].to_list(), seeds["prompt"].to_list())
+    leaked = leaked.unique("row_id", keep="first", maintain_order=True)
+    kept = seeds.filter(~pl.col("row_id").is_in(leaked["row_id"].implode()))
+    if len(leaked):
+        this_round.log(f"{len(leaked)} of {len(seeds)} seeds are evaluation prompts and are left out")
+    if kept.is_empty():
+        raise ValueError(f"all {len(seeds)} seeds are evaluation prompts; give other seeds, or another evaluation")
+    return kept, leaked
+
+
+def report_seed_set(this_round: Round) -> Report:
+    """Some seeds, the share that the file has of them, and the scores they carry."""
+    seeds = this_round.read("seed_set")
+    scores = {str(source): rows["review_score"].drop_nulls().to_list() for (source,), rows in seeds.group_by("source")}
+    return {
+        "dagster/row_count": len(seeds),
+        "seed_rate": seeds.filter(pl.col("source") == "seed").height / max(len(seeds), 1),
+        "preview": Rows(seeds, ("prompt", "completion", "source", "review_score")),
+        "scores": Histogram(scores, title="Review scores the pool carries", x_label="review score"),
+    }
+
+
+def make_raw_generations(this_round: Round) -> Made:
+    """Ask the round's model what the recipe proposes; nothing in r0000."""
+    plan = this_round.plan
+    if this_round.is_start:
+        return Made(this_round.empty("raw_generations"))
+    with this_round.asking("raw_generations", this_round.start_path()) as ask:
+        table = plan.recipe.generate(
+            this_round.read("seed_set"),
+            settings=plan.settings.parameters,
+            identity=this_round.identity,
+            ask=ask,
+            trained=this_round.read("sft_set", this_round.earlier_keys[-1]),
+            texts=this_round.texts,
+            read_states=this_round.read_states,
+        )
+    return Made(table)
+
+
+def report_raw_generations(this_round: Round) -> Report:
+    """How many samples there are of each kind, how they ended, one of each kind, and what the recipe adds."""
+    table = this_round.read("raw_generations")
+    one_each = table.unique("kind", maintain_order=True)
+    facts: Report = {
+        "dagster/row_count": len(table),
+        "kinds": count_values(table["kind"], of="kind"),
+        "finish_reasons": count_values(table["finish_reason"], of="finish reason"),
+        "preview": Rows(one_each, ("kind", "prompt", "raw_text", "finish_reason")),
+    }
+    describe = getattr(this_round.plan.recipe, "describe_generations", None)
+    return facts | (describe(table) if describe else {})

@@ -1,0 +1,236 @@
+"""checkpoint and label_checkpoint: what a round trains, in a process of its own, once no engine holds memory."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from lance_assets.algorithms.measures.progress import START_ROUND
+from lance_assets.records import CHECKPOINT
+from lance_assets.rounds.contamination import find_contaminated
+from lance_assets.rounds.report import Judged, Losses, Made, Report, Rows
+from lance_assets.rounds.round import Round
+from resources.engines.durable_stage import clear_stage
+from resources.machine.handover import MemoryHandover, wait_until_free
+from resources.stores.checkpoints import copy_checkpoint
+from resources.training.trainer import TrainJob, TrainResult, build_launcher, train_checkpoint
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training that ran, and what it found and took of the machine."""
+
+    result: TrainResult
+    """The checkpoint, and how training went."""
+    handover: MemoryHandover
+    """What was free before it started."""
+
+
+def train_when_free(this_round: Round, job: TrainJob) -> Trained:
+    """Wait until no engine holds memory, and train.
+
+    Raises:
+        LeakedProcessError: an engine still runs, or a GPU is not free.
+        TrainingError: training failed.
+    """
+    training = this_round.plan.settings.training
+    handover = wait_until_free(
+        this_round.platform.leases,
+        min_free_gpu_rate=training.min_free_gpu_rate,
+        timeout_seconds=training.handover_seconds,
+        log=this_round.log,
+    )
+    return Trained(train_checkpoint(job, log=this_round.log), handover)
+
+
+def build_job(
+    this_round: Round, staging: Path, *, sft: str = "sft_set", pairs: str | None = "preference_pairs"
+) -> TrainJob:
+    """What is trained: the model the round's training begins with, on two of the round's tables.
+
+    Args:
+        this_round: the round.
+        staging: folder for what the trainer writes until it is published.
+        sft: the table of SFT rows.
+        pairs: the table of preference pairs; None for SFT alone.
+    """
+    plan, tables = this_round.plan, this_round.platform.tables
+    training = plan.settings.training
+    launcher = training.launcher
+    if training.accelerate_config is not None:
+        launcher = build_launcher(plan.folder / Path(training.accelerate_config).expanduser())
+    return TrainJob(
+        start_checkpoint=this_round.training_start(),
+        base_model=this_round.model_path(None) if training.lora is not None else None,
+        sft_path=tables.path(plan.name, this_round.key, sft),
+        pairs_path=tables.path(plan.name, this_round.key, pairs) if pairs is not None else None,
+        staging=staging,
+        prompt_profile=plan.settings.prompt_profile,
+        sft=training.sft,
+        dpo=training.dpo,
+        lora=training.lora,
+        token_budget=None if this_round.is_start else training.token_budget,
+        launcher=launcher,
+        rng_seed=plan.settings.rng_seed,
+    )
+
+
+def describe_training(trained: Trained) -> Report:
+    """Tokens, seconds, memory and the measures of DPO: in no table, since some differ from run to run."""
+    result, handover = trained.result, trained.handover
+    facts: Report = {
+        "train_tokens": result.num_tokens,
+        "train_seconds": result.seconds,
+        "memory/free_before_training_gib": round(handover.free_host_gib, 3),
+        "memory/seconds_waited": round(handover.seconds_waited, 3),
+        "memory/training_peak_host_gib": round(result.peak_host_gib, 3),
+        "memory/training_peak_gpu_gib": round(result.peak_gpu_gib, 3),
+    }
+    for place, gpu in enumerate(handover.gpus):
+        facts[f"memory/free_before_training_gpu_{place}_gib"] = round(gpu.free_gib, 3)
+    if result.dpo_accuracies:
+        facts["dpo_accuracy_last"] = result.dpo_accuracies[-1]
+    if result.dpo_chosen_logps:
+        facts["dpo_chosen_logps_first"] = result.dpo_chosen_logps[0]
+        facts["dpo_chosen_logps_last"] = result.dpo_chosen_logps[-1]
+    return facts
+
+
+def make_checkpoint(this_round: Round) -> Made:
+    """Train, or keep the start checkpoint when the round brought nothing, and record what the weights saw."""
+    trained = train(this_round)
+    result = trained.result if trained else None
+    checkpoints = this_round.platform.checkpoints
+    began = this_round.training_start() if result else this_round.start_path()
+    row = {
+        "content_hash": checkpoints.hash_checkpoint(this_round.model_path(this_round.key)),
+        "parent_hash": checkpoints.hash_checkpoint(began),
+        "is_trained": result is not None,
+        "num_sft_rows": len(this_round.read("sft_set")) if result else 0,
+        "num_pairs": len(this_round.read("preference_pairs")) if result else 0,
+        "sft_losses": result.sft_losses if result else [],
+        "dpo_losses": result.dpo_losses if result else [],
+        "num_truncated": result.num_truncated if result else 0,
+        "num_tokens": result.num_tokens if result else 0,
+    }
+    facts = describe_training(trained) if trained else {}
+    return Made(pl.DataFrame([row], schema=CHECKPOINT), version=str(row["content_hash"]), facts=facts)
+
+
+def train(this_round: Round) -> Trained | None:
+    """Train on the round's sets and publish the checkpoint; None when the round brought nothing new.
+
+    Raises:
+        ValueError: a training row belongs to the evaluation.
+        LeakedProcessError: an engine still runs, or a GPU is not free.
+        TrainingError: training failed.
+    """
+    if leaked := find_evaluation_rows(this_round):
+        raise ValueError(
+            f"{len(leaked)} training rows are evaluation prompts, the first is {leaked[0]}; "
+            "remove them from the seeds, or materialize cleaned_set again"
+        )
+    plan, platform = this_round.plan, this_round.platform
+    sft, pairs = this_round.read("sft_set"), this_round.read("preference_pairs")
+    staging = platform.root / "stages" / plan.name / this_round.key / "checkpoint"
+    is_new = (pl.col("source_round") == this_round.key).any()
+    again = plan.settings.parameters.trains_without_news
+    if not again and not sft.select(is_new).item() and not pairs.select(is_new).item():
+        this_round.log("this round brought nothing to train on: its checkpoint is its start checkpoint")
+        clear_stage(staging)
+        copy_checkpoint(this_round.start_path(), staging / "kept")
+        platform.checkpoints.publish(staging / "kept", plan.name, this_round.key)
+        return None
+    trained = train_when_free(this_round, build_job(this_round, staging))
+    platform.checkpoints.publish(trained.result.path, plan.name, this_round.key)
+    return trained
+
+
+def find_evaluation_rows(this_round: Round) -> list[str]:
+    """Ids of training rows whose prompt belongs to the evaluation; any such row stops the round."""
+    sft, pairs = this_round.read("sft_set"), this_round.read("preference_pairs")
+    rows = pl.concat(
+        [sft.select("row_id", "prompt", "source"), pairs.select("row_id", "prompt", source=pl.lit("pair"))]
+    )
+    found = find_contaminated(this_round, rows["row_id"].to_list(), rows["prompt"].to_list())
+    return found["row_id"].unique(maintain_order=True).to_list()
+
+
+def report_checkpoint(this_round: Round) -> Report:
+    """The folder, what it was trained on and from, and the losses."""
+    row, start = (this_round.read(noun).row(0, named=True) for noun in ("checkpoint", "start_checkpoint"))
+    began = "the base model" if this_round.trains_from_base else "the start checkpoint"
+    facts: Report = {
+        "path": this_round.model_path(this_round.key),
+        "content_hash": row["content_hash"],
+        "is_trained": row["is_trained"],
+        "trained_on": f"{row['num_sft_rows']} SFT rows, then {row['num_pairs']} preference pairs",
+        "parent_round": start["parent_round"] or "none: the base model",
+        "trained_from": began if row["is_trained"] else "nothing: the start checkpoint is kept",
+        "num_steps": len(row["sft_losses"]) + len(row["dpo_losses"]),
+        "num_truncated": row["num_truncated"],
+        "losses": Losses({"SFT": row["sft_losses"], "DPO": row["dpo_losses"]}),
+    }
+    if not row["is_trained"]:
+        facts["note"] = "this round brought nothing to train on: the start checkpoint is kept"
+    return facts
+
+
+def loss_moved(this_round: Round) -> Judged:
+    """Whether losses are finite, none is constant over its steps, and the weights moved if anything was trained."""
+    row = this_round.read("checkpoint").row(0, named=True)
+    losses = row["sft_losses"] + row["dpo_losses"]
+    is_finite = all(math.isfinite(loss) for loss in losses)
+    stages = [stage for stage in (row["sft_losses"], row["dpo_losses"]) if len(stage) > 1]
+    moved = all(len(set(stage)) > 1 for stage in stages) and row["content_hash"] != row["parent_hash"]
+    return Judged(
+        passed=is_finite and moved if row["is_trained"] else row["content_hash"] == row["parent_hash"],
+        facts={"is_trained": row["is_trained"], "is_finite": is_finite, "num_losses": len(losses)},
+    )
+
+
+def make_label_checkpoint(this_round: Round) -> Made:
+    """Train the base model on the seeds turned round; later rounds have r0000's."""
+    if not this_round.is_start:
+        table = this_round.read("label_checkpoint", START_ROUND)
+        return Made(table, version=table["content_hash"][0])
+    plan, platform = this_round.plan, this_round.platform
+    rows: pl.DataFrame = plan.recipe.build_label_rows(
+        this_round.read("seed_set"), settings=plan.settings.parameters, identity=this_round.identity
+    )
+    # The trainer reads the rows from disk, so they are stored before it starts.
+    this_round.write("label_set", rows)
+    staging = platform.root / "stages" / plan.name / this_round.key / "label_checkpoint"
+    trained = train_when_free(this_round, build_job(this_round, staging, sft="label_set", pairs=None))
+    result = trained.result
+    platform.checkpoints.publish(result.path, plan.label_model, this_round.key)
+    path = platform.checkpoints.find(plan.label_model, this_round.key)
+    row = {
+        "content_hash": platform.checkpoints.hash_checkpoint(path),
+        "parent_hash": platform.checkpoints.hash_checkpoint(this_round.model_path(None)),
+        "is_trained": True,
+        "num_sft_rows": len(rows),
+        "num_pairs": 0,
+        "sft_losses": result.sft_losses,
+        "dpo_losses": [],
+        "num_truncated": result.num_truncated,
+        "num_tokens": result.num_tokens,
+    }
+    facts = describe_training(trained)
+    return Made(pl.DataFrame([row], schema=CHECKPOINT), version=str(row["content_hash"]), facts=facts)
+
+
+def report_label_checkpoint(this_round: Round) -> Report:
+    """The folder, what it was trained on, and the losses."""
+    row = this_round.read("label_checkpoint").row(0, named=True)
+    if not this_round.is_start:
+        return {"content_hash": row["content_hash"], "note": f"trained in {START_ROUND}"}
+    return {
+        "path": this_round.platform.checkpoints.find(this_round.plan.label_model, this_round.key),
+        "content_hash": row["content_hash"],
+        "trained_on": f"{row['num_sft_rows']} seeds, completion to prompt",
+        "num_truncated": row["num_truncated"],
+        "losses": Losses({"SFT": row["sft_losses"], "DPO": []}),
+        "preview": Rows(this_round.read("label_set"), ("prompt", "completion")),
+    }

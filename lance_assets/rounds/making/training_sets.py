@@ -1,0 +1,253 @@
+"""What a round trains on and how varied it is: sft_set, preference_pairs and diversity_report."""
+
+from contextlib import closing
+from dataclasses import asdict, fields
+
+import numpy as np
+import polars as pl
+
+from lance_assets.algorithms.filters.cleaning_rules import count_words
+from lance_assets.algorithms.measures.collapse import (
+    DiversityFloors,
+    DiversityReport,
+    compute_cluster_entropy,
+    compute_length_drift,
+    compute_novelty,
+    compute_score_length_correlation,
+    compute_seed_share,
+    find_collapse,
+)
+from lance_assets.algorithms.measures.diversity import compute_distinct_n, compute_vendi_score
+from lance_assets.algorithms.measures.progress import START_ROUND
+from lance_assets.algorithms.reviews.pairwise import summarise_verdicts
+from lance_assets.prompts import build_messages
+from lance_assets.recipes.judging import drop_judged_pairs
+from lance_assets.records import DIVERSITY_REPORT
+from lance_assets.rounds.contamination import describe_contamination, find_contaminated
+from lance_assets.rounds.report import Histogram, Judged, Made, Report, Rows, Trends, count_values, round_measure
+from lance_assets.rounds.round import Round
+from resources.readers.seed_files import read_eft
+
+
+def make_sft_set(this_round: Round) -> Made:
+    """In r0000 the seeds and EFT rows; afterwards what the review accepted, with the earlier set."""
+    plan = this_round.plan
+    if this_round.is_start:
+        eft = read_eft(plan.settings.seeds, plan.folder)
+        table = plan.recipe.start_sft_set(
+            this_round.read("seed_set"), eft, settings=plan.settings.parameters, identity=this_round.identity
+        )
+    else:
+        table = plan.recipe.build_sft_set(
+            this_round.read("reviewed_set"),
+            this_round.read("sft_set", this_round.earlier_keys[-1]),
+            settings=plan.settings.parameters,
+            round_key=this_round.key,
+        )
+    reports_vendi = getattr(plan.recipe, "REPORTS_VENDI", False)
+    return Made(table, facts={"vendi_score": round(measure_vendi(this_round, table), 3)} if reports_vendi else {})
+
+
+def measure_vendi(this_round: Round, table: pl.DataFrame) -> float:
+    """DiverseEvol's Vendi score of an SFT set without its EFT rows: by the base model's mean states, L2-normalised."""
+    profile, rows = this_round.plan.settings.prompt_profile, table.filter(pl.col("source") != "eft")
+    texts = rows.select("prompt", "completion").iter_rows()
+    with closing(this_round.read_states(of_base=True)) as reader:
+        states = reader.embed([(build_messages(profile, prompt), completion) for prompt, completion in texts])
+    return compute_vendi_score(states / np.linalg.norm(states, axis=1, keepdims=True))
+
+
+def report_sft_set(this_round: Round) -> Report:
+    """How many rows are new, from which source and round the rows come, and some of them."""
+    table = this_round.read("sft_set")
+    new = table.filter((pl.col("source_round") == this_round.key) & (pl.col("source") != "eft"))
+    accepted = {"accepted": table["review_score"].drop_nulls().to_list()}
+    return {
+        "dagster/row_count": len(table),
+        "num_new": len(new),
+        "sources": count_values(table["source"], of="source"),
+        "rounds": count_values(table["source_round"], of="round"),
+        "scores": Histogram(accepted, title="Accepted", x_label="review score"),
+        "preview": Rows(new if len(new) else table, ("source", "prompt", "completion", "review_score")),
+    }
+
+
+def no_evaluation_overlap(this_round: Round) -> Judged:
+    """Whether no prompt of the set belongs to the evaluation."""
+    rows = this_round.read("sft_set")
+    prompts = rows["prompt"].to_list()
+    leaked = find_contaminated(this_round, rows["row_id"].to_list(), prompts)
+    facts: Report = {"num_rows": len(rows)} | describe_contamination(this_round, leaked, prompts)
+    return Judged(passed=leaked.is_empty(), facts=facts)
+
+
+NOT_JUDGED = "not judged"
+"""Shown where no pair was judged."""
+
+
+def make_preference_pairs(this_round: Round) -> Made:
+    """Pair the reviewed completions of each prompt, and have some pairs judged; nothing in r0000."""
+    plan = this_round.plan
+    if this_round.is_start:
+        return Made(
+            this_round.empty("preference_pairs"), others={"pair_judgements": this_round.empty("pair_judgements")}
+        )
+    built = plan.recipe.build_pairs(
+        this_round.read("reviewed_set"),
+        this_round.read("preference_pairs", this_round.earlier_keys[-1]),
+        settings=plan.settings.parameters,
+        round_key=this_round.key,
+    )
+    judgements = judge_new_pairs(this_round, built.filter(pl.col("source_round") == this_round.key))
+    return Made(drop_judged_pairs(built, judgements), others={"pair_judgements": judgements})
+
+
+def judge_new_pairs(this_round: Round, new: pl.DataFrame) -> pl.DataFrame:
+    """The verdicts on the round's new pairs; the model is opened only where there is something to judge."""
+    plan = this_round.plan
+    if not plan.settings.parameters.judges_pairs or new.is_empty():
+        return this_round.empty("pair_judgements")
+    with this_round.asking("preference_pairs", this_round.start_path()) as ask:
+        judgements: pl.DataFrame = plan.recipe.judge_pairs(
+            new, settings=plan.settings.parameters, identity=this_round.identity, ask=ask
+        )
+    return judgements
+
+
+def report_preference_pairs(this_round: Round) -> Report:
+    """How many pairs are new, their score gaps, some of them, and what was judged."""
+    table = this_round.read("preference_pairs")
+    new = table.filter(pl.col("source_round") == this_round.key)
+    gaps = {"pairs": table["score_gap"].drop_nulls().to_list()}
+    facts: Report = {
+        "dagster/row_count": len(table),
+        "num_new": len(new),
+        "rounds": count_values(table["source_round"], of="round"),
+        "gaps": Histogram(gaps, title="Score gaps", x_label="chosen minus rejected"),
+        "preview": Rows(new, ("prompt", "chosen", "chosen_score", "rejected", "rejected_score")),
+    }
+    return facts | describe_judgements(this_round.read("pair_judgements"))
+
+
+def describe_judgements(judgements: pl.DataFrame) -> Report:
+    """Flip rate, position bias and agreement with the review scores."""
+    if judgements.is_empty():
+        names = ("flip_rate", "first_shown_rate", "agreement")
+        return {"num_judged": 0, **{f"judging/{name}": NOT_JUDGED for name in names}}
+    found = summarise_verdicts(judgements.select("chosen_first_verdict", "rejected_first_verdict").rows())
+    first, agreement = found.first_interval, found.agreement_interval
+    return {
+        "num_judged": found.num_pairs,
+        "judging/flip_rate": round_measure(found.flip_rate),
+        "judging/first_shown_rate": round_measure(found.first_rate),
+        "judging/first_shown_interval": f"{first[0]:.4f} to {first[1]:.4f}",
+        "judging/agreement": round_measure(found.agreement),
+        "judging/agreement_interval": f"{agreement[0]:.4f} to {agreement[1]:.4f}",
+        "judging/num_left_out": judgements["drop_reason"].count(),
+        "judging/outcomes": count_values(judgements["outcome"], of="outcome"),
+    }
+
+
+def pairs_differ(this_round: Round) -> Judged:
+    """Whether the pairs can teach: different texts, a real gap, no evaluation prompt, and enough of them."""
+    pairs, settings = this_round.read("preference_pairs"), this_round.plan.settings
+    num_equal = pairs.filter((pl.col("chosen") == pl.col("rejected")) | (pl.col("score_gap") <= 0)).height
+    num_new = pairs.filter(pl.col("source_round") == this_round.key).height
+    builds_none = not settings.parameters.builds_pairs
+    enough = builds_none or this_round.is_start or num_new >= settings.checks.min_pairs
+    leaked = find_contaminated(this_round, pairs["row_id"].to_list(), pairs["prompt"].to_list())
+    num_leaked = leaked["row_id"].n_unique()
+    return Judged(
+        passed=num_equal == 0 and enough and num_leaked == 0,
+        is_error=bool(num_equal or num_leaked),
+        description="This experiment builds no pairs, by its parameters." if builds_none else None,
+        facts={
+            "num_equal": num_equal,
+            "num_new": num_new,
+            "min_pairs": settings.checks.min_pairs,
+            "num_overlapping_evaluation": num_leaked,
+            "matches": Rows(leaked, ("rule", "similarity", "prompt", "evaluation_prompt")),
+        },
+    )
+
+
+NUM_CLUSTERS = 16
+"""Clusters over which the evenness of a round's texts is measured."""
+
+
+FLOORS = tuple(field.name for field in fields(DiversityFloors))
+"""The settings of `checks` that are floors of the diversity report."""
+
+
+def make_diversity_report(this_round: Round) -> Made:
+    """Measure the round."""
+    row = {"round": this_round.key, **asdict(measure_diversity(this_round))}
+    return Made(pl.DataFrame([row], schema=DIVERSITY_REPORT))
+
+
+def measure_diversity(this_round: Round) -> DiversityReport:
+    """Every measure of one round, from its tables and the vectors that cleaning stored."""
+    rows, vectors = this_round.platform.history.read_round(this_round.plan.name, this_round.key)
+    reviewed, sft = this_round.read("reviewed_set"), this_round.read("sft_set")
+    cleaned = this_round.read("cleaned_set").filter(pl.col("drop_reason").is_null())
+    new = reviewed.filter(pl.col("kind") == "completion")
+    texts = rows["text"].to_list()
+    vendi = compute_vendi_score(vectors) if len(rows) else None
+    return DiversityReport(
+        num_rows=len(rows),
+        novelty=compute_novelty(read_history_similarities(this_round, rows["row_id"])),
+        vendi_score=vendi,
+        vendi_rate=None if vendi is None else vendi / len(rows),
+        distinct_1=compute_distinct_n(texts, 1) if texts else None,
+        distinct_2=compute_distinct_n(texts, 2) if texts else None,
+        cluster_entropy=compute_cluster_entropy(
+            vectors, num_clusters=NUM_CLUSTERS, rng_seed=this_round.plan.settings.rng_seed
+        ),
+        length_drift=compute_length_drift(
+            read_lengths(cleaned.filter(pl.col("kind") == "completion")),
+            read_lengths(this_round.read("seed_set", START_ROUND)),
+        ),
+        score_length_correlation=compute_score_length_correlation(
+            new["review_score"].to_list(), [count_words(text) for text in new["completion"]]
+        ),
+        seed_share=compute_seed_share(sft["source"].to_list()),
+    )
+
+
+def read_lengths(table: pl.DataFrame) -> list[int]:
+    """Words of each completion."""
+    return [count_words(text) for text in table["completion"].drop_nulls()]
+
+
+def read_history_similarities(this_round: Round, row_ids: pl.Series) -> np.ndarray:
+    """The cosine of each kept text to its nearest one of an earlier round; none in the first round with texts."""
+    pairs = this_round.read("near_duplicates")
+    to_earlier = (pl.col("tier") == "embedding") & (pl.col("other_round") != this_round.key)
+    return pairs.filter(to_earlier & pl.col("row_id").is_in(row_ids.implode()))["similarity"].to_numpy()
+
+
+def report_diversity_report(this_round: Round) -> Report:
+    """The measures of this round, and of all rounds so far."""
+    table = this_round.read("diversity_report")
+    keys = [key for key in this_round.earlier_keys if this_round.has("diversity_report", key)]
+    rounds = pl.concat([*(this_round.read("diversity_report", key) for key in keys), table])
+    measures = table.drop("round").row(0, named=True)
+    title = f"{this_round.plan.name}: how varied each round's data is"
+    return {
+        **{name: round(value, 4) for name, value in measures.items() if value is not None},
+        "rounds": Rows(rounds, DIVERSITY_REPORT.names(), num_rows=len(rounds)),
+        "over_rounds": Trends(rounds, title=title),
+    }
+
+
+def no_collapse(this_round: Round) -> Judged:
+    """Whether every measure keeps the floor that the experiment sets for it."""
+    row = this_round.read("diversity_report").drop("round").row(0, named=True)
+    checks = this_round.plan.settings.checks
+    floors = DiversityFloors(**{name: getattr(checks, name) for name in FLOORS})
+    breached = find_collapse(DiversityReport(**row), floors)
+    bars = {name: bar for name in FLOORS if (bar := getattr(floors, name)) is not None}
+    # A floor is named min_ or max_ and its measure.
+    not_measurable = [name for name in bars if row[name[4:]] is None]
+    facts: Report = {"breached": breached, "not_measurable": not_measurable, **bars}
+    return Judged(passed=not breached, description="; ".join(breached) or None, facts=facts)
