@@ -314,10 +314,10 @@ NOUNS: dict[str, Noun] = {
 }
 """Every noun, in the order in which they are made."""
 
-SCHEMAS: dict[str, pl.Schema] = {
-    name: schema for noun in NOUNS.values() for name, schema in {noun.name: noun.schema, **noun.tables}.items()
-}
-"""The schema of every table of a round by its name."""
+
+def list_schemas() -> dict[str, pl.Schema]:
+    """The schema of every table of a round by its name."""
+    return {name: schema for noun in NOUNS.values() for name, schema in {noun.name: noun.schema, **noun.tables}.items()}
 
 
 def list_nouns(plan: Plan) -> list[Noun]:

@@ -16,7 +16,7 @@ from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.records import Ask
 from lance_assets.rounds.asking import Asker, Cost
 from lance_assets.rounds.evaluation_prompts import build_evaluation_guard, list_held_out_prompts, list_protected_prompts
-from lance_assets.rounds.nouns import SCHEMAS, Noun, compute_fingerprint
+from lance_assets.rounds.nouns import Noun, compute_fingerprint, list_schemas
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.report import Made
@@ -124,7 +124,7 @@ class Round:
 
     def read(self, noun: str, key: str | None = None) -> pl.DataFrame:
         """A table of this or another round."""
-        return self.platform.tables.read(self.plan.name, key or self.key, noun, schema=SCHEMAS[noun])
+        return self.platform.tables.read(self.plan.name, key or self.key, noun, schema=list_schemas()[noun])
 
     def read_new_sft_rows(self) -> pl.DataFrame:
         """The SFT rows that this round brought, generated or taken from a pool; none in r0000, which has the seeds."""
@@ -133,11 +133,11 @@ class Round:
 
     def write(self, noun: str, table: pl.DataFrame) -> TableVersion:
         """Store a table of this round, whole or not at all."""
-        return self.platform.tables.write(self.plan.name, self.key, noun, table, schema=SCHEMAS[noun])
+        return self.platform.tables.write(self.plan.name, self.key, noun, table, schema=list_schemas()[noun])
 
     def empty(self, noun: str) -> pl.DataFrame:
         """A table without rows, for what r0000 does not have."""
-        return pl.DataFrame(schema=SCHEMAS[noun])
+        return pl.DataFrame(schema=list_schemas()[noun])
 
     def model_path(self, parent_round: str | None) -> Path:
         """The folder of a round's checkpoint, or of the base model."""

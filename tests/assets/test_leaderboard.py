@@ -26,7 +26,7 @@ from lance_assets.assets.leaderboard import (
 from lance_assets.assets.platform import PlatformResource
 from lance_assets.pictures.leaderboard import NOTHING, tabulate_all_rounds, tabulate_experiments
 from lance_assets.rounds.asking import Cost
-from lance_assets.rounds.nouns import SCHEMAS
+from lance_assets.rounds.nouns import list_schemas
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.round import Round
 from resources.evaluation.evaluator import summarise_items
@@ -47,7 +47,7 @@ def write_items(this_round: Round, models: dict[str, str]) -> None:
         for metric in ("greedy", "sampled")
         for place, item in enumerate(items)
     ]
-    items = pl.DataFrame(rows, schema=SCHEMAS["eval_items"])
+    items = pl.DataFrame(rows, schema=list_schemas()["eval_items"])
     this_round.write("eval_items", items)
     this_round.write("eval_report", summarise_items(items))
 
@@ -62,7 +62,7 @@ def write_harness(this_round: Round, scores: dict[str, tuple[float, float | None
         for model, (score, half) in scores.items()
     ]
     this_round.write("eval_items", this_round.empty("eval_items"))
-    this_round.write("eval_report", pl.DataFrame(rows, schema=SCHEMAS["eval_report"]))
+    this_round.write("eval_report", pl.DataFrame(rows, schema=list_schemas()["eval_report"]))
 
 
 def write_training(this_round: Round, *, num_sft: int = 3, num_pairs: int = 2, price: float = 0.0) -> None:
@@ -73,9 +73,9 @@ def write_training(this_round: Round, *, num_sft: int = 3, num_pairs: int = 2, p
     if not is_start:
         sft.append({"source": "generated", "source_round": key})
         pairs.append({"source_round": key})
-    this_round.write("sft_set", pl.DataFrame(sft, schema=SCHEMAS["sft_set"]))
-    this_round.write("preference_pairs", pl.DataFrame(pairs, schema=SCHEMAS["preference_pairs"]))
-    this_round.write("checkpoint", pl.DataFrame([{"num_tokens": 1000}], schema=SCHEMAS["checkpoint"]))
+    this_round.write("sft_set", pl.DataFrame(sft, schema=list_schemas()["sft_set"]))
+    this_round.write("preference_pairs", pl.DataFrame(pairs, schema=list_schemas()["preference_pairs"]))
+    this_round.write("checkpoint", pl.DataFrame([{"num_tokens": 1000}], schema=list_schemas()["checkpoint"]))
     folder = this_round.platform.root / "costs" / this_round.plan.name / key
     folder.mkdir(parents=True, exist_ok=True)
     costs = {"raw_generations": Cost(seconds=2.0, completion_tokens=50, price=price), "checkpoint": Cost(seconds=5.0)}
