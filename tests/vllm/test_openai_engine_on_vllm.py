@@ -203,4 +203,4 @@ def test_an_adapter_is_loaded_and_taken_out(url: str, adapter: Adapter, tmp_path
     (tmp_path / "broken" / "adapter_model.safetensors").write_bytes(b"no weights")
     broken = Adapter(path=tmp_path / "broken", base=adapter.base, name="test-broken", number=2)
     with pytest.raises(EngineError, match="did not load adapter test-broken"):
-        list(OpenAIEngine(base_url=url, adapter=broken, backoff_seconds=0.1).generate(requests[:1], GREEDY))
+        list(OpenAIEngine(base_url=url, adapter=broken).generate(requests[:1], GREEDY))

@@ -10,13 +10,11 @@ Source: the API reference of OpenAI, and vLLM 0.32 (`vllm/entrypoints/openai/cha
 4. `eos_token` and `stop_sequence`, which TGI says in place of `stop`, are read as `stop`.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from lance_assets.records import FinishReason, Request, Sample, SamplingSettings, TokenChoice
 from resources.engines.contract import NUM_ALTERNATIVES, fail
-from resources.engines.openai.http_retries import MalformedAnswerError
 
 SEED_BITS = 31
 
@@ -61,22 +59,17 @@ def build_body(request: Request, sampling: SamplingSettings, *, model: str, dial
     return body
 
 
-def read_sample(answer: Any, request: Request, *, tail_tokens: int) -> Sample:
+def read_sample(answer: Mapping[str, Any], request: Request, *, tail_tokens: int) -> Sample:
     """The sample in an answer; an `error` sample where the server ended it for a reason of its own.
 
     Args:
-        answer: the parsed body.
+        answer: the parsed body, which `check_completion` has passed.
         request: what was asked.
         tail_tokens: as in the sampling settings.
-
-    Raises:
-        MalformedAnswerError: no choice, no message, or a text that is none.
     """
-    choice = _read_choice(answer)
+    choice = answer["choices"][0]
     message = choice["message"]
-    text = "" if message.get("content") is None else message["content"]
-    if not isinstance(text, str):
-        raise MalformedAnswerError(f"content is {type(text).__name__} and not text")
+    text = message.get("content") or ""
     reason = choice.get("finish_reason")
     usage = _read_mapping(answer, "usage")
     prompt_tokens = _read_count(usage, "prompt_tokens")
@@ -86,6 +79,10 @@ def read_sample(answer: Any, request: Request, *, tail_tokens: int) -> Sample:
         return fail(request, prompt_tokens, f"the server refused: {str(message['refusal'])[:200]}")
     if not isinstance(reason, str) or reason not in FINISH_REASONS:
         return fail(request, prompt_tokens, f"the completion ended with finish_reason {reason!r}, not stop or length")
+    try:
+        tail = _read_tail(choice, text, FINISH_REASONS[reason], tail_tokens) if tail_tokens else ()
+    except (KeyError, TypeError) as error:
+        return fail(request, prompt_tokens, f"logprobs of another layout: {error!r}")
     return Sample(
         row_id=request.row_id,
         text=text,
@@ -93,30 +90,8 @@ def read_sample(answer: Any, request: Request, *, tail_tokens: int) -> Sample:
         prompt_tokens=prompt_tokens,
         completion_tokens=_read_count(usage, "completion_tokens"),
         cached_tokens=_read_count(_read_mapping(usage, "prompt_tokens_details"), "cached_tokens"),
-        tail=_read_tail(choice, text, FINISH_REASONS[reason], tail_tokens) if tail_tokens else (),
+        tail=tail,
     )
-
-
-def read_model_names(content: bytes) -> list[str]:
-    """The names of the models in the body of `GET /models`, LoRA adapters (which have a parent) left out.
-
-    Raises:
-        ValueError: it is not JSON, or no list of models.
-    """
-    answer = json.loads(content)
-    models = answer.get("data") if isinstance(answer, dict) else None
-    if not isinstance(models, list) or not all(isinstance(model, dict) and "id" in model for model in models):
-        raise MalformedAnswerError("no list of models under data")
-    return sorted(str(model["id"]) for model in models if not model.get("parent"))
-
-
-def _read_choice(answer: Any) -> dict[str, Any]:
-    choices = answer.get("choices") if isinstance(answer, dict) else None
-    if not isinstance(choices, list) or not choices:
-        raise MalformedAnswerError("no choices")
-    if not isinstance(choices[0], dict) or not isinstance(choices[0].get("message"), dict):
-        raise MalformedAnswerError("the choice has no message")
-    return choices[0]
 
 
 def _read_mapping(parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -136,16 +111,13 @@ def _read_tail(
     tokens = _read_mapping(choice, "logprobs").get("content")
     if not isinstance(tokens, list):
         return ()
-    try:
-        read = [(token["token"], token["logprob"], token.get("top_logprobs") or []) for token in tokens]
-        if finish_reason == "stop" and read and _is_beyond_text([token for token, _, _ in read], text):
-            read = read[:-1]
-        return tuple(
-            TokenChoice(token, _merge([(other["token"], other["logprob"]) for other in others] + [(token, logprob)]))
-            for token, logprob, others in read[-tail_tokens:]
-        )
-    except (KeyError, TypeError) as error:
-        raise MalformedAnswerError(f"logprobs of another layout: {error!r}") from None
+    read = [(token["token"], token["logprob"], token.get("top_logprobs") or []) for token in tokens]
+    if finish_reason == "stop" and read and _is_beyond_text([token for token, _, _ in read], text):
+        read = read[:-1]
+    return tuple(
+        TokenChoice(token, _merge([(other["token"], other["logprob"]) for other in others] + [(token, logprob)]))
+        for token, logprob, others in read[-tail_tokens:]
+    )
 
 
 def _is_beyond_text(tokens: list[str], text: str) -> bool:

@@ -1,32 +1,32 @@
 """Any server with the OpenAI chat API: vLLM, SGLang, TGI, or a hosted one.
 
-All requests go out with at most `max_concurrency` under way, from an event loop in a thread of its own, and groups are
-what finished since the last one: writing them to disk stalls no request. Equal requests give equal samples only where
-the server honours the seed (`resources.engines.openai.chat_completions`). In plain aiohttp, tenacity and aiolimiter,
-since the `openai` package alone takes 3 to 8 times the CPU of this whole engine for each request (the figures are in
-`resources.engines.openai.json_server`).
-
-What ends a stage, because every further row would fail alike (`EngineError`): a key that is refused, an account that is
-empty, a model or an address that is not there, a server that cannot be reached any more, and `MAX_EXHAUSTED` rows that
-failed through all their retries without any success meanwhile. What fails alone is a row that the server refuses, or
-that fails through its retries while others succeed.
+All requests go out with at most `max_concurrency` under way, from an event loop in a thread of its own (anyio's
+portal). A group is what finished since the last one, so that writing it to disk stalls no request. Equal requests give
+equal samples only where the server honours the seed (`chat_completions`). Which failures end the stage and which fail
+one row is in `server`.
 """
 
 import asyncio
-import json
+import concurrent.futures
 import logging
+import queue
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from lance_assets.records import Request, Sample, SamplingSettings
 from resources.engines.contract import Adapter, EngineError, fail
-from resources.engines.openai.background_loop import BackgroundRun, Emit
 from resources.engines.openai.chat_completions import build_body, read_sample
-from resources.engines.openai.chat_server import check_base_url, find_dialect, find_model, load_adapter, unload_adapter
-from resources.engines.openai.http_retries import RefusedError, RetryPolicy, TransientError
-from resources.engines.openai.json_server import JsonServer, MissingKeyError
-from resources.engines.openai.rate_limits import RateLimits, estimate_tokens
-from resources.engines.openai.server_failures import Health, raise_if_common, raise_if_gone
+from resources.engines.openai.client import COMPLETIONS, Client, MissingKeyError, RequestFailedError
+from resources.engines.openai.server import (
+    Health,
+    check_base_url,
+    find_dialect,
+    find_model,
+    load_adapter,
+    raise_if_common,
+    raise_if_gone,
+    unload_adapter,
+)
 from resources.machine.memory import MemoryPeak, measure_own_peak
 
 Found = TypeVar("Found")
@@ -50,7 +50,6 @@ class OpenAIEngine:
         tokens_per_minute: int | None = None,
         timeout_seconds: float = 300.0,
         max_retries: int = 6,
-        backoff_seconds: float = 1.0,
         adapter: Adapter | None = None,
     ) -> None:
         """Name the server; it is spoken to at the first request.
@@ -62,36 +61,32 @@ class OpenAIEngine:
             max_concurrency: requests under way at once, 1 or more.
             requests_per_minute: the provider's limit, 1 or more; None for none.
             tokens_per_minute: the provider's limit on prompt and completion tokens, 1 or more; None for none.
-            timeout_seconds: for one attempt, above 0.
+            timeout_seconds: longest wait for a connection and for each next byte of an answer, above 0.
             max_retries: times a request is sent again, 0 or more.
-            backoff_seconds: about the first wait before that, above 0, doubled for each further one.
             adapter: loaded into the server, which holds its base model, and asked in place of `model`.
 
         Raises:
-            ValueError: an argument out of its range, or a URL that is none or holds a secret.
+            ValueError: an argument is out of its range, or the URL is none or holds a secret.
         """
-        if max_concurrency < 1 or max_retries < 0:
-            raise ValueError(
-                f"max_concurrency={max_concurrency} must be 1 or more, max_retries={max_retries} 0 or more"
-            )
-        if timeout_seconds <= 0 or backoff_seconds <= 0:
-            raise ValueError(f"timeout_seconds={timeout_seconds}, backoff_seconds={backoff_seconds} must be above 0")
-        if any(limit is not None and limit < 1 for limit in (requests_per_minute, tokens_per_minute)):
-            limits = f"requests_per_minute={requests_per_minute}, tokens_per_minute={tokens_per_minute}"
-            raise ValueError(f"{limits} must be 1 or more, or None")
+        limits = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
+        counts = {"max_concurrency": max_concurrency, **limits}
+        for name, number in {**counts, "timeout_seconds": timeout_seconds, "max_retries": max_retries + 1}.items():
+            if number is not None and number <= 0:
+                raise ValueError(
+                    f"{name} is too small: counts must be 1 or more, seconds above 0, max_retries 0 or more"
+                )
         self.base_url = check_base_url(base_url)
         self.model = model
         self.api_key_env = api_key_env
         self.max_concurrency = max_concurrency
-        self.requests_per_minute = requests_per_minute
-        self.tokens_per_minute = tokens_per_minute
+        self.limits = limits
         self.timeout_seconds = timeout_seconds
-        self.policy = RetryPolicy(max_retries=max_retries, backoff_seconds=backoff_seconds)
+        self.max_retries = max_retries
         self.adapter = adapter
         self._served_model: str | None = None
         self._dialect: str | None = None
         self._can_constrain: bool | None = None
-        self._runs: set[BackgroundRun[Sample]] = set()
+        self._runs: set[concurrent.futures.Future[None]] = set()
 
     def generate(self, requests: Sequence[Request], sampling: SamplingSettings) -> Iterator[list[Sample]]:
         """One sample for each request, in groups of what finished since the last; see `Engine.generate`.
@@ -101,21 +96,22 @@ class OpenAIEngine:
         Raises:
             EngineError: no further row would succeed; everything finished has been yielded before.
         """
+        from anyio.from_thread import start_blocking_portal
+
         if not requests:
             return
-
-        async def produce(emit: Emit[Sample]) -> None:
-            async with self._open() as server:
-                await self._ask_all(server, requests, sampling, emit)
-
-        run = BackgroundRun(produce, name=THREAD_NAME)
-        self._runs.add(run)
-        try:
-            yield from run.iterate()
-        except asyncio.CancelledError:
-            raise EngineError(f"the engine for {self.base_url} was closed while it generated") from None
-        finally:
-            self._runs.discard(run)
+        finished: queue.SimpleQueue[Sample | None] = queue.SimpleQueue()
+        with start_blocking_portal(name=THREAD_NAME) as portal:
+            run = portal.start_task_soon(self._ask_all, requests, sampling, finished.put)
+            run.add_done_callback(lambda _: finished.put(None))
+            self._runs.add(run)
+            try:
+                yield from iterate_groups(finished)
+                run.result()
+            except concurrent.futures.CancelledError:
+                raise EngineError(f"the engine for {self.base_url} was closed while it generated") from None
+            finally:
+                self._runs.discard(run)
 
     def can_constrain(self) -> bool:
         """Whether a grammar really constrains: each dialect is tried once, and the one that does is kept.
@@ -125,8 +121,8 @@ class OpenAIEngine:
         """
         if self._can_constrain is None:
 
-            async def find(server: JsonServer) -> str | None:
-                return await find_dialect(server, await self._prepare(server))
+            async def find(client: Client) -> str | None:
+                return await find_dialect(client, await self._prepare(client))
 
             self._dialect = self._call(find)
             self._can_constrain = self._dialect is not None
@@ -137,90 +133,93 @@ class OpenAIEngine:
         return measure_own_peak()
 
     def close(self) -> None:
-        """Cancel what is under way and take the adapter out of the server; the next request starts anew."""
+        """Cancel what is under way and take the adapter out of the server; the next request loads it again."""
         for run in list(self._runs):
-            run.stop()
+            run.cancel()
         adapter, is_loaded = self.adapter, self._served_model is not None
         self._served_model = None
         if adapter is not None and is_loaded:
             try:
-                self._call(lambda server: unload_adapter(server, adapter))
-            except (EngineError, TransientError, RefusedError) as error:
+                self._call(lambda client: unload_adapter(client, adapter))
+            except (EngineError, RequestFailedError) as error:
                 logger.warning("adapter %s stays loaded at %s: %s", adapter.name, self.base_url, error)
 
-    def _call(self, ask: Callable[[JsonServer], Awaitable[Found]]) -> Found:
+    def _call(self, ask: Callable[[Client], Awaitable[Found]]) -> Found:
         """What `ask` finds; in a thread, since the caller may be in an event loop of its own."""
+        from anyio.from_thread import start_blocking_portal
 
-        async def produce(emit: Emit[Found]) -> None:
-            async with self._open() as server:
-                emit(await ask(server))
+        async def run() -> Found:
+            async with self._open() as client:
+                return await ask(client)
 
-        [found] = [found for group in BackgroundRun(produce, name=THREAD_NAME).iterate() for found in group]
-        return found
+        with start_blocking_portal(name=THREAD_NAME) as portal:
+            return portal.call(run)
 
-    def _open(self) -> JsonServer:
-        limits = RateLimits(requests_per_minute=self.requests_per_minute, tokens_per_minute=self.tokens_per_minute)
+    def _open(self) -> Client:
         try:
-            return JsonServer(
+            return Client(
                 self.base_url,
                 api_key_env=self.api_key_env,
                 timeout_seconds=self.timeout_seconds,
-                policy=self.policy,
-                limits=limits,
+                max_retries=self.max_retries,
+                **self.limits,
             )
         except MissingKeyError as error:
             raise EngineError(f"{self.base_url} cannot be asked: {error}") from None
 
-    async def _prepare(self, server: JsonServer) -> str:
+    async def _prepare(self, client: Client) -> str:
         """The name to ask for, found once; by then the server has been reached."""
         if self._served_model is None:
             if self.adapter is not None:
-                self._served_model = await load_adapter(server, self.adapter)
+                self._served_model = await load_adapter(client, self.adapter)
             else:
-                self._served_model = await find_model(server, self.model)
+                self._served_model = await find_model(client, self.model)
         return self._served_model
 
     async def _ask_all(
-        self, server: JsonServer, requests: Sequence[Request], sampling: SamplingSettings, emit: Emit[Sample]
+        self, requests: Sequence[Request], sampling: SamplingSettings, emit: Callable[[Sample], None]
     ) -> None:
-        model = await self._prepare(server)
-        health = Health()
-        waiting = iter(requests)
+        async with self._open() as client:
+            model = await self._prepare(client)
+            health = Health()
+            waiting = iter(requests)
 
-        async def work() -> None:
-            for request in waiting:
-                body = build_body(request, sampling, model=model, dialect=self._dialect)
-                emit(await self._ask_row(server, request, sampling, body, health))
+            async def work() -> None:
+                for request in waiting:
+                    emit(await self._ask_row(client, model, request, sampling, health))
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(self.max_concurrency, len(requests))):
-                    group.create_task(work())
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(min(self.max_concurrency, len(requests))):
+                        group.create_task(work())
+            except BaseExceptionGroup as errors:
+                raise errors.exceptions[0] from None
 
     async def _ask_row(
-        self,
-        server: JsonServer,
-        request: Request,
-        sampling: SamplingSettings,
-        body: dict[str, Any],
-        health: Health,
+        self, client: Client, model: str, request: Request, sampling: SamplingSettings, health: Health
     ) -> Sample:
-        began = asyncio.get_running_loop().time()
+        clock = asyncio.get_running_loop().time
+        began = clock()
         try:
-            sample = await server.ask(
-                "POST",
-                "/chat/completions",
-                body,
-                read=lambda content: read_sample(json.loads(content), request, tail_tokens=sampling.tail_tokens),
-                num_tokens=estimate_tokens(request.messages, sampling.max_new_tokens),
-            )
-        except RefusedError as error:
-            await raise_if_common(server, error, model=body["model"])
-            return fail(request, 0, str(error))
-        except TransientError as error:
-            await raise_if_gone(server, error, began=began, health=health)
-            return fail(request, 0, f"failed in {self.policy.max_retries + 1} attempts, the last: {error}")
-        health.last_success, health.num_exhausted = asyncio.get_running_loop().time(), 0
-        return sample
+            answer = await client.ask(COMPLETIONS, build_body(request, sampling, model=model, dialect=self._dialect))
+        except RequestFailedError as error:
+            if error.status:
+                await raise_if_common(client, error, model=model)
+                return fail(request, 0, str(error))
+            await raise_if_gone(client, error, began=began, health=health)
+            return fail(request, 0, f"failed, the last attempt: {error}")
+        health.last_success, health.num_exhausted = clock(), 0
+        return read_sample(answer.json(), request, tail_tokens=sampling.tail_tokens)
+
+
+def iterate_groups(finished: "queue.SimpleQueue[Sample | None]") -> Iterator[list[Sample]]:
+    """What was put into the queue since the last group, as soon as there is anything, until None was put."""
+    while True:
+        group = [finished.get()]
+        while not finished.empty():
+            group.append(finished.get())
+        samples = [sample for sample in group if sample is not None]
+        if samples:
+            yield samples
+        if None in group:
+            return
