@@ -8,6 +8,7 @@ one row is in `server`.
 
 import asyncio
 import concurrent.futures
+import functools
 import logging
 import queue
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from typing import TypeVar
 from lance_assets.records import Request, Sample, SamplingSettings
 from resources.engines.contract import Adapter, EngineError, fail
 from resources.engines.openai.chat_completions import build_body, read_sample
-from resources.engines.openai.client import COMPLETIONS, Client, MissingKeyError, RequestFailedError
+from resources.engines.openai.client import COMPLETIONS, Client, RequestFailedError
 from resources.engines.openai.server import (
     Health,
     check_base_url,
@@ -72,16 +73,19 @@ class OpenAIEngine:
         counts = {"max_concurrency": max_concurrency, **limits}
         for name, number in {**counts, "timeout_seconds": timeout_seconds, "max_retries": max_retries + 1}.items():
             if number is not None and number <= 0:
-                raise ValueError(
-                    f"{name} is too small: counts must be 1 or more, seconds above 0, max_retries 0 or more"
-                )
+                raise ValueError(f"{name} is too small: max_retries must be 0 or more, every other number above 0")
         self.base_url = check_base_url(base_url)
         self.model = model
-        self.api_key_env = api_key_env
         self.max_concurrency = max_concurrency
-        self.limits = limits
-        self.timeout_seconds = timeout_seconds
-        self.max_retries = max_retries
+        self._open = functools.partial(
+            Client,
+            self.base_url,
+            api_key_env=api_key_env,
+            timeout_seconds=timeout_seconds,
+            max_retries=max_retries,
+            max_concurrency=max_concurrency,
+            **limits,
+        )
         self.adapter = adapter
         self._served_model: str | None = None
         self._dialect: str | None = None
@@ -154,18 +158,6 @@ class OpenAIEngine:
 
         with start_blocking_portal(name=THREAD_NAME) as portal:
             return portal.call(run)
-
-    def _open(self) -> Client:
-        try:
-            return Client(
-                self.base_url,
-                api_key_env=self.api_key_env,
-                timeout_seconds=self.timeout_seconds,
-                max_retries=self.max_retries,
-                **self.limits,
-            )
-        except MissingKeyError as error:
-            raise EngineError(f"{self.base_url} cannot be asked: {error}") from None
 
     async def _prepare(self, client: Client) -> str:
         """The name to ask for, found once; by then the server has been reached."""
