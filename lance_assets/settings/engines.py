@@ -48,8 +48,8 @@ class OpenAISettings(Settings):
     max_concurrency: int = Field(64, ge=1, description="Requests under way at once.")
     requests_per_minute: int | None = Field(None, ge=1, description="The provider's limit; none: no limit.")
     tokens_per_minute: int | None = Field(None, ge=1, description="The provider's limit, prompt and completion.")
-    timeout_seconds: float = Field(300.0, gt=0, description="For one request.")
-    max_retries: int = Field(6, ge=0, description="Times a request is sent again after 408, 409, 429, 5xx or garbage.")
+    timeout_seconds: float = Field(300.0, gt=0, description="Longest wait for each next byte of an answer.")
+    max_retries: int = Field(9, ge=0, description="Times a request is sent again after 408, 409, 429, 5xx or garbage.")
     load_adapters: bool = Field(
         False, description="Load each round's LoRA adapter into the server, which holds the base model (vLLM's API)."
     )

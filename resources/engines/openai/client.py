@@ -63,7 +63,7 @@ class Client:
     base_url: str
     api_key_env: str | None = None
     timeout_seconds: float = 300.0
-    max_retries: int = 6
+    max_retries: int = 9
     max_concurrency: int = 64
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None

@@ -50,7 +50,7 @@ class OpenAIEngine:
         requests_per_minute: int | None = None,
         tokens_per_minute: int | None = None,
         timeout_seconds: float = 300.0,
-        max_retries: int = 6,
+        max_retries: int = 9,
         adapter: Adapter | None = None,
     ) -> None:
         """Name the server; it is spoken to at the first request.
