@@ -110,7 +110,10 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close every connection."""
-        await self._client.close()
+        from anyio import CancelScope
+
+        with CancelScope(shield=True):  # a cancelled run closes its connections, too
+            await self._client.close()
 
     async def ask(self, path: str, body: dict[str, Any] | None = None, *, max_retries: int | None = None) -> "Response":
         """The answer to a POST with a body, or to a GET without one.

@@ -6,11 +6,11 @@ equal samples only where the server honours the seed (`chat_completions`). Which
 one row is in `server`.
 """
 
-import asyncio
 import concurrent.futures
 import functools
 import logging
 import queue
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -171,6 +171,8 @@ class OpenAIEngine:
     async def _ask_all(
         self, requests: Sequence[Request], sampling: SamplingSettings, emit: Callable[[Sample], None]
     ) -> None:
+        import anyio
+
         async with self._open() as client:
             model = await self._prepare(client)
             health = Health()
@@ -181,17 +183,16 @@ class OpenAIEngine:
                     emit(await self._ask_row(client, model, request, sampling, health))
 
             try:
-                async with asyncio.TaskGroup() as group:
+                async with anyio.create_task_group() as group:
                     for _ in range(min(self.max_concurrency, len(requests))):
-                        group.create_task(work())
+                        group.start_soon(work)
             except BaseExceptionGroup as errors:
                 raise errors.exceptions[0] from None
 
     async def _ask_row(
         self, client: Client, model: str, request: Request, sampling: SamplingSettings, health: Health
     ) -> Sample:
-        clock = asyncio.get_running_loop().time
-        began = clock()
+        began = time.monotonic()
         try:
             answer = await client.ask(COMPLETIONS, build_body(request, sampling, model=model, dialect=self._dialect))
         except RequestFailedError as error:
@@ -200,7 +201,7 @@ class OpenAIEngine:
                 return fail(request, 0, str(error))
             await raise_if_gone(client, error, began=began, health=health)
             return fail(request, 0, f"failed, the last attempt: {error}")
-        health.last_success, health.num_exhausted = clock(), 0
+        health.last_success, health.num_exhausted = time.monotonic(), 0
         return read_sample(answer.json(), request, tail_tokens=sampling.tail_tokens)
 
 

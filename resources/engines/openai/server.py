@@ -41,7 +41,7 @@ class Health:
     """Whether a server still completes rows."""
 
     last_success: float = float("-inf")
-    """Time of the event loop, in seconds."""
+    """Of `time.monotonic`, in seconds."""
     num_exhausted: int = 0
     """Rows in a row that failed through their retries with no success since they began."""
 
