@@ -8,7 +8,15 @@ should wait for more than two minutes fails at once). Two hooks of its HTTP clie
 2. An answer whose body is no completion counts as a connection that failed. OpenAI's 429 for an account without money
    is not sent again.
 
-FIGURES
+Measured on 2026-11-29 (openai 3.57, aiohttp 3.14, 2 cores): 1,000 completions of 60 tokens at 64 in flight, from a
+server on the same machine, against the client in plain aiohttp that this one replaced.
+
+* CPU: 1.1 to 1.7 s against 0.35 to 0.54 s.
+* Wall time at 200 ms an answer: 3.7 s against 3.5 s while a part of the cores was idle (one turn each), 5.7 s against
+  4.2 s (medians of four) while ten other processes kept both busy; then, too, 12.0 s against 10.1 s at 600 ms an answer
+  and 17.0 s against 16.8 s at 1 s.
+* At 512 in flight: 1.5 s of CPU. Over httpx2's own connections it is 4.6 s, since that pool looks through all of them
+  at each request; therefore aiohttp carries them (`openai[aiohttp]`).
 """
 
 import asyncio
@@ -90,7 +98,6 @@ class Client:
         self._requests = _build_limiter(self.requests_per_minute)
         self._tokens = _build_limiter(self.tokens_per_minute)
         self._turn = asyncio.Lock()  # aiolimiter would let small requests pass a large one for ever
-        # aiohttp below httpx2, since httpx2's own pool takes time in proportion to the connections at each request.
         http_client = openai.DefaultAioHttpClient(
             timeout=httpx2.Timeout(self.timeout_seconds),
             limits=httpx2.Limits(max_connections=self.max_concurrency),
