@@ -23,13 +23,12 @@ from lance_assets.algorithms.filters.language_profiles import PROFILES
 from lance_assets.algorithms.reviews.verdicts import read_verdict
 from lance_assets.prompts import build_messages
 from lance_assets.records import Request, Sample, SamplingSettings, derive_sampling_seed
-from lance_assets.small_world import SMALL_MODEL
+from lance_assets.small_world import KUN_MODEL
 from lance_assets.small_world.jobs import MAX_RUNG, draw_label, draw_polish, draw_verdict
 from lance_assets.small_world.tasks import TASKS, Problem, draw_problem, is_correct, parse_prompt, phrase_prompt
 from resources.engines.contract import Engine
 from resources.engines.transformers.engine import TransformersEngine
 
-KUN_MODEL = SMALL_MODEL.parent / "kun"
 SAMPLED = SamplingSettings(0.5, 0.95, 160)
 GREEDY = SamplingSettings(0.0, 1.0, 160)
 

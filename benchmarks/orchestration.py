@@ -38,7 +38,7 @@ def build_plan(is_quick: bool) -> Plan:
         return plan
     settings = plan.settings.model_dump()
     settings["parameters"]["max_seeds"] = 8
-    settings["evaluation"]["small_world"]["per_rung"] = 1
+    settings["evaluation"]["world"]["per_stratum"] = 1
     return Plan(plan.name, plan.folder, ExperimentSettings.model_validate(settings))
 
 

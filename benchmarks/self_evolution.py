@@ -28,13 +28,14 @@ from pathlib import Path
 
 import polars as pl
 
-from lance_assets.algorithms.measures.arms import average_by_rung, compare_rounds, find_fallen_rungs, summarise_arms
+from lance_assets.algorithms.measures.arms import average_by_stratum, compare_rounds, find_fallen_strata, summarise_arms
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round
 from lance_assets.assets.loading import load_plans
 from lance_assets.pictures.study import draw_study, tabulate_study, to_points
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.study import ARMS, BACKBONE, METHOD, STUDIES, find_arm_root, read_study, run_arm, run_start
+from lance_assets.rounds.world_evaluation import evaluate_world
 
 PROJECT_ROOT = Path(__file__).parents[1]
 EXPERIMENT = "mini_lance"
@@ -97,7 +98,7 @@ def summarise(rows: pl.DataFrame, arms: list[str], last: str) -> dict:
         "sampled_gain": to_points(compare_rounds(rows, start, end, metric="sampled")),
         "sampled_start": means[*start, "sampled"],
         "sampled_end": means[*end, "sampled"],
-        "fallen_rungs": find_fallen_rungs(rows, start, end, metric="greedy", above=EASY_FROM, by=0.03),
+        "fallen_rungs": find_fallen_strata(rows, start, end, metric="greedy", above=EASY_FROM, by=0.03),
         "num_seeds": rows["rng_seed"].n_unique(),
         "arms": {},
     }
@@ -122,21 +123,21 @@ def recheck_easy_rungs(rows: pl.DataFrame, out: Path, last: str, per_rung: int) 
 
     The study has 4 problems times `per_rung` of the experiment on a rung: one of them is more than 3 points.
     """
+    from lance_assets.small_world.world import WORLD, draw_rungs
     from resources.engines.contract import ask_directly
     from resources.engines.transformers.engine import TransformersEngine
-    from resources.evaluation.evaluator import evaluate_small_world
 
-    before = average_by_rung(rows, METHOD, START_ROUND, metric="greedy")
+    before = average_by_stratum(rows, METHOD, START_ROUND, metric="greedy")
     rungs = tuple(rung for rung, rate in enumerate(before, start=1) if rate > EASY_FROM)
-    plan, found = load_plan(), []
+    plan, problems, found = load_plan(), draw_rungs(per_rung, rungs), []
     for rng_seed in rows["rng_seed"].unique().sort():
         for key in (START_ROUND, last):
             platform = Platform(data_root=str(find_arm_root(out, METHOD, rng_seed)))
             engine = TransformersEngine(platform.checkpoints.find(plan.name, key), batch_size=256)
-            items = evaluate_small_world(ask_directly(engine), model_name=key, per_rung=per_rung, rungs=rungs)
+            items = evaluate_world(ask_directly(engine), WORLD, problems, model_name=key)
             found.append(items.filter(pl.col("metric") == "greedy"))
-    mean = pl.concat(found).group_by("rung", "model").agg(pl.col("is_correct").mean())
-    rates = {(row["rung"], row["model"]): round(100 * row["is_correct"], 1) for row in mean.to_dicts()}
+    mean = pl.concat(found).group_by("stratum", "model").agg(pl.col("is_correct").mean())
+    rates = {(row["stratum"], row["model"]): round(100 * row["is_correct"], 1) for row in mean.to_dicts()}
     return {rung: [rates[rung, START_ROUND], rates[rung, last]] for rung in rungs}
 
 
@@ -170,15 +171,17 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     run_study(rng_seeds, arms, options.rounds, options.out)
-    rows = read_study(load_plan(), options.out)
+    plan = load_plan()
+    assert plan.world is not None, f"{EXPERIMENT} is evaluated on the small world"
+    rows = read_study(plan, options.out)
     rows = rows.filter(
         pl.col("rng_seed").is_in(rng_seeds), pl.col("round").is_in(keys), pl.col("arm").is_in([*arms, BACKBONE])
     )
     rows.write_parquet(options.out / ROWS)
     minutes = add_minutes(options.out, time.monotonic() - started)
-    print("\n" + tabulate_study(rows, method=METHOD), flush=True)
+    print("\n" + tabulate_study(rows, plan.world, method=METHOD), flush=True)
     if options.picture:
-        draw_study(rows).savefig(options.picture, dpi=130, bbox_inches="tight", metadata={"Software": None})
+        draw_study(rows, plan.world).savefig(options.picture, dpi=130, bbox_inches="tight", metadata={"Software": None})
     figures = summarise(rows, arms, keys[-1])
     if options.recheck:
         figures["rechecked_rungs"] = recheck_easy_rungs(rows, options.out, keys[-1], options.recheck)

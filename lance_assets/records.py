@@ -257,10 +257,10 @@ PAIR_JUDGEMENTS = pl.Schema(
 EVAL_REPORT = pl.Schema(
     {
         "model": pl.String,  # "checkpoint", or in r0000 also "backbone"
-        "benchmark": pl.String,  # "small_world", the lm-evaluation-harness task, or "judge"
+        "benchmark": pl.String,  # the world's name, the lm-evaluation-harness task, or "judge"
         "metric": pl.String,  # "greedy", "sampled", the harness's name, "length_controlled_win_rate" or "win_rate"
-        "task": pl.String,  # "all" or a task of the small world
-        "rung": pl.Int64,  # null for all rungs
+        "task": pl.String,  # "all" or a task of the world
+        "stratum": pl.Int64,  # of the world; null for all strata
         "score": pl.Float64,  # a fraction in [0, 1] for accuracies and win rates
         "ci_low": pl.Float64,  # 95% interval
         "ci_high": pl.Float64,
@@ -274,7 +274,7 @@ EVAL_ITEMS = pl.Schema(
         "model": pl.String,
         "metric": pl.String,
         "task": pl.String,
-        "rung": pl.Int64,
+        "stratum": pl.Int64,
         "prompt": pl.String,
         "answer": pl.String,
         "completion": pl.String,
@@ -282,7 +282,7 @@ EVAL_ITEMS = pl.Schema(
         "is_correct": pl.Boolean,
     }
 )
-"""The small world's held-out prompts with what the model said: what paired comparisons of rounds are made from."""
+"""The world's held-out prompts with what the model said: what paired comparisons of rounds are made from."""
 
 JUDGE_ITEMS = pl.Schema(
     {
@@ -343,14 +343,14 @@ STUDY_ROWS = pl.Schema(
         "round": pl.String(),
         "num_items": pl.Int64(),  # held-out problems of each accuracy
         "greedy": pl.Float64(),  # accuracies in [0, 1], of the round's checkpoint
-        "greedy_by_rung": NUMBERS,  # from rung 1
+        "greedy_by_stratum": NUMBERS,  # in the order of the world's strata
         "greedy_items": FLAGS,  # whether each problem was answered right, in the order they are drawn
         "sampled": pl.Float64(),  # at the experiment's sampled_temperature
-        "sampled_by_rung": NUMBERS,
+        "sampled_by_stratum": NUMBERS,
         "sampled_items": FLAGS,
         "num_new_sft": pl.Int64(),  # completions the round accepted
         "new_sft_right_rate": pl.Float64(),  # how many of them are right, by rule; null without any
-        "new_sft_mean_rung": pl.Float64(),
+        "new_sft_mean_stratum": pl.Float64(),
         "num_pairs": pl.Int64(),  # preference pairs trained on
         "train_tokens": pl.Int64(),
         "seconds": pl.Float64(),

@@ -11,11 +11,11 @@ from lance_assets.rounds.evaluation_prompts import (
     read_judge_prompts,
     read_protected_prompts,
 )
-from lance_assets.settings.experiment import EvaluationSettings, JudgeSettings, SmallWorldSettings
+from lance_assets.settings.experiment import EvaluationSettings, JudgeSettings, WorldSettings
 from lance_assets.small_world.tasks import Problem, draw_held_out_prompts, parse_prompt, phrase_prompt
 
 HELD_OUT = draw_held_out_prompts(per_rung=1)
-SMALL_WORLD = EvaluationSettings(small_world=SmallWorldSettings(per_rung=1))
+SMALL_WORLD = EvaluationSettings(world=WorldSettings(name="lance_assets.small_world:WORLD", per_stratum=1))
 LONG = "A farmer has twelve hens and each hen lays two eggs every day of the week"
 
 
@@ -144,16 +144,16 @@ def test_the_prompts_of_a_judge_are_protected_beside_others(tmp_path: Path) -> N
 
 
 def test_problems_that_a_judge_evaluates_are_held_out_in_every_wording(tmp_path: Path) -> None:
-    """With and without the small world's own evaluation; all prompts of the file, whatever its limit."""
+    """All prompts of the file, whatever its limit; without a world nothing can read them."""
     problems = [Problem("sum", (4, 1, 9, 9, 2, number)) for number in (3, 8)]
     rows = [{"prompt": phrase_prompt(problem, random.Random(0))} for problem in problems]
     judge = judge_of(tmp_path, *rows, opponent="backbone", limit=1)
-    for small_world in (None, SmallWorldSettings(per_rung=1)):
-        guard = build_evaluation_guard(EvaluationSettings(judge=judge, small_world=small_world), tmp_path)
-        for problem in problems:
-            assert all(guard(phrase_prompt(problem, random.Random(number))) for number in range(9))
-        assert guard("All of 4 1 9 9 2 3, please")
-        assert not guard(phrase_prompt(Problem("sum", (4, 1, 9, 9, 2, 4)), random.Random(0)))
+    guard = build_evaluation_guard(SMALL_WORLD.model_copy(update={"judge": judge}), tmp_path)
+    for problem in problems:
+        assert all(guard(phrase_prompt(problem, random.Random(number))) for number in range(9))
+    assert guard("All of 4 1 9 9 2 3, please")
+    assert not guard(phrase_prompt(Problem("sum", (4, 1, 9, 9, 2, 4)), random.Random(0)))
+    assert not build_evaluation_guard(EvaluationSettings(judge=judge), tmp_path)("All of 4 1 9 9 2 3, please")
 
 
 def test_a_judges_file_is_read_with_or_without_completions(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from pydantic import ValidationError
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.values import expand_environment
 
-SMALLEST = {"recipe": "lance", "model": "small", "seeds": {"path": "s.jsonl"}, "evaluation": {"small_world": {}}}
+WORLD = {"name": "lance_assets.small_world:WORLD"}
+SMALLEST = {"recipe": "lance", "model": "small", "seeds": {"path": "s.jsonl"}, "evaluation": {"world": WORLD}}
 JUDGE = {"path": "prompts.jsonl", "model": "small"}
 
 
@@ -46,7 +47,7 @@ def test_paths_model_and_profile_come_from_the_environment(monkeypatch: pytest.M
         model="${LANCE_A}",
         prompt_profile="${LANCE_A}",
         seeds={"path": "${LANCE_A}"},
-        evaluation={"small_world": {}, "protected_prompts": "${LANCE_A}"},
+        evaluation={"world": WORLD, "protected_prompts": "${LANCE_A}"},
     )
     assert settings.model == settings.prompt_profile == settings.seeds.path == "compact"
     assert settings.evaluation.protected_prompts == "compact"
@@ -123,7 +124,7 @@ def test_the_json_schema_takes_what_the_settings_take() -> None:
 
 
 def test_without_a_metric_no_round_can_be_compared() -> None:
-    with pytest.raises(ValidationError, match="evaluation needs small_world, lm_eval or judge"):
+    with pytest.raises(ValidationError, match="evaluation needs world, lm_eval or judge"):
         read(evaluation={})
 
 

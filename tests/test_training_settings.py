@@ -28,7 +28,7 @@ def make_settings(training: dict) -> ExperimentSettings:
             "recipe": "lance",
             "model": "small",
             "seeds": {"path": "seeds.jsonl"},
-            "evaluation": {"small_world": {}},
+            "evaluation": {"world": {"name": "lance_assets.small_world:WORLD"}},
             "training": training,
         }
     )

@@ -5,17 +5,18 @@ import random
 from pathlib import Path
 
 from lance_assets.rounds.evaluation_prompts import build_evaluation_guard
-from lance_assets.settings.experiment import EvaluationSettings, SmallWorldSettings
+from lance_assets.settings.experiment import EvaluationSettings, WorldSettings
 from lance_assets.small_world.jobs import JOB_SHARES, draw_example
 from lance_assets.small_world.tasks import parse_prompt
 
 ROOT = Path(__file__).parents[1]
-VERIFIERS = {"is_correct", "extract_answer", "complete", "work_out"}
+VERIFIERS = {"is_correct", "is_right", "extract_answer", "complete", "work_out"}
 MAY_VERIFY = {
     "lance_assets/rounds/study.py",  # counts right and wrong of what was accepted, for the report, after the fact
+    "lance_assets/rounds/world_evaluation.py",
     "lance_assets/small_world/jobs.py",  # pretraining
     "lance_assets/small_world/seeds.py",  # the seeds
-    "resources/evaluation/evaluator.py",
+    "lance_assets/small_world/world.py",  # the rule, as evaluation calls it
 }
 
 
@@ -34,7 +35,8 @@ def test_only_evaluation_and_the_making_of_the_world_know_answers() -> None:
 
 def test_pretraining_holds_no_held_out_problem_in_any_wording() -> None:
     rng, seen = random.Random(3), set()
-    guard = build_evaluation_guard(EvaluationSettings(small_world=SmallWorldSettings(per_rung=12)), ROOT)
+    world = WorldSettings(name="lance_assets.small_world:WORLD", per_stratum=12)
+    guard = build_evaluation_guard(EvaluationSettings(world=world), ROOT)
     for _ in range(4000):
         example = draw_example(rng, rung_decay=dict.fromkeys(JOB_SHARES, 0.9))
         task = example.prompt.split("Task: ")[-1].split("\n")[0]

@@ -62,7 +62,7 @@ def plan_experiment(settings: ExperimentSettings, folder: Path) -> Plan:
 def build_experiment(plan: Plan) -> dg.Definitions:
     """The definitions of one experiment."""
     assets = build_assets(plan)
-    overviews = [build_self_evolution(plan)] if plan.settings.evaluation.small_world else []
+    overviews = [build_self_evolution(plan)] if plan.settings.evaluation.world else []
     job = dg.define_asset_job(
         f"{plan.name}_round",
         selection=dg.AssetSelection.assets(*assets),

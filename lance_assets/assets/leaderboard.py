@@ -52,20 +52,20 @@ def identify_evaluation(plan: Plan, benchmark: str) -> dict[str, str]:
     identity = identify_scores(plan)
     profile, judge = plan.settings.prompt_profile, plan.settings.evaluation.judge
     found = {"prompts": f"{profile} {hash_templates(profile)[:8]}"}
-    if benchmark == "small_world":
+    if plan.world is not None and benchmark == plan.world.name:
         others = {"prompts", "rng_seed", "lm_eval", "task_files", "judge"}
     elif benchmark == BENCHMARK:
-        others = {"prompts", "rng_seed", "lm_eval", "task_files", "small_world"}
+        others = {"prompts", "rng_seed", "lm_eval", "task_files", "world", "world_content"}
         if judge is not None and judge.opponent == "backbone":
             found["backbone"] = " ".join(filter(None, (plan.settings.model, plan.settings.model_revision)))
     else:
         assert plan.settings.evaluation.lm_eval is not None, "a benchmark of the harness has its settings"
         # the seed draws the examples of a prompt
         has_examples = plan.settings.evaluation.lm_eval.num_fewshot != 0
-        others = {"prompts", "small_world", "engine", "judge"} | (set() if has_examples else {"rng_seed"})
+        others = {"prompts", "world", "world_content", "engine", "judge"} | (set() if has_examples else {"rng_seed"})
         found = {}
     found |= flatten({name: value for name, value in identity.items() if name not in others})
-    irrelevant = ("small_world.sampled_temperature", "lm_eval.tasks", "lm_eval.include_path")
+    irrelevant = ("world.sampled_temperature", "lm_eval.tasks", "lm_eval.include_path")
     return {name: value for name, value in found.items() if name not in irrelevant}
 
 

@@ -30,25 +30,25 @@ def describe_self_evolution(plan: Plan, platform: Platform) -> dg.MaterializeRes
     """Tables and pictures of the experiment's own rounds and of its study.
 
     Raises:
-        ValueError: r0000 is not finished, or nothing was measured on the small world.
+        ValueError: r0000 is not finished, or the experiment is not evaluated on a world.
     """
-    if plan.settings.evaluation.small_world is None:
-        raise ValueError(f"{plan.name} is not evaluated on the small world, so it has no rungs to show")
+    if (world := plan.world) is None:
+        raise ValueError(f"{plan.name} is not evaluated on a world, so there are no strata to show")
     own = read_own_rounds(plan, platform)
     if own.is_empty():
         raise ValueError(f"{plan.name} has no finished {START_ROUND}; materialize it first")
     metadata: dict[str, dg.MetadataValue | int] = {
         "num_rounds": own.filter(pl.col("arm") != BACKBONE).height,
-        "rounds": dg.MetadataValue.md(tabulate_study(own, method=plan.settings.recipe)),
-        "over_rounds": show_figure(draw_study(own)),
+        "rounds": dg.MetadataValue.md(tabulate_study(own, world, method=plan.settings.recipe)),
+        "over_rounds": show_figure(draw_study(own, world)),
     }
     folder = platform.root / STUDIES / plan.name
     study = read_study(plan, folder) if folder.is_dir() else own.clear()
     if METHOD in study["arm"]:
         metadata |= {
             "num_study_seeds": study["rng_seed"].n_unique(),
-            "study": dg.MetadataValue.md(tabulate_study(study, method=METHOD)),
-            "study_over_rounds": show_figure(draw_study(study)),
+            "study": dg.MetadataValue.md(tabulate_study(study, world, method=METHOD)),
+            "study_over_rounds": show_figure(draw_study(study, world)),
         }
     else:
         metadata["study"] = dg.MetadataValue.md("*none yet: `python -m benchmarks.self_evolution` runs one*")
@@ -69,7 +69,7 @@ def build_self_evolution(plan: Plan) -> dg.AssetsDefinition:
         tags={"recipe": plan.settings.recipe},
     )
     def self_evolution(platform: PlatformResource) -> dg.MaterializeResult:
-        """Accuracy by round and rung over all rounds, and every arm of the study where one was run."""
+        """Accuracy by round and stratum over all rounds, and every arm of the study where one was run."""
         try:
             return describe_self_evolution(plan, platform)
         except USER_ERRORS as error:

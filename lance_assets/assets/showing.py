@@ -17,7 +17,7 @@ from lance_assets.rounds.report import (
     Measures,
     Report,
     Rows,
-    ScoresByRung,
+    ScoresByStratum,
     ScoresOverRounds,
     Trends,
 )
@@ -52,7 +52,7 @@ def show_fact(fact: Fact) -> dg.MetadataValue | float | int | bool | str:
             return tabulate_measures(fact)
         case Markdown():
             return dg.MetadataValue.md(fact.text)
-        case Histogram() | Losses() | ScoresOverRounds() | ScoresByRung() | Trends():
+        case Histogram() | Losses() | ScoresOverRounds() | ScoresByStratum() | Trends():
             return show_picture(fact)
         case Mapping():
             return dg.MetadataValue.json(dict(fact))
@@ -98,7 +98,7 @@ def tabulate_measures(measures: Measures) -> dg.MetadataValue:
     return dg.MetadataValue.md("\n".join(lines))
 
 
-def show_picture(fact: Histogram | Losses | ScoresOverRounds | ScoresByRung | Trends) -> dg.MetadataValue:
+def show_picture(fact: Histogram | Losses | ScoresOverRounds | ScoresByStratum | Trends) -> dg.MetadataValue:
     """The picture of a fact, or a word where there is nothing to draw."""
     figure = draw(fact)
     return dg.MetadataValue.md("*nothing to plot*") if figure is None else show_figure(figure)
@@ -112,7 +112,7 @@ def show_figure(figure: "Figure") -> dg.MetadataValue:
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{encoded})")
 
 
-def draw(fact: Histogram | Losses | ScoresOverRounds | ScoresByRung | Trends) -> "Figure | None":
+def draw(fact: Histogram | Losses | ScoresOverRounds | ScoresByStratum | Trends) -> "Figure | None":
     """The picture of a fact; None where there is nothing to draw."""
     match fact:
         case Histogram():
@@ -121,8 +121,8 @@ def draw(fact: Histogram | Losses | ScoresOverRounds | ScoresByRung | Trends) ->
             return draw_losses(fact)
         case ScoresOverRounds():
             return draw_scores(fact)
-        case ScoresByRung():
-            return draw_rungs(fact)
+        case ScoresByStratum():
+            return draw_strata(fact)
         case Trends():
             return draw_trends(fact)
 
@@ -180,14 +180,14 @@ def draw_scores(fact: ScoresOverRounds) -> "Figure":
     return figure
 
 
-def draw_rungs(fact: ScoresByRung) -> "Figure | None":
-    """Accuracy by rung, one line a round or model."""
+def draw_strata(fact: ScoresByStratum) -> "Figure | None":
+    """Accuracy by stratum, one line a round or model."""
     if not fact.scores:
         return None
     figure, axes = _new_axes()
-    for name, by_rung in fact.scores.items():
-        axes.plot(list(by_rung), list(by_rung.values()), marker="o", markersize=3, label=name)
-    axes.set(title=fact.title, xlabel="rung", ylabel="greedy accuracy", ylim=(-0.02, 1.02))
+    for name, by_stratum in fact.scores.items():
+        axes.plot(list(by_stratum), list(by_stratum.values()), marker="o", markersize=3, label=name)
+    axes.set(title=fact.title, xlabel=fact.axis, ylabel="greedy accuracy", ylim=(-0.02, 1.02))
     axes.legend(fontsize=7)
     return figure
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lance_assets.algorithms.forecast.costs import GIB
+from lance_assets.dotted_names import is_dotted_name
 from lance_assets.forecast.lengths import measure_lengths
 from lance_assets.forecast.stages import DAGSTER_GIB, Forecaster, Row
 from lance_assets.forecast.throughput import Machine, ThroughputTable, read_throughput
@@ -37,7 +38,7 @@ class Forecast:
 
 
 def choose_machine(plan: Plan, table: ThroughputTable, name: str | None) -> Machine:
-    """The machine named, or the first with as many devices as the experiment asks for; cpu2 for the packaged model.
+    """The machine named, or the first with as many devices as the experiment asks for; cpu2 for a packaged model.
 
     Raises:
         ValueError: no machine of that name.
@@ -45,7 +46,7 @@ def choose_machine(plan: Plan, table: ThroughputTable, name: str | None) -> Mach
     if name is not None:
         return table.find_machine(name)
     engine = plan.settings.engine
-    if engine.device == "cpu" or plan.settings.model == "small":
+    if engine.device == "cpu" or is_dotted_name(plan.settings.model):
         return table.find_machine("cpu2")
     wanted = engine.vllm.tensor_parallel_size * engine.vllm.data_parallel_size if engine.kind == "vllm" else 1
     large = [machine for machine in table.machines if machine.device == "cuda" and machine.num_devices >= wanted]

@@ -15,7 +15,7 @@ from lance_assets.rounds.evaluation_prompts import read_judge_prompts
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.engines import EngineSettings
 from lance_assets.settings.experiment import JudgeSettings
-from lance_assets.small_world.tasks import RUNGS, TASKS
+from lance_assets.worlds import World, draw_problems
 from resources.models.model_shapes import FoundModel
 
 DAGSTER_GIB = 2 / 1024
@@ -26,8 +26,6 @@ EMBEDDED_TOKENS = 256
 """Of a text, as many as the packaged embedding model reads."""
 VECTOR_BYTES = 2 * 384 * 4
 """Bytes of a text's vectors, in the history and in the store of all embeddings."""
-SMALL_WORLD_TOKENS = (31.0, 29.0)
-"""Prompt and completion tokens of one of the small world's problems; measured on mini_lance."""
 
 
 @dataclass(frozen=True)
@@ -155,30 +153,14 @@ class Forecaster:
         return rows
 
     def forecast_evaluation(self, *, num_models: int) -> list[Row]:
-        """The held-out tasks; the harness's are unknown, since its data is not read here, and a judge's tokens too."""
+        """The world's problems, the harness's and the judge's.
+
+        The harness's items are unknown, since its data is not read here; so are a judge's tokens.
+        """
         evaluation, rows = self.plan.settings.evaluation, []
-        if evaluation.small_world is not None:
-            number = evaluation.small_world.per_rung * len(RUNGS) * len(TASKS) * 2 * num_models
-            prompt, completion = SMALL_WORLD_TOKENS
-            stage, bound = (
-                StageForecast("evaluation", "eval_report", None, number, 1, number * prompt, number * tokens)
-                for tokens in (completion, evaluation.small_world.max_new_tokens)
-            )
-            host, wait = self.host(None), self.machine.start_seconds / 3600 * num_models
-            memory = host.forecast_memory(_mean_tokens(stage))
-            hours = add_known(wait, host.count_hours(stage))
-            rows.append(
-                Row(
-                    "evaluation: small world",
-                    *(number, number, stage.prompt_tokens, stage.completion_tokens),
-                    bound.prompt_tokens + bound.completion_tokens,
-                    memory.total_gib if memory is not None else None,
-                    hours,
-                    add_known(wait, host.count_hours(bound)),
-                    TEXT_BYTES * (bound.prompt_tokens + bound.completion_tokens) / GIB,
-                    count_cost(host.engine, stage, hours),
-                )
-            )
+        if (world := self.plan.world) is not None and evaluation.world is not None:
+            number = 2 * num_models * len(draw_problems(world, evaluation.world.per_stratum))
+            rows.append(self._forecast_world(world, evaluation.world.max_new_tokens, number, num_models))
         if evaluation.lm_eval is not None:
             limit = evaluation.lm_eval.limit
             bound_rows = limit * len(evaluation.lm_eval.tasks) * num_models if limit is not None else None
@@ -186,6 +168,30 @@ class Forecaster:
         if evaluation.judge is not None:
             rows.append(Row("evaluation: judge", rows_at_most=self.bound_judging(evaluation.judge, num_models)))
         return rows
+
+    def _forecast_world(self, world: World, max_new_tokens: int, number: int, num_models: int) -> Row:
+        """So many completions of a world's problems; no more than their number where its tokens were not measured."""
+        name = f"evaluation: {world.name.replace('_', ' ')}"
+        if world.mean_tokens is None:
+            return Row(name, number, number)
+        prompt, completion = world.mean_tokens
+        stage, bound = (
+            StageForecast("evaluation", "eval_report", None, number, 1, number * prompt, number * tokens)
+            for tokens in (completion, max_new_tokens)
+        )
+        host, wait = self.host(None), self.machine.start_seconds / 3600 * num_models
+        memory = host.forecast_memory(_mean_tokens(stage))
+        hours = add_known(wait, host.count_hours(stage))
+        return Row(
+            name,
+            *(number, number, stage.prompt_tokens, stage.completion_tokens),
+            bound.prompt_tokens + bound.completion_tokens,
+            memory.total_gib if memory is not None else None,
+            hours,
+            add_known(wait, host.count_hours(bound)),
+            TEXT_BYTES * (bound.prompt_tokens + bound.completion_tokens) / GIB,
+            count_cost(host.engine, stage, hours),
+        )
 
     def bound_judging(self, judge: JudgeSettings, num_models: int) -> int:
         """Rows that a judge's evaluation asks at most: completions and judgements of each model and of the opponent.

@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from lance_assets.algorithms.measures.arms import Interval, average_by_rung, compare_rounds, summarise_arms
+from lance_assets.algorithms.measures.arms import Interval, average_by_stratum, compare_rounds, summarise_arms
 from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.rounds.study import BACKBONE
+from lance_assets.worlds import World
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,21 +59,26 @@ def tabulate_rounds(rows: pl.DataFrame, *, metric: str, method: str) -> str:
     return build_table([TITLES[metric], *keys, "since r0000", f"{method} less this"], cells)
 
 
-def tabulate_rungs(rows: pl.DataFrame, *, metric: str) -> str:
-    """Mean accuracy by rung, of the raw backbone, of r0000 and of every arm's last round."""
+def tabulate_strata(rows: pl.DataFrame, world: World, *, metric: str) -> str:
+    """Mean accuracy by the world's strata, of the raw backbone, of r0000 and of every arm's last round."""
     arms = list_arms(rows)
     places = [("raw backbone", BACKBONE, START_ROUND), (START_ROUND, next(iter(arms)), START_ROUND)]
     places += [(f"{arm}, {last}", arm, last) for arm, last in arms.items() if last != START_ROUND]
-    by_place = {name: average_by_rung(rows, arm, key, metric=metric) for name, arm, key in places}
-    num_rungs = max(map(len, by_place.values()))
-    cells = [[name, *(f"{100 * rate:.0f}" for rate in rungs)] for name, rungs in by_place.items() if rungs]
-    return build_table([f"{TITLES[metric]}, by rung", *map(str, range(1, num_rungs + 1))], cells)
+    by_place = {name: average_by_stratum(rows, arm, key, metric=metric) for name, arm, key in places}
+    cells = [[name, *(f"{100 * rate:.0f}" for rate in rates)] for name, rates in by_place.items() if rates]
+    return build_table([f"{TITLES[metric]}, by {world.axis}", *map(str, world.strata)], cells)
 
 
-def tabulate_training(rows: pl.DataFrame) -> str:
+def tabulate_training(rows: pl.DataFrame, *, axis: str) -> str:
     """What each arm's rounds trained on, as means over seeds; right and wrong by rule, for the report alone."""
-    columns = {"num_new_sft": 1, "new_sft_right_rate": 100, "new_sft_mean_rung": 1, "num_pairs": 1, "train_tokens": 1}
-    digits = {"new_sft_right_rate": 1, "new_sft_mean_rung": 1}
+    columns = {
+        "num_new_sft": 1,
+        "new_sft_right_rate": 100,
+        "new_sft_mean_stratum": 1,
+        "num_pairs": 1,
+        "train_tokens": 1,
+    }
+    digits = {"new_sft_right_rate": 1, "new_sft_mean_stratum": 1}
     trained = rows.filter(pl.col("arm") != BACKBONE, pl.col("round") != START_ROUND)
     means = trained.group_by("arm", "round", maintain_order=True).agg(pl.col(name).mean() for name in columns)
     cells = [
@@ -83,22 +89,23 @@ def tabulate_training(rows: pl.DataFrame) -> str:
         ]
         for row in means.to_dicts()
     ]
-    titles = ["arm", "round", "new SFT rows", "right, %", "mean rung", "pairs in all", "tokens trained on"]
+    titles = ["arm", "round", "new SFT rows", "right, %", f"mean {axis}", "pairs in all", "tokens trained on"]
     return build_table(titles, cells, num_texts=2)
 
 
-def tabulate_study(rows: pl.DataFrame, *, method: str) -> str:
+def tabulate_study(rows: pl.DataFrame, world: World, *, method: str) -> str:
     """All tables, one under the other."""
     tables = [tabulate_rounds(rows, metric=metric, method=method) for metric in TITLES]
-    return "\n\n".join([*tables, tabulate_rungs(rows, metric="greedy"), tabulate_training(rows)])
+    strata = tabulate_strata(rows, world, metric="greedy")
+    return "\n\n".join([*tables, strata, tabulate_training(rows, axis=world.axis)])
 
 
-def draw_study(rows: pl.DataFrame) -> "Figure":
-    """Greedy accuracy over rounds, with 95% intervals over seeds, and by rung at the end."""
+def draw_study(rows: pl.DataFrame, world: World) -> "Figure":
+    """Greedy accuracy over rounds, with 95% intervals over seeds, and by the world's strata at the end."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11.0, 4.0))
-    over_rounds, by_rung = figure.subplots(1, 2)
+    over_rounds, by_stratum = figure.subplots(1, 2)
     summary = summarise_arms(rows, metric="greedy")
     arms = list_arms(rows)
     for arm, last in arms.items():
@@ -107,18 +114,18 @@ def draw_study(rows: pl.DataFrame) -> "Figure":
         line = over_rounds.errorbar(
             mine["round"].to_list(), mine["mean"].to_list(), yerr=spread, marker="o", capsize=3, label=arm
         )
-        rungs = average_by_rung(rows, arm, last, metric="greedy")
-        places = range(1, len(rungs) + 1)
-        by_rung.plot(places, rungs, marker="o", markersize=3, color=line.lines[0].get_color(), label=f"{arm}, {last}")
-    start = average_by_rung(rows, next(iter(arms)), START_ROUND, metric="greedy")
-    by_rung.plot(range(1, len(start) + 1), start, linestyle=":", color="black", label=START_ROUND)
+        rates = average_by_stratum(rows, arm, last, metric="greedy")
+        style = {"marker": "o", "markersize": 3, "color": line.lines[0].get_color()}
+        by_stratum.plot(world.strata[: len(rates)], rates, label=f"{arm}, {last}", **style)
+    start = average_by_stratum(rows, next(iter(arms)), START_ROUND, metric="greedy")
+    by_stratum.plot(world.strata[: len(start)], start, linestyle=":", color="black", label=START_ROUND)
     for backbone in summary.filter(pl.col("arm") == BACKBONE)["mean"]:
         over_rounds.axhline(backbone, linestyle="--", color="grey", label="raw backbone")
     num_seeds = rows["rng_seed"].n_unique()
     title = f"Held-out problems, {num_seeds} seed{'s' if num_seeds > 1 else ''}"
     over_rounds.set(title=title, xlabel="round", ylabel="greedy accuracy")
-    by_rung.set(title="By rung", xlabel="rung", ylabel="greedy accuracy", ylim=(-0.02, 1.02))
-    for axes in (over_rounds, by_rung):
+    by_stratum.set(title=f"By {world.axis}", xlabel=world.axis, ylabel="greedy accuracy", ylim=(-0.02, 1.02))
+    for axes in (over_rounds, by_stratum):
         axes.grid(visible=True, alpha=0.3)
         axes.legend(fontsize=7)
     return figure

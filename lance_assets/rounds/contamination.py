@@ -18,8 +18,8 @@ def find_contaminated(this_round: Round, row_ids: Sequence[str], prompts: Sequen
         prompts: theirs, as many.
 
     Returns:
-        The columns of `find_contamination`, one row a match; rule "held_out" is the small world's own: the numbers of
-        a held-out problem, in whatever words. It takes the place of n-grams there, since problems share their wording.
+        The columns of `find_contamination`, one row a match. Rule "held_out" is the world's own: the prompt asks a
+        held-out problem, in whatever words. It takes the place of n-grams there, since problems share their wording.
     """
     evaluation = this_round.plan.settings.evaluation
     bar = evaluation.max_similarity

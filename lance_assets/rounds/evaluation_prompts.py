@@ -1,9 +1,8 @@
 """Which prompts belong to an experiment's evaluation, so that none is ever trained on.
 
-A prompt is guarded when it is a held-out problem of the small world in one of its wordings (same task and numbers), or
-a text in other words with the numbers of a held-out problem of whatever task, since what it asks cannot be read; or
-when it equals, or shares a long run of words with, one of the experiment's protected prompts. The prompts of its judge
-are protected, and held out where they are problems of the small world.
+A prompt is guarded when the world's rule says that it asks a held-out problem, in whatever words. A prompt is also
+guarded when it equals one of the experiment's protected prompts, or shares a long run of words with one. The prompts of
+the experiment's judge are protected, and where they ask problems of the world, these problems are held out too.
 """
 
 import json
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from lance_assets.algorithms.similarity.decontamination import build_evaluation_index, overlaps_evaluation
 from lance_assets.settings.experiment import EvaluationSettings, JudgeSettings
-from lance_assets.small_world.tasks import draw_held_out_prompts, parse_prompt
+from lance_assets.worlds import draw_problems, find_world
 
 
 def read_lines(path: Path, *, setting: str, fields: Mapping[str, tuple[str, str]]) -> dict[int, tuple[str, ...]]:
@@ -84,15 +83,6 @@ def read_judge_prompts(judge: JudgeSettings, folder: Path) -> dict[str, str | No
     return found
 
 
-def find_digits(text: str) -> str:
-    """The digits of a text in order, without signs: what any wording of a small-world problem has in common.
-
-    >>> find_digits("Please turn 3, 1 and 4 around")
-    '314'
-    """
-    return "".join(character for character in text if character.isdecimal())
-
-
 def list_texts(prompt: str) -> list[str]:
     r"""The prompt, and where it has several lines each of them without its label: a review's prompt quotes another.
 
@@ -103,23 +93,52 @@ def list_texts(prompt: str) -> list[str]:
     return [prompt, *(line.partition(": ")[2] or line for line in lines if len(lines) > 1)]
 
 
-def list_held_out_prompts(evaluation: EvaluationSettings) -> list[str]:
-    """The small world's held-out problems, each in one wording; none where it is not evaluated."""
-    if evaluation.small_world is None:
-        return []
-    return [row["prompt"] for row in draw_held_out_prompts(per_rung=evaluation.small_world.per_rung)]
-
-
-def list_protected_prompts(evaluation: EvaluationSettings, folder: Path) -> list[str]:
-    """The prompts of the experiment's file of protected prompts, and those of its judge; none where it has neither.
+def list_held_out_prompts(evaluation: EvaluationSettings, folder: Path) -> list[str]:
+    """The world's held-out problems, each in one wording; none without a world.
 
     Args:
         evaluation: the experiment's.
-        folder: where its relative paths start.
+        folder: the experiment's, which relative paths start from.
+    """
+    if evaluation.world is None:
+        return []
+    world = find_world(evaluation.world.name, folder)
+    return [problem.prompt for problem in draw_problems(world, evaluation.world.per_stratum)]
+
+
+def list_protected_prompts(evaluation: EvaluationSettings, folder: Path) -> list[str]:
+    """The prompts that are recognised by their words: those of the protected file and of the judge, none without both.
+
+    Args:
+        evaluation: the experiment's.
+        folder: the experiment's, which relative paths start from.
     """
     protected, field = evaluation.protected_prompts, evaluation.protected_field
     listed = read_protected_prompts(folder / Path(protected).expanduser(), field) if protected is not None else []
     return listed + (list(read_judge_prompts(evaluation.judge, folder)) if evaluation.judge is not None else [])
+
+
+def build_world_guard(evaluation: EvaluationSettings, folder: Path) -> Callable[[str], bool]:
+    """A function that says whether a text asks a held-out problem of the world; without a world it says no.
+
+    Args:
+        evaluation: the experiment's.
+        folder: the experiment's, which relative paths start from.
+
+    Raises:
+        ValueError: the world or a file cannot be used.
+    """
+    if evaluation.world is None:
+        return lambda _: False
+    world = find_world(evaluation.world.name, folder)
+    problems = draw_problems(world, evaluation.world.per_stratum)
+    if evaluation.judge is not None:
+        judged = map(world.read_prompt, read_judge_prompts(evaluation.judge, folder))
+        problems += [problem for problem in judged if problem is not None]
+    if world.build_guard is not None:
+        return world.build_guard(problems)
+    index = build_evaluation_index((problem.prompt for problem in problems), ngram=evaluation.ngram)
+    return lambda text: overlaps_evaluation(text, index)
 
 
 def build_evaluation_guard(
@@ -129,22 +148,15 @@ def build_evaluation_guard(
 
     Args:
         evaluation: the experiment's.
-        folder: where its relative paths start.
-        task_prompts: those of lm-evaluation-harness tasks, where they are not protected by a file.
+        folder: the experiment's, which relative paths start from.
+        task_prompts: those of lm-evaluation-harness tasks, where no file of protected prompts replaces them.
+
+    Raises:
+        ValueError: the world or a file cannot be used.
     """
-    keys: set[str] = set()
-    if evaluation.small_world is not None:
-        keys = {row["key"] for row in draw_held_out_prompts(per_rung=evaluation.small_world.per_rung)}
-    if evaluation.judge is not None:
-        judged = map(parse_prompt, read_judge_prompts(evaluation.judge, folder))
-        keys |= {problem.key for problem in judged if problem is not None}
-    digits = {find_digits(key) for key in keys}
+    is_held_out = build_world_guard(evaluation, folder)
     protected = [*task_prompts, *list_protected_prompts(evaluation, folder)]
     index = build_evaluation_index(protected, ngram=evaluation.ngram)
-
-    def is_held_out(text: str) -> bool:
-        problem = parse_prompt(text)
-        return find_digits(text) in digits if problem is None else problem.key in keys
 
     def is_evaluation_prompt(prompt: str) -> bool:
         return any(map(is_held_out, list_texts(prompt))) or overlaps_evaluation(prompt, index)

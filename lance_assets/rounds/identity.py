@@ -9,6 +9,7 @@ from pathlib import Path
 from lance_assets.prompts import hash_templates
 from lance_assets.rounds.plan import JUDGE_TEMPLATES, Plan
 from lance_assets.settings.engines import EngineSettings
+from lance_assets.worlds import hash_world_file
 
 WHERE_TRAINING_RUNS = {"launcher", "accelerate_config", "min_free_gpu_rate", "handover_seconds"}
 """Settings of training that are no part of the checkpoint's identity."""
@@ -97,6 +98,7 @@ def identify_evaluation(plan: Plan) -> Identity:
     return (
         evaluation.model_dump(exclude=guard)
         | ({"judge": identify_judge(plan)} if evaluation.judge is not None else {})
+        | {"world_content": hash_world(plan)}
         | {"task_files": hash_files(plan, include_path), "engine": identify_engine(plan.settings.engine)}
         | identify_sampling(plan)
     )
@@ -113,7 +115,8 @@ def identify_guard(plan: Plan) -> Identity:
     evaluation = plan.settings.evaluation
     has_bar = evaluation.max_similarity is not None
     return {
-        "held_out": evaluation.small_world.per_rung if evaluation.small_world else None,
+        "held_out": evaluation.world.model_dump(include={"name", "per_stratum"}) if evaluation.world else None,
+        "world_content": hash_world(plan),
         "protected": hash_files(plan, evaluation.protected_prompts),
         "protected_field": evaluation.protected_field,
         "ngram": evaluation.ngram,
@@ -161,6 +164,12 @@ def identify_judge(plan: Plan) -> Identity:
     profile = judge.prompt_profile or plan.settings.prompt_profile
     templates = f"{profile} {hash_templates(profile, JUDGE_TEMPLATES)[:8]}"
     return asked | identify_judge_prompts(plan) | {"engine": identify_engine(judge.engine), "templates": templates}
+
+
+def hash_world(plan: Plan) -> str | None:
+    """The content of the world's file; None for a world of an installed package."""
+    named = plan.settings.evaluation.world
+    return hash_world_file(named.name, plan.folder) if named is not None else None
 
 
 def hash_files(plan: Plan, name: str | None) -> list[str]:

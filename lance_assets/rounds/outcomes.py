@@ -11,9 +11,9 @@ from lance_assets.rounds.round import Round
 def read_headline(report: pl.DataFrame, *, model: str = "checkpoint") -> dict | None:
     """The row of a report that rounds are compared by; None where the model has none.
 
-    Greedy accuracy on the small world, else the harness's first score, else the length-controlled win rate.
+    Greedy accuracy on the world, else the harness's first score, else the length-controlled win rate.
     """
-    rows = report.filter((pl.col("model") == model) & (pl.col("task") == "all") & pl.col("rung").is_null())
+    rows = report.filter((pl.col("model") == model) & (pl.col("task") == "all") & pl.col("stratum").is_null())
     is_judged = pl.col("benchmark") == BENCHMARK
     for wanted in (pl.col("metric") == "greedy", ~is_judged, is_judged & (pl.col("metric") == CONTROLLED)):
         found = rows.filter(wanted)

@@ -7,6 +7,7 @@ from types import ModuleType
 from lance_assets.recipes import RECIPES
 from lance_assets.settings.engines import RoleSettings
 from lance_assets.settings.experiment import ExperimentSettings
+from lance_assets.worlds import World, find_world
 
 JUDGE = "judge"
 """The role of the model that evaluates; no recipe has it."""
@@ -30,6 +31,12 @@ class Plan:
     def recipe(self) -> ModuleType:
         """The method."""
         return RECIPES[self.settings.recipe]
+
+    @property
+    def world(self) -> World | None:
+        """The checkable task that checkpoints are evaluated on, where there is one."""
+        named = self.settings.evaluation.world
+        return find_world(named.name, self.folder) if named is not None else None
 
     @property
     def trains_label_model(self) -> bool:

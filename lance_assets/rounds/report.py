@@ -76,11 +76,13 @@ class ScoresOverRounds:
 
 
 @dataclass(frozen=True)
-class ScoresByRung:
-    """Accuracy by rung."""
+class ScoresByStratum:
+    """Accuracy by the strata of a world."""
 
     scores: Mapping[str, Mapping[int, float]]
-    """By round or model, the accuracy of each rung."""
+    """By round or model, the accuracy of each stratum."""
+    axis: str
+    """The world's word for the strata, such as "rung"."""
     title: str
     """The title of the picture."""
 
@@ -115,7 +117,7 @@ Fact = (
     | Histogram
     | Losses
     | ScoresOverRounds
-    | ScoresByRung
+    | ScoresByStratum
     | Trends
     | Markdown
 )

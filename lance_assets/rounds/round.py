@@ -80,11 +80,11 @@ class Round:
     @cached_property
     def evaluation_prompts(self) -> list[str]:
         """Every prompt of every evaluation task."""
-        return list_held_out_prompts(self.plan.settings.evaluation) + self.worded_prompts
+        return list_held_out_prompts(self.plan.settings.evaluation, self.plan.folder) + self.worded_prompts
 
     @cached_property
     def worded_prompts(self) -> list[str]:
-        """Those that are recognised by their words: all but the small world's, which has a rule of its own."""
+        """Those that are recognised by their words: all but the world's, which has a rule of its own."""
         return list_protected_prompts(self.plan.settings.evaluation, self.plan.folder) + self.task_prompts
 
     @cached_property

@@ -22,7 +22,7 @@ from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round, make_noun
 from lance_assets.settings.experiment import ExperimentSettings
-from lance_assets.small_world.tasks import is_correct, parse_prompt
+from lance_assets.worlds import World
 
 STUDIES = "studies"
 """Folder of the data root that holds a study of each experiment by its name."""
@@ -122,7 +122,11 @@ def is_finished(plan: Plan, root: Path, key: str) -> bool:
 
 
 def read_study(plan: Plan, data_root: Path) -> pl.DataFrame:
-    """Every finished round of every arm and seed, schema `STUDY_ROWS`, in order of seed, arm and round."""
+    """Every finished round of every arm and seed, schema `STUDY_ROWS`, in order of seed, arm and round.
+
+    Raises:
+        ValueError: the experiment is not evaluated on a world.
+    """
     rows = []
     seeds = sorted(int(match[1]) for path in data_root.iterdir() if (match := re.fullmatch(r"seed(\d+)", path.name)))
     for rng_seed in seeds:
@@ -139,18 +143,24 @@ def read_study(plan: Plan, data_root: Path) -> pl.DataFrame:
 
 
 def read_round(plan: Plan, root: Path, arm: str, key: str) -> dict:
-    """One row of the study."""
+    """One row of the study.
+
+    Raises:
+        ValueError: the experiment is not evaluated on a world.
+    """
+    if (world := plan.world) is None:
+        raise ValueError(f"{plan.folder / 'defs.yaml'}: a study needs evaluation.world, whose problems arms compare by")
     this_round = Round(plan, Platform(data_root=str(root)), key, lambda _: None)
     model = BACKBONE if arm == BACKBONE else "checkpoint"
     items = this_round.read("eval_items").filter(pl.col("model") == model)
     row: dict[str, object] = {"rng_seed": plan.settings.rng_seed, "arm": arm, "round": key}
     for metric in ("greedy", "sampled"):
         mine = items.filter(pl.col("metric") == metric)
-        by_rung = mine.group_by("rung").agg(pl.col("is_correct").mean()).sort("rung")
+        by_stratum = mine.group_by("stratum").agg(pl.col("is_correct").mean()).sort("stratum")
         row |= {
             "num_items": len(mine),
             metric: mine["is_correct"].mean(),
-            f"{metric}_by_rung": by_rung["is_correct"].to_list(),
+            f"{metric}_by_stratum": by_stratum["is_correct"].to_list(),
             f"{metric}_items": mine["is_correct"].to_list(),
         }
     if arm == BACKBONE:
@@ -159,23 +169,25 @@ def read_round(plan: Plan, root: Path, arm: str, key: str) -> dict:
     new = sft.filter((pl.col("source_round") == key) & (pl.col("source") != "eft"))
     return row | {
         "num_new_sft": len(new),
-        "new_sft_right_rate": find_right_rate(new),
-        "new_sft_mean_rung": find_mean_rung(new),
+        "new_sft_right_rate": find_right_rate(new, world),
+        "new_sft_mean_stratum": find_mean_stratum(new, world),
         "num_pairs": trained["num_pairs"],
         "train_tokens": trained["num_tokens"],
         "seconds": sum(cost.seconds for cost in this_round.read_costs().values()),
     }
 
 
-def find_right_rate(rows: pl.DataFrame) -> float | None:
+def find_right_rate(rows: pl.DataFrame, world: World) -> float | None:
     """Share of right completions among those of readable prompts, by rule: for the report alone, after training."""
     solved = [
-        is_correct(problem, row["completion"]) for row in rows.to_dicts() if (problem := parse_prompt(row["prompt"]))
+        world.is_right(problem, row["completion"])
+        for row in rows.to_dicts()
+        if (problem := world.read_prompt(row["prompt"]))
     ]
     return sum(solved) / len(solved) if solved else None
 
 
-def find_mean_rung(rows: pl.DataFrame) -> float | None:
-    """Mean rung of the readable prompts."""
-    rungs = [problem.rung for prompt in rows["prompt"] if (problem := parse_prompt(prompt))]
-    return sum(rungs) / len(rungs) if rungs else None
+def find_mean_stratum(rows: pl.DataFrame, world: World) -> float | None:
+    """Mean stratum of the readable prompts."""
+    strata = [problem.stratum for prompt in rows["prompt"] if (problem := world.read_prompt(prompt))]
+    return sum(strata) / len(strata) if strata else None

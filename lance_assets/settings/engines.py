@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from lance_assets.settings.values import FromEnvironment, PromptProfile, Settings
+from lance_assets.settings.values import FromEnvironment, ModelName, PromptProfile, Settings
 
 
 class VllmSettings(Settings):
@@ -98,8 +98,9 @@ class EngineSettings(Settings):
 class RoleSettings(Settings):
     """A second model that does one of the recipe's jobs, the same in every round."""
 
-    model: FromEnvironment | None = Field(
-        None, description="'small', a folder or a hub id; none for a server's model (engine.openai.model)."
+    model: ModelName | None = Field(
+        None,
+        description="'small', package.module:NAME, a folder, or a hub id; none: the server's (engine.openai.model).",
     )
     model_revision: str | None = Field(None, description="Revision of a hub model.")
     prompt_profile: PromptProfile | None = Field(None, description="Its prompt templates; none: the experiment's.")

@@ -21,7 +21,7 @@ from lance_assets.recipes import RECIPES
 from lance_assets.recipes.axes import AxisSettings
 from lance_assets.settings.engines import EngineSettings, RoleSettings
 from lance_assets.settings.schema import simplify_schema
-from lance_assets.settings.values import FromEnvironment, Owner, PromptProfile, Settings
+from lance_assets.settings.values import FromEnvironment, ModelName, Owner, PromptProfile, Settings
 from resources.training.trainer import DpoSettings, LoraSettings, SftSettings
 
 
@@ -118,10 +118,13 @@ class TrainingSettings(Settings):
         return self
 
 
-class SmallWorldSettings(Settings):
-    """Evaluation on the small world's held-out problems, by rule."""
+class WorldSettings(Settings):
+    """Evaluation on the held-out problems of a checkable task, by its rule."""
 
-    per_rung: int = Field(12, ge=1, le=200, description="Problems for each task and rung.")
+    name: str = Field(
+        description="The lance_assets.worlds.World: package.module:NAME, or my_task.py:NAME in the experiment's folder."
+    )
+    per_stratum: int = Field(12, ge=1, le=200, description="Problems for each task and stratum of the world.")
     max_new_tokens: int = Field(160, ge=8, description="Tokens after which a completion is cut.")
     sampled_temperature: float = Field(
         0.7, gt=0, le=5, description="Temperature of the sampled accuracy beside the greedy one."
@@ -176,7 +179,7 @@ class NearDuplicateSettings(Settings):
 class EvaluationSettings(Settings):
     """What every round's checkpoint is scored on."""
 
-    small_world: SmallWorldSettings | None = Field(None, description="The small world's held-out problems.")
+    world: WorldSettings | None = Field(None, description="The held-out problems of a checkable task.")
     lm_eval: LmEvalSettings | None = Field(None, description="Tasks of lm-evaluation-harness.")
     judge: JudgeSettings | None = Field(None, description="Open-ended prompts, by a judge.")
     protected_prompts: FromEnvironment | None = Field(
@@ -239,7 +242,9 @@ class ExperimentSettings(Settings):
         validate_default=True,
         description="The recipe's parameters; what is left out has the paper's value.",
     )
-    model: FromEnvironment = Field(description="'small' for the packaged model, or a folder, or a hub id.")
+    model: ModelName = Field(
+        description="'small' for the packaged model, package.module:NAME for another one, a folder, or a hub id."
+    )
     model_revision: str | None = Field(None, description="Revision of a hub model.")
     prompt_profile: PromptProfile = Field(
         "full", description="'full' templates for instruction-tuned models, 'compact' for the small model."
@@ -265,8 +270,8 @@ class ExperimentSettings(Settings):
     @model_validator(mode="after")
     def _has_a_metric(self) -> Self:
         evaluation = self.evaluation
-        if evaluation.small_world is None and evaluation.lm_eval is None and evaluation.judge is None:
-            raise ValueError("evaluation needs small_world, lm_eval or judge: without a score no round can be compared")
+        if evaluation.world is None and evaluation.lm_eval is None and evaluation.judge is None:
+            raise ValueError("evaluation needs world, lm_eval or judge: without a score no round can be compared")
         return self
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from lance_assets.recipes import RECIPES
 from lance_assets.settings.experiment import ExperimentSettings
+from lance_assets.worlds import WorldError, find_world
 
 
 def find_line(path: Path, dotted: str) -> int | None:
@@ -28,10 +29,10 @@ def find_line(path: Path, dotted: str) -> int | None:
 
 
 def check_files(settings: ExperimentSettings, file: Path) -> None:
-    """Every file the experiment names exists.
+    """Every file the experiment names exists, and its world can be found.
 
     Raises:
-        ValueError: some do not; names file, line, field, value and remedy of each.
+        ValueError: some do not; the message names file, line, field, value and remedy of each.
     """
     lm_eval, judge = settings.evaluation.lm_eval, settings.evaluation.judge
     named = {
@@ -50,6 +51,12 @@ def check_files(settings: ExperimentSettings, file: Path) -> None:
                 f"{file}:{find_line(file, field) or 1}: attributes.{field}: got {value!r}, but there is no {place}; "
                 "put the file there or correct the path"
             )
+    if settings.evaluation.world is not None:
+        field = "evaluation.world.name"
+        try:
+            find_world(settings.evaluation.world.name, file.parent)
+        except WorldError as error:
+            mistakes.append(f"{file}:{find_line(file, field) or 1}: attributes.{field}: {error}")
     if mistakes:
         raise ValueError("\n".join(mistakes))
 

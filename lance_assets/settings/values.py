@@ -4,7 +4,7 @@ import os
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 
 def expand_environment(value: Any) -> Any:
@@ -30,6 +30,22 @@ def expand_environment(value: Any) -> Any:
 
 FromEnvironment = Annotated[str, BeforeValidator(expand_environment)]
 """A string in which `${NAME:-default}` is replaced by the environment: for what differs from machine to machine."""
+
+MODEL_ALIASES = {"small": "lance_assets.small_world:SMALL_MODEL"}
+"""Short names of packaged models; any other packaged model is named in full, as `package.module:NAME`."""
+
+
+def name_model(name: str) -> str:
+    """The full name of a model that has a short one; any other name as it is.
+
+    >>> name_model("small")
+    'lance_assets.small_world:SMALL_MODEL'
+    """
+    return MODEL_ALIASES.get(name, name)
+
+
+ModelName = Annotated[str, BeforeValidator(expand_environment), AfterValidator(name_model)]
+"""The name of a model: a short name, a folder, `package.module:NAME`, or a hub id."""
 
 PromptProfile = Annotated[
     Literal["compact", "full"],

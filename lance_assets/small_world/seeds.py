@@ -15,7 +15,6 @@ its EFT rows teach what the packaged model never did: judging a prompt, and poli
 import argparse
 import json
 import random
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from lance_assets.small_world.tasks import (
     complete,
     draw_held_out_prompts,
     draw_problem,
+    find_digits,
     phrase_prompt,
 )
 
@@ -119,7 +119,7 @@ def draw_eft_rows(*, num_rows: int = NUM_EFT_ROWS, rng_seed: int = RNG_SEED) -> 
 def list_held_out_digits() -> set[str]:
     """The digits of the problems that the experiments are evaluated on: a text with them counts as one, worded anew."""
     problems = draw_held_out_prompts(per_rung=EVALUATED_PER_RUNG)
-    return {re.sub(r"\D", "", problem["key"]) for problem in problems}
+    return {find_digits(problem["key"]) for problem in problems}
 
 
 def draw_texts(*, num_texts: int = NUM_TEXTS, rng_seed: int = RNG_SEED + 1) -> list[dict[str, str]]:
@@ -148,7 +148,7 @@ def draw_kun_rows(*, num_rows: int = NUM_KUN_EFT_ROWS, rng_seed: int = RNG_SEED 
         num_good = sum(row["completion"].endswith("[good]") for row in rows.values())
         if completion.endswith("[good]") and num_good >= num_rows // 4:  # unclear prompts repeat more, and count once
             continue
-        if held_out.isdisjoint(re.sub(r"\D", "", text) for text in (asked, *asked.split("\n"))):
+        if held_out.isdisjoint(map(find_digits, (asked, *asked.split("\n")))):
             rows[asked] = {"prompt": asked, "completion": completion}
     shuffled = list(rows.values())
     rng.shuffle(shuffled)

@@ -161,6 +161,15 @@ def parse_prompt(prompt: str) -> Problem | None:
     return None
 
 
+def find_digits(text: str) -> str:
+    """The digits of a text in order, without signs: what every wording of a problem has in common.
+
+    >>> find_digits("Please turn 3, 1 and 4 around")
+    '314'
+    """
+    return "".join(character for character in text if character.isdecimal())
+
+
 def work_out(problem: Problem) -> str:
     """The working that leads to the answer, without naming it as the answer."""
     if problem.task in ("reverse", "sort"):

@@ -1,8 +1,7 @@
-"""Evaluation: the small world's held-out tasks by rule, and any lm-evaluation-harness task in a process of its own.
+"""Evaluation by lm-evaluation-harness: any of its tasks, in a process of its own.
 
-The small world is asked greedily (once a prompt) and sampled (once a prompt), on the same prompts every round, so that
-rounds compare item by item. Harness scores move with the batch size (padding moves logits in the last bits), so it is
-fixed by the caller, who records it, and never `auto`.
+Scores move with the batch size, since padding moves logits in the last bits. So the caller fixes and records it, and it
+is never `auto`.
 """
 
 import json
@@ -14,127 +13,14 @@ from pathlib import Path
 import polars as pl
 
 from lance_assets.algorithms.measures.statistics import compute_wilson_interval
-from lance_assets.prompts import build_messages
-from lance_assets.records import (
-    EVAL_ITEMS,
-    EVAL_REPORT,
-    Ask,
-    Request,
-    Sample,
-    SamplingSettings,
-    derive_row_id,
-    derive_sampling_seed,
-)
-from lance_assets.small_world.tasks import RUNGS, draw_held_out_prompts, is_correct, parse_prompt
+from lance_assets.records import EVAL_REPORT
 from resources.machine.processes import stream_process
 
-SAMPLED_TEMPERATURE = 0.7
-"""The temperature of LANCE's decoding."""
-SAMPLED_TOP_P = 0.9
-"""The nucleus mass of LANCE's decoding."""
 _NORMAL_95 = 1.959963984540054
 
 
 class EvaluationError(RuntimeError):
     """An evaluation did not run to its end, so there is no score."""
-
-
-def evaluate_small_world(
-    ask: Ask,
-    *,
-    model_name: str,
-    per_rung: int,
-    rungs: tuple[int, ...] = RUNGS,
-    temperature: float = SAMPLED_TEMPERATURE,
-    top_p: float = SAMPLED_TOP_P,
-    max_new_tokens: int = 160,
-    rng_seed: int = 7,
-    prompt_profile: str = "compact",
-) -> pl.DataFrame:
-    """Ask the held-out prompts, greedily and sampled once each, and judge the completions by rule.
-
-    Args:
-        ask: asks the model under evaluation; the stages are "<model_name>_greedy" and "<model_name>_sampled".
-        model_name: "checkpoint" or "backbone", the `model` column.
-        per_rung: prompts for each task and rung.
-        rungs: the rungs to cover.
-        temperature: of the sampled completions, above 0.
-        top_p: of the sampled completions.
-        max_new_tokens: tokens after which a completion is cut, and most likely wrong.
-        rng_seed: of the prompts and of the sampled completions; the same every round.
-        prompt_profile: how a prompt is asked.
-
-    Returns:
-        EVAL_ITEMS, one row for each metric and prompt, in the order drawn.
-
-    Raises:
-        EvaluationError: the engine failed on a prompt; a failed row is no wrong answer.
-    """
-    prompts = draw_held_out_prompts(per_rung=per_rung, rungs=rungs, rng_seed=rng_seed)
-    rows: list[dict] = []
-    for metric, heat in (("greedy", 0.0), ("sampled", temperature)):
-        requests = [
-            Request(
-                row_id=derive_row_id("small_world", metric, row["key"]),
-                messages=tuple(build_messages(prompt_profile, row["prompt"])),
-                sampling_seed=derive_sampling_seed(rng_seed, "small_world", metric, row["key"]),
-            )
-            for row in prompts
-        ]
-        sampling = SamplingSettings(temperature=heat, top_p=top_p, max_new_tokens=max_new_tokens)
-        samples = ask(f"{model_name}_{metric}", requests, sampling)
-        rows += [_judge(row, sample, metric, model_name) for row, sample in zip(prompts, samples, strict=True)]
-    return pl.DataFrame(rows, schema=EVAL_ITEMS)
-
-
-def _judge(row: dict, sample: Sample, metric: str, model_name: str) -> dict:
-    if sample.finish_reason == "error":
-        raise EvaluationError(f"the engine failed on the held-out prompt {row['prompt']!r}: {sample.error}")
-    problem = parse_prompt(row["prompt"])
-    assert problem is not None, f"the small world cannot read its own prompt {row['prompt']!r}"
-    return {
-        "model": model_name,
-        "metric": metric,
-        "task": row["task"],
-        "rung": row["rung"],
-        "prompt": row["prompt"],
-        "answer": row["answer"],
-        "completion": sample.text,
-        "finish_reason": sample.finish_reason,
-        "is_correct": is_correct(problem, sample.text),
-    }
-
-
-def summarise_items(items: pl.DataFrame) -> pl.DataFrame:
-    """Scores with 95% Wilson intervals: over all, by task, and by rung.
-
-    Args:
-        items: EVAL_ITEMS.
-
-    Returns:
-        EVAL_REPORT for the benchmark "small_world": for each model and metric, in the order they appear, first task
-        "all", then each task, then each rung (task "all"). No rows for no items.
-    """
-    whole = pl.lit("all").alias("task")
-    no_rung = pl.lit(None, dtype=pl.Int64).alias("rung")
-    counted = [
-        pl.col("is_correct").sum().cast(pl.Int64).alias("num_correct"),
-        pl.len().cast(pl.Int64).alias("num_items"),
-    ]
-    rows: list[dict] = []
-    for (model, metric), group in items.group_by("model", "metric", maintain_order=True):
-        by_rung = group.group_by(whole, "rung").agg(counted).sort("rung")
-        by_task = group.group_by("task", no_rung, maintain_order=True).agg(counted)
-        for counts in [
-            *group.group_by(whole, no_rung).agg(counted).to_dicts(),
-            *by_task.to_dicts(),
-            *by_rung.to_dicts(),
-        ]:
-            num_correct, num_items = counts.pop("num_correct"), counts["num_items"]
-            low, high = compute_wilson_interval(num_correct, num_items)
-            names = {"model": model, "benchmark": "small_world", "metric": metric}
-            rows.append(names | counts | {"score": num_correct / num_items, "ci_low": low, "ci_high": high})
-    return pl.DataFrame(rows, schema=EVAL_REPORT)
 
 
 def run_lm_eval(
@@ -256,7 +142,7 @@ def parse_lm_eval(report: dict, *, model_name: str) -> pl.DataFrame:
                     "benchmark": task,
                     "metric": metric if filter_name == "none" else f"{metric} ({filter_name})",
                     "task": "all",
-                    "rung": None,
+                    "stratum": None,
                     "score": float(score),
                     "ci_low": ci_low,
                     "ci_high": ci_high,

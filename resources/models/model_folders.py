@@ -4,6 +4,8 @@ import hashlib
 import json
 from pathlib import Path
 
+from lance_assets.dotted_names import find_dotted, is_dotted_name
+
 HASHED_PATTERNS = (
     "config.json",
     "generation_config.json",
@@ -142,30 +144,29 @@ def resolve_model(name: str, *, base: Path | None = None, revision: str | None =
     """The folder of a model, checked.
 
     Args:
-        name: `small` for the packaged small model, a folder, or a hub id, looked for in this order.
+        name: a folder, `package.module:NAME` for the folder of a model that an installed package brings, or a hub id;
+            this function looks for them in this order.
         base: what a relative folder is relative to, the experiment's own; None for the working directory.
         revision: branch, tag or commit of a hub id.
 
     Raises:
         NotACheckpointError: a folder that does not hold a model.
-        UnknownModelError: no such folder, and the hub does not have it or cannot be reached.
+        UnknownModelError: no such folder or packaged model, and the hub does not have it or cannot be reached.
     """
-    if name == "small":
-        from lance_assets.small_world import SMALL_MODEL
-
-        return validate_model_folder(SMALL_MODEL)
     return validate_model_folder(find_model_folder(name, base=base, revision=revision))
 
 
 def find_model_folder(name: str, *, base: Path | None, revision: str | None) -> Path:
-    """The folder `name` means: a local one, or that of a hub id, which is downloaded once.
+    """The folder `name` means: a local one, a packaged one, or that of a hub id, which is downloaded once.
 
     Raises:
-        UnknownModelError: no such folder, and the hub does not have it or cannot be reached.
+        UnknownModelError: no such folder or packaged model, and the hub does not have it or cannot be reached.
     """
     local = (base or Path()) / Path(name).expanduser()
     if local.exists():
         return local.resolve()
+    if is_dotted_name(name):
+        return find_packaged_folder(name)
     if not name or name.startswith((".", "~", "/")) or name.count("/") > 1:
         raise UnknownModelError(f"unknown model {name!r}: {local.absolute()} is not there")
     from huggingface_hub import snapshot_download
@@ -182,3 +183,21 @@ def find_model_folder(name: str, *, base: Path | None, revision: str | None) -> 
             f"hub's cache, hub not reachable or without it ({type(error).__name__}: {str(error).splitlines()[0]}); "
             "name a folder, or download the model where the hub can be reached"
         ) from error
+
+
+def find_packaged_folder(name: str) -> Path:
+    """The folder of a model that an installed package brings.
+
+    Args:
+        name: `package.module:NAME`, where NAME is a `Path`.
+
+    Raises:
+        UnknownModelError: the module cannot be imported, it has no NAME, or NAME is not the path of a folder.
+    """
+    try:
+        found = find_dotted(name)
+    except ValueError as error:
+        raise UnknownModelError(f"unknown model {error}") from None
+    if not isinstance(found, Path) or not found.is_dir():
+        raise UnknownModelError(f"unknown model {name!r}: it is {found!r}, not the path of a folder; correct the name")
+    return found

@@ -1,8 +1,8 @@
 """A model's shape from its configuration alone, exact to the parameter; no weights are read and no hub is asked.
 
-The configuration is looked for in this order: a local folder, the hub's cache, `lance_assets/forecast/architectures`,
-which has those of the presets' models. The model is built on torch's meta device, where parameters have shapes and no
-memory, so any architecture that transformers knows can be counted.
+The configuration is looked for in this order: a local folder, a packaged model, the hub's cache, and the folder
+`architectures` beside this file, which has those of the presets' models. The model is built on torch's meta device,
+where parameters have shapes and no memory, so any architecture that transformers knows can be counted.
 """
 
 from dataclasses import dataclass
@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lance_assets.algorithms.forecast.costs import ModelShape
+from lance_assets.dotted_names import is_dotted_name
+from resources.models.model_folders import UnknownModelError, find_packaged_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-ARCHITECTURES = Path(__file__).resolve().parents[2] / "lance_assets" / "forecast" / "architectures"
+ARCHITECTURES = Path(__file__).parent / "architectures"
+"""The shipped configurations, each in a folder named by its hub id with `--` for the slash."""
 
 
 class UnknownShapeError(ValueError):
@@ -30,31 +33,33 @@ class FoundModel:
     stored_bytes: int
     """Bytes of a parameter in its files."""
     folder: Path
-    """Where the configuration lies."""
+    """The folder that holds the configuration."""
     is_local: bool
     """Whether the weights are in that folder too, so that nothing has to be downloaded."""
     source: str
-    """In words: a local folder, the hub's cache, or the shipped configuration."""
+    """In words: a local folder, a packaged model, the hub's cache, or the shipped configuration."""
 
 
 def find_config(name: str, *, base: Path | None = None, revision: str | None = None) -> tuple[Path, str]:
     """The folder of a model's config.json, and where that is in words.
 
     Args:
-        name: `small` for the packaged small model, a folder, or a hub id, looked for in this order.
+        name: a folder, `package.module:NAME` for the folder of a model that an installed package brings, or a hub id;
+            this function looks for them in this order.
         base: what a relative folder is relative to; None for the working directory.
         revision: of a hub id, as the cache knows it.
 
     Raises:
         UnknownShapeError: it is nowhere.
     """
-    if name == "small":
-        from lance_assets.small_world import SMALL_MODEL
-
-        return SMALL_MODEL, "the packaged small model"
     local = (base or Path()) / Path(name).expanduser()
     if (local / "config.json").is_file():
         return local, "a local folder"
+    if is_dotted_name(name):
+        try:
+            return find_packaged_folder(name), f"the packaged model {name}"
+        except UnknownModelError as error:
+            raise UnknownShapeError(f"no config.json of model {name!r}: {error}") from None
     if name.count("/") == 1 and not name.startswith((".", "~", "/")):
         from huggingface_hub import try_to_load_from_cache
 

@@ -2,7 +2,7 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from lance_assets.algorithms.measures.arms import average_by_rung, compare_rounds, find_fallen_rungs, summarise_arms
+from lance_assets.algorithms.measures.arms import average_by_stratum, compare_rounds, find_fallen_strata, summarise_arms
 from lance_assets.algorithms.measures.statistics import compute_mean_interval, compute_paired_difference
 from lance_assets.records import STUDY_ROWS
 
@@ -16,7 +16,7 @@ def study(accuracies: dict[tuple[str, str], list[list[bool]]]) -> pl.DataFrame:
             "round": key,
             "num_items": len(items),
             "greedy": sum(items) / len(items),
-            "greedy_by_rung": [float(item) for item in items],
+            "greedy_by_stratum": [float(item) for item in items],
             "greedy_items": items,
         }
         for (arm, key), seeds in accuracies.items()
@@ -66,12 +66,12 @@ def test_summary_has_one_row_for_each_arm_and_round() -> None:
 
 def test_rungs_are_averaged_and_the_fallen_ones_named() -> None:
     rows = study({("lance", "r0000"): [ALL, ALL], ("lance", "r0001"): [THREE, ALL]})
-    assert average_by_rung(rows, "lance", "r0001", metric="greedy") == [1.0, 1.0, 1.0, 0.5]
-    assert average_by_rung(rows, "lance", "r0007", metric="greedy") == []
+    assert average_by_stratum(rows, "lance", "r0001", metric="greedy") == [1.0, 1.0, 1.0, 0.5]
+    assert average_by_stratum(rows, "lance", "r0007", metric="greedy") == []
     places = (("lance", "r0000"), ("lance", "r0001"))
-    assert find_fallen_rungs(rows, *places, metric="greedy", above=0.9, by=0.03) == [4]
-    assert find_fallen_rungs(rows, *places, metric="greedy", above=0.9, by=0.5) == []
-    assert find_fallen_rungs(rows, *places[::-1], metric="greedy", above=0.9, by=0.03) == []
+    assert find_fallen_strata(rows, *places, metric="greedy", above=0.9, by=0.03) == [4]
+    assert find_fallen_strata(rows, *places, metric="greedy", above=0.9, by=0.5) == []
+    assert find_fallen_strata(rows, *places[::-1], metric="greedy", above=0.9, by=0.03) == []
 
 
 @pytest.mark.parametrize("values", [[1.0, 2.0, 4.0], [0.1, 0.1, 0.1, 0.1], [-3.0, 5.0]])

@@ -6,7 +6,7 @@ from pathlib import Path
 from lance_assets.rounds.contamination import describe_contamination, find_contaminated
 from tests.assets.conftest import OpenWorld
 from tests.assets.test_leaks import WORDINGS
-from tests.assets.tiny_experiment import World
+from tests.assets.tiny_experiment import WORLD, World
 
 PROTECTED = "A farmer has twelve hens and every hen lays two eggs a day, so how many eggs are there in a week?"
 LONGER = f"Think hard. {PROTECTED} Explain each step."
@@ -15,8 +15,7 @@ LONGER = f"Think hard. {PROTECTED} Explain each step."
 def open_protected(make: OpenWorld, root: Path, **evaluation: object) -> World:
     path = root / "protected.jsonl"
     path.write_text(json.dumps({"prompt": PROTECTED}) + "\n")
-    small_world = {"per_rung": 1, "max_new_tokens": 64}
-    return make(evaluation={"small_world": small_world, "protected_prompts": str(path), **evaluation})
+    return make(evaluation={"world": WORLD, "protected_prompts": str(path), **evaluation})
 
 
 def test_each_rule_names_the_pair(make_scripted_world: OpenWorld, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from lance_assets.small_world import SMALL_MODEL
 from lance_assets.small_world.tasks import draw_held_out_prompts
 from tests.assets.conftest import OpenWorld
 from tests.assets.scripted_platform import ScriptedEngine, ScriptedPlatform
-from tests.assets.tiny_experiment import World, find_failures
+from tests.assets.tiny_experiment import WORLD, World, find_failures
 
 WORDS = ("tea", "rain", "chess", "bread", "maps", "bees", "salt", "tides", "glass", "owls", "rust", "snow")
 PROMPTS = [f"Write a few words about {word}" for word in WORDS]
@@ -260,8 +260,7 @@ def test_rounds_are_compared_over_the_same_prompts(make_scripted_world: OpenWorl
 def test_greedy_accuracy_stays_the_headline_and_the_harness_comes_before_the_judge(
     make_scripted_world: OpenWorld, tmp_path: Path
 ) -> None:
-    small_world = {"per_rung": 1, "max_new_tokens": 64}
-    evaluation = describe_judge(tmp_path) | {"small_world": small_world}
+    evaluation = describe_judge(tmp_path) | {"world": WORLD}
     world = make_scripted_world(platform_class=JudgingPlatform, evaluation=evaluation)
     shown = evaluate(world)
     assert shown["metric"] == "small_world greedy"

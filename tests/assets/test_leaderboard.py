@@ -29,8 +29,8 @@ from lance_assets.rounds.asking import Cost
 from lance_assets.rounds.nouns import list_schemas
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.round import Round
-from resources.evaluation.evaluator import summarise_items
-from tests.assets.tiny_experiment import find_failures, plan_tiny, write_tiny_experiment
+from lance_assets.rounds.world_evaluation import summarise_items
+from tests.assets.tiny_experiment import WORLD, find_failures, plan_tiny, write_tiny_experiment
 
 BROKEN = {"crooked": "crooked/defs.yaml:8: attributes.parameters.max_seeds: got 0;\ncorrect it"}
 LM_EVAL = {"evaluation": {"lm_eval": {"tasks": ["gsm8k"], "num_fewshot": 5}}}
@@ -40,7 +40,7 @@ def write_items(this_round: Round, models: dict[str, str]) -> None:
     """What each model answered on the small world, 1 for right and 0 for wrong, greedily; all wrong when sampled."""
     rows = [
         {
-            **{"model": model, "metric": metric, "task": "sort", "rung": place, "prompt": f"prompt {place}"},
+            **{"model": model, "metric": metric, "task": "sort", "stratum": place, "prompt": f"prompt {place}"},
             "is_correct": metric == "greedy" and item == "1",
         }
         for model, items in models.items()
@@ -49,7 +49,7 @@ def write_items(this_round: Round, models: dict[str, str]) -> None:
     ]
     items = pl.DataFrame(rows, schema=list_schemas()["eval_items"])
     this_round.write("eval_items", items)
-    this_round.write("eval_report", summarise_items(items))
+    this_round.write("eval_report", summarise_items(items, benchmark="small_world"))
 
 
 def write_harness(this_round: Round, scores: dict[str, tuple[float, float | None]]) -> None:
@@ -190,10 +190,10 @@ def test_tables_are_what_a_person_reads(filled: list[Plan], platform: PlatformRe
     [
         ({"sft_threshold": 9.0, "rng_seed": 9, "training": {}, "stop": {"max_rounds": 9}}, []),
         ({"engine": {"batch_size": 3, "device": "cpu"}}, []),
-        ({"evaluation": {"small_world": {"per_rung": 1, "max_new_tokens": 64, "sampled_temperature": 0.1}}}, []),
-        ({"evaluation": {"small_world": {"per_rung": 1, "max_new_tokens": 64}, "ngram": 5}}, []),
-        ({"evaluation": {"small_world": {"per_rung": 1, "max_new_tokens": 65}}}, ["small_world.max_new_tokens"]),
-        ({"evaluation": {"small_world": {"per_rung": 2, "max_new_tokens": 64}}}, ["small_world.per_rung"]),
+        ({"evaluation": {"world": WORLD | {"sampled_temperature": 0.1}}}, []),
+        ({"evaluation": {"world": WORLD, "ngram": 5}}, []),
+        ({"evaluation": {"world": WORLD | {"max_new_tokens": 65}}}, ["world.max_new_tokens"]),
+        ({"evaluation": {"world": WORLD | {"per_stratum": 2}}}, ["world.per_stratum"]),
         ({"prompt_profile": "full"}, ["prompts"]),
         ({"engine": {"kind": "vllm"}}, ["engine.kind"]),
     ],
@@ -228,7 +228,7 @@ def test_a_harness_score_is_of_its_shots_and_their_seed(tmp_path: Path, changed:
     ("changed", "more", "apart"),
     [
         ({"max_unread_rate": 0.9}, {"rng_seed": 9}, []),
-        ({}, {"small_world": {"per_rung": 2}}, []),
+        ({}, {"world": WORLD | {"per_stratum": 2}}, []),
         ({"model": "other"}, {}, ["judge.model"]),
         ({"by": "score"}, {}, ["judge.by"]),
         ({"prompt_profile": "full"}, {}, ["judge.templates"]),
@@ -242,12 +242,12 @@ def test_a_win_rate_is_of_its_judge_and_opponent(
 ) -> None:
     folder = write_tiny_experiment(tmp_path / "tiny")
     judge = {"path": "seeds.jsonl", "model": "small"}
-    small_world = {"small_world": more.pop("small_world")} if "small_world" in more else {}
+    world = {"world": more.pop("world")} if "world" in more else {}
     one, other = (
         identify_evaluation(plan_tiny(folder, **settings), "judge")
         for settings in (
             {"evaluation": {"judge": judge}},
-            {"evaluation": {"judge": judge | changed} | small_world} | more,
+            {"evaluation": {"judge": judge | changed} | world} | more,
         )
     )
     assert sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name)) == apart
@@ -256,16 +256,16 @@ def test_a_win_rate_is_of_its_judge_and_opponent(
 @pytest.mark.parametrize("benchmark", ["small_world", "gsm8k"])
 def test_a_judge_beside_it_moves_no_other_score(tmp_path: Path, benchmark: str) -> None:
     folder = write_tiny_experiment(tmp_path / "tiny")
-    evaluation = {"small_world": {"per_rung": 1}} | LM_EVAL["evaluation"]
+    evaluation = {"world": {"name": WORLD["name"], "per_stratum": 1}} | LM_EVAL["evaluation"]
     judged = evaluation | {"judge": {"path": "seeds.jsonl", "model": "small"}}
     one, other = (identify_evaluation(plan_tiny(folder, evaluation=found), benchmark) for found in (evaluation, judged))
     assert one == other
 
 
 def test_other_settings_of_the_evaluation_are_told_apart(tmp_path: Path, platform: PlatformResource) -> None:
-    evaluations = ({"per_rung": 1}, {"per_rung": 1, "max_new_tokens": 99})
+    evaluations = ({"max_new_tokens": 160}, {"max_new_tokens": 99})
     plans = [
-        plan_tiny(write_tiny_experiment(tmp_path / name), evaluation={"small_world": evaluation})
+        plan_tiny(write_tiny_experiment(tmp_path / name), evaluation={"world": WORLD | evaluation})
         for name, evaluation in zip(("one", "two"), evaluations, strict=True)
     ]
     for plan in plans:
@@ -273,8 +273,8 @@ def test_other_settings_of_the_evaluation_are_told_apart(tmp_path: Path, platfor
         write_items(this_round, {"checkpoint": "1100"})
         write_training(this_round)
     table = tabulate_experiments(read_leaderboard(plans, platform)[0])
-    assert "**small_world greedy, 4 items; small_world.max_new_tokens 160**" in table
-    assert "**small_world greedy, 4 items; small_world.max_new_tokens 99**" in table
+    assert "**small_world greedy, 4 items; world.max_new_tokens 160**" in table
+    assert "**small_world greedy, 4 items; world.max_new_tokens 99**" in table
     assert table.count("| 1 | ") == 2
 
 
@@ -390,7 +390,7 @@ def test_its_code_version_is_of_the_experiments(tmp_path: Path) -> None:
         return asset.code_versions_by_key[LEADERBOARD_KEY]
 
     assert find_version() == find_version(sft_threshold=9.0)
-    others = [find_version(evaluation={"small_world": {"per_rung": 9}}), find_version(BROKEN)]
+    others = [find_version(evaluation={"world": WORLD | {"per_stratum": 9}}), find_version(BROKEN)]
     assert len({find_version(), *others}) == 3
 
 

@@ -27,7 +27,7 @@ attributes:
   training:
     sft: {learning_rate: 1.0e-4, batch_size: 8}
   evaluation:
-    small_world: {per_rung: 2}
+    world: {name: lance_assets.small_world:WORLD, per_stratum: 2}
 """
 ABOVE_BATCH_SIZE = "{learning_rate: 1.0e-4, batch_size"
 
@@ -92,17 +92,17 @@ WRONG = {
         [":7: attributes.seeds.path: got 'nowhere/seeds.jsonl', but there is no ", "correct the path"],
     ),
     "missing_judge_file": (
-        "small_world: {per_rung: 2}",
+        "world: {name: lance_assets.small_world:WORLD, per_stratum: 2}",
         "judge: {path: nowhere.jsonl, model: small}",
         [":12: attributes.evaluation.judge.path: got 'nowhere.jsonl', but there is no ", "correct the path"],
     ),
     "judge_field": (
-        "small_world: {per_rung: 2}",
+        "world: {name: lance_assets.small_world:WORLD, per_stratum: 2}",
         "judge: {path: seeds.jsonl, model: small, opponents: backbone}",
         [":12: attributes.evaluation.judge.opponents: no such field", "did you mean 'opponent'?"],
     ),
     "judge_value": (
-        "small_world: {per_rung: 2}",
+        "world: {name: lance_assets.small_world:WORLD, per_stratum: 2}",
         "judge: {path: seeds.jsonl, model: small, by: vote}",
         [":12: attributes.evaluation.judge.by: got 'vote'; input should be 'verdict' or 'score'"],
     ),
@@ -113,9 +113,9 @@ WRONG = {
     ),
     "owner": ("  recipe", "  owners: [me]\n  recipe", [":4: attributes.owners.0: got 'me'; ", "team:name"]),
     "no_metric": (
-        "    small_world: {per_rung: 2}",
+        "    world: {name: lance_assets.small_world:WORLD, per_stratum: 2}",
         "    protected_field: p",
-        [":3: attributes: evaluation needs small_"],
+        [":3: attributes: evaluation needs world"],
     ),
     "broken_yaml": (
         "path: seeds.jsonl",

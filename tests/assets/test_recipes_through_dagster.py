@@ -26,8 +26,8 @@ from lance_assets.rounds.nouns import NOUNS, list_handed_over, list_inputs
 from lance_assets.rounds.outcomes import read_headline
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.round import Round, make_noun
+from lance_assets.rounds.world_evaluation import summarise_items
 from lance_assets.settings.experiment import StopSettings
-from resources.evaluation.evaluator import summarise_items
 from tests.assets.noted_reads import NotingPlatform, read_notes
 from tests.assets.scripted_platform import SCRIPTED, without_drawing
 from tests.assets.tiny_experiment import (
@@ -353,7 +353,7 @@ def test_after_a_regression_the_loop_stops_goes_on_or_goes_back(scratch: World) 
     last, following = scratch.round(keys[-1]), format_round(len(keys))
     items = last.read("eval_items").with_columns(is_correct=pl.lit(False))
     last.write("eval_items", items)
-    last.write("eval_report", summarise_items(items))
+    last.write("eval_report", summarise_items(items, benchmark="small_world"))
     best = find_best_round({key: read_headline(scratch.round(key).read("eval_report"))["score"] for key in keys})
     stopped = decide(scratch.instance, with_stop(scratch.plan, max_rounds=9, on_regression="stop"), scratch.platform)
     assert stopped == Decision(None, f"{last.key} regressed against {best} beyond the noise band")

@@ -14,7 +14,7 @@ from lance_assets.rounds.report import (
     Markdown,
     Measures,
     Rows,
-    ScoresByRung,
+    ScoresByStratum,
     ScoresOverRounds,
     Trends,
     count_values,
@@ -70,7 +70,7 @@ def test_nothing_is_said_in_words() -> None:
     for empty in (
         Histogram({"seed": []}, title="t", x_label="x"),
         Losses({"SFT": [], "DPO": []}),
-        ScoresByRung({}, "t"),
+        ScoresByStratum({}, "rung", "t"),
     ):
         assert text_of(empty) == "*nothing to plot*"
 
@@ -84,7 +84,7 @@ def test_pictures_are_png_and_the_same_each_time() -> None:
     rounds = {"greedy": [(0.5, 0.4, 0.6), (0.6, 0.5, 0.7)]}
     for backbone in (0.4, None):
         assert_is_picture(ScoresOverRounds(["r0000", "r0001"], rounds, title="t", backbone=backbone))
-    assert_is_picture(ScoresByRung({"r0000": {1: 1.0, 2: 0.5}}, title="t"))
+    assert_is_picture(ScoresByStratum({"r0000": {1: 1.0, 2: 0.5}}, axis="rung", title="t"))
     assert_is_picture(Trends(pl.DataFrame({"round": ["r0000", "r0001"], "novelty": [None, 0.5]}), title="t"))
 
 

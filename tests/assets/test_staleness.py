@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.assets.conftest import OpenWorld
-from tests.assets.tiny_experiment import NOUNS, TRAINING, find_failures, find_stale
+from tests.assets.tiny_experiment import NOUNS, TRAINING, WORLD, find_failures, find_stale
 
 AFTER_REVIEW = {"sft_set", "diversity_report", "checkpoint", "eval_report"}
 
@@ -22,7 +22,7 @@ AFTER_REVIEW = {"sft_set", "diversity_report", "checkpoint", "eval_report"}
         ({"training": TRAINING | {"launcher": ["accelerate", "launch"]}}, set()),
         ({"training": {}}, {"checkpoint", "eval_report"}),
         (
-            {"evaluation": {"small_world": {"per_rung": 2}}},
+            {"evaluation": {"world": WORLD | {"per_stratum": 2}}},
             set(NOUNS) - {"start_checkpoint"},
         ),
         (

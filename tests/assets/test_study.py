@@ -27,6 +27,7 @@ from lance_assets.rounds.study import (
     run_start,
 )
 from lance_assets.settings.experiment import ExperimentSettings
+from lance_assets.small_world import WORLD
 from tests.assets.conftest import OpenWorld
 from tests.assets.scripted_platform import SCRIPTED_SETTINGS, SCRIPTED_TRAINING, ScriptedPlatform, without_drawing
 from tests.assets.tiny_experiment import TRAINING, World, find_failures, plan_tiny, write_tiny_experiment
@@ -77,7 +78,7 @@ def test_there_is_one_row_for_each_arm_and_round(rows: pl.DataFrame) -> None:
     for row in rows.to_dicts():
         for metric in ("greedy", "sampled"):
             assert row[metric] == pytest.approx(sum(row[f"{metric}_items"]) / 48)
-            assert sum(row[f"{metric}_by_rung"]) / 12 == pytest.approx(row[metric])
+            assert sum(row[f"{metric}_by_stratum"]) / 12 == pytest.approx(row[metric])
 
 
 def test_arms_start_from_one_round_and_differ_by_their_switches(rows: pl.DataFrame) -> None:
@@ -152,7 +153,7 @@ def test_tables_tell_every_arm(rows: pl.DataFrame) -> None:
     lines = tabulate_rounds(rows, metric="greedy", method=METHOD).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {n}" for n in ("raw backbone", METHOD, *CONTROLS)]
     assert "lance less this" in lines[0]
-    whole = tabulate_study(rows, method=METHOD)
+    whole = tabulate_study(rows, WORLD, method=METHOD)
     assert "sampled accuracy" in whole
     assert "by rung" in whole
     assert "new SFT rows" in whole

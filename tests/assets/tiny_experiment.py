@@ -27,6 +27,7 @@ from lance_assets.small_world.seeds import draw_eft_rows, draw_seeds, draw_texts
 from lance_assets.small_world.tasks import parse_prompt
 
 NUM_SEEDS = 12
+WORLD = {"name": "lance_assets.small_world:WORLD", "per_stratum": 1, "max_new_tokens": 64}
 NOUNS = (
     *("start_checkpoint", "seed_set", "raw_generations", "cleaned_set", "reviewed_set", "sft_set"),
     *("preference_pairs", "diversity_report", "checkpoint", "eval_report"),
@@ -82,7 +83,7 @@ def build_tiny_settings(**changed: object) -> ExperimentSettings:
         "seeds": {"path": "seeds.jsonl", "answer_field": "answer", "eft_path": "eft.jsonl"},
         "engine": {"batch_size": 8, "flush_seconds": 0, "device": "cpu"},
         "training": TRAINING,
-        "evaluation": {"small_world": {"per_rung": 1, "max_new_tokens": 64}},
+        "evaluation": {"world": WORLD},
         "checks": {"max_unscored_rate": 1.0, "min_pairs": 0},
         "stop": {"max_rounds": 2},
     }

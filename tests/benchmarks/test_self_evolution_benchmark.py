@@ -18,7 +18,7 @@ def build_rows(right: dict[tuple[str, str], list[int]]) -> pl.DataFrame:
 
 def items(num_right: int) -> dict[str, object]:
     flags = [place < num_right for place in range(10)]
-    return {"": num_right / 10, "_by_rung": [float(flag) for flag in flags], "_items": flags}
+    return {"": num_right / 10, "_by_stratum": [float(flag) for flag in flags], "_items": flags}
 
 
 RIGHT = {

@@ -18,6 +18,9 @@ from lance_assets.rounds.plan import Plan
 from lance_assets.settings.experiment import ExperimentSettings
 from resources.models.model_shapes import find_model
 
+WORLD = {"name": "lance_assets.small_world:WORLD", "per_stratum": 8}
+SMALL_MODEL = "lance_assets.small_world:SMALL_MODEL"
+
 ASKED = ("seed reviews", "new prompts", "completions", "degraded completions")
 README_GENERATED = (1472, 1264, 1312, 1104)
 """Rows of raw_generations that README's four rounds had."""
@@ -100,7 +103,10 @@ def test_what_a_judge_is_asked_is_bounded(
     """40 prompts: of each model a completion and two verdicts or a review, of the opponent the same once."""
     path = tmp_path / "prompts.jsonl"
     path.write_text("".join(json.dumps({"prompt": str(number)}) + "\n" for number in range(40)))
-    evaluation = {"small_world": {"per_rung": 8}, "judge": {"path": str(path), "model": "small"} | judge}
+    evaluation = {
+        "world": WORLD,
+        "judge": {"path": str(path), "model": "small"} | judge,
+    }
     forecast = build_forecast(load(project_root, "mini_lance", evaluation=evaluation), machine="cpu2", home=tmp_path)
     found = [by_name(forecast.rounds[key])["evaluation: judge"] for key in ("r0000", "r0001")]
     assert [row.rows_at_most for row in found] == rows
@@ -185,7 +191,7 @@ def test_a_second_model_on_a_server_with_prices(project_root: Path, tmp_path: Pa
 def test_a_reviewers_own_templates_count(project_root: Path) -> None:
     """The full review and its system message are ten times as long as the compact one; the other steps stay."""
     plan = load(project_root, "mini_lance")
-    own, other = (measure_lengths(plan, find_model("small"), review_profile=name) for name in ("compact", "full"))
+    own, other = (measure_lengths(plan, find_model(SMALL_MODEL), review_profile=name) for name in ("compact", "full"))
     for step in ("review", "judge_pair"):
         assert other.lengths.templates[step] > 10 * own.lengths.templates[step]
     assert other.lengths.asked["new_prompt"] == own.lengths.asked["new_prompt"]
@@ -199,7 +205,7 @@ def test_the_command_ends_with_its_code(capsys: pytest.CaptureFixture[str]) -> N
     assert "will not fit: SFT: " in said
     assert "6 in the file" in said
     assert main(["mini_lance"]) == 0
-    assert "mini_lance: small on cpu2" in capsys.readouterr().out
+    assert f"mini_lance: {SMALL_MODEL} on cpu2" in capsys.readouterr().out
 
 
 def test_a_machine_that_is_not_in_the_table(project_root: Path, tmp_path: Path) -> None:

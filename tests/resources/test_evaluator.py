@@ -1,67 +1,14 @@
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
-import polars as pl
 import pytest
 
-from lance_assets.algorithms.measures.statistics import compute_wilson_interval
-from lance_assets.records import EVAL_ITEMS, EVAL_REPORT, Request, Sample, SamplingSettings
-from lance_assets.small_world.tasks import complete, parse_prompt
-from resources.engines.contract import ask_directly
-from resources.engines.transformers.engine import TransformersEngine
+from lance_assets.records import EVAL_REPORT
 from resources.evaluation.evaluator import (
     EvaluationError,
-    evaluate_small_world,
     parse_lm_eval,
     run_lm_eval,
-    summarise_items,
 )
-
-
-def answer_by_rule(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
-    """Right when greedy, and of no use when sampled."""
-    assert stage.endswith("greedy" if sampling.temperature == 0 else "sampled")
-    right = [complete(parse_prompt(request.messages[-1]["content"])) for request in requests]
-    texts = right if sampling.temperature == 0 else ["Hm."] * len(requests)
-    return [Sample(request.row_id, text, "stop", 1, 1) for request, text in zip(requests, texts, strict=True)]
-
-
-def fail_always(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
-    return [Sample(request.row_id, "", "error", 1, 0, "no memory") for request in requests]
-
-
-def test_items_and_report_of_a_perfect_and_a_useless_answerer() -> None:
-    items = evaluate_small_world(answer_by_rule, model_name="checkpoint", per_rung=2, rungs=(1, 3))
-    assert items.schema == EVAL_ITEMS
-    assert items.height == 2 * 4 * 2 * 2
-    report = summarise_items(items)
-    assert report.schema == EVAL_REPORT
-    # Of each metric: one over all, four tasks, two rungs.
-    assert report.height == 2 * (1 + 4 + 2)
-    greedy = report.filter(metric="greedy")
-    assert greedy["task"].to_list() == ["all", "reverse", "sort", "sum", "story", "all", "all"]
-    assert greedy["rung"].to_list() == [None, None, None, None, None, 1, 3]
-    assert greedy["num_items"].to_list() == [16, 4, 4, 4, 4, 8, 8]
-    assert greedy["score"].to_list() == [1.0] * 7
-    assert (greedy["ci_low"][0], greedy["ci_high"][0]) == compute_wilson_interval(16, 16)
-    assert report.filter(metric="sampled")["score"].to_list() == [0.0] * 7
-    assert summarise_items(items.clear()).schema == EVAL_REPORT
-
-
-def test_a_real_model_gives_the_same_items_twice(tiny_model: Path) -> None:
-    ask = ask_directly(TransformersEngine(tiny_model, device="cpu", num_threads=1))
-    options = {"model_name": "backbone", "per_rung": 1, "rungs": (1,), "max_new_tokens": 8}
-    items = evaluate_small_world(ask, **options)
-    assert items.equals(evaluate_small_world(ask, **options))
-    assert items["completion"].str.len_chars().sum() > 0
-    sampled = evaluate_small_world(ask, **options, temperature=1.3).filter(metric="sampled")
-    assert sampled["completion"].to_list() != items.filter(metric="sampled")["completion"].to_list()
-
-
-def test_an_engine_failure_is_no_wrong_answer() -> None:
-    with pytest.raises(EvaluationError, match="no memory"):
-        evaluate_small_world(fail_always, model_name="checkpoint", per_rung=1, rungs=(1,))
 
 
 def test_harness_results_are_read() -> None:
@@ -116,17 +63,6 @@ def test_an_unknown_harness_task(tiny_model: Path) -> None:
         run_lm_eval(tiny_model, ["no_such_task"], model_name="checkpoint", log=lambda _: None)
     with pytest.raises(ValueError, match="at least one"):
         run_lm_eval(tiny_model, [], model_name="checkpoint", log=lambda _: None)
-
-
-def test_report_counts_by_hand() -> None:
-    rows = [("sort", 1, True), ("sort", 2, False), ("sum", 1, True), ("sum", 2, True)]
-    blank = dict.fromkeys(EVAL_ITEMS) | {"model": "checkpoint", "metric": "greedy"}
-    items = pl.DataFrame(
-        [blank | {"task": task, "rung": rung, "is_correct": right} for task, rung, right in rows], schema=EVAL_ITEMS
-    )
-    report = summarise_items(items)
-    names = report.select("task", "rung", "score").rows()
-    assert names == [("all", None, 0.75), ("sort", None, 0.5), ("sum", None, 1.0), ("all", 1, 1.0), ("all", 2, 0.5)]
 
 
 def test_intervals_of_harness_scores() -> None:

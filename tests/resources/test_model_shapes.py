@@ -30,7 +30,7 @@ def test_the_small_model_as_it_is_loaded(small_model: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
     model = AutoModelForCausalLM.from_pretrained(small_model, local_files_only=True)
-    found = find_model("small")
+    found = find_model("lance_assets.small_world:SMALL_MODEL")
     assert found.shape.num_parameters == model.num_parameters()
     adapted = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
     trained = sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from lance_assets.algorithms.reviews.review_parsing import parse_review
-from lance_assets.rounds.evaluation_prompts import build_evaluation_guard, find_digits
-from lance_assets.settings.experiment import EvaluationSettings, JudgeSettings, SmallWorldSettings
+from lance_assets.rounds.evaluation_prompts import build_evaluation_guard
+from lance_assets.settings.experiment import EvaluationSettings, JudgeSettings, WorldSettings
 from lance_assets.small_world.seeds import (
     EVALUATED_PER_RUNG,
     HARD_RUNG_SHARES,
@@ -30,6 +30,7 @@ from lance_assets.small_world.tasks import (
     Problem,
     complete,
     draw_held_out_prompts,
+    find_digits,
     is_correct,
     parse_prompt,
     work_out,
@@ -148,13 +149,13 @@ def test_the_files_know_what_the_experiments_are_evaluated_on(project_root: Path
     for name in IN_THE_SMALL_WORLD:
         text = (project_root / EXPERIMENTS / name / "defs.yaml").read_text(encoding="utf-8")
         evaluation = yaml.safe_load(text)["attributes"]["evaluation"]
-        assert evaluation["small_world"]["per_rung"] == EVALUATED_PER_RUNG, name
+        assert evaluation["world"]["per_stratum"] == EVALUATED_PER_RUNG, name
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if not name.endswith(("texts.jsonl", "judge_prompts.jsonl"))])
 def test_no_row_is_an_evaluation_prompt_by_the_rounds_own_guard(name: str, tmp_path: Path) -> None:
-    small_world = SmallWorldSettings(per_rung=EVALUATED_PER_RUNG)
-    is_evaluation_prompt = build_evaluation_guard(EvaluationSettings(small_world=small_world), tmp_path)
+    world = WorldSettings(name="lance_assets.small_world:WORLD", per_stratum=EVALUATED_PER_RUNG)
+    is_evaluation_prompt = build_evaluation_guard(EvaluationSettings(world=world), tmp_path)
     held_out = draw_held_out_prompts(per_rung=EVALUATED_PER_RUNG)[5]["prompt"]
     assert is_evaluation_prompt(f"Is this task clear?\nTask: {held_out}")
     assert [row["prompt"] for row in FILES[name] if is_evaluation_prompt(row["prompt"])] == []
@@ -233,8 +234,8 @@ def test_no_row_of_the_pool_is_a_prompt_of_its_judge(project_root: Path) -> None
     """By the round's own guard, so that adding the judge has changed nothing of what is trained on."""
     folder = project_root / EXPERIMENTS / "mini_diverse_evol"
     judge = JudgeSettings.model_validate({"path": "judge_prompts.jsonl", "opponent": "backbone", "model": "small"})
-    small_world = SmallWorldSettings(per_rung=EVALUATED_PER_RUNG)
-    is_evaluation_prompt = build_evaluation_guard(EvaluationSettings(small_world=small_world, judge=judge), folder)
+    world = WorldSettings(name="lance_assets.small_world:WORLD", per_stratum=EVALUATED_PER_RUNG)
+    is_evaluation_prompt = build_evaluation_guard(EvaluationSettings(world=world, judge=judge), folder)
     assert is_evaluation_prompt(FILES["mini_diverse_evol/judge_prompts.jsonl"][0]["prompt"])
     assert [row for row in FILES["mini_diverse_evol/pool.jsonl"] if is_evaluation_prompt(row["prompt"])] == []
 

@@ -59,21 +59,22 @@ def summarise_arms(rows: pl.DataFrame, *, metric: str) -> pl.DataFrame:
     return pl.DataFrame(found, schema=schema | dict.fromkeys(("mean", "low", "high"), pl.Float64))
 
 
-def average_by_rung(rows: pl.DataFrame, arm: str, round_key: str, *, metric: str) -> list[float]:
-    """Mean accuracy of an arm's round by rung, from rung 1, over its seeds; empty when no seed has it."""
-    mine = rows.filter(pl.col("arm") == arm, pl.col("round") == round_key)[f"{metric}_by_rung"].to_list()
-    return [sum(rung) / len(rung) for rung in zip(*mine, strict=True)]
+def average_by_stratum(rows: pl.DataFrame, arm: str, round_key: str, *, metric: str) -> list[float]:
+    """Mean accuracy of an arm's round over its seeds, by stratum in ascending order; empty when no seed has it."""
+    mine = rows.filter(pl.col("arm") == arm, pl.col("round") == round_key)[f"{metric}_by_stratum"].to_list()
+    return [sum(rates) / len(rates) for rates in zip(*mine, strict=True)]
 
 
-def find_fallen_rungs(
+def find_fallen_strata(
     rows: pl.DataFrame, before: tuple[str, str], after: tuple[str, str], *, metric: str, above: float, by: float
 ) -> list[int]:
-    """The rungs that stood above a bar and fell by more than so much, as means over seeds.
+    """The places, from 1, of the strata that were above a bar and fell by more than so much, as means over seeds.
 
-    >>> rows = pl.DataFrame({"arm": "lance", "round": ["r0000", "r0001"], "greedy_by_rung": [[1.0, 0.95], [1.0, 0.9]]})
-    >>> find_fallen_rungs(rows, ("lance", "r0000"), ("lance", "r0001"), metric="greedy", above=0.9, by=0.03)
+    >>> rates = [[1.0, 0.95], [1.0, 0.9]]
+    >>> rows = pl.DataFrame({"arm": "lance", "round": ["r0000", "r0001"], "greedy_by_stratum": rates})
+    >>> find_fallen_strata(rows, ("lance", "r0000"), ("lance", "r0001"), metric="greedy", above=0.9, by=0.03)
     [2]
     """
-    old, new = (average_by_rung(rows, *place, metric=metric) for place in (before, after))
+    old, new = (average_by_stratum(rows, *place, metric=metric) for place in (before, after))
     pairs = enumerate(zip(old, new, strict=True), start=1)
-    return [rung for rung, (was, now) in pairs if was > above and was - now > by + 1e-9]
+    return [place for place, (was, now) in pairs if was > above and was - now > by + 1e-9]

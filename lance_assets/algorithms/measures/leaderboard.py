@@ -43,7 +43,7 @@ def identify_scale(*, benchmark: str, metric: str, settings: Mapping[str, str], 
     """The identity of a scale: scores with the same one may be compared.
 
     Args:
-        benchmark: such as "small_world".
+        benchmark: the name of a world, of a harness task, or "judge".
         metric: such as "greedy".
         settings: the settings of the evaluation by name.
         items: the prompts that were asked, in any order, or whatever is known of them, such as their number.

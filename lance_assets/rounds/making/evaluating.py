@@ -13,9 +13,11 @@ from lance_assets.rounds.judging.evaluation import judge_models
 from lance_assets.rounds.judging.report import describe_judging, summarise_judge_items
 from lance_assets.rounds.nouns import NOUNS
 from lance_assets.rounds.outcomes import compare_with, read_headline, read_outcomes
-from lance_assets.rounds.report import Fact, Judged, Made, Markdown, Report, Rows, ScoresByRung, ScoresOverRounds
+from lance_assets.rounds.report import Fact, Judged, Made, Markdown, Report, Rows, ScoresByStratum, ScoresOverRounds
 from lance_assets.rounds.round import Round
-from resources.evaluation.evaluator import evaluate_small_world, run_lm_eval, summarise_items
+from lance_assets.rounds.world_evaluation import evaluate_world, summarise_items
+from lance_assets.worlds import draw_problems
+from resources.evaluation.evaluator import run_lm_eval
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Evaluated:
     report: pl.DataFrame
     """Its scores, schema `EVAL_REPORT`."""
     items: pl.DataFrame
-    """Its completions of the small world's problems, schema `EVAL_ITEMS`."""
+    """Its completions of the world's problems, schema `EVAL_ITEMS`; empty without a world."""
     completions: list[Sample]
     """Its completions of the judge's prompts; empty without a judge."""
 
@@ -48,16 +50,17 @@ def make_eval_report(this_round: Round) -> Made:
 def evaluate(this_round: Round, model: str, path: Path) -> Evaluated:
     """Ask one model everything the experiment evaluates."""
     plan = this_round.plan
-    evaluation = plan.settings.evaluation
+    evaluation, world = plan.settings.evaluation, plan.world
     report, items, completions = this_round.empty("eval_report"), this_round.empty("eval_items"), []
     with this_round.asking("eval_report", path) as ask:
-        if evaluation.small_world is not None:
-            items = evaluate_small_world(
+        if world is not None and evaluation.world is not None:
+            items = evaluate_world(
                 ask,
+                world,
+                draw_problems(world, evaluation.world.per_stratum),
                 model_name=model,
-                per_rung=evaluation.small_world.per_rung,
-                temperature=evaluation.small_world.sampled_temperature,
-                max_new_tokens=evaluation.small_world.max_new_tokens,
+                temperature=evaluation.world.sampled_temperature,
+                max_new_tokens=evaluation.world.max_new_tokens,
                 prompt_profile=plan.settings.prompt_profile,
             )
         if evaluation.judge is not None:
@@ -75,7 +78,8 @@ def evaluate(this_round: Round, model: str, path: Path) -> Evaluated:
             apply_chat_template=lm_eval.apply_chat_template,
             rng_seed=plan.settings.rng_seed,
         )
-    return Evaluated(pl.concat([summarise_items(items), report]), items, completions)
+    summaries = [] if world is None else [summarise_items(items, benchmark=world.name)]
+    return Evaluated(pl.concat([*summaries, report]), items, completions)
 
 
 def report_eval_report(this_round: Round) -> Report:
@@ -85,7 +89,7 @@ def report_eval_report(this_round: Round) -> Report:
     assert headline is not None, "a written eval_report has a headline"
     outcomes = read_outcomes(this_round, [*this_round.earlier_keys, this_round.key])
     before = {outcome.round_key: outcome.score for outcome in outcomes if outcome.round_key < this_round.key}
-    overall = scores.filter(pl.col("rung").is_null() & (pl.col("task") == "all"))
+    overall = scores.filter(pl.col("stratum").is_null() & (pl.col("task") == "all"))
     columns = ("model", "benchmark", "metric", "score", "ci_low", "ci_high", "num_items")
     facts: Report = {
         **{name: round(headline[name], 4) for name in ("score", "ci_low", "ci_high") if headline[name] is not None},
@@ -111,11 +115,11 @@ def account_for_round(this_round: Round) -> Markdown:
 
 
 def collect_history(this_round: Round, keys: list[str]) -> dict[str, Fact]:
-    """The scores of all rounds up to this one, overall and by rung."""
+    """The scores of all rounds up to this one, overall and by stratum."""
     reports = {key: this_round.read("eval_report", key) for key in keys}
     start = reports[START_ROUND] if START_ROUND in reports else None
     backbone = read_headline(start, model="backbone") if start is not None else None
-    overall = (pl.col("model") == "checkpoint") & (pl.col("task") == "all") & pl.col("rung").is_null()
+    overall = (pl.col("model") == "checkpoint") & (pl.col("task") == "all") & pl.col("stratum").is_null()
     points: dict[str, list[tuple[float, float, float]]] = {}
     for scores in reports.values():
         for row in scores.filter(overall).to_dicts():
@@ -123,19 +127,22 @@ def collect_history(this_round: Round, keys: list[str]) -> dict[str, Fact]:
             low, high = (row["score"] if row[end] is None else row[end] for end in ("ci_low", "ci_high"))
             points.setdefault(name, []).append((row["score"], low, high))
     points = {name: values for name, values in points.items() if len(values) == len(reports)}
-    by_rung: dict[str, dict[int, float]] = {}
-    greedy_rungs = (pl.col("metric") == "greedy") & pl.col("rung").is_not_null()
+    by_stratum: dict[str, dict[int, float]] = {}
+    greedy_strata = (pl.col("metric") == "greedy") & pl.col("stratum").is_not_null()
     for key, scores in reports.items():
-        for row in scores.filter(greedy_rungs).to_dicts():
+        for row in scores.filter(greedy_strata).to_dicts():
             name = key if row["model"] == "checkpoint" else "backbone"
-            by_rung.setdefault(name, {})[row["rung"]] = row["score"]
+            by_stratum.setdefault(name, {})[row["stratum"]] = row["score"]
     name = this_round.plan.name
-    return {
+    history: dict[str, Fact] = {
         "over_rounds": ScoresOverRounds(
             keys, points, title=f"{name}: scores with 95% intervals", backbone=backbone["score"] if backbone else None
         ),
-        "by_rung": ScoresByRung(by_rung, title=f"{name}: accuracy by rung"),
     }
+    if (world := this_round.plan.world) is not None:
+        shown = ScoresByStratum(by_stratum, axis=world.axis, title=f"{name}: accuracy by {world.axis}")
+        history[f"by_{world.axis.replace(' ', '_')}"] = shown
+    return history
 
 
 def no_regression(this_round: Round) -> Judged:
