@@ -114,7 +114,7 @@ def identify_guard(plan: Plan) -> Identity:
     """Which prompts belong to the evaluation, and how they are recognised."""
     evaluation = plan.settings.evaluation
     has_bar = evaluation.max_similarity is not None
-    return {
+    identity: Identity = {
         "held_out": evaluation.world.model_dump(include={"name", "per_stratum"}) if evaluation.world else None,
         "world_content": hash_world(plan),
         "protected": hash_files(plan, evaluation.protected_prompts),
@@ -122,7 +122,8 @@ def identify_guard(plan: Plan) -> Identity:
         "ngram": evaluation.ngram,
         "max_similarity": evaluation.max_similarity,
         "guard_embedder": plan.settings.embedder.model if has_bar else None,
-    } | ({"judge": identify_judge_prompts(plan)} if evaluation.judge is not None else {})
+    }
+    return identity | ({"judge": identify_judge_prompts(plan)} if evaluation.judge is not None else {})
 
 
 def identify_engine(engine: EngineSettings) -> Identity:
