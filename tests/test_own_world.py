@@ -12,6 +12,7 @@ import pytest
 
 from lance_assets.assets.self_evolution import describe_self_evolution
 from lance_assets.records import Request, Sample, SamplingSettings
+from lance_assets.rounds.nouns import compute_code_versions
 from lance_assets.worlds import Problem, World, WorldError, draw_problems, find_world, hash_world_file
 from tests.assets.scripted_platform import SCRIPTED, ScriptedEngine, ScriptedPlatform, without_drawing
 from tests.assets.tiny_experiment import World as TinyWorld
@@ -133,12 +134,12 @@ def test_a_changed_file_is_another_world(tmp_path: Path) -> None:
     write_world(tmp_path / "tiny", text := read_file_of_the_page())
     evaluation = {"world": OWN}
     plan = plan_tiny(write_tiny_experiment(tmp_path / "tiny"), evaluation=evaluation)
-    before, hashed = plan.code_versions, hash_world_file(OWN["name"], tmp_path / "tiny")
+    before, hashed = compute_code_versions(plan), hash_world_file(OWN["name"], tmp_path / "tiny")
     (tmp_path / "tiny" / "my_task.py").write_text(text.replace('axis="difficulty"', 'axis="digits"'))
     again = plan_tiny(tmp_path / "tiny", evaluation=evaluation)
     assert again.world.axis == "digits"
     assert hash_world_file(OWN["name"], tmp_path / "tiny") != hashed
-    changed = {noun for noun, code_version in again.code_versions.items() if code_version != before[noun]}
+    changed = {noun for noun, code_version in compute_code_versions(again).items() if code_version != before[noun]}
     assert "start_checkpoint" not in changed
     assert {"seed_set", "cleaned_set", "eval_report"} <= changed
 

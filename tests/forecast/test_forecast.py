@@ -230,3 +230,19 @@ def test_the_shipped_table_names_the_source_of_every_row() -> None:
 def test_words() -> None:
     assert [format_hours(value) for value in (None, 2.5, 0.5, 0.005)] == ["unknown", "2.5 h", "30.0 min", "18 s"]
     assert add_all([1000.0, None]) == "1,000 + unknown"
+
+
+def test_a_world_without_measured_tokens_has_rows_alone(project_root: Path, tmp_path: Path) -> None:
+    """4 problems, greedily and sampled, of two models in r0000."""
+    file = tmp_path / "my_task.py"
+    file.write_text(
+        "from lance_assets.worlds import Problem, World\n"
+        "def draw(per_stratum):\n"
+        "    return [Problem(f'{n}', 'add', n % 2, f'What is {n} + 1?', f'{n + 1}') for n in range(2 * per_stratum)]\n"
+        "WORLD = World('adding', 'parity', (0, 1), draw, lambda problem, completion: problem.answer in completion)\n"
+    )
+    evaluation = {"world": {"name": f"{file}:WORLD", "per_stratum": 2}}
+    forecast = build_forecast(load(project_root, "mini_lance", evaluation=evaluation), machine="cpu2", home=tmp_path)
+    row = by_name(forecast.rounds["r0000"])["evaluation: adding"]
+    assert (row.rows, row.rows_at_most, row.prompt_tokens, row.hours) == (16, 16, None, None)
+    assert " + unknown" in render_forecast(forecast)
