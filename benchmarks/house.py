@@ -1,0 +1,354 @@
+"""The size of the house: how far one has to walk through this project's files to follow one thing.
+
+    python -m benchmarks.house [--static] [--list FILE]
+
+| figure | what is counted | at most |
+| --- | --- | ---: |
+| `import_depth` | modules in the longest chain of imports | 12 |
+| `files_of_a_row` | files that run while one tiny round goes from its seeds to its checkpoint | 35 |
+| `dagster_outside_assets` | files that import Dagster outside `lance_assets/assets` and `definitions.py` | 0 |
+| `assets_without_dagster` | files of `lance_assets/assets` that do not import Dagster | 0 |
+| `world_importers` | files that import the small world, outside the small world and the experiments | 0 |
+| `circles` | groups of modules that import each other | 0 |
+| `largest_room_files` | Python files that lie directly in the largest folder | 16 |
+| `readme_lines` | lines of `README.md` | 110 |
+
+The code that is counted is `lance_assets`, `resources` and `definitions.py`; tests and benchmarks are not.
+
+* Imports are read from the syntax tree, so imports inside functions and under `TYPE_CHECKING` count too. Python also
+  runs a package's `__init__.py` before each of its modules; that is not counted as an import. A circle counts in a
+  chain with all of its modules.
+* A file runs when at least one of its functions is called; what runs only because the module is imported does not
+  count. The round is r0001 of `mini_lance` with 8 seeds and the packaged model. Its job runs in this process through
+  Dagster, with the asset checks, after r0000 was made. `eval_report` is left out, because no row passes through it, and
+  so is the trainer's own process.
+
+`--static` skips the round, so that everything else is counted in a second. The last line is one JSON object, with
+`lines_of_a_row` (the lines of those files) and `comment_line_rate` beside the figures above.
+"""
+
+import argparse
+import ast
+import json
+import sys
+import tempfile
+import threading
+import tokenize
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from inspect import CO_OPTIMIZED
+from pathlib import Path
+from types import FrameType
+
+PROJECT_ROOT = Path(__file__).parents[1]
+PACKAGES = ("lance_assets", "resources")
+WIRING = "definitions.py"
+ASSETS = "lance_assets/assets/"
+WORLD = "lance_assets/small_world/"
+EXPERIMENTS = "lance_assets/experiments/"
+GOALS = {
+    "import_depth": 12,
+    "files_of_a_row": 35,
+    "dagster_outside_assets": 0,
+    "assets_without_dagster": 0,
+    "world_importers": 0,
+    "circles": 0,
+    "largest_room_files": 16,
+    "readme_lines": 110,
+}
+"""The most that each figure may be."""
+
+NOUNS = (
+    *("start_checkpoint", "seed_set", "raw_generations", "cleaned_set", "reviewed_set", "sft_set"),
+    *("preference_pairs", "diversity_report", "checkpoint"),
+)
+"""The assets that are made on a row's way; training waits for the diversity report."""
+
+UNNAMED = {"<module>", "<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"}
+"""Code that is no function of its own: module-level code runs it whenever the file is imported."""
+
+
+def find_files(root: Path) -> dict[str, str]:
+    """The project's modules.
+
+    Args:
+        root: the folder that holds `lance_assets`, `resources` and `definitions.py`.
+
+    Returns:
+        The path of each module's file, relative to the root and with slashes, by the module's name.
+    """
+    paths = [path for package in PACKAGES for path in sorted((root / package).rglob("*.py"))]
+    paths += [root / WIRING] if (root / WIRING).exists() else []
+    named = {}
+    for path in paths:
+        parts = path.relative_to(root).with_suffix("").parts
+        named[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path.relative_to(root).as_posix()
+    return named
+
+
+def read_imports(file: Path) -> set[tuple[str, str]]:
+    """Everything that a file imports, wherever in the file it does so.
+
+    Returns:
+        `("a.b", "")` for `import a.b`, and `("a", "b")` for `from a import b`, where `b` may be a module too.
+    """
+    imports: set[tuple[str, str]] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imports |= {(alias.name, "") for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imports |= {(node.module, alias.name) for alias in node.names}
+    return imports
+
+
+def read_graph(root: Path) -> dict[str, set[str]]:
+    """The project's own modules that each of its modules imports.
+
+    `from a import b` is an import of `a.b` where that is a module, and of `a` otherwise.
+    """
+    files = find_files(root)
+    graph = {}
+    for module, file in files.items():
+        imports = read_imports(root / file)
+        imported = {f"{name}.{part}" if f"{name}.{part}" in files else name for name, part in imports}
+        graph[module] = (imported & files.keys()) - {module}
+    return graph
+
+
+def imports_package(file: Path, package: str) -> bool:
+    """Whether a file imports a package, or anything inside it."""
+    return any(f"{name}.{part}.".startswith(f"{package}.") for name, part in read_imports(file))
+
+
+def find_groups(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """The strongly connected components of a graph by Tarjan's algorithm, each before those that import it."""
+    order: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    stack: list[str] = []
+    groups: list[list[str]] = []
+
+    def visit(module: str) -> None:
+        order[module] = lowest[module] = len(order)
+        stack.append(module)
+        for imported in sorted(graph[module]):
+            if imported not in order:
+                visit(imported)
+                lowest[module] = min(lowest[module], lowest[imported])
+            elif imported in stack:
+                lowest[module] = min(lowest[module], order[imported])
+        if lowest[module] == order[module]:
+            place = stack.index(module)
+            groups.append(sorted(stack[place:]))
+            del stack[place:]
+
+    for module in sorted(graph):
+        if module not in order:
+            visit(module)
+    return groups
+
+
+def find_longest_chain(graph: Mapping[str, set[str]]) -> list[str]:
+    """The longest chain of imports, from the module that imports to the one that imports nothing.
+
+    A circle counts with all of its modules.
+    """
+    groups = find_groups(graph)
+    group_of = {module: place for place, group in enumerate(groups) for module in group}
+
+    @cache
+    def follow(place: int) -> tuple[str, ...]:
+        imported = {group_of[name] for module in groups[place] for name in graph[module]} - {place}
+        rest = max((follow(other) for other in sorted(imported)), key=len, default=())
+        return (*groups[place], *rest)
+
+    return list(max((follow(place) for place in range(len(groups))), key=len, default=()))
+
+
+def find_circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that import each other, directly or through others."""
+    return [group for group in find_groups(graph) if len(group) > 1]
+
+
+def find_dagster_files(root: Path) -> list[str]:
+    """Files that import Dagster or one of its libraries."""
+    return [
+        file
+        for file in find_files(root).values()
+        if any(name.split(".")[0].split("_")[0] == "dagster" for name, _ in read_imports(root / file))
+    ]
+
+
+def find_dagster_outside_assets(root: Path) -> list[str]:
+    """Files that import Dagster outside `lance_assets/assets` and `definitions.py`."""
+    return [file for file in find_dagster_files(root) if not file.startswith(ASSETS) and file != WIRING]
+
+
+def find_assets_without_dagster(root: Path) -> list[str]:
+    """Files of `lance_assets/assets` that do not import Dagster; an `__init__.py` with nothing but words may."""
+    with_dagster = set(find_dagster_files(root))
+    return [
+        file
+        for file in find_files(root).values()
+        if file.startswith(ASSETS) and file not in with_dagster and has_code(root / file)
+    ]
+
+
+def has_code(file: Path) -> bool:
+    """Whether a file has a statement beside its docstring."""
+    return any(not isinstance(node, ast.Expr) for node in ast.parse(file.read_text(encoding="utf-8")).body)
+
+
+def find_world_importers(root: Path) -> list[str]:
+    """Files that import the small world, outside the small world itself and the experiments."""
+    world = WORLD.rstrip("/").replace("/", ".")
+    return [
+        file
+        for file in find_files(root).values()
+        if not file.startswith((WORLD, EXPERIMENTS)) and imports_package(root / file, world)
+    ]
+
+
+def count_rooms(root: Path) -> dict[str, int]:
+    """The number of Python files that lie directly in each folder, the largest folder first."""
+    rooms: dict[str, int] = {}
+    for file in find_files(root).values():
+        room = file.rpartition("/")[0]
+        rooms[room] = rooms.get(room, 0) + 1
+    return dict(sorted(rooms.items(), key=lambda item: (-item[1], item[0])))
+
+
+def count_lines(file: Path) -> int:
+    """The number of lines of a file, blank ones too."""
+    return len(file.read_text(encoding="utf-8").splitlines())
+
+
+def count_comment_lines(file: Path) -> int:
+    """The number of lines that hold a comment and no code."""
+    with tokenize.open(file) as text:
+        return sum(
+            token.type == tokenize.COMMENT and not token.line[: token.start[1]].strip()
+            for token in tokenize.generate_tokens(text.readline)
+        )
+
+
+def compute_comment_line_rate(root: Path) -> float:
+    """The share of the project's lines that hold a comment and no code, in [0, 1]; 0 for no lines."""
+    files = [root / file for file in find_files(root).values()]
+    num_lines = sum(count_lines(file) for file in files)
+    return sum(count_comment_lines(file) for file in files) / num_lines if num_lines else 0.0
+
+
+@contextmanager
+def watch_files(root: Path) -> Iterator[set[str]]:
+    """Collect the project's files in which a function is called, in this thread and those that it starts.
+
+    The profiler of each thread that is watched is replaced, and removed at the end.
+
+    Args:
+        root: the folder that holds `lance_assets`, `resources` and `definitions.py`.
+
+    Yields:
+        Their paths relative to the root; the set fills while the block runs.
+    """
+    wanted = {str(root / file): file for file in find_files(root).values()}
+    called: set[str] = set()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        # Only functions have optimised locals: the bodies of modules and classes have not.
+        if (
+            event == "call"
+            and code.co_filename in wanted
+            and code.co_flags & CO_OPTIMIZED
+            and code.co_name not in UNNAMED
+        ):
+            called.add(wanted[code.co_filename])
+
+    threading.setprofile(note)
+    sys.setprofile(note)
+    try:
+        yield called
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+
+
+def find_row_files() -> list[str]:
+    """Run a tiny r0001 of `mini_lance` from its seeds to its checkpoint, and find the files that run.
+
+    Two minutes on two CPU cores, since the profiler sees every call.
+    """
+    import dagster as dg
+
+    from benchmarks.orchestration import build_job
+
+    nouns = [dg.AssetKey(["mini_lance", noun]) for noun in NOUNS]
+    quiet = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+    with tempfile.TemporaryDirectory() as folder, dg.DagsterInstance.local_temp(folder) as instance:
+        instance.add_dynamic_partitions("mini_lance_round", ["r0000", "r0001"])
+        job = build_job(True, folder)
+        job.execute_in_process(quiet, instance, "r0000")
+        with watch_files(PROJECT_ROOT) as called:
+            job.execute_in_process(quiet, instance, "r0001", asset_selection=nouns)
+    return sorted(called)
+
+
+def format_table(figures: Mapping[str, int]) -> str:
+    """One line a figure: what it is, what it may be at most, and whether it is within that."""
+    lines = [f"{'figure':24} {'now':>6} {'at most':>8}"]
+    for name, figure in figures.items():
+        lines.append(f"{name:24} {figure:6} {GOALS[name]:8}  {'' if figure <= GOALS[name] else 'too many'}".rstrip())
+    return "\n".join(lines)
+
+
+def format_found(found: Mapping[str, list[str]]) -> str:
+    """What was found under each heading, a line each."""
+    return "\n".join(
+        f"\n{title}:\n" + "\n".join(f"  {line}" for line in lines) for title, lines in found.items() if lines
+    )
+
+
+def main() -> None:
+    """Count everything and print it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--static", action="store_true", help="skip the round, and leave `files_of_a_row` out")
+    parser.add_argument("--list", type=Path, metavar="FILE", help="file for the files of a row, with their lines")
+    parser.add_argument("--quick", action="store_true", help="changes nothing: the round is tiny anyway")
+    options = parser.parse_args()
+    root = PROJECT_ROOT
+    graph = read_graph(root)
+    chain, circles, rooms = find_longest_chain(graph), find_circles(graph), count_rooms(root)
+    row_files = [] if options.static else find_row_files()
+    row_lines = {file: count_lines(root / file) for file in row_files}
+    found = {
+        "the longest chain of imports": chain,
+        "circles": [" <-> ".join(circle) for circle in circles],
+        "Dagster outside assets": find_dagster_outside_assets(root),
+        "assets without Dagster": find_assets_without_dagster(root),
+        "importers of the small world": find_world_importers(root),
+        "the largest rooms": [f"{number:3} {room}" for room, number in list(rooms.items())[:3]],
+        "files of a row, with their lines": [f"{number:5} {file}" for file, number in row_lines.items()],
+    }
+    print(format_found(found) + "\n")
+    figures = {
+        "import_depth": len(chain),
+        "files_of_a_row": len(row_files),
+        "dagster_outside_assets": len(found["Dagster outside assets"]),
+        "assets_without_dagster": len(found["assets without Dagster"]),
+        "world_importers": len(found["importers of the small world"]),
+        "circles": len(circles),
+        "largest_room_files": next(iter(rooms.values())),
+        "readme_lines": count_lines(root / "README.md"),
+    }
+    if options.static:
+        del figures["files_of_a_row"]
+    if options.list is not None:
+        options.list.write_text("\n".join(f"{number} {file}" for file, number in row_lines.items()) + "\n")
+    print(format_table(figures) + "\n")
+    more = {"comment_line_rate": round(compute_comment_line_rate(root), 4)}
+    print(json.dumps(figures | ({} if options.static else {"lines_of_a_row": sum(row_lines.values())}) | more))
+
+
+if __name__ == "__main__":
+    main()
