@@ -24,10 +24,10 @@ from resources.stores.embedding_store import EmbeddingStore
 
 
 def read_texts(corpus: Path | None, num_texts: int) -> list[str]:
-    """Different texts, in an order by lot."""
+    """Different texts in a shuffled order."""
     if corpus is not None:
-        texts = pl.read_parquet(corpus)["prompt"].unique(maintain_order=True)
-        return texts.sample(num_texts, seed=0, shuffle=True).to_list()
+        prompts = pl.read_parquet(corpus)["prompt"].unique(maintain_order=True)
+        return prompts.sample(num_texts, seed=0, shuffle=True).to_list()
     seeds = [f"{row['prompt']}\n{row['completion']}" for row in draw_seeds(num_seeds=40 * (num_texts // 80))]
     texts = sorted({*seeds, *read_questions(None, num_texts)})
     return pl.Series(texts).sample(num_texts, seed=0, shuffle=True).to_list()

@@ -27,6 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -42,7 +43,7 @@ from resources.engines.vllm.engine import VllmEngine
 
 Stages = dict[str, list[Request]]
 
-VLLM = {"dtype": "float32", "max_model_len": 512, "max_num_seqs": 512, "block_size": 32}
+VLLM: dict[str, Any] = {"dtype": "float32", "max_model_len": 512, "max_num_seqs": 512, "block_size": 32}
 """The same for both sides; every side has both cores, ours as two copies of one thread each."""
 BARE = VLLM | {"enforce_eager": True, "enable_prefix_caching": True}
 SERVER = [
@@ -133,6 +134,14 @@ def take_turns(sides: dict[str, Callable[[], float]], repeats: int) -> dict[str,
     return {name: statistics.median(values) for name, values in rates.items()}
 
 
+def run_warm(engine: Engine, warm: Stages, stages: Stages) -> float:
+    """The rate of an engine that has loaded its model, and is closed at the end."""
+    run_stages(engine, warm)
+    rate = run_stages(engine, stages)
+    engine.close()
+    return rate
+
+
 def measure_vllm(python: str, stages: Stages, *, repeats: int, is_quick: bool) -> dict[str, float]:
     """Our vLLM engine on both cores against the authors' way and the bare call."""
     prompts = group_by_prompt(stages)
@@ -142,8 +151,8 @@ def measure_vllm(python: str, stages: Stages, *, repeats: int, is_quick: bool) -
     try:
         rates = take_turns(
             {
-                "vllm": lambda: (run_stages(engine, warm), run_stages(engine, stages), engine.close())[1],
-                "vllm_one_copy": lambda: (run_stages(single, warm), run_stages(single, stages), single.close())[1],
+                "vllm": lambda: run_warm(engine, warm, stages),
+                "vllm_one_copy": lambda: run_warm(single, warm, stages),
                 "bare": lambda: run_bare(python, "at_once", prompts),
                 "authors": lambda: run_bare(python, "one_by_one", spread(prompts, 40 if is_quick else 120)),
             },

@@ -34,7 +34,7 @@ import sys
 import tempfile
 import threading
 import tokenize
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from inspect import CO_OPTIMIZED
@@ -159,10 +159,13 @@ def find_longest_chain(graph: Mapping[str, set[str]]) -> list[str]:
     @cache
     def follow(place: int) -> tuple[str, ...]:
         imported = {group_of[name] for module in groups[place] for name in graph[module]} - {place}
-        rest = max((follow(other) for other in sorted(imported)), key=len, default=())
-        return (*groups[place], *rest)
+        return (*groups[place], *find_longest(sorted(imported)))
 
-    return list(max((follow(place) for place in range(len(groups))), key=len, default=()))
+    def find_longest(places: Iterable[int]) -> tuple[str, ...]:
+        chains = [follow(place) for place in places]
+        return max(chains, key=len) if chains else ()
+
+    return list(find_longest(range(len(groups))))
 
 
 def find_circles(graph: Mapping[str, set[str]]) -> list[list[str]]:

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import cast
 
 import dagster as dg
 
@@ -54,7 +55,9 @@ def make_through_dagster(is_quick: bool, data_root: Path, key: str) -> None:
     """One round as Dagster makes it."""
     with dg.DagsterInstance.local_temp(str(data_root)) as instance:
         instance.add_dynamic_partitions("mini_lance_round", ["r0000", key])
-        job = dg.build_reconstructable_job("benchmarks.orchestration", "build_job", (is_quick, str(data_root)))
+        job = dg.build_reconstructable_job(
+            "benchmarks.orchestration", "build_job", cast("tuple[object]", (is_quick, str(data_root)))
+        )
         with dg.execute_job(job, instance=instance, tags={"dagster/partition": key}, raise_on_error=True) as result:
             assert result.success, f"{key} failed through Dagster"
 

@@ -20,7 +20,6 @@ interval, over seeds (with one seed, over problems). All are in percentage point
 import argparse
 import json
 import os
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -103,7 +102,7 @@ def summarise(rows: pl.DataFrame, arms: list[str], last: str) -> dict:
         "arms": {},
     }
     for arm in arms:
-        of_arm = dict(
+        of_arm: dict[str, object] = dict(
             zip(
                 ("gain", "gain_low", "gain_high"),
                 to_points(compare_rounds(rows, start, (arm, last), metric="greedy")),
@@ -189,4 +188,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
