@@ -1,0 +1,79 @@
+"""Everything that the documentation names exists: links, headings, files, modules and make targets."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+PROJECT_ROOT = Path(__file__).parents[1]
+PAGES = [
+    *(PROJECT_ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((PROJECT_ROOT / "docs").rglob("*.md")),
+]
+ROOTS = ("lance_assets/", "resources/", "benchmarks/", "tests/", "docs/", "definitions.py")
+
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+NAME = re.compile(r"`([\w./-]+/[\w./-]*|\w+\.py)`")
+MODULE = re.compile(r"python -m ((?:benchmarks|lance_assets|resources)[\w.]*)")
+TARGET = re.compile(r"(?:`|^)make ([a-z][a-z-]*)", re.MULTILINE)
+
+
+def read_prose(page: Path) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def list_anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", read_prose(page), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.fixture(params=PAGES, ids=lambda page: page.relative_to(PROJECT_ROOT).as_posix())
+def page(request: pytest.FixtureRequest) -> Path:
+    """A page of the documentation."""
+    path = request.param
+    assert isinstance(path, Path)
+    return path
+
+
+def test_links_lead_somewhere(page: Path) -> None:
+    links = [link for link in LINK.findall(read_prose(page)) if "://" not in link]
+    broken = []
+    for link in links:
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in list_anchors(target)):
+            broken.append(link)
+    assert not broken
+
+
+def test_files_that_are_named_exist(page: Path) -> None:
+    names = [name for name in NAME.findall(read_prose(page)) if name.startswith(ROOTS)]
+    assert not [name for name in names if not (PROJECT_ROOT / name).exists()]
+
+
+def test_modules_and_make_targets_that_are_named_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    missing = []
+    for module in MODULE.findall(text):
+        path = PROJECT_ROOT.joinpath(*module.rstrip(".").split("."))
+        if not path.with_suffix(".py").exists() and not (path / "__main__.py").exists():
+            missing.append(module)
+    makefile = (PROJECT_ROOT / "Makefile").read_text(encoding="utf-8")
+    missing += [f"make {target}" for target in TARGET.findall(text) if not re.search(rf"^{target}:", makefile, re.M)]
+    assert not missing
+
+
+def test_the_readme_is_short_and_leads_to_every_page() -> None:
+    readme = PROJECT_ROOT / "README.md"
+    assert len(readme.read_text(encoding="utf-8").splitlines()) <= 110
+    linked, pages = set(), [readme]
+    while pages:
+        page = pages.pop()
+        for link in LINK.findall(read_prose(page)):
+            target = (page.parent / link.partition("#")[0]).resolve()
+            if target.suffix == ".md" and target.exists() and target not in linked:
+                linked.add(target)
+                pages.append(target)
+    assert not [path.name for path in PAGES if path not in linked and path != readme]
