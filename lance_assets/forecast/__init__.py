@@ -1,1 +1,1 @@
-"""What a run of rounds will take, before it starts: `python -m lance_assets.forecast`."""
+"""Plan what a run of rounds will take before it starts: `lance plan`."""

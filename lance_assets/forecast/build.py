@@ -1,4 +1,4 @@
-"""What an experiment's rounds will ask, put together from the recipe's numbers, the model and the machine."""
+"""The plan of an experiment's rounds, from the recipe's numbers, the model and the machine."""
 
 import shutil
 from dataclasses import dataclass
@@ -22,17 +22,17 @@ class Forecast:
     plan: Plan
     """The experiment."""
     machine: Machine
-    """Where it would run."""
+    """The machine it would run on."""
     rounds: dict[str, list[Row]]
     """Every round's stages."""
     disk_gib: float
-    """What all rounds leave at most."""
+    """Most GiB that all rounds leave on disk."""
     free_gib: float
-    """What the file system of LANCE_HOME has."""
+    """Free GiB on the file system of LANCE_HOME."""
     has_prices: bool
-    """Whether costs are told."""
+    """Whether costs are shown."""
     problems: list[str]
-    """What will not fit."""
+    """Everything that will not fit."""
     notes: list[str]
     """Every assumption with its source."""
 
@@ -54,7 +54,7 @@ def choose_machine(plan: Plan, table: ThroughputTable, name: str | None) -> Mach
 
 
 def find_free_gib(folder: Path) -> float:
-    """Free disk of the file system that a folder is on, or will be."""
+    """Free GiB on the file system of a folder, which need not exist yet."""
     return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free / GIB
 
 
@@ -83,7 +83,7 @@ def build_forecast(plan: Plan, *, machine: str | None, home: Path, num_seeds: in
         plan: the experiment.
         machine: a name of the throughput table; None for the one that the experiment's file suggests.
         home: LANCE_HOME.
-        num_seeds: seeds to reckon with; None for those of the file, or `max_seeds` where that is more.
+        num_seeds: the number of seeds to count with; None for those of the file, or `max_seeds` if that is more.
 
     Raises:
         ValueError: no such machine, or a model's configuration or the seed file cannot be used.
@@ -91,8 +91,8 @@ def build_forecast(plan: Plan, *, machine: str | None, home: Path, num_seeds: in
     parameters = plan.settings.parameters
     if not isinstance(parameters, LanceSettings):
         raise ValueError(
-            f"{plan.name}: a plan is made for recipe lance, and not yet for {plan.settings.recipe}; its first round "
-            "tells rows, tokens and seconds in the UI"
+            f"{plan.name}: a plan can be made for recipe lance, and not yet for {plan.settings.recipe}; "
+            "after its first round the UI shows rows, tokens and seconds"
         )
     table = read_throughput()
     chosen = choose_machine(plan, table, machine)
@@ -124,8 +124,8 @@ def find_disk_problems(disk_gib: float, free_gib: float) -> list[str]:
     if disk_gib <= free_gib:
         return []
     return [
-        f"disk: all rounds leave up to {disk_gib:.1f} GiB, and LANCE_HOME's file system has {free_gib:.1f} GiB free; "
-        "free some, set LANCE_HOME to a larger one, or lower stop.max_rounds"
+        f"disk: all rounds leave up to {disk_gib:.1f} GiB, but the file system of LANCE_HOME has {free_gib:.1f} GiB "
+        "free; free some, set LANCE_HOME to a larger one, or lower stop.max_rounds"
     ]
 
 
@@ -145,8 +145,8 @@ def list_notes(work: Forecaster) -> list[str]:
         f"seeds: {work.measured.describe()}; prompts of {lengths.prompt:.0f} and completions of "
         f"{lengths.completion:.0f} tokens, {work.measured.how}",
         *lance_forecast.list_assumptions(work.plan.settings.prompt_profile),
-        "at most: every sample fills max_new_tokens, all is kept, and every stage has its largest round",
-        f"rates: {'; '.join(rates) or 'of a server: its limits alone'}",
+        "at most: every sample has max_new_tokens tokens, every row is kept, every stage has its largest round",
+        f"rates: {'; '.join(rates) or 'a server: its limits'}",
         f"machine {work.machine.name}: {work.machine.source}",
         f"embedding: {work.table.embedding.source if on_cpu else 'on a GPU, not measured'}",
         "GiB: what is needed; vLLM reserves gpu_memory_utilization of each GPU, and caches more rows with the rest",

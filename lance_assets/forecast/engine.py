@@ -1,4 +1,4 @@
-"""What an experiment's engines need on a machine: memory, hours, and what will not fit there."""
+"""The memory and hours that an experiment's engines need on a machine, and what will not fit there."""
 
 from dataclasses import dataclass
 
@@ -23,16 +23,16 @@ from lance_assets.settings.engines import EngineSettings
 from resources.models.model_shapes import FoundModel
 
 CPU_RUNTIME_GIB = 0.5
-"""Python with torch and an engine, without a model; measured on this machine."""
+"""GiB of Python with torch and an engine, without a model; measured on two CPU cores."""
 
 
 def find_memory(machine: Machine) -> float:
-    """GiB of one device, of this machine's memory where the row leaves it open."""
+    """GiB of one device; for a row without memory, the GiB of this computer."""
     return machine.memory_gib if machine.memory_gib is not None else psutil.virtual_memory().total / GIB
 
 
 def find_runtime(machine: Machine) -> float:
-    """GiB taken beside weights, cache and activations."""
+    """GiB that are used beside weights, cache and activations."""
     return RUNTIME_GIB if machine.device == "cuda" else CPU_RUNTIME_GIB
 
 
@@ -41,26 +41,26 @@ class Host:
     """An engine with its model on a machine."""
 
     engine: EngineSettings
-    """What the experiment's file says."""
+    """The engine's settings in the experiment's file."""
     model: FoundModel | None
-    """The model; None where a server has it."""
+    """The model; None if a server holds it."""
     machine: Machine
-    """Where it runs."""
+    """The machine it runs on."""
     table: ThroughputTable
-    """What machines do in a second."""
+    """Tokens per second of machines and engines."""
     longest_asked: float
     """Tokens of the longest prompt."""
     max_new_tokens: int
-    """Tokens after which a sample is cut."""
+    """Most tokens of a sample; a longer one is cut."""
 
     @property
     def device(self) -> str:
-        """What the engine runs on, as the file and the machine say."""
+        """The device that the engine runs on, by the file and the machine."""
         return "cpu" if self.engine.device == "cpu" else self.machine.device
 
     @property
     def serving(self) -> Serving:
-        """How the engine holds the model."""
+        """How the engine holds the model in memory."""
         settings, bytes_of = self.engine.vllm, {"float32": 4, "bfloat16": 2, "float16": 2}
         dtype = self.engine.dtype
         weight_bytes = bytes_of[dtype] if dtype != "auto" else 2 if self.device == "cuda" else 4
@@ -73,12 +73,12 @@ class Host:
 
     @property
     def num_devices(self) -> int:
-        """Devices that the engine takes."""
+        """The number of devices that the engine uses."""
         vllm = self.engine.vllm
         return vllm.tensor_parallel_size * vllm.data_parallel_size if self.engine.kind == "vllm" else 1
 
     def forecast_memory(self, mean_tokens: float) -> ServingMemory | None:
-        """What generating takes on a device; None for a server's."""
+        """The memory that generating needs on a device; None for a server."""
         if self.model is None:
             return None
         memory, runtime = find_memory(self.machine), find_runtime(self.machine)
@@ -92,7 +92,7 @@ class Host:
         )
 
     def find_rates(self, mean_tokens: float) -> tuple[float | None, float | None]:
-        """Prompt and completion tokens a second, measured or derived; None where neither is known."""
+        """Prompt and completion tokens per second, measured or derived; None if unknown."""
         memory = self.forecast_memory(mean_tokens)
         if self.model is None or memory is None or not memory.rows_at_once:
             return None, None
@@ -125,7 +125,7 @@ class Host:
         return prefill, decode
 
     def count_hours(self, stage: StageForecast) -> float | None:
-        """Hours of a stage; None where the rates are unknown. A server's are those of its limits, if it has any."""
+        """Hours of a stage; None if the rates are unknown. For a server they follow from its limits, if it has any."""
         if not stage.rows:
             return 0.0
         tokens = stage.prompt_tokens + stage.completion_tokens
@@ -135,13 +135,13 @@ class Host:
             per_minute = ((tokens, limits.tokens_per_minute), (stage.rows, limits.requests_per_minute))
             return max((asked / limit / 60 for asked, limit in per_minute if limit is not None), default=None)
         prefill, decode = self.find_rates(tokens / stage.rows)
-        # Equal prompts are read once: by vLLM's prefix cache, and by the transformers engine within a batch.
+        # Equal prompts are read once: vLLM does so by its prefix cache, and the transformers engine within a batch.
         is_shared = self.engine.kind == "transformers" or self.engine.vllm.prefix_caching
         read = stage.prompt_tokens / (stage.num_samples if is_shared else 1)
         return add_known(count_hours(read, prefill), count_hours(stage.completion_tokens, decode))
 
     def find_problems(self, mean_tokens: float, *, what: str) -> list[str]:
-        """What of generating will not fit, each with its remedy."""
+        """What will not fit when this engine generates, each with its remedy."""
         if self.model is None:
             return []
         serving, shape, found = self.serving, self.model.shape, []
@@ -149,19 +149,19 @@ class Host:
         if self.device == "cuda" and self.num_devices > self.machine.num_devices:
             found.append(
                 f"{what}: tensor_parallel_size x data_parallel_size is {self.num_devices}, and {self.machine.name} has "
-                f"{self.machine.num_devices} GPUs; lower them, or take a machine with more"
+                f"{self.machine.num_devices} GPUs; lower them, or choose a machine with more"
             )
         if shape.num_heads % size:
             divisors = [number for number in range(1, shape.num_heads + 1) if shape.num_heads % number == 0]
             found.append(
                 f"{what}: tensor_parallel_size {size} does not divide the model's {shape.num_heads} heads; "
-                f"take one of {', '.join(map(str, divisors))}, and data_parallel_size for the rest"
+                f"choose one of {', '.join(map(str, divisors))}, and data_parallel_size for the rest"
             )
         longest = round(self.longest_asked) + self.max_new_tokens
         context = min(filter(None, (serving.longest_row, shape.max_positions)))
         if longest > context:
             found.append(
-                f"{what}: the longest seed asks {self.longest_asked:.0f} tokens, with max_new_tokens {longest}, and a "
+                f"{what}: the longest seed has {self.longest_asked:.0f} tokens, with max_new_tokens {longest}, but a "
                 f"row has room for {context}; raise engine.vllm.max_model_len, or leave long seeds out"
             )
         memory = self.forecast_memory(mean_tokens)
@@ -169,6 +169,6 @@ class Host:
             remedy = "raise tensor_parallel_size, lower max_model_len" if self.engine.kind == "vllm" else "use vllm"
             found.append(
                 f"{what}: {memory.total_gib:.1f} GiB ({memory.weights_gib:.1f} weights, {memory.cache_gib:.1f} cache "
-                f"of the longest row) on {find_memory(self.machine):.1f} GiB; {remedy}, or take a larger machine"
+                f"of the longest row) on {find_memory(self.machine):.1f} GiB; {remedy}, or choose a larger machine"
             )
         return found

@@ -1,4 +1,4 @@
-"""How long an experiment's seeds are as they are asked: by its model's tokenizer, else by their characters."""
+"""Measure the length of an experiment's seeds in tokens: by its model's tokenizer, or else by their characters."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,43 +13,45 @@ from resources.models.model_shapes import FoundModel, find_tokenizer
 from resources.readers.seed_files import read_eft, read_seeds
 
 CHARS_PER_TOKEN = 4.0
-"""Of English text with a vocabulary of 150,000 tokens; assumed."""
+"""Characters per token of English text with a vocabulary of 150,000 tokens; assumed."""
 MARK_TOKENS = 5.0
 """Tokens around one message of a chat: <|im_start|>, role, line break, <|im_end|>, line break."""
 MOST_SEEDS = 256
-"""Seeds that are measured, evenly spaced over the file."""
+"""The number of seeds that are measured, evenly spaced over the file."""
 PROPOSING = ("new_prompt", "degrade")
 REVIEWING = ("review", "judge_pair")
 
 Count = Callable[[Sequence[Mapping[str, str]]], float]
-"""Tokens of a chat's messages."""
+"""Counts the tokens of a chat's messages."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What the seeds are."""
+    """The seeds of an experiment, measured."""
 
     lengths: Lengths
-    """Their tokens."""
+    """Their lengths in tokens."""
     pool: Pool
-    """How many there are, and the EFT rows."""
+    """The number of seeds and of EFT rows."""
     how: str
     """How tokens were counted, in words."""
     num_in_file: int
-    """Seeds of the experiment's file."""
+    """The number of seeds in the experiment's file."""
 
     def describe(self) -> str:
-        """How many seeds are reckoned with, in words."""
+        """The number of seeds that the plan counts with, in words."""
         if self.pool.num_seeds == self.num_in_file:
             return f"{self.num_in_file} in the file"
-        return f"as if the file had {self.pool.num_seeds} like its {self.num_in_file}"
+        return f"{self.pool.num_seeds}, assumed to be like the {self.num_in_file} in the file"
 
 
 def choose_count(model: FoundModel | None) -> tuple[Count, str]:
-    """What counts a chat's tokens, and that in words."""
+    """What counts a chat's tokens, and how it does so in words."""
     tokenizer = find_tokenizer(model.folder) if model is not None else None
     if tokenizer is None:
-        how = f"reckoned as characters / {CHARS_PER_TOKEN:g} and {MARK_TOKENS:g} a message: the tokenizer is not here"
+        how = (
+            f"estimated as characters / {CHARS_PER_TOKEN:g} and {MARK_TOKENS:g} per message: the tokenizer is not here"
+        )
         return (lambda chat: sum(MARK_TOKENS + len(message["content"]) / CHARS_PER_TOKEN for message in chat)), how
 
     def count(chat: Sequence[Mapping[str, str]]) -> float:
@@ -64,7 +66,7 @@ def choose_count(model: FoundModel | None) -> tuple[Count, str]:
 def measure_lengths(
     plan: Plan, model: FoundModel | None, *, review_profile: str, num_seeds: int | None = None
 ) -> Measured:
-    """Measure the seeds in every step's template.
+    """Measure the seeds in the template of every step.
 
     Args:
         plan: the experiment.

@@ -1,4 +1,4 @@
-"""What every stage of an experiment's rounds takes on a machine, and what of it will not fit."""
+"""The rows, tokens, memory, disk and hours of every stage of an experiment's rounds, and what will not fit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ from lance_assets.worlds import World, draw_problems
 from resources.models.model_shapes import FoundModel
 
 DAGSTER_GIB = 2 / 1024
-"""Dagster's own records of a round; measured on mini_lance."""
+"""GiB of Dagster's own records of a round; measured on mini_lance."""
 TEXT_BYTES = 3 * 4.0
-"""Bytes a token takes in the tables: its text stands in up to three of them."""
+"""Bytes of a token in the tables: its text is in up to three of them."""
 EMBEDDED_TOKENS = 256
-"""Of a text, as many as the packaged embedding model reads."""
+"""Most tokens of a text that the packaged embedding model reads."""
 VECTOR_BYTES = 2 * 384 * 4
-"""Bytes of a text's vectors, in the history and in the store of all embeddings."""
+"""Bytes of the vectors of a text, in the history and in the store of all embeddings."""
 
 
 @dataclass(frozen=True)
@@ -33,27 +33,27 @@ class Row:
     """One stage of a round; None for what is unknown."""
 
     name: str
-    """In words."""
+    """Its name, in words."""
     rows: float | None = None
-    """As expected."""
+    """Rows, as expected."""
     rows_at_most: float | None = None
-    """No round has more."""
+    """Most rows of any round."""
     prompt_tokens: float | None = None
-    """Read, or trained on in all epochs, as expected."""
+    """Tokens that are read, or trained on in all epochs, as expected."""
     completion_tokens: float | None = None
-    """Sampled, as expected; 0 where a stage reads alone."""
+    """Sampled tokens, as expected; 0 for a stage that only reads."""
     tokens_at_most: float | None = None
-    """Prompt and completion."""
+    """Most prompt and completion tokens."""
     gib: float | None = None
-    """Memory on each device; None for a server's."""
+    """Memory on each device; None for a server."""
     hours: float | None = None
-    """As expected, with the wait for the model."""
+    """Hours, as expected, with the time to load the model."""
     hours_at_most: float | None = None
-    """The same of the tokens at most."""
+    """Hours for the most tokens."""
     disk_gib: float | None = None
-    """What it leaves on disk, at most; None where that is unknown."""
+    """Most GiB that it leaves on disk; None if unknown."""
     cost: float | None = None
-    """At the engine's prices, as expected."""
+    """Cost at the engine's prices, as expected."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class Forecaster:
     plan: Plan
     """The experiment."""
     machine: Machine
-    """Where it would run."""
+    """The machine it would run on."""
     table: ThroughputTable
-    """What machines do in a second."""
+    """Tokens per second of machines and engines."""
     model: FoundModel
     """The rounds' model."""
     reviewer: FoundModel | None
@@ -74,7 +74,7 @@ class Forecaster:
     """The seeds."""
 
     def host(self, role: str | None) -> Host:
-        """Whose engine does a stage."""
+        """The engine that runs a stage."""
         roles, measured = self.plan.settings.roles, self.measured
         longest = max(measured.lengths.longest_asked.values())
         engine = roles[role].engine if role in roles else self.plan.settings.engine
@@ -86,11 +86,11 @@ class Forecaster:
 
     @property
     def trainer(self) -> Trainer:
-        """What trains."""
+        """The trainer on this machine."""
         return Trainer(self.plan.settings.training, self.plan.folder, self.model, self.machine, self.table)
 
     def forecast_stages(self, expected: RoundForecast, at_most: RoundForecast) -> list[Row]:
-        """The stages of asking; the first of each step waits for the model to be loaded."""
+        """The stages that ask a model; the first of each step includes the time to load it."""
         rows, started = [], set()
         for stage, bound in zip(expected.stages, at_most.stages, strict=True):
             host = self.host(stage.role)
@@ -117,7 +117,7 @@ class Forecaster:
         return rows
 
     def forecast_embedding(self, expected: RoundForecast, at_most: RoundForecast) -> Row:
-        """Texts that cleaning keeps, embedded once; how fast a GPU does it is not known."""
+        """Embedding of the texts that cleaning keeps, each once; the rate of a GPU is unknown."""
         on_cpu = self.plan.settings.embedder.device == "cpu"
         rate = self.table.embedding.tokens_per_second if on_cpu else None
         read, most = (min(this.kept_tokens, this.num_kept * EMBEDDED_TOKENS) for this in (expected, at_most))
@@ -131,7 +131,7 @@ class Forecaster:
         )
 
     def forecast_training(self, expected: RoundForecast, at_most: RoundForecast, *, number: int) -> list[Row]:
-        """SFT and DPO, tokens over all epochs; the round's checkpoint is told with SFT."""
+        """SFT and DPO with the tokens of all epochs; the disk of the round's checkpoint counts with SFT."""
         trainer, training, rows = self.trainer, self.plan.settings.training, []
         budget = training.token_budget if expected.stages else None
         pair_tokens = [this.pair_tokens * training.dpo.num_epochs for this in (expected, at_most)]
@@ -153,10 +153,7 @@ class Forecaster:
         return rows
 
     def forecast_evaluation(self, *, num_models: int) -> list[Row]:
-        """The world's problems, the harness's and the judge's.
-
-        The harness's items are unknown, since its data is not read here; so are a judge's tokens.
-        """
+        """The evaluation. The size of the harness's tasks and the tokens of a judge are unknown."""
         evaluation, rows = self.plan.settings.evaluation, []
         if (world := self.plan.world) is not None and evaluation.world is not None:
             number = 2 * num_models * len(draw_problems(world, evaluation.world.per_stratum))
@@ -170,7 +167,7 @@ class Forecaster:
         return rows
 
     def _forecast_world(self, world: World, max_new_tokens: int, number: int, num_models: int) -> Row:
-        """So many completions of a world's problems; no more than their number where its tokens were not measured."""
+        """The completions of a world's problems; only their number is known if the world has no measured tokens."""
         name = f"evaluation: {world.name.replace('_', ' ')}"
         if world.mean_tokens is None:
             return Row(name, number, number)
@@ -194,7 +191,7 @@ class Forecaster:
         )
 
     def bound_judging(self, judge: JudgeSettings, num_models: int) -> int:
-        """Rows that a judge's evaluation asks at most: completions and judgements of each model and of the opponent.
+        """Most rows of a judge's evaluation: completions and judgements of each model and of the opponent.
 
         A round asks nothing of the opponent where one before it has.
         """
@@ -212,12 +209,12 @@ class Forecaster:
         return size / GIB
 
     def count_passing_gib(self) -> float:
-        """GiB beside what rounds leave: the downloaded base model, and a float32 SFT result until DPO has ended."""
+        """GiB of the downloaded base model, and of the float32 SFT result that exists until DPO has ended."""
         downloaded = 0 if self.model.is_local else self.model.stored_bytes
         return self.model.shape.num_parameters * (downloaded + 4) / GIB
 
     def find_problems(self, rounds: Sequence[RoundForecast], bounds: Sequence[RoundForecast]) -> list[str]:
-        """What will not fit on the machine, each once."""
+        """Everything that will not fit on the machine, each once."""
         found: list[str] = []
         asked = [stage for this in rounds for stage in this.stages if stage.rows]
         for role in (None, *self.plan.settings.roles):
@@ -237,7 +234,7 @@ def _mean_tokens(stage: StageForecast) -> float:
 
 
 def count_cost(engine: EngineSettings, stage: StageForecast, hours: float | None) -> float | None:
-    """What a stage costs at an engine's prices, nothing cached; None where it is paid by unknown hours."""
+    """The cost of a stage at an engine's prices, without cached tokens; None if it depends on unknown hours."""
     prices = engine.prices
     by_tokens = (
         stage.prompt_tokens * prices.prompt_per_million + stage.completion_tokens * prices.completion_per_million

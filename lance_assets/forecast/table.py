@@ -11,7 +11,7 @@ from lance_assets.forecast.stages import Row
 UNKNOWN = "unknown"
 TRAINED = ("SFT", "DPO")
 NOT_ASKED = (*TRAINED, "embedding")
-"""Stages that ask no model."""
+"""The stages that ask no model."""
 
 
 def format_count(value: float | None) -> str:
@@ -29,7 +29,7 @@ def format_hours(value: float | None) -> str:
 
 
 def format_gib(value: float | None) -> str:
-    """GiB; nothing for a server's."""
+    """GiB, or a dash for a server."""
     return "-" if value is None else f"{value:.1f}"
 
 
@@ -41,14 +41,14 @@ def format_disk(value: float | None) -> str:
 
 
 def add_all(values: Iterable[float | None]) -> str:
-    """A sum of what is known, and whether there is more."""
+    """The sum of the known numbers, and whether some are unknown."""
     numbers = list(values)
     known = sum(value for value in numbers if value is not None)
     return f"{known:,.0f}" + (" + unknown" if None in numbers else "")
 
 
 def add_hours(values: Iterable[float | None]) -> str:
-    """The same of hours."""
+    """The sum of the known hours, and whether some are unknown."""
     numbers = list(values)
     known = [value for value in numbers if value is not None]
     if not known:
@@ -57,7 +57,7 @@ def add_hours(values: Iterable[float | None]) -> str:
 
 
 def tabulate_stages(rows: Sequence[Row], *, has_prices: bool) -> pl.DataFrame:
-    """One row a stage."""
+    """One row for each stage."""
     return pl.DataFrame(
         [
             {
@@ -79,7 +79,7 @@ def tabulate_stages(rows: Sequence[Row], *, has_prices: bool) -> pl.DataFrame:
 
 
 def tabulate_rounds(forecast: Forecast) -> pl.DataFrame:
-    """One row a round, and all of them."""
+    """One row for each round, and one for all of them."""
     rounds = {**forecast.rounds, "all": [row for rows in forecast.rounds.values() for row in rows]}
     return pl.DataFrame(
         [
@@ -105,7 +105,7 @@ def _add_costs(rows: Sequence[Row]) -> str:
 
 
 def render_forecast(forecast: Forecast) -> str:
-    """The whole plan."""
+    """The whole plan as text."""
     largest = list(forecast.rounds)[-1]
     machine, settings = forecast.machine, forecast.plan.settings
     with pl.Config(
@@ -118,7 +118,7 @@ def render_forecast(forecast: Forecast) -> str:
     ):
         tables = [
             f"{forecast.plan.name}: {settings.model} on {machine.name}, {machine.description}",
-            f"{largest}, the largest round (GiB: memory of each device)",
+            f"{largest}, the largest round (GiB is the memory on each device)",
             str(tabulate_stages(forecast.rounds[largest], has_prices=forecast.has_prices)),
             "All rounds, as expected",
             str(tabulate_rounds(forecast)),

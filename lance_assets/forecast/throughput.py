@@ -1,4 +1,4 @@
-"""The throughput table: machines, and the tokens a second that were measured on them or follow from a data sheet."""
+"""The throughput table: machines, and tokens per second that were measured or derived from a data sheet."""
 
 from pathlib import Path
 from typing import Literal
@@ -12,35 +12,42 @@ THROUGHPUT = Path(__file__).with_name("throughput.yaml")
 
 
 class Row(BaseModel):
-    """A row of the table: unknown fields are errors, values never change, and its source is told."""
+    """A row of the table. Unknown fields are errors, values cannot be changed, and every row has a source."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: str = Field(min_length=1, description="Where the figures come from: measured how, or not measured.")
+    source: str = Field(
+        min_length=1,
+        description="Where the figures come from: how they were measured, or that they were not.",
+    )
 
 
 class Machine(Row):
     """A machine."""
 
-    name: str = Field(pattern=r"^[a-z0-9_]+$", description="What --machine takes.")
-    description: str = Field(description="In words.")
-    device: Literal["cpu", "cuda"] = Field(description="What runs models.")
+    name: str = Field(pattern=r"^[a-z0-9_]+$", description="The name that --machine takes.")
+    description: str = Field(description="The machine in words.")
+    device: Literal["cpu", "cuda"] = Field(description="The kind of device that runs models.")
     num_devices: int = Field(ge=1, description="GPUs; 1 for a CPU machine.")
-    memory_gib: float | None = Field(gt=0, description="Of one device; none: of the machine that asks.")
-    teraflops: float | None = Field(None, gt=0, description="Of one device, bfloat16, dense, in 10^12 a second.")
+    memory_gib: float | None = Field(gt=0, description="GiB of one device. None: the memory of this computer.")
+    teraflops: float | None = Field(
+        None,
+        gt=0,
+        description="Peak of one device, bfloat16, dense, 10^12 operations per second.",
+    )
     gigabytes_per_second: float | None = Field(None, gt=0, description="Memory bandwidth of one device.")
-    start_seconds: float = Field(ge=0, description="Until a step's model is loaded.")
+    start_seconds: float = Field(ge=0, description="Seconds until a step has loaded its model.")
 
     @property
     def peak(self) -> Peak | None:
-        """The data sheet; None where the row has none."""
+        """The figures of the data sheet; None if the row has none."""
         if self.teraflops is None or self.gigabytes_per_second is None:
             return None
         return Peak(self.teraflops, self.gigabytes_per_second)
 
 
 class EfficiencyRow(Row):
-    """What an engine reaches of a data sheet; see `machine_rates.Efficiency`."""
+    """The shares of a data sheet's peak that an engine reaches; see `machine_rates.Efficiency`."""
 
     engine: Literal["transformers", "vllm"]
     prefill: float = Field(gt=0, le=1)
@@ -50,7 +57,7 @@ class EfficiencyRow(Row):
 
     @property
     def shares(self) -> Efficiency:
-        """As the arithmetic takes them."""
+        """The shares in the form that the arithmetic takes."""
         return Efficiency(self.prefill, self.decode, self.train, self.parallel)
 
     def describe(self) -> str:
@@ -64,20 +71,20 @@ class MeasuredRow(Row):
 
     machine: str
     engine: Literal["transformers", "vllm"]
-    num_parameters: int = Field(ge=1, description="Of the model it was measured with.")
+    num_parameters: int = Field(ge=1, description="Parameters of the model that was measured.")
     prefill_tokens_per_second: float | None = Field(None, gt=0, description="Prompt tokens.")
     decode_tokens_per_second: float | None = Field(None, gt=0, description="Completion tokens.")
-    train_tokens_per_second: float | None = Field(None, gt=0, description="Trained tokens; the engine plays no part.")
+    train_tokens_per_second: float | None = Field(None, gt=0, description="Trained tokens; the engine does not matter.")
 
     def scale(self, rate: float | None, num_parameters: int) -> float | None:
-        """A rate of this row for another model; None where there is none, or the sizes are too different."""
+        """A rate of this row for another model; None if there is none, or if the sizes are too different."""
         if rate is None:
             return None
         return scale_measured(rate, measured_parameters=self.num_parameters, num_parameters=num_parameters)
 
 
 class EmbeddingRow(Row):
-    """What the embedding model does on a CPU."""
+    """The rate and memory of the embedding model on a CPU."""
 
     tokens_per_second: float = Field(gt=0)
     memory_gib: float = Field(gt=0)
@@ -94,24 +101,24 @@ class ThroughputTable(BaseModel):
     embedding: EmbeddingRow
 
     def find_machine(self, name: str) -> Machine:
-        """The machine of a name.
+        """The machine of this name.
 
         Raises:
-            ValueError: there is none; names those there are.
+            ValueError: there is none; the message lists all names.
         """
         for machine in self.machines:
             if machine.name == name:
                 return machine
         known = ", ".join(machine.name for machine in self.machines)
-        raise ValueError(f"no machine {name!r} in {THROUGHPUT}; there are: {known}; choose one, or add a row")
+        raise ValueError(f"no machine {name!r} in {THROUGHPUT}; choose one of {known}, or add a row")
 
     def find_measured(self, machine: str, engine: str, num_parameters: int) -> MeasuredRow | None:
-        """The row whose model is nearest in size; None where the table has none of this machine and engine."""
+        """The row whose model is nearest in size; None if the table has no row of this machine and engine."""
         rows = [row for row in self.measured if (row.machine, row.engine) == (machine, engine)]
         return min(rows, key=lambda row: abs(row.num_parameters - num_parameters), default=None)
 
     def find_efficiency(self, engine: str) -> EfficiencyRow:
-        """What an engine reaches of a data sheet."""
+        """The shares of a data sheet's peak that an engine reaches."""
         return next(row for row in self.efficiencies if row.engine == engine)
 
 
@@ -119,6 +126,6 @@ def read_throughput(path: Path = THROUGHPUT) -> ThroughputTable:
     """Read the table.
 
     Raises:
-        ValueError: a row is not as it should be; pydantic names it.
+        ValueError: a row is invalid; pydantic names it.
     """
     return ThroughputTable.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""What training an experiment's model needs on a machine: memory, rate, and what will not fit there."""
+"""The memory and rate of training an experiment's model on a machine, and what will not fit there."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,18 +19,18 @@ class Trainer:
     """How a machine trains an experiment's model."""
 
     settings: TrainingSettings
-    """What the experiment's file says."""
+    """The training settings in the experiment's file."""
     folder: Path
-    """The experiment's, where its accelerate configuration lies."""
+    """The experiment's folder, which holds its accelerate configuration."""
     model: FoundModel
-    """What is trained."""
+    """The model that is trained."""
     machine: Machine
-    """Where."""
+    """The machine it would run on."""
     table: ThroughputTable
-    """What machines do in a second."""
+    """Tokens per second of machines and engines."""
 
     def read_processes(self) -> tuple[int, bool]:
-        """Processes, and whether FSDP shards the model over them, by the accelerate configuration."""
+        """The number of processes, and whether FSDP shards the model over them, by the accelerate configuration."""
         name = self.settings.accelerate_config
         if name is None:
             return 1, False
@@ -38,7 +38,7 @@ class Trainer:
         return int(config["num_processes"]), config["distributed_type"] == "FSDP"
 
     def describe(self, stage: SftSettings, *, is_preference: bool) -> Training:
-        """A stage as the arithmetic takes it."""
+        """A training stage in the form that the arithmetic takes."""
         num_processes, is_sharded = self.read_processes()
         return Training(
             max_length=stage.max_length,
@@ -52,11 +52,11 @@ class Trainer:
         )
 
     def forecast_memory(self, training: Training) -> TrainingMemory:
-        """What training takes on a device."""
+        """The memory that training needs on a device."""
         return forecast_training(self.model.shape, training, runtime_gib=find_runtime(self.machine))
 
     def find_rate(self, training: Training) -> float | None:
-        """Tokens a second, measured or derived; None where neither is known."""
+        """Tokens per second, measured or derived; None if unknown."""
         shape = self.model.shape
         measured = self.table.find_measured(self.machine.name, "transformers", shape.num_parameters)
         if measured is not None:
@@ -68,15 +68,17 @@ class Trainer:
         return derive_train_rate(shape, self.machine.peak, self.table.find_efficiency("transformers").shares, training)
 
     def find_problems(self, stage: SftSettings, training: Training, *, what: str) -> list[str]:
-        """What of training will not fit, each with its remedy."""
+        """What will not fit when this model is trained, each with its remedy."""
         found = []
         parts = training.num_processes * stage.gradient_accumulation_steps
         if stage.batch_size % parts:
-            found.append(f"{what}: batch_size {stage.batch_size} is no multiple of processes x accumulation = {parts}")
+            found.append(
+                f"{what}: batch_size {stage.batch_size} is not a multiple of processes x accumulation = {parts}"
+            )
         if self.machine.device == "cuda" and training.num_processes > self.machine.num_devices:
             found.append(
                 f"{what}: {training.num_processes} processes on {self.machine.num_devices} GPUs of "
-                f"{self.machine.name}; correct num_processes of accelerate_config, or take a machine with more"
+                f"{self.machine.name}; correct num_processes of accelerate_config, or choose a machine with more"
             )
         memory, room = self.forecast_memory(training), find_memory(self.machine)
         if memory.total_gib > room:
@@ -89,7 +91,7 @@ class Trainer:
                 remedies.append("gradient_checkpointing: true")
             if training.rows_at_once > 1:
                 remedies.append("raise gradient_accumulation_steps")
-            remedies.append("lower max_length, or take a larger machine")
+            remedies.append("lower max_length, or choose a larger machine")
             found.append(
                 f"{what}: {memory.total_gib:.1f} GiB on {room:.1f} GiB ({memory.states_gib:.1f} weights and optimizer, "
                 f"{memory.copies_gib:.1f} copies, {memory.activations_gib:.1f} activations, {memory.logits_gib:.1f} "

@@ -1,4 +1,4 @@
-"""The leaderboard as a person sees it: tables of experiments, rounds and seconds, and a picture."""
+"""The leaderboard as Markdown tables of experiments, rounds and seconds, and as a picture."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -21,11 +21,11 @@ RESULTS = [
 ]
 """The columns of `show_results`."""
 
-NOTHING = "no round of any experiment stands yet; materialize r0000 of one"
+NOTHING = "no experiment has a finished round yet; materialize r0000 of one"
 
 
 def show_difference(difference: Sequence[float] | None) -> str:
-    """A difference with its interval, where it has one."""
+    """A difference with its interval, if it has one."""
     if difference is None:
         return "-"
     mean, low, high = difference
@@ -33,28 +33,28 @@ def show_difference(difference: Sequence[float] | None) -> str:
 
 
 def show_number(value: float | None, digits: int = 0) -> str:
-    """A number with thousands apart; a dash where it is not known."""
+    """A number with separated thousands; a dash if it is unknown."""
     return "-" if value is None else f"{value:,.{digits}f}"
 
 
 def show_results(row: dict) -> list[str]:
-    """A row's scores, what it trained on and what it took, as the cells under `RESULTS`."""
+    """The cells under `RESULTS`: a row's scores, the rows it trained on, and its costs."""
     counts = ("num_sft_rows", "num_new_sft_rows", "num_pairs", "num_new_pairs", *SPENT[:-1])
     differences = [show_difference(row[name]) for name in ("since_start", "over_backbone")]
     return [format_score(row), *differences, *(show_number(row[name]) for name in counts), show_number(row["price"], 4)]
 
 
 def tabulate_by_scale(rows: pl.DataFrame, titles: list[str], show: Callable[[dict], list[str]]) -> str:
-    """A Markdown table for each scale under its name, and a word on it where there are several.
+    """A Markdown table for each scale under its name, with a note if there are several.
 
     Args:
         rows: ordered, schema `LEADERBOARD` and more.
-        titles: of the columns; those up to the first of `RESULTS` are texts.
-        show: a row's cells.
+        titles: the titles of the columns; those before the first of `RESULTS` hold text.
+        show: returns the cells of a row.
     """
     names = name_scales(rows)
     parts = [f"*{NOTHING}*"] if rows.is_empty() else []
-    parts += ["Scores under different headings do not compare: their evaluations differ."] if len(names) > 1 else []
+    parts += ["Do not compare scores under different headings: their evaluations differ."] if len(names) > 1 else []
     for scale, name in names.items():
         cells = [show(row) for row in rows.filter(scale=scale).to_dicts()]
         parts += [f"**{name}**", build_table(titles, cells, num_texts=titles.index(RESULTS[0]))]
@@ -62,7 +62,7 @@ def tabulate_by_scale(rows: pl.DataFrame, titles: list[str], show: Callable[[dic
 
 
 def tabulate_experiments(rows: pl.DataFrame) -> str:
-    """One line for each experiment: its best round, and what its rounds took up to that one, together."""
+    """One line for each experiment: its best round, and the sum of what all rounds up to that one took."""
     table = tabulate_by_scale(
         rank_experiments(rows),
         ["place", "experiment", "recipe", "best of rounds", *RESULTS],
@@ -71,17 +71,19 @@ def tabulate_experiments(rows: pl.DataFrame) -> str:
             *show_results(row),
         ],
     )
-    return table if rows.is_empty() else f"{table}\n\nTokens, seconds and price: of all rounds up to the best."
+    return (
+        table if rows.is_empty() else f"{table}\n\nTokens, seconds and price are sums over all rounds up to the best."
+    )
 
 
 def tabulate_all_rounds(rows: pl.DataFrame) -> str:
-    """One line for each round, with what it took itself."""
+    """One line for each round, with what this round took."""
     titles = ["experiment", "recipe", "round", *RESULTS]
     return tabulate_by_scale(rows, titles, lambda row: [row[name] for name in titles[:3]] + show_results(row))
 
 
 def tabulate_seconds(rows: pl.DataFrame) -> str:
-    """Seconds of every step, one line for each round."""
+    """The seconds of every step, one line for each round."""
     timed = rows["seconds_by_noun"].explode().struct.field("noun")
     nouns = [noun for noun in NOUNS if noun in timed]
     lines = []
@@ -89,17 +91,17 @@ def tabulate_seconds(rows: pl.DataFrame) -> str:
         seconds = {step["noun"]: step["seconds"] for step in row["seconds_by_noun"]}
         steps = [show_number(seconds[noun], 1) if noun in seconds else "-" for noun in nouns]
         lines.append([row["experiment"], row["round"], *steps, show_number(row["seconds"], 1)])
-    return build_table(["experiment", "round", *nouns, "in all"], lines, num_texts=2)
+    return build_table(["experiment", "round", *nouns, "total"], lines, num_texts=2)
 
 
 def list_left_out(left_out: Mapping[str, str]) -> str:
-    """What is left out and why, as a Markdown list."""
+    """The experiments that are left out and why, as a Markdown list."""
     lines = [f"* **{name}**: {' '.join(text.split())}" for name, text in left_out.items()]
     return "\n".join(lines) or "*nothing*"
 
 
 def draw_leaderboard(rows: pl.DataFrame) -> "Figure":
-    """Scores over rounds with their 95% intervals: a panel for each scale, a line for each experiment; of some rows."""
+    """Scores over rounds with their 95% intervals: a panel for each scale, a line for each experiment."""
     from matplotlib.figure import Figure
 
     names, experiments = name_scales(rows), sorted(rows["experiment"].unique())

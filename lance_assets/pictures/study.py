@@ -1,4 +1,4 @@
-"""A study of arms as a person reads it: Markdown tables, and one picture."""
+"""The results of a study's arms as Markdown tables and one picture."""
 
 from typing import TYPE_CHECKING
 
@@ -21,13 +21,13 @@ def to_points(interval: Interval) -> list[float]:
 
 
 def list_arms(rows: pl.DataFrame) -> dict[str, str]:
-    """Every arm with its last round, in the order of the rows; the raw backbone is none."""
+    """Every arm with its last round, in the order of the rows; the raw backbone is not an arm."""
     ordered = rows.filter(pl.col("arm") != BACKBONE).group_by("arm", maintain_order=True).agg(pl.col("round").max())
     return dict(ordered.iter_rows())
 
 
 def build_table(titles: list[str], cells: list[list[str]], *, num_texts: int = 1) -> str:
-    """A Markdown table, its first columns left-aligned and the others right-aligned."""
+    """A Markdown table whose first columns are left-aligned and whose others are right-aligned."""
     lines = [titles, ["---"] * num_texts + ["---:"] * (len(titles) - num_texts), *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -39,7 +39,7 @@ def show_interval(rows: pl.DataFrame, before: tuple[str, str], after: tuple[str,
 
 
 def tabulate_rounds(rows: pl.DataFrame, *, metric: str, method: str) -> str:
-    """Mean accuracy of every arm by round, what it gained since r0000, and how far it stays behind the method."""
+    """Mean accuracy of every arm by round, its gain since r0000, and how far it is behind the method."""
     arms = list_arms(rows)
     keys = sorted(rows["round"].unique())
     found = {(row["arm"], row["round"]): row for row in summarise_arms(rows, metric=metric).to_dicts()}
@@ -70,7 +70,7 @@ def tabulate_strata(rows: pl.DataFrame, world: World, *, metric: str) -> str:
 
 
 def tabulate_training(rows: pl.DataFrame, *, axis: str) -> str:
-    """What each arm's rounds trained on, as means over seeds; right and wrong by rule, for the report alone."""
+    """What each arm's rounds trained on, as means over seeds. A rule counts what is right, only for this report."""
     columns = {
         "num_new_sft": 1,
         "new_sft_right_rate": 100,
@@ -89,12 +89,12 @@ def tabulate_training(rows: pl.DataFrame, *, axis: str) -> str:
         ]
         for row in means.to_dicts()
     ]
-    titles = ["arm", "round", "new SFT rows", "right, %", f"mean {axis}", "pairs in all", "tokens trained on"]
+    titles = ["arm", "round", "new SFT rows", "right, %", f"mean {axis}", "pairs so far", "tokens trained on"]
     return build_table(titles, cells, num_texts=2)
 
 
 def tabulate_study(rows: pl.DataFrame, world: World, *, method: str) -> str:
-    """All tables, one under the other."""
+    """All tables, one below the other."""
     tables = [tabulate_rounds(rows, metric=metric, method=method) for metric in TITLES]
     strata = tabulate_strata(rows, world, metric="greedy")
     return "\n\n".join([*tables, strata, tabulate_training(rows, axis=world.axis)])

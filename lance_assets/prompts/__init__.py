@@ -1,9 +1,9 @@
-"""The words each step says to a model: one Jinja2 template a file, in profiles.
+"""The prompt templates of all steps: one Jinja2 template per file, in two profiles.
 
-`full` is for instruction-tuned models, `compact` in the small model's own words. A profile has a `system` template for
-all recipes, and a folder of steps for each recipe: `lance/review` is `<profile>/lance/review.j2`. Both profiles have
-the same steps, are given the same variables, and are read by the same parsers. An empty `system` means no system
-message.
+The profile `full` is for instruction-tuned models, and `compact` uses the words that the small model was trained on. A
+profile has a `system` template for all recipes, and a folder of steps for each recipe: `lance/review` is
+`<profile>/lance/review.j2`. Both profiles have the same steps with the same variables, and the same parsers read the
+completions. If `system` is empty, no system message is sent.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ def render_prompt(profile: str, step: str, **variables: str) -> str:
     Args:
         profile: one of `PROFILES`.
         step: `<recipe>/<step>`, or `system`.
-        variables: what the template names.
+        variables: a value for each variable of the template.
 
     Raises:
         ValueError: no such profile or step.
@@ -55,7 +55,7 @@ def render_prompt(profile: str, step: str, **variables: str) -> str:
 
 
 def build_messages(profile: str, prompt: str) -> list[dict[str, str]]:
-    """The chat messages that ask a prompt: the profile's system message, where it has one, then the user's."""
+    """The chat messages of a prompt: the profile's system message, if it has one, and the user's message."""
     system = render_prompt(profile, "system")
     return [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": prompt}]
 
@@ -65,7 +65,7 @@ def hash_templates(profile: str, recipe: str | None = None) -> str:
 
     Args:
         profile: one of `PROFILES`.
-        recipe: whose steps; without one, the system message alone, which is what training depends on.
+        recipe: the recipe whose steps are hashed; None hashes the system message alone, which training depends on.
     """
     digest = hashlib.sha256()
     for step in ("system", *(list_steps(profile, recipe) if recipe else [])):

@@ -1,4 +1,4 @@
-"""The sections of an experiment's file that say what runs a model: this process, vLLM's processes, or a server."""
+"""The sections of an experiment's file on engines: the step's own process, vLLM's processes, or a server."""
 
 from typing import Literal, Self
 
@@ -13,85 +13,117 @@ class VllmSettings(Settings):
     python: FromEnvironment = Field(
         "${LANCE_VLLM_PYTHON:-python}",
         validate_default=True,
-        description="The interpreter of the environment that has vLLM; 'python' is the one that runs this.",
+        description="The Python interpreter that has vLLM; 'python' is the one that runs the step.",
     )
     tensor_parallel_size: int = Field(1, ge=1, description="GPUs that share one copy of the model.")
-    data_parallel_size: int = Field(1, ge=1, description="Copies of the model, each in its own process and GPUs.")
-    gpu_memory_utilization: float = Field(0.9, gt=0, lt=1, description="Share of a GPU's memory the engine may take.")
-    max_model_len: int | None = Field(None, ge=16, description="Tokens of prompt and completion; none: the model's.")
-    max_num_seqs: int = Field(512, ge=1, description="Rows decoded together by one copy.")
-    max_num_batched_tokens: int | None = Field(None, ge=32, description="Tokens of one step; none: vLLM's own.")
-    prefix_caching: bool = Field(True, description="Read a prefix that prompts share once.")
-    block_size: int | None = Field(
-        None, ge=1, description="Tokens of a cache block; none: 32 on CPUs, else vLLM's own."
+    data_parallel_size: int = Field(
+        1, ge=1, description="Copies of the model, each in a process and on GPUs of its own."
     )
-    kv_cache_gib: int = Field(1, ge=1, description="Cache of one copy on a CPU; on GPUs the utilization decides.")
-    enforce_eager: bool = Field(False, description="No compilation, no CUDA graphs; always so on CPUs.")
-    num_threads: int | None = Field(None, ge=1, description="CPU threads of one copy; none: the cores over the copies.")
+    gpu_memory_utilization: float = Field(
+        0.9, gt=0, lt=1, description="Share of a GPU's memory that the engine may take."
+    )
+    max_model_len: int | None = Field(
+        None, ge=16, description="Most tokens of prompt and completion. None: the model's limit."
+    )
+    max_num_seqs: int = Field(512, ge=1, description="Rows decoded together by one copy.")
+    max_num_batched_tokens: int | None = Field(
+        None, ge=32, description="Most tokens of one step. None: vLLM's default."
+    )
+    prefix_caching: bool = Field(True, description="Whether a prefix that several prompts share is computed once.")
+    block_size: int | None = Field(
+        None, ge=1, description="Tokens of a cache block. None: 32 on CPUs, vLLM's default on GPUs."
+    )
+    kv_cache_gib: int = Field(
+        1, ge=1, description="GiB of cache of one copy on a CPU; on GPUs gpu_memory_utilization decides."
+    )
+    enforce_eager: bool = Field(False, description="Use neither compilation nor CUDA graphs; on CPUs vLLM never does.")
+    num_threads: int | None = Field(
+        None, ge=1, description="CPU threads of one copy. None: the cores divided by the copies."
+    )
     merge_adapters_above: int = Field(
         0,
         ge=0,
-        description="A round's LoRA adapter serves stages of up to so many rows; larger ones its merged weights.",
+        description="Stages of up to this many rows use the round's LoRA adapter; larger ones use its merged weights.",
     )
-    max_restarts: int = Field(6, ge=0, description="Times in a row that processes may die before any row is finished.")
-    stall_seconds: float = Field(900.0, gt=0, description="A process that says nothing for so long is started again.")
+    max_restarts: int = Field(6, ge=0, description="How often in a row processes may die without finishing any row.")
+    stall_seconds: float = Field(
+        900.0, gt=0, description="A process that is silent for this many seconds is restarted."
+    )
 
 
 class OpenAISettings(Settings):
     """Any server with the OpenAI API: vLLM, SGLang, TGI, or a hosted one."""
 
-    base_url: FromEnvironment = Field(description="Where the server is, up to and with /v1; without user or key in it.")
-    model: FromEnvironment | None = Field(None, description="The name it is served under; none: the only one served.")
-    api_key_env: str | None = Field(
-        None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="The variable that holds the key; none: no key."
+    base_url: FromEnvironment = Field(description="The server's address up to and including /v1, without user or key.")
+    model: FromEnvironment | None = Field(
+        None, description="The model's name on the server. None: the only one it serves."
     )
-    max_concurrency: int = Field(64, ge=1, description="Requests under way at once.")
-    requests_per_minute: int | None = Field(None, ge=1, description="The provider's limit; none: no limit.")
-    tokens_per_minute: int | None = Field(None, ge=1, description="The provider's limit, prompt and completion.")
-    timeout_seconds: float = Field(300.0, gt=0, description="Longest wait for each next byte of an answer.")
-    max_retries: int = Field(9, ge=0, description="Times a request is sent again after 408, 409, 429, 5xx or garbage.")
+    api_key_env: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="The environment variable that holds the key. None: no key.",
+    )
+    max_concurrency: int = Field(64, ge=1, description="Most requests at the same time.")
+    requests_per_minute: int | None = Field(None, ge=1, description="The provider's limit on requests. None: no limit.")
+    tokens_per_minute: int | None = Field(
+        None, ge=1, description="The provider's limit on prompt and completion tokens. None: no limit."
+    )
+    timeout_seconds: float = Field(300.0, gt=0, description="Most seconds to wait for the next byte of an answer.")
+    max_retries: int = Field(
+        9, ge=0, description="How often a request is repeated after 408, 409, 429, 5xx or an unreadable answer."
+    )
     load_adapters: bool = Field(
-        False, description="Load each round's LoRA adapter into the server, which holds the base model (vLLM's API)."
+        False,
+        description="Whether each round's LoRA adapter is loaded into the server, by vLLM's API; it serves the base "
+        "model.",
     )
 
 
 class PriceSettings(Settings):
     """What an engine costs, in one currency of your choice."""
 
-    prompt_per_million: float = Field(0.0, ge=0, description="For a million prompt tokens that were not cached.")
-    cached_per_million: float = Field(0.0, ge=0, description="For a million cached prompt tokens.")
-    completion_per_million: float = Field(0.0, ge=0, description="For a million completion tokens.")
-    per_hour: float = Field(0.0, ge=0, description="For an hour of the machine while it generates.")
+    prompt_per_million: float = Field(0.0, ge=0, description="Price of a million prompt tokens that were not cached.")
+    cached_per_million: float = Field(0.0, ge=0, description="Price of a million cached prompt tokens.")
+    completion_per_million: float = Field(0.0, ge=0, description="Price of a million completion tokens.")
+    per_hour: float = Field(0.0, ge=0, description="Price of an hour of the machine while it generates.")
 
 
 class EngineSettings(Settings):
-    """What runs a model. How it is batched and stored is not part of a result's identity."""
+    """The engine of a model. How rows are batched and stored is not part of a result's identity."""
 
     kind: Literal["transformers", "vllm", "openai"] = Field(
-        "transformers", description="This process, vLLM in its own processes, or a server with the OpenAI API."
+        "transformers",
+        description="'transformers' in the step's process, 'vllm' in its own processes, or 'openai' for a server with "
+        "that API.",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model runs; not for openai.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where the model runs; it has no effect for openai."
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Of the weights: 'auto' is bfloat16 on GPUs and float32 on CPUs; not for openai."
+        "auto", description="Type of the weights: 'auto' is bfloat16 on GPUs and float32 on CPUs; no effect for openai."
     )
-    batch_size: int = Field(64, ge=1, description="Rows decoded together by transformers.")
-    flush_seconds: float = Field(5.0, ge=0, description="What is finished is written to disk this often.")
+    batch_size: int = Field(64, ge=1, description="Rows that transformers decodes together.")
+    flush_seconds: float = Field(5.0, ge=0, description="Finished rows are written to disk every so many seconds.")
     max_failure_rate: float = Field(
-        0.02, ge=0, le=1, description="Share of a stage's rows that may fail; above it the step fails."
+        0.02, ge=0, le=1, description="Largest share of a stage's rows that may fail; above it the step fails."
     )
     structured_output: Literal["auto", "required", "off"] = Field(
-        "auto", description="Constrain reviews by a grammar: where the engine provably can, or else fail, or never."
+        "auto",
+        description="Whether reviews are constrained by a grammar: 'auto' if the engine can, 'required' or the step "
+        "fails, 'off'.",
     )
     vllm: VllmSettings = Field(default_factory=VllmSettings, description="For kind vllm.")
     openai: OpenAISettings | None = Field(None, description="For kind openai.")
-    prices: PriceSettings = Field(default_factory=PriceSettings, description="What it costs; nothing by default.")
+    prices: PriceSettings = Field(
+        default_factory=PriceSettings, description="What the engine costs; nothing by default."
+    )
 
     @model_validator(mode="after")
     def _has_a_server(self) -> Self:
         if self.kind == "openai" and self.openai is None:
-            raise ValueError("kind is openai and there is no section openai; add one with base_url")
+            raise ValueError("kind is openai, but there is no section openai; add one with base_url")
         if self.kind == "transformers" and self.structured_output == "required":
-            raise ValueError("structured_output is required and transformers has none; use kind vllm or openai")
+            raise ValueError("structured_output is required, but kind transformers has none; use kind vllm or openai")
         return self
 
 
@@ -100,11 +132,13 @@ class RoleSettings(Settings):
 
     model: ModelName | None = Field(
         None,
-        description="'small', package.module:NAME, a folder, or a hub id; none: the server's (engine.openai.model).",
+        description="'small', package.module:NAME, a folder, or a hub id. None: the server's (engine.openai.model).",
     )
     model_revision: str | None = Field(None, description="Revision of a hub model.")
-    prompt_profile: PromptProfile | None = Field(None, description="Its prompt templates; none: the experiment's.")
-    engine: EngineSettings = Field(default_factory=EngineSettings, description="What runs it.")
+    prompt_profile: PromptProfile | None = Field(
+        None, description="Its profile of prompt templates. None: the experiment's."
+    )
+    engine: EngineSettings = Field(default_factory=EngineSettings, description="The engine that runs it.")
 
     @model_validator(mode="after")
     def _has_a_model(self) -> Self:

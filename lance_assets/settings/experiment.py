@@ -1,7 +1,7 @@
-"""What an experiment's file may say beside its recipe's parameters: models, seeds, training, checks, stop rules.
+"""The settings of an experiment's file: recipe, models, seeds, training, evaluation, checks and stop rules.
 
-Every field has a range and a description, so that a wrong one is reported with file, line, value and remedy, and the
-launch of a round never meets one.
+Every field has a range and a description. So a wrong value is reported with file, line, value and remedy when the file
+is loaded, and not when a round runs.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -32,9 +32,9 @@ def _find_recipe(name: str) -> str:
 
 
 def _read_parameters(value: Any, _: ValidatorFunctionWrapHandler, info: ValidationInfo) -> AxisSettings:
-    """The parameters of the recipe that the file names; a mistake keeps its place."""
+    """The parameters as the settings of the recipe that the file names, so that a mistake in them keeps its line."""
     recipe = info.data.get("recipe")
-    if recipe is None:  # told already
+    if recipe is None:  # its own mistake is reported already
         return AxisSettings()
     settings: type[AxisSettings] = RECIPES[recipe].SETTINGS
     return value if isinstance(value, settings) else settings.model_validate(value)
@@ -48,7 +48,7 @@ Parameters = Annotated[
     WrapValidator(_read_parameters),
     WithJsonSchema({"type": "object"}),
 ]
-"""A recipe's own settings; which fields they have depends on the recipe, so `model_json_schema` adds them."""
+"""A recipe's own settings. Their fields depend on the recipe, so `model_json_schema` adds them."""
 
 
 class SeedSettings(Settings):
@@ -57,58 +57,66 @@ class SeedSettings(Settings):
     path: FromEnvironment = Field(description="JSONL or Parquet file of seeds, relative to the experiment's folder.")
     prompt_field: str = Field("prompt", description="The field that holds the prompt.")
     completion_field: str = Field("completion", description="The field that holds the completion.")
-    answer_field: str | None = Field(None, description="The field that holds the gold answer, where there is one.")
+    answer_field: str | None = Field(
+        None, description="The field that holds the gold answer. None: the rows have none."
+    )
     answer_after: str | None = Field(
-        None, description="Take the gold answer from after this mark in the completion, as GSM8K's '####'."
+        None, description="The gold answer is what follows this mark in the completion, such as GSM8K's '####'."
     )
     strip_calculator_marks: bool = Field(False, description="Remove GSM8K's <<...>> from completions.")
-    limit: int | None = Field(None, ge=1, description="Use the first rows only.")
+    limit: int | None = Field(None, ge=1, description="Use only this many rows, from the first. None: all.")
     eft_path: str | None = Field(
-        None, description="JSONL file of EFT rows (prompt, completion) mixed into every SFT set."
+        None, description="JSONL file of EFT rows (prompt, completion): examples of reviewing, added to every SFT set."
     )
 
 
 class TextSettings(Settings):
-    """Where texts without prompts come from."""
+    """Where unlabelled texts, which have no prompts, come from."""
 
     path: FromEnvironment = Field(
-        description="JSONL, Parquet, or plain text with a blank line between texts, relative to the folder."
+        description="JSONL, Parquet, or plain text with blank lines between texts; relative to the experiment's folder."
     )
     field: str = Field("text", description="The field or column that holds the text.")
-    limit: int | None = Field(None, ge=1, description="Use the first texts only.")
+    limit: int | None = Field(None, ge=1, description="Use only this many texts, from the first. None: all.")
 
 
 class EmbedderSettings(Settings):
-    """What turns texts into vectors for the history."""
+    """The model that turns texts into vectors for the history."""
 
-    model: str = Field("minilm", description="'minilm' for the packaged all-MiniLM-L6-v2, or a folder or hub id.")
+    model: str = Field("minilm", description="'minilm' for the packaged all-MiniLM-L6-v2, a folder, or a hub id.")
     batch_size: int = Field(64, ge=1, description="Texts embedded together.")
-    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where it runs: cpu, cuda, or one GPU.")
+    device: str = Field(
+        "cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where it runs: cpu, cuda, or one GPU such as cuda:1."
+    )
 
 
 class TrainingSettings(Settings):
     """How a round's checkpoint is trained."""
 
-    sft: SftSettings = Field(default_factory=SftSettings, description="The first stage.")
-    dpo: DpoSettings = Field(default_factory=DpoSettings, description="The second stage.")
-    lora: LoraSettings | None = Field(None, description="Adapters; none trains all parameters.")
+    sft: SftSettings = Field(default_factory=SftSettings, description="Supervised fine-tuning, the first stage.")
+    dpo: DpoSettings = Field(default_factory=DpoSettings, description="DPO on preference pairs, the second stage.")
+    lora: LoraSettings | None = Field(None, description="LoRA adapters. None: all parameters are trained.")
     token_budget: int | None = Field(
         None,
         ge=1,
-        description="Tokens a round after r0000 trains on: pairs by their epochs, the rest SFT. None: num_epochs.",
+        description="Tokens that each round after r0000 trains on: DPO takes its own, and SFT fills the rest. "
+        "None: each stage trains for its num_epochs.",
     )
     launcher: tuple[str, ...] | None = Field(
-        None, description="Before the training process, as ['torchrun', '--nproc-per-node', '2']."
+        None, description="The command that starts the training process, such as ['torchrun', '--nproc-per-node', '2']."
     )
     accelerate_config: FromEnvironment | None = Field(
         None,
-        description="File of `accelerate config`, as for FSDP, relative to the experiment's folder; not with launcher.",
+        description="File written by `accelerate config`, for FSDP for example; relative to the experiment's folder. "
+        "It cannot be combined with launcher.",
     )
     min_free_gpu_rate: float = Field(
         0.9, ge=0, le=1, description="Share of each GPU's memory that must be free before training starts."
     )
     handover_seconds: float = Field(
-        120.0, ge=0, description="How long to wait for engines to end and memory to be free; then the step fails."
+        120.0,
+        ge=0,
+        description="Seconds to wait until engines have ended and memory is free; after that the step fails.",
     )
 
     @model_validator(mode="after")
@@ -122,26 +130,28 @@ class WorldSettings(Settings):
     """Evaluation on the held-out problems of a checkable task, by its rule."""
 
     name: str = Field(
-        description="The lance_assets.worlds.World: package.module:NAME, or my_task.py:NAME in the experiment's folder."
+        description="The world: package.module:NAME, or my_task.py:NAME for a file in the experiment's folder."
     )
-    per_stratum: int = Field(12, ge=1, le=200, description="Problems for each task and stratum of the world.")
-    max_new_tokens: int = Field(160, ge=8, description="Tokens after which a completion is cut.")
+    per_stratum: int = Field(12, ge=1, le=200, description="Held-out problems for each task and stratum of the world.")
+    max_new_tokens: int = Field(160, ge=8, description="Most tokens of a completion; a longer one is cut.")
     sampled_temperature: float = Field(
-        0.7, gt=0, le=5, description="Temperature of the sampled accuracy beside the greedy one."
+        0.7, gt=0, le=5, description="Temperature of the sampled accuracy, which is reported beside the greedy one."
     )
 
 
 class LmEvalSettings(Settings):
     """Evaluation by lm-evaluation-harness in its own process."""
 
-    tasks: list[str] = Field(min_length=1, description="Task names of the harness, or of local task files.")
+    tasks: list[str] = Field(min_length=1, description="Names of the harness's tasks, or of tasks in include_path.")
     include_path: str | None = Field(
-        None, description="Folder of local task YAML files, relative to the experiment's folder."
+        None, description="Folder of your own task files (YAML), relative to the experiment's folder."
     )
-    num_fewshot: int | None = Field(None, ge=0, description="Examples before each item; none leaves the task's own.")
-    limit: int | None = Field(None, ge=1, description="Items of each task; none takes all.")
-    apply_chat_template: bool = Field(False, description="Whether items are asked as chat messages.")
-    batch_size: int = Field(8, ge=1, description="Fixed, since scores move with it.")
+    num_fewshot: int | None = Field(None, ge=0, description="Examples before each item. None: the task's own number.")
+    limit: int | None = Field(None, ge=1, description="Items of each task. None: all.")
+    apply_chat_template: bool = Field(False, description="Whether items are sent as chat messages.")
+    batch_size: int = Field(
+        8, ge=1, description="Items evaluated together; it is fixed because scores change slightly with it."
+    )
 
 
 class JudgeSettings(RoleSettings):
@@ -151,85 +161,108 @@ class JudgeSettings(RoleSettings):
     prompt_field: str = Field("prompt", description="The field that holds the prompt.")
     completion_field: str = Field("completion", description="The field that holds the opponent's completion.")
     opponent: Literal["reference", "backbone"] = Field(
-        "reference", description="Whose completions are compared with: those of the file, or the raw base model's."
+        "reference",
+        description="The opponent: 'reference' for the completions of the file, 'backbone' for the base model's.",
     )
     by: Literal["verdict", "score"] = Field(
-        "verdict", description="Both shown together, in both orders, or each reviewed alone and the scores compared."
+        "verdict",
+        description="'verdict': the judge compares both completions, in both orders. 'score': it reviews each alone.",
     )
-    limit: int | None = Field(None, ge=1, description="Use the first prompts only.")
-    max_new_tokens: int = Field(512, ge=8, description="Tokens after which a completion is cut.")
-    max_judge_tokens: int = Field(512, ge=8, description="Tokens after which a verdict or review is cut.")
+    limit: int | None = Field(None, ge=1, description="Use only this many prompts, from the first. None: all.")
+    max_new_tokens: int = Field(512, ge=8, description="Most tokens of a completion; a longer one is cut.")
+    max_judge_tokens: int = Field(512, ge=8, description="Most tokens of a verdict or review; a longer one is cut.")
     max_unread_rate: float = Field(
-        0.2, ge=0, le=1, description="Share of items without a verdict or score, at most; above it the step fails."
+        0.2, ge=0, le=1, description="Largest share of items without a verdict or score; above it the step fails."
     )
 
 
 class NearDuplicateSettings(Settings):
-    """Which texts are too like another of the round, or of any round before it; each tier can be left out."""
+    """When a text is a near-duplicate of one in the same or an earlier round. Each tier can be left out."""
 
     exact: bool = Field(True, description="Drop texts that are equal after normalisation.")
     lexical_threshold: float | None = Field(
-        None, ge=0, lt=1, description="ROUGE-L (precision, recall or F) above which texts are too like; none: no tier."
+        None,
+        ge=0,
+        lt=1,
+        description="ROUGE-L (precision, recall or F) above which a text is a near-duplicate. None: not compared.",
     )
     embedding_threshold: float | None = Field(
-        0.999, ge=0, le=1, description="Cosine above which texts are too like; none: no tier."
+        0.999,
+        ge=0,
+        le=1,
+        description="Cosine of embeddings above which a text is a near-duplicate. None: not compared.",
     )
 
 
 class EvaluationSettings(Settings):
-    """What every round's checkpoint is scored on."""
+    """What the checkpoint of every round is scored on."""
 
     world: WorldSettings | None = Field(None, description="The held-out problems of a checkable task.")
     lm_eval: LmEvalSettings | None = Field(None, description="Tasks of lm-evaluation-harness.")
-    judge: JudgeSettings | None = Field(None, description="Open-ended prompts, by a judge.")
+    judge: JudgeSettings | None = Field(None, description="Open-ended prompts, whose completions a judge compares.")
     protected_prompts: FromEnvironment | None = Field(
         None, description="JSONL file of evaluation prompts that generated data may not contain."
     )
     protected_field: str = Field("prompt", description="The field of that file that holds the prompt.")
-    ngram: int = Field(13, ge=1, description="Words in a row that a prompt may not share with a protected prompt.")
+    ngram: int = Field(
+        13, ge=1, description="A prompt that shares this many words in a row with a protected prompt is left out."
+    )
     max_similarity: float | None = Field(
-        None, ge=0, le=1, description="Cosine to an evaluation prompt above which a prompt is left out; none: no bar."
+        None,
+        ge=0,
+        le=1,
+        description="Cosine to an evaluation prompt above which a prompt is left out. None: not compared.",
     )
 
 
 class CheckSettings(Settings):
-    """The bars of the checks."""
+    """The limits of the checks. A check whose limit is None never fails."""
 
     min_novelty: float | None = Field(
-        None, ge=0, le=2, description="Mean of 1 - cosine to the nearest text of an earlier round, at least."
+        None,
+        ge=0,
+        le=2,
+        description="Smallest novelty: the mean of 1 - cosine to the nearest text of an earlier round.",
     )
     min_vendi_rate: float | None = Field(
-        None, ge=0, le=1, description="Vendi score of the kept texts over their number, at least."
+        None, ge=0, le=1, description="Smallest Vendi score of the kept texts, divided by their number."
     )
     min_distinct_2: float | None = Field(
-        None, ge=0, le=1, description="Share of different word pairs among all of the kept texts, at least."
+        None, ge=0, le=1, description="Smallest share of distinct word pairs among all word pairs of the kept texts."
     )
     min_cluster_entropy: float | None = Field(
-        None, ge=0, le=1, description="Evenness of the kept texts over clusters, at least."
+        None, ge=0, le=1, description="Smallest evenness of the kept texts over clusters."
     )
     max_length_drift: float | None = Field(
-        None, ge=0, description="Log ratio of the completions' length to the seeds', at most, either way."
+        None, ge=0, description="Largest absolute log ratio of the completions' length to the seeds'."
     )
     max_score_length_correlation: float | None = Field(
-        None, ge=0, le=1, description="Rank correlation of review score and completion length, at most, either way."
+        None, ge=0, le=1, description="Largest absolute rank correlation of review score and completion length."
     )
-    min_seed_share: float | None = Field(None, ge=0, le=1, description="Share of seeds in the SFT set, at least.")
+    min_seed_share: float | None = Field(None, ge=0, le=1, description="Smallest share of seeds in the SFT set.")
     max_unscored_rate: float = Field(
-        0.2, ge=0, le=1, description="Share of rows without any score, at most; above it the round stops."
+        0.2, ge=0, le=1, description="Largest share of rows without any score; above it the round stops."
     )
-    min_pairs: int = Field(1, ge=0, description="Preference pairs a round should bring, after r0000.")
+    min_pairs: int = Field(1, ge=0, description="Fewest preference pairs that each round after r0000 should add.")
 
 
 class StopSettings(Settings):
     """When the loop ends."""
 
     max_rounds: int = Field(4, ge=0, description="Rounds after r0000.")
-    patience: int | None = Field(None, ge=1, description="Stop after so many rounds without a gain over the best.")
-    max_tokens: int | None = Field(None, ge=1, description="Stop once the rounds have sampled so many tokens.")
-    max_hours: float | None = Field(None, gt=0, description="Stop once the rounds have taken so many hours.")
+    patience: int | None = Field(
+        None, ge=1, description="Stop after this many rounds without a gain over the best. None: never."
+    )
+    max_tokens: int | None = Field(
+        None, ge=1, description="Stop when the rounds have sampled this many tokens. None: never."
+    )
+    max_hours: float | None = Field(
+        None, gt=0, description="Stop when the rounds have taken this many hours. None: never."
+    )
     on_regression: Literal["stop", "rollback", "continue"] = Field(
         "rollback",
-        description="After a round worse than the best beyond the noise band: end, start from the best, or go on.",
+        description="After a round that is significantly worse than the best: 'stop' the loop, 'rollback' to continue "
+        "from the best checkpoint, or 'continue' from the last one.",
     )
 
 
@@ -240,7 +273,7 @@ class ExperimentSettings(Settings):
     parameters: Parameters = Field(
         default_factory=dict,
         validate_default=True,
-        description="The recipe's parameters; what is left out has the paper's value.",
+        description="The recipe's parameters; one that is left out has the paper's value.",
     )
     model: ModelName = Field(
         description="'small' for the packaged model, package.module:NAME for another one, a folder, or a hub id."
@@ -249,22 +282,24 @@ class ExperimentSettings(Settings):
     prompt_profile: PromptProfile = Field(
         "full", description="'full' templates for instruction-tuned models, 'compact' for the small model."
     )
-    rng_seed: int = Field(0, ge=0, lt=2**31, description="The seed of everything random.")
+    rng_seed: int = Field(0, ge=0, lt=2**31, description="The seed of all random numbers.")
     description: str = Field("", description="What the experiment is for, shown in the UI.")
     owners: list[Owner] = Field(default_factory=list, description="E-mail addresses, or team:name.")
     seeds: SeedSettings = Field(description="Where the seeds come from.")
     engine: EngineSettings = Field(default_factory=EngineSettings, description="What runs the rounds' model.")
     roles: dict[str, RoleSettings] = Field(
-        default_factory=dict, description="Second models by the recipe's job for them, such as 'reviewer'."
+        default_factory=dict, description="Second models, by the recipe's role that each one plays, such as 'reviewer'."
     )
-    texts: TextSettings | None = Field(None, description="Texts without prompts, for a recipe that names them.")
-    embedder: EmbedderSettings = Field(default_factory=EmbedderSettings, description="What embeds kept texts.")
+    texts: TextSettings | None = Field(None, description="Unlabelled texts, for a recipe that writes prompts for them.")
+    embedder: EmbedderSettings = Field(
+        default_factory=EmbedderSettings, description="The model that embeds kept texts."
+    )
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="How checkpoints are trained.")
     evaluation: EvaluationSettings = Field(description="What checkpoints are scored on.")
     near_duplicates: NearDuplicateSettings = Field(
-        default_factory=NearDuplicateSettings, description="Which texts are too like earlier ones."
+        default_factory=NearDuplicateSettings, description="When a text counts as a near-duplicate."
     )
-    checks: CheckSettings = Field(default_factory=CheckSettings, description="The bars of the checks.")
+    checks: CheckSettings = Field(default_factory=CheckSettings, description="The limits of the checks.")
     stop: StopSettings = Field(default_factory=StopSettings, description="When the loop ends.")
 
     @model_validator(mode="after")
@@ -286,7 +321,7 @@ class ExperimentSettings(Settings):
     def _has_the_recipes_texts(self) -> Self:
         needs = getattr(RECIPES[self.recipe], "NEEDS_TEXTS", False)
         if needs and self.texts is None:
-            raise ValueError(f"recipe {self.recipe} names the prompts of texts: add a section texts with path")
+            raise ValueError(f"recipe {self.recipe} writes prompts for texts: add a section texts with a path")
         if not needs and self.texts is not None:
             raise ValueError(f"recipe {self.recipe} reads no texts; remove the section texts")
         return self
@@ -306,7 +341,7 @@ class ExperimentSettings(Settings):
 
     @classmethod
     def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """What `dg check yaml` validates against."""
+        """The schema that `dg check yaml` validates against."""
         by_recipe = [
             {
                 "if": {"properties": {"recipe": {"enum": [name]}}},

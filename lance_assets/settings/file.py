@@ -1,4 +1,4 @@
-"""What is wrong with an experiment's `defs.yaml`, in words for a person: file, line, field, value and remedy."""
+"""Describe the mistakes in an experiment's `defs.yaml` for a person: file, line, field, value and remedy."""
 
 import difflib
 import reprlib
@@ -62,7 +62,7 @@ def check_files(settings: ExperimentSettings, file: Path) -> None:
 
 
 def describe_mistakes(error: ValidationError) -> str:
-    """What a validation error says, one line a mistake: `file:line: field: got value; what is allowed`.
+    """A validation error in words, one line for each mistake: `file:line: field: got value; what is allowed`.
 
     Args:
         error: from reading a file's attributes through Dagster, which puts "field at file:line" in place of the field.
@@ -99,13 +99,13 @@ def _describe_mistake(mistake: ErrorDetails, *, field: str, name: str, allowed: 
 
 
 def _fields_of_recipe(file: Path) -> dict[str, FieldInfo]:
-    """The fields of `parameters`, by the recipe that the file names: where its parameters were read, it is known."""
+    """The fields of `parameters`. The recipe that the file names exists, since its parameters were read."""
     recipe = RECIPES[yaml.safe_load(file.read_text(encoding="utf-8"))["attributes"]["recipe"]]
     return dict(recipe.SETTINGS.model_fields)
 
 
 def _fields_in(parts: list[str]) -> dict[str, FieldInfo]:
-    """The fields of the section at a path in `attributes`; none where there is no such section."""
+    """The fields of the section at a path in `attributes`; empty when there is no such section."""
     model: type[BaseModel] = ExperimentSettings
     for part in parts:
         if part not in model.model_fields:

@@ -1,15 +1,15 @@
-"""The JSON schema of an experiment's file, in the form whose violations read best: `dg check yaml` prints them."""
+"""The JSON schema of an experiment's file, in a form whose violations are easy to read in `dg check yaml`."""
 
 from typing import Any
 
 
 def simplify_schema(schema: Any) -> Any:
-    """The same schema, said so that an error names what is allowed.
+    """The same schema, written so that an error names what is allowed.
 
-    1. "an integer, or null" is one type list with its range, not a choice of schemas: the error is about the value,
-       not "not valid under any of the given schemas".
-    2. A constant is a list of one: the error says "not one of ['lance']".
-    3. A section without further fields lists its names: a misspelt one is shown beside them.
+    1. "An integer or null" becomes one list of types with its range, in place of a choice of schemas. So the error
+       is about the value and does not say "not valid under any of the given schemas".
+    2. A constant becomes a list of one, so the error says "not one of ['lance']".
+    3. A section that allows no further fields lists its names, so the error shows them beside a misspelt one.
 
     >>> simplify_schema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]})
     {'type': ['integer', 'null'], 'minimum': 1}

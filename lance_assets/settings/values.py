@@ -1,4 +1,4 @@
-"""What every section of an experiment's file is made of: strict fields, and values that the environment may give."""
+"""The parts of every section of an experiment's file: strict fields, and values that come from the environment."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 
 def expand_environment(value: Any) -> Any:
-    """Replace `${NAME}` and `${NAME:-default}` by the environment, as shells do.
+    """Replace `${NAME}` and `${NAME:-default}` by environment variables, as shells do.
 
     Raises:
         ValueError: a variable without default is not set.
@@ -29,7 +29,7 @@ def expand_environment(value: Any) -> Any:
 
 
 FromEnvironment = Annotated[str, BeforeValidator(expand_environment)]
-"""A string in which `${NAME:-default}` is replaced by the environment: for what differs from machine to machine."""
+"""A string in which `${NAME:-default}` is replaced: for values that differ between machines."""
 
 MODEL_ALIASES = {"small": "lance_assets.small_world:SMALL_MODEL"}
 """Short names of packaged models; any other packaged model is named in full, as `package.module:NAME`."""
@@ -55,10 +55,10 @@ PromptProfile = Annotated[
 """A profile of prompt templates, or a variable that names one."""
 
 Owner = Annotated[str, Field(pattern=r"^(team:.+|[^@\s]+@[^@\s]+\.[^@\s]+)$")]
-"""As Dagster wants them."""
+"""An owner in the form that Dagster requires."""
 
 
 class Settings(BaseModel):
-    """A section of an experiment's file: unknown fields are errors, values never change."""
+    """A section of an experiment's file. Unknown fields are errors, and values cannot be changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

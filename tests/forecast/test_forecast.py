@@ -86,7 +86,7 @@ def test_what_the_harness_evaluates_is_unknown_and_not_zero(project_root: Path, 
     row = by_name(forecast.rounds["r0001"])["evaluation: lm_eval"]
     assert (row.rows, row.rows_at_most, row.prompt_tokens, row.hours) == (None, 50, None, None)
     assert " + unknown" in render_forecast(forecast)
-    assert "as if the file had 200 like its 8" in render_forecast(forecast)
+    assert "200, assumed to be like the 8 in the file" in render_forecast(forecast)
 
 
 @pytest.mark.parametrize(
@@ -144,11 +144,11 @@ def test_remedies(project_root: Path, tmp_path: Path) -> None:
     assert "train with lora, shard over more GPUs" in sft
     engine = {"kind": "vllm", "vllm": {"tensor_parallel_size": 8, "max_model_len": 600}}
     problems = _fit(load(project_root, "qwen2_7b_lance", engine=engine), tmp_path, "h100x8")
-    assert "does not divide the model's 28 heads; take one of 1, 2, 4, 7, 14, 28" in problems[0]
+    assert "does not divide the model's 28 heads; choose one of 1, 2, 4, 7, 14, 28" in problems[0]
     assert "a row has room for 600; raise engine.vllm.max_model_len" in problems[1]
     training = {"accelerate_config": "fsdp.yaml", "sft": {"batch_size": 12, "gradient_checkpointing": True}}
     problems = _fit(load(project_root, "qwen2_7b_lance_8gpu", training=training), tmp_path, "h100x8")
-    assert "batch_size 12 is no multiple of processes x accumulation = 8" in problems[0]
+    assert "batch_size 12 is not a multiple of processes x accumulation = 8" in problems[0]
 
 
 def _fit(plan: Plan, home: Path, machine: str) -> list[str]:
@@ -209,7 +209,7 @@ def test_the_command_ends_with_its_code(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_machine_that_is_not_in_the_table(project_root: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no machine 'abacus' in .*there are: cpu2, h100x1"):
+    with pytest.raises(ValueError, match=r"no machine 'abacus' in .*choose one of cpu2, h100x1"):
         build_forecast(load(project_root, "mini_lance"), machine="abacus", home=tmp_path)
 
 
