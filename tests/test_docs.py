@@ -15,12 +15,14 @@ ROOTS = ("lance_assets/", "resources/", "benchmarks/", "tests/", "docs/", "defin
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 NAME = re.compile(r"`([\w./-]+/[\w./-]*|\w+\.py)`")
 MODULE = re.compile(r"python -m ((?:benchmarks|lance_assets|resources)[\w.]*)")
-TARGET = re.compile(r"(?:`|^)make ([a-z][a-z-]*)", re.MULTILINE)
+BLOCK = re.compile(r"^ *```.*?^ *```", re.DOTALL | re.MULTILINE)
+TARGET = re.compile(r"`make ([a-z][a-z-]*)")
+TARGET_IN_BLOCK = re.compile(r"^make ([a-z][a-z-]*)", re.MULTILINE)
 
 
 def read_prose(page: Path) -> str:
     """A page without its blocks of code."""
-    return re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    return BLOCK.sub("", page.read_text(encoding="utf-8"))
 
 
 def list_anchors(page: Path) -> set[str]:
@@ -61,7 +63,10 @@ def test_modules_and_make_targets_that_are_named_exist(page: Path) -> None:
         if not path.with_suffix(".py").exists() and not (path / "__main__.py").exists():
             missing.append(module)
     makefile = (PROJECT_ROOT / "Makefile").read_text(encoding="utf-8")
-    missing += [f"make {target}" for target in TARGET.findall(text) if not re.search(rf"^{target}:", makefile, re.M)]
+    targets = TARGET.findall(text) + [
+        target for block in BLOCK.findall(text) for target in TARGET_IN_BLOCK.findall(block)
+    ]
+    missing += [f"make {target}" for target in targets if not re.search(rf"^{target}:", makefile, re.MULTILINE)]
     assert not missing
 
 
