@@ -1,1 +1,1 @@
-"""Measurements, one file a claim: `python -m benchmarks.<name>` prints one JSON object as its last line."""
+"""Measurements, one file for each claim. `python -m benchmarks.<name>` prints one JSON object as its last line."""

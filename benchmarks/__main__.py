@@ -2,8 +2,8 @@
 
     python -m benchmarks [--quick] [--data DIR] [--out FILE] [NAME ...]
 
-With `--out` the table is written to a Markdown file too, with date, commit and machine. Exits with 1 when one of them
-failed; the others' figures are printed all the same.
+With `--out` the table is also written to a Markdown file, with date, commit and machine. The command exits with 1 when
+a benchmark failed; it prints the figures of the others all the same.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def list_benchmarks() -> list[str]:
 
 
 def run_benchmark(name: str, arguments: list[str]) -> dict | None:
-    """Run one benchmark, passing its output on.
+    """Run one benchmark and pass its output on.
 
     Returns:
         The object on its last line; None when it failed or printed none.
@@ -51,7 +51,7 @@ def format_figure(figure: object) -> str:
 
 
 def format_table(results: dict[str, dict | None], seconds: dict[str, float]) -> str:
-    """A markdown table with one row a figure; nested objects are left to the benchmark's own output."""
+    """A Markdown table with one row for each figure; nested objects are only in the benchmark's own output."""
     rows = ["| benchmark | figure | value |", "| --- | --- | --- |"]
     for name, figures in results.items():
         if figures is None:
@@ -64,7 +64,7 @@ def format_table(results: dict[str, dict | None], seconds: dict[str, float]) -> 
 
 
 def read_first(command: list[str], default: str) -> str:
-    """The first line a command prints, or the default where it cannot be run."""
+    """The first line that a command prints, or the default if it cannot be run."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -90,7 +90,7 @@ def describe_machine() -> str:
 
 
 def choose_arguments(name: str, *, quick: bool, data: Path | None) -> list[str]:
-    """What a benchmark is called with: real data goes to those that take it."""
+    """The arguments of a benchmark; those that can use real data get it."""
     arguments = ["--quick"] if quick else []
     source = (Path(__file__).parent / f"{name}.py").read_text()
     if data is not None and '"--data"' in source:

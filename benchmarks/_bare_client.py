@@ -1,4 +1,4 @@
-"""A local vLLM server, and a bare asyncio client that drives it: what our own client is compared with."""
+"""A local vLLM server and a bare asyncio client of it, with which our own client is compared."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ def serve_vllm(python: str, model: Path, options: Sequence[str], *, log: Path) -
     """VLLM's own server on a free port of this machine; gives its base URL.
 
     Raises:
-        RuntimeError: it ended or was not up after two minutes; with the end of its log.
+        RuntimeError: it ended, or was not ready after two minutes; the message has the end of its log.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

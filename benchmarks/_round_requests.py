@@ -1,4 +1,4 @@
-"""The requests of a LANCE round on the packaged small model: the recipe is run once, and what it asks written down."""
+"""The requests of a LANCE round on the packaged small model, recorded while the recipe runs once."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ HARD_SHARE = 0.3
 
 
 def draw_mixed_seeds(num_seeds: int) -> pl.DataFrame:
-    """Seeds of all rungs, schema `SEED_SET`; `mini_lance`'s own are easy ones, which all go to the low branch."""
+    """Seeds of all rungs, schema `SEED_SET`. Those of `mini_lance` are all easy and would all go to the low branch."""
     rng = random.Random(0)
     rows = draw_seeds(num_seeds=40 * -(-num_seeds // 40))[:num_seeds]
     for place in range(round(HARD_SHARE * num_seeds)):

@@ -80,14 +80,14 @@ def find_true_neighbours(rows: np.ndarray, checked: np.ndarray) -> np.ndarray:
 
 
 def run_semhash(rows: np.ndarray) -> tuple[float, np.ndarray]:
-    """Seconds SemHash takes from vectors to the result, and the rows it found to be like another."""
+    """Seconds SemHash takes from vectors to the result, and the rows it found to be similar to another."""
     from semhash import SemHash
 
     class Given:
-        """Stands where SemHash wants a model: the vectors are given."""
+        """Takes the place of the model that SemHash wants; the vectors are given."""
 
         def encode(self, inputs: object, **_: object) -> np.ndarray:
-            """Never asked: the vectors are passed beside the records."""
+            """Never called, because the vectors are passed with the records."""
             raise AssertionError("vectors were given")
 
     records = [str(number) for number in range(len(rows))]
@@ -108,12 +108,12 @@ def measure_batch(rows: np.ndarray, *, with_peer: bool, name: str) -> dict[str, 
     figures = {"ours": time.perf_counter() - started}
     in_pairs = np.union1d(found.pairs["left"].to_numpy(), found.pairs["right"].to_numpy())
     figures["recall"] = float(np.isin(true, in_pairs).mean()) if len(true) else 1.0
-    told = f"{name} {len(rows)}: {figures['ours']:.1f} s, {len(found.pairs)} pairs, recall {figures['recall']:.4f}"
+    line = f"{name} {len(rows)}: {figures['ours']:.1f} s, {len(found.pairs)} pairs, recall {figures['recall']:.4f}"
     if with_peer:
         figures["peer"], in_peer = run_semhash(rows)
         figures["peer_recall"] = float(np.isin(true, in_peer).mean()) if len(true) else 1.0
-        told += f"; SemHash {figures['peer']:.1f} s, recall {figures['peer_recall']:.4f}"
-    print(told, flush=True)
+        line += f"; SemHash {figures['peer']:.1f} s, recall {figures['peer_recall']:.4f}"
+    print(line, flush=True)
     return figures
 
 

@@ -3,8 +3,8 @@
     python -m benchmarks.engine [--quick]        (with LANCE_VLLM_PYTHON set; `make bench-engine` sees to it)
 
 The requests are those of a real round on the packaged small model: reviews of the seeds, new prompts, completions,
-degraded completions and reviews of all of them. Rates are completion tokens a second with the model loaded; the sides
-run in turn, several times, and medians count.
+degraded completions and reviews of all of them. Rates are completion tokens per second with the model loaded. The sides
+run in turn, several times, and the medians are compared.
 
     vllm_vs_authors       our vLLM engine, what is finished stored on disk, over one `LLM.generate` a prompt with n
     vllm_vs_bare          the same over one bare `LLM.generate` of all prompts at once
@@ -258,7 +258,7 @@ def measure_openai(python: str, stages: Stages, *, repeats: int, is_quick: bool)
 
 
 def run_stage_in_process(folder: str, requests: list[Request], seconds: "multiprocessing.Queue[float]") -> None:
-    """A stage as a step runs it; tells when the model is loaded, and how long the stage took."""
+    """A stage as a step runs it; reports when the model is loaded, and how long the stage took."""
     engine = TransformersEngine(SMALL_MODEL, batch_size=128, dtype="float32")
     engine.load()
     seconds.put(0.0)
@@ -333,7 +333,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("vllm", "transformers", "openai", "crash"), help="measure one pair alone")
     options = parser.parse_args()
     started = time.monotonic()
-    # Two threads on two cores that others use too are many times slower than one: torch has one, but where said.
+    # On two shared cores two threads are many times slower than one, so torch has one thread unless a side sets more.
     os.environ["OMP_NUM_THREADS"] = "1"
     python = os.environ.get("LANCE_VLLM_PYTHON")
     recorder = (

@@ -1,10 +1,10 @@
-"""Our verdict on real solutions of GSM8K problems (answer_matching), against the verdict that comes with them.
+"""Compare our verdict on real solutions of GSM8K problems (answer_matching) with the verdict in the data.
 
     python -m benchmarks.gsm8k_matching [--quick] [--data DIR]
 
 `--data` names a folder with gsm8k_example_model_solutions.jsonl: 1,319 problems with four models' solutions each, which
-end in "A: value" and carry `is_correct`. Without it answers are made by lot in several writings, with the verdict they
-were made for. A differing verdict is explained where both answers are the same number in two writings.
+end in "A: value" and carry `is_correct`. Without it, random answers in several spellings are compared with the
+verdict they were generated for. A differing verdict is explained if both answers are the same number in two spellings.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def read_solutions(path: Path) -> list[Solution]:
 
 
 def make_solutions(num_rows: int) -> list[Solution]:
-    """Whole numbers in several writings; every other one is off by one to nine, or has the other sign."""
+    """Whole numbers in several spellings; every other one is off by one to nine, or has the other sign."""
     lot = random.Random(0)
     writings = ("{}", "{:,}", "{}.", "{}.0", "{}.00.", "{} apples", "{}%", "**{:,}**", "{} / 1")
     solutions = []
@@ -60,7 +60,7 @@ def make_solutions(num_rows: int) -> list[Solution]:
 
 
 def explain_difference(solution: Solution) -> str | None:
-    """Why the verdict that comes with a solution differs from ours; None where nothing tells."""
+    """Why the verdict in the data differs from ours; None if unexplained."""
     predicted = take_answer(solution.text)
     number = None if predicted is None else parse_number(predicted)
     if number is not None and number == parse_number(solution.gold) and predicted != solution.gold:
@@ -80,8 +80,8 @@ def compare(solutions: list[Solution]) -> dict[str, float | int]:
         if not agrees:
             reason = explain_difference(solution)
             num_unexplained += reason is None
-            told = f"gold {solution.gold!r}, answer {predicted!r}, given as {solution.is_correct}"
-            print(f"{solution.model}: {told}: {reason or 'unexplained'}")
+            facts = f"gold {solution.gold!r}, answer {predicted!r}, given as {solution.is_correct}"
+            print(f"{solution.model}: {facts}: {reason or 'unexplained'}")
     for model in sorted({solution.model for solution in solutions}):
         print(f"{model}: {counts[model, True]} of {counts[model, True] + counts[model, False]} verdicts agree")
     num_agreeing = sum(count for (_, agrees), count in counts.items() if agrees)

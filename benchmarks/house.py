@@ -1,4 +1,4 @@
-"""The size of the house: how far one has to walk through this project's files to follow one thing.
+"""How many of this project's files one has to read to follow one thing.
 
     python -m benchmarks.house [--static] [--list FILE]
 
@@ -188,7 +188,7 @@ def find_dagster_outside_assets(root: Path) -> list[str]:
 
 
 def find_assets_without_dagster(root: Path) -> list[str]:
-    """Files of `lance_assets/assets` that do not import Dagster; an `__init__.py` with nothing but words may."""
+    """Files of `lance_assets/assets` that do not import Dagster; an `__init__.py` without code may."""
     with_dagster = set(find_dagster_files(root))
     return [
         file
@@ -198,7 +198,7 @@ def find_assets_without_dagster(root: Path) -> list[str]:
 
 
 def has_code(file: Path) -> bool:
-    """Whether a file has a statement beside its docstring."""
+    """Whether a file has a statement other than its docstring."""
     return any(not isinstance(node, ast.Expr) for node in ast.parse(file.read_text(encoding="utf-8")).body)
 
 
@@ -280,7 +280,7 @@ def watch_files(root: Path) -> Iterator[set[str]]:
 def find_row_files() -> list[str]:
     """Run a tiny r0001 of `mini_lance` from its seeds to its checkpoint, and find the files that run.
 
-    Two minutes on two CPU cores, since the profiler sees every call.
+    It takes about two minutes on two CPU cores, because the profiler sees every call.
     """
     import dagster as dg
 
@@ -298,7 +298,7 @@ def find_row_files() -> list[str]:
 
 
 def format_table(figures: Mapping[str, int]) -> str:
-    """One line a figure: what it is, what it may be at most, and whether it is within that."""
+    """One line for each figure: what it is, what it may be at most, and whether it is too large."""
     lines = [f"{'figure':24} {'now':>6} {'at most':>8}"]
     for name, figure in figures.items():
         lines.append(f"{name:24} {figure:6} {GOALS[name]:8}  {'' if figure <= GOALS[name] else 'too many'}".rstrip())
@@ -306,7 +306,7 @@ def format_table(figures: Mapping[str, int]) -> str:
 
 
 def format_found(found: Mapping[str, list[str]]) -> str:
-    """What was found under each heading, a line each."""
+    """Everything that was found, a line each under its heading."""
     return "\n".join(
         f"\n{title}:\n" + "\n".join(f"  {line}" for line in lines) for title, lines in found.items() if lines
     )

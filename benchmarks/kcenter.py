@@ -2,9 +2,11 @@
 
     python -m benchmarks.kcenter [--quick] [--full]
 
-Small: 10,000 x 768, 300 picks beside 100 rows; the oracle holds all distances, appends a column and drops a row a pick.
-Large: 1,000,000 x 384 float32, 1,000 picks beside 100 rows, in memory and from disk, over the time of 1,000 passes
-`matrix @ vector` in the same process: 40 passes are timed, half before and half after, and scaled (`--full`: all).
+Small: 300 picks from 10,000 x 768, after 100 given rows. The authors' method holds all distances in memory, and for
+each pick it appends a column and drops a row.
+Large: 1,000 picks from 1,000,000 x 384 float32, after 100 given rows, in memory and from disk. The time is divided by
+that of 1,000 passes `matrix @ vector` in the same process; 40 passes are timed, half before and half after, and scaled
+(`--full`: all).
 """
 
 import argparse
@@ -42,7 +44,7 @@ def select_by_full_matrix(embeddings: np.ndarray, selected: np.ndarray, k: int) 
 
 
 def select_step_by_step(embeddings: np.ndarray, selected: np.ndarray, k: int) -> np.ndarray:
-    """The same rule with one plain pass a pick."""
+    """The same rule with one plain pass for each pick."""
     squares = np.einsum("ij,ij->i", embeddings, embeddings)
     nearest = np.full(len(embeddings), np.inf, dtype=np.float32)
     for row in selected:

@@ -1,15 +1,15 @@
-"""What Kun's small model can do of Kun's jobs, on held-out problems of every task and rung.
+"""How well Kun's small model does Kun's jobs, on held-out problems of every task and rung.
 
     python -m benchmarks.kun_model [--quick] [--model PATH]
 
 | figure | what is counted |
 | --- | --- |
 | `verdict_accuracy` | verdicts that are read and right, half of them on unclear prompts |
-| `named_rate` | texts whose named prompt is a well-formed one with the text's task and answer |
-| `polished_rate` | right completions of prompts whose working is given as a text |
+| `named_rate` | texts for which the model wrote a well-formed prompt with the text's task and answer |
+| `polished_rate` | right completions of prompts with a text that works them out |
 | `answered_rate` | right completions of the same prompts without a text, greedily |
 
-All but the last are sampled as Kun samples, at 0.5 and a nucleus of 0.95. The last line is one JSON object with
+All but the last are sampled as in Kun, at temperature 0.5 and a nucleus of 0.95. The last line is one JSON object with
 everything, named prompts also by task.
 """
 

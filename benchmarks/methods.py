@@ -1,17 +1,17 @@
-"""The papers' ablations in small: each method of the small world against its own switches, over several `rng_seed`s.
+"""The papers' ablations on a small scale: each method against variants of itself, over several values of `rng_seed`.
 
     python -m benchmarks.methods [--rng-seeds N] [--only EXPERIMENT] [--out DIR] [--quick]
 
 | experiment | arms |
 | --- | --- |
-| mini_diverse_evol | k-center each round on the model's own states; once on r0000's; once on the base model's; by lot |
+| mini_diverse_evol | k-center each round on the model's own states; once on r0000's; once on the base model's; random |
 | mini_llm2llm | wrong seeds alone; all wrong rows; from the last checkpoint; once with as many lessons |
 | mini_kun | polished completions; the texts as they are |
 | mini_self_rewarding | the method alone |
 | mini_spin | pairs of this round and the one before; of this round alone |
 | mini_i_sheep | from the base model; from the last checkpoint |
 
-All arms of a seed start from one r0000. Arms run in two processes of one thread each, and a killed study goes on from
+All arms of a seed start from one r0000. Arms run in two processes of one thread each, and a killed study continues from
 its last finished round. Accuracies are greedy, on held-out problems of all rungs, in percentage points. The last line
 is one JSON object: for each experiment each arm's score at the start and end, and the method's end less the arm's with
 a 95% interval, paired over seeds (with one seed, over problems).
@@ -76,7 +76,7 @@ ABLATIONS: dict[str, dict[str, Arm]] = {
 
 
 def plan_arm(experiment: str, arm: Arm, rng_seed: int) -> Plan:
-    """The experiment with an arm's switches and a seed; the name stays, so that arms sample alike."""
+    """The experiment with an arm's switches and a seed; the name stays, so that sampling seeds are equal."""
     plan = load_plans(PROJECT_ROOT)[experiment]
     assert isinstance(plan, Plan), f"{experiment} does not load: {plan}"
     settings = plan.settings.model_dump()

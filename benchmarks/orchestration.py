@@ -1,4 +1,4 @@
-"""What Dagster adds to a round of the demo, over the same functions called one after another in one script.
+"""How much time Dagster adds to a round of the demo, compared with the same functions called in one script.
 
     python -m benchmarks.orchestration [--quick]
 
@@ -44,7 +44,7 @@ def build_plan(is_quick: bool) -> Plan:
 
 
 def build_job(is_quick: bool, data_root: str) -> dg.JobDefinition:
-    """The round's job as the project wires it, on data of its own; built anew in each step's process."""
+    """The round's job as the project wires it, on data of its own; built again in the process of each step."""
     from definitions import STEP_EXECUTOR
 
     wiring = dg.Definitions(resources={"platform": PlatformResource(data_root=data_root)}, executor=STEP_EXECUTOR)
@@ -63,7 +63,7 @@ def make_through_dagster(is_quick: bool, data_root: Path, key: str) -> None:
 
 
 def measure(side: str, is_quick: bool, start: Path, folder: Path) -> float:
-    """Seconds one side takes, in a process of its own, on a copy of what r0000 left."""
+    """Seconds that one side takes in a process of its own, on a copy of the data after r0000."""
     shutil.copytree(start, folder)
     command = [sys.executable, "-m", "benchmarks.orchestration", "--side", side, "--data-root", str(folder)]
     began = time.monotonic()

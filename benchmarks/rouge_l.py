@@ -2,8 +2,8 @@
 
     python -m benchmarks.rouge_l [--quick] [--data DIR]
 
-`--data` names a folder with gsm8k_train.jsonl; without it word problems are made. rouge-score would need hours for all
-pairs, so it is timed on pairs drawn by lot, and on every pair that ours flags; its time is scaled to all pairs.
+`--data` names a folder with gsm8k_train.jsonl; without it, word problems are generated. rouge-score would need hours
+for all pairs. So it is timed on random pairs and on every pair that ours flags, and its time is scaled to all pairs.
 """
 
 import argparse
@@ -18,7 +18,7 @@ THRESHOLD = 0.70
 
 
 def read_questions(data: Path | None, num_texts: int) -> list[str]:
-    """GSM8K questions, or word problems of like length with like ones among them."""
+    """GSM8K questions, or word problems of similar length with similar ones among them."""
     if data is not None and (data / "gsm8k_train.jsonl").exists():
         lines = (data / "gsm8k_train.jsonl").read_text(encoding="utf-8").splitlines()[:num_texts]
         return [json.loads(line)["question"] for line in lines]

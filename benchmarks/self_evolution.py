@@ -6,12 +6,12 @@
 | --- | --- |
 | lance | completions of new prompts that its own reviews accept, and preference pairs |
 | no_pairs | the same without preference pairs |
-| random_scores | the same with every review score drawn by lot |
+| random_scores | the same with random review scores |
 | self_instruct | everything that cleaning keeps, without reviews and pairs |
 | seeds_only | the seeds again |
 
-Arms run in two processes of one thread each. A killed study goes on from its last finished round, with the same
-settings only; what is finished lies in `--out`, with one row for each seed, arm and round in `study.parquet`.
+Arms run in two processes of one thread each. A killed study continues from its last finished round, with the
+same settings only; what is finished lies in `--out`, with one row for each seed, arm and round in `study.parquet`.
 Accuracies are over held-out problems of all rungs. The last line is one JSON object; `gain_points` is LANCE's last
 round less r0000, greedy; each arm has its own gain, and LANCE's last round less the arm's (`behind`) with a paired 95%
 interval, over seeds (with one seed, over problems). All are in percentage points.
@@ -118,7 +118,7 @@ def summarise(rows: pl.DataFrame, arms: list[str], last: str) -> dict:
 
 
 def recheck_easy_rungs(rows: pl.DataFrame, out: Path, last: str, per_rung: int) -> dict[int, list[float]]:
-    """LANCE's accuracy before and after on the rungs that stood above 90%, on more problems, as means over seeds.
+    """LANCE's accuracy before and after on the rungs that were above 90%, on more problems, as means over seeds.
 
     The study has 4 problems times `per_rung` of the experiment on a rung: one of them is more than 3 points.
     """

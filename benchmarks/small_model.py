@@ -1,4 +1,4 @@
-"""What the packaged small model can do, job by job, on held-out problems of every task and rung.
+"""How well the packaged small model does each job, on held-out problems of every task and rung.
 
     python -m benchmarks.small_model [--quick] [--model PATH]
 
@@ -90,7 +90,7 @@ class Review:
 
 
 def build_generate(model: Path, *, batch_size: int) -> Generate:
-    """Load the model and return what asks it; each sample has its own sampling seed."""
+    """Load the model and return a function that samples from it; each sample has its own sampling seed."""
     from resources.engines.contract import sample_in_order
     from resources.engines.transformers.engine import TransformersEngine
 
@@ -239,7 +239,7 @@ def group_rates(outcomes: Sequence[Outcome], label: Callable[[Outcome], str]) ->
 
 
 def print_rates(title: str, rates: dict[str, dict[str, float]]) -> None:
-    """Print one line a metric and one column a group."""
+    """Print one line for each metric and one column for each group."""
     print(f"\n{title:26}" + "".join(f"{group:>9}" for group in next(iter(rates.values()))))
     for metric, groups in rates.items():
         print(f"{metric:26}" + "".join(f"{100 * rate:8.1f}%" for rate in groups.values()))
