@@ -54,7 +54,7 @@ def tabulate_by_scale(rows: pl.DataFrame, titles: list[str], show: Callable[[dic
     """
     names = name_scales(rows)
     parts = [f"*{NOTHING}*"] if rows.is_empty() else []
-    parts += ["Do not compare scores under different headings: their evaluations differ."] if len(names) > 1 else []
+    parts += ["Scores under different headings do not compare: their evaluations differ."] if len(names) > 1 else []
     for scale, name in names.items():
         cells = [show(row) for row in rows.filter(scale=scale).to_dicts()]
         parts += [f"**{name}**", build_table(titles, cells, num_texts=titles.index(RESULTS[0]))]
@@ -91,7 +91,7 @@ def tabulate_seconds(rows: pl.DataFrame) -> str:
         seconds = {step["noun"]: step["seconds"] for step in row["seconds_by_noun"]}
         steps = [show_number(seconds[noun], 1) if noun in seconds else "-" for noun in nouns]
         lines.append([row["experiment"], row["round"], *steps, show_number(row["seconds"], 1)])
-    return build_table(["experiment", "round", *nouns, "total"], lines, num_texts=2)
+    return build_table(["experiment", "round", *nouns, "in all"], lines, num_texts=2)
 
 
 def list_left_out(left_out: Mapping[str, str]) -> str:
