@@ -14,7 +14,7 @@ from lance_assets.algorithms.filters.cleaning import (
     mark_dropped,
     mark_unusable,
 )
-from lance_assets.algorithms.similarity.rouge_l import is_near_duplicate
+from lance_assets.algorithms.similarity.rouge_l import compute_similarity, tokenize_words
 from lance_assets.records import CLEANED_SET, RAW_GENERATIONS, SEED_SET
 
 SETTINGS = CleaningSettings()
@@ -203,6 +203,10 @@ def test_unknown_seed_or_prompt_is_named() -> None:
 
 def test_nothing() -> None:
     assert clean([]) == {}
+
+
+def is_near_duplicate(candidate: str, reference: str) -> bool:
+    return compute_similarity(tokenize_words(candidate), tokenize_words(reference)) > 0.70
 
 
 def scan_like_the_paper(texts: list[str], seed_text: str) -> list[str]:

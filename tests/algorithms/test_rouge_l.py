@@ -7,7 +7,6 @@ from lance_assets.algorithms.similarity.rouge_l import (
     RougeL,
     compute_rouge_l,
     compute_similarity,
-    is_near_duplicate,
     tokenize_words,
 )
 
@@ -29,19 +28,11 @@ def test_scores_equal_rouge_score(candidate: str, reference: str) -> None:
     assert mine.f == pytest.approx(expected.fmeasure, abs=1e-12)
 
 
-@given(SENTENCES, SENTENCES, st.sampled_from([0.0, 0.5, 0.7, 0.9, 1.0]))
-def test_near_duplicate_is_any_of_the_three(candidate: str, reference: str, threshold: float) -> None:
+@given(SENTENCES, SENTENCES)
+def test_similarity_is_the_largest_of_the_three(candidate: str, reference: str) -> None:
     scores = compute_rouge_l(candidate, reference)
     largest = max(scores.precision, scores.recall, scores.f)
     assert compute_similarity(tokenize_words(candidate), tokenize_words(reference)) == largest
-    assert is_near_duplicate(candidate, reference, threshold=threshold) == (largest > threshold)
-
-
-def test_threshold_is_strict() -> None:
-    """Seven of ten words in common: 0.7, which is not above 0.70; eight of ten are."""
-    reference = "a b c d e f g h i j"
-    assert not is_near_duplicate("a b c d e f g x y z", reference)
-    assert is_near_duplicate("a b c d e f g h y z", reference)
 
 
 def test_other_scripts_have_words() -> None:
@@ -49,19 +40,19 @@ def test_other_scripts_have_words() -> None:
     assert tokenize_words("今天 ok です") == ["今", "天", "ok", "で", "す"]
     assert tokenize_words("हिन्दी में") == ["हिन्दी", "में"]
     assert tokenize_words("안녕 세계") == ["안녕", "세계"]
-    assert is_near_duplicate("请把列表排序。", "请把列表排序")
+    assert compute_rouge_l("请把列表排序。", "请把列表排序").f == 1.0
 
 
 def test_texts_without_words_have_nothing_in_common() -> None:
     assert compute_rouge_l("", "") == compute_rouge_l("...", "...") == RougeL(0.0, 0.0, 0.0)
-    assert not is_near_duplicate("?!", "?!", threshold=0.0)
+    assert compute_similarity(tokenize_words("?!"), tokenize_words("?!")) == 0.0
 
 
 def test_texts_on_which_the_rouge_package_fails() -> None:
     """520 words without a period (RecursionError there), and dots alone (ValueError there)."""
     long = " ".join(f"w{i}" for i in range(520))
     assert compute_rouge_l(long, long).f == 1.0
-    assert not is_near_duplicate(". . .", ". . .")
+    assert compute_rouge_l(". . .", ". . .").f == 0.0
 
 
 def test_case_and_repeats_count_unlike_the_rouge_package() -> None:

@@ -1,4 +1,4 @@
-"""How varied a set of texts is: distinct n-grams, the Vendi score, and each row's nearest neighbour.
+"""How varied a set of texts is: distinct n-grams and the Vendi score.
 
 Sources: distinct-n from Li et al. 2016 (arXiv 1510.03055); the Vendi score from Friedman and Dieng 2022
 (arXiv 2210.02410), equation 2, with the cosine kernel.
@@ -19,8 +19,6 @@ from lance_assets.algorithms.similarity.rouge_l import tokenize_words
 
 _VENDI_ROWS = 4096
 """Rows whose products are summed in float32 before they are added in float64."""
-_BLOCK_VALUES = 1 << 24
-"""Similarities held at once: 64 MiB of float32."""
 
 
 def _check_embeddings(embeddings: NDArray[np.float32]) -> None:
@@ -87,34 +85,3 @@ def compute_vendi_score(embeddings: NDArray[np.float32]) -> float:
     eigenvalues = np.linalg.eigvalsh(covariance / len(rows), UPLO="U")
     shares = eigenvalues[eigenvalues > 1e-12]
     return float(np.exp(-np.sum(shares * np.log(shares))))
-
-
-def compute_nearest_similarity(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Each row's highest cosine similarity with another row, in blocks of 64 MiB.
-
-    Cost: O(num_rows^2 * dim).
-
-    Args:
-        embeddings: float32 [num_rows, dim], L2-normalised.
-
-    Returns:
-        float32 [num_rows]; 0 for a single row, which has no other, and empty for none.
-
-    Raises:
-        ValueError: not two-dimensional, or a row is not normalised.
-
-    >>> compute_nearest_similarity(np.float32([[1, 0], [0, 1], [0.6, 0.8]])).round(3).tolist()
-    [0.6000000238418579, 0.800000011920929, 0.800000011920929]
-    """
-    _check_embeddings(embeddings)
-    num_rows = len(embeddings)
-    nearest = np.zeros(num_rows, dtype=np.float32)
-    if num_rows < 2:
-        return nearest
-    block = max(1, _BLOCK_VALUES // num_rows)
-    for start in range(0, num_rows, block):
-        similarities = embeddings[start : start + block] @ embeddings.T
-        own = np.arange(len(similarities))
-        similarities[own, start + own] = -np.inf
-        nearest[start : start + block] = similarities.max(axis=1)
-    return nearest

@@ -97,25 +97,3 @@ def compute_similarity(words: list[str], reference_words: list[str]) -> float:
     if not words or not reference_words:
         return 0.0
     return LCSseq.similarity(words, reference_words) / min(len(words), len(reference_words))
-
-
-def is_near_duplicate(candidate: str, reference: str, *, threshold: float = 0.70) -> bool:
-    """Whether ROUGE-L's precision, recall or F of two texts is strictly above the threshold.
-
-    Args:
-        candidate: a text.
-        reference: another; the rule is symmetric.
-        threshold: 0..1.
-
-    Returns:
-        False where either text has no words, so that two texts of signs alone are never near-duplicates.
-
-    >>> is_near_duplicate("Reverse the list 3 1 2.", "Reverse the list 3 1 4.")
-    True
-    """
-    words, reference_words = tokenize_words(candidate), tokenize_words(reference)
-    if not words or not reference_words:
-        return False
-    shorter = min(len(words), len(reference_words))
-    common = LCSseq.similarity(words, reference_words, score_cutoff=int(threshold * shorter))
-    return common / shorter > threshold
