@@ -359,9 +359,6 @@ def write_result(folder: Path, logs: dict, seconds: float, peak: MemoryPeak) -> 
     sft, dpo = stages["sft"], stages["dpo"]
     result = TrainResult(
         path=folder / CHECKPOINT,
-        trained=True,
-        num_sft_rows=sft["num_rows"],
-        num_dpo_pairs=dpo["num_rows"],
         num_truncated=sft["num_truncated"] + dpo["num_truncated"],
         num_tokens=sum(int(stage["steps"][-1]["num_tokens"]) for stage in (sft, dpo) if stage["steps"]),
         seconds=seconds,
@@ -370,9 +367,7 @@ def write_result(folder: Path, logs: dict, seconds: float, peak: MemoryPeak) -> 
         sft_losses=[float(step["loss"]) for step in sft["steps"]],
         dpo_losses=[float(step["loss"]) for step in dpo["steps"]],
         dpo_accuracies=[float(step["rewards/accuracies"]) for step in dpo["steps"]],
-        dpo_margins=[float(step["rewards/margins"]) for step in dpo["steps"]],
         dpo_chosen_logps=[float(step["logps/chosen"]) for step in dpo["steps"]],
-        dpo_rejected_logps=[float(step["logps/rejected"]) for step in dpo["steps"]],
     )
     partial = folder / f"{RESULT}.partial"
     partial.write_text(result.model_dump_json(indent=1))

@@ -101,12 +101,10 @@ class TrainJob(BaseModel):
 class TrainResult(BaseModel):
     """A trained checkpoint and how training went; lists have one entry for each optimizer step."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A result that an earlier version left in the staging folder may have more fields.
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
-    path: Path = Field(description="Folder of the result; the start checkpoint where nothing was trained.")
-    trained: bool = Field(description="False when both stages had no rows.")
-    num_sft_rows: int = Field(description="Rows SFT was given.")
-    num_dpo_pairs: int = Field(description="Pairs DPO was given.")
+    path: Path = Field(description="Folder of the result, in the job's own folder; it may be moved away.")
     num_truncated: int = Field(
         description="Rows and pairs over max_length, cut, or left out where the prompt fills it."
     )
@@ -121,9 +119,7 @@ class TrainResult(BaseModel):
     dpo_accuracies: list[float] = Field(
         default_factory=list, description="Share of pairs with the larger reward chosen."
     )
-    dpo_margins: list[float] = Field(default_factory=list, description="Mean reward of chosen less rejected.")
     dpo_chosen_logps: list[float] = Field(default_factory=list, description="Mean log-probability of chosen, in nats.")
-    dpo_rejected_logps: list[float] = Field(default_factory=list)
 
 
 def fingerprint_job(job: TrainJob) -> str:
@@ -162,26 +158,17 @@ def train_checkpoint(job: TrainJob, *, log: Callable[[str], None]) -> TrainResul
         job: what to train.
         log: is given each line of the process's log as it comes.
 
-    Returns:
-        The result; `trained` is False, and no process is started, when neither stage has rows.
-
     Raises:
-        ValueError: the start checkpoint is no model folder.
+        ValueError: the start checkpoint is no model folder, or neither stage has rows. What becomes of a round without
+            rows is the caller's decision: a result's folder may be moved, and the start checkpoint must stay.
         TrainingError: the process failed or was killed.
     """
     if not (job.start_checkpoint / "config.json").is_file():
         raise ValueError(f"start_checkpoint {job.start_checkpoint} has no config.json; name a folder with a model")
-    num_sft, num_pairs = _count_rows(job.sft_path), _count_rows(job.pairs_path)
-    if num_sft + num_pairs == 0:
-        log("nothing to train on: the start checkpoint is kept")
-        return TrainResult(
-            path=job.start_checkpoint,
-            trained=False,
-            num_sft_rows=0,
-            num_dpo_pairs=0,
-            num_truncated=0,
-            num_tokens=0,
-            seconds=0.0,
+    if _count_rows(job.sft_path) + _count_rows(job.pairs_path) == 0:
+        raise ValueError(
+            f"there is nothing to train on: sft_path {job.sft_path} and pairs_path {job.pairs_path} have no rows; "
+            "keep the start checkpoint instead of training it"
         )
     folder = find_job_folder(job)
     result_file = folder / RESULT

@@ -16,10 +16,7 @@ def main() -> None:
     weights = bytearray((checkpoint / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (checkpoint / "model.safetensors").write_bytes(weights)
-    result = TrainResult(
-        path=checkpoint, trained=True, num_sft_rows=1, num_dpo_pairs=0, num_truncated=0, num_tokens=1, seconds=0.0,
-        sft_losses=[1.0, 0.5],
-    )  # fmt: skip
+    result = TrainResult(path=checkpoint, num_truncated=0, num_tokens=1, seconds=0.0, sft_losses=[1.0, 0.5])
     (file.parent / "result.json").write_text(result.model_dump_json())
 
 

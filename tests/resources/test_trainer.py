@@ -142,16 +142,17 @@ def test_training_is_whole_repeatable_and_resumed(job: TrainJob, tmp_path: Path)
 
 def assert_whole(result: TrainResult, job: TrainJob) -> None:
     """Both stages with all their steps, and a checkpoint that differs from its start in its weights alone."""
-    assert result.trained
-    assert (result.num_sft_rows, result.num_dpo_pairs, result.num_truncated) == (7, 6, 1)
+    assert result.num_truncated == 1
     # 7 rows in batches of 4, twice: 4 steps; 6 pairs in batches of 2: 3 steps.
     assert len(result.sft_losses) == 4
     assert len(result.dpo_losses) == len(result.dpo_accuracies) == len(result.dpo_chosen_logps) == 3
     assert result.sft_losses[-1] < result.sft_losses[0]
-    # Before its first step the policy is the reference: no margin, so DPO's own part of the loss is log 2.
-    assert result.dpo_margins[0] == pytest.approx(0.0, abs=1e-5)
-    assert result.dpo_margins[-1] > 0
     log = json.loads((result.path / "training_log.json").read_text())
+    assert [log[stage]["num_rows"] for stage in ("sft", "dpo")] == [7, 6]
+    # Before its first step the policy is the reference: no margin, so DPO's own part of the loss is log 2.
+    margins = [float(step["rewards/margins"]) for step in log["dpo"]["steps"]]
+    assert margins[0] == pytest.approx(0.0, abs=1e-5)
+    assert margins[-1] > 0
     assert [len(log[stage]["steps"]) for stage in ("sft", "dpo")] == [4, 3]
     before, after = load_file(job.start_checkpoint / "model.safetensors"), load_file(result.path / "model.safetensors")
     assert before.keys() == after.keys()
@@ -187,11 +188,13 @@ def test_lora_is_merged(job: TrainJob, tmp_path: Path) -> None:
     assert result.sft_losses[-1] < result.sft_losses[0]
 
 
-def test_nothing_to_train_on_keeps_the_start_checkpoint(job: TrainJob, tmp_path: Path) -> None:
+def test_nothing_to_train_on_is_an_error_and_starts_no_process(job: TrainJob, tmp_path: Path) -> None:
+    """A result's folder is moved to where it is published, so the start checkpoint must never be one."""
     empty = write_sft(tmp_path / "empty.parquet", [])
-    result = train_checkpoint(job.model_copy(update={"sft_path": empty, "pairs_path": None}), log=lambda _: None)
-    assert not result.trained
-    assert result.path == job.start_checkpoint
+    nothing = job.model_copy(update={"sft_path": empty, "pairs_path": None, "staging": tmp_path / "staging"})
+    with pytest.raises(ValueError, match=r"nothing to train on: sft_path .*empty\.parquet and pairs_path None"):
+        train_checkpoint(nothing, log=lambda _: None)
+    assert not nothing.staging.exists()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,16 @@
 """Pairs of rows whose embeddings are nearer than a threshold: exactly for thousands of rows, by buckets for millions.
 
-Hand-written: finding every pair of a set at once is a few matrix products, while libraries for nearest neighbours
-build a graph and ask it row by row (`benchmarks/dedup.py` measures both), and return the k nearest, not all.
+Hand-written, by measurement. `range_search` of faiss-cpu 1.15.1 returns all pairs above a threshold too; it found the
+same pairs as this module and took longer (384 dimensions, float32, 2 threads, CPU seconds on 2 shared cores):
+
+| rows | pairs | threshold | here | faiss |
+|---|---|---|---|---|
+| 20,000, all compared | 2,000 | 0.98 | 3.0 to 3.3 s, 81 MiB | IndexFlatIP: 15.5 to 16.4 s, 75 MiB |
+| 60,000, in buckets | 5,423 | 0.9 | 4.6 s | IndexIVFFlat, 2 probes: 10.3 s |
+
+Rows compared with each other need half of the products here, and faiss looks up both halves. faiss-cpu would also add
+65 MiB to an installation. Libraries that build a graph of neighbours (`benchmarks/dedup.py` measures SemHash) return
+the k nearest rows, not all above a threshold.
 
 1. Up to `exact_rows` every pair is computed, in blocks.
 2. Above, rows are assigned to the nearest of about sqrt(rows) centres (k-means on a sample, by cosine). A row is

@@ -136,7 +136,8 @@ def train(this_round: Round) -> Trained | None:
     staging = platform.root / "stages" / plan.name / this_round.key / "checkpoint"
     is_new = (pl.col("source_round") == this_round.key).any()
     again = plan.settings.parameters.trains_without_news
-    if not again and not sft.select(is_new).item() and not pairs.select(is_new).item():
+    has_rows, has_news = len(sft) + len(pairs) > 0, sft.select(is_new).item() or pairs.select(is_new).item()
+    if not has_rows or not (again or has_news):
         this_round.log("this round brought nothing to train on: its checkpoint is its start checkpoint")
         clear_stage(staging)
         copy_checkpoint(this_round.start_path(), staging / "kept")
