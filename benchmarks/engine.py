@@ -20,20 +20,21 @@ import argparse
 import json
 import multiprocessing
 import os
+import sqlite3
 import statistics
 import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from benchmarks._bare_client import SERVED, drive_barely, serve_vllm
 from benchmarks._round_requests import SAMPLING, record_round
-from lance_assets.records import Request, SamplingSettings
+from lance_assets.records import Request, Sample, SamplingSettings
 from lance_assets.small_world import SMALL_MODEL
 from resources.engines.contract import Engine, encode_messages
 from resources.engines.durable_stage import run_durably
@@ -257,15 +258,23 @@ def measure_openai(python: str, stages: Stages, *, repeats: int, is_quick: bool)
     return {"openai_vs_bare": rates["openai"] / rates["bare_client"], "openai_tokens_per_second": rates["openai"]}
 
 
-def run_stage_in_process(folder: str, requests: list[Request], seconds: "multiprocessing.Queue[float]") -> None:
+def run_stage_in_process(
+    folder: str, requests: list[Request], seconds: "multiprocessing.Queue[float]", num_given: "Synchronized[int]"
+) -> None:
     """A stage as a step runs it; reports when the model is loaded, and how long the stage took."""
     engine = TransformersEngine(SMALL_MODEL, batch_size=128, dtype="float32")
     engine.load()
     seconds.put(0.0)
     started = time.perf_counter()
+
+    def generate(rows: Sequence[Request]) -> Iterator[list[Sample]]:
+        for group in engine.generate(rows, SAMPLING):
+            yield group
+            num_given.value += len(group)
+
     run_durably(
         requests,
-        generate=lambda rows: engine.generate(rows, SAMPLING),
+        generate=generate,
         folder=Path(folder),
         fingerprint="benchmark",
         log=lambda _: None,
@@ -277,20 +286,23 @@ def run_stage_in_process(folder: str, requests: list[Request], seconds: "multipr
 
 
 def count_stored(folder: Path) -> int:
-    """Rows on disk."""
-    return sum(pl.scan_parquet(part).select(pl.len()).collect().item() for part in folder.rglob("part-*.parquet"))
+    """Samples that a stage which has ended left on disk."""
+    (file,) = folder.rglob("stage.sqlite")
+    with closing(sqlite3.connect(file)) as connection:
+        return int(connection.execute("SELECT count(*) FROM samples").fetchone()[0])
 
 
 def run_stage(folder: Path, requests: list[Request], *, kill_at: int | None = None) -> float:
-    """Seconds a stage works in a process of its own, killed from outside once `kill_at` rows are on disk."""
+    """Seconds a stage works in a process of its own, killed from outside once `kill_at` rows are finished."""
     context = multiprocessing.get_context("spawn")
     seconds: multiprocessing.Queue[float] = context.Queue()
-    process = context.Process(target=run_stage_in_process, args=(str(folder), requests, seconds))
+    num_given = context.Value("i", 0)
+    process = context.Process(target=run_stage_in_process, args=(str(folder), requests, seconds, num_given))
     process.start()
     seconds.get()
     started = time.perf_counter()
     while kill_at is not None and process.is_alive():
-        if count_stored(folder) >= kill_at:
+        if num_given.value >= kill_at:
             process.kill()
             taken = time.perf_counter() - started
             process.join()

@@ -16,8 +16,8 @@ from lance_assets.rounds.report import Markdown
 from lance_assets.settings.engines import EngineSettings, PriceSettings
 from resources.engines.contract import Engine, GrammarIgnoredError
 from resources.engines.durable_stage import run_durably
-from resources.machine.engine_leases import EngineLease
-from resources.machine.memory import MemoryPeak
+from resources.machine.handover import EngineLease
+from resources.machine.processes import MemoryPeak
 
 
 @dataclass

@@ -13,7 +13,7 @@ from resources.engines.contract import Adapter, Engine, EngineError
 from resources.engines.openai.engine import OpenAIEngine
 from resources.engines.transformers.engine import TransformersEngine
 from resources.engines.vllm.engine import VllmEngine
-from resources.machine.engine_leases import EngineLeases
+from resources.machine.handover import EngineLeases
 from resources.models.adapters import find_adapter
 from resources.models.embedder import Embedder
 from resources.stores.checkpoints import CheckpointStore

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from jinja2 import TemplateError
 
 from lance_assets.records import Ask, Request, Sample, SamplingSettings, TokenChoice
-from resources.machine.memory import MemoryPeak
+from resources.machine.processes import MemoryPeak
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

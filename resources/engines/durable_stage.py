@@ -1,49 +1,52 @@
 """Sampling that outlives its process: what is finished is stored every few seconds, and a later call asks for the rest.
 
-A stage's folder holds parts (`part-00000.parquet`, ...), each with the groups of samples that finished since the one
-before, whatever their order. A stored row counts only if it was made from exactly the same request; anything else found
-is asked again, with a line in the log. A row that failed is stored with its error and counted, and a later call asks it
-again. Hand-written: no library stores what a generator yields by row with the request it answers.
+A stage has one SQLite database with a row for each finished sample, whatever the order in which they finish. The key
+is the hash of the request, so a stored row counts only where exactly the same is asked again. A row that failed is
+stored with its error and counted, and a later call asks it again.
+
+SQLite is what datatrove's request cache uses too. A kill loses what was not committed yet and no more: SQLite drops a
+commit that is not whole. Each commit is flushed to the disk. The lock is exclusive, so the database needs no shared
+memory beside it, and a second process on the same stage gets an error at once.
+
+Measured with 100,000 samples of 400 characters (SQLite 3.40.1, rows per CPU second on a busy machine of 2 cores):
+
+| | written | taken up |
+|---|---|---|
+| SQLite | 26,500 to 51,400 | 37,000 to 66,000 |
+| Parquet parts, which were here before | 45,600 to 53,400 | 58,400 to 117,000 |
+
+The fastest engine gives 11,775 tokens per second (docs/performance.md), which is some hundreds of rows, so a stage waits
+for neither. Parts needed code that merged them, and two processes could write over each other's.
 """
 
 import hashlib
-import io
 import json
 import re
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, fields
+from errno import ENOSPC
 from pathlib import Path
-
-import polars as pl
 
 from lance_assets.records import Request, Sample, SamplingSettings, TokenChoice
 from resources.engines.contract import EngineError
-from resources.stores.tables import encode_table, validate_name, write_file_atomically
+from resources.stores.tables import DiskFullError, validate_name
 
 LOG_SECONDS = 5.0
 """Seconds between two lines of progress."""
 
-MAX_PARTS = 64
-"""Parts above which a call that takes up puts them together first."""
-
-SAMPLES = pl.Schema(
-    {
-        "row_id": pl.String,
-        "request": pl.String,  # `hash_request` of what was asked
-        "text": pl.String,
-        "finish_reason": pl.String,
-        "prompt_tokens": pl.Int64,
-        "cached_tokens": pl.Int64,
-        "completion_tokens": pl.Int64,
-        "error": pl.String,
-        "tail": pl.String,  # the fields of `Sample.tail` as JSON
-    }
-)
-"""A part's file. Its Parquet metadata holds the `seconds` the engine took for it."""
-
 _FINGERPRINT = re.compile(r"[A-Za-z0-9_-]+")
+_SAMPLE_FIELDS = {each.name for each in fields(Sample)}
+_SET_UP = """
+PRAGMA locking_mode = EXCLUSIVE;
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = FULL;
+CREATE TABLE IF NOT EXISTS samples (request TEXT NOT NULL, sample TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS commits (seconds REAL NOT NULL);
+"""
 
 
 class SampleMismatchError(ValueError):
@@ -105,80 +108,73 @@ class _Progress:
 
 
 @dataclass
-class _Parts:
-    """A stage's folder."""
+class _Store:
+    """A stage's database, open."""
 
-    folder: Path
-    stage: str
-    log: Callable[[str], None]
+    connection: sqlite3.Connection
+    file: Path
     seconds: float = 0.0
     """What the engine took for everything stored."""
 
-    def list_files(self) -> list[Path]:
-        """Every part, oldest first."""
-        return sorted(self.folder.glob("part-*.parquet"))
-
-    def read(self, hashes: dict[str, str]) -> dict[str, Sample]:
-        """The stored sample of each row whose request is the same, failed ones left out."""
-        found: dict[str, Sample] = {}
-        self.seconds = 0.0
-        files = self.list_files()
-        num_other = 0
-        for path in files:
-            table = self._read_part(path)
-            for row in table.iter_rows(named=True):
-                row_id, request = row["row_id"], row.pop("request")
-                if row_id not in hashes or hashes[row_id] != request:
-                    num_other += 1
-                elif row["finish_reason"] != "error":
-                    found.setdefault(row_id, _read_row(row))
-        if num_other:
-            self.log(f"{self.stage}: {num_other} rows were made from other requests and are asked again")
-        if len(files) > MAX_PARTS:
-            self._put_together(found, hashes, files)
-        return found
+    def read(self) -> dict[str, Sample | None]:
+        """The newest sample of each request, by its hash; None for one whose fields are those of another version."""
+        (self.seconds,) = self.connection.execute("SELECT total(seconds) FROM commits").fetchone()
+        rows = self.connection.execute("SELECT request, sample FROM samples ORDER BY rowid")
+        return {request: _decode_sample(sample) for request, sample in rows}
 
     def write(self, samples: Sequence[Sample], hashes: dict[str, str], *, seconds: float) -> None:
-        """Store samples as one more part."""
-        files = self.list_files()
-        number = int(files[-1].stem.partition("-")[2]) + 1 if files else 0
-        rows = [
-            asdict(sample)
-            | {
-                "request": hashes[sample.row_id],
-                "tail": json.dumps([asdict(choice) for choice in sample.tail]) if sample.tail else None,
-            }
-            for sample in samples
-        ]
-        content = encode_table(pl.DataFrame(rows, schema=SAMPLES), metadata={"seconds": repr(seconds)})
-        write_file_atomically(self.folder / f"part-{number:05d}.parquet", content)
+        """Store samples in one commit.
+
+        Raises:
+            DiskFullError: there is no room for them.
+        """
+        rows = [(hashes[sample.row_id], json.dumps(asdict(sample))) for sample in samples]
+        try:
+            with self.connection:
+                self.connection.executemany("INSERT INTO samples VALUES (?, ?)", rows)
+                self.connection.execute("INSERT INTO commits VALUES (?)", (seconds,))
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                raise
+            free = shutil.disk_usage(self.file.parent).free
+            raise DiskFullError(
+                ENOSPC,
+                f"the disk is full: {len(rows)} samples to write, {free} bytes free; "
+                "free some space and run the step again",
+                str(self.file),
+            ) from error
         self.seconds += seconds
 
-    def _read_part(self, path: Path) -> pl.DataFrame:
-        content = path.read_bytes()
-        try:
-            table = pl.read_parquet(io.BytesIO(content))
-            metadata = pl.read_parquet_metadata(io.BytesIO(content))
-        except (pl.exceptions.PolarsError, OSError) as error:
-            self.log(f"{self.stage}: {path} is corrupt and its rows are asked again ({error})")
-            return pl.DataFrame(schema=SAMPLES)
-        if table.schema != SAMPLES or "seconds" not in metadata:
-            self.log(f"{self.stage}: {path} has another layout and its rows are asked again")
-            return pl.DataFrame(schema=SAMPLES)
-        self.seconds += float(metadata["seconds"])
-        return table
 
-    def _put_together(self, found: dict[str, Sample], hashes: dict[str, str], files: Sequence[Path]) -> None:
-        """One part in place of many; a kill between leaves rows twice, which reading takes once."""
-        seconds, self.seconds = self.seconds, 0.0
-        self.write(list(found.values()), hashes, seconds=seconds)
-        for path in files:
-            path.unlink()
+def _open_store(file: Path, *, stage: str, log: Callable[[str], None]) -> tuple[_Store, dict[str, Sample | None]]:
+    """Open a stage's database and read it; one that cannot be read is removed, and everything is asked again.
+
+    Raises:
+        EngineError: another process works on the stage.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(file, timeout=0.0)
+    try:
+        connection.executescript(_SET_UP)
+        store = _Store(connection, file)
+        return store, store.read()
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+            raise EngineError(f"{stage}: another process works on it ({file}); wait until it has ended") from error
+        if error.sqlite_errorcode not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            raise
+        log(f"{stage}: {file} is corrupt and its rows are asked again ({error})")
+    for damaged in file.parent.glob(f"{file.name}*"):
+        damaged.unlink()
+    return _open_store(file, stage=stage, log=log)
 
 
-def _read_row(row: dict) -> Sample:
-    tail = [] if row["tail"] is None else json.loads(row["tail"])
-    return Sample(**(row | {"tail": tuple(TokenChoice(**choice) for choice in tail)}))
+def _decode_sample(content: str) -> Sample | None:
+    values = json.loads(content)
+    if values.keys() != _SAMPLE_FIELDS:
+        return None
+    return Sample(**(values | {"tail": tuple(TokenChoice(**choice) for choice in values["tail"])}))
 
 
 def hash_request(request: Request, sampling: SamplingSettings | None = None) -> str:
@@ -204,7 +200,7 @@ def run_durably(
     Args:
         requests: with unique row ids.
         generate: samples requests, in groups as they finish; a group is stored whole.
-        folder: where the parts of this round and asset are kept until `clear_stage`.
+        folder: where what this round and asset finished is kept until `clear_stage`.
         fingerprint: of everything else that changes a sample (model, settings); letters, digits, `-` and `_`.
         log: takes the lines of progress.
         stage: small letters, digits and underscores.
@@ -216,27 +212,38 @@ def run_durably(
         ValueError: a bad argument, or two requests with one row id.
         SampleMismatchError: `generate` left a request out, or gave a sample twice or for no request.
         TooManyFailuresError: more rows failed than `max_failure_rate`; the others are kept.
-        DiskFullError: no room for a part; the parts before it stay.
+        DiskFullError: the disk is full; what was stored before stays.
+        EngineError: another process works on the same stage.
     """
     _check_arguments(requests, fingerprint=fingerprint, flush_seconds=flush_seconds, max_failure_rate=max_failure_rate)
     hashes = {request.row_id: hash_request(request, sampling) for request in requests}
-    parts = _Parts(folder / fingerprint / validate_name(stage, what="stage"), stage, log)
-    samples = parts.read(hashes)
-    num_taken_up = len(samples)
-    if num_taken_up:
-        log(f"{stage}: {num_taken_up} of {len(requests)} rows were finished before")
-    missing = [request for request in requests if request.row_id not in samples]
-    if missing:
-        progress = _Progress(stage=stage, num_rows=len(requests), num_done=num_taken_up, log=log)
-        samples |= _sample(missing, generate, parts, hashes, progress, flush_seconds)
-        progress.report()
+    file = folder / fingerprint / f"{validate_name(stage, what='stage')}.sqlite"
+    store, stored = _open_store(file, stage=stage, log=log)
+    with closing(store.connection):
+        if num_other := len(stored.keys() - set(hashes.values())):
+            log(f"{stage}: {num_other} rows were made from other requests and are asked again")
+        if num_older := sum(sample is None for sample in stored.values()):
+            log(f"{stage}: {num_older} rows have another layout and are asked again")
+        samples = {
+            row_id: sample
+            for row_id, request in hashes.items()
+            if (sample := stored.get(request)) is not None and sample.finish_reason != "error"
+        }
+        num_taken_up = len(samples)
+        if num_taken_up:
+            log(f"{stage}: {num_taken_up} of {len(requests)} rows were finished before")
+        missing = [request for request in requests if request.row_id not in samples]
+        if missing:
+            progress = _Progress(stage=stage, num_rows=len(requests), num_done=num_taken_up, log=log)
+            samples |= _sample(missing, generate, store, hashes, progress, flush_seconds)
+            progress.report()
     finished = [samples[request.row_id] for request in requests]
     _check_failures(finished, stage=stage, max_failure_rate=max_failure_rate)
-    return Finished(finished, parts.seconds, num_taken_up)
+    return Finished(finished, store.seconds, num_taken_up)
 
 
 def clear_stage(folder: Path) -> None:
-    """Remove all parts under `folder`, of every fingerprint and stage; call it when the asset is written."""
+    """Remove what is stored under `folder`, of every fingerprint and stage; call it when the asset is written."""
     if folder.exists():
         shutil.rmtree(folder)
 
@@ -260,7 +267,7 @@ def _check_arguments(
 def _sample(
     missing: Sequence[Request],
     generate: Callable[[Sequence[Request]], Iterable[list[Sample]]],
-    parts: _Parts,
+    store: _Store,
     hashes: dict[str, str],
     progress: _Progress,
     flush_seconds: float,
@@ -275,7 +282,7 @@ def _sample(
         nonlocal since
         now = time.monotonic()
         if pending:
-            parts.write(pending, hashes, seconds=now - since)
+            store.write(pending, hashes, seconds=now - since)
             pending.clear()
             since = now
 

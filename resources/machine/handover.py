@@ -1,15 +1,26 @@
-"""Memory handover: training starts once every engine's process has ended and the memory is measured to be free."""
+"""Memory handover: training starts once every engine's process has ended and the memory is measured to be free.
 
+A lease is a file that says which process holds a model. A process is known by its number and the time it was made,
+since numbers are used again. Its descendants belong to it, and so does what is left of its process group when it leads
+one, as engines started in their own session do: the rest of an engine that died still holds its memory.
+
+Written here, since a lock is not enough: filelock's locks end with the process that took them, while a worker that it
+left behind goes on holding a GPU, and an error has to name that worker. psutil finds the processes.
+"""
+
+import json
 import os
 import re
+import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import psutil
 
-from resources.machine.engine_leases import EngineLease, EngineLeases, LiveLease
-from resources.machine.memory import GIB, GpuMemory, find_not_free, read_gpus
+from resources.machine.processes import GIB, GpuMemory, find_not_free, is_running, list_group, read_gpus
+from resources.stores.tables import write_file_atomically
 
 POLL_SECONDS = 0.2
 _COMMAND_CHARS = 200
@@ -18,6 +29,122 @@ _SECRET_FLAG = re.compile(f"(?i)-{{1,2}}{_SECRET_NAME}")
 # Up to the argument's end: a script given as one argument may have a space in its secret.
 _SECRET_VALUE = re.compile(f"(?is)(?P<name>{_SECRET_NAME}[\"']?(\\s*[=:]|\\s)\\s*).+")
 _USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
+_CLOCK_SECONDS = 5.0
+"""psutil counts from the boot time, which moves when the clock is set: by so much the same process may differ."""
+
+
+@dataclass(frozen=True)
+class EngineLease:
+    """A process that holds a model."""
+
+    pid: int
+    """The process's number."""
+    created: float
+    """When it was made, in seconds since 1970, as psutil gives it."""
+    serves: str
+    """The model, for a person."""
+    experiment: str
+    """Whose stage it was opened for."""
+    round_key: str
+    """Its round."""
+    leads_group: bool
+    """Whether it was started as the leader of a process group, all of which belongs to it."""
+    host: str
+    """The machine or container it runs in, since a data folder may be shared."""
+
+    @property
+    def file_name(self) -> str:
+        """Of the lease's file."""
+        return f"{self.pid}-{self.created:.2f}.json"
+
+    def __str__(self) -> str:
+        """Which engine this is, for an error."""
+        return f"the engine of {self.experiment} {self.round_key} (process {self.pid}, serving {self.serves})"
+
+
+@dataclass(frozen=True)
+class LiveLease:
+    """A lease of which something still runs."""
+
+    lease: EngineLease
+    """The lease."""
+    processes: tuple[psutil.Process, ...]
+    """Its process, their descendants, and what is left of its group, by number; at least one."""
+
+
+@dataclass(frozen=True)
+class EngineLeases:
+    """The leases of one platform, one file each."""
+
+    folder: Path
+    """Where the files lie; made when the first lease is held."""
+
+    def hold(self, pid: int, serves: str, *, experiment: str, round_key: str) -> EngineLease:
+        """Note that a running process holds a model.
+
+        Args:
+            pid: the process's number; `os.getpid()` for an engine in this process.
+            serves: the model, for a person; no secret.
+            experiment: whose stage it is opened for.
+            round_key: its round.
+
+        Raises:
+            psutil.NoSuchProcess: there is no such process.
+        """
+        created = psutil.Process(pid).create_time()
+        # This process's group may be a shell's or Dagster's: only an engine's own group is its.
+        leads_group = pid != os.getpid() and os.getpgid(pid) == pid
+        lease = EngineLease(pid, created, serves, experiment, round_key, leads_group, socket.gethostname())
+        write_file_atomically(self.folder / lease.file_name, json.dumps(asdict(lease)).encode())
+        return lease
+
+    def release(self, lease: EngineLease) -> None:
+        """Forget a lease whose engine was closed; for an engine with processes of its own, once they have ended."""
+        (self.folder / lease.file_name).unlink(missing_ok=True)
+
+    def list_alive(self) -> list[LiveLease]:
+        """This machine's leases of which something still runs, by process number; the others' files are removed."""
+        alive = []
+        for file in self.folder.glob("*.json"):
+            try:
+                lease = EngineLease(**json.loads(file.read_text()))
+            except FileNotFoundError:  # released meanwhile
+                continue
+            if lease.host != socket.gethostname():
+                continue
+            if processes := find_processes(lease):
+                alive.append(LiveLease(lease, processes))
+            else:
+                self.release(lease)
+        return sorted(alive, key=lambda each: each.lease.pid)
+
+
+def find_processes(lease: EngineLease) -> tuple[psutil.Process, ...]:
+    """What still runs of a lease: its process, the descendants, and its group."""
+    found: dict[int, psutil.Process] = {}
+    holder = _find_process(lease.pid)
+    is_holder = holder is not None and abs(holder.create_time() - lease.created) < _CLOCK_SECONDS
+    if holder is not None and is_holder:
+        found |= {each.pid: each for each in [holder, *_list_descendants(holder)]}
+    # A group outlives its leader, and its number is not given to a process until the last of it has ended: whoever
+    # has the number now and was made at another time tells that the group is gone.
+    if lease.leads_group and (holder is None or is_holder):
+        found |= {each.pid: each for each in list_group(lease.pid)}
+    return tuple(found[pid] for pid in sorted(found) if is_running(found[pid]))
+
+
+def _find_process(pid: int) -> psutil.Process | None:
+    try:
+        return psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _list_descendants(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 class LeakedProcessError(RuntimeError):
@@ -30,8 +157,6 @@ class MemoryHandover:
 
     free_host_gib: float
     """Memory of the machine that processes can be given without swapping."""
-    total_host_gib: float
-    """All memory of the machine."""
     gpus: tuple[GpuMemory, ...]
     """The visible GPUs; none where there is none."""
     seconds_waited: float
@@ -89,8 +214,7 @@ def wait_until_free(
         not_free = find_not_free(gpus, min_free_rate=min_free_gpu_rate)
         waited = time.monotonic() - started
         if not alive and not not_free:
-            host = psutil.virtual_memory()
-            return MemoryHandover(host.available / GIB, host.total / GIB, gpus, waited)
+            return MemoryHandover(psutil.virtual_memory().available / GIB, gpus, waited)
         if waited >= timeout_seconds:
             raise LeakedProcessError(explain_leak(alive, not_free, min_free_gpu_rate, waited))
         if not is_told:

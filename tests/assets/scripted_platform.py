@@ -20,7 +20,7 @@ from lance_assets.settings.engines import EngineSettings
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.small_world.tasks import complete, parse_prompt
 from resources.engines.contract import Engine
-from resources.machine.memory import MemoryPeak
+from resources.machine.processes import MemoryPeak
 from tests.assets.tiny_experiment import TRAINING
 
 SCRIPTED_TRAINER = (sys.executable, str(Path(__file__).parent / "scripted_trainer.py"))

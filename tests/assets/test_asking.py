@@ -15,7 +15,7 @@ from lance_assets.settings.engines import EngineSettings
 from lance_assets.small_world import SMALL_MODEL
 from resources.engines.contract import GrammarIgnoredError
 from resources.engines.durable_stage import TooManyFailuresError
-from resources.machine.memory import MemoryPeak
+from resources.machine.processes import MemoryPeak
 from tests.assets.tiny_experiment import plan_tiny, write_tiny_experiment
 
 SAMPLING = SamplingSettings(0.7, 0.9, 8, grammar="score: [0-9]")

@@ -5,7 +5,7 @@ import pytest
 from lance_assets.records import Sample
 from lance_assets.rounds.asking import Cost, add_costs, tabulate_costs
 from lance_assets.settings.engines import PriceSettings
-from resources.machine.memory import MemoryPeak
+from resources.machine.processes import MemoryPeak
 
 SAMPLES = [
     Sample("a", "x", "stop", 100, 20, cached_tokens=60),

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from resources.machine.engine_leases import EngineLeases
+from resources.machine.handover import EngineLeases
 from tests.assets.conftest import OpenWorld
 from tests.assets.scripted_platform import SCRIPTED_TRAINER
 from tests.assets.tiny_experiment import TRAINING, find_failures, open_world

@@ -1,20 +1,23 @@
 """A stage that was interrupted gives what an uninterrupted one gives, and asks for nothing twice."""
 
+import json
 import random
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
-import polars as pl
 import pytest
 
 import resources.engines.durable_stage
 from lance_assets.records import Request, Sample, SamplingSettings, TokenChoice
+from resources.engines.contract import EngineError
 from resources.engines.durable_stage import (
     Finished,
     SampleMismatchError,
@@ -22,6 +25,7 @@ from resources.engines.durable_stage import (
     clear_stage,
     run_durably,
 )
+from resources.stores.tables import DiskFullError
 
 REQUESTS = [Request(f"q{n}", ({"role": "user", "content": f"question {n}"},), n) for n in range(10)]
 
@@ -58,23 +62,28 @@ def run(engine, folder: Path, log: list[str] | None = None, **changes) -> list[S
     return finish(engine, folder, log, **changes).samples
 
 
+def read_stage(folder: Path, question: str) -> list:
+    """The first column of what a stage's database answers."""
+    (file,) = folder.rglob("review.sqlite")
+    with closing(sqlite3.connect(file)) as connection:
+        return [row[0] for row in connection.execute(question)]
+
+
 def list_stored(folder: Path) -> list[str]:
-    """The row id of every stored row, in the order of the parts."""
-    parts = sorted(folder.rglob("part-*.parquet"))
-    return [row_id for part in parts for row_id in pl.read_parquet(part)["row_id"]]
+    """The row id of every stored sample, sorted."""
+    return sorted(json.loads(sample)["row_id"] for sample in read_stage(folder, "SELECT sample FROM samples"))
 
 
 def test_samples_come_in_the_order_of_the_requests(tmp_path: Path) -> None:
     assert run(Engine(), tmp_path) == [answer(request) for request in REQUESTS]
-    assert list_stored(tmp_path) == ["q2", "q1", "q0", "q5", "q4", "q3", "q8", "q7", "q6", "q9"]
-    assert sorted(path.name for path in (tmp_path / "f1" / "review").iterdir()) == [
-        f"part-0000{n}.parquet" for n in range(4)
-    ]
+    assert list_stored(tmp_path) == [request.row_id for request in REQUESTS]
+    assert [path.name for path in (tmp_path / "f1").iterdir()] == ["review.sqlite"]
 
 
-def test_what_finishes_between_two_writes_is_one_part(tmp_path: Path) -> None:
-    run(Engine(), tmp_path, flush_seconds=1000)
-    assert [path.name for path in (tmp_path / "f1" / "review").iterdir()] == ["part-00000.parquet"]
+@pytest.mark.parametrize(("flush_seconds", "num_commits"), [(0, 4), (1000, 1)])
+def test_what_finishes_between_two_writes_is_one_commit(tmp_path: Path, flush_seconds: float, num_commits: int) -> None:
+    run(Engine(), tmp_path, flush_seconds=flush_seconds)
+    assert len(read_stage(tmp_path, "SELECT seconds FROM commits")) == num_commits
     assert len(list_stored(tmp_path)) == 10
 
 
@@ -90,7 +99,7 @@ def test_an_interrupted_run_takes_up_where_it_was(tmp_path: Path, limit: int, fl
     assert finished.samples == whole
     assert finished.num_taken_up == limit * 3
     assert again.asked == [request.row_id for request in REQUESTS[limit * 3 :]]
-    assert sorted(list_stored(tmp_path / "cut")) == [f"q{n}" for n in range(10)]
+    assert list_stored(tmp_path / "cut") == [f"q{n}" for n in range(10)]
     assert (f"review: {limit * 3} of 10 rows were finished before" in log) == (limit > 0)
 
 
@@ -149,43 +158,80 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
         assert killed.returncode in (0, -signal.SIGKILL), killed.stderr
         asked = killed.stdout.split()
         assert not finished_before & set(asked), "a stored row was asked again"
-        stored = list_stored(tmp_path)
+        stored = list_stored(tmp_path) if list(tmp_path.rglob("review.sqlite")) else []
         assert len(stored) == len(set(stored))
         assert finished_before <= set(stored), "a stored row was lost"
         finished_before = set(stored)
+    assert finished_before, "every kill came before the first commit"
     engine = Engine()
     assert run(engine, tmp_path, requests=MANY) == [answer(request) for request in MANY]
     assert set(engine.asked) == {request.row_id for request in MANY} - finished_before
 
 
-@pytest.mark.parametrize("content", [b"", b"junk", None])
-def test_a_corrupt_part_is_asked_again(tmp_path: Path, content: bytes | None) -> None:
-    whole = run(Engine(), tmp_path)
-    part = tmp_path / "f1" / "review" / "part-00001.parquet"
-    part.write_bytes(part.read_bytes()[:-20] if content is None else content)
+@pytest.mark.parametrize("content", [b"junk" * 1000, None])
+def test_a_corrupt_database_is_asked_again(tmp_path: Path, content: bytes | None) -> None:
+    whole = run(Engine(), tmp_path, requests=MANY)
+    file = tmp_path / "f1" / "review.sqlite"
+    file.write_bytes(file.read_bytes()[:-50_000] if content is None else content)
     engine, log = Engine(), []
-    assert run(engine, tmp_path, log) == whole
-    assert engine.asked == ["q3", "q4", "q5"]
-    assert any("part-00001.parquet is corrupt and its rows are asked again" in line for line in log)
-    part.unlink()
-    assert sorted(list_stored(tmp_path)) == [f"q{n}" for n in range(10)]
+    assert run(engine, tmp_path, log, requests=MANY) == whole
+    assert len(engine.asked) == len(MANY)
+    assert any("review.sqlite is corrupt and its rows are asked again" in line for line in log)
+    assert len(list_stored(tmp_path)) == len(MANY)
 
 
-def test_many_parts_are_put_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resources.engines.durable_stage, "MAX_PARTS", 2)
+def test_a_commit_that_is_not_whole_is_dropped(tmp_path: Path) -> None:
+    """A power cut can tear the end off the write-ahead log; what was committed before it stays."""
+
+    def copy_and_tear(requests: Sequence[Request]) -> Iterator[list[Sample]]:
+        for request in requests[:8]:
+            yield [answer(request)]
+        shutil.copytree(tmp_path / "f1", tmp_path / "torn" / "f1")
+        raise RuntimeError("the engine died")
+
     with pytest.raises(RuntimeError, match="died"):
-        run(Engine(3), tmp_path)
-    finished = finish(Engine(), tmp_path)
-    assert finished.num_taken_up == 9
-    assert [len(pl.read_parquet(part)) for part in sorted(tmp_path.rglob("part-*.parquet"))] == [9, 1]
+        run(copy_and_tear, tmp_path)
+    log_file = tmp_path / "torn" / "f1" / "review.sqlite-wal"
+    log_file.write_bytes(log_file.read_bytes()[:-100])
+    engine = Engine()
+    assert run(engine, tmp_path / "torn") == [answer(request) for request in REQUESTS]
+    assert engine.asked == ["q7", "q8", "q9"]
 
 
-def test_a_kill_between_putting_together_and_removing_doubles_nothing(tmp_path: Path) -> None:
+def test_samples_of_another_layout_are_asked_again(tmp_path: Path) -> None:
     run(Engine(), tmp_path)
-    folder = tmp_path / "f1" / "review"
-    shutil.copyfile(folder / "part-00001.parquet", folder / "part-00009.parquet")
-    engine = Engine(0)
-    assert run(engine, tmp_path) == [answer(request) for request in REQUESTS]
+    with closing(sqlite3.connect(tmp_path / "f1" / "review.sqlite")) as connection, connection:
+        connection.execute("UPDATE samples SET sample = json_remove(sample, '$.tail') WHERE sample LIKE '%\"q3\"%'")
+    engine, log = Engine(), []
+    run(engine, tmp_path, log)
+    assert engine.asked == ["q3"]
+    assert "review: 1 rows have another layout and are asked again" in log
+
+
+def test_a_second_process_on_the_same_stage_is_refused(tmp_path: Path) -> None:
+    def ask_inside(requests: Sequence[Request]) -> Iterator[list[Sample]]:
+        yield [answer(requests[0])]
+        run(Engine(), tmp_path)
+
+    with pytest.raises(EngineError, match="review: another process works on it"):
+        run(ask_inside, tmp_path)
+
+
+def test_a_full_disk_keeps_what_was_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+
+    def connect_small(*arguments, **named) -> sqlite3.Connection:
+        connection = connect(*arguments, **named)
+        connection.execute("PRAGMA max_page_count = 12")
+        return connection
+
+    monkeypatch.setattr(resources.engines.durable_stage.sqlite3, "connect", connect_small)
+    with pytest.raises(DiskFullError, match=r"the disk is full: 3 samples to write, \d+ bytes free"):
+        run(Engine(), tmp_path, requests=MANY)
+    monkeypatch.undo()
+    stored = list_stored(tmp_path)
+    assert 10 < len(stored) < len(MANY)
+    assert finish(Engine(), tmp_path, requests=MANY).num_taken_up == len(stored)
 
 
 def test_other_fingerprints_stages_sampling_and_requests_do_not_count(tmp_path: Path) -> None:

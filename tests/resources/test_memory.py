@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resources.machine.memory import GpuMemory, find_not_free, measure_own_peak, read_gpus, select_visible
+from resources.machine.processes import GpuMemory, find_not_free, measure_own_peak, read_gpus, select_visible
 
 UUIDS = ["GPU-1a", "GPU-1b", "GPU-2c"]
 
@@ -61,7 +61,7 @@ def test_the_peak_stays_after_the_memory_is_given_back(project_root: Path) -> No
     held_here = bytearray(b"x") * 2**28
     del held_here
     script = (
-        "from resources.machine.memory import measure_own_peak\n"
+        "from resources.machine.processes import measure_own_peak\n"
         "before = measure_own_peak()\n"
         "block = bytearray(b'x') * 2**28\n"
         "del block\n"

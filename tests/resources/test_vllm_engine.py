@@ -7,15 +7,16 @@ import random
 import shlex
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import polars as pl
 import psutil
 import pytest
 from hypothesis import given, settings
@@ -240,7 +241,12 @@ def kill_now_and_then(scripted: Scripted, killed: list[int], num_kills: int, ove
 
 
 def list_stored(folder: Path) -> list[str]:
-    return [row for part in sorted(folder.rglob("part-*.parquet")) for row in pl.read_parquet(part)["row_id"]]
+    """The row id of every stored sample, from the database of each stage."""
+    stored = []
+    for file in folder.rglob("*.sqlite"):
+        with closing(sqlite3.connect(file)) as connection:
+            stored += [row[0] for row in connection.execute("SELECT json_extract(sample, '$.row_id') FROM samples")]
+    return stored
 
 
 def test_killed_at_30_random_moments_of_a_stage(scripted: Scripted, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -8,14 +8,15 @@ import os
 import random
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import psutil
 import pytest
 import torch
@@ -245,7 +246,8 @@ def test_two_copies_killed_at_random_moments(
     assert sum("it is started again" in line for line in log) >= 2
     assert moments == []
     assert measure_agreement(finished.samples, sampled, "two copies with three deaths, and one copy") >= 0.99
-    stored = [row for part in tmp_path.rglob("part-*.parquet") for row in pl.read_parquet(part)["row_id"]]
+    with closing(sqlite3.connect(tmp_path / "f1" / "review.sqlite")) as connection:
+        stored = [row[0] for row in connection.execute("SELECT json_extract(sample, '$.row_id') FROM samples")]
     assert sorted(given) == sorted(stored) == sorted(request.row_id for request in REQUESTS)
     assert list_groups(pids)
     engine.close()

@@ -28,7 +28,7 @@ from resources.engines.openai.server import (
     raise_if_gone,
     unload_adapter,
 )
-from resources.machine.memory import MemoryPeak, measure_own_peak
+from resources.machine.processes import MemoryPeak, measure_own_peak
 
 Found = TypeVar("Found")
 

@@ -24,7 +24,7 @@ from resources.engines.contract import (
 from resources.engines.sampling import SeededTopP
 from resources.engines.transformers.decoding import Decoded, decode_batch
 from resources.engines.transformers.grouped_attention import use_grouped_attention
-from resources.machine.memory import MemoryPeak, measure_own_peak
+from resources.machine.processes import MemoryPeak, measure_own_peak
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

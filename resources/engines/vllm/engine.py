@@ -27,7 +27,7 @@ from resources.engines.contract import (
 from resources.engines.vllm.dispatch import Copy, Work, read_sample, read_stop_ids
 from resources.engines.vllm.process import VllmProcess
 from resources.engines.vllm.start import build_environment, build_job, explain_start, load_tokenizer
-from resources.machine.memory import MemoryPeak, measure_own_peak
+from resources.machine.processes import MemoryPeak, measure_own_peak
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

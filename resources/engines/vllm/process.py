@@ -12,9 +12,7 @@ from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
-import psutil
-
-from resources.machine.processes import TAIL_LINES
+from resources.machine.processes import TAIL_LINES, list_group
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 GRACE_SECONDS = 10.0
@@ -114,12 +112,7 @@ class VllmProcess:
 
     def list_group(self) -> list[int]:
         """The processes of its group that still run, its children among them."""
-        group = []
-        for pid in psutil.pids():
-            with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
-                if os.getpgid(pid) == self.process.pid and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-                    group.append(pid)
-        return group
+        return [process.pid for process in list_group(self.process.pid)]
 
     def end(self, *, kill: bool = False) -> list[int]:
         """End the process and what it started; returns what is left of its group, which should be none."""
