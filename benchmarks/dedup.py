@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 
 from lance_assets.algorithms.similarity.similar_pairs import find_similar_pairs
-from resources.stores.vector_store import HistoryStore
+from resources.stores.history import HistoryStore
 
 THRESHOLD = 0.9
 DIM = 384

@@ -17,9 +17,9 @@ from resources.machine.handover import EngineLeases
 from resources.models.adapters import find_adapter
 from resources.models.embedder import Embedder
 from resources.stores.checkpoints import CheckpointStore
-from resources.stores.embedding_store import EmbeddingStore
+from resources.stores.embeddings import EmbeddingStore
 from resources.stores.tables import TableStore
-from resources.stores.vector_store import HistoryStore
+from resources.stores.history import HistoryStore
 
 
 @dataclass

@@ -15,8 +15,8 @@ Measured with 100,000 samples of 400 characters (SQLite 3.40.1, rows per CPU sec
 | SQLite | 26,500 to 51,400 | 37,000 to 66,000 |
 | Parquet parts, which were here before | 45,600 to 53,400 | 58,400 to 117,000 |
 
-The fastest engine gives 11,775 tokens per second (docs/performance.md), which is some hundreds of rows, so a stage waits
-for neither. Parts needed code that merged them, and two processes could write over each other's.
+The fastest engine gives 11,775 tokens per second (docs/performance.md), which is some hundreds of rows, so a stage
+waits for neither. Parts needed code that merged them, and two processes could write over each other's.
 """
 
 import hashlib

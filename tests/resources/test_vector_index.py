@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from resources.stores import vector_index
-from resources.stores.vector_index import choose_kind, choose_num_partitions
-from resources.stores.vector_store import HistoryStore
+from resources.stores import lance_tables
+from resources.stores.history import HistoryStore
+from resources.stores.lance_tables import choose_kind, choose_num_partitions
 
 
 def make_rows(num_rows: int, rng_seed: int) -> np.ndarray:
@@ -37,8 +37,8 @@ def test_an_index_is_made_measured_and_used(tmp_path: Path, monkeypatch: pytest.
     put(store, "mini", "r0000", rows)
     assert store.maintain().index == "flat"
     exact = find(store, rows[:200] + 0.01)
-    monkeypatch.setattr(vector_index, "FLAT_ROWS", 500)
-    monkeypatch.setattr(vector_index, "PQ_ROWS", 500 if kind == "ivf_pq" else 5000)
+    monkeypatch.setattr(lance_tables, "FLAT_ROWS", 500)
+    monkeypatch.setattr(lance_tables, "PQ_ROWS", 500 if kind == "ivf_pq" else 5000)
     health = store.maintain()
     assert (health.index, health.num_rows, health.num_partitions) == (kind, 3000, 54)
     assert health.measured_recall >= (0.97 if kind == "ivf_flat" else 0.6)
@@ -57,7 +57,7 @@ def test_an_index_is_made_measured_and_used(tmp_path: Path, monkeypatch: pytest.
 def test_a_small_experiment_in_a_large_table_is_searched_exactly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vector_index, "FLAT_ROWS", 500)
+    monkeypatch.setattr(lance_tables, "FLAT_ROWS", 500)
     store = HistoryStore(tmp_path)
     put(store, "large", "r0000", make_rows(3000, 0))
     put(store, "mini", "r0000", make_rows(20, 5))
@@ -66,4 +66,4 @@ def test_a_small_experiment_in_a_large_table_is_searched_exactly(
 
 
 def test_nothing_to_maintain(tmp_path: Path) -> None:
-    assert HistoryStore(tmp_path).maintain() == vector_index.EMPTY
+    assert HistoryStore(tmp_path).maintain() == lance_tables.EMPTY

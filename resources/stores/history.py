@@ -5,6 +5,7 @@ compared with earlier rounds of its experiment only, so that doing it again give
 Several processes may write at once: LanceDB refuses a commit that conflicts, and it is tried again.
 """
 
+import hashlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +14,31 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from resources.stores.history_rows import NEAREST, build_rows, build_schema, check_vectors, read_width, search_nearest
-from resources.stores.lance_tables import HistoryError, LanceTable
+from resources.stores.embeddings import check_vectors, replace_surrogates
+from resources.stores.lance_tables import (
+    EMPTY,
+    HistoryError,
+    IndexHealth,
+    LanceTable,
+    Search,
+    choose_search,
+    keep_index,
+    read_width,
+)
 from resources.stores.tables import validate_name, validate_round_key
-from resources.stores.vector_index import EMPTY, IndexHealth, choose_search, keep_index
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from lancedb.table import Table
 
 QUERIES_PER_CALL = 2048
 """Vectors looked up in one call."""
 _TABLE = "history"
+MIN_TIES = 4
+"""Candidates fetched for a vector at first; more while all of them are equally near."""
+
+NEAREST = pl.Schema({"nearest_id": pl.String, "nearest_round": pl.String, "similarity": pl.Float64})
+"""What `find_nearest` gives for each vector; all null where there is nothing to compare with."""
 
 
 @dataclass(frozen=True)
@@ -163,3 +178,67 @@ class HistoryStore:
                 f"this one with {model_hash[:12]}, and their vectors cannot be compared: materialize cleaned_set of "
                 "the earlier rounds again, or set the experiment's embedder back"
             )
+
+
+def build_schema(width: int) -> "pa.Schema":
+    """The columns of the history, for vectors of `width` numbers."""
+    import pyarrow as pa
+
+    names = ("id", "experiment", "round", "row_id", "text", "text_hash", "model_hash")
+    return pa.schema([*((name, pa.string()) for name in names), ("vector", pa.list_(pa.float32(), width))])
+
+
+def build_rows(
+    experiment: str, round_key: str, rows: pl.DataFrame, vectors: np.ndarray, *, model_hash: str, width: int
+) -> "pa.Table":
+    """The rows of a round with their vectors, as the table holds them."""
+    import pyarrow as pa
+
+    row_ids, texts = rows["row_id"].to_list(), [replace_surrogates(text) for text in rows["text"]]
+    columns = [
+        pa.array([f"{experiment}/{round_key}/{row_id}" for row_id in row_ids], pa.string()),
+        pa.array([experiment] * rows.height, pa.string()),
+        pa.array([round_key] * rows.height, pa.string()),
+        pa.array(row_ids, pa.string()),
+        pa.array(texts, pa.string()),
+        pa.array([hashlib.sha256(text.encode()).hexdigest() for text in texts], pa.string()),
+        pa.array([model_hash] * rows.height, pa.string()),
+        pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), width),
+    ]
+    return pa.Table.from_arrays(columns, schema=build_schema(width))
+
+
+def search_nearest(
+    table: "Table", vectors: np.ndarray, where: str, search: Search, *, num_candidates: int = MIN_TIES
+) -> pl.DataFrame:
+    """The nearest row of each vector; candidates that are all equally near are fetched again, twice as many.
+
+    A vector for which an index finds nothing, since all rows it looked at are filtered out, is searched exactly.
+    """
+    query = search.prepare(table.search(vectors, vector_column_name="vector").distance_type("cosine"))
+    query = query.where(where, prefilter=True).select(["row_id", "round", "_distance"]).limit(num_candidates)
+    found = pl.DataFrame(pl.from_arrow(query.to_arrow()))
+    if "query_index" not in found.columns:
+        found = found.with_columns(query_index=pl.lit(0, dtype=pl.Int32))
+    by_query = found.group_by("query_index").agg(
+        is_tied=(pl.col("_distance").max() == pl.col("_distance").min()) & (pl.len() == num_candidates)
+    )
+    nearest = (
+        found.sort("query_index", "_distance", "round", "row_id")
+        .unique("query_index", keep="first", maintain_order=True)
+        .select(
+            pl.col("query_index"),
+            pl.col("row_id").alias("nearest_id"),
+            pl.col("round").alias("nearest_round"),
+            (1.0 - pl.col("_distance").cast(pl.Float64)).clip(-1.0, 1.0).alias("similarity"),
+        )
+    )
+    tied = sorted(by_query.filter("is_tied")["query_index"].to_list())
+    unseen = sorted(set(range(len(vectors))) - set(nearest["query_index"].to_list()))
+    nearest = nearest.filter(~pl.col("query_index").is_in(tied))
+    for places, how, wanted in ((tied, search, 2 * num_candidates), (unseen, Search("flat"), num_candidates)):
+        if places:
+            again = search_nearest(table, vectors[places], where, how, num_candidates=wanted)
+            again = again.with_columns(query_index=pl.Series(places, dtype=nearest.schema["query_index"]))
+            nearest = pl.concat([nearest, again.select(nearest.columns)])
+    return nearest.sort("query_index").select(NEAREST.names())

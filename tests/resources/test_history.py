@@ -15,9 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resources.stores.history_rows import NEAREST
+from resources.stores.history import NEAREST, HistoryStore
 from resources.stores.lance_tables import HistoryError
-from resources.stores.vector_store import HistoryStore
 
 ROOT = Path(__file__).parents[2]
 
@@ -192,7 +191,7 @@ WRITER = """
 import sys
 from pathlib import Path
 import numpy as np, polars as pl
-from resources.stores.vector_store import HistoryStore
+from resources.stores.history import HistoryStore
 store = HistoryStore(uri=Path(sys.argv[1]))
 for number in range(12):
     for num_rows in (5, 3):
@@ -241,7 +240,7 @@ READ_ONLY = """
 import os, sys
 from pathlib import Path
 import lancedb, numpy as np, polars as pl
-from resources.stores.vector_store import HistoryStore, HistoryError
+from resources.stores.history import HistoryStore, HistoryError
 if os.geteuid() == 0:
     os.setuid(65534)
 store = HistoryStore(uri=Path(sys.argv[1]))
@@ -275,7 +274,7 @@ REPLACER = """
 import sys
 from pathlib import Path
 import numpy as np, polars as pl
-from resources.stores.vector_store import HistoryStore
+from resources.stores.history import HistoryStore
 store = HistoryStore(uri=Path(sys.argv[1]))
 for turn in range(1000):
     rows = pl.DataFrame({"row_id": [f"{turn}-{n}" for n in range(200)], "text": [str(turn)] * 200})

@@ -15,8 +15,7 @@ from typing import Protocol
 import numpy as np
 import polars as pl
 
-from resources.stores.history_rows import check_vectors, read_width, replace_surrogates
-from resources.stores.lance_tables import HistoryError, LanceTable
+from resources.stores.lance_tables import HistoryError, LanceTable, read_width
 
 SLICE_TEXTS = 4096
 """New texts that are embedded before they are appended."""
@@ -42,12 +41,37 @@ class Embedded:
 
     vectors: np.ndarray
     """float32 [num_texts, dim], in the order of the texts; [0, 0] where there are none."""
-    num_texts: int
-    """Texts asked for."""
-    num_distinct: int
-    """Different ones among them."""
     num_new: int
-    """Of these, how many were embedded now."""
+    """Different texts that were embedded now."""
+
+
+def replace_surrogates(text: str) -> str:
+    r"""A text that UTF-8 can hold: unpaired surrogates, which a broken byte stream leaves, become U+FFFD.
+
+    >>> replace_surrogates("a\ud800b") == "a\ufffdb"
+    True
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def check_vectors(vectors: np.ndarray, *, num_rows: int) -> np.ndarray:
+    """Return vectors as float32 [num_rows, dim].
+
+    Raises:
+        ValueError: another shape, or a vector that is not finite or is zero and has no direction.
+    """
+    if vectors.ndim != 2 or len(vectors) != num_rows:
+        raise ValueError(f"vectors must be [num_rows={num_rows}, dim], got shape {vectors.shape}")
+    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    norms = np.linalg.norm(vectors, axis=1)
+    wrong = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
+    if len(wrong):
+        raise ValueError(f"vectors must be finite and not zero, got {vectors[wrong[0]][:4]}... in row {wrong[0]}")
+    return vectors
 
 
 def hash_text(text: str) -> bytes:
@@ -88,7 +112,7 @@ class EmbeddingStore:
             known |= dict(zip(some, vectors, strict=True))
         rows = [known[key] for key in keys]
         stacked = np.stack(rows) if rows else np.zeros((0, 0), dtype=np.float32)
-        return Embedded(stacked, len(texts), len(by_key), len(missing))
+        return Embedded(stacked, len(missing))
 
     def count(self, embedder: EmbeddingModel) -> int:
         """How many texts of a model are known."""
