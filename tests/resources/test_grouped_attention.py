@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from resources.engines.transformers.grouped_attention import attend_grouped
+from resources.engines.transformers.decoding import attend_grouped
 
 BOOL = torch.rand((3, 1, 1, 9), generator=torch.Generator().manual_seed(1)) > 0.3
 BOOL[..., -1] = True

@@ -4,23 +4,37 @@ No library offers this on a CPU: `generate` keeps finished rows in the batch unt
 makes all of them cost `max_new_tokens` steps. With equal greedy tokens, it differs:
 1. Finished rows leave the batch (and the cache) once they are an eighth of it.
 2. Equal prompts of a batch, such as the four completions of one prompt, are read by the model once.
-3. Keys and values are written in place (`resources.engines.transformers.growing_cache`) and attended without repeats
-   (`resources.engines.transformers.grouped_attention`).
+3. Keys and values are written in place (`GrowingLayer`). Transformers' `DynamicCache` concatenates at every step, and
+   its `StaticCache` is made for a length and a batch known beforehand, attends over all of it, and lets no row leave.
+   Layers of other kinds than full attention (sliding windows, linear attention) stay transformers' own.
+4. A query of one token on a CPU attends by two batched products (`attend_grouped`). Transformers repeats keys and
+   values for every query head before it calls torch's sdpa, whose CPU kernel is made for long queries. Here the query
+   heads of a group are folded into the query length, which is the same sum without the copy. In a decode step of 256
+   rows of 100 tokens (6 heads on 3, 32 wide) sdpa takes 2.7 ms a layer, and this 1.2 ms (two cores).
 """
+# ruff: noqa: TID253 (imported once a model is loaded)
 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from resources.engines.sampling import SeededTopP
 
 if TYPE_CHECKING:
-    import torch
-    from transformers import DynamicCache, PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 FINISHED_SHARE = 1 / 8
 """Of the rows in the batch: below it, computing finished rows costs less than copying the cache of the others."""
+GROUPED_ATTENTION = "grouped_decode"
+ROOM = 64
+"""Tokens of room that are added when there is none."""
 
 
 @dataclass(frozen=True)
@@ -40,25 +54,23 @@ class _Batch:
     """The rows under way, and what the model needs of them for its next step."""
 
     model: "PreTrainedModel"
-    cache: "DynamicCache"
-    rows: "torch.Tensor"
+    cache: DynamicCache
+    rows: torch.Tensor
     """int64 [num_rows]: which prompt each one continues."""
-    mask: "torch.Tensor"
+    mask: torch.Tensor
     """int64 [num_rows, length]: 1 where a token is, 0 where padding."""
-    positions: "torch.Tensor"
+    positions: torch.Tensor
     """int64 [num_rows, 1]: of each one's last token."""
-    logits: "torch.Tensor"
+    logits: torch.Tensor
     """[num_rows, vocabulary]: of each one's next token."""
 
-    def step(self, tokens: "torch.Tensor") -> None:
+    def step(self, tokens: torch.Tensor) -> None:
         """Read one new token a row."""
-        import torch
-
         self.mask = torch.cat([self.mask, self.mask.new_ones((len(self.rows), 1))], dim=1)
         self.positions = self.positions + 1
         self.logits = _read(self.model, self.cache, tokens.unsqueeze(-1), self.mask, self.positions)
 
-    def keep(self, places: "torch.Tensor") -> None:
+    def keep(self, places: torch.Tensor) -> None:
         """Let all other rows go."""
         self.cache.batch_select_indices(places)
         self.rows, self.mask, self.positions = (kept[places] for kept in (self.rows, self.mask, self.positions))
@@ -66,20 +78,18 @@ class _Batch:
 
 def _read(
     model: "PreTrainedModel",
-    cache: "DynamicCache",
-    input_ids: "torch.Tensor",
-    mask: "torch.Tensor",
-    positions: "torch.Tensor",
-) -> "torch.Tensor":
+    cache: DynamicCache,
+    input_ids: torch.Tensor,
+    mask: torch.Tensor,
+    positions: torch.Tensor,
+) -> torch.Tensor:
     """The logits [num_rows, vocabulary] behind the last of these tokens."""
     inputs = {"input_ids": input_ids, "attention_mask": mask, "position_ids": positions}
     logits: torch.Tensor = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
     return logits[:, -1]
 
 
-def _pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> "tuple[torch.Tensor, torch.Tensor]":
-    import torch
-
+def _pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
     length = max(map(len, prompts))
     input_ids = torch.full((len(prompts), length), pad_id)
     mask = torch.zeros((len(prompts), length), dtype=torch.int64)
@@ -91,10 +101,6 @@ def _pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> "tuple[torch.Ten
 
 def _read_prompts(model: "PreTrainedModel", prompts: Sequence[Sequence[int]], pad_id: int) -> _Batch:
     """A batch with one row a prompt, of which equal ones were read once."""
-    import torch
-
-    from resources.engines.transformers.growing_cache import build_growing_cache
-
     distinct = list(dict.fromkeys(map(tuple, prompts)))
     place = {prompt: row for row, prompt in enumerate(distinct)}
     source = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=model.device)
@@ -132,8 +138,6 @@ def decode_batch(
     Returns:
         One for each prompt, in order.
     """
-    import torch
-
     completions: list[list[int]] = [[] for _ in prompts]
     tails: list[deque[tuple[int, list[tuple[int, float]]]]] = [deque(maxlen=tail_tokens + 1) for _ in prompts]
     finished: set[int] = set()
@@ -170,7 +174,7 @@ def decode_batch(
 
 
 def _find_choices(
-    logits: "torch.Tensor", tokens: "torch.Tensor", num_alternatives: int
+    logits: torch.Tensor, tokens: torch.Tensor, num_alternatives: int
 ) -> list[tuple[int, list[tuple[int, float]]]]:
     """Each row's token with the likeliest ones at its place and, where it is none of them, itself."""
     logprobs = logits.float().log_softmax(dim=-1)
@@ -183,3 +187,103 @@ def _find_choices(
         others = list(zip(top, top_values, strict=True))
         found.append((token, others if token in top else [*others, (token, value)]))
     return found
+
+
+class GrowingLayer(DynamicLayer):
+    """One layer's keys and values, views [num_rows, num_heads, length, head_dim] of a store that has room for more."""
+
+    def __init__(self, **options: Any) -> None:
+        """Hold nothing; the first update tells the shapes."""
+        super().__init__(**options)
+        self._stores: tuple[torch.Tensor, ...] = ()
+        self._length = 0
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: object, **__: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write new tokens behind those there, and give all of them."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._stores = tuple(_make_room(new[:, :, :0], new.shape[2]) for new in (key_states, value_states))
+        end = self._length + key_states.shape[2]
+        if end > self._stores[0].shape[2]:
+            self._stores = tuple(_make_room(store[:, :, : self._length], end) for store in self._stores)
+        for store, new in zip(self._stores, (key_states, value_states), strict=True):
+            store[:, :, self._length : end] = new
+        self._show(end)
+        return self.keys, self.values
+
+    def get_seq_length(self) -> int:
+        """Tokens held."""
+        return self._length
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep these rows, in this order; a row may be named more than once."""
+        if self._length:
+            self._stores = tuple(_make_room(kept[indices], self._length + 1) for kept in (self.keys, self.values))
+            self._show(self._length)
+
+    def _show(self, length: int) -> None:
+        self._length = length
+        self.keys, self.values = (store[:, :, :length] for store in self._stores)
+
+
+def _make_room(held: torch.Tensor, length: int) -> torch.Tensor:
+    """A store for `length` tokens, rounded up, that begins with those held."""
+    store = held.new_empty((*held.shape[:2], -(-length // ROOM) * ROOM, held.shape[3]))
+    store[:, :, : held.shape[2]] = held
+    return store
+
+
+def build_growing_cache(config: "PreTrainedConfig") -> DynamicCache:
+    """An empty cache for a model of this config."""
+    cache = DynamicCache(config=config)
+    cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
+
+
+def attend_grouped(
+    module: "torch.nn.Module",
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **options: object,
+) -> tuple[torch.Tensor, None]:
+    """Transformers' sdpa attention, where a query of one token attends by batched products.
+
+    Args:
+        module: the attention layer.
+        query: [num_rows, num_heads, query_length, head_dim].
+        key: [num_rows, num_key_value_heads, length, head_dim].
+        value: as `key`.
+        attention_mask: bool or additive [num_rows, 1, query_length, length], or None.
+        options: what else the layer passes; with `position_bias` or `cache` it is transformers' own that attends, as in
+            all but float32.
+
+    Returns:
+        [num_rows, query_length, num_heads, head_dim], and None for the weights.
+    """
+    num_rows, num_heads, query_length, head_dim = query.shape
+    num_groups = key.shape[1]
+    is_plain = query.dtype == torch.float32 and not {"position_bias", "cache"} & options.keys()
+    is_shared_mask = attention_mask is None or attention_mask.shape[1] == 1
+    if query_length > 1 or not is_plain or not is_shared_mask or value.shape[-1] != head_dim:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    folded = (query * options["scaling"]).reshape(num_rows * num_groups, num_heads // num_groups, head_dim)
+    scores = torch.bmm(folded, key.flatten(0, 1).transpose(1, 2)).view(num_rows, num_groups, -1, key.shape[2])
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        scores.masked_fill_(~attention_mask, float("-inf"))
+    elif attention_mask is not None:
+        scores += attention_mask
+    attended = torch.bmm(scores.softmax(dim=-1).flatten(0, 1), value.flatten(0, 1))
+    return attended.view(num_rows, 1, num_heads, head_dim), None
+
+
+def use_grouped_attention(model: "PreTrainedModel") -> None:
+    """Switch a model that attends by sdpa on a CPU to `attend_grouped`; leave any other as it is."""
+    if model.config._attn_implementation != "sdpa" or model.device.type != "cpu":
+        return
+    AttentionInterface.register(GROUPED_ATTENTION, attend_grouped)
+    AttentionMaskInterface.register(GROUPED_ATTENTION, sdpa_mask)
+    model.set_attn_implementation(GROUPED_ATTENTION)

@@ -22,12 +22,12 @@ from resources.engines.contract import (
     find_turn_end,
 )
 from resources.engines.sampling import SeededTopP
-from resources.engines.transformers.decoding import Decoded, decode_batch
-from resources.engines.transformers.grouped_attention import use_grouped_attention
 from resources.machine.processes import MemoryPeak, measure_own_peak
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from resources.engines.transformers.decoding import Decoded
 
 
 class TransformersEngine:
@@ -92,6 +92,8 @@ class TransformersEngine:
         self, requests: list[Request], prompts: list[tuple[int, ...]], sampling: SamplingSettings
     ) -> list[Sample]:
         """A batch's samples; halves it while memory runs out, and fails a row that does not fit alone."""
+        from resources.engines.transformers.decoding import decode_batch
+
         model, tokenizer = self.load()
         stop_ids = self._stop_ids
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
@@ -177,6 +179,8 @@ def _load(
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise ModelLoadError(f"the weights at {path} lack {len(missing)} tensors, first {missing[0]}; copy it again")
+    from resources.engines.transformers.decoding import use_grouped_attention
+
     model = model.to("cuda" if on_cuda else "cpu").eval()
     use_grouped_attention(model)
     return model, tokenizer
@@ -186,7 +190,7 @@ def _read_sample(
     tokenizer: "PreTrainedTokenizerBase",
     request: Request,
     prompt: tuple[int, ...],
-    decoded: Decoded,
+    decoded: "Decoded",
     stop_ids: frozenset[int],
     tail_tokens: int,
 ) -> Sample:

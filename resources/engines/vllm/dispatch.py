@@ -7,8 +7,9 @@ come between the deaths.
 """
 
 import json
+import selectors
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ SHRINK = 8
 """By how much smaller the groups of suspects are than what their process died with."""
 DEALT_TOGETHER = 16
 """Rows next to each other that one copy is dealt: enough to share prefixes, few enough that copies get alike work."""
+LOOK_SECONDS = 5.0
+"""How long a wait for words lasts at most, before a look whether a process has ended or stalled."""
 DEATHS_ALONE = 2
 """Processes that die with a prompt alone until the row of it that did so last fails: one may have been killed by
 something else. Of several rows with one prompt, each but the first takes one death."""
@@ -125,6 +128,38 @@ class Work:
         size = max(1, len(places) // SHRINK)
         self._suspects.extend(places[start : start + size] for start in range(0, len(places), size))
         return []
+
+
+def hear(
+    copies: Sequence[Copy], *, stall_seconds: float, log: Callable[[str], None]
+) -> tuple[list[tuple[Copy, dict]], list[Copy]]:
+    """What copies said, after waiting until one says something; and the copies that died or stalled.
+
+    Args:
+        copies: all that work.
+        stall_seconds: a copy with work that is silent for longer has stalled.
+        log: is told of each that stalled.
+    """
+    with selectors.DefaultSelector() as selector:
+        for copy in copies:
+            selector.register(copy.process.socket, selectors.EVENT_READ, copy)
+        speaking = [key.data for key, _ in selector.select(min(LOOK_SECONDS, stall_seconds))]
+    heard: list[tuple[Copy, dict]] = []
+    dead: list[Copy] = []
+    for copy in copies:
+        messages: list[dict] | None = []
+        if copy in speaking:
+            messages = copy.process.read()
+        elif copy.process.has_ended():
+            messages = None
+        elif (copy.rows or not copy.is_ready) and copy.process.measure_silence() > stall_seconds:
+            log(f"vLLM's process {copy.process.process.pid} said nothing for {stall_seconds:.0f} s")
+            messages = None
+        if messages is None:
+            dead.append(copy)
+        else:
+            heard += [(copy, message) for message in messages]
+    return heard, dead
 
 
 def read_sample(

