@@ -18,8 +18,8 @@ from resources.models.adapters import find_adapter
 from resources.models.embedder import Embedder
 from resources.stores.checkpoints import CheckpointStore
 from resources.stores.embeddings import EmbeddingStore
-from resources.stores.tables import TableStore
 from resources.stores.history import HistoryStore
+from resources.stores.tables import TableStore
 
 
 @dataclass

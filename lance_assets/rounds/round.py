@@ -25,7 +25,7 @@ from resources.engines.transformers.model_states import ModelReader
 from resources.evaluation.evaluator import read_task_prompts
 from resources.machine.processes import measure_own_peak
 from resources.models.embedder import Embedder
-from resources.readers.text_files import read_texts
+from resources.readers.seed_files import read_texts
 from resources.stores.tables import TableVersion, write_file_atomically
 
 

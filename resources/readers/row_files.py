@@ -1,8 +1,9 @@
-"""Rows of JSON lines or Parquet files that people wrote; every error has file, place, value and remedy."""
+"""Rows of JSON lines, Parquet or text files that people wrote; every error has file, place, value and remedy."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import polars as pl
@@ -34,10 +35,8 @@ def show_value(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def read_rows(
-    path: Path, *, wanted: Sequence[str], limit: int | None, max_bytes: int | None
-) -> tuple[list[Row], list[tuple[int, str]]]:
-    """Read the rows of a `.jsonl` or `.parquet` file.
+def read_rows(path: Path, *, wanted: Sequence[str], limit: int | None, max_bytes: int | None) -> list[Row]:
+    """Read the rows of a `.jsonl` or `.parquet` file; blank lines hold none.
 
     Args:
         path: the file.
@@ -46,29 +45,23 @@ def read_rows(
         max_bytes: most bytes to read, uncompressed; None for half of the memory that is available.
 
     Returns:
-        The rows, at least one, and the lines that hold none, from 1, with the reason.
+        The rows, at least one.
 
     Raises:
         SeedFileError: the file cannot be read, is empty, too large, or a line is no JSON object in UTF-8.
         ValueError: limit below 1.
     """
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1, got {limit}")
     if path.suffix not in (".jsonl", ".parquet"):
         raise refuse_file(
             path, f"the file must end in .jsonl (one JSON object a line) or .parquet, got {path.suffix!r}"
         )
-    if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "no such file"
-        raise refuse_file(path, f"{what}; check the path in the experiment")
-    max_bytes = psutil.virtual_memory().available // 2 if max_bytes is None else max_bytes
-    skipped: list[tuple[int, str]] = []
+    max_bytes = _check_file(path, limit=limit, max_bytes=max_bytes)
     try:
         if path.suffix == ".parquet":
             rows = _read_parquet(path, wanted=wanted, limit=limit, max_bytes=max_bytes)
         else:
             rows = []
-            for row in _read_lines(path, limit=limit, max_bytes=max_bytes, skipped=skipped):
+            for row in _read_objects(path, limit=limit, max_bytes=max_bytes):
                 rows.append(row)
                 if len(rows) == limit:
                     break
@@ -76,25 +69,72 @@ def read_rows(
         raise refuse_file(path, f"cannot be read ({error})") from error
     if not rows:
         raise refuse_file(path, "the file is empty; it needs at least one row")
-    return rows, skipped
+    return rows
 
 
-def _check_size(path: Path, num_bytes: int, *, max_bytes: int) -> None:
-    if num_bytes > max_bytes:
-        raise refuse_file(
-            path,
-            f"{num_bytes} bytes are more than the {max_bytes} bytes of memory that may be used; "
-            "set a limit of rows, or split the file",
+def read_paragraphs(path: Path, *, field: str, limit: int | None, max_bytes: int | None) -> list[Row]:
+    """Read the paragraphs of a text file, which blank lines separate: each as a row with one field.
+
+    Args:
+        path: the file.
+        field: the name its text gets.
+        limit: paragraphs to read from the start, at least 1; None for all.
+        max_bytes: most bytes to read; None for half of the memory that is available.
+
+    Raises:
+        SeedFileError: the file cannot be read, is empty, too large or not UTF-8.
+        ValueError: limit below 1.
+    """
+    max_bytes = _check_file(path, limit=limit, max_bytes=max_bytes)
+
+    def describe_excess(number: int, _: int) -> str:
+        return (
+            f"line {number} goes beyond the {max_bytes} bytes of memory that may be used; "
+            "set a limit of paragraphs, or split the file"
         )
 
+    rows: list[Row] = []
+    paragraph: list[str] = []
+    try:
+        for _, line in chain(_decode_lines(path, max_bytes, describe_excess), ((0, ""),)):
+            if line.strip():
+                paragraph.append(line)
+            elif paragraph:
+                rows.append(Row(f"paragraph {len(rows) + 1}", {field: "".join(paragraph).rstrip("\r\n")}))
+                paragraph = []
+            if len(rows) == limit:
+                break
+    except OSError as error:
+        raise refuse_file(path, f"cannot be read ({error})") from error
+    if not rows:
+        raise refuse_file(path, "the file is empty; it needs at least one paragraph")
+    return rows
 
-def _read_lines(path: Path, *, limit: int | None, max_bytes: int, skipped: list[tuple[int, str]]) -> Iterator[Row]:
-    if limit is None:
-        _check_size(path, path.stat().st_size, max_bytes=max_bytes)
+
+def _check_file(path: Path, *, limit: int | None, max_bytes: int | None) -> int:
+    """Check that there is a file to read; returns how many bytes of it may be read."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit}")
+    if not path.is_file():
+        what = "is a folder, not a file" if path.is_dir() else "no such file"
+        raise refuse_file(path, f"{what}; check the path in the experiment")
+    return psutil.virtual_memory().available // 2 if max_bytes is None else max_bytes
+
+
+def _describe_excess(num_bytes: int, max_bytes: int) -> str:
+    return (
+        f"{num_bytes} bytes are more than the {max_bytes} bytes of memory that may be used; "
+        "set a limit of rows, or split the file"
+    )
+
+
+def _decode_lines(path: Path, max_bytes: int, describe_excess: Callable[[int, int], str]) -> Iterator[tuple[int, str]]:
+    """The lines with their number, from 1, until they have more than `max_bytes` bytes together."""
     offset = 0
     with path.open("rb") as file:
         for number, line in enumerate(iter(lambda: file.readline(max_bytes + 1), b""), start=1):
-            _check_size(path, offset + len(line), max_bytes=max_bytes)
+            if offset + len(line) > max_bytes:
+                raise refuse_file(path, describe_excess(number, offset + len(line)))
             try:
                 # Editors on Windows put a byte order mark before the first line.
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -104,11 +144,16 @@ def _read_lines(path: Path, *, limit: int | None, max_bytes: int, skipped: list[
                     f"line {number} is not UTF-8: byte {line[error.start]:#04x} at offset {offset + error.start}; "
                     "save the file as UTF-8",
                 ) from error
+            yield number, text
             offset += len(line)
-            if text.strip():
-                yield Row(place=f"line {number}", values=_parse_line(path, number, text))
-            else:
-                skipped.append((number, "blank line"))
+
+
+def _read_objects(path: Path, *, limit: int | None, max_bytes: int) -> Iterator[Row]:
+    if limit is None and (num_bytes := path.stat().st_size) > max_bytes:
+        raise refuse_file(path, _describe_excess(num_bytes, max_bytes))
+    for number, text in _decode_lines(path, max_bytes, lambda _, num_bytes: _describe_excess(num_bytes, max_bytes)):
+        if text.strip():
+            yield Row(place=f"line {number}", values=_parse_line(path, number, text))
 
 
 def _parse_line(path: Path, number: int, text: str) -> dict[str, object]:
@@ -136,7 +181,8 @@ def _read_parquet(path: Path, *, wanted: Sequence[str], limit: int | None, max_b
             size = sum(column.total_uncompressed_size for column in columns if column.path_in_schema in wanted)
             if limit is not None and file.metadata.num_rows > limit:
                 size = size * limit // file.metadata.num_rows
-            _check_size(path, size, max_bytes=max_bytes)
+            if size > max_bytes:
+                raise refuse_file(path, _describe_excess(size, max_bytes))
             present = [field for field in wanted if field in file.schema_arrow.names]
         table = pl.read_parquet(path, columns=present, n_rows=limit)
     except (pa.ArrowException, pl.exceptions.PolarsError) as error:

@@ -1,9 +1,10 @@
-"""Seed files to tables: JSON lines or Parquet, checked row by row, every error with file, place, value and remedy.
+"""Files that people wrote to tables: seeds, EFT rows and unlabelled texts, checked row by row.
 
-The prompts, completions and gold answers of a file are kept as they are written, except that calculator marks can be
-taken out (`<<48/2=24>>`, as in GSM8K: openai/grade-school-math).
+Every error names file, place, value and remedy. Prompts, completions, gold answers and texts are kept as they are
+written, except that calculator marks can be taken out (`<<48/2=24>>`, as in GSM8K: openai/grade-school-math).
 """
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,29 @@ from typing import Protocol
 import polars as pl
 
 from lance_assets.records import SEED_SET, SFT_SET, derive_row_id
-from resources.readers.row_files import Row, read_rows, refuse_file, show_value, take_text, take_value
+from resources.readers.row_files import (
+    Row,
+    read_paragraphs,
+    read_rows,
+    refuse_file,
+    show_value,
+    take_text,
+    take_value,
+)
+
+logger = logging.getLogger(__name__)
 
 _MARKS = re.compile(r"<<[^<>]*>>")
+
+
+UNLABELLED_TEXTS = pl.Schema(
+    {
+        "row_id": pl.String,  # derived from the text without the blanks at its ends
+        "text": pl.String,  # as it is written
+        "source_tag": pl.String,  # where the file says it came from; null where it says nothing
+    }
+)
+"""Texts without prompts: what Kun (arXiv 2401.06477) calls the raw texts of a corpus, whatever their perplexity."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +52,6 @@ class SeedFields:
     """The mark before the gold answer at the end of a completion (`####` in GSM8K); the completion keeps both."""
     strip_marks: bool = False
     """Whether to remove calculator marks `<<...>>` from completions."""
-
-
-@dataclass(frozen=True)
-class SeedFile:
-    """What was read."""
-
-    table: pl.DataFrame
-    """The rows, schema `SEED_SET`."""
-    skipped: list[tuple[int, str]]
-    """Lines that hold no row, from 1, with the reason."""
 
 
 class SeedSource(Protocol):
@@ -96,7 +107,7 @@ def read_seeds(source: SeedSource, folder: Path) -> pl.DataFrame:
         answer_after=source.answer_after,
         strip_marks=source.strip_calculator_marks,
     )
-    return read_seed_file(folder / Path(source.path).expanduser(), fields=fields, limit=source.limit).table
+    return read_seed_file(folder / Path(source.path).expanduser(), fields=fields, limit=source.limit)
 
 
 def read_eft(source: SeedSource, folder: Path) -> pl.DataFrame:
@@ -108,7 +119,7 @@ def read_eft(source: SeedSource, folder: Path) -> pl.DataFrame:
 
 def read_seed_file(
     path: Path, *, fields: SeedFields, limit: int | None = None, max_bytes: int | None = None
-) -> SeedFile:
+) -> pl.DataFrame:
     """Read seeds from a `.jsonl` or `.parquet` file.
 
     Args:
@@ -117,6 +128,9 @@ def read_seed_file(
         limit: rows to read from its start, at least 1; None for all.
         max_bytes: most bytes to read, uncompressed; None for half of the memory that is available.
 
+    Returns:
+        A table of schema `SEED_SET`, in the order of the file.
+
     Raises:
         SeedFileError: anything about the file or a row that cannot be used.
         ValueError: limit below 1, or gold answers from two places.
@@ -124,7 +138,7 @@ def read_seed_file(
     if fields.answer is not None and fields.answer_after is not None:
         raise ValueError(f"set answer ({fields.answer!r}) or answer_after ({fields.answer_after!r}), not both")
     wanted = [field for field in (fields.prompt, fields.completion, fields.answer) if field is not None]
-    rows, skipped = read_rows(path, wanted=wanted, limit=limit, max_bytes=max_bytes)
+    rows = read_rows(path, wanted=wanted, limit=limit, max_bytes=max_bytes)
     seeds: list[dict[str, object]] = []
     places: dict[str, str] = {}
     for row in rows:
@@ -143,7 +157,7 @@ def read_seed_file(
                 "source": "seed",
             }
         )
-    return SeedFile(table=pl.DataFrame(seeds, schema=SEED_SET), skipped=skipped)
+    return pl.DataFrame(seeds, schema=SEED_SET)
 
 
 def read_eft_file(path: Path) -> pl.DataFrame:
@@ -155,7 +169,7 @@ def read_eft_file(path: Path) -> pl.DataFrame:
     Raises:
         SeedFileError: anything about the file or a row that cannot be used, or the same row twice.
     """
-    rows, _ = read_rows(path, wanted=("prompt", "completion"), limit=None, max_bytes=None)
+    rows = read_rows(path, wanted=("prompt", "completion"), limit=None, max_bytes=None)
     examples: list[dict[str, object]] = []
     places: dict[tuple[str, str], str] = {}
     for row in rows:
@@ -199,3 +213,88 @@ def _take_answer(path: Path, row: Row, fields: SeedFields, completion: str) -> s
             "correct it",
         )
     return str(value) if not isinstance(value, str) else take_text(path, row, fields.answer).strip()
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """What was read."""
+
+    table: pl.DataFrame
+    """The texts, schema `UNLABELLED_TEXTS`, in the order of the file, each once."""
+    num_duplicates: int
+    """Rows left out because the same text comes earlier in the file."""
+
+
+def read_texts(path: Path, *, field: str = "text", limit: int | None = None) -> pl.DataFrame:
+    """Read the texts of a file, see `read_text_file`; what was left out is logged."""
+    read = read_text_file(path, field=field, limit=limit)
+    if read.num_duplicates:
+        logger.info("%s: left out %d texts that come earlier in the file", path, read.num_duplicates)
+    return read.table
+
+
+def read_text_file(
+    path: Path,
+    *,
+    field: str = "text",
+    tag_field: str = "source_tag",
+    limit: int | None = None,
+    max_bytes: int | None = None,
+) -> TextFile:
+    """Read texts from a `.jsonl`, `.parquet` or `.txt` file; plain text has one text a paragraph, between blank lines.
+
+    Texts that differ by blanks at their ends alone are the same; the first is kept, with its tag.
+
+    Args:
+        path: the file.
+        field: which field or column holds the text; of no meaning for plain text.
+        tag_field: which one holds the tag, a string, a number or null; a row without it has none.
+        limit: rows or paragraphs to read from the start, repeated ones among them, at least 1; None for all.
+        max_bytes: most bytes to read, uncompressed; None for half of the memory that is available.
+
+    Raises:
+        SeedFileError: anything about the file or a row that cannot be used.
+        ValueError: limit below 1.
+    """
+    if path.suffix == ".txt":
+        rows = read_paragraphs(path, field=field, limit=limit, max_bytes=max_bytes)
+    elif path.suffix in (".jsonl", ".parquet"):
+        _check_column(path, field)
+        rows = read_rows(path, wanted=(field, tag_field), limit=limit, max_bytes=max_bytes)
+    else:
+        raise refuse_file(
+            path,
+            "the file must end in .jsonl (one JSON object a line), .parquet or .txt (paragraphs between blank lines), "
+            f"got {path.suffix!r}",
+        )
+    texts: dict[str, tuple[str, str, str | None]] = {}
+    for row in rows:
+        text, tag = take_text(path, row, field), _take_tag(path, row, tag_field)
+        row_id = derive_row_id("text", text.strip())
+        texts.setdefault(row_id, (row_id, text, tag))
+    table = pl.DataFrame(list(texts.values()), schema=UNLABELLED_TEXTS, orient="row")
+    return TextFile(table=table, num_duplicates=len(rows) - len(texts))
+
+
+def _check_column(path: Path, field: str) -> None:
+    """Name the columns there are, which the rows read from a Parquet file no longer know."""
+    if path.suffix != ".parquet" or not path.is_file():
+        return
+    try:
+        columns = list(pl.read_parquet_schema(path))
+    except (OSError, pl.exceptions.PolarsError):
+        return  # read_rows says what is wrong with the file
+    if field not in columns:
+        raise refuse_file(path, f"column {field!r} is missing, found {sorted(columns)}; set field to one of them")
+
+
+def _take_tag(path: Path, row: Row, tag_field: str) -> str | None:
+    value = row.values[tag_field] if tag_field in row.values else None
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise refuse_file(
+            path,
+            f"{row.place}: field {tag_field!r} must be a string, a number or null, got {show_value(value)}; correct it",
+        )
+    return take_text(path, row, tag_field) if isinstance(value, str) else str(value)

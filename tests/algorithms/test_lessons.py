@@ -166,17 +166,14 @@ def test_near_duplicates_are_strictly_above_the_threshold() -> None:
     decisions = accept_lessons(as_lessons(same_length, longer, TWENTY), [TWENTY])
     assert reasons(decisions) == [None, "like_known", "like_known"]
     assert [decision.similarity for decision in decisions] == [None, 40 / 41, 1.0]
-    assert decisions[1].nearest_prompt == TWENTY
     assert reasons(accept_lessons(as_lessons(same_length), [TWENTY], threshold=0.94)) == ["like_known"]
     assert reasons(accept_lessons(as_lessons(TWENTY), [TWENTY], threshold=1.0)) == [None]
 
 
-def test_the_most_like_prompt_is_named_and_the_first_of_equal_ones() -> None:
-    near, exact, again = TWENTY.replace("w7", "other w7"), TWENTY, TWENTY.upper()
-    decision = accept_lessons(as_lessons(TWENTY), [near, exact, again])[0]
-    assert (decision.nearest_prompt, decision.similarity) == (exact, 1.0)
-    decision = accept_lessons(as_lessons(TWENTY), [again, near, exact])[0]
-    assert decision.nearest_prompt == again
+def test_the_similarity_is_that_of_the_most_like_prompt() -> None:
+    near, exact = TWENTY.replace("w7", "other w7"), TWENTY
+    for known, similarity in (([near, exact], 1.0), ([exact, near], 1.0), ([near], 40 / 41)):
+        assert accept_lessons(as_lessons(TWENTY), known)[0].similarity == similarity
 
 
 def test_a_part_of_a_long_prompt_is_no_near_duplicate() -> None:
@@ -192,8 +189,7 @@ def test_an_accepted_lesson_counts_and_a_dropped_one_does_not() -> None:
     c = b.replace("w2 ", "other ")
     decisions = accept_lessons(as_lessons(a, b, c), [], threshold=0.92)
     assert reasons(decisions) == [None, "like_accepted", None]
-    assert (decisions[1].nearest_prompt, decisions[1].similarity) == (a, 0.95)
-    assert [decision.source_id for decision in decisions] == ["s0", "s1", "s2"]
+    assert decisions[1].similarity == 0.95
     assert reasons(accept_lessons(as_lessons(b, a, c), [], threshold=0.92)) == [None, "like_accepted", "like_accepted"]
     assert reasons(accept_lessons(as_lessons(a, c), [b], threshold=0.92)) == ["like_known", "like_known"]
 
@@ -236,7 +232,7 @@ def test_the_rule_is_rouge_scores_f(prompts: list[str], known: list[str], thresh
         taken += [prompt] if wanted[-1] is None else []
     decisions = accept_lessons(as_lessons(*prompts), known, threshold=threshold)
     assert reasons(decisions) == wanted
-    assert [decision.lesson.prompt for decision in decisions] == prompts
+    assert len(decisions) == len(prompts)
 
 
 @pytest.fixture(scope="module")
@@ -275,9 +271,6 @@ def test_near_duplicates_among_all_real_questions(questions: list[str]) -> None:
     assert reasons(decisions) == wanted
     assert Counter(wanted)["like_known"] > 200
     assert wanted[0::4] == ["like_known"] * 100
-    for decision in decisions:
-        if decision.drop_reason is not None:
-            assert decision.nearest_prompt == questions[int(decision.source_id)]
     others = [question for place, question in enumerate(questions) if place not in set(places)]
     assert reasons(accept_lessons(candidates, others)) == [None] * 400
 
@@ -287,6 +280,10 @@ def test_one_real_question_is_like_another(questions: list[str]) -> None:
     same = [question for question in questions if "received $50 as a gift. She plans to buy two cass" in question]
     assert len(same) == 2
     some = list(dict.fromkeys([*questions[:2000], *same]))
-    dropped = [decision for decision in accept_lessons(as_lessons(*some), []) if decision.drop_reason]
-    assert [(decision.drop_reason, decision.lesson.prompt) for decision in dropped] == [("like_accepted", same[1])]
-    assert dropped[0].nearest_prompt == same[0]
+    decisions = accept_lessons(as_lessons(*some), [])
+    dropped = [
+        (decision.drop_reason, prompt)
+        for prompt, decision in zip(some, decisions, strict=True)
+        if decision.drop_reason is not None
+    ]
+    assert dropped == [("like_accepted", same[1])]

@@ -29,18 +29,17 @@ def seed(prompt: object = "Add 1 and 2.", completion: object = "3", **more: obje
 def test_read_lines(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "s.jsonl", seed(), "", seed("Réverse 1 2.", "2 1", note="ignored"), "  ")
     read = read_seed_file(path, fields=FIELDS)
-    assert read.table.schema == SEED_SET
-    assert read.table["prompt"].to_list() == ["Add 1 and 2.", "Réverse 1 2."]
-    assert read.table["row_id"].to_list() == [derive_row_id("seed", prompt) for prompt in read.table["prompt"]]
-    assert read.table["source"].unique().to_list() == ["seed"]
-    assert read.table.select("answer", "source_round", "source_id", "review_score").null_count().row(0) == (2, 2, 2, 2)
-    assert read.skipped == [(2, "blank line"), (4, "blank line")]
+    assert read.schema == SEED_SET
+    assert read["prompt"].to_list() == ["Add 1 and 2.", "Réverse 1 2."]
+    assert read["row_id"].to_list() == [derive_row_id("seed", prompt) for prompt in read["prompt"]]
+    assert read["source"].unique().to_list() == ["seed"]
+    assert read.select("answer", "source_round", "source_id", "review_score").null_count().row(0) == (2, 2, 2, 2)
 
 
 def test_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(seed()).encode())
-    assert read_seed_file(path, fields=FIELDS).table.height == 1
+    assert read_seed_file(path, fields=FIELDS).height == 1
 
 
 def test_read_parquet_gives_what_lines_give(tmp_path: Path) -> None:
@@ -48,14 +47,14 @@ def test_read_parquet_gives_what_lines_give(tmp_path: Path) -> None:
     fields = SeedFields(answer="gold")
     pl.DataFrame(rows).write_parquet(tmp_path / "s.parquet")
     lines = read_seed_file(write_lines(tmp_path / "s.jsonl", *rows), fields=fields)
-    assert read_seed_file(tmp_path / "s.parquet", fields=fields).table.equals(lines.table)
-    assert lines.table["answer"].to_list() == ["x", None]
-    assert read_seed_file(tmp_path / "s.parquet", fields=fields, limit=1).table.height == 1
+    assert read_seed_file(tmp_path / "s.parquet", fields=fields).equals(lines)
+    assert lines["answer"].to_list() == ["x", None]
+    assert read_seed_file(tmp_path / "s.parquet", fields=fields, limit=1).height == 1
 
 
 def test_limit_stops_before_what_is_wrong(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "s.jsonl", seed("a"), seed("b"), "{broken")
-    assert read_seed_file(path, fields=FIELDS, limit=2).table["prompt"].to_list() == ["a", "b"]
+    assert read_seed_file(path, fields=FIELDS, limit=2)["prompt"].to_list() == ["a", "b"]
     with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
         read_seed_file(path, fields=FIELDS, limit=0)
 
@@ -65,7 +64,7 @@ def test_gold_answer_from_the_end_of_the_completion(tmp_path: Path) -> None:
         tmp_path / "s.jsonl", {"question": "Q?", "answer": "48/2 = <<48/2=24>>24 clips. #### no\n#### 1,072 "}
     )
     fields = SeedFields(prompt="question", completion="answer", answer_after="####", strip_marks=True)
-    table = read_seed_file(path, fields=fields).table
+    table = read_seed_file(path, fields=fields)
     assert table["answer"].to_list() == ["1,072"]
     assert table["completion"].to_list() == ["48/2 = 24 clips. #### no\n#### 1,072 "]
 
@@ -80,7 +79,7 @@ def test_no_gold_answer_at_the_end(tmp_path: Path, completion: str) -> None:
 @pytest.mark.parametrize(("value", "answer"), [("7", "7"), (" 7\n", "7"), (7, "7"), (7.5, "7.5"), (None, None)])
 def test_gold_answer_field(tmp_path: Path, value: object, answer: str | None) -> None:
     path = write_lines(tmp_path / "s.jsonl", seed(gold=value))
-    assert read_seed_file(path, fields=SeedFields(answer="gold")).table["answer"].to_list() == [answer]
+    assert read_seed_file(path, fields=SeedFields(answer="gold"))["answer"].to_list() == [answer]
 
 
 LINES = [seed(f"prompt {n}") for n in range(20)]
@@ -159,7 +158,7 @@ def test_larger_than_memory_allows(tmp_path: Path, name: str) -> None:
     write_lines(path, *rows) if name == "s.jsonl" else pl.DataFrame(rows).write_parquet(path)
     with pytest.raises(SeedFileError, match=r"\d{4,} bytes are more than the 2000 bytes of memory.*limit"):
         read_seed_file(path, fields=FIELDS, max_bytes=2000)
-    assert read_seed_file(path, fields=FIELDS, limit=5, max_bytes=2000).table.height == 5
+    assert read_seed_file(path, fields=FIELDS, limit=5, max_bytes=2000).height == 5
     with pytest.raises(SeedFileError, match="2000 bytes of memory"):
         read_seed_file(path, fields=FIELDS, limit=50, max_bytes=2000)
 
@@ -200,7 +199,7 @@ def test_an_experiments_seeds(tmp_path: Path) -> None:
 @pytest.mark.skipif(not GSM8K.exists(), reason="needs ../shared/data/gsm8k_train.jsonl")
 def test_gsm8k() -> None:
     fields = SeedFields(prompt="question", completion="answer", answer_after="####", strip_marks=True)
-    table = read_seed_file(GSM8K, fields=fields).table
+    table = read_seed_file(GSM8K, fields=fields)
     assert table.height == 7473
     assert table["answer"][:2].to_list() == ["72", "10"]
     assert table["answer"].str.contains(r"^-?[\d,.]+$").all()

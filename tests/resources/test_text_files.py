@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lance_assets.records import derive_row_id
 from resources.readers.row_files import SeedFileError
-from resources.readers.text_files import UNLABELLED_TEXTS, read_text_file, read_texts
+from resources.readers.seed_files import UNLABELLED_TEXTS, read_text_file, read_texts
 
 
 def write_lines(path: Path, *rows: object) -> Path:
@@ -35,7 +35,7 @@ def test_read_lines(tmp_path: Path) -> None:
         ("Rain falls.", "7"),
     ]
     assert read.table["row_id"][1] == derive_row_id("text", "Whales are mammals.")
-    assert (read.num_duplicates, read.skipped) == (0, [(2, "blank line")])
+    assert read.num_duplicates == 0
 
 
 def test_parquet_and_plain_text_give_what_lines_give(tmp_path: Path) -> None:
@@ -92,9 +92,9 @@ def test_repeated_texts_collapse_to_the_first(tmp_path: Path, caplog: pytest.Log
     read = read_text_file(path)
     assert read.table.select("text", "source_tag").rows() == [("a", "1"), ("b", "2")]
     assert read.num_duplicates == 2
-    with caplog.at_level(logging.INFO, logger="resources.readers.text_files"):
+    with caplog.at_level(logging.INFO, logger="resources.readers.seed_files"):
         assert read_texts(path).equals(read.table)
-    assert caplog.messages == [f"{path}: left out 2 texts that stand earlier in the file"]
+    assert caplog.messages == [f"{path}: left out 2 texts that come earlier in the file"]
 
 
 @pytest.mark.parametrize("name", ["t.jsonl", "t.parquet", "t.txt"])

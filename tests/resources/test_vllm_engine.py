@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-import resources.engines.vllm.engine
+import resources.engines.vllm.dispatch
 import resources.engines.vllm.process
 from lance_assets.records import Request, Sample, SamplingSettings, TokenChoice
 from lance_assets.small_world import SMALL_MODEL
@@ -313,7 +313,7 @@ def test_what_finished_comes_before_the_dead_are_replaced(scripted: Scripted) ->
 def test_hangs_and_deaths_are_outlived(
     scripted: Scripted, expected: dict[str, Sample], script: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resources.engines.vllm.engine, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(resources.engines.vllm.dispatch, "LOOK_SECONDS", 0.2)
     engine = scripted.open(script, stall_seconds=1.0 if "stall" in script else 60.0)
     assert sample_in_order(engine, REQUESTS, SAMPLING) == list(expected.values())
     assert (len(scripted.pids) > 1) == ("trickle" not in script)

@@ -88,16 +88,10 @@ class Parsed:
 class LessonDecision:
     """Whether a lesson is trained on."""
 
-    source_id: str
-    """The row the teacher was shown."""
-    lesson: Lesson
-    """What the teacher wrote."""
     drop_reason: str | None
     """One of `LESSON_DROP_REASONS`; None where it is accepted."""
-    nearest_prompt: str | None
-    """For a near-duplicate, the prompt it is most like among those it was compared with; else None."""
     similarity: float | None
-    """ROUGE-L F with `nearest_prompt`, above the threshold; else None."""
+    """For a near-duplicate, ROUGE-L F with the prompt it is most like, above the threshold; else None."""
 
 
 def _tidy(text: str) -> str:
@@ -212,8 +206,7 @@ def accept_lessons(
         num_accepted: how many a source has from earlier calls in this round; none where it is not named.
 
     Returns:
-        One decision for each candidate, in their order. A dropped lesson does not drop others. Of several nearest
-        prompts with the same similarity the first is named.
+        One decision for each candidate, in their order. A dropped lesson does not drop others.
 
     Raises:
         ValueError: the threshold is not in [0, 1], or per_source is below 1.
@@ -230,17 +223,16 @@ def accept_lessons(
     like_earlier = _find_like(prompts, threshold=threshold, against=None)
     accepted = Counter(num_accepted or {})
     decisions: list[LessonDecision] = []
-    for place, (source_id, lesson) in enumerate(candidates):
+    for place, (source_id, _) in enumerate(candidates):
         known = like_known.get(place, [])
         earlier = [pair for pair in like_earlier.get(place, []) if decisions[pair[1]].drop_reason is None]
-        drop_reason, nearest_prompt, similarity = None, None, None
+        drop_reason, similarity = None, None
         if accepted[source_id] >= per_source:
             drop_reason = "surplus"
         elif known or earlier:
-            drop_reason, others = ("like_known", known_prompts) if known else ("like_accepted", prompts)
-            similarity, nearest = max(known or earlier, key=lambda pair: (pair[0], -pair[1]))
-            nearest_prompt = others[nearest]
+            drop_reason = "like_known" if known else "like_accepted"
+            similarity = max(pair[0] for pair in known or earlier)
         else:
             accepted[source_id] += 1
-        decisions.append(LessonDecision(source_id, lesson, drop_reason, nearest_prompt, similarity))
+        decisions.append(LessonDecision(drop_reason, similarity))
     return decisions

@@ -7,9 +7,9 @@ parallel) draw from one queue (`resources.engines.vllm.dispatch`). Samples are d
 in, so a repeated run gives the same text except where a draw falls within that rounding.
 
 Why not `vllm serve` behind `resources.engines.openai`: with vLLM 0.32.0 on 2 CPU cores this engine gives 11,775 tokens
-per second on a round over 500 seeds, and 500 of that round's requests gave 4,171 through a server (4,281 with a bare
-client), where each row is an HTTP request (docs/performance.md, `vllm_vs_authors` and `openai_vs_bare`). This engine also gives 1.37 times the rate of one bare `LLM.generate` (`vllm_vs_bare`). A server that
-dies does not say which row it died with.
+per second on a round over 500 seeds, and 1.37 times the rate of one bare `LLM.generate` (docs/performance.md,
+`vllm_vs_authors` and `vllm_vs_bare`). 500 requests of that round gave 4,171 through a server, and 4,281 with a bare
+client (`openai_vs_bare`). A server that dies does not say which row it died with.
 """
 
 import re
