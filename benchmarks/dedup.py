@@ -106,9 +106,9 @@ def measure_batch(rows: np.ndarray, *, with_peer: bool, name: str) -> dict[str, 
     started = time.perf_counter()
     found = find_similar_pairs(rows, threshold=THRESHOLD)
     figures = {"ours": time.perf_counter() - started}
-    in_pairs = np.union1d(found.pairs["left"].to_numpy(), found.pairs["right"].to_numpy())
+    in_pairs = np.union1d(found["left"].to_numpy(), found["right"].to_numpy())
     figures["recall"] = float(np.isin(true, in_pairs).mean()) if len(true) else 1.0
-    line = f"{name} {len(rows)}: {figures['ours']:.1f} s, {len(found.pairs)} pairs, recall {figures['recall']:.4f}"
+    line = f"{name} {len(rows)}: {figures['ours']:.1f} s, {len(found)} pairs, recall {figures['recall']:.4f}"
     if with_peer:
         figures["peer"], in_peer = run_semhash(rows)
         figures["peer_recall"] = float(np.isin(true, in_peer).mean()) if len(true) else 1.0

@@ -15,15 +15,12 @@ the k nearest rows, not all above a threshold.
 1. Up to `exact_rows` every pair is computed, in blocks.
 2. Above, rows are assigned to the nearest of about sqrt(rows) centres (k-means on a sample, by cosine). A row is
    compared with the rows of its `num_probes` nearest centres, one matrix product a bucket.
-3. `num_probes` is doubled until rows of a sample, compared with all rows, show the wanted recall. It is part of the
-   result.
+3. `num_probes` is doubled until rows of a sample, compared with all rows, show the wanted recall.
 
 Found similarities are computed again in float64, pair by pair, so that they do not depend on the block they were found
 in: what is computed exactly is the same in every order of the rows. Samples are taken evenly over the order given, so
 with buckets a caller brings the rows into an order of their own first, as the platform does by row id.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -40,18 +37,6 @@ _TRAINING_ROWS_A_CENTRE = 40
 _LLOYD_STEPS = 6
 
 Found = tuple[np.ndarray, np.ndarray]
-
-
-@dataclass(frozen=True)
-class SimilarPairs:
-    """Every pair found, and how sure it is that these are all."""
-
-    pairs: pl.DataFrame
-    """Schema `PAIRS`, sorted by left and right; left < right, where a set is compared with itself."""
-    recall: float
-    """Share of the sampled rows' pairs that were found; 1.0 where every pair was computed."""
-    num_probes: int
-    """Buckets a row was compared with; 0 where every pair was computed."""
 
 
 def check_normalised(embeddings: np.ndarray, name: str = "embeddings") -> None:
@@ -72,7 +57,7 @@ def find_similar_pairs(
     against: np.ndarray | None = None,
     exact_rows: int = 20_000,
     target_recall: float = 0.995,
-) -> SimilarPairs:
+) -> pl.DataFrame:
     """All pairs with a cosine strictly above the threshold.
 
     Cost: O(num_rows * num_against * dim) up to `exact_rows`; about O(num_rows ** 1.5 * dim) above.
@@ -84,11 +69,14 @@ def find_similar_pairs(
         exact_rows: rows (the geometric mean of both sets' numbers) up to which every pair is computed.
         target_recall: share of a sample's pairs at which no further buckets are compared, 0..1.
 
+    Returns:
+        Schema `PAIRS`, sorted by left and right; left < right, where a set is compared with itself.
+
     Raises:
         ValueError: rows that are not normalised, dimensions that differ, or more than `MAX_PAIRS` pairs.
 
     >>> rows = np.float32([[1, 0], [0.6, 0.8], [1, 0]])
-    >>> find_similar_pairs(rows, threshold=0.9).pairs.rows()
+    >>> find_similar_pairs(rows, threshold=0.9).rows()
     [(0, 2, 1.0)]
     """
     check_normalised(embeddings)
@@ -98,13 +86,13 @@ def find_similar_pairs(
         if len(embeddings) and len(against) and embeddings.shape[1] != against.shape[1]:
             raise ValueError(f"embeddings have {embeddings.shape[1]} dimensions, against {against.shape[1]}")
     if not len(embeddings) or not len(others):
-        return SimilarPairs(pl.DataFrame(schema=PAIRS), 1.0, 0)
+        return pl.DataFrame(schema=PAIRS)
     left, others = (np.ascontiguousarray(rows, dtype=np.float32) for rows in (embeddings, others))
     if (len(left) * len(others)) ** 0.5 <= exact_rows:
-        found, recall, num_probes = _compare_all(left, others, threshold, is_self=against is None), 1.0, 0
+        found = _compare_all(left, others, threshold, is_self=against is None)
     else:
-        found, recall, num_probes = _compare_buckets(left, others, threshold, target_recall)
-    return SimilarPairs(_finish(left, others, found, threshold, is_self=against is None), recall, num_probes)
+        found = _compare_buckets(left, others, threshold, target_recall)
+    return _finish(left, others, found, threshold, is_self=against is None)
 
 
 def _finish(left: np.ndarray, right: np.ndarray, found: Found, threshold: float, *, is_self: bool) -> pl.DataFrame:
@@ -177,9 +165,7 @@ def _find_nearest_centres(rows: np.ndarray, centres: np.ndarray, num_probes: int
     return places, highest
 
 
-def _compare_buckets(
-    left: np.ndarray, right: np.ndarray, threshold: float, target_recall: float
-) -> tuple[Found, float, int]:
+def _compare_buckets(left: np.ndarray, right: np.ndarray, threshold: float, target_recall: float) -> Found:
     """Compare each row with the rows of its nearest buckets, more buckets until the sample's pairs are found."""
     num_centres = int((len(left) * len(right)) ** 0.25)
     centres = _train_centres(right, num_centres)
@@ -199,7 +185,7 @@ def _compare_buckets(
             break
         num_probes = min(2 * num_probes, num_centres)
     probes, _ = _find_nearest_centres(left, centres, num_probes)
-    return _compare_probed(left, probes, right, members, edges, threshold), recall, num_probes
+    return _compare_probed(left, probes, right, members, edges, threshold)
 
 
 def _list_codes(found: Found, rows: np.ndarray, num_right: int) -> np.ndarray:

@@ -131,7 +131,7 @@ def compare_within(settings: NearDuplicateSettings, texts: pl.DataFrame, vectors
             name_pairs(lexical.select(left="right", right="left", similarity="similarity"), texts, texts, "lexical")
         )
     if settings.embedding_threshold is not None:
-        similar = find_similar_pairs(vectors, threshold=settings.embedding_threshold).pairs
+        similar = find_similar_pairs(vectors, threshold=settings.embedding_threshold)
         pairs.append(
             name_pairs(similar.select(left="right", right="left", similarity="similarity"), texts, texts, "embedding")
         )
