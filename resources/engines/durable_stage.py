@@ -8,15 +8,10 @@ SQLite is what datatrove's request cache uses too. A kill loses what was not com
 commit that is not whole. Each commit is flushed to the disk. The lock is exclusive, so the database needs no shared
 memory beside it, and a second process on the same stage gets an error at once.
 
-Measured with 100,000 samples of 400 characters (SQLite 3.40.1, rows per CPU second on a busy machine of 2 cores):
-
-| | written | taken up |
-|---|---|---|
-| SQLite | 26,500 to 51,400 | 37,000 to 66,000 |
-| Parquet parts, which were here before | 45,600 to 53,400 | 58,400 to 117,000 |
-
-The fastest engine gives 11,775 tokens per second (docs/performance.md), which is some hundreds of rows, so a stage
-waits for neither. Parts needed code that merged them, and two processes could write over each other's.
+With 100,000 samples of 400 characters, SQLite 3.40.1 wrote 26,500 to 51,400 rows per CPU second and took up 37,000 to
+66,000, on a busy machine of 2 cores. Parquet parts, which were here before, gave 45,600 to 53,400 and 58,400 to
+117,000; they needed code that merged them, and two processes could write over each other's. The fastest engine gives
+11,775 tokens per second (docs/performance.md), which is some hundreds of rows, so a stage waits for neither.
 """
 
 import hashlib
@@ -30,6 +25,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields
 from errno import ENOSPC
 from pathlib import Path
+from typing import NoReturn
 
 from lance_assets.records import Request, Sample, SamplingSettings, TokenChoice
 from resources.engines.contract import EngineError
@@ -40,6 +36,8 @@ LOG_SECONDS = 5.0
 
 _FINGERPRINT = re.compile(r"[A-Za-z0-9_-]+")
 _SAMPLE_FIELDS = {each.name for each in fields(Sample)}
+_KIND = 0xFF
+"""The bits of SQLite's error codes that name the kind; the others say more of it."""
 _SET_UP = """
 PRAGMA locking_mode = EXCLUSIVE;
 PRAGMA journal_mode = WAL;
@@ -123,26 +121,14 @@ class _Store:
         return {request: _decode_sample(sample) for request, sample in rows}
 
     def write(self, samples: Sequence[Sample], hashes: dict[str, str], *, seconds: float) -> None:
-        """Store samples in one commit.
-
-        Raises:
-            DiskFullError: there is no room for them.
-        """
+        """Store samples in one commit; a full disk raises `DiskFullError`."""
         rows = [(hashes[sample.row_id], json.dumps(asdict(sample))) for sample in samples]
         try:
             with self.connection:
                 self.connection.executemany("INSERT INTO samples VALUES (?, ?)", rows)
                 self.connection.execute("INSERT INTO commits VALUES (?)", (seconds,))
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
-                raise
-            free = shutil.disk_usage(self.file.parent).free
-            raise DiskFullError(
-                ENOSPC,
-                f"the disk is full: {len(rows)} samples to write, {free} bytes free; "
-                "free some space and run the step again",
-                str(self.file),
-            ) from error
+        except sqlite3.DatabaseError as error:
+            _raise_explained(error, self.file)
         self.seconds += seconds
 
 
@@ -151,6 +137,7 @@ def _open_store(file: Path, *, stage: str, log: Callable[[str], None]) -> tuple[
 
     Raises:
         EngineError: another process works on the stage.
+        DiskFullError: there is no room for the database.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(file, timeout=0.0)
@@ -160,14 +147,24 @@ def _open_store(file: Path, *, stage: str, log: Callable[[str], None]) -> tuple[
         return store, store.read()
     except sqlite3.DatabaseError as error:
         connection.close()
-        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-            raise EngineError(f"{stage}: another process works on it ({file}); wait until it has ended") from error
-        if error.sqlite_errorcode not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-            raise
+        if error.sqlite_errorcode & _KIND not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            _raise_explained(error, file)
         log(f"{stage}: {file} is corrupt and its rows are asked again ({error})")
     for damaged in file.parent.glob(f"{file.name}*"):
         damaged.unlink()
     return _open_store(file, stage=stage, log=log)
+
+
+def _raise_explained(error: sqlite3.DatabaseError, file: Path) -> NoReturn:
+    """Raise what says what a person can do about an error of SQLite; the error itself where that is not known."""
+    kind = error.sqlite_errorcode & _KIND
+    if kind == sqlite3.SQLITE_BUSY:
+        raise EngineError(f"another process works on {file.stem} ({file}); wait until it has ended") from error
+    if kind == sqlite3.SQLITE_FULL:
+        free = shutil.disk_usage(file.parent).free
+        told = f"the disk is full: {free} bytes free; free some space and run the step again"
+        raise DiskFullError(ENOSPC, told, str(file)) from error
+    raise error
 
 
 def _decode_sample(content: str) -> Sample | None:

@@ -379,7 +379,7 @@ def test_a_refused_key_ends_the_stage_and_is_told_to_nobody(
     assert server.count_asked()["question 5"] == 2
     assert "question 6" not in server.count_asked()
     assert "Retrying request" in caplog.text  # what is logged at all
-    stored = b"".join(file.read_bytes() for file in tmp_path.rglob("*.parquet"))
+    stored = b"".join(file.read_bytes() for file in tmp_path.rglob("*.sqlite"))
     assert b"row4" in stored
     chain = [raised.value, raised.value.__cause__, raised.value.__context__]
     told = [*map(repr, chain), *map(str, chain), repr(vars(engine)), caplog.text, *log, stored.decode(errors="replace")]
