@@ -8,7 +8,9 @@ import polars as pl
 
 from lance_assets.recipes import lance
 from lance_assets.recipes.asking import RoundIdentity
-from lance_assets.records import SEED_SET, Request, Sample, SamplingSettings, derive_row_id
+from lance_assets.recipes.contract import RoundInputs
+from lance_assets.recipes.lance_settings import LanceSettings
+from lance_assets.records import SEED_SET, SFT_SET, Request, Sample, SamplingSettings, derive_row_id
 from lance_assets.small_world.seeds import draw_seeds
 from lance_assets.small_world.tasks import RUNGS, complete, draw_problem, phrase_prompt
 from resources.engines.contract import Engine, sample_in_order
@@ -41,11 +43,15 @@ def record_round(engine: Engine, num_seeds: int, log: Callable[[str], None]) -> 
         asked[stage] = list(requests)
         return sample_in_order(engine, requests, replace(sampling or SAMPLING, grammar=None, tail_tokens=0))
 
-    settings = lance.LanceSettings(max_new_tokens=SAMPLING.max_new_tokens)
-    identity = RoundIdentity("engine", "r0001", 0, "compact")
+    inputs = RoundInputs(
+        identity=RoundIdentity("engine", "r0001", 0, "compact"),
+        settings=LanceSettings(max_new_tokens=SAMPLING.max_new_tokens),
+        ask=ask,
+        is_evaluation_prompt=lambda _: False,
+    )
     seeds = draw_mixed_seeds(num_seeds)
-    generated = lance.generate(seeds, settings=settings, identity=identity, ask=ask)
-    cleaned = lance.clean(generated, seeds, settings=settings, is_evaluation_prompt=lambda _: False)
-    lance.review(cleaned, seeds, generated, settings=settings, identity=identity, ask=ask)
+    generated = lance.generate(inputs, seeds, pl.DataFrame(schema=SFT_SET))
+    cleaned = lance.clean(inputs, generated, seeds)
+    lance.review(inputs, cleaned, seeds, generated)
     log(f"requests of a round over {len(seeds)} seeds: { ({stage: len(rows) for stage, rows in asked.items()}) }")
     return asked

@@ -135,7 +135,10 @@ RAW_GENERATIONS = pl.Schema(
         "sampling_seed": pl.Int64,
         "expected_score": pl.Float64,  # of a seed_review, where expected scores are asked for; else null
         "unscored_reason": pl.String,  # why a seed_review has none although it was asked for; else null
-        "value": pl.Float64,  # what the recipe measured of the row: its distance, whether it is right; null for none
+        "pool_measure": pl.Float64,  # of a pool_row, what it was taken by: its distance, or the control's measure
+        "is_correct": pl.Boolean,  # of a student_answer, whether it matches the gold answer
+        "similarity": pl.Float64,  # of a lesson, ROUGE-L F to the prompt that refused it, 0..1; null where none did
+        "agreement": pl.Float64,  # of a lesson that the teacher disagrees on, the commonest answer's share, 0..1
         "refused_reason": pl.String,  # why the recipe leaves a candidate out at once; else null
     }
 )
@@ -195,7 +198,6 @@ REVIEWED_SET = pl.Schema(
         "prompt": pl.String(),
         "completion": pl.String(),
         "answer": pl.String(),  # a seed's gold answer
-        "branch": pl.String(),  # "low" or "high", by the seed's review score; "unscored" where it has none
         "reviews": TEXTS,  # every review as written
         "scores": NUMBERS,  # as used: parsed or expected, 0..10, null where unscored, one for each review
         "unscored_reasons": TEXTS,  # why a review has no score, null where it has one

@@ -9,8 +9,6 @@ from lance_assets.dotted_names import is_dotted_name
 from lance_assets.forecast.lengths import measure_lengths
 from lance_assets.forecast.stages import DAGSTER_GIB, Forecaster, Row
 from lance_assets.forecast.throughput import Machine, ThroughputTable, read_throughput
-from lance_assets.recipes import lance_forecast
-from lance_assets.recipes.lance import LanceSettings
 from lance_assets.rounds.plan import Plan
 from resources.models.model_shapes import find_model
 
@@ -88,20 +86,19 @@ def build_forecast(plan: Plan, *, machine: str | None, home: Path, num_seeds: in
     Raises:
         ValueError: no such machine, or a model's configuration or the seed file cannot be used.
     """
-    parameters = plan.settings.parameters
-    if not isinstance(parameters, LanceSettings):
+    forecast = plan.recipe.forecast
+    if forecast is None:
         raise ValueError(
-            f"{plan.name}: a plan can be made for recipe lance, and not yet for {plan.settings.recipe}; "
-            "after its first round the UI shows rows, tokens and seconds"
+            f"{plan.name}: the recipe {plan.settings.recipe} has no forecast; the UI shows the rows, tokens and "
+            "seconds of its first round"
         )
     table = read_throughput()
     chosen = choose_machine(plan, table, machine)
     work = prepare(plan, table, chosen, num_seeds=num_seeds)
     settings, lengths, pool = plan.settings, work.measured.lengths, work.measured.pool
-    assumptions = lance_forecast.EXPECTED[settings.prompt_profile]
-    number = settings.stop.max_rounds
-    expected = lance_forecast.forecast_rounds(parameters, assumptions, lengths, pool, num_rounds=number)
-    bounds = lance_forecast.forecast_at_most(parameters, lengths, pool, num_rounds=number)
+    known = (settings.parameters, settings.prompt_profile, lengths, pool)
+    expected = forecast.expected(*known, num_rounds=settings.stop.max_rounds)
+    bounds = forecast.at_most(*known, num_rounds=settings.stop.max_rounds)
     rounds = {
         this.key: [
             *work.forecast_stages(this, bound),
@@ -114,9 +111,10 @@ def build_forecast(plan: Plan, *, machine: str | None, home: Path, num_seeds: in
     left = sum(row.disk_gib or 0.0 for rows in rounds.values() for row in rows)
     disk, free = left + len(rounds) * DAGSTER_GIB + work.count_passing_gib(), find_free_gib(home)
     problems = [*work.find_problems(expected, bounds), *find_disk_problems(disk, free)]
+    assumptions = forecast.list_assumptions(settings.prompt_profile)
     engines = [settings.engine, *(role.engine for role in settings.roles.values())]
     has_prices = any(any(engine.prices.model_dump().values()) for engine in engines)
-    return Forecast(plan, chosen, rounds, disk, free, has_prices, problems, list_notes(work))
+    return Forecast(plan, chosen, rounds, disk, free, has_prices, problems, list_notes(work, assumptions))
 
 
 def find_disk_problems(disk_gib: float, free_gib: float) -> list[str]:
@@ -129,8 +127,8 @@ def find_disk_problems(disk_gib: float, free_gib: float) -> list[str]:
     ]
 
 
-def list_notes(work: Forecaster) -> list[str]:
-    """Every assumption with its source."""
+def list_notes(work: Forecaster, assumptions: list[str]) -> list[str]:
+    """Every assumption with its source, the recipe's among them."""
     lengths, model = work.measured.lengths, work.model
     number = model.shape.num_parameters
     on_cpu = work.plan.settings.embedder.device == "cpu"
@@ -144,7 +142,7 @@ def list_notes(work: Forecaster) -> list[str]:
         f"model: {number:,} parameters, counted from {model.source}",
         f"seeds: {work.measured.describe()}; prompts of {lengths.prompt:.0f} and completions of "
         f"{lengths.completion:.0f} tokens, {work.measured.how}",
-        *lance_forecast.list_assumptions(work.plan.settings.prompt_profile),
+        *assumptions,
         "at most: every sample has max_new_tokens tokens, every row is kept, every stage has its largest round",
         f"rates: {'; '.join(rates) or 'a server: its limits'}",
         f"machine {work.machine.name}: {work.machine.source}",

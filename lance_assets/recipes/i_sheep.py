@@ -25,18 +25,13 @@ from typing import ClassVar
 import polars as pl
 from pydantic import Field
 
-from lance_assets.recipes import steps
-from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds
-from lance_assets.recipes.reviewing import Rubric
-from lance_assets.recipes.steps import (
-    build_reviewed_row,
-    complete_new_prompts,
-    propose_in_manner_of,
-    review_rows,
-    reviewed_as_sft_rows,
-)
-from lance_assets.records import RAW_GENERATIONS, REVIEWED_SET, SFT_SET, Ask
+from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
+from lance_assets.recipes.steps.proposing import complete_new_prompts, propose_in_manner_of
+from lance_assets.recipes.steps.reviewing import Rubric, build_review_sampling, review_rows
+from lance_assets.recipes.steps.rows import Seed, build_reviewed_row, build_table, read_kept, read_rows
+from lance_assets.recipes.steps.sets import build_no_pairs, clean_by_words, reviewed_as_sft_rows, take_file_seeds
+from lance_assets.records import RAW_GENERATIONS, REVIEWED_SET, SFT_SET, SamplingSettings
 
 RUBRIC = Rubric("i_sheep/review", 0, 10)
 _ROUNDING = 1e-9
@@ -64,77 +59,69 @@ class ISheepSettings(RecipeSettings):
     max_words: int = Field(4096, ge=1, description="Longest prompt or completion, in words.")
 
 
-SETTINGS = ISheepSettings
-ROLES = ()
-ROLE_OF_STAGE: dict[str, str] = {}
-SETTINGS_OF_JUDGING = ()
-SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
-    "seed_set": ("max_seeds",),
-    "raw_generations": ("num_examples", "num_prompts", "temperature", "top_p", "max_new_tokens"),
-    "cleaned_set": ("rouge_l_threshold", "min_prompt_words", "min_completion_words", "max_words"),
-    "reviewed_set": ("num_reviews", "temperature", "top_p", "max_new_tokens"),
-    "sft_set": ("accept_score", "trains_on"),
-    "preference_pairs": ("losses",),
-    "checkpoint": ("starts_from",),
-}
-
-build_seed_set = steps.take_file_seeds
-clean = steps.clean_by_words
-build_pairs = steps.build_no_pairs
+Inputs = RoundInputs[ISheepSettings]
 
 
-def start_sft_set(
-    seeds: pl.DataFrame, eft: pl.DataFrame, *, settings: ISheepSettings, identity: RoundIdentity
-) -> pl.DataFrame:
+def sample_reviews(settings: ISheepSettings) -> SamplingSettings:
+    """How completions are reviewed."""
+    return build_review_sampling(settings.sampling, RUBRIC, score_from="text")
+
+
+def start_sft_set(inputs: Inputs, seeds: pl.DataFrame, eft: pl.DataFrame) -> pl.DataFrame:
     """The EFT rows, where the experiment has them: the seeds are not trained on. Schema `SFT_SET`."""
-    del seeds, settings, identity
     return eft
 
 
-def generate(
-    seeds: pl.DataFrame, *, settings: ISheepSettings, identity: RoundIdentity, ask: Ask, **_: object
-) -> pl.DataFrame:
+def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.DataFrame:
     """New prompts, each with a completion, schema `RAW_GENERATIONS`."""
     new_prompts = propose_in_manner_of(
-        identity,
-        ask,
-        seeds.to_dicts(),
+        inputs.identity,
+        inputs.ask,
+        read_rows(Seed, seeds),
         step="i_sheep/new_prompt",
-        num_examples=settings.num_examples,
-        num_samples=settings.num_prompts,
+        num_examples=inputs.settings.num_examples,
+        num_samples=inputs.settings.num_prompts,
     )
-    completions = complete_new_prompts(identity, ask, new_prompts, 1)
-    return pl.DataFrame(new_prompts + completions, schema=RAW_GENERATIONS)
+    completions = complete_new_prompts(inputs.identity, inputs.ask, new_prompts, 1)
+    return build_table(new_prompts + completions, RAW_GENERATIONS)
 
 
-def review(
-    cleaned: pl.DataFrame,
-    seeds: pl.DataFrame,
-    raw_generations: pl.DataFrame,
-    *,
-    settings: ISheepSettings,
-    identity: RoundIdentity,
-    ask: Ask,
-) -> pl.DataFrame:
+def review(inputs: Inputs, cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_generations: pl.DataFrame) -> pl.DataFrame:
     """M's own score of every completion, schema `REVIEWED_SET`."""
-    del seeds, raw_generations
-    kept = cleaned.filter(pl.col("drop_reason").is_null() & (pl.col("kind") == "completion")).to_dicts()
-    reviews = review_rows(
-        identity, ask, kept, rubric=RUBRIC, num_reviews=settings.num_reviews, sampling=settings.sampling
-    )
-    rows = [
-        build_reviewed_row(row, branch="low", texts=texts, result=result)
-        for row, (texts, result) in zip(kept, reviews, strict=True)
-    ]
-    return pl.DataFrame(rows, schema=REVIEWED_SET)
+    kept = read_kept(cleaned, kinds=("completion",))
+    reviews = review_rows(inputs.identity, inputs.ask, kept, rubric=RUBRIC, num_reviews=inputs.settings.num_reviews)
+    rows = [build_reviewed_row(row, own) for row, own in zip(kept, reviews, strict=True)]
+    return build_table(rows, REVIEWED_SET)
 
 
-def build_sft_set(
-    reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: ISheepSettings, round_key: str
-) -> pl.DataFrame:
+def build_sft_set(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
     """What this round accepted, the rows that `trains_on` keeps, and the EFT rows. Schema `SFT_SET`."""
+    settings, round_key = inputs.settings, inputs.round_key
     accepted = reviewed.filter(pl.col("review_score") >= settings.accept_score - _ROUNDING)
     kept = keep_rounds(earlier, trains_on=settings.trains_on, round_key=round_key)
     eft = earlier.filter(pl.col("source") == "eft")
     rows = pl.concat([reviewed_as_sft_rows(accepted, round_key=round_key), kept, eft]).cast(SFT_SET)
     return rows.unique("row_id", maintain_order=True)
+
+
+RECIPE: Recipe[ISheepSettings] = Recipe(
+    name="i_sheep",
+    settings=ISheepSettings,
+    stages=(Stage("new_prompt"), Stage("completion"), Stage("review", sampling=sample_reviews)),
+    settings_of_step={
+        "seed_set": ("max_seeds",),
+        "raw_generations": ("num_examples", "num_prompts", "temperature", "top_p", "max_new_tokens"),
+        "cleaned_set": ("rouge_l_threshold", "min_prompt_words", "min_completion_words", "max_words"),
+        "reviewed_set": ("num_reviews", "temperature", "top_p", "max_new_tokens"),
+        "sft_set": ("accept_score", "trains_on"),
+        "preference_pairs": ("losses",),
+        "checkpoint": ("starts_from",),
+    },
+    build_seed_set=take_file_seeds,
+    start_sft_set=start_sft_set,
+    generate=generate,
+    clean=clean_by_words,
+    review=review,
+    build_sft_set=build_sft_set,
+    build_pairs=build_no_pairs,
+)

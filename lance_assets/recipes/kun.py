@@ -32,7 +32,8 @@ Unknown, and chosen by the experiment: whether the final model starts from base 
 rates but those of L and M, sizes.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import polars as pl
@@ -47,13 +48,25 @@ from lance_assets.algorithms.reviews.pairwise import Unread
 from lance_assets.algorithms.reviews.review_parsing import ReviewResult
 from lance_assets.algorithms.reviews.verdicts import read_verdict
 from lance_assets.prompts import render_prompt
-from lance_assets.recipes import steps
 from lance_assets.recipes.asking import RoundIdentity, build_requests
 from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds
-from lance_assets.recipes.reviewing import Rubric, read_review
-from lance_assets.recipes.steps import build_reviewed_row, describe_parent, record_samples, reviewed_as_sft_rows
-from lance_assets.recipes.steps import start_sft_set as start_sft_set
-from lance_assets.records import RAW_GENERATIONS, REVIEWED_SET, SFT_SET, Ask
+from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
+from lance_assets.recipes.steps.reviewing import Rubric, read_review
+from lance_assets.recipes.steps.rows import (
+    CleanedRow,
+    Origin,
+    ReviewedRow,
+    RowReviews,
+    Seed,
+    SftRow,
+    build_reviewed_row,
+    build_table,
+    read_kept,
+    read_rows,
+    record_samples,
+)
+from lance_assets.recipes.steps.sets import build_no_pairs, reviewed_as_sft_rows, start_sft_set, take_all_file_seeds
+from lance_assets.records import RAW_GENERATIONS, REVIEWED_SET, SFT_SET, Sample
 
 PAIR_RUBRIC = Rubric("kun/review_pair", 1, 5)
 _NOT_POLISHED = {"stop": None, "length": "cut_off", "error": "generation_failed"}
@@ -88,52 +101,23 @@ class KunSettings(RecipeSettings):
         return PROFILES[self.language]
 
 
-SETTINGS = KunSettings
-ROLES = ("label", "reviewer")
-ROLE_OF_STAGE = {"label": "label", "verdict": "reviewer", "pair_score": "reviewer"}
-TRAINS_LABEL_MODEL = True
-"""r0000 trains a label model beside the checkpoint, unless a role names one."""
-NEEDS_TEXTS = True
-SETTINGS_OF_JUDGING = ()
-SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
-    "label_checkpoint": ("language",),
-    "raw_generations": ("language", "max_texts", "max_text_chars", "temperature", "top_p", "max_new_tokens"),
-    "cleaned_set": ("language",),
-    "reviewed_set": (
-        *("language", "signal", "polish", "min_chars", "max_repeats", "accept_score"),
-        *("temperature", "top_p", "max_new_tokens"),
-    ),
-    "sft_set": ("signal", "accept_score", "trains_on"),
-    "preference_pairs": ("losses",),
-    "checkpoint": ("starts_from",),
-}
-
-build_pairs = steps.build_no_pairs
+Inputs = RoundInputs[KunSettings]
 
 
-def build_seed_set(
-    file_seeds: pl.DataFrame, _: dict[str, pl.DataFrame], *, settings: KunSettings, identity: RoundIdentity
-) -> tuple[pl.DataFrame, dict[str, int]]:
-    """The seeds, the same in every round."""
-    del settings, identity
-    return file_seeds, {"num_pool": len(file_seeds)}
-
-
-def build_label_rows(seeds: pl.DataFrame, *, settings: KunSettings, identity: RoundIdentity) -> pl.DataFrame:
+def build_label_rows(inputs: Inputs, seeds: pl.DataFrame) -> pl.DataFrame:
     """What the label model is trained on: each seed's completion, asked as at serving, to its prompt. `SFT_SET`."""
     rows = [
-        {
-            "row_id": seed["row_id"],
-            "prompt": _ask_label(identity, seed["completion"], settings),
-            "completion": seed["prompt"],
-            "source": "seed",
-            "source_round": identity.round_key,
-            "source_id": seed["row_id"],
-            "review_score": None,
-        }
-        for seed in seeds.to_dicts()
+        SftRow(
+            row_id=seed.row_id,
+            prompt=_ask_label(inputs.identity, seed.completion, inputs.settings),
+            completion=seed.prompt,
+            source="seed",
+            source_round=inputs.round_key,
+            source_id=seed.row_id,
+        )
+        for seed in read_rows(Seed, seeds)
     ]
-    return pl.DataFrame(rows, schema=SFT_SET)
+    return build_table(rows, SFT_SET)
 
 
 def _ask_label(identity: RoundIdentity, text: str, settings: KunSettings) -> str:
@@ -149,75 +133,43 @@ def take_texts(texts: pl.DataFrame, *, settings: KunSettings, round_key: str) ->
     return usable.slice((parse_round(round_key) - 1) * settings.max_texts, settings.max_texts)
 
 
-def generate(
-    seeds: pl.DataFrame,
-    *,
-    settings: KunSettings,
-    identity: RoundIdentity,
-    ask: Ask,
-    texts: pl.DataFrame,
-    **_: object,
-) -> pl.DataFrame:
+def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.DataFrame:
     """The prompt that L names for each text, schema `RAW_GENERATIONS`."""
-    del seeds
-    rows = take_texts(texts, settings=settings, round_key=identity.round_key).to_dicts()
-    labeller = identity.of_role("label")
-    asked = [(row["row_id"], _ask_label(labeller, row["text"], settings)) for row in rows]
+    taken = take_texts(inputs.texts, settings=inputs.settings, round_key=inputs.round_key)
+    texts: list[tuple[str, str]] = taken.select("row_id", "text").rows()
+    labeller = inputs.identity.of_role("label")
+    asked = [(row_id, _ask_label(labeller, text, inputs.settings)) for row_id, text in texts]
     requests = build_requests(labeller, "label", asked, 1)
-    samples = ask("label", requests, settings.sampling)
-    parents = [
-        describe_parent(row, 0, prompt=sample.text.strip() or None, completion=row["text"])
-        for row, sample in zip(rows, samples, strict=True)
+    samples = inputs.ask("label", requests)
+    origins = [
+        Origin(row_id, row_id, 0, prompt=sample.text.strip() or None, completion=text)
+        for (row_id, text), sample in zip(texts, samples, strict=True)
     ]
-    return pl.DataFrame(record_samples("named_prompt", parents, requests, samples), schema=RAW_GENERATIONS)
+    return build_table(record_samples("named_prompt", origins, requests, samples), RAW_GENERATIONS)
 
 
-def clean(
-    raw_generations: pl.DataFrame,
-    seeds: pl.DataFrame,
-    *,
-    settings: KunSettings,
-    is_evaluation_prompt: Callable[[str], bool],
-) -> pl.DataFrame:
+def clean(inputs: Inputs, raw_generations: pl.DataFrame, seeds: pl.DataFrame) -> pl.DataFrame:
     """Repair prompts and drop those that ask about something not shown, schema `CLEANED_SET`."""
     repaired = [None if text is None else repair_prompt(text) for text in raw_generations["prompt"]]
     prompts = [None if one is None else one.prompt for one in repaired]
     candidates = raw_generations.with_columns(pl.Series("prompt", prompts, pl.String))
     reasons = [
-        (filter_prompt(prompt, settings.profile) if prompt else None)
+        (filter_prompt(prompt, inputs.settings.profile) if prompt else None)
         or (one.reason if one is not None and one.prompt is None else None)
         for prompt, one in zip(prompts, repaired, strict=True)
     ]
-    cleaned = mark_unusable(candidates, seeds.clear(), is_evaluation_prompt=is_evaluation_prompt)
+    cleaned = mark_unusable(candidates, seeds.clear(), is_evaluation_prompt=inputs.is_evaluation_prompt)
     return cleaned.with_columns(drop_reason=pl.coalesce(pl.Series("found", reasons, pl.String), "drop_reason"))
 
 
-def review(
-    cleaned: pl.DataFrame,
-    seeds: pl.DataFrame,
-    raw_generations: pl.DataFrame,
-    *,
-    settings: KunSettings,
-    identity: RoundIdentity,
-    ask: Ask,
-) -> pl.DataFrame:
+def review(inputs: Inputs, cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_generations: pl.DataFrame) -> pl.DataFrame:
     """M's signal on every kept row, and the polished completion of the accepted ones. Schema `REVIEWED_SET`."""
-    del seeds, raw_generations
-    kept = cleaned.filter(pl.col("drop_reason").is_null()).to_dicts()
-    reviews = _judge(kept, settings=settings, identity=identity, ask=ask)
-    rows = [
-        build_reviewed_row(row, branch="low", texts=[text], result=result)
-        for row, (text, result) in zip(kept, reviews, strict=True)
-    ]
-    good = [row for row in rows if is_accepted(row["review_score"], settings)]
-    if settings.polish:
-        _polish(good, settings=settings, identity=identity, ask=ask)
-    for row in good:
-        found = filter_output(
-            row["completion"], settings.profile, min_chars=settings.min_chars, max_repeats=settings.max_repeats
-        )
-        row["drop_reason"] = row["drop_reason"] or found
-    return pl.DataFrame(rows, schema=REVIEWED_SET)
+    settings, kept = inputs.settings, read_kept(cleaned)
+    judged = [build_reviewed_row(row, own) for row, own in zip(kept, _judge(inputs, kept), strict=True)]
+    good = [row for row in judged if is_accepted(row.review_score, settings)]
+    filtered = iter([_filter(row, settings) for row in (_polish(inputs, good) if settings.polish else good)])
+    rows = [next(filtered) if is_accepted(row.review_score, settings) else row for row in judged]
+    return build_table(rows, REVIEWED_SET)
 
 
 def is_accepted(score: float | None, settings: KunSettings) -> bool:
@@ -225,68 +177,114 @@ def is_accepted(score: float | None, settings: KunSettings) -> bool:
     return score is not None and score >= (settings.accept_score if settings.signal == "pair_score" else 1.0)
 
 
-def _judge(
-    rows: list[dict], *, settings: KunSettings, identity: RoundIdentity, ask: Ask
-) -> list[tuple[str, ReviewResult]]:
-    """Each row's verdict or score, as written and as read."""
-    judge = identity.of_role("reviewer")
+def _judge(inputs: Inputs, rows: Sequence[CleanedRow]) -> list[RowReviews]:
+    """Each row's verdict or score."""
+    settings, judge = inputs.settings, inputs.identity.of_role("reviewer")
     step = "kun/verdict" if settings.signal == "verdict" else PAIR_RUBRIC.step
     asked = [
         (
-            row["row_id"],
+            row.row_id,
             render_prompt(
                 judge.prompt_profile,
                 step,
-                prompt=row["prompt"],
-                completion=row["completion"],
+                prompt=row.prompt,
+                completion=row.completion,
                 language=settings.language,
             ),
         )
         for row in rows
     ]
-    samples = ask(settings.signal, build_requests(judge, settings.signal, asked, 1), settings.sampling)
-    found = []
-    for sample in samples:
-        if settings.signal == "verdict":
-            verdict = read_verdict(sample.text, settings.profile, sample.finish_reason)
-            score = None if isinstance(verdict, Unread) else float(verdict == "good")
-            reason = verdict.reason if isinstance(verdict, Unread) else None
-        else:
-            read = read_review(sample, rubric=PAIR_RUBRIC, score_from="text")
-            score, reason = (read, None) if isinstance(read, float) else (None, read.reason)
-        found.append((sample.text, ReviewResult([score], [reason], score)))
-    return found
+    samples = inputs.ask(settings.signal, build_requests(judge, settings.signal, asked, 1))
+    return [RowReviews((sample.text,), _read(sample, settings)) for sample in samples]
 
 
-def _polish(rows: list[dict], *, settings: KunSettings, identity: RoundIdentity, ask: Ask) -> None:
-    """Put M's own completion in place of each text, which stays beside it; a text without one is left out."""
+def _read(sample: Sample, settings: KunSettings) -> ReviewResult:
+    """A verdict or a score as the one review of its row."""
+    if settings.signal == "verdict":
+        verdict = read_verdict(sample.text, settings.profile, sample.finish_reason)
+        if isinstance(verdict, Unread):
+            return ReviewResult([None], [verdict.reason], None)
+        score = float(verdict == "good")
+        return ReviewResult([score], [None], score)
+    read = read_review(sample, rubric=PAIR_RUBRIC, score_from="text")
+    return ReviewResult([read], [None], read) if isinstance(read, float) else ReviewResult([None], [read.reason], None)
+
+
+def _polish(inputs: Inputs, rows: Sequence[ReviewedRow]) -> list[ReviewedRow]:
+    """The rows with M's own completion in place of each text, which is kept as `raw_completion`.
+
+    A row whose sample is no completion keeps its text and gets a drop reason.
+    """
     asked = [
         (
-            row["row_id"],
+            row.row_id,
             render_prompt(
-                identity.prompt_profile,
+                inputs.identity.prompt_profile,
                 "kun/polish",
-                prompt=row["prompt"],
-                text=row["completion"],
-                language=settings.language,
+                prompt=row.prompt,
+                text=row.completion,
+                language=inputs.settings.language,
             ),
         )
         for row in rows
     ]
-    samples = ask("polish", build_requests(identity, "polish", asked, 1), settings.sampling)
+    samples = inputs.ask("polish", build_requests(inputs.identity, "polish", asked, 1))
+    polished = []
     for row, sample in zip(rows, samples, strict=True):
-        if polished := sample.text.strip():
-            row["raw_completion"], row["completion"] = row["completion"], polished
-        row["drop_reason"] = _NOT_POLISHED[sample.finish_reason] or (None if polished else "unparsed")
+        completion = sample.text.strip()
+        reason = _NOT_POLISHED[sample.finish_reason] or (None if completion else "unparsed")
+        texts = (completion, row.completion) if completion else (row.completion, None)
+        polished.append(replace(row, completion=texts[0], raw_completion=texts[1], drop_reason=reason))
+    return polished
 
 
-def build_sft_set(
-    reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: KunSettings, round_key: str
-) -> pl.DataFrame:
+def _filter(row: ReviewedRow, settings: KunSettings) -> ReviewedRow:
+    """The row with a drop reason where its completion does not pass the output filters."""
+    found = filter_output(
+        row.completion, settings.profile, min_chars=settings.min_chars, max_repeats=settings.max_repeats
+    )
+    return replace(row, drop_reason=row.drop_reason or found)
+
+
+def build_sft_set(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
     """What was accepted and not filtered, the rows that `trains_on` keeps, and the EFT rows. Schema `SFT_SET`."""
+    settings, round_key = inputs.settings, inputs.round_key
     is_good = pl.Series([is_accepted(score, settings) for score in reviewed["review_score"]], dtype=pl.Boolean)
     accepted = reviewed.filter(is_good & pl.Series(reviewed["drop_reason"].is_null()))
     kept = keep_rounds(earlier, trains_on=settings.trains_on, round_key=round_key)
     eft = earlier.filter(pl.col("source") == "eft")
     rows = pl.concat([reviewed_as_sft_rows(accepted, round_key=round_key), kept, eft]).cast(SFT_SET)
     return rows.unique("row_id", maintain_order=True)
+
+
+RECIPE: Recipe[KunSettings] = Recipe(
+    name="kun",
+    settings=KunSettings,
+    stages=(
+        Stage("label", role="label"),
+        Stage("verdict", role="reviewer"),
+        Stage("pair_score", role="reviewer"),
+        Stage("polish"),
+    ),
+    settings_of_step={
+        "label_checkpoint": ("language",),
+        "raw_generations": ("language", "max_texts", "max_text_chars", "temperature", "top_p", "max_new_tokens"),
+        "cleaned_set": ("language",),
+        "reviewed_set": (
+            *("language", "signal", "polish", "min_chars", "max_repeats", "accept_score"),
+            *("temperature", "top_p", "max_new_tokens"),
+        ),
+        "sft_set": ("signal", "accept_score", "trains_on"),
+        "preference_pairs": ("losses",),
+        "checkpoint": ("starts_from",),
+    },
+    build_seed_set=take_all_file_seeds,
+    start_sft_set=start_sft_set,
+    generate=generate,
+    clean=clean,
+    review=review,
+    build_sft_set=build_sft_set,
+    build_pairs=build_no_pairs,
+    build_label_rows=build_label_rows,
+    needs_texts=True,
+)

@@ -47,18 +47,16 @@ Differences from the authors' code:
     has pairs by score alone.
 
 Switches make the controls that the method is measured against (`docs/self-evolution.md`): `reviewer="random"`
-draws every review score by lot, `reviewer="none"` accepts everything that cleaning kept and makes no pairs (a
+draws every review score at random, `reviewer="none"` accepts everything that cleaning kept and makes no pairs (a
 Self-Instruct loop), `losses="sft"` trains without preference pairs, and `propose=False` trains on the seeds again.
 
 Unknown, and chosen by the experiment: learning rates, beta, epochs, LoRA or full. The reference model is M after SFT.
 """
 
 import random
-from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal
+from collections.abc import Sequence
 
 import polars as pl
-from pydantic import Field
 
 from lance_assets.algorithms.filters.cleaning import CleaningSettings, clean_generations
 from lance_assets.algorithms.reviews.review_parsing import ReviewResult, combine_reviews
@@ -70,27 +68,25 @@ from lance_assets.algorithms.selection.pairing import (
     take_seeds,
 )
 from lance_assets.recipes.asking import RoundIdentity
-from lance_assets.recipes.axes import Losses, RecipeSettings, keep_rounds
-from lance_assets.recipes.judging import judge_pairs_in_both_orders
-from lance_assets.recipes.reviewing import (
-    Rubric,
-    ScoreFrom,
-    build_review_requests,
-    build_review_sampling,
-    read_recorded,
-    record_expected,
-)
-from lance_assets.recipes.steps import (
+from lance_assets.recipes.axes import keep_rounds
+from lance_assets.recipes.contract import Recipe, RoundInputs
+from lance_assets.recipes.lance_forecast import FORECAST
+from lance_assets.recipes.lance_settings import RUBRIC, SETTINGS_OF_JUDGING, SETTINGS_OF_STEP, STAGES, LanceSettings
+from lance_assets.recipes.steps.judging import judge_pairs_in_both_orders
+from lance_assets.recipes.steps.proposing import complete_new_prompts, propose_from_seeds
+from lance_assets.recipes.steps.reviewing import build_review_requests, read_recorded, record_expected, review_rows
+from lance_assets.recipes.steps.rows import (
+    Generation,
+    RowReviews,
+    Seed,
     build_reviewed_row,
-    complete_new_prompts,
-    describe_parent,
-    propose_from_seeds,
+    build_table,
+    originate,
+    read_kept,
+    read_rows,
     record_samples,
-    review_rows,
 )
-from lance_assets.recipes.steps import (
-    start_sft_set as start_sft_set,
-)
+from lance_assets.recipes.steps.sets import start_sft_set
 from lance_assets.records import (
     PREFERENCE_PAIRS,
     RAW_GENERATIONS,
@@ -102,333 +98,27 @@ from lance_assets.records import (
     SamplingSettings,
 )
 
-RUBRIC = Rubric("lance/review", 0, 10)
-"""The paper's: five points for the prompt, five for the completion."""
-
-
-class LanceSettings(RecipeSettings):
-    """LANCE's parameters; the defaults are the paper's constants."""
-
-    usable_losses: ClassVar[tuple[Losses, ...]] = ("sft", "sft_then_dpo")
-
-    branch_threshold: float = Field(
-        7.0, ge=0, le=10, description="Seeds scoring above it go to the high branch (the threshold valve V)."
-    )
-    num_prompts: int = Field(4, ge=1, le=64, description="New prompts sampled for each low seed (N).")
-    num_completions: int = Field(
-        4, ge=1, le=64, description="Completions sampled for each new prompt, and degraded ones for each high seed (M)."
-    )
-    num_reviews: int = Field(3, ge=1, le=16, description="Reviews of each row; the mean is its review score.")
-    sft_threshold: float = Field(8.0, ge=0, le=10, description="Completions scoring above it enter the SFT set.")
-    score_gap: float = Field(
-        2.0, ge=0, le=10, description="A chosen completion scores more than this above the rejected one."
-    )
-    min_chars: int = Field(5, ge=0, description="A trained prompt or completion has more characters than this.")
-    rouge_l_threshold: float = Field(
-        0.70, ge=0, le=1, description="Two texts above it on recall, precision or F are near-duplicates."
-    )
-    min_prompt_words: int = Field(5, ge=0, description="Shortest new prompt, in words.")
-    max_prompt_words: int = Field(4096, ge=1, description="Longest new prompt, in words.")
-    min_completion_words: int = Field(10, ge=0, description="Shortest completion, in words.")
-    max_completion_words: int = Field(4096, ge=1, description="Longest completion, in words.")
-    branches: Literal["both", "low", "high"] = Field(
-        "both", description="The paper's ablation: low alone trains SFT, high alone pairs."
-    )
-    seed_growth: Literal["paper", "code"] = Field(
-        "paper",
-        description="What the next pool holds beside the new rows: the old pool, or as the authors' code has it.",
-    )
-    grow_with_degraded: bool = Field(True, description="Whether degraded completions join the pool.")
-    review_seeds_each_round: bool = Field(
-        True, description="Whether seeds that have a score are scored again by the round's model."
-    )
-    max_seeds: int | None = Field(None, ge=1, description="Seeds taken from the pool each round; none takes all.")
-    reviewer: Literal["model", "random", "none"] = Field(
-        "model", description="Who scores: the round's model; a control that draws scores by lot; nobody."
-    )
-    propose: bool = Field(True, description="Whether anything is proposed, or each round trains on the seeds again.")
-    score_from: ScoreFrom = Field(
-        "text", description="A review's score: as written, or the mean by the probabilities of the scores there."
-    )
-    num_judged_pairs: int = Field(
-        0, ge=0, description="New pairs a round that the reviewer judges in both orders; 0 judges none."
-    )
-    drop_flipped_pairs: bool = Field(
-        False, description="Whether judged pairs train only where the chosen completion is preferred in both orders."
-    )
-
-    @property
-    def judges_pairs(self) -> bool:
-        """Whether any new pair is judged in both orders."""
-        return self.num_judged_pairs > 0
-
-    @property
-    def has_reviews(self) -> bool:
-        """Whether anything is reviewed."""
-        return self.reviewer != "none" and self.propose
-
-    @property
-    def trains_without_news(self) -> bool:
-        """Whether each round trains on the seeds again."""
-        return not self.propose
-
-
-SETTINGS = LanceSettings
-"""What the file's `parameters` are read as."""
-
-
-ROLES = ("reviewer",)
-"""Jobs that a second model may do; without one the round's own model does them."""
-
-ROLE_OF_STAGE = {"seed_review": "reviewer", "review": "reviewer", "judge_pair": "reviewer"}
-"""Whose job a stage of asking is, where it is not the round's model's."""
-
-SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
-    "seed_set": ("seed_growth", "grow_with_degraded", "max_seeds", "reviewer"),
-    "raw_generations": (
-        *("branch_threshold", "num_prompts", "num_completions", "num_reviews", "branches"),
-        *("review_seeds_each_round", "temperature", "top_p", "max_new_tokens", "reviewer", "propose", "score_from"),
-    ),
-    "cleaned_set": (
-        *("rouge_l_threshold", "min_prompt_words", "max_prompt_words", "min_completion_words", "max_completion_words"),
-    ),
-    "reviewed_set": (
-        *("branch_threshold", "num_reviews", "temperature", "top_p", "max_new_tokens", "reviewer", "score_from"),
-    ),
-    "sft_set": ("sft_threshold", "min_chars", "trains_on", "reviewer"),
-    "checkpoint": ("starts_from",),
-    "preference_pairs": (
-        *("score_gap", "min_chars", "trains_on", "reviewer", "losses", "num_judged_pairs", "drop_flipped_pairs"),
-    ),
-}
-"""Which settings each step reads: what a change of one marks as out of date, and nothing else."""
-
-SETTINGS_OF_JUDGING = ("temperature", "top_p", "max_new_tokens")
-"""What preference_pairs reads beside, where pairs are judged."""
-
-
-def _score_from(settings: LanceSettings) -> ScoreFrom:
-    """What counts as a score; drawn ones are text."""
-    return "text" if settings.reviewer == "random" else settings.score_from
-
-
-def _review_seeds(identity: RoundIdentity, ask: Ask, seeds: list[dict], settings: LanceSettings) -> list[dict]:
-    """Review each seed and record every sample."""
-    score_from, number = _score_from(settings), settings.num_reviews
-    requests = build_review_requests(identity, "seed_review", seeds, rubric=RUBRIC, num_reviews=number)
-    sampling = build_review_sampling(settings.sampling, RUBRIC, score_from=score_from)
-    samples = ask("seed_review", requests, sampling)
-    parents = [
-        describe_parent(seed, index, prompt=seed["prompt"], completion=seed["completion"])
-        for seed in seeds
-        for index in range(number)
-    ]
-    rows = record_samples("seed_review", parents, requests, samples)
-    return [
-        row | record_expected(sample, rubric=RUBRIC, score_from=score_from)
-        for row, sample in zip(rows, samples, strict=True)
-    ]
-
-
-def draw_scores(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
-    """Reviews of the control `reviewer="random"`: no model, a whole score from 0 to 10 by each row's sampling seed."""
-    del stage, sampling
-    scores = [random.Random(request.sampling_seed).randint(0, 10) for request in requests]
-    return [
-        Sample(request.row_id, f"score: {score}", "stop", 0, 0) for request, score in zip(requests, scores, strict=True)
-    ]
-
-
-def score_seeds(raw_generations: pl.DataFrame, settings: LanceSettings) -> dict[str, ReviewResult]:
-    """Each seed's reviews of this round as read, by seed id; seeds that were not reviewed again are absent."""
-    reviews = raw_generations.filter(pl.col("kind") == "seed_review").group_by("seed_id", maintain_order=True)
-    columns = ("raw_text", "finish_reason", "expected_score", "unscored_reason")
-    return {
-        seed_id: combine_reviews(
-            [
-                read_recorded(*row, rubric=RUBRIC, score_from=_score_from(settings))
-                for row in rows.select(columns).iter_rows()
-            ]
-        )
-        for (seed_id,), rows in reviews
-    }
-
-
-def _with_scores(seeds: pl.DataFrame, results: dict[str, ReviewResult]) -> pl.DataFrame:
-    scores = [
-        results[row_id].review_score if row_id in results else score
-        for row_id, score in zip(seeds["row_id"], seeds["review_score"], strict=True)
-    ]
-    return seeds.with_columns(pl.Series("review_score", scores, pl.Float64))
-
-
-def _split(seeds: pl.DataFrame, results: dict[str, ReviewResult], settings: LanceSettings) -> pl.DataFrame:
-    """Seeds with their scores and branch; without a reviewer all are low: each may beget new prompts."""
-    if settings.reviewer == "none":
-        return seeds.with_columns(pl.lit("low").alias("branch"))
-    return split_by_score(_with_scores(seeds, results), branch_threshold=settings.branch_threshold)
-
-
-def generate(
-    seeds: pl.DataFrame, *, settings: LanceSettings, identity: RoundIdentity, ask: Ask, **_: object
-) -> pl.DataFrame:
-    """Review the seeds, split them, and sample both branches.
-
-    Args:
-        seeds: the round's seed set, schema `SEED_SET`.
-        settings: the recipe's parameters.
-        identity: the round.
-        ask: the round's model.
-
-    Returns:
-        Every sample, schema `RAW_GENERATIONS`.
-    """
-    if not settings.propose:
-        return pl.DataFrame(schema=RAW_GENERATIONS)
-    to_review = seeds if settings.review_seeds_each_round else seeds.filter(pl.col("review_score").is_null())
-    ask_reviewer = draw_scores if settings.reviewer == "random" else ask
-    reviews = _review_seeds(
-        identity, ask_reviewer, to_review.to_dicts() if settings.reviewer != "none" else [], settings
-    )
-    reviewed = pl.DataFrame(reviews, schema=RAW_GENERATIONS)
-    split = _split(seeds, score_seeds(reviewed, settings), settings)
-    low = split.filter(pl.col("branch") == "low").to_dicts() if settings.branches != "high" else []
-    high = split.filter(pl.col("branch") == "high").to_dicts() if settings.branches != "low" else []
-    new_prompts = propose_from_seeds(
-        identity, ask, low, kind="new_prompt", step="lance/new_prompt", num_samples=settings.num_prompts
-    )
-    completions = complete_new_prompts(identity, ask, new_prompts, settings.num_completions)
-    degraded = propose_from_seeds(
-        identity, ask, high, kind="degraded_completion", step="lance/degrade", num_samples=settings.num_completions
-    )
-    return pl.DataFrame(reviews + new_prompts + completions + degraded, schema=RAW_GENERATIONS)
-
-
-def clean(
-    raw_generations: pl.DataFrame,
-    seeds: pl.DataFrame,
-    *,
-    settings: LanceSettings,
-    is_evaluation_prompt: Callable[[str], bool],
-) -> pl.DataFrame:
-    """Keep or drop every candidate with a reason, schema `CLEANED_SET`."""
-    rules = CleaningSettings(
-        min_prompt_words=settings.min_prompt_words,
-        max_prompt_words=settings.max_prompt_words,
-        min_completion_words=settings.min_completion_words,
-        max_completion_words=settings.max_completion_words,
-        rouge_l_threshold=settings.rouge_l_threshold,
-    )
-    return clean_generations(raw_generations, seeds, settings=rules, is_evaluation_prompt=is_evaluation_prompt)
-
-
-def review(
-    cleaned: pl.DataFrame,
-    seeds: pl.DataFrame,
-    raw_generations: pl.DataFrame,
-    *,
-    settings: LanceSettings,
-    identity: RoundIdentity,
-    ask: Ask,
-) -> pl.DataFrame:
-    """Review every kept completion; seeds keep the reviews that split them. Schema `REVIEWED_SET`."""
-    seed_results = score_seeds(raw_generations, settings)
-    seed_texts = _group_reviews(raw_generations)
-    split = _split(seeds, seed_results, settings)
-    branch_of = dict(zip(split["row_id"], split["branch"], strict=True))
-    rows = []
-    for seed in split.to_dicts():
-        row = seed | {"kind": "seed", "seed_id": seed["row_id"]}
-        reviewed_now = seed["row_id"] in seed_results
-        texts = seed_texts[seed["row_id"]] if reviewed_now else []
-        result = seed_results[seed["row_id"]] if reviewed_now else ReviewResult([], [], seed["review_score"])
-        rows.append(build_reviewed_row(row, branch=seed["branch"], texts=texts, result=result, answer=seed["answer"]))
-    kept = cleaned.filter(pl.col("drop_reason").is_null() & (pl.col("kind") != "new_prompt")).to_dicts()
-    for row, (texts, result) in zip(kept, _review_completions(identity, ask, kept, settings), strict=True):
-        rows.append(build_reviewed_row(row, branch=branch_of[row["seed_id"]], texts=texts, result=result))
-    return pl.DataFrame(rows, schema=REVIEWED_SET)
-
-
-def _review_completions(
-    identity: RoundIdentity, ask: Ask, kept: list[dict], settings: LanceSettings
-) -> list[tuple[list[str], ReviewResult]]:
-    """The reviews of each kept completion, as written and as read."""
-    return review_rows(
-        identity,
-        draw_scores if settings.reviewer == "random" else ask,
-        kept,
-        rubric=RUBRIC,
-        num_reviews=settings.num_reviews if settings.reviewer != "none" else 0,
-        sampling=settings.sampling,
-        score_from=_score_from(settings),
-    )
-
-
-def _group_reviews(raw_generations: pl.DataFrame) -> dict[str, list[str]]:
-    reviews = raw_generations.filter(pl.col("kind") == "seed_review").group_by("seed_id", maintain_order=True)
-    return {seed_id: rows["raw_text"].to_list() for (seed_id,), rows in reviews}
-
-
-def build_sft_set(
-    reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: LanceSettings, round_key: str
-) -> pl.DataFrame:
-    """This round's accepted completions, then the earlier SFT set (EFT rows alone when not accumulating)."""
-    threshold = settings.sft_threshold if settings.reviewer != "none" else None
-    accepted = select_sft_rows(reviewed, sft_threshold=threshold, min_chars=settings.min_chars, round_key=round_key)
-    eft = earlier.filter(pl.col("source") == "eft")
-    kept = pl.concat([keep_rounds(earlier, trains_on=settings.trains_on, round_key=round_key), eft])
-    return pl.concat([accepted, kept]).unique("row_id", maintain_order=True)
-
-
-def build_pairs(
-    reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: LanceSettings, round_key: str
-) -> pl.DataFrame:
-    """This round's preference pairs, then the earlier ones where the recipe accumulates. Schema `PREFERENCE_PAIRS`."""
-    if not settings.builds_pairs:
-        return pl.DataFrame(schema=PREFERENCE_PAIRS)
-    pairs = build_preference_pairs(
-        reviewed, score_gap=settings.score_gap, min_chars=settings.min_chars, round_key=round_key
-    )
-    kept = keep_rounds(earlier, trains_on=settings.trains_on, round_key=round_key)
-    return pl.concat([pairs, kept.cast(PREFERENCE_PAIRS)]).unique("row_id", maintain_order=True)
-
-
-def judge_pairs(pairs: pl.DataFrame, *, settings: LanceSettings, identity: RoundIdentity, ask: Ask) -> pl.DataFrame:
-    """Judge some of the round's new pairs in both orders; the reviewer's. Schema `PAIR_JUDGEMENTS`."""
-    return judge_pairs_in_both_orders(
-        pairs,
-        num_pairs=settings.num_judged_pairs,
-        drop_flipped=settings.drop_flipped_pairs,
-        stage="judge_pair",
-        step="lance/judge_pair",
-        sampling=settings.sampling,
-        identity=identity,
-        ask=ask,
-    )
+Inputs = RoundInputs[LanceSettings]
 
 
 def build_seed_set(
-    file_seeds: pl.DataFrame,
-    earlier_rounds: dict[str, pl.DataFrame],
-    *,
-    settings: LanceSettings,
-    identity: RoundIdentity,
+    inputs: Inputs, file_seeds: pl.DataFrame, earlier_reviewed: dict[str, pl.DataFrame]
 ) -> tuple[pl.DataFrame, dict[str, int]]:
-    """The round's seed set: the pool the rounds before left, sampled down to `max_seeds`.
+    """The round's seed set: the pool that the rounds before left, sampled down to `max_seeds`.
 
     Args:
+        inputs: the round.
         file_seeds: the experiment's seeds, schema `SEED_SET`.
-        earlier_rounds: the reviewed set of every round before this one that had any, oldest first.
-        settings: the recipe's parameters.
-        identity: the round.
+        earlier_reviewed: the reviewed set of every round before this one that had any, oldest first.
 
     Returns:
         The seed set, and counts: the pool by source, how many reviewed rows could not join for want of a score, and how
         many of the pool were not taken.
     """
+    settings, identity = inputs.settings, inputs.identity
     grown, left_out = [], []
     last_score: dict[str, float | None] = {}
-    for round_key, reviewed in earlier_rounds.items():
+    for round_key, reviewed in earlier_reviewed.items():
         usable = reviewed if settings.grow_with_degraded else reviewed.filter(pl.col("kind") != "degraded_completion")
         rows, num_unscored = grow_seed_set(
             file_seeds, usable, round_key=round_key, needs_score=settings.reviewer != "none"
@@ -437,7 +127,7 @@ def build_seed_set(
         left_out.append(num_unscored)
         seeds = reviewed.filter(pl.col("kind") == "seed")
         last_score |= dict(zip(seeds["row_id"], seeds["review_score"], strict=True))
-    from_file = settings.seed_growth == "paper" or len(earlier_rounds) != 1
+    from_file = settings.seed_growth == "paper" or len(earlier_reviewed) != 1
     if settings.seed_growth == "code":
         grown, left_out = grown[-1:], left_out[-1:]
     pool = pl.concat([file_seeds if from_file else file_seeds.clear(), *grown]).unique("row_id", maintain_order=True)
@@ -458,3 +148,174 @@ def build_seed_set(
         "num_not_taken": len(left),
     }
     return taken, counts
+
+
+def _review_seeds(identity: RoundIdentity, ask: Ask, seeds: list[Seed], settings: LanceSettings) -> list[Generation]:
+    """Review each seed and record every sample."""
+    score_from, number = settings.counted_score, settings.num_reviews
+    requests = build_review_requests(identity, "seed_review", seeds, rubric=RUBRIC, num_reviews=number)
+    samples = ask("seed_review", requests)
+    origins = [
+        originate(seed, index, prompt=seed.prompt, completion=seed.completion)
+        for seed in seeds
+        for index in range(number)
+    ]
+    return [
+        record_expected(generation, sample, rubric=RUBRIC, score_from=score_from)
+        for generation, sample in zip(record_samples("seed_review", origins, requests, samples), samples, strict=True)
+    ]
+
+
+def draw_scores(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
+    """Reviews of the control `reviewer="random"`: no model, a whole score from 0 to 10 by each row's sampling seed."""
+    scores = [random.Random(request.sampling_seed).randint(0, 10) for request in requests]
+    return [
+        Sample(request.row_id, f"score: {score}", "stop", 0, 0) for request, score in zip(requests, scores, strict=True)
+    ]
+
+
+def score_seeds(raw_generations: pl.DataFrame, settings: LanceSettings) -> dict[str, RowReviews]:
+    """The reviews of each seed in this round, by seed id; a seed that was not reviewed again is absent."""
+    reviews = raw_generations.filter(pl.col("kind") == "seed_review").group_by("seed_id", maintain_order=True)
+    columns = ("raw_text", "finish_reason", "expected_score", "unscored_reason")
+    found = {}
+    for (seed_id,), rows in reviews:
+        read = [
+            read_recorded(*row, rubric=RUBRIC, score_from=settings.counted_score)
+            for row in rows.select(columns).iter_rows()
+        ]
+        found[str(seed_id)] = RowReviews(tuple(rows["raw_text"]), combine_reviews(read))
+    return found
+
+
+def split_seeds(seeds: pl.DataFrame, reviews: dict[str, RowReviews], settings: LanceSettings) -> pl.DataFrame:
+    """The seeds with this round's scores and the column `branch`.
+
+    Without a reviewer every seed is low, so that new prompts are proposed from each.
+    """
+    if settings.reviewer == "none":
+        return seeds.with_columns(pl.lit("low").alias("branch"))
+    scores = [
+        reviews[row_id].result.review_score if row_id in reviews else score
+        for row_id, score in seeds.select("row_id", "review_score").iter_rows()
+    ]
+    scored = seeds.with_columns(pl.Series("review_score", scores, pl.Float64))
+    return split_by_score(scored, branch_threshold=settings.branch_threshold)
+
+
+def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.DataFrame:
+    """Review the seeds, split them, and sample both branches. Schema `RAW_GENERATIONS`."""
+    settings, identity, ask = inputs.settings, inputs.identity, inputs.ask
+    if not settings.propose:
+        return pl.DataFrame(schema=RAW_GENERATIONS)
+    to_review = seeds if settings.review_seeds_each_round else seeds.filter(pl.col("review_score").is_null())
+    reviews = _review_seeds(
+        identity,
+        draw_scores if settings.reviewer == "random" else ask,
+        read_rows(Seed, to_review) if settings.reviewer != "none" else [],
+        settings,
+    )
+    split = split_seeds(seeds, score_seeds(build_table(reviews, RAW_GENERATIONS), settings), settings)
+    low = read_rows(Seed, split.filter(branch="low")) if settings.branches != "high" else []
+    high = read_rows(Seed, split.filter(branch="high")) if settings.branches != "low" else []
+    new_prompts = propose_from_seeds(
+        identity, ask, low, kind="new_prompt", step="lance/new_prompt", num_samples=settings.num_prompts
+    )
+    completions = complete_new_prompts(identity, ask, new_prompts, settings.num_completions)
+    degraded = propose_from_seeds(
+        identity, ask, high, kind="degraded_completion", step="lance/degrade", num_samples=settings.num_completions
+    )
+    return build_table(reviews + new_prompts + completions + degraded, RAW_GENERATIONS)
+
+
+def clean(inputs: Inputs, raw_generations: pl.DataFrame, seeds: pl.DataFrame) -> pl.DataFrame:
+    """Keep or drop every candidate with a reason, schema `CLEANED_SET`."""
+    settings = inputs.settings
+    rules = CleaningSettings(
+        min_prompt_words=settings.min_prompt_words,
+        max_prompt_words=settings.max_prompt_words,
+        min_completion_words=settings.min_completion_words,
+        max_completion_words=settings.max_completion_words,
+        rouge_l_threshold=settings.rouge_l_threshold,
+    )
+    return clean_generations(raw_generations, seeds, settings=rules, is_evaluation_prompt=inputs.is_evaluation_prompt)
+
+
+def review(inputs: Inputs, cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_generations: pl.DataFrame) -> pl.DataFrame:
+    """Review every kept completion; seeds keep the reviews that split them. Schema `REVIEWED_SET`."""
+    settings = inputs.settings
+    of_seeds, rows = score_seeds(raw_generations, settings), []
+    for seed in read_rows(Seed, seeds):
+        carried = RowReviews((), ReviewResult([], [], seed.review_score))
+        rows.append(build_reviewed_row(seed, of_seeds[seed.row_id] if seed.row_id in of_seeds else carried))
+    kept = read_kept(cleaned, kinds=("completion", "degraded_completion"))
+    reviews = review_rows(
+        inputs.identity,
+        draw_scores if settings.reviewer == "random" else inputs.ask,
+        kept,
+        rubric=RUBRIC,
+        num_reviews=settings.num_reviews if settings.reviewer != "none" else 0,
+        score_from=settings.counted_score,
+    )
+    rows += [build_reviewed_row(row, own) for row, own in zip(kept, reviews, strict=True)]
+    return build_table(rows, REVIEWED_SET)
+
+
+def describe_reviews(inputs: Inputs, reviewed: pl.DataFrame) -> dict[str, float | int]:
+    """How many seeds are in each branch."""
+    branches = split_seeds(reviewed.filter(kind="seed"), {}, inputs.settings)["branch"]
+    return {f"branches/{name}": int((branches == name).sum()) for name in ("low", "high", "unscored")}
+
+
+def build_sft_set(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
+    """This round's accepted completions, then the earlier SFT set as far as `trains_on` keeps it, and the EFT rows."""
+    settings, round_key = inputs.settings, inputs.round_key
+    threshold = settings.sft_threshold if settings.reviewer != "none" else None
+    accepted = select_sft_rows(reviewed, sft_threshold=threshold, min_chars=settings.min_chars, round_key=round_key)
+    eft = earlier.filter(pl.col("source") == "eft")
+    kept = pl.concat([keep_rounds(earlier, trains_on=settings.trains_on, round_key=round_key), eft])
+    return pl.concat([accepted, kept]).unique("row_id", maintain_order=True)
+
+
+def build_pairs(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
+    """This round's preference pairs, then the earlier ones that `trains_on` keeps. Schema `PREFERENCE_PAIRS`."""
+    settings, round_key = inputs.settings, inputs.round_key
+    if not settings.builds_pairs:
+        return pl.DataFrame(schema=PREFERENCE_PAIRS)
+    pairs = build_preference_pairs(
+        reviewed, score_gap=settings.score_gap, min_chars=settings.min_chars, round_key=round_key
+    )
+    kept = keep_rounds(earlier, trains_on=settings.trains_on, round_key=round_key)
+    return pl.concat([pairs, kept.cast(PREFERENCE_PAIRS)]).unique("row_id", maintain_order=True)
+
+
+def judge_pairs(inputs: Inputs, pairs: pl.DataFrame) -> pl.DataFrame:
+    """Let the reviewer judge some of the round's new pairs in both orders. Schema `PAIR_JUDGEMENTS`."""
+    return judge_pairs_in_both_orders(
+        pairs,
+        num_pairs=inputs.settings.num_judged_pairs,
+        drop_flipped=inputs.settings.drop_flipped_pairs,
+        stage="judge_pair",
+        step="lance/judge_pair",
+        identity=inputs.identity,
+        ask=inputs.ask,
+    )
+
+
+RECIPE: Recipe[LanceSettings] = Recipe(
+    name="lance",
+    settings=LanceSettings,
+    stages=STAGES,
+    settings_of_step=SETTINGS_OF_STEP,
+    settings_of_judging=SETTINGS_OF_JUDGING,
+    build_seed_set=build_seed_set,
+    start_sft_set=start_sft_set,
+    generate=generate,
+    clean=clean,
+    review=review,
+    build_sft_set=build_sft_set,
+    build_pairs=build_pairs,
+    judge_pairs=judge_pairs,
+    describe_reviews=describe_reviews,
+    forecast=FORECAST,
+)

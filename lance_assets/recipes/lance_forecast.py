@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 
 from lance_assets.algorithms.forecast.round_forecast import Lengths, Pool, RoundForecast, StageForecast, take_larger
 from lance_assets.algorithms.measures.progress import format_round
-from lance_assets.recipes.lance import ROLE_OF_STAGE, LanceSettings
+from lance_assets.recipes.contract import ROUND_MODEL, Forecast
+from lance_assets.recipes.lance_settings import STAGES, LanceSettings
 
 MEASURED = "measured on mini_lance: README's four rounds, and r0001 and r0002 of 2026-11-25"
 ASSUMED = "assumed for instruction-tuned models, not measured"
 
-STAGES = {
+NAMES_OF_STAGES = {
     "seed_review": ("seed reviews", "raw_generations"),
     "new_prompt": ("new prompts", "raw_generations"),
     "completion": ("completions", "raw_generations"),
@@ -23,7 +24,7 @@ STAGES = {
     "review": ("reviews", "reviewed_set"),
     "judge_pair": ("judged pairs", "preference_pairs"),
 }
-"""What the stages of asking are called, and the assets they belong to."""
+"""The name that each stage of asking is shown by, and the asset it belongs to."""
 
 
 @dataclass(frozen=True)
@@ -265,15 +266,33 @@ def _build_stages(
         "review": (lengths.templates["review"] + prompt + completion, review),
         "judge_pair": (lengths.templates["judge_pair"] + lengths.prompt + 2 * completion, review),
     }
-    stages = []
-    for stage, (name, noun) in STAGES.items():
+    stages, role_of_stage = [], {stage.name: stage.role for stage in STAGES}
+    for stage, (name, noun) in NAMES_OF_STAGES.items():
         num_samples = samples[stage] if stage in samples else settings.num_reviews
         num_rows = rows[stage] * num_samples
         prompt_tokens, completion_tokens = asked[stage]
-        role = ROLE_OF_STAGE[stage] if stage in ROLE_OF_STAGE else None
+        role = role_of_stage[stage] if role_of_stage[stage] != ROUND_MODEL else None
         stages.append(
             StageForecast(
                 name, noun, role, num_rows, num_samples, num_rows * prompt_tokens, num_rows * completion_tokens
             )
         )
     return tuple(stages)
+
+
+def _forecast_expected(
+    settings: LanceSettings, profile: str, lengths: Lengths, pool: Pool, *, num_rounds: int
+) -> list[RoundForecast]:
+    """`forecast_rounds` under the assumptions of a prompt profile."""
+    return forecast_rounds(settings, EXPECTED[profile], lengths, pool, num_rounds=num_rounds)
+
+
+def _forecast_bounds(
+    settings: LanceSettings, profile: str, lengths: Lengths, pool: Pool, *, num_rounds: int
+) -> list[RoundForecast]:
+    """`forecast_at_most`, which assumes nothing of the profile."""
+    return forecast_at_most(settings, lengths, pool, num_rounds=num_rounds)
+
+
+FORECAST: Forecast[LanceSettings] = Forecast(_forecast_expected, _forecast_bounds, list_assumptions)
+"""What the platform forecasts LANCE's rounds with."""

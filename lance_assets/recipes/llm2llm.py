@@ -28,206 +28,144 @@ Differences from the authors' code:
     at least `min_agreement` agree. The authors check no answer.
 """
 
-from collections.abc import Callable
-from typing import ClassVar, Literal, Self
+from dataclasses import replace
 
 import polars as pl
-from pydantic import Field, model_validator
 
 from lance_assets.algorithms.filters.cleaning import mark_unusable
 from lance_assets.algorithms.reviews.answer_matching import match_answers
-from lance_assets.algorithms.selection.wrong_seeds import AugmentSource, choose_lesson_sources, sample_seeds
-from lance_assets.recipes import steps
-from lance_assets.recipes.asking import RoundIdentity, build_requests
-from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, keep_rounds
-from lance_assets.recipes.steps import (
-    describe_parent,
-    record_samples,
+from lance_assets.algorithms.selection.wrong_seeds import choose_lesson_sources, sample_seeds
+from lance_assets.recipes.axes import keep_rounds
+from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
+from lance_assets.recipes.llm2llm_settings import Llm2LlmSettings
+from lance_assets.recipes.steps.proposing import complete_prompts
+from lance_assets.recipes.steps.rows import Generation, SftRow, build_table, read_rows
+from lance_assets.recipes.steps.sets import (
+    build_no_pairs,
+    review_without_scores,
     reviewed_as_sft_rows,
     seeds_as_sft_rows,
 )
-from lance_assets.recipes.teaching import Teaching, read_answer
-from lance_assets.records import (
-    RAW_GENERATIONS,
-    SFT_SET,
-    Ask,
-    SamplingSettings,
-)
+from lance_assets.recipes.steps.teaching import Source, Teaching, read_answer
+from lance_assets.records import RAW_GENERATIONS, SFT_SET, SamplingSettings
 
+Inputs = RoundInputs[Llm2LlmSettings]
 
-class Llm2LlmSettings(RecipeSettings):
-    """LLM2LLM's parameters; the defaults are the authors' constants where the differences do not say otherwise."""
-
-    usable_losses: ClassVar[tuple[Losses, ...]] = ("sft",)
-
-    starts_from: StartsFrom = "base"
-    trains_on: Literal["all"] = Field(
-        "all", description="The seeds and all lessons: a seed that is not trained on would not be tried again."
-    )
-    losses: Losses = "sft"
-    temperature: float = Field(1.0, ge=0, le=5, description="Sampling temperature of the teacher.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus mass of the teacher.")
-    max_new_tokens: int = Field(2149, ge=1, description="Tokens after which the teacher is cut.")
-    student_max_new_tokens: int = Field(256, ge=1, description="Tokens after which the student's answer is cut.")
-    seed_share: float = Field(1.0, gt=0, le=1, description="Share of the seed file that is used.")
-    num_lessons: int = Field(1, ge=1, le=64, description="New problems for each seed shown to the teacher (k).")
-    max_attempts: int = Field(5, ge=1, le=50, description="Times the teacher is asked about a seed in a round.")
-    rouge_l_threshold: float = Field(0.95, ge=0, le=1, description="ROUGE-L F above which a problem is a copy.")
-    augment_source: AugmentSource = Field("seed", description="Whether only seeds are shown, or all wrong rows.")
-    targeted: bool = Field(True, description="Whether only rows answered wrong are shown; false takes every one.")
-    show_mistake: bool = Field(False, description="Whether the teacher sees what the student wrote.")
-    answer_mark: str = Field("####", min_length=1, description="What announces the final answer in a completion.")
-    teacher_writes: Literal["lesson", "prompt_then_completion"] = Field(
-        "lesson", description="Problem and answer in one text, or first the prompt and then its completion."
-    )
-    num_votes: int = Field(1, ge=1, le=32, description="Completions sampled for a prompt the teacher wrote alone.")
-    min_agreement: float = Field(0.5, ge=0, le=1, description="Share of them that must have the commonest answer.")
-
-    @model_validator(mode="after")
-    def _reads_what_is_set(self) -> Self:
-        if self.show_mistake and self.teacher_writes != "lesson":
-            raise ValueError(
-                f"show_mistake needs teacher_writes: lesson, got {self.teacher_writes}, whose prompt shows no mistake"
-            )
-        for name in ("num_votes", "min_agreement"):
-            value, default = getattr(self, name), type(self).model_fields[name].default
-            if self.teacher_writes == "lesson" and value != default:
-                raise ValueError(
-                    f"{name}: {value} needs teacher_writes: prompt_then_completion; a lesson has one completion"
-                )
-        return self
-
-    @property
-    def has_reviews(self) -> bool:
-        """Nothing is reviewed: the gold answer is the signal."""
-        return False
-
-    @property
-    def student_sampling(self) -> SamplingSettings:
-        """How the student is tried."""
-        return SamplingSettings(0.0, 1.0, self.student_max_new_tokens)
-
-
-SETTINGS = Llm2LlmSettings
-ROLES = ("teacher",)
-ROLE_OF_STAGE = {
-    f"{stage}{number}": "teacher"
-    for stage in ("lesson", "lesson_prompt", "lesson_completion")
-    for number in range(1, 51)
-}
-SETTINGS_OF_JUDGING = ()
-SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
-    "seed_set": ("seed_share",),
-    "raw_generations": (
-        *("temperature", "top_p", "max_new_tokens", "student_max_new_tokens", "num_lessons", "max_attempts"),
-        *("rouge_l_threshold", "augment_source", "targeted", "show_mistake", "answer_mark", "teacher_writes"),
-        *("num_votes", "min_agreement"),
-    ),
-    "sft_set": ("seed_share", "trains_on"),
-    "preference_pairs": ("losses",),
-    "checkpoint": ("starts_from",),
-}
-
-review = steps.review_without_scores
-build_pairs = steps.build_no_pairs
+TRIED = SFT_SET | {"is_correct": pl.Boolean(), "mistake": pl.String()}
+"""Rows that the student was tried on: whether its answer was right, and what it wrote where it was wrong, else ""."""
 
 
 def build_seed_set(
-    file_seeds: pl.DataFrame, _: dict[str, pl.DataFrame], *, settings: Llm2LlmSettings, identity: RoundIdentity
+    inputs: Inputs, file_seeds: pl.DataFrame, earlier_reviewed: dict[str, pl.DataFrame]
 ) -> tuple[pl.DataFrame, dict[str, int]]:
     """The share of the file that is used, the same in every round."""
-    taken = sample_seeds(len(file_seeds), settings.seed_share, identity.rng_seed)
+    taken = sample_seeds(len(file_seeds), inputs.settings.seed_share, inputs.identity.rng_seed)
     return file_seeds[taken], {"num_pool": len(file_seeds), "num_not_taken": len(file_seeds) - len(taken)}
 
 
-def start_sft_set(
-    seeds: pl.DataFrame, eft: pl.DataFrame, *, settings: Llm2LlmSettings, identity: RoundIdentity
-) -> pl.DataFrame:
+def start_sft_set(inputs: Inputs, seeds: pl.DataFrame, eft: pl.DataFrame) -> pl.DataFrame:
     """The same share of the seeds, and the EFT rows where the experiment has them. Schema `SFT_SET`."""
-    taken = sample_seeds(len(seeds), settings.seed_share, identity.rng_seed)
-    return pl.concat([seeds_as_sft_rows(seeds[taken], round_key=identity.round_key), eft])
+    taken = sample_seeds(len(seeds), inputs.settings.seed_share, inputs.identity.rng_seed)
+    return pl.concat([seeds_as_sft_rows(seeds[taken], round_key=inputs.round_key), eft])
 
 
-def try_student(
-    trained: pl.DataFrame, seeds: pl.DataFrame, *, settings: Llm2LlmSettings, identity: RoundIdentity, ask: Ask
-) -> tuple[list[dict], pl.DataFrame]:
-    """The student's answers as raw rows, and the trained rows with `is_correct` and, where it is wrong, `mistake`.
+def sample_student(settings: Llm2LlmSettings) -> SamplingSettings:
+    """How the student is tried."""
+    return settings.student_sampling
+
+
+def try_student(inputs: Inputs, trained: pl.DataFrame, seeds: pl.DataFrame) -> tuple[list[Generation], pl.DataFrame]:
+    """The student's answers, and the rows it was trained on with how it answered, schema `TRIED`.
 
     Raises:
         ValueError: a seed has no gold answer, in its own field or behind the mark.
     """
-    gold = dict(seeds.select("row_id", "answer").iter_rows())
-    rows = trained.filter(pl.col("source") != "eft").to_dicts()
-    requests = build_requests(identity, "student_answer", [(row["row_id"], row["prompt"]) for row in rows], 1)
-    samples = ask("student_answer", requests, settings.student_sampling)
-    parents = [
-        describe_parent(row, 0, prompt=row["prompt"], completion=sample.text.strip() or None)
-        for row, sample in zip(rows, samples, strict=True)
-    ]
-    recorded = record_samples("student_answer", parents, requests, samples)
-    judged = []
-    for row, raw, sample in zip(rows, recorded, samples, strict=True):
-        answer = gold.get(row["source_id"]) or read_answer(row["completion"], settings.answer_mark)
+    mark, gold = inputs.settings.answer_mark, dict(seeds.select("row_id", "answer").iter_rows())
+    rows = trained.filter(pl.col("source") != "eft")
+    tried = read_rows(SftRow, rows)
+    recorded, verdicts, mistakes = [], [], []
+    for row, raw in zip(
+        tried, complete_prompts(inputs.identity, inputs.ask, tried, stage="student_answer"), strict=True
+    ):
+        answer = gold.get(row.source_id) or read_answer(row.completion, mark)
         if answer is None:
             raise ValueError(
-                f"row {row['row_id']} has no gold answer: name seeds.answer_field, or an answer_mark that its "
-                f"completion has; got answer_mark={settings.answer_mark!r} and {row['completion'][-60:]!r}"
+                f"row {row.row_id} has no gold answer: name seeds.answer_field, or an answer_mark that its "
+                f"completion has; got answer_mark={mark!r} and {row.completion[-60:]!r}"
             )
-        written = read_answer(sample.text, settings.answer_mark) if sample.finish_reason == "stop" else None
+        written = read_answer(raw.raw_text, mark) if raw.finish_reason == "stop" else None
         is_correct = match_answers(answer, written)
-        raw["value"] = float(is_correct)
-        judged.append(row | {"is_correct": is_correct, "mistake": "" if is_correct else sample.text.strip()})
-    schema = SFT_SET | {"is_correct": pl.Boolean(), "mistake": pl.String()}
-    return recorded, pl.DataFrame(judged, schema=schema)
+        recorded.append(replace(raw, is_correct=is_correct))
+        verdicts.append(is_correct)
+        mistakes.append("" if is_correct else raw.raw_text.strip())
+    judged = rows.with_columns(
+        is_correct=pl.Series(verdicts, dtype=pl.Boolean), mistake=pl.Series(mistakes, dtype=pl.String)
+    )
+    return recorded, judged.cast(TRIED)
 
 
-def generate(
-    seeds: pl.DataFrame,
-    *,
-    settings: Llm2LlmSettings,
-    identity: RoundIdentity,
-    ask: Ask,
-    trained: pl.DataFrame,
-    **_: object,
-) -> pl.DataFrame:
+def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.DataFrame:
     """Try the student on its data, and let the teacher write for what it gets wrong. Schema `RAW_GENERATIONS`."""
-    recorded, judged = try_student(trained, seeds, settings=settings, identity=identity, ask=ask)
+    settings = inputs.settings
+    recorded, judged = try_student(inputs, trained, seeds)
     sources = choose_lesson_sources(judged, augment_source=settings.augment_source, targeted=settings.targeted)
-    teaching = Teaching(settings, identity.of_role("teacher"), ask, judged["prompt"].to_list())
-    teaching.teach(sources.to_dicts())
-    return pl.DataFrame(recorded + teaching.rows, schema=RAW_GENERATIONS)
+    teaching = Teaching(settings, inputs.identity.of_role("teacher"), inputs.ask, judged["prompt"].to_list())
+    teaching.teach(read_rows(Source, sources))
+    return build_table(recorded + teaching.rows, RAW_GENERATIONS)
 
 
-def describe_generations(raw_generations: pl.DataFrame) -> dict[str, float | int]:
-    """How many rows the student got wrong, and how many lessons were accepted: what a person wants to see."""
+def describe_generations(inputs: Inputs, raw_generations: pl.DataFrame) -> dict[str, float | int]:
+    """How many rows the student got wrong, and how many lessons were accepted."""
     tried = raw_generations.filter(pl.col("kind") == "student_answer")
     lessons = raw_generations.filter(pl.col("kind") == "lesson")
     return {
         "student/num_tried": len(tried),
-        "student/num_wrong": int((tried["value"] == 0.0).sum()),
+        "student/num_wrong": int((~tried["is_correct"]).sum()),
         "lessons/num_read": len(lessons),
         "lessons/num_accepted": lessons["refused_reason"].null_count(),
     }
 
 
-def clean(
-    raw_generations: pl.DataFrame,
-    seeds: pl.DataFrame,
-    *,
-    settings: Llm2LlmSettings,
-    is_evaluation_prompt: Callable[[str], bool],
-) -> pl.DataFrame:
+def clean(inputs: Inputs, raw_generations: pl.DataFrame, seeds: pl.DataFrame) -> pl.DataFrame:
     """The lessons, those that were refused with their reason, schema `CLEANED_SET`."""
-    del settings
     lessons = raw_generations.filter(pl.col("kind") == "lesson")
-    cleaned = mark_unusable(lessons, seeds.clear(), is_evaluation_prompt=is_evaluation_prompt)
+    cleaned = mark_unusable(lessons, seeds.clear(), is_evaluation_prompt=inputs.is_evaluation_prompt)
     reason = pl.Series("refused", lessons["refused_reason"])
     return cleaned.with_columns(drop_reason=pl.coalesce(reason, "drop_reason"))
 
 
-def build_sft_set(
-    reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: Llm2LlmSettings, round_key: str
-) -> pl.DataFrame:
+def build_sft_set(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
     """This round's lessons, then everything before. Schema `SFT_SET`."""
-    kept = keep_rounds(earlier, trains_on=settings.trains_on, round_key=round_key)
-    return pl.concat([reviewed_as_sft_rows(reviewed, round_key=round_key), kept]).cast(SFT_SET)
+    kept = keep_rounds(earlier, trains_on=inputs.settings.trains_on, round_key=inputs.round_key)
+    return pl.concat([reviewed_as_sft_rows(reviewed, round_key=inputs.round_key), kept]).cast(SFT_SET)
+
+
+RECIPE: Recipe[Llm2LlmSettings] = Recipe(
+    name="llm2llm",
+    settings=Llm2LlmSettings,
+    stages=(
+        Stage("student_answer", sampling=sample_student),
+        Stage("lesson", role="teacher", numbered=True),
+        Stage("lesson_prompt", role="teacher", numbered=True),
+        Stage("lesson_completion", role="teacher", numbered=True),
+    ),
+    settings_of_step={
+        "seed_set": ("seed_share",),
+        "raw_generations": (
+            *("temperature", "top_p", "max_new_tokens", "student_max_new_tokens", "num_lessons", "max_attempts"),
+            *("rouge_l_threshold", "augment_source", "targeted", "show_mistake", "answer_mark", "teacher_writes"),
+            *("num_votes", "min_agreement"),
+        ),
+        "sft_set": ("seed_share", "trains_on"),
+        "preference_pairs": ("losses",),
+        "checkpoint": ("starts_from",),
+    },
+    build_seed_set=build_seed_set,
+    start_sft_set=start_sft_set,
+    generate=generate,
+    clean=clean,
+    review=review_without_scores,
+    build_sft_set=build_sft_set,
+    build_pairs=build_no_pairs,
+    describe_generations=describe_generations,
+)

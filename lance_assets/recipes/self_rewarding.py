@@ -29,12 +29,13 @@ import polars as pl
 from pydantic import Field
 
 from lance_assets.algorithms.selection.pairing import build_best_worst_pairs
-from lance_assets.recipes import steps
-from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds
-from lance_assets.recipes.reviewing import Rubric
-from lance_assets.recipes.steps import build_reviewed_row, complete_new_prompts, propose_in_manner_of, review_rows
-from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET, Ask
+from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
+from lance_assets.recipes.steps.proposing import complete_new_prompts, propose_in_manner_of
+from lance_assets.recipes.steps.reviewing import Rubric, build_review_sampling, review_rows
+from lance_assets.recipes.steps.rows import Seed, build_reviewed_row, build_table, read_kept, read_rows
+from lance_assets.recipes.steps.sets import build_no_sft_rows, clean_by_words, start_sft_set, take_file_seeds
+from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET, SamplingSettings
 
 
 class SelfRewardingSettings(RecipeSettings):
@@ -64,67 +65,65 @@ class SelfRewardingSettings(RecipeSettings):
         return Rubric("self_rewarding/review", 0, self.highest_score)
 
 
-SETTINGS = SelfRewardingSettings
-ROLES = ("prompter", "reviewer")
-ROLE_OF_STAGE = {"new_prompt": "prompter", "review": "reviewer"}
-SETTINGS_OF_JUDGING = ()
-SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
-    "seed_set": ("max_seeds",),
-    "raw_generations": ("num_examples", "num_prompts", "num_completions", "temperature", "top_p", "max_new_tokens"),
-    "cleaned_set": ("rouge_l_threshold", "min_prompt_words", "min_completion_words", "max_words"),
-    "reviewed_set": ("num_reviews", "highest_score", "temperature", "top_p", "max_new_tokens"),
-    "preference_pairs": ("trains_on", "losses"),
-    "checkpoint": ("starts_from",),
-}
-
-build_seed_set = steps.take_file_seeds
-clean = steps.clean_by_words
-start_sft_set = steps.start_sft_set
-build_sft_set = steps.build_no_sft_rows
+Inputs = RoundInputs[SelfRewardingSettings]
 
 
-def generate(
-    seeds: pl.DataFrame, *, settings: SelfRewardingSettings, identity: RoundIdentity, ask: Ask, **_: object
-) -> pl.DataFrame:
+def sample_reviews(settings: SelfRewardingSettings) -> SamplingSettings:
+    """How completions are reviewed."""
+    return build_review_sampling(settings.sampling, settings.rubric, score_from="text")
+
+
+def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.DataFrame:
     """New prompts and their completions, schema `RAW_GENERATIONS`."""
+    settings = inputs.settings
     new_prompts = propose_in_manner_of(
-        identity.of_role("prompter"),
-        ask,
-        seeds.to_dicts(),
+        inputs.identity.of_role("prompter"),
+        inputs.ask,
+        read_rows(Seed, seeds),
         step="self_rewarding/new_prompt",
         num_examples=settings.num_examples,
         num_samples=settings.num_prompts,
     )
-    completions = complete_new_prompts(identity, ask, new_prompts, settings.num_completions)
-    return pl.DataFrame(new_prompts + completions, schema=RAW_GENERATIONS)
+    completions = complete_new_prompts(inputs.identity, inputs.ask, new_prompts, settings.num_completions)
+    return build_table(new_prompts + completions, RAW_GENERATIONS)
 
 
-def review(
-    cleaned: pl.DataFrame,
-    seeds: pl.DataFrame,
-    raw_generations: pl.DataFrame,
-    *,
-    settings: SelfRewardingSettings,
-    identity: RoundIdentity,
-    ask: Ask,
-) -> pl.DataFrame:
+def review(inputs: Inputs, cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_generations: pl.DataFrame) -> pl.DataFrame:
     """M's own scores of its completions, schema `REVIEWED_SET`."""
-    del seeds, raw_generations
-    kept = cleaned.filter(pl.col("drop_reason").is_null() & (pl.col("kind") == "completion")).to_dicts()
-    reviews = review_rows(
-        identity, ask, kept, rubric=settings.rubric, num_reviews=settings.num_reviews, sampling=settings.sampling
-    )
-    rows = [
-        build_reviewed_row(row, branch="low", texts=texts, result=result)
-        for row, (texts, result) in zip(kept, reviews, strict=True)
-    ]
-    return pl.DataFrame(rows, schema=REVIEWED_SET)
+    settings, kept = inputs.settings, read_kept(cleaned, kinds=("completion",))
+    reviews = review_rows(inputs.identity, inputs.ask, kept, rubric=settings.rubric, num_reviews=settings.num_reviews)
+    rows = [build_reviewed_row(row, own) for row, own in zip(kept, reviews, strict=True)]
+    return build_table(rows, REVIEWED_SET)
 
 
-def build_pairs(
-    reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: SelfRewardingSettings, round_key: str
-) -> pl.DataFrame:
+def build_pairs(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
     """Each prompt's best completion against its worst, schema `PREFERENCE_PAIRS`."""
-    pairs = build_best_worst_pairs(reviewed, round_key=round_key)
-    kept = keep_rounds(earlier, trains_on=settings.trains_on, round_key=round_key)
+    pairs = build_best_worst_pairs(reviewed, round_key=inputs.round_key)
+    kept = keep_rounds(earlier, trains_on=inputs.settings.trains_on, round_key=inputs.round_key)
     return pl.concat([pairs, kept.cast(PREFERENCE_PAIRS)])
+
+
+RECIPE: Recipe[SelfRewardingSettings] = Recipe(
+    name="self_rewarding",
+    settings=SelfRewardingSettings,
+    stages=(
+        Stage("new_prompt", role="prompter"),
+        Stage("completion"),
+        Stage("review", role="reviewer", sampling=sample_reviews),
+    ),
+    settings_of_step={
+        "seed_set": ("max_seeds",),
+        "raw_generations": ("num_examples", "num_prompts", "num_completions", "temperature", "top_p", "max_new_tokens"),
+        "cleaned_set": ("rouge_l_threshold", "min_prompt_words", "min_completion_words", "max_words"),
+        "reviewed_set": ("num_reviews", "highest_score", "temperature", "top_p", "max_new_tokens"),
+        "preference_pairs": ("trains_on", "losses"),
+        "checkpoint": ("starts_from",),
+    },
+    build_seed_set=take_file_seeds,
+    start_sft_set=start_sft_set,
+    generate=generate,
+    clean=clean_by_words,
+    review=review,
+    build_sft_set=build_no_sft_rows,
+    build_pairs=build_pairs,
+)

@@ -21,20 +21,19 @@ Differences from the authors' code:
 Unknown: epochs an iteration (2 in the paper, 3 in the configurations, 6 in the scripts), so the experiment says.
 """
 
-from collections.abc import Callable
 from typing import ClassVar
 
 import polars as pl
 from pydantic import Field
 
 from lance_assets.algorithms.filters.cleaning import mark_unusable
-from lance_assets.algorithms.reviews.review_parsing import ReviewResult
 from lance_assets.algorithms.selection.pairing import build_self_play_pairs
-from lance_assets.recipes import steps
-from lance_assets.recipes.asking import RoundIdentity, build_requests
 from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds
-from lance_assets.recipes.steps import build_reviewed_row, describe_parent, record_samples
-from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET, Ask
+from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
+from lance_assets.recipes.steps.proposing import complete_prompts
+from lance_assets.recipes.steps.rows import Seed, build_reviewed_row, build_table, read_kept, read_rows
+from lance_assets.recipes.steps.sets import build_no_sft_rows, start_sft_set, take_file_seeds
+from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET
 
 
 class SpinSettings(RecipeSettings):
@@ -56,65 +55,48 @@ class SpinSettings(RecipeSettings):
         return False
 
 
-SETTINGS = SpinSettings
-ROLES = ()
-ROLE_OF_STAGE: dict[str, str] = {}
-SETTINGS_OF_JUDGING = ()
-SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
-    "seed_set": ("max_seeds",),
-    "raw_generations": ("temperature", "top_p", "max_new_tokens"),
-    "preference_pairs": ("trains_on", "losses"),
-    "checkpoint": ("starts_from",),
-}
-
-build_seed_set = steps.take_file_seeds
-start_sft_set = steps.start_sft_set
-build_sft_set = steps.build_no_sft_rows
+Inputs = RoundInputs[SpinSettings]
 
 
-def generate(
-    seeds: pl.DataFrame, *, settings: SpinSettings, identity: RoundIdentity, ask: Ask, **_: object
-) -> pl.DataFrame:
+def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.DataFrame:
     """M's own completion of every seed prompt, schema `RAW_GENERATIONS`."""
-    rows = seeds.to_dicts()
-    requests = build_requests(identity, "own_completion", [(row["row_id"], row["prompt"]) for row in rows], 1)
-    samples = ask("own_completion", requests, settings.sampling)
-    parents = [
-        describe_parent(row, 0, prompt=row["prompt"], completion=sample.text.strip() or None)
-        for row, sample in zip(rows, samples, strict=True)
-    ]
-    return pl.DataFrame(record_samples("own_completion", parents, requests, samples), schema=RAW_GENERATIONS)
+    rows = complete_prompts(inputs.identity, inputs.ask, read_rows(Seed, seeds), stage="own_completion")
+    return build_table(rows, RAW_GENERATIONS)
 
 
-def clean(
-    raw_generations: pl.DataFrame,
-    seeds: pl.DataFrame,
-    *,
-    settings: SpinSettings,
-    is_evaluation_prompt: Callable[[str], bool],
-) -> pl.DataFrame:
+def clean(inputs: Inputs, raw_generations: pl.DataFrame, seeds: pl.DataFrame) -> pl.DataFrame:
     """Drop what cannot be a rejected completion, schema `CLEANED_SET`."""
-    del settings
-    return mark_unusable(raw_generations, seeds, is_evaluation_prompt=is_evaluation_prompt)
+    return mark_unusable(raw_generations, seeds, is_evaluation_prompt=inputs.is_evaluation_prompt)
 
 
-def review(cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_generations: pl.DataFrame, **_: object) -> pl.DataFrame:
+def review(inputs: Inputs, cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_generations: pl.DataFrame) -> pl.DataFrame:
     """Seeds and own completions side by side, without scores. Schema `REVIEWED_SET`."""
-    del raw_generations
-    nothing = ReviewResult([], [], None)
-    rows = []
-    for seed in seeds.to_dicts():
-        row = seed | {"kind": "seed", "seed_id": seed["row_id"]}
-        rows.append(build_reviewed_row(row, branch="high", texts=[], result=nothing, answer=seed["answer"]))
-    kept = cleaned.filter(pl.col("drop_reason").is_null()).to_dicts()
-    rows += [build_reviewed_row(row, branch="high", texts=[], result=nothing) for row in kept]
-    return pl.DataFrame(rows, schema=REVIEWED_SET)
+    of_seeds = [build_reviewed_row(seed) for seed in read_rows(Seed, seeds)]
+    return build_table(of_seeds + [build_reviewed_row(row) for row in read_kept(cleaned)], REVIEWED_SET)
 
 
-def build_pairs(
-    reviewed: pl.DataFrame, earlier: pl.DataFrame, *, settings: SpinSettings, round_key: str
-) -> pl.DataFrame:
+def build_pairs(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
     """The seeds' completions against M's own, this round's and those that `trains_on` keeps."""
-    pairs = build_self_play_pairs(reviewed, round_key=round_key)
-    kept = keep_rounds(earlier, trains_on=settings.trains_on, round_key=round_key)
+    pairs = build_self_play_pairs(reviewed, round_key=inputs.round_key)
+    kept = keep_rounds(earlier, trains_on=inputs.settings.trains_on, round_key=inputs.round_key)
     return pl.concat([pairs, kept.cast(PREFERENCE_PAIRS)])
+
+
+RECIPE: Recipe[SpinSettings] = Recipe(
+    name="spin",
+    settings=SpinSettings,
+    stages=(Stage("own_completion"),),
+    settings_of_step={
+        "seed_set": ("max_seeds",),
+        "raw_generations": ("temperature", "top_p", "max_new_tokens"),
+        "preference_pairs": ("trains_on", "losses"),
+        "checkpoint": ("starts_from",),
+    },
+    build_seed_set=take_file_seeds,
+    start_sft_set=start_sft_set,
+    generate=generate,
+    clean=clean,
+    review=review,
+    build_sft_set=build_no_sft_rows,
+    build_pairs=build_pairs,
+)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from lance_assets.algorithms.measures.progress import START_ROUND
-from lance_assets.recipes.axes import RecipeSettings
+from lance_assets.recipes.contract import ROUND_MODEL
 from lance_assets.records import Request, Sample, SamplingSettings
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
@@ -157,10 +157,6 @@ def tabulate_costs(costs: Mapping[str, Cost], *, num_pairs: int, num_sft_rows: i
     return Markdown("\n".join(lines))
 
 
-ROUND_MODEL = "round_model"
-"""Who does a stage that the recipe gives no other role."""
-
-
 @dataclass(frozen=True)
 class Opened:
     """An engine on the model of a role."""
@@ -192,7 +188,7 @@ class Asker:
     cost: Cost
     log: Callable[[str], None]
     role: str | None = None
-    """Who does every stage; None for whom the recipe gives it to."""
+    """The role that answers every stage, in a step with stages of its own; None: as the recipe declares each stage."""
     opened: dict[str, Opened] = field(default_factory=dict)
     """By role."""
 
@@ -208,14 +204,13 @@ class Asker:
 
         Raises:
             EngineError: the engine cannot go on, too many rows failed, or it ignores a grammar that is required.
+            ValueError: the recipe declares no such stage.
         """
         if not requests:
             return []
-        if sampling is None:
-            parameters = self.plan.settings.parameters
-            assert isinstance(parameters, RecipeSettings), f"{type(parameters).__name__}: how to sample {stage}?"
-            sampling = parameters.sampling
         role = self._find_role(stage)
+        if sampling is None:
+            sampling = self.plan.recipe.find_sampling(stage, self.plan.settings.parameters)
         mine = self._open(role)
         chosen = self._with_grammar(mine, sampling)
         finished = run_durably(
@@ -253,8 +248,7 @@ class Asker:
     def _find_role(self, stage: str) -> str:
         if self.role is not None:
             return self.role
-        roles = self.plan.recipe.ROLE_OF_STAGE
-        role = roles[stage] if stage in roles else ROUND_MODEL
+        role = self.plan.recipe.find_role(stage)
         is_trained_here = role == "label" and self.plan.trains_label_model
         return role if role in self.plan.roles or is_trained_here else ROUND_MODEL
 

@@ -47,8 +47,7 @@ def identify_generations(plan: Plan) -> Identity:
     """How the models are asked, the texts without prompts, and where rows are cut that a model reads."""
     texts = plan.settings.texts
     of_texts = texts and texts.model_dump(exclude={"path"}) | {"content": hash_files(plan, texts.path)}
-    reads_states = getattr(plan.recipe, "READS_STATES", False)
-    reading = {"max_length": plan.settings.training.sft.max_length} if reads_states else {}
+    reading = {"max_length": plan.settings.training.sft.max_length} if plan.recipe.reads_states else {}
     return identify_asking(plan) | {"texts": of_texts} | reading
 
 
@@ -72,7 +71,7 @@ def identify_pairs(plan: Plan) -> Identity:
     if not settings.parameters.judges_pairs:
         return {}
     parameters = settings.parameters.model_dump()
-    return identify_asking(plan) | {name: parameters[name] for name in plan.recipe.SETTINGS_OF_JUDGING}
+    return identify_asking(plan) | {name: parameters[name] for name in plan.recipe.settings_of_judging}
 
 
 def identify_diversity(plan: Plan) -> Identity:

@@ -136,7 +136,7 @@ def _judges_pairs(plan: Plan) -> bool:
 
 
 def _reports_vendi(plan: Plan) -> bool:
-    return getattr(plan.recipe, "REPORTS_VENDI", False)
+    return plan.recipe.reports_vendi
 
 
 NOUNS: dict[str, Noun] = {
@@ -338,7 +338,7 @@ def list_handed_over(plan: Plan) -> list[str]:
 def identify(plan: Plan, name: str) -> Identity:
     """Everything beside its inputs that changes what a noun holds: settings, templates, library versions."""
     noun, parameters = NOUNS[name], plan.settings.parameters.model_dump()
-    own = {setting: parameters[setting] for setting in plan.recipe.SETTINGS_OF_STEP.get(name, ())}
+    own = {setting: parameters[setting] for setting in plan.recipe.settings_of_step.get(name, ())}
     libraries = ASKING if name == "preference_pairs" and _judges_pairs(plan) else noun.libraries
     return {
         "recipe": plan.settings.recipe,

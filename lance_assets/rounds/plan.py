@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
-from lance_assets.recipes import RECIPES
+from lance_assets.recipes.contract import AnyRecipe
+from lance_assets.recipes.registry import find_recipe
 from lance_assets.settings.engines import RoleSettings
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.worlds import World, find_world
@@ -28,9 +28,9 @@ class Plan:
     """What its file says."""
 
     @property
-    def recipe(self) -> ModuleType:
-        """The method."""
-        return RECIPES[self.settings.recipe]
+    def recipe(self) -> AnyRecipe:
+        """The method that the experiment names."""
+        return find_recipe(self.settings.recipe)
 
     @property
     def world(self) -> World | None:
@@ -41,7 +41,7 @@ class Plan:
     @property
     def trains_label_model(self) -> bool:
         """Whether the experiment has a `label_checkpoint`: the recipe needs one and no role names it."""
-        return getattr(self.recipe, "TRAINS_LABEL_MODEL", False) and "label" not in self.settings.roles
+        return self.recipe.trains_label_model and "label" not in self.settings.roles
 
     @property
     def label_model(self) -> str:

@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round, parse_round
 from lance_assets.recipes.asking import RoundIdentity
+from lance_assets.recipes.contract import RoundInputs, ask_nothing, list_no_texts
 from lance_assets.records import Ask
 from lance_assets.rounds.asking import Asker, Cost
 from lance_assets.rounds.evaluation_prompts import build_evaluation_guard, list_held_out_prompts, list_protected_prompts
@@ -71,6 +73,23 @@ class Round:
         settings = self.plan.settings
         profiles = {name: role.prompt_profile for name, role in settings.roles.items() if role.prompt_profile}
         return RoundIdentity(self.plan.name, self.key, settings.rng_seed, settings.prompt_profile, profiles)
+
+    def build_inputs(self, *, ask: Ask = ask_nothing, texts: pl.DataFrame | None = None) -> RoundInputs[Any]:
+        """What a step of the recipe is handed beside its tables.
+
+        Args:
+            ask: asks the models, in a step that has any.
+            texts: the experiment's texts without prompts, in the step that proposes from them.
+        """
+        return RoundInputs(
+            identity=self.identity,
+            settings=self.plan.settings.parameters,
+            ask=ask,
+            # the guard takes a while to build, and only cleaning needs it
+            is_evaluation_prompt=lambda prompt: self.is_evaluation_prompt(prompt),
+            texts=list_no_texts() if texts is None else texts,
+            read_states=self.read_states,
+        )
 
     @cached_property
     def is_evaluation_prompt(self) -> Callable[[str], bool]:
@@ -200,7 +219,8 @@ class Round:
         Args:
             noun: what is made.
             model_path: the round's own model.
-            role: who does every stage; None for whom the recipe gives it to.
+            role: the role that answers every stage, for a step with stages of its own; None: as the recipe declares
+                each stage.
         """
         asker = Asker(
             plan=self.plan,

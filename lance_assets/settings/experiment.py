@@ -17,17 +17,16 @@ from pydantic import (
     model_validator,
 )
 
-from lance_assets.recipes import RECIPES
 from lance_assets.recipes.axes import AxisSettings
+from lance_assets.recipes.registry import find_recipe, list_recipes
 from lance_assets.settings.engines import EngineSettings, RoleSettings
 from lance_assets.settings.schema import simplify_schema
 from lance_assets.settings.values import FromEnvironment, ModelName, Owner, PromptProfile, Settings
 from resources.training.trainer import DpoSettings, LoraSettings, SftSettings
 
 
-def _find_recipe(name: str) -> str:
-    if name not in RECIPES:
-        raise ValueError(f"there is no recipe {name!r}; choose one of {', '.join(sorted(RECIPES))}")
+def _check_recipe(name: str) -> str:
+    find_recipe(name)
     return name
 
 
@@ -36,12 +35,12 @@ def _read_parameters(value: Any, _: ValidatorFunctionWrapHandler, info: Validati
     recipe = info.data.get("recipe")
     if recipe is None:  # its own mistake is reported already
         return AxisSettings()
-    settings: type[AxisSettings] = RECIPES[recipe].SETTINGS
+    settings: type[AxisSettings] = find_recipe(recipe).settings
     return value if isinstance(value, settings) else settings.model_validate(value)
 
 
-RecipeName = Annotated[str, AfterValidator(_find_recipe), WithJsonSchema({"enum": sorted(RECIPES)})]
-"""The name of a recipe."""
+RecipeName = Annotated[str, AfterValidator(_check_recipe)]
+"""The name of a recipe: one of ours, or the module of a person's own; `model_json_schema` adds which there are."""
 
 Parameters = Annotated[
     SerializeAsAny[AxisSettings],
@@ -311,7 +310,7 @@ class ExperimentSettings(Settings):
 
     @model_validator(mode="after")
     def _has_the_recipes_roles(self) -> Self:
-        known = RECIPES[self.recipe].ROLES
+        known = find_recipe(self.recipe).roles
         if unknown := sorted(set(self.roles) - set(known)):
             has = ", ".join(known) or "none"
             raise ValueError(f"recipe {self.recipe} has no role {', '.join(unknown)}; it has: {has}")
@@ -319,7 +318,7 @@ class ExperimentSettings(Settings):
 
     @model_validator(mode="after")
     def _has_the_recipes_texts(self) -> Self:
-        needs = getattr(RECIPES[self.recipe], "NEEDS_TEXTS", False)
+        needs = find_recipe(self.recipe).needs_texts
         if needs and self.texts is None:
             raise ValueError(f"recipe {self.recipe} writes prompts for texts: add a section texts with a path")
         if not needs and self.texts is not None:
@@ -341,12 +340,19 @@ class ExperimentSettings(Settings):
 
     @classmethod
     def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The schema that `dg check yaml` validates against."""
+        """The schema that `dg check yaml` validates against.
+
+        It leaves out the parameters of a person's own recipe, which are checked when the experiment loads.
+        """
+        schema, recipes = super().model_json_schema(*args, **kwargs), list_recipes()
+        ours: dict[str, Any] = {"enum": [recipe.name for recipe in recipes]}
+        # A dotted name is a person's own module. Of any other name the error says which there are.
+        schema["properties"]["recipe"] |= {"if": {"not": {"pattern": r"\."}}, "then": ours}
         by_recipe = [
             {
-                "if": {"properties": {"recipe": {"enum": [name]}}},
-                "then": {"properties": {"parameters": recipe.SETTINGS.model_json_schema()}},
+                "if": {"properties": {"recipe": {"enum": [recipe.name]}}},
+                "then": {"properties": {"parameters": recipe.settings.model_json_schema()}},
             }
-            for name, recipe in RECIPES.items()
+            for recipe in recipes
         ]
-        return simplify_schema(super().model_json_schema(*args, **kwargs) | {"allOf": by_recipe})
+        return simplify_schema(schema | {"allOf": by_recipe})

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from lance_assets.recipes import RECIPES
+from lance_assets.recipes.registry import find_recipe
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.worlds import WorldError, find_world
 
@@ -100,8 +100,8 @@ def _describe_mistake(mistake: ErrorDetails, *, field: str, name: str, allowed: 
 
 def _fields_of_recipe(file: Path) -> dict[str, FieldInfo]:
     """The fields of `parameters`. The recipe that the file names exists, since its parameters were read."""
-    recipe = RECIPES[yaml.safe_load(file.read_text(encoding="utf-8"))["attributes"]["recipe"]]
-    return dict(recipe.SETTINGS.model_fields)
+    recipe = find_recipe(yaml.safe_load(file.read_text(encoding="utf-8"))["attributes"]["recipe"])
+    return dict(recipe.settings.model_fields)
 
 
 def _fields_in(parts: list[str]) -> dict[str, FieldInfo]:

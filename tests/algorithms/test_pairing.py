@@ -15,10 +15,8 @@ from lance_assets.algorithms.selection.pairing import (
 from lance_assets.records import PREFERENCE_PAIRS, REVIEWED_SET, SEED_SET, SFT_SET
 
 
-def reviewed_row(
-    row_id: str, kind: str, score: float | None, *, branch: str = "high", seed_id: str = "s", **more
-) -> dict:
-    row = {"row_id": row_id, "kind": kind, "seed_id": seed_id, "branch": branch, "review_score": score}
+def reviewed_row(row_id: str, kind: str, score: float | None, *, seed_id: str = "s", **more) -> dict:
+    row = {"row_id": row_id, "kind": kind, "seed_id": seed_id, "review_score": score}
     return row | {"prompt": "Add 2 and 3.", "completion": f"completion {row_id}"} | more
 
 
@@ -83,8 +81,8 @@ def test_equal_and_short_texts_make_no_pair() -> None:
     assert pair_ids(frame.with_columns(prompt=pl.lit("Add 5"))) == []
 
 
-def test_only_the_high_branch_pairs() -> None:
-    assert pair_ids(high(9.0, 3.0).with_columns(branch=pl.lit("low"))) == []
+def test_a_seed_without_degraded_completions_makes_no_pair() -> None:
+    assert pair_ids(high(9.0)) == []
     assert pair_ids(reviewed()) == []
 
 
@@ -127,14 +125,13 @@ def test_pairs_hold_for_any_scores(seeds: list[list[float | None]], score_gap: f
 
 def test_sft_rows() -> None:
     frame = reviewed(
-        reviewed_row("kept", "completion", 8.5, branch="low"),
-        reviewed_row("at", "completion", 8.0, branch="low"),
-        reviewed_row("rounded", "completion", (8.1 + 8.2 + 7.7) / 3, branch="low"),
-        reviewed_row("unscored", "completion", None, branch="low"),
-        reviewed_row("high", "completion", 9.0),
-        reviewed_row("seed", "seed", 9.0, branch="low"),
-        reviewed_row("short", "completion", 9.0, branch="low", completion="12345"),
-        reviewed_row("short prompt", "completion", 9.0, branch="low", prompt="12345"),
+        reviewed_row("kept", "completion", 8.5),
+        reviewed_row("at", "completion", 8.0),
+        reviewed_row("rounded", "completion", (8.1 + 8.2 + 7.7) / 3),
+        reviewed_row("unscored", "completion", None),
+        reviewed_row("seed", "seed", 9.0),
+        reviewed_row("short", "completion", 9.0, completion="12345"),
+        reviewed_row("short prompt", "completion", 9.0, prompt="12345"),
     )
     rows = select_sft_rows(frame, round_key="r0003")
     assert rows.schema == SFT_SET
@@ -146,8 +143,8 @@ def test_grow_takes_everything_scored_once() -> None:
     frame = reviewed(
         reviewed_row("s", "seed", 9.0),
         reviewed_row("d", "degraded_completion", 1.0),
-        reviewed_row("c", "completion", 8.0, branch="low"),
-        reviewed_row("u", "completion", None, branch="low"),
+        reviewed_row("c", "completion", 8.0),
+        reviewed_row("u", "completion", None),
     )
     rows, num_left_out = grow_seed_set(pl.DataFrame(schema=SEED_SET), frame, round_key="r0001")
     assert rows.schema == SEED_SET
@@ -245,8 +242,7 @@ def best_worst(frame: pl.DataFrame) -> list[tuple]:
 def completions_of(prompt: str, *scores: float | None) -> list[dict]:
     """Completions of a new prompt, with ids of its first letter and 0, 1, ..."""
     return [
-        reviewed_row(f"{prompt[0]}{place}", "completion", score, branch="low", prompt=prompt)
-        for place, score in enumerate(scores)
+        reviewed_row(f"{prompt[0]}{place}", "completion", score, prompt=prompt) for place, score in enumerate(scores)
     ]
 
 

@@ -93,7 +93,7 @@ def test_a_review_without_a_score_is_kept_as_unscored(make_scripted_world: OpenW
     reviewed = world.round("r0001").read("reviewed_set")
     assert len(reviewed) == len(world.round("r0001").read("seed_set")) == 6
     assert reviewed["review_score"].null_count() == 6
-    assert reviewed["branch"].to_list() == ["unscored"] * 6
+    assert world.metadata("reviewed_set", "r0001")["branches/unscored"] == 6
     assert reviewed["reviews"].to_list() == [["I like it."]] * 6
     assert reviewed["unscored_reasons"].to_list() == [["no_score"]] * 6
     assert not result.success, "more rows without a score than the experiment allows stop the round"

@@ -40,7 +40,7 @@ def test_one_that_got_into_the_reviewed_set_stops_the_round_before_training(
     make_scripted_world: OpenWorld, scripted_rounds: Path, wording: str
 ) -> None:
     world = make_scripted_world(made_before=scripted_rounds)
-    plant(world, "reviewed_set", kind="completion", branch="low", prompt=wording)
+    plant(world, "reviewed_set", kind="completion", prompt=wording)
     result = world.materialize("r0001", "sft_set", "checkpoint")
     (check,) = [check for check in result.get_asset_check_evaluations() if check.check_name == "no_evaluation_overlap"]
     assert not check.passed
@@ -60,7 +60,7 @@ def test_one_in_the_training_set_is_refused_by_the_training(
 
 def test_one_in_the_pairs_fails_their_check(make_scripted_world: OpenWorld, scripted_rounds: Path) -> None:
     world = make_scripted_world(made_before=scripted_rounds)
-    plant(world, "reviewed_set", prompt=WORDINGS[1], branch="high", kind="seed")
+    plant(world, "reviewed_set", prompt=WORDINGS[1], kind="seed")
     seed = world.round("r0001").read("reviewed_set").row(0, named=True)
     table = world.round("r0001").read("reviewed_set")
     worse = table.head(1).with_columns(

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from lance_assets.recipes.lance import SETTINGS_OF_STEP, LanceSettings
+from lance_assets.recipes.lance_settings import SETTINGS_OF_STEP, LanceSettings
 from lance_assets.rounds.nouns import compute_fingerprint
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.experiment import ExperimentSettings

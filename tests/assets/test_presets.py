@@ -11,7 +11,7 @@ from accelerate.commands.config.config_args import ClusterConfig
 from lance_assets.assets.building import find_key
 from lance_assets.assets.loading import load_component
 from lance_assets.assets.platform import PlatformResource
-from lance_assets.recipes.lance import LanceSettings
+from lance_assets.recipes.lance_settings import LanceSettings
 from lance_assets.rounds.plan import Plan
 from resources.models.model_shapes import find_model
 from resources.readers.seed_files import read_seeds

@@ -20,8 +20,8 @@ from lance_assets.algorithms.measures.progress import Decision, find_best_round,
 from lance_assets.assets.building import GPU_POOL, find_key, find_rounds
 from lance_assets.assets.sensors import decide
 from lance_assets.prompts import build_messages
-from lance_assets.recipes import RECIPES
 from lance_assets.recipes.kun import build_label_rows
+from lance_assets.recipes.registry import list_recipes
 from lance_assets.rounds.nouns import NOUNS, list_handed_over, list_inputs
 from lance_assets.rounds.outcomes import read_headline
 from lance_assets.rounds.plan import Plan
@@ -92,8 +92,8 @@ def check_diverse_evol(world: World) -> None:
     for key, later in zip(KEYS[1:], taken[1:], strict=True):
         picks = world.round(key).read("raw_generations")
         assert picks["row_id"].to_list() == later[:3]
-        assert picks["value"].to_list() == sorted(picks["value"], reverse=True)
-        assert picks["value"].min() > 0
+        assert picks["pool_measure"].to_list() == sorted(picks["pool_measure"], reverse=True)
+        assert picks["pool_measure"].min() > 0
     scores = [float(world.metadata("sft_set", key)["vendi_score"]) for key in KEYS]
     assert scores == sorted(scores)
     assert world.definitions.resolve_assets_def(find_key(world.plan, "sft_set")).op.pool == GPU_POOL, (
@@ -115,7 +115,7 @@ def check_llm2llm(world: World) -> None:
         raw, trained = this_round.read("raw_generations"), this_round.read("sft_set", KEYS[number - 1])
         tried = raw.filter(kind="student_answer")
         assert len(tried) == shown["student/num_tried"] == len(trained.filter(pl.col("source") != "eft"))
-        wrong = set(tried.filter(value=0.0)["seed_id"]) & set(trained.filter(source="seed")["row_id"])
+        wrong = set(tried.filter(is_correct=False)["seed_id"]) & set(trained.filter(source="seed")["row_id"])
         lessons = raw.filter(kind="lesson")
         assert set(lessons["seed_id"]) == wrong
         accepted = lessons.filter(pl.col("refused_reason").is_null())
@@ -131,9 +131,7 @@ def check_kun(world: World) -> None:
     first = world.round("r0000")
     label = first.read("label_checkpoint").row(0, named=True)
     assert label["num_sft_rows"] == NUM_SEEDS
-    expected = build_label_rows(
-        first.read("seed_set"), settings=world.plan.settings.parameters, identity=first.identity
-    )
+    expected = build_label_rows(first.build_inputs(), first.read("seed_set"))
     assert first.read("label_set").equals(expected)
     assert [world.round(key).read("label_checkpoint")["content_hash"][0] for key in KEYS] == [label["content_hash"]] * 3
     texts = first.texts["row_id"].to_list()
@@ -171,7 +169,7 @@ CHECKED: dict[str, Callable[[World], None]] = {
 }
 
 
-@pytest.fixture(scope="module", params=sorted(RECIPES))
+@pytest.fixture(scope="module", params=[recipe.name for recipe in list_recipes()])
 def arguments(request: pytest.FixtureRequest) -> dict[str, object]:
     """What `open_world` needs for each recipe in turn, with the bars of the checks as they are by default."""
     checks = {"max_unscored_rate": 0.5} if request.param == "kun" else {}

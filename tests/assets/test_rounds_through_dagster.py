@@ -77,7 +77,7 @@ def test_metadata_says_what_a_person_wants_to_know(world: World):
             "preview_kept",
             "preview_dropped",
         },
-        "reviewed_set": {"dagster/row_count", "num_unscored_rows", "mean_spread", "branches", "scores", "preview"},
+        "reviewed_set": {"dagster/row_count", "num_unscored_rows", "mean_spread", "branches/low", "scores", "preview"},
         "sft_set": {"dagster/row_count", "num_new", "sources", "rounds", "scores", "preview"},
         "preference_pairs": {"dagster/row_count", "num_new", "gaps", "preview"},
         "checkpoint": {"path", "content_hash", "is_trained", "trained_on", "losses", "train_tokens", "train_seconds"},

@@ -11,7 +11,7 @@ from lance_assets.assets.building import find_key
 from lance_assets.assets.platform import PlatformResource
 from lance_assets.assets.self_evolution import describe_self_evolution
 from lance_assets.pictures.study import list_arms, tabulate_rounds, tabulate_study
-from lance_assets.recipes.lance import LanceSettings
+from lance_assets.recipes.lance_settings import LanceSettings
 from lance_assets.records import STUDY_ROWS
 from lance_assets.rounds import study
 from lance_assets.rounds.plan import Plan

@@ -5,7 +5,7 @@ from jinja2 import UndefinedError
 
 from lance_assets import prompts
 from lance_assets.prompts import PROFILES, build_messages, hash_templates, list_steps, render_prompt
-from lance_assets.recipes import RECIPES
+from lance_assets.recipes.registry import list_recipes
 
 TEXTS = {"prompt": "Sort {{ 3 }} & <1> 2.", "completion": "It is\n1 2 3."}
 PAIR = {"prompt": TEXTS["prompt"], "completion_a": "It is\n1 2 3.", "completion_b": "No idea {% if %}."}
@@ -27,7 +27,7 @@ def test_a_pair_is_shown_in_the_order_given(profile: str) -> None:
     assert words.index(PAIR["prompt"]) < words.index(PAIR["completion_a"]) < words.index(PAIR["completion_b"])
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [recipe.name for recipe in list_recipes()])
 def test_both_profiles_have_a_recipes_steps(recipe: str) -> None:
     compact, full = (list_steps(profile, recipe) for profile in PROFILES)
     assert compact == full

@@ -9,19 +9,16 @@ from pydantic import ValidationError
 from lance_assets.algorithms.selection.pool_selection import METHODS
 from lance_assets.prompts import build_messages
 from lance_assets.recipes.diverse_evol import (
-    SETTINGS_OF_STEP,
+    RECIPE,
     DiverseEvolSettings,
-    build_pairs,
-    build_seed_set,
     build_sft_set,
     clean,
     generate,
-    review,
     start_sft_set,
 )
 from lance_assets.records import CLEANED_SET, RAW_GENERATIONS, REVIEWED_SET, SEED_SET, SFT_SET
 from resources.engines.transformers.model_states import ModelReader, TrainingRow
-from tests.recipes.scripted_round import EFT, NO_PAIRS, identify
+from tests.recipes.scripted_round import EFT, NO_PAIRS, build_inputs, identify
 
 NAMES = [f"p{place}" for place in range(8)]
 POOL = pl.DataFrame(
@@ -75,7 +72,7 @@ class Reading:
 
 def start(**settings) -> pl.DataFrame:
     given = DiverseEvolSettings(num_first=2, num_picks=2, **settings)
-    return start_sft_set(POOL, EFT, settings=given, identity=identify("r0000"))
+    return start_sft_set(build_inputs(given, identify("r0000")), POOL, EFT)
 
 
 def open_reading(number: int) -> Reading:
@@ -88,15 +85,15 @@ def take(
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """The raw rows, cleaned rows and SFT set of a round."""
     given, key = DiverseEvolSettings(**{"num_first": 2, "num_picks": 2} | settings), f"r{number:04}"
-    pool, counts = build_seed_set(POOL, {}, settings=given, identity=identify(key))
+    pool, counts = RECIPE.build_seed_set(build_inputs(given, identify(key)), POOL, {})
     assert pool.equals(POOL)
     assert counts == {"num_pool": 8}
     read = reading or open_reading(number)
-    raw = generate(pool, settings=given, identity=identify(key), ask=None, trained=trained, read_states=read)
-    cleaned = clean(raw, pool, settings=given, is_evaluation_prompt=lambda prompt: prompt in evaluated)
-    reviewed = review(cleaned, pool, raw, settings=given, identity=identify(key), ask=None)
-    sft = build_sft_set(reviewed, trained, settings=given, round_key=key)
-    assert build_pairs(reviewed, NO_PAIRS, settings=given, round_key=key).is_empty()
+    raw = generate(build_inputs(given, identify(key), read_states=read), pool, trained)
+    cleaned = clean(build_inputs(given, is_evaluation_prompt=lambda prompt: prompt in evaluated), raw, pool)
+    reviewed = RECIPE.review(build_inputs(given, identify(key)), cleaned, pool, raw)
+    sft = build_sft_set(build_inputs(given, identify(key)), reviewed, trained)
+    assert RECIPE.build_pairs(build_inputs(given, identify(key)), reviewed, NO_PAIRS).is_empty()
     assert (raw.schema, cleaned.schema, reviewed.schema, sft.schema) == (
         RAW_GENERATIONS,
         CLEANED_SET,
@@ -118,7 +115,7 @@ def test_every_method_starts_from_the_same_items(method: str) -> None:
         (None, "eft", "r0000"),
     ]
     other = start_sft_set(
-        POOL, EFT, settings=DiverseEvolSettings(num_first=2, method=method), identity=identify("r0000", rng_seed=1)
+        build_inputs(DiverseEvolSettings(num_first=2, method=method), identify("r0000", rng_seed=1)), POOL, EFT
     )
     assert other["source_id"].to_list() == ["p2", "p7", None]
 
@@ -130,7 +127,7 @@ def test_two_rounds_of_k_center_by_hand() -> None:
     Round 2, by the model that round 1 trained, all taken at 0: p2 is 4.5 away. With it p1 is 0.5 away, p4 3, p5 1.
     """
     raw, cleaned, sft = take(1, start())
-    assert raw.select("row_id", "sample_number", "value").rows() == [("p0", 0, 10.0), ("p7", 1, 6.0)]
+    assert raw.select("row_id", "sample_number", "pool_measure").rows() == [("p0", 0, 10.0), ("p7", 1, 6.0)]
     assert set(raw["kind"]) == {"pool_row"}
     assert raw["seed_id"].to_list() == raw["parent_id"].to_list() == ["p0", "p7"]
     assert raw["raw_text"].to_list() == raw["completion"].to_list() == ["Good p0", "Good p7"]
@@ -145,7 +142,7 @@ def test_two_rounds_of_k_center_by_hand() -> None:
     ]
     assert set(sft["source"]) == {"seed", "eft"}
     raw, _, sft = take(2, sft)
-    assert raw.select("row_id", "value").rows() == [("p2", 4.5), ("p4", 3.0)]
+    assert raw.select("row_id", "pool_measure").rows() == [("p2", 4.5), ("p4", 3.0)]
     assert sft["source_id"].to_list() == ["p2", "p4", "p0", "p7", "p3", "p6", None]
     assert sft["row_id"].is_unique().all()
     texts = sft.filter(source="seed").select("source_id", "prompt", "completion").rows()
@@ -157,7 +154,7 @@ def test_the_base_models_states_choose_otherwise() -> None:
     _, _, sft = take(1, start())
     reading = open_reading(2)
     raw, _, _ = take(2, sft, reading=reading, states_of="base")
-    assert raw.select("row_id", "value").rows() == [("p2", 5.0), ("p5", 3.0)]
+    assert raw.select("row_id", "pool_measure").rows() == [("p2", 5.0), ("p5", 3.0)]
     assert reading.opened == [reading.readers[True]]
     reading = open_reading(2)
     take(2, sft, reading=reading)
@@ -168,7 +165,7 @@ def test_one_round_by_the_base_model_is_one_shot_k_center() -> None:
     """After p0 and p7: p2 is 5 away, p5 3, p1 and p4 1; p2 leaves p1 at 1. Equal ones go by their place."""
     raw, _, _ = take(1, start(), states_of="base", num_picks=6)
     assert picked(raw) == ["p0", "p7", "p2", "p5", "p1", "p4"]
-    assert raw["value"].to_list() == [10, 6, 5, 3, 1, 1]
+    assert raw["pool_measure"].to_list() == [10, 6, 5, 3, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -182,7 +179,7 @@ def test_one_round_by_the_base_model_is_one_shot_k_center() -> None:
 def test_controls_take_what_the_model_is_least_sure_of(method: str, expected: list[str], values: list[float]) -> None:
     raw, _, sft = take(1, start(), method=method)
     assert picked(raw) == expected
-    assert raw["value"].to_list() == values
+    assert raw["pool_measure"].to_list() == values
     assert sft["source_id"].to_list() == [*expected, *FIRST, None]
 
 
@@ -190,7 +187,7 @@ def test_items_drawn_by_lot_ask_no_model_and_repeat() -> None:
     reading = open_reading(1)
     raw, _, sft = take(1, start(), reading=reading, method="random")
     assert reading.opened == []
-    assert raw["value"].null_count() == 2
+    assert raw["pool_measure"].null_count() == 2
     assert raw.equals(take(1, start(), method="random")[0])
     assert not set(picked(raw)) & set(FIRST)
     assert not set(picked(take(2, sft, method="random")[0])) & {*picked(raw), *FIRST}
@@ -216,8 +213,7 @@ def test_what_was_taken_is_known_from_all_rounds_alone() -> None:
 
 def test_the_model_reads_what_it_would_be_trained_on() -> None:
     reading, settings = open_reading(1), DiverseEvolSettings(num_picks=2)
-    given = {"settings": settings, "trained": start(), "read_states": reading, "ask": None}
-    generate(POOL, identity=identify("r0001", profile="full"), **given)
+    generate(build_inputs(settings, identify(profile="full"), read_states=reading), POOL, start())
     (reader,) = reading.opened
     assert reader.rows == [(build_messages("full", f"Prompt {name}"), f"Good {name}") for name in NAMES]
     assert reader.is_closed
@@ -239,14 +235,14 @@ def test_an_evaluation_prompt_is_left_out_with_its_reason() -> None:
 
 def test_a_pool_smaller_than_the_first_draw_says_so() -> None:
     with pytest.raises(ValueError, match=r"num_first must be in \[1, num_rows=8\], got 100"):
-        start_sft_set(POOL, EFT, settings=DiverseEvolSettings(), identity=identify("r0000"))
+        start_sft_set(build_inputs(DiverseEvolSettings(), identify("r0000")), POOL, EFT)
 
 
 def test_the_authors_constants_and_every_parameter_is_read() -> None:
     settings = DiverseEvolSettings()
     assert (settings.num_first, settings.num_picks, settings.starts_from, settings.losses) == (100, 100, "base", "sft")
     assert not settings.has_reviews
-    read = {name for names in SETTINGS_OF_STEP.values() for name in names}
+    read = {name for names in RECIPE.settings_of_step.values() for name in names}
     assert set(DiverseEvolSettings.model_fields) == read
 
 
@@ -281,16 +277,14 @@ def test_the_packaged_model_takes_the_farthest_row_each_time(small_model: Path) 
         chosen.append(int(np.argmax(distances)))
         expected.append((f"p{chosen[-1]}", max(distances)))
     settings = DiverseEvolSettings(num_first=2, num_picks=3)
-    trained = start_sft_set(pool, EFT, settings=settings, identity=identify("r0000"))
-    raw = generate(pool, settings=settings, identity=identify("r0001"), trained=trained, read_states=open_reader)
+    trained = start_sft_set(build_inputs(settings, identify("r0000")), pool, EFT)
+    raw = generate(build_inputs(settings, identify("r0001"), read_states=open_reader), pool, trained)
     assert picked(raw) == [name for name, _ in expected]
-    np.testing.assert_allclose(raw["value"].to_numpy(), [distance for _, distance in expected], rtol=1e-4)
+    np.testing.assert_allclose(raw["pool_measure"].to_numpy(), [distance for _, distance in expected], rtol=1e-4)
     unsure = generate(
+        build_inputs(DiverseEvolSettings(num_picks=3, method="entropy"), identify("r0001"), read_states=open_reader),
         pool,
-        settings=DiverseEvolSettings(num_picks=3, method="entropy"),
-        identity=identify("r0001"),
-        trained=trained,
-        read_states=open_reader,
+        trained,
     )
     entropies = open_reader().measure_confidence(rows)["mean_entropy"].to_list()
     free = [place for place in range(8) if place not in (3, 6)]

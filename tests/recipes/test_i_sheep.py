@@ -2,20 +2,29 @@ import polars as pl
 import pytest
 
 from lance_assets.prompts import render_prompt
-from lance_assets.recipes import i_sheep
 from lance_assets.recipes.i_sheep import (
+    RECIPE,
     RUBRIC,
     ISheepSettings,
-    build_pairs,
     build_sft_set,
-    clean,
     generate,
     review,
     start_sft_set,
 )
 from lance_assets.records import SFT_SET, SamplingSettings, derive_row_id
 from tests.recipes.scripted_ask import ScriptedAsk
-from tests.recipes.scripted_round import EFT, NO_PAIRS, Said, identify, is_held_out, run_to_review, seeds
+from tests.recipes.scripted_round import (
+    EFT,
+    NO_PAIRS,
+    NOT_TRAINED,
+    Said,
+    build_inputs,
+    identify,
+    is_held_out,
+    list_sampling,
+    run_to_review,
+    seeds,
+)
 
 NEW_PROMPTS: dict[str, list[Said]] = {
     "a": ["Final Answer: Name one forest tree", "Final Answer: Which river is longest"],
@@ -44,13 +53,13 @@ def run(round_key: str = "r0001", scores: dict[str, Said] = SCORES) -> tuple[pl.
             return NEW_PROMPTS[text[-1]][number]
         return COMPLETIONS[text] if stage == "completion" else scores[text.split("Completion: ")[1]]
 
-    return run_to_review(i_sheep, ISheepSettings(num_prompts=2), TABLE, ScriptedAsk(say), round_key=round_key)
+    return run_to_review(RECIPE, ISheepSettings(num_prompts=2), TABLE, ScriptedAsk(say), round_key=round_key)
 
 
 def test_the_first_round_trains_on_no_seed() -> None:
-    first = start_sft_set(TABLE, EFT, settings=ISheepSettings(), identity=identify("r0000"))
+    first = start_sft_set(build_inputs(ISheepSettings(), identify("r0000")), TABLE, EFT)
     assert first.equals(EFT)
-    nothing = start_sft_set(TABLE, EFT.clear(), settings=ISheepSettings(), identity=identify("r0000"))
+    nothing = start_sft_set(build_inputs(ISheepSettings(), identify("r0000")), TABLE, EFT.clear())
     assert nothing.schema == SFT_SET
     assert nothing.is_empty()
 
@@ -77,7 +86,7 @@ def test_a_round_by_hand() -> None:
         ("completion", "Which river is longest", "Amur", ["score: 7.9"], 7.9),
         ("completion", "Describe a quiet harbour", "boats", ["I had rather not."], None),
     ]
-    rows = build_sft_set(reviewed, EFT, settings=ISheepSettings(), round_key="r0001")
+    rows = build_sft_set(build_inputs(ISheepSettings(), identify("r0001")), reviewed, EFT)
     assert rows.schema == SFT_SET
     alder_id = reviewed["row_id"][0]
     assert rows.rows() == [
@@ -87,16 +96,16 @@ def test_a_round_by_hand() -> None:
         ),
         EFT.row(0),
     ]
-    assert build_pairs(reviewed, NO_PAIRS, settings=ISheepSettings(), round_key="r0001").equals(NO_PAIRS)
+    assert RECIPE.build_pairs(build_inputs(ISheepSettings(), identify("r0001")), reviewed, NO_PAIRS).equals(NO_PAIRS)
 
 
 def train_three_rounds(**settings) -> list[list[tuple[str, str]]]:
     """Source and round of every row that each of three rounds trains on; all but the second accept one row."""
-    rows, trained = start_sft_set(TABLE, EFT, settings=ISheepSettings(), identity=identify("r0000")), []
+    rows, trained = start_sft_set(build_inputs(ISheepSettings(), identify("r0000")), TABLE, EFT), []
     for number, score in enumerate(("score: 8", "score: 2", "score: 9.5"), start=1):
         key = f"r{number:04d}"
         _, _, reviewed = run(key, SCORES | {"alder": score})
-        rows = build_sft_set(reviewed, rows, settings=ISheepSettings(**settings), round_key=key)
+        rows = build_sft_set(build_inputs(ISheepSettings(**settings), identify(key)), reviewed, rows)
         assert rows.schema == SFT_SET
         assert rows["row_id"].is_unique().all()
         trained.append(rows.select("source", "source_round").rows())
@@ -123,7 +132,7 @@ def test_the_bar_can_be_moved_without_reviewing_again() -> None:
     _, _, reviewed = run()
 
     def accept(bar: float) -> list[str]:
-        rows = build_sft_set(reviewed, EFT.clear(), settings=ISheepSettings(accept_score=bar), round_key="r0001")
+        rows = build_sft_set(build_inputs(ISheepSettings(accept_score=bar), identify("r0001")), reviewed, EFT.clear())
         return rows["completion"].to_list()
 
     assert [accept(bar) for bar in (8.1, 8.0, 7.9, 0.0)] == [[], ["alder"], ["alder", "Amur"], ["alder", "Amur"]]
@@ -135,12 +144,12 @@ def test_a_mean_at_the_bar_is_accepted_whatever_the_rounding() -> None:
     chosen = ISheepSettings(num_reviews=2, accept_score=5.2)
     _, cleaned, _ = run()
     ask = ScriptedAsk(lambda stage, text, number: said[number])
-    reviewed = review(cleaned, TABLE, pl.DataFrame(), settings=chosen, identity=identify("r0001"), ask=ask)
+    reviewed = review(build_inputs(chosen, identify("r0001"), ask=ask), cleaned, TABLE, pl.DataFrame())
     assert ask.counts == {"review": 6}
     assert (reviewed["review_score"] < 5.2).all()
-    assert len(build_sft_set(reviewed, EFT.clear(), settings=chosen, round_key="r0001")) == 3
+    assert len(build_sft_set(build_inputs(chosen, identify("r0001")), reviewed, EFT.clear())) == 3
     above = ISheepSettings(accept_score=5.21)
-    assert build_sft_set(reviewed, EFT.clear(), settings=above, round_key="r0001").is_empty()
+    assert build_sft_set(build_inputs(above, identify("r0001")), reviewed, EFT.clear()).is_empty()
 
 
 def test_each_step_is_asked_in_its_template_and_sampling() -> None:
@@ -149,16 +158,17 @@ def test_each_step_is_asked_in_its_template_and_sampling() -> None:
     identity = identify(profile="full")
     table = seeds(dict.fromkeys("abcde"))
     ask = ScriptedAsk(lambda stage, text, number: {"completion": "alder"}.get(stage, "Final Answer: Name a tree"))
-    raw = generate(table, settings=chosen, identity=identity, ask=ask)
+    raw = generate(build_inputs(chosen, identity, ask=ask), table, NOT_TRAINED)
     assert ask.counts == {"new_prompt": 20, "completion": 20}
-    assert ask.sampling == {"new_prompt": None, "completion": None}
+    plain = SamplingSettings(0.3, 0.9, 512)
+    assert list_sampling(RECIPE, chosen, ask) == {"new_prompt": plain, "completion": plain}
     assert {request.messages[-1]["content"].count("Prompt of") for request in ask.requests["new_prompt"]} == {3}
     assert {request.messages[-1]["content"] for request in ask.requests["completion"]} == {"Name a tree"}
-    cleaned = clean(raw, table, settings=chosen, is_evaluation_prompt=is_held_out)
+    cleaned = RECIPE.clean(build_inputs(chosen, is_evaluation_prompt=is_held_out), raw, table)
     judge = ScriptedAsk(lambda stage, text, number: "score: 8")
-    review(cleaned, table, raw, settings=chosen, identity=identity, ask=judge)
+    review(build_inputs(chosen, identity, ask=judge), cleaned, table, raw)
     assert judge.counts == {"review": 1}, "of equal prompts one is kept"
-    assert judge.sampling == {"review": SamplingSettings(0.3, 0.9, 512, RUBRIC.grammar)}
+    assert list_sampling(RECIPE, chosen, judge) == {"review": SamplingSettings(0.3, 0.9, 512, RUBRIC.grammar)}
     texts = {"prompt": "Name a tree", "completion": "alder"}
     assert judge.requests["review"][0].messages[-1]["content"] == render_prompt("full", "i_sheep/review", **texts)
 
@@ -179,6 +189,6 @@ def test_cleaning_takes_its_bounds_from_the_settings(settings: dict, reasons: li
     chosen = ISheepSettings(num_prompts=1, **settings)
     table = seeds({"x": None})
     ask = ScriptedAsk(lambda stage, text, number: said[stage])
-    raw = generate(table, settings=chosen, identity=identify("r0001"), ask=ask)
-    cleaned = clean(raw, table, settings=chosen, is_evaluation_prompt=is_held_out)
+    raw = generate(build_inputs(chosen, identify("r0001"), ask=ask), table, NOT_TRAINED)
+    cleaned = RECIPE.clean(build_inputs(chosen, is_evaluation_prompt=is_held_out), raw, table)
     assert cleaned["drop_reason"].to_list() == reasons

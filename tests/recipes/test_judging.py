@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from lance_assets.algorithms.reviews.pairwise import parse_verdict
 from lance_assets.recipes.asking import RoundIdentity
-from lance_assets.recipes.judging import VERDICT_GRAMMAR, drop_judged_pairs
-from lance_assets.recipes.lance import ROLE_OF_STAGE, LanceSettings, judge_pairs
+from lance_assets.recipes.lance import RECIPE, LanceSettings, judge_pairs
+from lance_assets.recipes.steps.judging import VERDICT_GRAMMAR, drop_judged_pairs
 from lance_assets.records import PAIR_JUDGEMENTS, PREFERENCE_PAIRS, Request, Sample, SamplingSettings
+from tests.recipes.scripted_round import build_inputs
 
 IDENTITY = RoundIdentity("mini", "r0001", 0, "compact")
 PAIRS = pl.DataFrame(
@@ -30,12 +31,13 @@ class Judge:
         self.verdicts = verdicts
         self.asked: list[Request] = []
         self.sampling: SamplingSettings | None = None
+        self.settings = LanceSettings()
 
     def __call__(
         self, stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None
     ) -> list[Sample]:
-        assert stage in ROLE_OF_STAGE
-        self.asked, self.sampling = list(requests), sampling
+        assert RECIPE.find_role(stage) == "reviewer"
+        self.asked, self.sampling = list(requests), sampling or RECIPE.find_sampling(stage, self.settings)
         samples = []
         for request in requests:
             text = request.messages[-1]["content"]
@@ -57,7 +59,7 @@ VERDICTS = {
 
 
 def judge(ask: Judge, pairs: pl.DataFrame = PAIRS, **settings) -> pl.DataFrame:
-    judged = judge_pairs(pairs, settings=LanceSettings(**settings), identity=IDENTITY, ask=ask)
+    judged = judge_pairs(build_inputs(LanceSettings(**settings), IDENTITY, ask=ask), pairs)
     assert judged.schema == PAIR_JUDGEMENTS
     return judged
 

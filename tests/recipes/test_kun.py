@@ -6,18 +6,15 @@ import pytest
 from lance_assets.algorithms.filters.language_profiles import PROFILES
 from lance_assets.prompts import render_prompt
 from lance_assets.recipes.asking import RoundIdentity
+from lance_assets.recipes.contract import ROUND_MODEL
 from lance_assets.recipes.kun import (
-    ROLE_OF_STAGE,
-    SETTINGS_OF_STEP,
+    RECIPE,
     KunSettings,
     build_label_rows,
-    build_pairs,
-    build_seed_set,
     build_sft_set,
     clean,
     generate,
     review,
-    start_sft_set,
     take_texts,
 )
 from lance_assets.records import (
@@ -30,6 +27,7 @@ from lance_assets.records import (
     SamplingSettings,
 )
 from tests.recipes.scripted_ask import ScriptedAsk
+from tests.recipes.scripted_round import NOT_TRAINED, build_inputs, list_sampling
 
 SEEDS = pl.DataFrame(
     [
@@ -89,16 +87,18 @@ def run_round(
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """The raw, cleaned and reviewed rows and the SFT set of a round."""
     settings, identity = KunSettings(**given), identify(f"r{number:04}", profile)
-    earlier = start_sft_set(SEEDS, EFT, identity=identify("r0000")) if earlier is None else earlier
-    seeds, counts = build_seed_set(SEEDS, {}, settings=settings, identity=identity)
+    earlier = (
+        RECIPE.start_sft_set(build_inputs(settings, identify("r0000")), SEEDS, EFT) if earlier is None else earlier
+    )
+    seeds, counts = RECIPE.build_seed_set(build_inputs(settings, identity), SEEDS, {})
     assert seeds.equals(SEEDS)
     assert counts == {"num_pool": 2}
-    raw = generate(seeds, settings=settings, identity=identity, ask=ask, trained=earlier, texts=texts)
-    cleaned = clean(raw, seeds, settings=settings, is_evaluation_prompt=lambda prompt: prompt in evaluated)
-    reviewed = review(cleaned, seeds, raw, settings=settings, identity=identity, ask=ask)
-    sft = build_sft_set(reviewed, earlier, settings=settings, round_key=identity.round_key)
+    raw = generate(build_inputs(settings, identity, ask=ask, texts=texts), seeds, earlier)
+    cleaned = clean(build_inputs(settings, is_evaluation_prompt=lambda prompt: prompt in evaluated), raw, seeds)
+    reviewed = review(build_inputs(settings, identity, ask=ask), cleaned, seeds, raw)
+    sft = build_sft_set(build_inputs(settings, identity), reviewed, earlier)
     nothing = pl.DataFrame(schema=PREFERENCE_PAIRS)
-    assert build_pairs(reviewed, nothing, settings=settings, round_key=identity.round_key).is_empty()
+    assert RECIPE.build_pairs(build_inputs(settings, identity), reviewed, nothing).is_empty()
     assert (raw.schema, cleaned.schema, reviewed.schema, sft.schema) == (
         RAW_GENERATIONS,
         CLEANED_SET,
@@ -169,8 +169,11 @@ def test_each_step_is_asked_in_its_template() -> None:
     assert {stage: list_asked(ask, stage) for stage in ask.requests} == {
         stage: [render_prompt("compact", f"kun/{stage}", **given)] for stage in ("label", "verdict", "polish")
     }
-    assert ask.sampling == dict.fromkeys(("label", "verdict", "polish"), SamplingSettings(0.4, 0.95, 1024))
-    assert ROLE_OF_STAGE == {"label": "label", "verdict": "reviewer", "pair_score": "reviewer"}, "M itself polishes"
+    assert list_sampling(RECIPE, KunSettings(temperature=0.4, **ENGLISH), ask) == dict.fromkeys(
+        ("label", "verdict", "polish"), SamplingSettings(0.4, 0.95, 1024)
+    )
+    roles = {stage: RECIPE.find_role(stage) for stage in ("label", "verdict", "pair_score", "polish")}
+    assert roles == {"label": "label", "verdict": "reviewer", "pair_score": "reviewer", "polish": ROUND_MODEL}
 
 
 @pytest.mark.parametrize("language", ["english", "chinese"])
@@ -178,14 +181,14 @@ def test_each_step_is_asked_in_its_template() -> None:
 def test_the_label_model_is_asked_as_it_was_trained(profile: str, language: str) -> None:
     """A seed's completion as a text of the corpus is asked with the prompt of its label row."""
     settings = KunSettings(language=language)
-    rows = build_label_rows(SEEDS, settings=settings, identity=identify("r0000", profile))
+    rows = build_label_rows(build_inputs(settings, identify("r0000", profile)), SEEDS)
     assert rows.schema == SFT_SET
     assert rows.select("row_id", "completion", "source", "source_round", "source_id").rows() == [
         (name, f"Prompt of {name}?", "seed", "r0000", name) for name in ("a", "b")
     ]
     texts = list_texts(*SEEDS["completion"])
     ask = script(dict(SEEDS.select("completion", "prompt").rows()), language=language)
-    raw = generate(SEEDS, settings=settings, identity=identify(profile=profile), ask=ask, texts=texts)
+    raw = generate(build_inputs(settings, identify(profile=profile), ask=ask, texts=texts), SEEDS, NOT_TRAINED)
     assert list_asked(ask, "label") == rows["prompt"].to_list()
     assert raw["prompt"].to_list() == rows["completion"].to_list()
 
@@ -337,9 +340,9 @@ def test_a_pair_is_scored_from_1_to_5(said: Said, score: float | None, unscored:
 def test_a_roles_own_templates_ask_its_model_and_the_rounds_own_polish(role: str) -> None:
     identity = RoundIdentity("mini", "r0001", 0, "compact", {role: "full"})
     ask, settings = script(NAMED, {}, POLISHED), KunSettings(**ENGLISH)
-    raw = generate(SEEDS, settings=settings, identity=identity, ask=ask, texts=list_texts(SKY))
-    cleaned = clean(raw, SEEDS, settings=settings, is_evaluation_prompt=lambda prompt: False)
-    review(cleaned, SEEDS, raw, settings=settings, identity=identity, ask=ask)
+    raw = generate(build_inputs(settings, identity, ask=ask, texts=list_texts(SKY)), SEEDS, NOT_TRAINED)
+    cleaned = clean(build_inputs(settings, is_evaluation_prompt=lambda prompt: False), raw, SEEDS)
+    review(build_inputs(settings, identity, ask=ask), cleaned, SEEDS, raw)
     given = {"prompt": NAMED[SKY], "text": SKY, "language": "english"}
     own = {"label": "label", "reviewer": "verdict"}[role]
     for stage in ("label", "verdict", "polish"):
@@ -407,4 +410,4 @@ def test_the_authors_constants_and_every_parameter_is_read() -> None:
     assert (settings.temperature, settings.top_p, settings.max_new_tokens) == (0.5, 0.95, 1024)
     assert (settings.language, settings.min_chars, settings.max_repeats, settings.polish) == ("chinese", 20, 5, True)
     assert settings.has_reviews
-    assert {name for names in SETTINGS_OF_STEP.values() for name in names} == set(KunSettings.model_fields)
+    assert {name for names in RECIPE.settings_of_step.values() for name in names} == set(KunSettings.model_fields)

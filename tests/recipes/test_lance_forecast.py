@@ -20,6 +20,7 @@ from lance_assets.recipes.lance_forecast import (
     list_assumptions,
 )
 from lance_assets.records import SEED_SET, Request, Sample, SamplingSettings
+from tests.recipes.scripted_round import NOT_TRAINED, build_inputs
 
 LENGTHS = Lengths(
     chat=10.0,
@@ -131,7 +132,7 @@ def test_at_most_is_what_the_recipe_asks_when_everything_can_be_read(score: int)
         schema=SEED_SET,
     )
     identity = RoundIdentity("mini_lance", "r0001", 0, "compact")
-    lance.generate(seeds, settings=LanceSettings(), identity=identity, ask=ask)
+    lance.generate(build_inputs(LanceSettings(), identity, ask=ask), seeds, NOT_TRAINED)
     bound = count_rows(forecast_at_most(LanceSettings(), LENGTHS, Pool(5), num_rounds=1)[1])
     branch = {0: ("new prompts", "completions"), 10: ("degraded completions",)}[score]
     given = {"new prompts": "new_prompt", "completions": "completion", "degraded completions": "degraded_completion"}

@@ -8,12 +8,14 @@ import pytest
 from lance_assets.prompts import render_prompt
 from lance_assets.recipes.asking import RoundIdentity, read_final
 from lance_assets.recipes.lance import (
+    RECIPE,
     RUBRIC,
     LanceSettings,
     build_pairs,
     build_seed_set,
     build_sft_set,
     clean,
+    describe_reviews,
     generate,
     review,
     score_seeds,
@@ -32,7 +34,7 @@ from lance_assets.records import (
     TokenChoice,
 )
 from tests.recipes.scripted_ask import ScriptedAsk
-from tests.recipes.scripted_round import EFT, seeds
+from tests.recipes.scripted_round import EFT, NOT_TRAINED, build_inputs, identify, list_sampling, seeds
 
 IDENTITY = RoundIdentity("mini", "r0001", 0, "compact")
 LONG = "one two three four five six seven eight nine ten eleven"
@@ -54,7 +56,7 @@ def score_by_seed(scores: dict[str, str]) -> Callable[[str, str, int], str]:
 def run_generate(
     table: pl.DataFrame, ask: ScriptedAsk, *, identity: RoundIdentity = IDENTITY, **settings
 ) -> pl.DataFrame:
-    made = generate(table, settings=LanceSettings(**settings), identity=identity, ask=ask)
+    made = generate(build_inputs(LanceSettings(**settings), identity, ask=ask), table, NOT_TRAINED)
     assert made.schema == RAW_GENERATIONS
     assert made["row_id"].is_unique().all()
     return made
@@ -201,18 +203,15 @@ def test_seeds_with_a_score_may_keep_it() -> None:
     assert set(of_kind(made, "new_prompt")["seed_id"]) == {"low"}
     assert set(of_kind(made, "degraded_completion")["seed_id"]) == {"fresh", "high"}
     reviewed = review(
+        build_inputs(LanceSettings(review_seeds_each_round=False), IDENTITY, ask=ScriptedAsk(score_by_seed({}))),
         pl.DataFrame(schema=CLEANED_SET),
         table,
         made,
-        settings=LanceSettings(review_seeds_each_round=False),
-        identity=IDENTITY,
-        ask=ScriptedAsk(score_by_seed({})),
     )
-    assert reviewed.select("row_id", "review_score", "branch").rows() == [
-        ("fresh", 9.0, "high"),
-        ("low", 4.0, "low"),
-        ("high", 9.0, "high"),
-    ]
+    assert reviewed.select("row_id", "review_score").rows() == [("fresh", 9.0), ("low", 4.0), ("high", 9.0)]
+    assert describe_reviews(build_inputs(LanceSettings()), reviewed) == {
+        **{"branches/low": 1, "branches/high": 2, "branches/unscored": 0}
+    }
     assert reviewed["reviews"].list.len().to_list() == [3, 0, 0]
 
 
@@ -220,8 +219,9 @@ def test_reviews_alone_are_sampled_by_the_rubrics_grammar() -> None:
     ask = ScriptedAsk(score_by_seed(THREE))
     run_generate(seeds(dict.fromkeys(THREE)), ask, temperature=0.5)
     plain = SamplingSettings(0.5, 0.9, 512)
-    assert ask.sampling.pop("seed_review") == replace(plain, grammar=RUBRIC.grammar)
-    assert ask.sampling == dict.fromkeys(("new_prompt", "completion", "degraded_completion"))
+    sampling = list_sampling(RECIPE, LanceSettings(temperature=0.5), ask)
+    assert sampling.pop("seed_review") == replace(plain, grammar=RUBRIC.grammar)
+    assert sampling == dict.fromkeys(("new_prompt", "completion", "degraded_completion"), plain)
 
 
 class ExpectingAsk(ScriptedAsk):
@@ -244,7 +244,8 @@ def test_expected_scores_split_the_seeds_and_are_read_again_from_the_table() -> 
     ask = ExpectingAsk(score_by_seed(said))
     table = seeds(dict.fromkeys(said))
     raw = run_generate(table, ask, score_from="expected")
-    assert ask.sampling["seed_review"] == SamplingSettings(0.7, 0.9, 512, RUBRIC.grammar, 8)
+    sampling = list_sampling(RECIPE, LanceSettings(score_from="expected"), ask)
+    assert sampling["seed_review"] == SamplingSettings(0.7, 0.9, 512, RUBRIC.grammar, 8)
     reviews = of_kind(raw, "seed_review").unique("seed_id", maintain_order=True)
     assert reviews.select("expected_score", "unscored_reason").rows() == [
         (pytest.approx(7.0), None),
@@ -257,20 +258,25 @@ def test_expected_scores_split_the_seeds_and_are_read_again_from_the_table() -> 
         [cleaned_row("c", "completion", "told"), cleaned_row("d", "completion", "told")], schema=CLEANED_SET
     )
     reviewed = review(
+        build_inputs(
+            LanceSettings(score_from="expected"),
+            IDENTITY,
+            ask=ExpectingAsk(score_by_seed({"c": "Fine. score: 8", "d": "score: 9"})),
+        ),
         cleaned,
         table,
         raw,
-        settings=LanceSettings(score_from="expected"),
-        identity=IDENTITY,
-        ask=ExpectingAsk(score_by_seed({"c": "Fine. score: 8", "d": "score: 9"})),
     )
-    assert reviewed.select("row_id", "branch", "review_score").rows() == [
-        ("told", "low", pytest.approx(7.0)),
-        ("untold", "unscored", None),
-        ("mute", "unscored", None),
-        ("c", "low", pytest.approx(7.0)),
-        ("d", "low", None),
+    assert reviewed.select("row_id", "review_score").rows() == [
+        ("told", pytest.approx(7.0)),
+        ("untold", None),
+        ("mute", None),
+        ("c", pytest.approx(7.0)),
+        ("d", None),
     ]
+    assert describe_reviews(build_inputs(LanceSettings()), reviewed) == {
+        **{"branches/low": 1, "branches/high": 0, "branches/unscored": 2}
+    }
     assert reviewed["unscored_reasons"].to_list()[-1] == ["no_tail"] * 3
 
 
@@ -278,7 +284,7 @@ def test_a_table_of_written_scores_cannot_be_read_for_expected_ones() -> None:
     raw = run_generate(seeds({"a": None}), ScriptedAsk(score_by_seed({"a": "score: 9"})))
     with pytest.raises(ValueError, match="materialize raw_generations again"):
         score_seeds(raw, LanceSettings(score_from="expected"))
-    assert score_seeds(raw, LanceSettings(score_from="expected", reviewer="random"))["a"].review_score == 9
+    assert score_seeds(raw, LanceSettings(score_from="expected", reviewer="random"))["a"].result.review_score == 9
 
 
 def cleaned_row(row_id: str, kind: str, seed_id: str, drop_reason: str | None = None) -> dict:
@@ -301,15 +307,15 @@ def test_review_asks_about_kept_completions_and_keeps_the_seeds_reviews() -> Non
         schema=CLEANED_SET,
     )
     ask = ScriptedAsk(score_by_seed({"c": "Fine. score: 9", "d": "I had rather not."}))
-    reviewed = review(cleaned, table, raw, settings=LanceSettings(), identity=IDENTITY, ask=ask)
+    reviewed = review(build_inputs(LanceSettings(), IDENTITY, ask=ask), cleaned, table, raw)
     assert reviewed.schema == REVIEWED_SET
     assert ask.counts == {"review": 6}
-    assert reviewed.select("row_id", "kind", "seed_id", "branch", "answer", "review_score").rows() == [
-        ("low", "seed", "low", "low", "gold low", 7.0),
-        ("high", "seed", "high", "high", "gold high", 7.5),
-        ("mute", "seed", "mute", "unscored", "gold mute", None),
-        ("c", "completion", "low", "low", None, 9.0),
-        ("d", "degraded_completion", "high", "high", None, None),
+    assert reviewed.select("row_id", "kind", "seed_id", "answer", "review_score").rows() == [
+        ("low", "seed", "low", "gold low", 7.0),
+        ("high", "seed", "high", "gold high", 7.5),
+        ("mute", "seed", "mute", "gold mute", None),
+        ("c", "completion", "low", None, 9.0),
+        ("d", "degraded_completion", "high", None, None),
     ]
     rows = {row["row_id"]: row for row in reviewed.to_dicts()}
     assert rows["low"]["reviews"] == ["score: 7"] * 3
@@ -322,12 +328,10 @@ def test_review_asks_about_kept_completions_and_keeps_the_seeds_reviews() -> Non
 def test_mean_is_of_the_reviews_that_can_be_read() -> None:
     said = ["score: 9", ("score: 1", "length"), "score: 6"]
     reviewed = review(
+        build_inputs(LanceSettings(), IDENTITY, ask=ScriptedAsk(lambda stage, text, number: said[number])),
         pl.DataFrame([cleaned_row("c", "completion", "low")], schema=CLEANED_SET),
         seeds({"low": 5.0}),
         pl.DataFrame(schema=RAW_GENERATIONS),
-        settings=LanceSettings(),
-        identity=IDENTITY,
-        ask=ScriptedAsk(lambda stage, text, number: said[number]),
     )
     row = reviewed.row(1, named=True)
     assert (row["scores"], row["unscored_reasons"]) == ([9.0, None, 6.0], [None, "cut_off", None])
@@ -342,7 +346,7 @@ def test_cleaning_takes_its_bounds_from_the_settings() -> None:
     raw = run_generate(table, ScriptedAsk(say), num_prompts=1, num_completions=1)
 
     def drop_reasons(**settings) -> list[str | None]:
-        cleaned = clean(raw, table, settings=LanceSettings(**settings), is_evaluation_prompt=lambda prompt: False)
+        cleaned = clean(build_inputs(LanceSettings(**settings), is_evaluation_prompt=lambda prompt: False), raw, table)
         return cleaned["drop_reason"].to_list()
 
     assert drop_reasons() == [None, None]
@@ -350,13 +354,13 @@ def test_cleaning_takes_its_bounds_from_the_settings() -> None:
     assert drop_reasons(max_prompt_words=5) == ["prompt_too_long", "prompt_dropped"]
     assert drop_reasons(min_completion_words=12) == ["no_completion", "completion_too_short"]
     assert drop_reasons(max_completion_words=10) == ["no_completion", "completion_too_long"]
-    assert clean(raw, table, settings=LanceSettings(), is_evaluation_prompt=lambda prompt: True)[
+    assert clean(build_inputs(LanceSettings(), is_evaluation_prompt=lambda prompt: True), raw, table)[
         "drop_reason"
     ].to_list() == ["evaluation_overlap", "prompt_dropped"]
 
 
-def reviewed_row(row_id: str, kind: str, score: float | None, branch: str = "low", seed_id: str = "s") -> dict:
-    row = {"row_id": row_id, "kind": kind, "seed_id": seed_id, "branch": branch, "review_score": score}
+def reviewed_row(row_id: str, kind: str, score: float | None, seed_id: str = "s") -> dict:
+    row = {"row_id": row_id, "kind": kind, "seed_id": seed_id, "review_score": score}
     return row | {"prompt": f"Prompt of {row_id}", "completion": f"Completion {row_id}"}
 
 
@@ -366,7 +370,9 @@ def reviewed_table(*rows: dict) -> pl.DataFrame:
 
 def test_sft_sets_of_three_rounds() -> None:
     """Above 8 enters, 8 does not; every round keeps the earlier rows, or the EFT rows alone."""
-    first = start_sft_set(seeds({"a": None}), EFT, identity=RoundIdentity("e", "r0000", 0, "compact"))
+    first = start_sft_set(
+        build_inputs(LanceSettings(), RoundIdentity("e", "r0000", 0, "compact")), seeds({"a": None}), EFT
+    )
     assert first.select("source", "source_id", "source_round").rows() == [
         ("seed", "a", "r0000"),
         ("eft", None, "r0000"),
@@ -381,8 +387,8 @@ def test_sft_sets_of_three_rounds() -> None:
 
     def two_rounds(**settings) -> list[list[str | None]]:
         chosen = LanceSettings(**settings)
-        second = build_sft_set(at_8, first, settings=chosen, round_key="r0001")
-        third = build_sft_set(next_round, second, settings=chosen, round_key="r0002")
+        second = build_sft_set(build_inputs(chosen, identify("r0001")), at_8, first)
+        third = build_sft_set(build_inputs(chosen, identify("r0002")), next_round, second)
         assert third.schema == SFT_SET
         return [second["source_id"].to_list(), third["source_id"].to_list()]
 
@@ -395,7 +401,7 @@ def test_pairs_of_two_rounds() -> None:
     """9 against 7 is a gap of 2, not above it; 9.1 against 7 is. The lowest is rejected."""
 
     def high_seed(name: str, seed_score: float) -> list[dict]:
-        mine = {"branch": "high", "seed_id": name}
+        mine = {"seed_id": name}
         return [
             reviewed_row(name, "seed", seed_score, **mine),
             reviewed_row(f"{name}_low", "degraded_completion", 7.0, **mine),
@@ -408,22 +414,22 @@ def test_pairs_of_two_rounds() -> None:
 
     none = pl.DataFrame(schema=PREFERENCE_PAIRS)
     at_2 = reviewed_table(*high_seed("a", 9.0), *high_seed("b", 9.1))
-    first = build_pairs(at_2, none, settings=LanceSettings(), round_key="r0001")
+    first = build_pairs(build_inputs(LanceSettings(), identify("r0001")), at_2, none)
     assert ids(first) == [("b", "b_low", "r0001")]
     later = reviewed_table(*high_seed("c", 10.0))
-    both = build_pairs(later, first, settings=LanceSettings(), round_key="r0002")
+    both = build_pairs(build_inputs(LanceSettings(), identify("r0002")), later, first)
     assert ids(both) == [("c", "c_low", "r0002"), ("b", "b_low", "r0001")]
-    alone = build_pairs(later, first, settings=LanceSettings(trains_on="latest"), round_key="r0002")
+    alone = build_pairs(build_inputs(LanceSettings(trains_on="latest"), identify("r0002")), later, first)
     assert ids(alone) == [("c", "c_low", "r0002")]
-    assert len(build_pairs(at_2, none, settings=LanceSettings(score_gap=1.9), round_key="r0001")) == 2
+    assert len(build_pairs(build_inputs(LanceSettings(score_gap=1.9), identify("r0001")), at_2, none)) == 2
 
 
 ROUNDS = {
     "r0001": reviewed_table(
         reviewed_row("a", "seed", 6.0),
-        reviewed_row("b", "seed", 9.0, "high"),
+        reviewed_row("b", "seed", 9.0),
         reviewed_row("c1", "completion", 3.0),
-        reviewed_row("d1", "degraded_completion", 2.0, "high"),
+        reviewed_row("d1", "degraded_completion", 2.0),
         reviewed_row("mute", "completion", None),
     ),
     "r0002": reviewed_table(reviewed_row("c1", "seed", 5.0), reviewed_row("c2", "completion", 8.5)),
@@ -436,7 +442,7 @@ def pool(num_rounds: int, **settings) -> tuple[dict[str, float | None], dict[str
     earlier = dict(list(ROUNDS.items())[:num_rounds])
     identity = RoundIdentity("mini", f"r{num_rounds + 1:04d}", 0, "compact")
     table, counts = build_seed_set(
-        seeds({"a": None, "b": None}), earlier, settings=LanceSettings(**settings), identity=identity
+        build_inputs(LanceSettings(**settings), identity), seeds({"a": None, "b": None}), earlier
     )
     assert table.schema == SEED_SET
     assert len(table) + counts["num_not_taken"] == counts["num_pool"]
@@ -470,13 +476,11 @@ def test_max_seeds_samples_anew_each_round() -> None:
     many = seeds({f"s{number}": None for number in range(20)})
     chosen = LanceSettings(max_seeds=5)
     draws = [
-        set(build_seed_set(many, {}, settings=chosen, identity=RoundIdentity("mini", key, 0, "compact"))[0]["row_id"])
+        set(build_seed_set(build_inputs(chosen, RoundIdentity("mini", key, 0, "compact")), many, {})[0]["row_id"])
         for key in ("r0001", "r0002")
     ]
     assert draws[0] != draws[1]
-    again, _ = build_seed_set(
-        many.reverse(), {}, settings=chosen, identity=RoundIdentity("mini", "r0001", 0, "compact")
-    )
+    again, _ = build_seed_set(build_inputs(chosen, RoundIdentity("mini", "r0001", 0, "compact")), many.reverse(), {})
     assert set(again["row_id"]) == draws[0]
 
 
@@ -503,12 +507,10 @@ def test_random_scores_ask_no_model_and_depend_on_the_row_alone() -> None:
     assert (scores.min(), scores.max()) == (0, 10)
     assert 4 < scores.mean() < 6
     reviewed = review(
+        build_inputs(LanceSettings(reviewer="random"), IDENTITY, ask=ScriptedAsk(say)),
         pl.DataFrame([cleaned_row("c", "completion", "s0")], schema=CLEANED_SET),
         table,
         made,
-        settings=LanceSettings(reviewer="random"),
-        identity=IDENTITY,
-        ask=ScriptedAsk(say),
     )
     assert reviewed["review_score"].null_count() == 0
     other = run_generate(
@@ -526,14 +528,16 @@ def test_without_a_reviewer_every_seed_begets_prompts_and_everything_kept_is_tra
     cleaned = pl.DataFrame(
         [cleaned_row("c", "completion", "low"), cleaned_row("x", "completion", "low", "cut_off")], schema=CLEANED_SET
     )
-    reviewed = review(cleaned, table, made, settings=chosen, identity=IDENTITY, ask=ScriptedAsk(score_by_seed({})))
+    reviewed = review(build_inputs(chosen, IDENTITY, ask=ScriptedAsk(score_by_seed({}))), cleaned, table, made)
     assert reviewed["review_score"].null_count() == len(reviewed) == 4
-    assert set(reviewed["branch"]) == {"low"}
+    assert describe_reviews(build_inputs(chosen), reviewed)["branches/low"] == 3, "each may beget prompts"
     none = pl.DataFrame(schema=SFT_SET)
-    assert build_sft_set(reviewed, none, settings=chosen, round_key="r0001")["source_id"].to_list() == ["c"]
-    assert build_pairs(reviewed, pl.DataFrame(schema=PREFERENCE_PAIRS), settings=chosen, round_key="r0001").is_empty()
+    assert build_sft_set(build_inputs(chosen, identify("r0001")), reviewed, none)["source_id"].to_list() == ["c"]
+    assert build_pairs(
+        build_inputs(chosen, identify("r0001")), reviewed, pl.DataFrame(schema=PREFERENCE_PAIRS)
+    ).is_empty()
     grown, counts = build_seed_set(
-        table, {"r0001": reviewed}, settings=chosen, identity=RoundIdentity("mini", "r0002", 0, "compact")
+        build_inputs(chosen, RoundIdentity("mini", "r0002", 0, "compact")), table, {"r0001": reviewed}
     )
     assert set(grown["row_id"]) == {*THREE, "c"}
     assert counts["num_unscored_left_out"] == 0
@@ -543,17 +547,17 @@ def test_without_pairs_the_same_is_generated_and_accepted() -> None:
     table = seeds(dict.fromkeys(THREE))
     made, same = (run_generate(table, ScriptedAsk(score_by_seed(THREE)), losses=use) for use in ("sft_then_dpo", "sft"))
     assert made.equals(same)
-    mine = {"branch": "high", "seed_id": "a"}
+    mine = {"seed_id": "a"}
     reviewed = reviewed_table(
         reviewed_row("a", "seed", 9.0, **mine),
         reviewed_row("d", "degraded_completion", 1.0, **mine),
         reviewed_row("c", "completion", 9.0),
     )
     none = pl.DataFrame(schema=PREFERENCE_PAIRS)
-    assert len(build_pairs(reviewed, none, settings=LanceSettings(), round_key="r0001")) == 1
+    assert len(build_pairs(build_inputs(LanceSettings(), identify("r0001")), reviewed, none)) == 1
     without = LanceSettings(losses="sft")
-    assert build_pairs(reviewed, none, settings=without, round_key="r0001").is_empty()
-    assert len(build_sft_set(reviewed, pl.DataFrame(schema=SFT_SET), settings=without, round_key="r0001")) == 1
+    assert build_pairs(build_inputs(without, identify("r0001")), reviewed, none).is_empty()
+    assert len(build_sft_set(build_inputs(without, identify("r0001")), reviewed, pl.DataFrame(schema=SFT_SET))) == 1
 
 
 def test_a_loop_that_proposes_nothing_trains_on_what_it_has() -> None:
@@ -562,6 +566,8 @@ def test_a_loop_that_proposes_nothing_trains_on_what_it_has() -> None:
     made = run_generate(seeds(dict.fromkeys(THREE)), ask, propose=False)
     assert made.is_empty()
     assert ask.counts == {}
-    first = start_sft_set(seeds({"a": None}), EFT, identity=RoundIdentity("e", "r0000", 0, "compact"))
+    first = start_sft_set(
+        build_inputs(LanceSettings(), RoundIdentity("e", "r0000", 0, "compact")), seeds({"a": None}), EFT
+    )
     empty = pl.DataFrame(schema=REVIEWED_SET)
-    assert build_sft_set(empty, first, settings=chosen, round_key="r0001").equals(first)
+    assert build_sft_set(build_inputs(chosen, identify("r0001")), empty, first).equals(first)

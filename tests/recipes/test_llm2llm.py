@@ -7,20 +7,18 @@ from pydantic import ValidationError
 from lance_assets.algorithms.reviews.answer_matching import match_answers
 from lance_assets.prompts import PROFILES, render_prompt
 from lance_assets.recipes.asking import RoundIdentity
+from lance_assets.recipes.contract import ROUND_MODEL
 from lance_assets.recipes.llm2llm import (
-    ROLE_OF_STAGE,
-    SETTINGS_OF_STEP,
+    RECIPE,
     Llm2LlmSettings,
-    build_pairs,
     build_seed_set,
     build_sft_set,
     clean,
     describe_generations,
     generate,
-    review,
     start_sft_set,
 )
-from lance_assets.recipes.teaching import choose_by_vote
+from lance_assets.recipes.steps.teaching import choose_by_vote
 from lance_assets.records import (
     CLEANED_SET,
     RAW_GENERATIONS,
@@ -31,7 +29,7 @@ from lance_assets.records import (
     SamplingSettings,
 )
 from tests.recipes.scripted_ask import ScriptedAsk
-from tests.recipes.scripted_round import EFT, NO_PAIRS, Said
+from tests.recipes.scripted_round import EFT, NO_PAIRS, Said, build_inputs, list_sampling
 
 PROMPTS = {
     "a": "Ann has 2 pens and buys 3. How many pens has she?",
@@ -67,7 +65,7 @@ def write(*lessons: tuple[str, str]) -> str:
 
 
 def start(**settings) -> pl.DataFrame:
-    return start_sft_set(SEEDS, EFT, settings=Llm2LlmSettings(**settings), identity=identify("r0000"))
+    return start_sft_set(build_inputs(Llm2LlmSettings(**settings), identify("r0000")), SEEDS, EFT)
 
 
 def script(student: dict[str, Said], teacher: dict[str, list[Said]]) -> ScriptedAsk:
@@ -99,12 +97,12 @@ def run_round(
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """The raw rows, cleaned rows and SFT set of a round."""
     settings, identity = Llm2LlmSettings(**given), identify(f"r{number:04}", profile)
-    seeds, _ = build_seed_set(SEEDS, {}, settings=settings, identity=identity)
-    raw = generate(seeds, settings=settings, identity=identity, ask=ask, trained=trained)
-    cleaned = clean(raw, seeds, settings=settings, is_evaluation_prompt=lambda prompt: prompt in evaluated)
-    reviewed = review(cleaned, seeds, raw, settings=settings, identity=identity, ask=ask)
-    sft = build_sft_set(reviewed, trained, settings=settings, round_key=identity.round_key)
-    pairs = build_pairs(reviewed, NO_PAIRS, settings=settings, round_key=identity.round_key)
+    seeds, _ = build_seed_set(build_inputs(settings, identity), SEEDS, {})
+    raw = generate(build_inputs(settings, identity, ask=ask), seeds, trained)
+    cleaned = clean(build_inputs(settings, is_evaluation_prompt=lambda prompt: prompt in evaluated), raw, seeds)
+    reviewed = RECIPE.review(build_inputs(settings, identity, ask=ask), cleaned, seeds, raw)
+    sft = build_sft_set(build_inputs(settings, identity), reviewed, trained)
+    pairs = RECIPE.build_pairs(build_inputs(settings, identity), reviewed, NO_PAIRS)
     assert pairs.is_empty()
     assert raw["row_id"].is_unique().all()
     assert (raw.schema, cleaned.schema, reviewed.schema, sft.schema) == (
@@ -113,7 +111,8 @@ def run_round(
         REVIEWED_SET,
         SFT_SET,
     )
-    assert set(ask.counts) - {"student_answer"} <= set(ROLE_OF_STAGE), "the teacher does every other stage"
+    roles = {stage: RECIPE.find_role(stage) for stage in ask.counts}
+    assert roles == dict.fromkeys(ask.counts, "teacher") | {"student_answer": ROUND_MODEL}
     return raw, cleaned, sft
 
 
@@ -155,10 +154,10 @@ def test_two_rounds_by_hand() -> None:
     """
     sft, ask, raw, cleaned = first_round()
     assert list(ask.counts.items()) == [("student_answer", 3), ("lesson1", 2), ("lesson2", 1)]
-    assert of_kind(raw, "student_answer").select("seed_id", "value", "finish_reason").rows() == [
-        ("a", 1.0, "stop"),
-        ("b", 0.0, "stop"),
-        ("c", 0.0, "length"),
+    assert of_kind(raw, "student_answer").select("seed_id", "is_correct", "finish_reason").rows() == [
+        ("a", True, "stop"),
+        ("b", False, "stop"),
+        ("c", False, "length"),
     ]
     assert drops(cleaned) == [
         ("b", PROMPTS["a"], "like_known"),
@@ -166,7 +165,7 @@ def test_two_rounds_by_hand() -> None:
         ("b", BUS[0], None),
         ("b", CAR[0], "surplus"),
     ]
-    assert describe_generations(raw) == {
+    assert describe_generations(build_inputs(Llm2LlmSettings()), raw) == {
         **{"student/num_tried": 3, "student/num_wrong": 2},
         **{"lessons/num_read": 4, "lessons/num_accepted": 2},
     }
@@ -179,9 +178,9 @@ def test_two_rounds_by_hand() -> None:
     again = script({PROMPTS["c"]: "#### 5", FIGS[0]: "#### 5"}, {PROMPTS["c"]: [write(FIGS)]})
     raw, cleaned, after = run_round(2, sft, again, max_attempts=2)
     assert list(again.counts.items()) == [("student_answer", 5), ("lesson1", 1), ("lesson2", 1)]
-    assert of_kind(raw, "student_answer")["value"].to_list() == [0.0, 1.0, 1.0, 1.0, 0.0]
+    assert of_kind(raw, "student_answer")["is_correct"].to_list() == [False, True, True, True, False]
     assert drops(cleaned) == [("c", FIGS[0], "like_known")] * 2
-    assert of_kind(raw, "lesson")["value"].to_list() == [1.0, 1.0]
+    assert of_kind(raw, "lesson")["similarity"].to_list() == [1.0, 1.0]
     assert after.equals(sft)
 
 
@@ -219,14 +218,14 @@ def test_a_student_that_has_all_right_needs_no_teacher() -> None:
     assert ask.counts == {"student_answer": 3}
     assert cleaned.is_empty()
     assert sft.equals(start())
-    assert describe_generations(raw)["student/num_wrong"] == 0
+    assert describe_generations(build_inputs(Llm2LlmSettings()), raw)["student/num_wrong"] == 0
 
 
 def test_the_student_is_tried_greedily_on_the_prompts_it_is_trained_on() -> None:
     ask = script(WRONG_B, {PROMPTS["b"]: [write(BUS)]})
     run_round(1, start(), ask, student_max_new_tokens=99, max_new_tokens=77)
     assert list_shown(ask, "student_answer") == list(PROMPTS.values())
-    assert ask.sampling == {
+    assert list_sampling(RECIPE, Llm2LlmSettings(student_max_new_tokens=99, max_new_tokens=77), ask) == {
         "student_answer": SamplingSettings(0.0, 1.0, 99),
         "lesson1": SamplingSettings(1.0, 1.0, 77),
     }
@@ -254,7 +253,7 @@ def test_the_threshold_is_on_rouge_l(threshold: float, reason: str | None) -> No
     ask = script(WRONG_B, {PROMPTS["b"]: [write((near, "#### 5"))]})
     raw, cleaned, _ = run_round(1, start(), ask, max_attempts=1, rouge_l_threshold=threshold)
     assert cleaned["drop_reason"].to_list() == [reason]
-    assert of_kind(raw, "lesson")["value"].to_list() == [None if reason is None else pytest.approx(11 / 12)]
+    assert of_kind(raw, "lesson")["similarity"].to_list() == [None if reason is None else pytest.approx(11 / 12)]
 
 
 def test_each_source_gets_its_number_of_lessons_and_the_teacher_is_told_what_is_kept() -> None:
@@ -350,10 +349,10 @@ def test_the_teacher_is_told_the_mark_that_its_lessons_are_read_by(profile: str)
     mark = "The answer is"
     seeds = SEEDS.with_columns(completion=pl.Series([COMPLETIONS[name].replace("####", mark) for name in PROMPTS]))
     settings = Llm2LlmSettings(answer_mark=mark, max_attempts=2)
-    trained = start_sft_set(seeds, EFT, settings=settings, identity=identify("r0000"))
+    trained = start_sft_set(build_inputs(settings, identify("r0000")), seeds, EFT)
     said = {PROMPTS["a"]: [write(BUS), write((BUS[0], BUS[1].replace("####", mark)))]}
     ask = script({prompt: f"{mark} {ANSWERS[name]}." for name, prompt in PROMPTS.items()} | {PROMPTS["a"]: "6"}, said)
-    raw = generate(seeds, settings=settings, identity=identify("r0001", profile), ask=ask, trained=trained)
+    raw = generate(build_inputs(settings, identify("r0001", profile), ask=ask), seeds, trained)
     assert of_kind(raw, "lesson")["refused_reason"].to_list() == ["no_mark", None]
     (text,) = list_shown(ask, "lesson1")
     assert f"\n{mark} <" in text
@@ -382,7 +381,7 @@ def test_the_teacher_is_asked_in_its_own_templates(teacher_writes: str) -> None:
     settings, identity = Llm2LlmSettings(teacher_writes=teacher_writes), identify("r0001", "compact", teacher="full")
     said = {"lesson1": write(BUS), "lesson_prompt1": f"Final Answer: {BUS[0]}", "lesson_completion1": BUS[1]}
     ask = ScriptedAsk(lambda stage, text, number: said.get(stage, "no idea"))
-    generate(SEEDS.head(1), settings=settings, identity=identity, ask=ask, trained=start().head(1))
+    generate(build_inputs(settings, identity, ask=ask), SEEDS.head(1), start().head(1))
     stages = {"lesson": {"lesson1"}}.get(teacher_writes, {"lesson_prompt1", "lesson_completion1"})
     assert set(ask.requests) == {"student_answer"} | stages
     for stage, requests in ask.requests.items():
@@ -393,20 +392,20 @@ def test_the_teacher_is_asked_in_its_own_templates(teacher_writes: str) -> None:
 @pytest.mark.parametrize(
     ("said", "is_correct"),
     [
-        ("4 + 6 = 10\n#### 10", 1.0),
-        ("#### 9? No:\n#### 10.0", 1.0),
-        ("So it is 10 km.\n#### 10 km.", 1.0),
-        ("#### -10", 0.0),
-        ("The answer is 10", 0.0),
-        ("", 0.0),
-        (("4 + 6 = 10\n#### 10", "length"), 0.0),
-        (("", "error"), 0.0),
+        ("4 + 6 = 10\n#### 10", True),
+        ("#### 9? No:\n#### 10.0", True),
+        ("So it is 10 km.\n#### 10 km.", True),
+        ("#### -10", False),
+        ("The answer is 10", False),
+        ("", False),
+        (("4 + 6 = 10\n#### 10", "length"), False),
+        (("", "error"), False),
     ],
 )
-def test_when_the_student_is_right(said: Said, is_correct: float) -> None:
+def test_when_the_student_is_right(said: Said, is_correct: bool) -> None:
     ask = script({PROMPTS["b"]: said}, {PROMPTS["b"]: [write(BUS)]})
     raw, _, _ = run_round(1, start(), ask)
-    assert of_kind(raw, "student_answer").filter(seed_id="b")["value"].to_list() == [is_correct]
+    assert of_kind(raw, "student_answer").filter(seed_id="b")["is_correct"].to_list() == [is_correct]
     assert ("lesson1" in ask.requests) == (not is_correct)
 
 
@@ -416,20 +415,20 @@ def test_the_gold_answer_is_the_seeds_own_field_or_behind_the_mark() -> None:
         answer=pl.Series(["6", None, "4"]), completion=pl.Series(["It is 5. #### 5", "#### 10", "There is no mark."])
     )
     settings, identity = Llm2LlmSettings(max_attempts=1), identify("r0001")
-    trained = start_sft_set(changed, EFT, settings=settings, identity=identify("r0000"))
+    trained = start_sft_set(build_inputs(settings, identify("r0000")), changed, EFT)
     ask = script({}, {PROMPTS["a"]: [write(BUS)]})
-    raw = generate(changed, settings=settings, identity=identity, ask=ask, trained=trained)
-    assert of_kind(raw, "student_answer")["value"].to_list() == [0.0, 1.0, 1.0]
+    raw = generate(build_inputs(settings, identity, ask=ask), changed, trained)
+    assert of_kind(raw, "student_answer")["is_correct"].to_list() == [False, True, True]
     without = changed.with_columns(answer=pl.lit(None, pl.String))
     with pytest.raises(ValueError, match=r"row c has no gold answer: name seeds\.answer_field, or .*'####'.*no mark"):
-        generate(without, settings=settings, identity=identity, ask=script({}, {}), trained=trained)
+        generate(build_inputs(settings, identity, ask=script({}, {})), without, trained)
 
 
 def test_a_share_of_the_seeds_is_all_that_is_used() -> None:
     first = start(seed_share=0.7)
     kept = first.filter(source="seed")["row_id"].to_list()
     assert len(kept) == 2
-    seeds, counts = build_seed_set(SEEDS, {}, settings=Llm2LlmSettings(seed_share=0.7), identity=identify("r0001"))
+    seeds, counts = build_seed_set(build_inputs(Llm2LlmSettings(seed_share=0.7), identify("r0001")), SEEDS, {})
     assert seeds["row_id"].to_list() == kept
     assert counts == {"num_pool": 3, "num_not_taken": 1}
     ask = script(dict.fromkeys(PROMPTS.values(), "#### 0"), {prompt: [write(SHIP)] for prompt in PROMPTS.values()})
@@ -491,7 +490,7 @@ def test_a_teacher_that_disagrees_with_itself_is_asked_again() -> None:
         ("b", CAR[0], "teacher_disagrees"),
         ("b", SHIP[0], None),
     ]
-    assert of_kind(raw, "lesson")["value"].to_list() == [pytest.approx(1 / 3), 0.0, None]
+    assert of_kind(raw, "lesson")["agreement"].to_list() == [pytest.approx(1 / 3), 0.0, None]
     assert sft.filter(source="generated").select("prompt", "completion").rows() == [SHIP]
 
 
@@ -567,10 +566,10 @@ def test_votes_agree_where_answers_match() -> None:
 
 
 def test_every_parameter_is_read_by_a_step() -> None:
-    read = {name for names in SETTINGS_OF_STEP.values() for name in names}
+    read = {name for names in RECIPE.settings_of_step.values() for name in names}
     assert read == set(Llm2LlmSettings.model_fields)
     settings = Llm2LlmSettings()
     assert (settings.num_lessons, settings.rouge_l_threshold, settings.augment_source) == (1, 0.95, "seed")
     assert settings.sampling == SamplingSettings(1.0, 1.0, 2149)
     assert not settings.has_reviews
-    assert {"lesson50", "lesson_prompt50", "lesson_completion50"} <= set(ROLE_OF_STAGE)
+    assert {RECIPE.find_role(f"{stage}50") for stage in ("lesson", "lesson_prompt", "lesson_completion")} == {"teacher"}

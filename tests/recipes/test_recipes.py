@@ -1,79 +1,145 @@
-"""What every recipe has in common: public names, how the platform calls them, and which step reads which setting."""
+"""What every recipe has in common: what it declares, how it is found, and which step reads which setting."""
 
-import inspect
-from types import ModuleType
+import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import polars as pl
 import pytest
 
 from lance_assets.prompts import PROFILES, list_steps
-from lance_assets.recipes import RECIPES, diverse_evol, i_sheep, llm2llm, self_rewarding, spin
 from lance_assets.recipes.axes import AxisSettings, RecipeSettings
+from lance_assets.recipes.contract import ROUND_MODEL, AnyRecipe, RoundInputs, Stage
+from lance_assets.recipes.registry import find_recipe, list_recipes
 from lance_assets.records import Request, Sample, SamplingSettings
 from lance_assets.rounds.nouns import NOUNS
-from tests.recipes.scripted_round import EFT, NO_PAIRS, identify, seeds
+from tests.recipes.scripted_round import EFT, NO_PAIRS, build_inputs, identify, seeds
 
-NAMES = {
-    *("generate", "clean", "review", "build_sft_set", "build_pairs", "build_seed_set", "start_sft_set"),
-    *("SETTINGS", "ROLES", "ROLE_OF_STAGE", "SETTINGS_OF_STEP", "SETTINGS_OF_JUDGING"),
+NAMES = ["diverse_evol", "i_sheep", "kun", "lance", "llm2llm", "self_rewarding", "spin"]
+EVERY = pytest.mark.parametrize("recipe", list_recipes(), ids=[recipe.name for recipe in list_recipes()])
+ROLES = {
+    **{"diverse_evol": (), "i_sheep": (), "spin": (), "lance": ("reviewer",), "llm2llm": ("teacher",)},
+    **{"kun": ("label", "reviewer"), "self_rewarding": ("prompter", "reviewer")},
 }
-CALLS: dict[str, tuple[int, set[str]]] = {
-    "build_seed_set": (2, {"settings", "identity"}),
-    "start_sft_set": (2, {"settings", "identity"}),
-    "generate": (1, {"settings", "identity", "ask", "trained", "texts", "read_states"}),
-    "clean": (2, {"settings", "is_evaluation_prompt"}),
-    "review": (3, {"settings", "identity", "ask"}),
-    "build_sft_set": (2, {"settings", "round_key"}),
-    "build_pairs": (2, {"settings", "round_key"}),
-}
-"""How many tables the platform gives each function, and what by keyword."""
-EVERY = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+
+
+def test_every_recipe_is_found_by_its_modules_name() -> None:
+    assert [recipe.name for recipe in list_recipes()] == NAMES
+    assert [find_recipe(name) for name in NAMES] == list(list_recipes())
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("lanse", r"there is no recipe 'lanse'; choose one of diverse_evol, .*, spin, or name a module of your own"),
+        ("axes", "there is no recipe 'axes'"),
+        ("no_such.method", r"there is no module no_such.method \(no 'no_such' can be imported\)"),
+        ("lance_assets.no_such", "there is no module lance_assets.no_such"),
+        ("lance_assets.records", "the module lance_assets.records has no RECIPE; end it with RECIPE = Recipe"),
+    ],
+)
+def test_a_recipe_that_there_is_not_is_told_with_those_there_are(name: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        find_recipe(name)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("RECIPE = 3", r"odd_methods.method.RECIPE must be a .*contract.Recipe, got 3"),
+        (
+            "from lance_assets.recipes.spin import RECIPE",
+            "RECIPE must have the name 'method' of its module, got 'spin'",
+        ),
+    ],
+)
+def test_what_is_no_recipe_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, told: str) -> None:
+    (tmp_path / "odd_methods").mkdir()
+    (tmp_path / "odd_methods" / "method.py").write_text(line + "\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("odd_methods", "odd_methods.method"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.raises(ValueError, match=told):
+        find_recipe("odd_methods.method")
+
+
+def test_what_a_recipe_does_not_have_has_a_default() -> None:
+    """SPIN has nothing but the steps; every optional capability is on in some recipe."""
+    spin = find_recipe("spin")
+    assert (spin.judge_pairs, spin.build_label_rows, spin.forecast, spin.settings_of_judging) == (None, None, None, ())
+    assert (spin.needs_texts, spin.reads_states, spin.reports_vendi, spin.trains_label_model) == (False,) * 4
+    inputs, nothing = build_inputs(spin.settings()), pl.DataFrame()
+    assert spin.describe_generations(inputs, nothing) == spin.describe_reviews(inputs, nothing) == {}
+    assert {recipe.name for recipe in list_recipes() if recipe.forecast is not None} == {"lance"}
+    assert {recipe.name for recipe in list_recipes() if recipe.trains_label_model or recipe.needs_texts} == {"kun"}
+    assert {recipe.name for recipe in list_recipes() if recipe.reads_states or recipe.reports_vendi} == {"diverse_evol"}
+
+
+def test_what_a_step_was_not_given_it_can_not_use() -> None:
+    inputs = RoundInputs(identify(), AxisSettings())
+    with pytest.raises(RuntimeError, match="this step asks no model, but its recipe asked the stage 'review'"):
+        inputs.ask("review", [])
+    with pytest.raises(RuntimeError, match="this step reads no states"):
+        inputs.read_states(of_base=True)
+    with pytest.raises(RuntimeError, match="nothing was given that recognises evaluation prompts"):
+        inputs.is_evaluation_prompt("Sort 3 1 2.")
+    assert inputs.texts.columns == ["row_id", "text"]
+    assert inputs.texts.is_empty()
 
 
 @EVERY
-def test_every_recipe_has_the_same_public_names(recipe: ModuleType) -> None:
-    missing = {name for name in NAMES if not hasattr(recipe, name)}
-    assert not missing
-    assert issubclass(recipe.SETTINGS, AxisSettings)
-    for name, (num_tables, keywords) in CALLS.items():
-        inspect.signature(getattr(recipe, name)).bind(*range(num_tables), **dict.fromkeys(keywords))
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_every_setting_is_read_by_a_known_step(name: str) -> None:
-    recipe = RECIPES[name]
-    listed = {setting for settings in recipe.SETTINGS_OF_STEP.values() for setting in settings}
-    assert listed == set(recipe.SETTINGS.model_fields)
-    assert set(recipe.SETTINGS_OF_STEP) <= set(NOUNS)
-    assert set(recipe.SETTINGS_OF_JUDGING) <= listed
-    for step, settings in recipe.SETTINGS_OF_STEP.items():
+def test_every_setting_is_read_by_a_known_step(recipe: AnyRecipe) -> None:
+    listed = {setting for settings in recipe.settings_of_step.values() for setting in settings}
+    assert listed == set(recipe.settings.model_fields)
+    assert set(recipe.settings_of_step) <= set(NOUNS)
+    assert set(recipe.settings_of_judging) <= listed
+    for step, settings in recipe.settings_of_step.items():
         assert len(set(settings)) == len(settings), f"{step} names a setting twice"
 
 
 def test_a_recipe_says_how_it_samples_unless_it_asks_no_model() -> None:
-    silent = [name for name, recipe in RECIPES.items() if not issubclass(recipe.SETTINGS, RecipeSettings)]
-    assert silent == ["diverse_evol"]
+    silent = [recipe.name for recipe in list_recipes() if not issubclass(recipe.settings, RecipeSettings)]
+    assert silent == [recipe.name for recipe in list_recipes() if not recipe.stages] == ["diverse_evol"]
+    with pytest.raises(ValueError, match="the stages ask have no sampling, and DiverseEvolSettings has none either"):
+        replace(find_recipe("diverse_evol"), stages=(Stage("ask"),))
+    greedy = replace(find_recipe("diverse_evol"), stages=(Stage("ask", sampling=lambda _: SamplingSettings(0, 1, 9)),))
+    assert greedy.find_sampling("ask", greedy.settings()).max_new_tokens == 9
 
 
 @EVERY
-def test_stages_name_roles_that_an_experiment_may_give(recipe: ModuleType) -> None:
-    assert set(recipe.ROLE_OF_STAGE.values()) == set(recipe.ROLES)
-    assert len(set(recipe.ROLES)) == len(recipe.ROLES)
+def test_stages_name_roles_that_an_experiment_may_give(recipe: AnyRecipe) -> None:
+    assert recipe.roles == ROLES[recipe.name]
+    for stage in recipe.stages:
+        name = f"{stage.name}1" if stage.numbered else stage.name
+        assert recipe.find_stage(name) is stage
+        assert recipe.find_role(name) == stage.role
+        assert isinstance(recipe.find_sampling(name, recipe.settings()), SamplingSettings)
+
+
+@pytest.mark.parametrize("name", ["lesson", "lesson_1", "lesson1b", "lessons1", "lesson-1", "", "review"])
+def test_a_stage_that_is_not_declared_is_named(name: str) -> None:
+    """A family of stages has the names that end in a number, and no other."""
+    declared = r"student_answer, lesson<number>, lesson_prompt<number>, lesson_completion<number>\. Add it"
+    with pytest.raises(ValueError, match=f"recipe llm2llm declares no stage '{name}'; it declares: {declared}"):
+        find_recipe("llm2llm").find_role(name)
+    assert find_recipe("llm2llm").find_role("lesson51") == "teacher"
+    assert find_recipe("lance").find_role("completion") == ROUND_MODEL
 
 
 @EVERY
-def test_defaults_can_be_had_and_every_setting_is_described(recipe: ModuleType) -> None:
-    recipe.SETTINGS()
+def test_defaults_can_be_had_and_every_setting_is_described(recipe: AnyRecipe) -> None:
+    recipe.settings()
     own = {
-        name: field for name, field in recipe.SETTINGS.model_fields.items() if name not in RecipeSettings.model_fields
+        name: field for name, field in recipe.settings.model_fields.items() if name not in RecipeSettings.model_fields
     }
     assert not [name for name, field in own.items() if not field.description]
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_templates_belong_to_recipes(profile: str) -> None:
-    asked = {name: list_steps(profile, name) for name in RECIPES}
+    asked = {name: list_steps(profile, name) for name in NAMES}
     assert [name for name, steps in asked.items() if not steps] == ["diverse_evol", "spin"], "these ask no template"
 
 
@@ -129,47 +195,46 @@ IN_TURN = {"teacher_writes": "prompt_then_completion"}
 
 
 @pytest.mark.parametrize(
-    ("recipe", "given", "unread"),
+    ("name", "given", "unread"),
     [
-        *((recipe, {}, {}) for recipe in (spin, self_rewarding, i_sheep)),
-        (diverse_evol, POOL_ROW, {}),
-        (llm2llm, {}, {"raw_generations": {"num_votes", "min_agreement"}}),
-        (llm2llm, IN_TURN, {"raw_generations": {"show_mistake"}}),
+        *((name, {}, {}) for name in ("spin", "self_rewarding", "i_sheep")),
+        ("diverse_evol", POOL_ROW, {}),
+        ("llm2llm", {}, {"raw_generations": {"num_votes", "min_agreement"}}),
+        ("llm2llm", IN_TURN, {"raw_generations": {"show_mistake"}}),
     ],
     ids=["spin", "self_rewarding", "i_sheep", "diverse_evol", "llm2llm", "llm2llm_in_turn"],
 )
 def test_each_step_reads_the_settings_it_names(
-    recipe: ModuleType, given: dict[str, object], unread: dict[str, set[str]]
+    name: str, given: dict[str, object], unread: dict[str, set[str]]
 ) -> None:
     """One round with everything watched; these have one choice of losses each."""
-    watch = Watch()
-    settings = watch_settings(recipe.SETTINGS, watch, **given)
-    identity, table, read = identify(), seeds({"a": None, "b": None}), {}
+    watch, recipe = Watch(), find_recipe(name)
+    settings = watch_settings(recipe.settings, watch, **given)
+    table, read = seeds({"a": None, "b": None}), {}
 
     def ask(stage: str, requests: list[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
-        assert isinstance(sampling or settings.sampling, SamplingSettings)
+        assert isinstance(sampling or recipe.find_sampling(stage, settings), SamplingSettings)
         return [
             Sample(request.row_id, SAID.get(stage, f"word{place}"), "stop", 1, 1)
             for place, request in enumerate(requests)
         ]
 
-    trained = recipe.start_sft_set(table, EFT, settings=settings, identity=identify("r0000"))
+    trained = recipe.start_sft_set(build_inputs(settings, identify("r0000")), table, EFT)
     read["sft_set"] = watch.take()
-    taken, _ = recipe.build_seed_set(table, {}, settings=settings, identity=identity)
+    taken, _ = recipe.build_seed_set(build_inputs(settings), table, {})
     read["seed_set"] = watch.take()
-    asking = {"ask": ask, "trained": trained, "read_states": lambda **_: Reader()}
-    raw = recipe.generate(taken, settings=settings, identity=identity, **asking)
+    raw = recipe.generate(build_inputs(settings, ask=ask, read_states=lambda **_: Reader()), taken, trained)
     read["raw_generations"] = watch.take()
-    cleaned = recipe.clean(raw, taken, settings=settings, is_evaluation_prompt=lambda prompt: False)
+    cleaned = recipe.clean(build_inputs(settings, is_evaluation_prompt=lambda prompt: False), raw, taken)
     read["cleaned_set"] = watch.take()
-    reviewed = recipe.review(cleaned, taken, raw, settings=settings, identity=identity, ask=ask)
+    reviewed = recipe.review(build_inputs(settings, ask=ask), cleaned, taken, raw)
     assert len(reviewed)
     read["reviewed_set"] = watch.take()
-    recipe.build_sft_set(reviewed, trained, settings=settings, round_key="r0001")
+    recipe.build_sft_set(build_inputs(settings), reviewed, trained)
     read["sft_set"] |= watch.take()
-    recipe.build_pairs(reviewed, NO_PAIRS, settings=settings, round_key="r0001")
+    recipe.build_pairs(build_inputs(settings), reviewed, NO_PAIRS)
     read["preference_pairs"] = watch.take()
     never = {"preference_pairs": {"losses"}} | unread
-    named = {step: set(names) - never.get(step, set()) for step, names in recipe.SETTINGS_OF_STEP.items()}
+    named = {step: set(names) - never.get(step, set()) for step, names in recipe.settings_of_step.items()}
     assert named.pop("checkpoint") == {"starts_from"}, "which the platform reads"
     assert {step: names for step, names in read.items() if names} == {step: own for step, own in named.items() if own}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lance_assets.algorithms.reviews.review_parsing import Unscored, parse_review
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.lance import RUBRIC
-from lance_assets.recipes.reviewing import (
+from lance_assets.recipes.steps.reviewing import (
     Rubric,
     build_review_requests,
     build_review_sampling,
@@ -18,9 +18,11 @@ from lance_assets.recipes.reviewing import (
     read_review,
     record_expected,
 )
-from lance_assets.records import Sample, SamplingSettings, TokenChoice
+from lance_assets.recipes.steps.rows import Example, Origin, record_samples
+from lance_assets.records import Request, Sample, SamplingSettings, TokenChoice
 from lance_assets.small_world.jobs import JOB_SHARES, draw_example
 
+ORIGIN = Origin("a", "a", 0, "Add 1 and 2.", "It is 3.")
 STARS = Rubric("lance/review", 1, 5)
 """A rubric on another scale."""
 
@@ -95,7 +97,7 @@ def test_a_scale_that_tokens_cannot_tell_is_refused(lowest: int, highest: int) -
 
 
 def test_the_reviewer_has_templates_of_its_own_where_it_is_another_model() -> None:
-    rows = [{"row_id": "a", "prompt": "Add 1 and 2.", "completion": "It is 3."}]
+    rows = [Example("a", "Add 1 and 2.", "It is 3.")]
     own = build_review_requests(
         RoundIdentity("mini", "r0001", 0, "compact"), "review", rows, rubric=RUBRIC, num_reviews=2
     )
@@ -135,8 +137,10 @@ def test_what_is_recorded_reads_as_what_was_sampled() -> None:
     }
     for score_from, reviews in read.items():
         for sample, review in zip(samples, reviews, strict=True):
-            recorded = record_expected(sample, rubric=STARS, score_from=score_from)
-            again = read_recorded(sample.text, sample.finish_reason, **recorded, rubric=STARS, score_from=score_from)
+            (plain,) = record_samples("review", [ORIGIN], [Request("a", (), 1)], [sample])
+            row = record_expected(plain, sample, rubric=STARS, score_from=score_from)
+            read_from = (row.raw_text, row.finish_reason, row.expected_score, row.unscored_reason)
+            again = read_recorded(*read_from, rubric=STARS, score_from=score_from)
             assert again == review
 
 

@@ -9,7 +9,8 @@ from lance_assets.algorithms.reviews.expected_score import ExpectedScore, comput
 from lance_assets.algorithms.reviews.review_parsing import parse_review
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.lance import RUBRIC
-from lance_assets.recipes.reviewing import build_review_requests, build_review_sampling
+from lance_assets.recipes.steps.reviewing import build_review_requests, build_review_sampling
+from lance_assets.recipes.steps.rows import Example
 from lance_assets.records import SamplingSettings
 from lance_assets.small_world.jobs import complete_wrongly
 from lance_assets.small_world.tasks import complete, draw_problem, phrase_prompt
@@ -24,8 +25,11 @@ def test_expected_scores_are_told_and_near_the_written_ones(small_model: Path) -
     rng = random.Random(3)
     problems = [draw_problem(rng, task="sum", rung=rung, held_out=False) for rung in (1, 2, 5)]
     rows = [
-        {"row_id": f"{number}-{is_right}", "prompt": phrase_prompt(problem, rng)}
-        | {"completion": complete(problem) if is_right else complete_wrongly(problem, rng)}
+        Example(
+            row_id=f"{number}-{is_right}",
+            prompt=phrase_prompt(problem, rng),
+            completion=complete(problem) if is_right else complete_wrongly(problem, rng),
+        )
         for number, problem in enumerate(problems)
         for is_right in (True, False)
     ]

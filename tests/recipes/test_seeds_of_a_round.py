@@ -1,16 +1,16 @@
 """What the recipes have in common that propose from the file's seeds, each round anew."""
 
-from types import ModuleType
-
 import polars as pl
 import pytest
 
-from lance_assets.recipes import i_sheep, self_rewarding, spin
+from lance_assets.recipes.contract import AnyRecipe
+from lance_assets.recipes.registry import find_recipe
 from tests.recipes.scripted_ask import ScriptedAsk
-from tests.recipes.scripted_round import EFT, NO_PAIRS, identify, run_to_review, seeds
+from tests.recipes.scripted_round import EFT, NO_PAIRS, build_inputs, identify, run_to_review, seeds
 
 TABLE = seeds({f"s{number}": None for number in range(12)})
-EVERY = pytest.mark.parametrize("recipe", [spin, self_rewarding, i_sheep], ids=["spin", "self_rewarding", "i_sheep"])
+NAMES = ("spin", "self_rewarding", "i_sheep")
+EVERY = pytest.mark.parametrize("recipe", [find_recipe(name) for name in NAMES], ids=NAMES)
 
 
 def say(stage: str, text: str, number: int) -> str:
@@ -20,15 +20,15 @@ def say(stage: str, text: str, number: int) -> str:
     return f"score: {number}" if stage == "review" else f"alder {number}"
 
 
-def run(recipe: ModuleType, table: pl.DataFrame, round_key: str = "r0001") -> tuple[pl.DataFrame, ScriptedAsk]:
+def run(recipe: AnyRecipe, table: pl.DataFrame, round_key: str = "r0001") -> tuple[pl.DataFrame, ScriptedAsk]:
     """What a round generates, and whom it asked."""
     ask = ScriptedAsk(say)
-    raw, _, _ = run_to_review(recipe, recipe.SETTINGS(), table, ask, round_key=round_key)
+    raw, _, _ = run_to_review(recipe, recipe.settings(), table, ask, round_key=round_key)
     return raw, ask
 
 
 @EVERY
-def test_ids_and_sampling_seeds_come_again_and_differ_between_rounds(recipe: ModuleType) -> None:
+def test_ids_and_sampling_seeds_come_again_and_differ_between_rounds(recipe: AnyRecipe) -> None:
     """The same rows whatever the order of the seeds."""
     raw, _ = run(recipe, TABLE)
     again, _ = run(recipe, TABLE.reverse())
@@ -40,10 +40,10 @@ def test_ids_and_sampling_seeds_come_again_and_differ_between_rounds(recipe: Mod
 
 
 @EVERY
-def test_a_round_takes_its_seeds_by_lot(recipe: ModuleType) -> None:
+def test_a_round_draws_its_seeds(recipe: AnyRecipe) -> None:
     def take(round_key: str, **settings: int) -> tuple[frozenset[str], dict[str, int]]:
-        chosen, identity = recipe.SETTINGS(**settings), identify(round_key)
-        taken, counts = recipe.build_seed_set(TABLE, {}, settings=chosen, identity=identity)
+        chosen, identity = recipe.settings(**settings), identify(round_key)
+        taken, counts = recipe.build_seed_set(build_inputs(chosen, identity), TABLE, {})
         return frozenset(taken["row_id"]), counts
 
     assert take("r0001") == (frozenset(TABLE["row_id"]), {"num_pool": 12, "num_not_taken": 0})
@@ -54,13 +54,13 @@ def test_a_round_takes_its_seeds_by_lot(recipe: ModuleType) -> None:
 
 
 @EVERY
-def test_no_seeds_ask_nothing(recipe: ModuleType) -> None:
-    settings, ask = recipe.SETTINGS(), ScriptedAsk(say)
-    taken, counts = recipe.build_seed_set(TABLE.clear(), {}, settings=settings, identity=identify())
+def test_no_seeds_ask_nothing(recipe: AnyRecipe) -> None:
+    settings, ask = recipe.settings(), ScriptedAsk(say)
+    taken, counts = recipe.build_seed_set(build_inputs(settings, identify()), TABLE.clear(), {})
     assert counts == {"num_pool": 0, "num_not_taken": 0}
     raw, _, reviewed = run_to_review(recipe, settings, taken, ask)
     assert raw.is_empty()
     assert set(ask.counts.values()) == {0}
-    assert recipe.build_pairs(reviewed, NO_PAIRS, settings=settings, round_key="r0001").is_empty()
-    rows = recipe.build_sft_set(reviewed, EFT, settings=settings, round_key="r0001")
+    assert recipe.build_pairs(build_inputs(settings, identify("r0001")), reviewed, NO_PAIRS).is_empty()
+    rows = recipe.build_sft_set(build_inputs(settings, identify("r0001")), reviewed, EFT)
     assert rows.filter(pl.col("source") != "eft").is_empty()

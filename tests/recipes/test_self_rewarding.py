@@ -5,20 +5,28 @@ import pytest
 from pydantic import ValidationError
 
 from lance_assets.prompts import PROFILES, render_prompt
-from lance_assets.recipes import self_rewarding
+from lance_assets.recipes.contract import ROUND_MODEL
 from lance_assets.recipes.self_rewarding import (
-    ROLE_OF_STAGE,
+    RECIPE,
     SelfRewardingSettings,
     build_pairs,
-    build_sft_set,
-    clean,
     generate,
     review,
-    start_sft_set,
 )
 from lance_assets.records import PREFERENCE_PAIRS, SFT_SET, SamplingSettings
 from tests.recipes.scripted_ask import ScriptedAsk
-from tests.recipes.scripted_round import EFT, NO_PAIRS, Said, identify, is_held_out, run_to_review, seeds
+from tests.recipes.scripted_round import (
+    EFT,
+    NO_PAIRS,
+    NOT_TRAINED,
+    Said,
+    build_inputs,
+    identify,
+    is_held_out,
+    list_sampling,
+    run_to_review,
+    seeds,
+)
 
 NEW_PROMPTS: dict[str, Said] = {
     "best": "Final Answer: Name one forest tree",
@@ -59,9 +67,7 @@ def say(stage: str, text: str, number: int) -> Said:
 
 def run(round_key: str = "r0001", **settings) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Raw generations, cleaned and reviewed rows of a round with these settings."""
-    return run_to_review(
-        self_rewarding, SelfRewardingSettings(**settings), TABLE, ScriptedAsk(say), round_key=round_key
-    )
+    return run_to_review(RECIPE, SelfRewardingSettings(**settings), TABLE, ScriptedAsk(say), round_key=round_key)
 
 
 def test_a_round_by_hand() -> None:
@@ -93,7 +99,7 @@ def test_a_round_by_hand() -> None:
         *((number, [None] * 3, None) for number in ("zwei", "drei", "vier")),
     ]
     assert reviewed["unscored_reasons"].to_list()[2] == ["out_of_range", "no_score", "cut_off"]
-    pairs = build_pairs(reviewed, NO_PAIRS, settings=SelfRewardingSettings(), round_key="r0001")
+    pairs = build_pairs(build_inputs(SelfRewardingSettings(), identify("r0001")), reviewed, NO_PAIRS)
     assert pairs.schema == PREFERENCE_PAIRS
     best_id, worst_id = reviewed["row_id"][:2]
     assert pairs.drop("row_id").rows() == [
@@ -106,7 +112,7 @@ def pair_three_rounds(**settings) -> list[list[str]]:
     pairs, trained = NO_PAIRS, []
     for key in ("r0001", "r0002", "r0003"):
         _, _, reviewed = run(key)
-        pairs = build_pairs(reviewed, pairs, settings=SelfRewardingSettings(**settings), round_key=key)
+        pairs = build_pairs(build_inputs(SelfRewardingSettings(**settings), identify(key)), reviewed, pairs)
         assert pairs.schema == PREFERENCE_PAIRS
         assert pairs["row_id"].is_unique().all()
         trained.append(pairs["source_round"].to_list())
@@ -129,10 +135,10 @@ def test_losses_without_data_are_refused() -> None:
 
 
 def test_sft_on_seeds_and_examples_of_scoring_is_for_the_first_round_alone() -> None:
-    first = start_sft_set(TABLE, EFT, settings=SelfRewardingSettings(), identity=identify("r0000"))
+    first = RECIPE.start_sft_set(build_inputs(SelfRewardingSettings(), identify("r0000")), TABLE, EFT)
     assert first["source"].to_list() == ["seed"] * 7 + ["eft"]
     _, _, reviewed = run()
-    later = build_sft_set(reviewed, first, settings=SelfRewardingSettings(), round_key="r0001")
+    later = RECIPE.build_sft_set(build_inputs(SelfRewardingSettings(), identify("r0001")), reviewed, first)
     assert later.schema == SFT_SET
     assert later.is_empty()
 
@@ -142,27 +148,30 @@ def test_each_step_is_asked_in_its_template_and_sampling() -> None:
     chosen = SelfRewardingSettings()
     identity = identify("r0001", reviewer="full")
     ask = ScriptedAsk(say)
-    raw = generate(TABLE, settings=chosen, identity=identity, ask=ask)
-    assert ask.sampling == {"new_prompt": None, "completion": None}
+    raw = generate(build_inputs(chosen, identity, ask=ask), TABLE, NOT_TRAINED)
+    plain = SamplingSettings(0.7, 0.9, 512)
+    assert list_sampling(RECIPE, chosen, ask) == {"new_prompt": plain, "completion": plain}
     assert ask.counts == {"new_prompt": 7, "completion": 20}
-    cleaned = clean(raw, TABLE, settings=chosen, is_evaluation_prompt=is_held_out)
+    cleaned = RECIPE.clean(build_inputs(chosen, is_evaluation_prompt=is_held_out), raw, TABLE)
     judge = ScriptedAsk(lambda stage, text, number: "score: 3")
-    review(cleaned, TABLE, raw, settings=chosen, identity=identity, ask=judge)
+    review(build_inputs(chosen, identity, ask=judge), cleaned, TABLE, raw)
     assert judge.counts == {"review": 11 * 3}
-    assert judge.sampling == {"review": SamplingSettings(0.7, 0.9, 512, chosen.rubric.grammar)}
+    assert list_sampling(RECIPE, chosen, judge) == {"review": SamplingSettings(0.7, 0.9, 512, chosen.rubric.grammar)}
     asked = {stage: requests[0].messages[-1]["content"] for stage, requests in (ask.requests | judge.requests).items()}
     texts = {"prompt": "Name one forest tree", "completion": "alder", "highest": "5"}
     assert asked["new_prompt"].startswith("Write a new and harder task like this.\nTask: Prompt of best")
     assert asked["completion"] == "Name one forest tree"
     assert asked["review"] == render_prompt("full", "self_rewarding/review", **texts)
-    assert set(ROLE_OF_STAGE) == set(asked) - {"completion"}
+    assert {stage: RECIPE.find_role(stage) for stage in asked} == {
+        **{"new_prompt": "prompter", "completion": ROUND_MODEL, "review": "reviewer"}
+    }
 
 
 def test_the_prompter_has_its_own_templates_and_the_model_completes_in_the_rounds() -> None:
     """The same requests otherwise: ids and sampling seeds do not depend on who is asked."""
     ask, own = ScriptedAsk(lambda *_: "Final Answer: A tree"), ScriptedAsk(lambda *_: "Final Answer: A tree")
     for asked, identity in ((ask, identify()), (own, identify(prompter="full"))):
-        generate(TABLE, settings=SelfRewardingSettings(), identity=identity, ask=asked)
+        generate(build_inputs(SelfRewardingSettings(), identity, ask=asked), TABLE, NOT_TRAINED)
     assert own.requests["completion"] == ask.requests["completion"]
     pairs = list(zip(own.requests["new_prompt"], ask.requests["new_prompt"], strict=True))
     assert all((one.row_id, one.sampling_seed) == (other.row_id, other.sampling_seed) for one, other in pairs)
@@ -173,7 +182,7 @@ def test_the_prompter_has_its_own_templates_and_the_model_completes_in_the_round
 def test_eight_seeds_are_shown_for_one_new_prompt() -> None:
     table = seeds({f"s{number}": None for number in range(12)})
     ask = ScriptedAsk(lambda stage, text, number: "")
-    generate(table, settings=SelfRewardingSettings(num_prompts=2), identity=identify(profile="full"), ask=ask)
+    generate(build_inputs(SelfRewardingSettings(num_prompts=2), identify(profile="full"), ask=ask), table, NOT_TRAINED)
     assert ask.counts == {"new_prompt": 24, "completion": 0}
     assert {request.messages[-1]["content"].count("Prompt of s") for request in ask.requests["new_prompt"]} == {8}
 
@@ -199,14 +208,14 @@ def test_near_duplicates_are_above_the_settings_threshold(threshold: float, reas
     said = {"new_prompt": "Final Answer: Prompt a quiet harbour", "completion": "boats", "review": "score: 3"}
     ask = ScriptedAsk(lambda stage, text, number: f"{said[stage]}{number if stage == 'completion' else ''}")
     chosen = SelfRewardingSettings(rouge_l_threshold=threshold)
-    _, cleaned, _ = run_to_review(self_rewarding, chosen, seeds({"x": None}), ask)
+    _, cleaned, _ = run_to_review(RECIPE, chosen, seeds({"x": None}), ask)
     assert cleaned.filter(pl.col("kind") == "new_prompt")["drop_reason"].to_list() == reasons
 
 
 def test_the_scale_is_the_experiments() -> None:
     """On a scale to 10 the 6 of cedar counts, and it is the best."""
     _, _, reviewed = run(highest_score=10)
-    pairs = build_pairs(reviewed, NO_PAIRS, settings=SelfRewardingSettings(highest_score=10), round_key="r0001")
+    pairs = build_pairs(build_inputs(SelfRewardingSettings(highest_score=10), identify("r0001")), reviewed, NO_PAIRS)
     assert pairs.select("chosen", "chosen_score", "rejected").rows() == [("cedar", 6.0, "birch")]
 
 
@@ -219,9 +228,9 @@ def test_a_reviewer_is_told_the_scale_that_its_score_is_read_on(profile: str, hi
     """The paper's points are five; the small model speaks of ten, and needs no other words for that."""
     chosen = SelfRewardingSettings(highest_score=highest, num_reviews=1)
     ask = ScriptedAsk(lambda stage, text, number: f"Fine. score: {highest}")
-    raw = generate(TABLE, settings=chosen, identity=identify(), ask=ScriptedAsk(say))
-    cleaned = clean(raw, TABLE, settings=chosen, is_evaluation_prompt=is_held_out)
-    reviewed = review(cleaned, TABLE, raw, settings=chosen, identity=identify(profile=profile), ask=ask)
+    raw = generate(build_inputs(chosen, identify(), ask=ScriptedAsk(say)), TABLE, NOT_TRAINED)
+    cleaned = RECIPE.clean(build_inputs(chosen, is_evaluation_prompt=is_held_out), raw, TABLE)
+    reviewed = review(build_inputs(chosen, identify(profile=profile), ask=ask), cleaned, TABLE, raw)
     assert set(reviewed["review_score"]) == {highest}
     text = ask.requests["review"][0].messages[-1]["content"]
     assert re.fullmatch(chosen.rubric.grammar, f"Fine.\nscore: {highest}")

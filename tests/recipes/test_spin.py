@@ -4,11 +4,20 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from lance_assets.recipes import spin
-from lance_assets.recipes.spin import SpinSettings, build_pairs, build_sft_set, generate, start_sft_set
+from lance_assets.recipes.spin import RECIPE, SpinSettings, build_pairs, generate
 from lance_assets.records import PREFERENCE_PAIRS, SFT_SET, SamplingSettings, derive_sampling_seed
 from tests.recipes.scripted_ask import ScriptedAsk
-from tests.recipes.scripted_round import EFT, NO_PAIRS, Said, identify, run_to_review, seeds
+from tests.recipes.scripted_round import (
+    EFT,
+    NO_PAIRS,
+    NOT_TRAINED,
+    Said,
+    build_inputs,
+    identify,
+    list_sampling,
+    run_to_review,
+    seeds,
+)
 
 NAMES = ("fine", "same", "cut", "empty", "failed", "held")
 SEEDS = seeds(dict.fromkeys(NAMES))
@@ -28,7 +37,7 @@ LATER = {"fine": "Own fine", "same": "Own same"}
 def run(round_key: str, said: Mapping[str, Said]) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Raw generations, cleaned and reviewed rows of a round in which M says this of the seeds, else nothing."""
     ask = ScriptedAsk(lambda stage, text, number: said.get(text.removeprefix("Prompt of "), ""))
-    made = run_to_review(spin, SpinSettings(), SEEDS, ask, round_key=round_key)
+    made = run_to_review(RECIPE, SpinSettings(), SEEDS, ask, round_key=round_key)
     assert ask.counts == {"own_completion": len(SEEDS)}
     return made
 
@@ -54,7 +63,7 @@ def test_a_round_by_hand() -> None:
         (own_id, "own_completion", "fine", "Own fine 1", None, None),
     ]
     assert reviewed["reviews"].list.len().to_list() == [0] * 7
-    pairs = build_pairs(reviewed, NO_PAIRS, settings=SpinSettings(), round_key="r0001")
+    pairs = build_pairs(build_inputs(SpinSettings(), identify("r0001")), reviewed, NO_PAIRS)
     assert pairs.schema == PREFERENCE_PAIRS
     assert pairs.drop("row_id").rows() == [
         ("Prompt of fine", "Good fine", "Own fine 1", "fine", own_id, None, None, None, "r0001")
@@ -67,7 +76,7 @@ def pair_three_rounds(**settings) -> list[list[tuple[str, str]]]:
     for number, said in enumerate((FIRST, LATER, LATER), start=1):
         key = f"r{number:04d}"
         _, _, reviewed = run(key, said)
-        pairs = build_pairs(reviewed, pairs, settings=SpinSettings(**settings), round_key=key)
+        pairs = build_pairs(build_inputs(SpinSettings(**settings), identify(key)), reviewed, pairs)
         assert pairs.schema == PREFERENCE_PAIRS
         assert pairs["row_id"].is_unique().all()
         trained.append(pairs.select("source_round", "rejected").rows())
@@ -101,11 +110,11 @@ def test_losses_without_data_are_refused() -> None:
 
 
 def test_sft_is_for_the_first_round_alone() -> None:
-    first = start_sft_set(SEEDS, EFT, settings=SpinSettings(), identity=identify("r0000"))
+    first = RECIPE.start_sft_set(build_inputs(SpinSettings(), identify("r0000")), SEEDS, EFT)
     assert first["source"].to_list() == ["seed"] * 6 + ["eft"]
     assert first["source_id"].to_list() == [*NAMES, None]
     _, _, reviewed = run("r0001", FIRST)
-    later = build_sft_set(reviewed, first, settings=SpinSettings(), round_key="r0001")
+    later = RECIPE.build_sft_set(build_inputs(SpinSettings(), identify("r0001")), reviewed, first)
     assert later.schema == SFT_SET
     assert later.is_empty()
 
@@ -113,8 +122,8 @@ def test_sft_is_for_the_first_round_alone() -> None:
 def test_own_completions_are_sampled_as_the_paper_says() -> None:
     """Temperature 1, the whole nucleus, 256 tokens, the seed's prompt as the user's message."""
     ask = ScriptedAsk(lambda stage, text, number: "Own")
-    generate(SEEDS, settings=SpinSettings(), identity=identify("r0001"), ask=ask)
-    assert ask.sampling == {"own_completion": SamplingSettings(1.0, 1.0, 256)}
+    generate(build_inputs(SpinSettings(), identify("r0001"), ask=ask), SEEDS, NOT_TRAINED)
+    assert list_sampling(RECIPE, SpinSettings(), ask) == {"own_completion": SamplingSettings(1.0, 1.0, 256)}
     assert [request.messages[-1]["content"] for request in ask.requests["own_completion"]] == SEEDS["prompt"].to_list()
     assert ask.requests["own_completion"][0].sampling_seed == derive_sampling_seed(
         *(0, "mini", "r0001", "own_completion", "fine", 0)
@@ -124,6 +133,6 @@ def test_own_completions_are_sampled_as_the_paper_says() -> None:
 @pytest.mark.parametrize("said", ["", ("Own", "length"), ("", "error")])
 def test_a_round_without_usable_completions_keeps_the_last_rounds_pairs(said: Said) -> None:
     _, _, before = run("r0001", FIRST)
-    earlier = build_pairs(before, NO_PAIRS, settings=SpinSettings(), round_key="r0001")
+    earlier = build_pairs(build_inputs(SpinSettings(), identify("r0001")), before, NO_PAIRS)
     _, _, reviewed = run("r0002", dict.fromkeys(NAMES, said))
-    assert build_pairs(reviewed, earlier, settings=SpinSettings(), round_key="r0002").equals(earlier)
+    assert build_pairs(build_inputs(SpinSettings(), identify("r0002")), reviewed, earlier).equals(earlier)

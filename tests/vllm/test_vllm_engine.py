@@ -24,7 +24,7 @@ from scipy.stats import chi2
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lance_assets.prompts import build_messages, render_prompt
-from lance_assets.recipes.reviewing import build_score_grammar
+from lance_assets.recipes.steps.reviewing import build_score_grammar
 from lance_assets.records import Request, Sample, SamplingSettings
 from lance_assets.small_world.seeds import draw_seeds
 from resources.engines.contract import Adapter, encode_messages, sample_in_order

@@ -53,7 +53,7 @@ def select_sft_rows(
         Schema `SFT_SET`, in the order of the input; empty where none passes.
 
     >>> reviewed = pl.DataFrame({
-    ...     "row_id": ["a", "b"], "kind": "completion", "branch": "low", "prompt": "Add 2 and 3.",
+    ...     "row_id": ["a", "b"], "kind": "completion", "prompt": "Add 2 and 3.",
     ...     "completion": "2 + 3 = 5. The answer is 5.", "review_score": [8.0, 8.5],
     ... })
     >>> select_sft_rows(reviewed, round_key="r0001")["source_id"].to_list()
@@ -62,7 +62,6 @@ def select_sft_rows(
     is_good = pl.lit(value=True) if sft_threshold is None else pl.col("review_score") > sft_threshold + _ROUNDING
     passed = reviewed.filter(
         (pl.col("kind") == "completion")
-        & (pl.col("branch") == "low")
         & is_good
         & (pl.col("prompt").str.len_chars() > min_chars)
         & (pl.col("completion").str.len_chars() > min_chars)
@@ -81,10 +80,11 @@ def select_sft_rows(
 def build_preference_pairs(
     reviewed: pl.DataFrame, *, score_gap: float = 2.0, min_chars: int = 5, round_key: str
 ) -> pl.DataFrame:
-    """Pair each high seed's lowest candidate with every candidate far enough above it.
+    """Pair each seed's lowest candidate with every candidate far enough above it.
 
     A seed's candidates are its own completion and its degraded ones, as far as they are scored. The seed's completion
-    is not forced to be chosen.
+    is not forced to be chosen. Only seeds of the high branch have degraded completions, so that seeds of the low one
+    make no pair.
 
     Args:
         reviewed: schema `REVIEWED_SET`.
@@ -97,16 +97,14 @@ def build_preference_pairs(
         the lowest go to the smallest row id.
 
     >>> reviewed = pl.DataFrame({
-    ...     "row_id": ["s", "d"], "kind": ["seed", "degraded_completion"], "seed_id": "s", "branch": "high",
+    ...     "row_id": ["s", "d"], "kind": ["seed", "degraded_completion"], "seed_id": "s",
     ...     "prompt": "Add 2 and 3.", "completion": ["It is 5.", "It is 6."], "review_score": [9.0, 4.0],
     ... })
     >>> build_preference_pairs(reviewed, round_key="r0001").select("chosen", "rejected", "score_gap").row(0)
     ('It is 5.', 'It is 6.', 5.0)
     """
     candidates = reviewed.filter(
-        (pl.col("branch") == "high")
-        & pl.col("kind").is_in(["seed", "degraded_completion"])
-        & pl.col("review_score").is_not_null()
+        pl.col("kind").is_in(["seed", "degraded_completion"]) & pl.col("review_score").is_not_null()
     ).select("seed_id", "row_id", "prompt", "completion", "review_score")
     lowest = candidates.sort("review_score", "row_id").unique("seed_id", keep="first", maintain_order=True)
     pairs = candidates.join(lowest, on="seed_id", suffix="_low", maintain_order="left").select(

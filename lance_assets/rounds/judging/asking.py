@@ -12,9 +12,10 @@ from lance_assets.algorithms.reviews.pairwise import PairOutcome
 from lance_assets.algorithms.reviews.review_parsing import Unscored
 from lance_assets.prompts import build_messages
 from lance_assets.recipes.asking import RoundIdentity
-from lance_assets.recipes.judging import judge_pairs_in_both_orders
-from lance_assets.recipes.lance import RUBRIC
-from lance_assets.recipes.reviewing import build_review_requests, build_review_sampling, read_review
+from lance_assets.recipes.lance_settings import RUBRIC
+from lance_assets.recipes.steps.judging import build_verdict_sampling, judge_pairs_in_both_orders
+from lance_assets.recipes.steps.reviewing import build_review_requests, build_review_sampling, read_review
+from lance_assets.recipes.steps.rows import Example
 from lance_assets.records import (
     PREFERENCE_PAIRS,
     Ask,
@@ -86,7 +87,7 @@ def complete_prompts(ask: Ask, plan: Plan, *, model: str) -> list[Sample]:
 
 def review_each(ask: Ask, this_round: Round, rows: Rows, *, stage: str) -> Rows:
     """The judge's review of each row's completion: the columns `REVIEW`."""
-    asked = [row | {"row_id": derive_row_id(JUDGE, row["prompt"])} for row in rows]
+    asked = [Example(derive_row_id(JUDGE, row["prompt"]), row["prompt"], row["completion"]) for row in rows]
     requests = build_review_requests(identify_for_judge(this_round), stage, asked, rubric=RUBRIC, num_reviews=1)
     greedy = SamplingSettings(0.0, 1.0, find_judge(this_round.plan).max_judge_tokens)
     reviews = []
@@ -125,7 +126,7 @@ def compare_together(ask: Ask, this_round: Round, rows: Rows, *, stage: str) -> 
         drop_flipped=False,
         stage=stage,
         step=f"{JUDGE_TEMPLATES}/judge_pair",
-        sampling=SamplingSettings(0.0, 1.0, find_judge(this_round.plan).max_judge_tokens),
+        sampling=build_verdict_sampling(SamplingSettings(0.0, 1.0, find_judge(this_round.plan).max_judge_tokens)),
         identity=identify_for_judge(this_round),
         ask=ask,
     )

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
+from lance_assets.recipes.contract import ROUND_MODEL
 from lance_assets.records import JUDGE_ITEMS, Ask, Sample
 from lance_assets.rounds.judging.asking import (
     REVIEW,
@@ -47,7 +48,7 @@ def complete_as_opponent(this_round: Round, known: Mapping[str, Sequence[Sample]
         return [completion for completion in read_prompts(plan).values() if completion is not None]
     if "backbone" in known:
         return [sample.text for sample in known["backbone"]]
-    with this_round.asking("eval_report", this_round.model_path(None)) as ask:
+    with this_round.asking("eval_report", this_round.model_path(None), role=ROUND_MODEL) as ask:
         return [sample.text for sample in complete_prompts(ask, plan, model="opponent")]
 
 

@@ -192,10 +192,7 @@ def make_cleaned_set(this_round: Round) -> Made:
     """Clean by the recipe, then against the evaluation's neighbours and the whole history."""
     plan = this_round.plan
     cleaned = plan.recipe.clean(
-        this_round.read("raw_generations"),
-        this_round.read("seed_set"),
-        settings=plan.settings.parameters,
-        is_evaluation_prompt=this_round.is_evaluation_prompt,
+        this_round.build_inputs(), this_round.read("raw_generations"), this_round.read("seed_set")
     )
     found = drop_near_duplicates(this_round, drop_evaluation_neighbours(this_round, cleaned))
     history, model_hash = this_round.platform.history, this_round.embedder.model_hash

@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from lance_assets.algorithms.measures.progress import START_ROUND, find_best_round
+from lance_assets.recipes.contract import ROUND_MODEL
 from lance_assets.records import Sample
 from lance_assets.rounds.asking import tabulate_costs
 from lance_assets.rounds.judging.asking import complete_prompts
@@ -52,7 +53,7 @@ def evaluate(this_round: Round, model: str, path: Path) -> Evaluated:
     plan = this_round.plan
     evaluation, world = plan.settings.evaluation, plan.world
     report, items, completions = this_round.empty("eval_report"), this_round.empty("eval_items"), []
-    with this_round.asking("eval_report", path) as ask:
+    with this_round.asking("eval_report", path, role=ROUND_MODEL) as ask:
         if world is not None and evaluation.world is not None:
             items = evaluate_world(
                 ask,

@@ -80,9 +80,7 @@ def make_seed_set(this_round: Round) -> Made:
     if this_round.is_start:
         seeds, counts = file_seeds, {"num_pool": len(file_seeds)}
     else:
-        seeds, counts = plan.recipe.build_seed_set(
-            file_seeds, earlier, settings=plan.settings.parameters, identity=this_round.identity
-        )
+        seeds, counts = plan.recipe.build_seed_set(this_round.build_inputs(), file_seeds, earlier)
     overlap = Rows(leaked, ("rule", "similarity", "prompt", "evaluation_prompt"))
     facts: Report = {**counts, "num_evaluation_overlap": len(leaked), "preview_evaluation_overlap": overlap}
     return Made(seeds, facts=facts)
@@ -123,13 +121,9 @@ def make_raw_generations(this_round: Round) -> Made:
         return Made(this_round.empty("raw_generations"))
     with this_round.asking("raw_generations", this_round.start_path()) as ask:
         table = plan.recipe.generate(
+            this_round.build_inputs(ask=ask, texts=this_round.texts),
             this_round.read("seed_set"),
-            settings=plan.settings.parameters,
-            identity=this_round.identity,
-            ask=ask,
-            trained=this_round.read("sft_set", this_round.earlier_keys[-1]),
-            texts=this_round.texts,
-            read_states=this_round.read_states,
+            this_round.read("sft_set", this_round.earlier_keys[-1]),
         )
     return Made(table)
 
@@ -144,5 +138,4 @@ def report_raw_generations(this_round: Round) -> Report:
         "finish_reasons": count_values(table["finish_reason"], of="finish reason"),
         "preview": Rows(one_each, ("kind", "prompt", "raw_text", "finish_reason")),
     }
-    describe = getattr(this_round.plan.recipe, "describe_generations", None)
-    return facts | (describe(table) if describe else {})
+    return facts | dict(this_round.plan.recipe.describe_generations(this_round.build_inputs(), table))

@@ -15,12 +15,10 @@ def make_reviewed_set(this_round: Round) -> Made:
         return Made(this_round.empty("reviewed_set"))
     with this_round.asking("reviewed_set", this_round.start_path()) as ask:
         table = plan.recipe.review(
+            this_round.build_inputs(ask=ask),
             this_round.read("cleaned_set"),
             this_round.read("seed_set"),
             this_round.read("raw_generations"),
-            settings=plan.settings.parameters,
-            identity=this_round.identity,
-            ask=ask,
         )
     return Made(table)
 
@@ -29,6 +27,7 @@ def report_reviewed_set(this_round: Round) -> Report:
     """What was scored and what was not, some rows, and what the reviews say of the reviewer."""
     table = this_round.read("reviewed_set")
     facts: Report = {"dagster/row_count": len(table)} | describe_rows(table, title=f"Review scores, {this_round.key}")
+    facts |= dict(this_round.plan.recipe.describe_reviews(this_round.build_inputs(), table))
     return facts | (describe_bias(table) if this_round.plan.settings.parameters.has_reviews else {})
 
 
@@ -46,7 +45,6 @@ def describe_rows(table: pl.DataFrame, *, title: str) -> Report:
         "unscored_review_reasons": count_values(table["unscored_reasons"].explode(), of="reason"),
         "drop_reasons": count_values(table["drop_reason"], of="reason"),
         "mean_spread": round(spread or 0.0, 4),
-        "branches": count_values(table.filter(kind="seed")["branch"], of="branch"),
         "scores": Histogram(scores, title=title, x_label="review score (0 to 10)"),
         "preview": Rows(
             table.with_columns(review=pl.col("reviews").list.first()),

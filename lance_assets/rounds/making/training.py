@@ -197,9 +197,8 @@ def make_label_checkpoint(this_round: Round) -> Made:
         table = this_round.read("label_checkpoint", START_ROUND)
         return Made(table, version=table["content_hash"][0])
     plan, platform = this_round.plan, this_round.platform
-    rows: pl.DataFrame = plan.recipe.build_label_rows(
-        this_round.read("seed_set"), settings=plan.settings.parameters, identity=this_round.identity
-    )
+    assert plan.recipe.build_label_rows is not None, "only a recipe that trains a label model has this noun"
+    rows = plan.recipe.build_label_rows(this_round.build_inputs(), this_round.read("seed_set"))
     # The trainer reads the rows from disk, so they are stored before it starts.
     this_round.write("label_set", rows)
     staging = platform.root / "stages" / plan.name / this_round.key / "label_checkpoint"

@@ -21,7 +21,7 @@ from lance_assets.algorithms.measures.diversity import compute_distinct_n, compu
 from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.algorithms.reviews.pairwise import summarise_verdicts
 from lance_assets.prompts import build_messages
-from lance_assets.recipes.judging import drop_judged_pairs
+from lance_assets.recipes.steps.judging import drop_judged_pairs
 from lance_assets.records import DIVERSITY_REPORT
 from lance_assets.rounds.contamination import describe_contamination, find_contaminated
 from lance_assets.rounds.report import Histogram, Judged, Made, Report, Rows, Trends, count_values, round_measure
@@ -34,18 +34,15 @@ def make_sft_set(this_round: Round) -> Made:
     plan = this_round.plan
     if this_round.is_start:
         eft = read_eft(plan.settings.seeds, plan.folder)
-        table = plan.recipe.start_sft_set(
-            this_round.read("seed_set"), eft, settings=plan.settings.parameters, identity=this_round.identity
-        )
+        table = plan.recipe.start_sft_set(this_round.build_inputs(), this_round.read("seed_set"), eft)
     else:
         table = plan.recipe.build_sft_set(
+            this_round.build_inputs(),
             this_round.read("reviewed_set"),
             this_round.read("sft_set", this_round.earlier_keys[-1]),
-            settings=plan.settings.parameters,
-            round_key=this_round.key,
         )
-    reports_vendi = getattr(plan.recipe, "REPORTS_VENDI", False)
-    return Made(table, facts={"vendi_score": round(measure_vendi(this_round, table), 3)} if reports_vendi else {})
+    facts: Report = {"vendi_score": round(measure_vendi(this_round, table), 3)} if plan.recipe.reports_vendi else {}
+    return Made(table, facts=facts)
 
 
 def measure_vendi(this_round: Round, table: pl.DataFrame) -> float:
@@ -93,10 +90,9 @@ def make_preference_pairs(this_round: Round) -> Made:
             this_round.empty("preference_pairs"), others={"pair_judgements": this_round.empty("pair_judgements")}
         )
     built = plan.recipe.build_pairs(
+        this_round.build_inputs(),
         this_round.read("reviewed_set"),
         this_round.read("preference_pairs", this_round.earlier_keys[-1]),
-        settings=plan.settings.parameters,
-        round_key=this_round.key,
     )
     judgements = judge_new_pairs(this_round, built.filter(pl.col("source_round") == this_round.key))
     return Made(drop_judged_pairs(built, judgements), others={"pair_judgements": judgements})
@@ -105,13 +101,10 @@ def make_preference_pairs(this_round: Round) -> Made:
 def judge_new_pairs(this_round: Round, new: pl.DataFrame) -> pl.DataFrame:
     """The verdicts on the round's new pairs; the model is opened only where there is something to judge."""
     plan = this_round.plan
-    if not plan.settings.parameters.judges_pairs or new.is_empty():
+    if plan.recipe.judge_pairs is None or not plan.settings.parameters.judges_pairs or new.is_empty():
         return this_round.empty("pair_judgements")
     with this_round.asking("preference_pairs", this_round.start_path()) as ask:
-        judgements: pl.DataFrame = plan.recipe.judge_pairs(
-            new, settings=plan.settings.parameters, identity=this_round.identity, ask=ask
-        )
-    return judgements
+        return plan.recipe.judge_pairs(this_round.build_inputs(ask=ask), new)
 
 
 def report_preference_pairs(this_round: Round) -> Report:

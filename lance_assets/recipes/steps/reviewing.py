@@ -9,15 +9,16 @@ probabilities of the scores at that place (`compute_expected_score`). A review w
 unscored: the two are never mixed, since expected scores are drawn to the middle of the scale.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from lance_assets.algorithms.reviews.expected_score import ExpectedScore, compute_expected_score
-from lance_assets.algorithms.reviews.review_parsing import Unscored, parse_review
+from lance_assets.algorithms.reviews.review_parsing import Unscored, combine_reviews, parse_review
 from lance_assets.prompts import render_prompt
 from lance_assets.recipes.asking import RoundIdentity, build_requests
-from lance_assets.records import FinishReason, Request, Sample, SamplingSettings
+from lance_assets.recipes.steps.rows import Generation, RowReviews, Shown
+from lance_assets.records import Ask, FinishReason, Request, Sample, SamplingSettings
 
 ScoreFrom = Literal["text", "expected"]
 """What counts as a review's score."""
@@ -80,20 +81,45 @@ def build_review_sampling(sampling: SamplingSettings, rubric: Rubric, *, score_f
 
 
 def build_review_requests(
-    identity: RoundIdentity, stage: str, rows: Sequence[Mapping[str, str]], *, rubric: Rubric, num_reviews: int
+    identity: RoundIdentity, stage: str, rows: Sequence[Shown], *, rubric: Rubric, num_reviews: int
 ) -> list[Request]:
-    """Requests for all reviews of each row (`row_id`, `prompt`, `completion`), row by row."""
+    """Requests for all reviews of each row, row by row, asked with the templates of the role `reviewer`."""
     reviewer, scale = identity.of_role("reviewer"), {"highest": str(rubric.highest)}
     asked = [
         (
-            row["row_id"],
-            render_prompt(
-                reviewer.prompt_profile, rubric.step, prompt=row["prompt"], completion=row["completion"], **scale
-            ),
+            row.row_id,
+            render_prompt(reviewer.prompt_profile, rubric.step, prompt=row.prompt, completion=row.completion, **scale),
         )
         for row in rows
     ]
     return build_requests(reviewer, stage, asked, num_reviews)
+
+
+def review_rows(
+    identity: RoundIdentity,
+    ask: Ask,
+    rows: Sequence[Shown],
+    *,
+    rubric: Rubric,
+    num_reviews: int,
+    score_from: ScoreFrom = "text",
+) -> list[RowReviews]:
+    """The reviews of each row, in order, by the stage `review`.
+
+    Args:
+        identity: the round.
+        ask: asks the reviewer; the recipe's stage `review` says how it samples (`build_review_sampling`).
+        rows: what is reviewed.
+        rubric: what is asked, and the scale.
+        num_reviews: reviews of each row, 0 or more.
+        score_from: what counts as a review's score.
+    """
+    requests = build_review_requests(identity, "review", rows, rubric=rubric, num_reviews=num_reviews)
+    samples = ask("review", requests)
+    reviews = [read_review(sample, rubric=rubric, score_from=score_from) for sample in samples]
+    texts = [sample.text for sample in samples]
+    own = [slice(place * num_reviews, (place + 1) * num_reviews) for place in range(len(rows))]
+    return [RowReviews(tuple(texts[part]), combine_reviews(reviews[part])) for part in own]
 
 
 def read_review(sample: Sample, *, rubric: Rubric, score_from: ScoreFrom) -> float | Unscored:
@@ -105,14 +131,14 @@ def read_review(sample: Sample, *, rubric: Rubric, score_from: ScoreFrom) -> flo
     return expected.value if isinstance(expected, ExpectedScore) else expected
 
 
-def record_expected(sample: Sample, *, rubric: Rubric, score_from: ScoreFrom) -> dict[str, float | str | None]:
-    """A raw_generations row's `expected_score` and `unscored_reason`: what its text alone does not tell."""
+def record_expected(generation: Generation, sample: Sample, *, rubric: Rubric, score_from: ScoreFrom) -> Generation:
+    """A review's generation with what its text alone does not hold: the expected score, or why there is none."""
     if score_from == "text":
-        return {"expected_score": None, "unscored_reason": None}
+        return generation
     review = read_review(sample, rubric=rubric, score_from=score_from)
     if isinstance(review, Unscored):
-        return {"expected_score": None, "unscored_reason": review.reason}
-    return {"expected_score": review, "unscored_reason": None}
+        return replace(generation, unscored_reason=review.reason)
+    return replace(generation, expected_score=review)
 
 
 def read_recorded(
@@ -124,7 +150,7 @@ def read_recorded(
     rubric: Rubric,
     score_from: ScoreFrom,
 ) -> float | Unscored:
-    """The same as `read_review` gave, from a raw_generations row.
+    """The score that `read_review` gave, read again from a row of raw_generations.
 
     Raises:
         ValueError: expected scores are wanted, and the row was recorded without.

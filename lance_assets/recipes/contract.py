@@ -1,0 +1,279 @@
+"""The contract of a recipe: what a round hands to its steps, and what a recipe has.
+
+A recipe is one module with `RECIPE = Recipe(...)`, whose fields name the module's functions. Everything a recipe may
+have is a field here, and every optional one has a default that says what its absence means. The type parameter is the
+class of the recipe's settings, so that mypy checks each function against it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import polars as pl
+
+from lance_assets.algorithms.forecast.round_forecast import Lengths, Pool, RoundForecast
+from lance_assets.recipes.asking import RoundIdentity
+from lance_assets.recipes.axes import AxisSettings, RecipeSettings
+from lance_assets.records import Ask, Request, Sample, SamplingSettings
+
+S = TypeVar("S", bound=AxisSettings)
+S_co = TypeVar("S_co", covariant=True)
+S_contra = TypeVar("S_contra", bound=AxisSettings, contravariant=True)
+
+ROUND_MODEL = "round_model"
+"""The role of the round's own model, which answers every stage that names no other role."""
+
+StateRow = tuple[Sequence[dict[str, str]], str]
+"""A row whose states are read: the chat messages that ask, and the completion after them."""
+
+
+class StateReader(Protocol):
+    """Reads whole rows with a model, such as `resources.engines.transformers.model_states.ModelReader`."""
+
+    def embed(self, rows: Sequence[StateRow]) -> np.ndarray:
+        """The mean hidden state of each row, float32 [num_rows, hidden]."""
+        ...
+
+    def measure_confidence(self, rows: Sequence[StateRow]) -> pl.DataFrame:
+        """How sure the model is of each row: `mean_max_logit`, `mean_margin` and `mean_entropy`."""
+        ...
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        ...
+
+
+class ReadStates(Protocol):
+    """Opens a model to read the states of rows."""
+
+    def __call__(self, *, of_base: bool = False) -> StateReader:
+        """A reader of the round's model, or of the experiment's base model; the caller closes it."""
+        ...
+
+
+def ask_nothing(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
+    """Stands in for `RoundInputs.ask` in a step that has no model.
+
+    Raises:
+        RuntimeError: always.
+    """
+    raise RuntimeError(f"this step asks no model, but its recipe asked the stage {stage!r}")
+
+
+def read_no_states(*, of_base: bool = False) -> StateReader:
+    """Stands in for `RoundInputs.read_states` in a step that has no model.
+
+    Raises:
+        RuntimeError: always.
+    """
+    raise RuntimeError("this step reads no states; a recipe reads them in generate, and sets reads_states=True")
+
+
+def recognise_nothing(prompt: str) -> bool:
+    """Stands in for `RoundInputs.is_evaluation_prompt` where no evaluation was given.
+
+    Raises:
+        RuntimeError: always, since an answer of False could let an evaluation prompt into the training data.
+    """
+    raise RuntimeError(f"nothing was given that recognises evaluation prompts, but a step asked about {prompt!r}")
+
+
+def list_no_texts() -> pl.DataFrame:
+    """A table without texts, columns `row_id` and `text`."""
+    return pl.DataFrame(schema={"row_id": pl.String, "text": pl.String})
+
+
+@dataclass(frozen=True)
+class RoundInputs(Generic[S_co]):
+    """What a round hands to every step of a recipe, beside the step's tables."""
+
+    identity: RoundIdentity
+    """The round: row ids and sampling seeds derive from it."""
+    settings: S_co
+    """The recipe's parameters, as the experiment's file has them."""
+    ask: Ask = ask_nothing
+    """Asks the models of the declared stages. Given to `generate`, `review` and `judge_pairs`."""
+    is_evaluation_prompt: Callable[[str], bool] = recognise_nothing
+    """Whether a prompt belongs to the evaluation. Given to `clean`."""
+    texts: pl.DataFrame = field(default_factory=list_no_texts)
+    """Texts without prompts, columns `row_id` and `text`. Given to `generate` of a recipe with `needs_texts`."""
+    read_states: ReadStates = read_no_states
+    """Opens a model to read states. Given to `generate`; a recipe that uses it sets `reads_states`."""
+
+    @property
+    def round_key(self) -> str:
+        """The round, `r0000` and on."""
+        return self.identity.round_key
+
+
+@dataclass(frozen=True)
+class Stage(Generic[S]):
+    """One stage of asking: requests that go to the same model and are sampled alike."""
+
+    name: str
+    """The name that `RoundInputs.ask` is called with; row ids and sampling seeds derive from it."""
+    role: str = ROUND_MODEL
+    """Which model answers. An experiment may give the role a second model; without one the round's own answers."""
+    sampling: Callable[[S], SamplingSettings] | None = None
+    """How the stage is sampled, from the recipe's settings; None is `RecipeSettings.sampling`."""
+    numbered: bool = False
+    """Whether the stage is a family whose names end in a number: `lesson1`, `lesson2` and on."""
+
+    def has(self, name: str) -> bool:
+        """Whether a name of a stage means this one."""
+        if not self.numbered:
+            return name == self.name
+        return name.startswith(self.name) and name.removeprefix(self.name).isdecimal()
+
+
+class ForecastRounds(Protocol[S_contra]):
+    """Computes the rows and tokens of an experiment's rounds before any of them runs."""
+
+    def __call__(
+        self, settings: S_contra, profile: str, lengths: Lengths, pool: Pool, *, num_rounds: int
+    ) -> list[RoundForecast]:
+        """The forecast of r0000 and of `num_rounds` rounds after it.
+
+        Args:
+            settings: the recipe's parameters.
+            profile: the prompt profile, on which assumptions depend.
+            lengths: of the experiment's seeds, in tokens.
+            pool: what there is before r0000.
+            num_rounds: rounds after r0000, 0 or more.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Forecast(Generic[S]):
+    """How a recipe forecasts its rounds."""
+
+    expected: ForecastRounds[S]
+    """Each round as it is expected."""
+    at_most: ForecastRounds[S]
+    """Upper bounds of every figure of each round."""
+    list_assumptions: Callable[[str], list[str]]
+    """The assumptions of a prompt profile with their sources, as lines to print."""
+
+
+def describe_nothing(inputs: RoundInputs[object], table: pl.DataFrame) -> dict[str, float | int]:
+    """No figures beyond those that every recipe has."""
+    return {}
+
+
+@dataclass(frozen=True)
+class Recipe(Generic[S]):
+    """A method over one round: its steps as functions, and what the platform must know of it.
+
+    Tables have the schemas of `lance_assets.records`. A step may be given the same tables twice, and returns the same
+    rows each time.
+    """
+
+    name: str
+    """The last part of the module's name; experiments name the recipe by it, and its templates lie in that folder."""
+    settings: type[S]
+    """The class that the experiment's `parameters` are read as."""
+    stages: tuple[Stage[S], ...]
+    """Every stage of asking; empty for a recipe that asks no model."""
+    settings_of_step: Mapping[str, tuple[str, ...]]
+    """Which settings each asset depends on: a change of one marks exactly those assets as stale."""
+    build_seed_set: Callable[
+        [RoundInputs[S], pl.DataFrame, dict[str, pl.DataFrame]], tuple[pl.DataFrame, dict[str, int]]
+    ]
+    """(inputs, seeds of the file, reviewed sets of r0001 and on by round) to the round's `SEED_SET` and counts."""
+    start_sft_set: Callable[[RoundInputs[S], pl.DataFrame, pl.DataFrame], pl.DataFrame]
+    """(inputs, seeds, EFT rows) to the `SFT_SET` of r0000."""
+    generate: Callable[[RoundInputs[S], pl.DataFrame, pl.DataFrame], pl.DataFrame]
+    """(inputs, seeds, SFT set of the round before) to `RAW_GENERATIONS`; may ask models and read states."""
+    clean: Callable[[RoundInputs[S], pl.DataFrame, pl.DataFrame], pl.DataFrame]
+    """(inputs, raw generations, seeds) to `CLEANED_SET`: each candidate kept, or dropped with a reason."""
+    review: Callable[[RoundInputs[S], pl.DataFrame, pl.DataFrame, pl.DataFrame], pl.DataFrame]
+    """(inputs, cleaned set, seeds, raw generations) to `REVIEWED_SET`; may ask models."""
+    build_sft_set: Callable[[RoundInputs[S], pl.DataFrame, pl.DataFrame], pl.DataFrame]
+    """(inputs, reviewed set, SFT set of the round before) to the round's `SFT_SET`."""
+    build_pairs: Callable[[RoundInputs[S], pl.DataFrame, pl.DataFrame], pl.DataFrame]
+    """(inputs, reviewed set, pairs of the round before) to the round's `PREFERENCE_PAIRS`."""
+    judge_pairs: Callable[[RoundInputs[S], pl.DataFrame], pl.DataFrame] | None = None
+    """(inputs, the round's new pairs) to `PAIR_JUDGEMENTS`; called where the settings' `judges_pairs` says so. None:
+    pairs are never judged."""
+    settings_of_judging: tuple[str, ...] = ()
+    """The settings that preference_pairs depends on in addition, where pairs are judged."""
+    build_label_rows: Callable[[RoundInputs[S], pl.DataFrame], pl.DataFrame] | None = None
+    """(inputs, seeds) to the `SFT_SET` that r0000 trains the model of the role `label` on, unless the experiment gives
+    that role a model. None: there is no label model."""
+    needs_texts: bool = False
+    """Whether the experiment must have a section `texts`; without this it must have none."""
+    reads_states: bool = False
+    """Whether `generate` reads states, so that raw_generations depends on where rows are cut."""
+    reports_vendi: bool = False
+    """Whether each SFT set is shown with its Vendi score, on the base model's states."""
+    describe_generations: Callable[[RoundInputs[S], pl.DataFrame], Mapping[str, float | int]] = describe_nothing
+    """(inputs, raw generations) to figures shown beside them; by default none."""
+    describe_reviews: Callable[[RoundInputs[S], pl.DataFrame], Mapping[str, float | int]] = describe_nothing
+    """(inputs, reviewed set) to figures shown beside it; by default none."""
+    forecast: Forecast[S] | None = None
+    """How rounds are forecast before they run. None: the experiment has no forecast."""
+
+    def __post_init__(self) -> None:
+        """Check what the types cannot.
+
+        Raises:
+            ValueError: a stage leaves its sampling to settings that have none.
+        """
+        unsampled = [stage.name for stage in self.stages if stage.sampling is None]
+        if unsampled and not issubclass(self.settings, RecipeSettings):
+            raise ValueError(
+                f"recipe {self.name}: the stages {', '.join(unsampled)} have no sampling, and "
+                f"{self.settings.__name__} has none either; give each stage a sampling, or derive the settings from "
+                "RecipeSettings"
+            )
+
+    @property
+    def trains_label_model(self) -> bool:
+        """Whether r0000 trains a label model where the experiment gives the role `label` no model."""
+        return self.build_label_rows is not None
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles that an experiment may give a second model, in the order of the stages."""
+        return tuple(dict.fromkeys(stage.role for stage in self.stages if stage.role != ROUND_MODEL))
+
+    def find_stage(self, name: str) -> Stage[S]:
+        """The declaration of a stage of asking.
+
+        Raises:
+            ValueError: the recipe declares no such stage.
+        """
+        for stage in self.stages:
+            if stage.has(name):
+                return stage
+        declared = [f"{stage.name}<number>" if stage.numbered else stage.name for stage in self.stages]
+        raise ValueError(
+            f"recipe {self.name} declares no stage {name!r}; it declares: {', '.join(declared) or 'none'}. Add it to "
+            "the recipe's stages"
+        )
+
+    def find_role(self, stage_name: str) -> str:
+        """Which model answers a stage: a role, or `ROUND_MODEL`.
+
+        Raises:
+            ValueError: the recipe declares no such stage.
+        """
+        return self.find_stage(stage_name).role
+
+    def find_sampling(self, stage_name: str, settings: S) -> SamplingSettings:
+        """How a stage is sampled.
+
+        Raises:
+            ValueError: the recipe declares no such stage.
+        """
+        stage = self.find_stage(stage_name)
+        if stage.sampling is not None:
+            return stage.sampling(settings)
+        assert isinstance(settings, RecipeSettings), "checked when the recipe was made"
+        return settings.sampling
+
+
+AnyRecipe = Recipe[Any]
+"""A recipe of which the caller does not know the settings' class."""

@@ -1,0 +1,129 @@
+"""LANCE's parameters, the stages in which it asks models, and which step depends on which parameter."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from lance_assets.recipes.axes import Losses, RecipeSettings
+from lance_assets.recipes.contract import Stage
+from lance_assets.recipes.steps.judging import build_verdict_sampling
+from lance_assets.recipes.steps.reviewing import Rubric, ScoreFrom, build_review_sampling
+from lance_assets.records import SamplingSettings
+
+RUBRIC = Rubric("lance/review", 0, 10)
+"""The paper's: five points for the prompt, five for the completion."""
+
+
+class LanceSettings(RecipeSettings):
+    """LANCE's parameters; the defaults are the paper's constants."""
+
+    usable_losses: ClassVar[tuple[Losses, ...]] = ("sft", "sft_then_dpo")
+
+    branch_threshold: float = Field(
+        7.0, ge=0, le=10, description="Seeds scoring above it go to the high branch (the threshold valve V)."
+    )
+    num_prompts: int = Field(4, ge=1, le=64, description="New prompts sampled for each low seed (N).")
+    num_completions: int = Field(
+        4, ge=1, le=64, description="Completions sampled for each new prompt, and degraded ones for each high seed (M)."
+    )
+    num_reviews: int = Field(3, ge=1, le=16, description="Reviews of each row; the mean is its review score.")
+    sft_threshold: float = Field(8.0, ge=0, le=10, description="Completions scoring above it enter the SFT set.")
+    score_gap: float = Field(
+        2.0, ge=0, le=10, description="A chosen completion scores more than this above the rejected one."
+    )
+    min_chars: int = Field(5, ge=0, description="A trained prompt or completion has more characters than this.")
+    rouge_l_threshold: float = Field(
+        0.70, ge=0, le=1, description="Two texts above it on recall, precision or F are near-duplicates."
+    )
+    min_prompt_words: int = Field(5, ge=0, description="Shortest new prompt, in words.")
+    max_prompt_words: int = Field(4096, ge=1, description="Longest new prompt, in words.")
+    min_completion_words: int = Field(10, ge=0, description="Shortest completion, in words.")
+    max_completion_words: int = Field(4096, ge=1, description="Longest completion, in words.")
+    branches: Literal["both", "low", "high"] = Field(
+        "both", description="The paper's ablation: low alone trains SFT, high alone pairs."
+    )
+    seed_growth: Literal["paper", "code"] = Field(
+        "paper",
+        description="What the next pool holds beside the new rows: the old pool, or as the authors' code has it.",
+    )
+    grow_with_degraded: bool = Field(True, description="Whether degraded completions join the pool.")
+    review_seeds_each_round: bool = Field(
+        True, description="Whether seeds that have a score are scored again by the round's model."
+    )
+    max_seeds: int | None = Field(None, ge=1, description="Seeds taken from the pool each round; none takes all.")
+    reviewer: Literal["model", "random", "none"] = Field(
+        "model", description="Who scores: the round's model; a control that draws random scores; nobody."
+    )
+    propose: bool = Field(True, description="Whether anything is proposed, or each round trains on the seeds again.")
+    score_from: ScoreFrom = Field(
+        "text", description="A review's score: as written, or the mean by the probabilities of the scores there."
+    )
+    num_judged_pairs: int = Field(
+        0, ge=0, description="New pairs a round that the reviewer judges in both orders; 0 judges none."
+    )
+    drop_flipped_pairs: bool = Field(
+        False, description="Whether judged pairs train only where the chosen completion is preferred in both orders."
+    )
+
+    @property
+    def judges_pairs(self) -> bool:
+        """Whether any new pair is judged in both orders."""
+        return self.num_judged_pairs > 0
+
+    @property
+    def has_reviews(self) -> bool:
+        """Whether anything is reviewed."""
+        return self.reviewer != "none" and self.propose
+
+    @property
+    def trains_without_news(self) -> bool:
+        """Whether each round trains on the seeds again."""
+        return not self.propose
+
+    @property
+    def counted_score(self) -> ScoreFrom:
+        """What counts as a review's score; random scores are written as text."""
+        return "text" if self.reviewer == "random" else self.score_from
+
+
+def sample_reviews(settings: LanceSettings) -> SamplingSettings:
+    """How seeds and completions are reviewed."""
+    return build_review_sampling(settings.sampling, RUBRIC, score_from=settings.counted_score)
+
+
+def sample_verdicts(settings: LanceSettings) -> SamplingSettings:
+    """How pairs are judged."""
+    return build_verdict_sampling(settings.sampling)
+
+
+STAGES: tuple[Stage[LanceSettings], ...] = (
+    Stage("seed_review", role="reviewer", sampling=sample_reviews),
+    Stage("new_prompt"),
+    Stage("completion"),
+    Stage("degraded_completion"),
+    Stage("review", role="reviewer", sampling=sample_reviews),
+    Stage("judge_pair", role="reviewer", sampling=sample_verdicts),
+)
+
+SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
+    "seed_set": ("seed_growth", "grow_with_degraded", "max_seeds", "reviewer"),
+    "raw_generations": (
+        *("branch_threshold", "num_prompts", "num_completions", "num_reviews", "branches"),
+        *("review_seeds_each_round", "temperature", "top_p", "max_new_tokens", "reviewer", "propose", "score_from"),
+    ),
+    "cleaned_set": (
+        *("rouge_l_threshold", "min_prompt_words", "max_prompt_words", "min_completion_words", "max_completion_words"),
+    ),
+    "reviewed_set": (
+        *("branch_threshold", "num_reviews", "temperature", "top_p", "max_new_tokens", "reviewer", "score_from"),
+    ),
+    "sft_set": ("sft_threshold", "min_chars", "trains_on", "reviewer"),
+    "checkpoint": ("starts_from",),
+    "preference_pairs": (
+        *("score_gap", "min_chars", "trains_on", "reviewer", "losses", "num_judged_pairs", "drop_flipped_pairs"),
+    ),
+}
+"""Which settings each step reads: what a change of one marks as out of date, and nothing else."""
+
+SETTINGS_OF_JUDGING = ("temperature", "top_p", "max_new_tokens")
+"""What preference_pairs reads beside, where pairs are judged."""

@@ -1,0 +1,62 @@
+"""LLM2LLM's parameters, which its own steps and the teacher's read."""
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from lance_assets.algorithms.selection.wrong_seeds import AugmentSource
+from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom
+from lance_assets.records import SamplingSettings
+
+
+class Llm2LlmSettings(RecipeSettings):
+    """LLM2LLM's parameters; the defaults are the authors' constants where the differences do not say otherwise."""
+
+    usable_losses: ClassVar[tuple[Losses, ...]] = ("sft",)
+
+    starts_from: StartsFrom = "base"
+    trains_on: Literal["all"] = Field(
+        "all", description="The seeds and all lessons: a seed that is not trained on would not be tried again."
+    )
+    losses: Losses = "sft"
+    temperature: float = Field(1.0, ge=0, le=5, description="Sampling temperature of the teacher.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus mass of the teacher.")
+    max_new_tokens: int = Field(2149, ge=1, description="Tokens after which the teacher is cut.")
+    student_max_new_tokens: int = Field(256, ge=1, description="Tokens after which the student's answer is cut.")
+    seed_share: float = Field(1.0, gt=0, le=1, description="Share of the seed file that is used.")
+    num_lessons: int = Field(1, ge=1, le=64, description="New problems for each seed shown to the teacher (k).")
+    max_attempts: int = Field(5, ge=1, le=50, description="Times the teacher is asked about a seed in a round.")
+    rouge_l_threshold: float = Field(0.95, ge=0, le=1, description="ROUGE-L F above which a problem is a copy.")
+    augment_source: AugmentSource = Field("seed", description="Whether only seeds are shown, or all wrong rows.")
+    targeted: bool = Field(True, description="Whether only rows answered wrong are shown; false takes every one.")
+    show_mistake: bool = Field(False, description="Whether the teacher sees what the student wrote.")
+    answer_mark: str = Field("####", min_length=1, description="What announces the final answer in a completion.")
+    teacher_writes: Literal["lesson", "prompt_then_completion"] = Field(
+        "lesson", description="Problem and answer in one text, or first the prompt and then its completion."
+    )
+    num_votes: int = Field(1, ge=1, le=32, description="Completions sampled for a prompt the teacher wrote alone.")
+    min_agreement: float = Field(0.5, ge=0, le=1, description="Share of them that must have the commonest answer.")
+
+    @model_validator(mode="after")
+    def _reads_what_is_set(self) -> Self:
+        if self.show_mistake and self.teacher_writes != "lesson":
+            raise ValueError(
+                f"show_mistake needs teacher_writes: lesson, got {self.teacher_writes}, whose prompt shows no mistake"
+            )
+        for name in ("num_votes", "min_agreement"):
+            value, default = getattr(self, name), type(self).model_fields[name].default
+            if self.teacher_writes == "lesson" and value != default:
+                raise ValueError(
+                    f"{name}: {value} needs teacher_writes: prompt_then_completion; a lesson has one completion"
+                )
+        return self
+
+    @property
+    def has_reviews(self) -> bool:
+        """Nothing is reviewed: the gold answer is the signal."""
+        return False
+
+    @property
+    def student_sampling(self) -> SamplingSettings:
+        """How the student is tried."""
+        return SamplingSettings(0.0, 1.0, self.student_max_new_tokens)

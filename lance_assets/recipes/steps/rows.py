@@ -1,0 +1,238 @@
+"""The rows that a recipe's functions hand to each other: a frozen record for each table, and how to read and write it.
+
+A table is read into records with `read_rows` and written from records with `build_table`; between the two, a recipe
+handles no dictionaries. The meaning of each field is the column's in `lance_assets.records`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, TypeVar
+
+import polars as pl
+
+from lance_assets.algorithms.reviews.review_parsing import ReviewResult
+from lance_assets.records import FinishReason, Request, Sample
+
+R = TypeVar("R")
+
+
+class Shown(Protocol):
+    """What a model can be shown of a row."""
+
+    @property
+    def row_id(self) -> str:
+        """Its id, from which the ids of the requests about it derive."""
+        ...
+
+    @property
+    def prompt(self) -> str:
+        """Its prompt."""
+        ...
+
+    @property
+    def completion(self) -> str:
+        """Its completion."""
+        ...
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt with its completion, without anything else."""
+
+    row_id: str
+    prompt: str
+    completion: str
+
+
+@dataclass(frozen=True)
+class Seed:
+    """A row of `SEED_SET`."""
+
+    row_id: str
+    prompt: str
+    completion: str
+    answer: str | None
+    source: str | None
+    source_round: str | None
+    source_id: str | None
+    review_score: float | None
+
+
+@dataclass(frozen=True)
+class SftRow:
+    """A row of `SFT_SET`."""
+
+    row_id: str
+    prompt: str
+    completion: str
+    source: str
+    source_round: str
+    source_id: str | None
+    review_score: float | None = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a sample comes from, and what was read of it: the part of a `Generation` that its recipe knows."""
+
+    seed_id: str
+    parent_id: str
+    sample_number: int
+    prompt: str | None
+    completion: str | None
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A row of `RAW_GENERATIONS`."""
+
+    row_id: str
+    kind: str
+    seed_id: str
+    parent_id: str
+    sample_number: int
+    prompt: str | None
+    completion: str | None
+    raw_text: str
+    finish_reason: FinishReason
+    error: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    sampling_seed: int | None = None
+    expected_score: float | None = None
+    unscored_reason: str | None = None
+    pool_measure: float | None = None
+    is_correct: bool | None = None
+    similarity: float | None = None
+    agreement: float | None = None
+    refused_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class CleanedRow:
+    """A row of `CLEANED_SET` that was kept, so that it has both texts."""
+
+    row_id: str
+    kind: str
+    seed_id: str
+    parent_id: str
+    prompt: str
+    completion: str
+
+
+@dataclass(frozen=True)
+class RowReviews:
+    """All reviews of one row."""
+
+    texts: tuple[str, ...]
+    """As written."""
+    result: ReviewResult
+    """As read: a score or a reason for each, and their mean."""
+
+
+NOT_REVIEWED = RowReviews((), ReviewResult([], [], None))
+"""Of a row that nobody reviewed."""
+
+
+@dataclass(frozen=True)
+class ReviewedRow:
+    """A row of `REVIEWED_SET`."""
+
+    row_id: str
+    kind: str
+    seed_id: str
+    prompt: str
+    completion: str
+    answer: str | None
+    reviews: tuple[str, ...]
+    scores: tuple[float | None, ...]
+    unscored_reasons: tuple[str | None, ...]
+    review_score: float | None
+    raw_completion: str | None = None
+    drop_reason: str | None = None
+
+
+def read_rows(record: type[R], table: pl.DataFrame) -> list[R]:
+    """The rows of a table as records, in order.
+
+    Args:
+        record: one of the classes here; its fields are columns of the table.
+        table: of the record's schema; further columns are ignored.
+    """
+    names = [one.name for one in fields(record)]  # type: ignore[arg-type]
+    return [record(*row) for row in table.select(names).iter_rows()]
+
+
+def build_table(rows: Sequence[Any], schema: pl.Schema) -> pl.DataFrame:
+    """Records as a table, in order.
+
+    Args:
+        rows: of the class whose fields are the columns of the schema.
+        schema: one of `lance_assets.records`.
+    """
+    values = [tuple(getattr(row, name) for name in schema) for row in rows]
+    return pl.DataFrame(values, schema=schema, orient="row")
+
+
+def originate(seed: Shown, number: int, *, prompt: str | None, completion: str | None) -> Origin:
+    """The origin of a sample that starts from a seed."""
+    return Origin(seed.row_id, seed.row_id, number, prompt, completion)
+
+
+def record_samples(
+    kind: str, origins: Sequence[Origin], requests: Sequence[Request], samples: Sequence[Sample]
+) -> list[Generation]:
+    """A generation for each sample, in order.
+
+    Raises:
+        ValueError: the three differ in length.
+    """
+    return [
+        Generation(
+            row_id=request.row_id,
+            kind=kind,
+            seed_id=origin.seed_id,
+            parent_id=origin.parent_id,
+            sample_number=origin.sample_number,
+            prompt=origin.prompt,
+            completion=origin.completion,
+            raw_text=sample.text,
+            finish_reason=sample.finish_reason,
+            error=sample.error,
+            prompt_tokens=sample.prompt_tokens,
+            completion_tokens=sample.completion_tokens,
+            sampling_seed=request.sampling_seed,
+        )
+        for origin, request, sample in zip(origins, requests, samples, strict=True)
+    ]
+
+
+def build_reviewed_row(row: Seed | CleanedRow, reviews: RowReviews = NOT_REVIEWED) -> ReviewedRow:
+    """A seed or a kept row with its reviews."""
+    if isinstance(row, Seed):
+        kind, seed_id, answer = "seed", row.row_id, row.answer
+    else:
+        kind, seed_id, answer = row.kind, row.seed_id, None
+    return ReviewedRow(
+        row_id=row.row_id,
+        kind=kind,
+        seed_id=seed_id,
+        prompt=row.prompt,
+        completion=row.completion,
+        answer=answer,
+        reviews=reviews.texts,
+        scores=tuple(reviews.result.scores),
+        unscored_reasons=tuple(reviews.result.unscored_reasons),
+        review_score=reviews.result.review_score,
+    )
+
+
+def read_kept(cleaned: pl.DataFrame, *, kinds: Sequence[str] | None = None) -> list[CleanedRow]:
+    """The rows that cleaning kept, in order.
+
+    Args:
+        cleaned: schema `CLEANED_SET`.
+        kinds: only rows of these kinds; None for all. Rows of other kinds may lack a completion.
+    """
+    kept = cleaned.filter(pl.col("drop_reason").is_null())
+    return read_rows(CleanedRow, kept if kinds is None else kept.filter(pl.col("kind").is_in(kinds)))
