@@ -18,12 +18,12 @@ Each SFT set is shown with the Vendi score of what was taken, on the base model'
 
 Differences from the authors' code:
 
-1.  Rows are read in batches, with a mask; theirs one by one. The means are equal to float rounding.
-2.  The first pool comes from `rng_seed`; theirs is drawn anew each run.
+1.  Rows are read in batches, with a mask; their code reads one by one. The means are equal to float rounding.
+2.  The first pool comes from `rng_seed`; their code draws another one in each run.
 3.  With `token_budget` every round after r0000 trains on the same number of tokens, so that they differ in data alone;
-    theirs train 3 epochs of what there is, so that later rounds also have more steps. Each checkpoint shows its
+    their code trains 3 epochs of what there is, so that later rounds also have more steps. Each checkpoint shows its
     number of steps.
-4.  Rows are cut at `training.sft.max_length`, in training and when they are read; theirs at 512 tokens in both.
+4.  Rows are cut at `training.sft.max_length`, in training and when they are read; their code cuts at 512 tokens.
 5.  Rows are asked with the experiment's chat template, in place of Alpaca's.
 """
 

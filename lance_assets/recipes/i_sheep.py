@@ -1,4 +1,4 @@
-"""I-SHEEP: a model's own prompts and completions, where it scores them well, train the base anew (arXiv 2408.08072).
+"""I-SHEEP: a model's own prompts and completions, where it scores them well, train the base model (arXiv 2408.08072).
 
 One round, with the round's model M, which the round before trained:
 

@@ -5,7 +5,7 @@ One round, with texts without prompts, the label model L and the chat model M:
     propose     L names the prompt that each text answers
     clean       prompts that ask about something not shown are dropped by keyword; what was written twice is repaired
     signal      M's verdict on the prompt alone, good or bad
-    polish      M answers each good prompt anew, with the text as what is known
+    polish      M answers each good prompt in its own words, with the text as what is known
     filter      polished completions with boilerplate, too short, or repeating themselves are left out
     train       SFT of the base model on prompts and polished completions
 
@@ -18,13 +18,13 @@ wording of prompts, the authors' Chinese or our English.
 
 Differences from the authors' code:
 
-1.  The label model is trained with the prompt that it is later asked with; theirs without.
-2.  A verdict with both tags or none is unread, and its row left out as unscored; theirs counts as bad.
-3.  Prompts are repaired before their verdict; theirs after polishing. Which rows are kept by the repair is the same.
-4.  Repetition is looked for anywhere in a completion; theirs at its start (`algorithms.output_filters`).
-5.  No repetition penalty (theirs 1.2): the sampler has none. Texts are not cut to a token budget; long ones are left to
-    the engine's context, which tells them as failed.
-6.  Prompts that are near-duplicates of each other or of an earlier round's are dropped; theirs are compared with none.
+1.  The label model is trained with the prompt that it is later asked with; their code trains it without.
+2.  A verdict with both tags or none is unread, and its row left out as unscored; their code counts it as bad.
+3.  Prompts are repaired before their verdict; their code repairs them after polishing. The repair keeps the same rows.
+4.  Repetition is looked for anywhere in a completion; their code looks at its start (`algorithms.output_filters`).
+5.  There is no repetition penalty (1.2 in their code), since the sampler has none. Texts are not cut to a token budget;
+    long ones are left to the engine's context, and the engine reports them as failed.
+6.  Prompts that are near-duplicates of each other or of an earlier round's are dropped; their code compares none.
 7.  Texts are filtered by length in characters where the experiment says so; the authors' perplexity filter is not
     published.
 
@@ -91,9 +91,9 @@ class KunSettings(RecipeSettings):
         "verdict", description="M's verdict on the prompt alone, or its score of prompt and text together."
     )
     accept_score: float = Field(5.0, ge=1, le=5, description="A pair scoring this or more is accepted.")
-    polish: bool = Field(True, description="Whether M writes the completion anew from the text.")
+    polish: bool = Field(True, description="Whether M writes a completion of its own from the text.")
     min_chars: int = Field(20, ge=0, description="Shortest completion, in characters.")
-    max_repeats: int = Field(5, ge=1, description="Times a part of a completion may stand in a row.")
+    max_repeats: int = Field(5, ge=1, description="Times that a part of a completion may be repeated in a row.")
 
     @property
     def profile(self) -> LanguageProfile:

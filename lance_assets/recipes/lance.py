@@ -21,30 +21,30 @@ Differences from the authors' code:
 
 1.  Seeds of the next round are the old pool and the new rows (the paper's figure). Their code drops the old pool in
     the first round and afterwards adds the original seeds only: `seed_growth="code"`.
-2.  Seeds are scored anew each round by the round's own model (the paper's figure). Their code scores them once:
+2.  The round's own model scores the seeds again in each round (the paper's figure). Their code scores them once:
     `review_seeds_each_round=False`.
 3.  SFT and preference data accumulate over all rounds, as in both; `trains_on` has other choices.
-4.  A review is read tolerantly and the last score statement counts; theirs reads one spelling and the first. Where the
-    engine can constrain, a grammar makes the review end in a score.
-5.  A review that cannot be read is unscored. Theirs becomes 0, which sends a seed to the low branch and makes a
-    completion the rejected one.
-6.  A completion cut at the token limit is dropped (`cut_off`); theirs trains on it with an end-of-turn token.
-7.  Prompt cleaning applies also when a single new prompt was read; theirs skips it.
-8.  ROUGE-L is the plain one on words; theirs is the summary-level variant on sets, which fails on long texts.
+4.  A review is read tolerantly and the last score statement counts; their code reads one spelling and the first
+    statement. Where the engine can constrain, a grammar makes the review end in a score.
+5.  A review that cannot be read is unscored. In their code it becomes 0, which sends a seed to the low branch and makes
+    a completion the rejected one.
+6.  A completion cut at the token limit is dropped (`cut_off`); their code trains on it with an end-of-turn token.
+7.  Prompt cleaning applies also when a single new prompt was read; their code skips it.
+8.  ROUGE-L is the plain one on words; their code has the summary-level variant on sets, which fails on long texts.
 9.  Beyond near-duplicates among one seed's rows: exact copies of any seed's prompt or of another row, near-duplicates
     by embedding in the round and of anything earlier rounds kept, and evaluation prompts are dropped.
 10. Degraded completions join the pool, as in their code (`grow_with_degraded=False` leaves them out).
 11. The pool is sampled down to the experiment's `max_seeds` a round; their scripts have no cap, and would grow up to
     16-fold.
-12. SFT and DPO rows carry the same system message; theirs only SFT rows do.
-13. Every sample has its own sampling seed; theirs has none.
-14. EFT rows (examples of reviewing and proposing) are mixed into every round's SFT where the experiment has them;
-    theirs into the first round's.
+12. SFT and DPO rows carry the same system message; in their code only SFT rows do.
+13. Every sample has its own sampling seed; their code has none.
+14. EFT rows (examples of reviewing and proposing) are mixed into every round's SFT where the experiment has them; their
+    code mixes them into the first round's.
 15. `score_from="expected"` takes a review's score as the mean over the probabilities of the scores (G-Eval, arXiv
-    2303.16634) in place of the one that was sampled; theirs has the latter alone.
+    2303.16634) in place of the one that was sampled; their code has only the sampled one.
 16. `num_judged_pairs` has the reviewer judge new pairs in both orders (MT-Bench, arXiv 2306.05685), which shows how
-    often its preference follows the position; `drop_flipped_pairs` trains on none that is not preferred twice. Theirs
-    has pairs by score alone.
+    often its preference follows the position; `drop_flipped_pairs` leaves out of training each judged pair that is not
+    preferred twice. Their code builds pairs by score alone.
 
 Switches make the controls that the method is measured against (`docs/self-evolution.md`): `reviewer="random"`
 draws every review score at random, `reviewer="none"` accepts everything that cleaning kept and makes no pairs (a

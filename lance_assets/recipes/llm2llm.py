@@ -12,17 +12,18 @@ Round r0000 is SFT on the seeds. Constants are those of the authors' code (Squee
 Switches that are ablations of the paper: `augment_source="all"` shows the teacher generated problems too,
 `starts_from="previous"` goes on from the last checkpoint, and one round with a larger `num_lessons` is one-shot
 augmentation. `targeted=False` takes every seed, as the code's `--no_filter` does, and `show_mistake` shows the teacher
-what the student wrote, for which theirs has no place.
+what the student wrote, for which their prompt has no place.
 
 Differences from the authors' code:
 
-1.  Training and trying use one prompt; theirs differ.
-2.  The student answers greedily, with room for the longest answer; theirs is sampled at 0.7 and cut at 100 tokens.
+1.  Training and trying use one prompt; their code has two.
+2.  The student answers greedily, with room for the longest answer; their code samples
+    at 0.7 and cuts at 100 tokens.
 3.  Answers are matched with their sign, as fractions, at the last mark (`algorithms.answer_matching`).
 4.  A new problem is compared with all data, not with this step's wrong seeds and new problems alone
     (`algorithms.lessons`).
 5.  The teacher is asked at most `max_attempts` times about a seed, for what it still lacks and one more each time;
-    theirs is asked without end, for all it wants and one more each time.
+    their code asks it without end, for all it wants and one more each time.
 6.  `teacher_writes="prompt_then_completion"` asks for the new prompt and its completion one after the other, for
     teachers too small for the format; of `num_votes` completions the first with the commonest answer counts, where
     at least `min_agreement` agree. The authors check no answer.

@@ -14,8 +14,8 @@ Differences from the authors' code:
 
 1.  An own completion that is the seed's but for case, spaces and punctuation at its ends makes no pair; nor does one
     that was cut off, is empty, or has an evaluation's prompt.
-2.  Learning rate and beta are the experiment's, the same in every round; theirs lower the rate from the third iteration
-    on, and raise beta to 5 in the last.
+2.  Learning rate and beta are the experiment's, the same in every round; their configurations lower the rate
+    from the third iteration on, and raise beta to 5 in the last.
 3.  AdamW in place of RMSprop.
 
 Unknown: epochs an iteration (2 in the paper, 3 in the configurations, 6 in the scripts), so the experiment says.

@@ -67,7 +67,10 @@ NOT_APPLICABLE = {
     "pairs_differ": {"diverse_evol", "i_sheep", "kun", "llm2llm"},
 }
 """Checks of what a recipe does not have: they pass, and their description says so."""
-WRITTEN_WITH = {"near_duplicates": "cleaned_set", "eval_items": "eval_report", "judge_items": "eval_report"}
+WRITTEN_WITH = {
+    **{"near_duplicates": "cleaned_set", "pair_judgements": "preference_pairs"},
+    **{"eval_items": "eval_report", "judge_items": "eval_report"},
+}
 """The asset that writes a table which is none."""
 NOT_PASSED_ON = {
     "start_checkpoint": {"eval_report"},

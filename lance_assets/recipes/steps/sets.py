@@ -54,7 +54,7 @@ def take_all_file_seeds(
 def take_file_seeds(
     inputs: RoundInputs[TakesSeeds], file_seeds: pl.DataFrame, earlier_reviewed: dict[str, pl.DataFrame]
 ) -> tuple[pl.DataFrame, dict[str, int]]:
-    """The file's seeds sampled down to `max_seeds`, each round anew, and counts."""
+    """The file's seeds sampled down to `max_seeds`, other ones each round, and counts."""
     number, identity = inputs.settings.max_seeds or max(len(file_seeds), 1), inputs.identity
     taken, left = take_seeds(file_seeds, max_seeds=number, rng_seed=identity.rng_seed, round_key=identity.round_key)
     return taken, {"num_pool": len(file_seeds), "num_not_taken": len(left)}
