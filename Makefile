@@ -2,7 +2,6 @@ PYTHON ?= python3
 PORT ?= 3000
 ROUNDS ?= 4
 STUDY_ROUNDS ?= 2
-STUDY := mini_lance mini_diverse_evol mini_kun mini_llm2llm mini_self_rewarding mini_spin mini_i_sheep
 CORES ?= 2
 EXPERIMENT ?= mini_lance
 LANCE_HOME ?= $(CURDIR)/.lance
@@ -11,6 +10,7 @@ override LANCE_HOME := $(abspath $(LANCE_HOME))
 export LANCE_HOME
 export DAGSTER_HOME := $(LANCE_HOME)/dagster
 
+INSTANCE := lance_assets/assets/dagster.yaml
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -32,23 +32,21 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
 	@touch $(INSTALLED)
 
-# A newer dagster.yaml replaces the instance's; changes made to the instance's own stay until then.
+# A newer file replaces the instance's; changes made to the instance's own stay until then.
 setup: $(INSTALLED) ## Install into .venv, and create LANCE_HOME with the Dagster instance
 	@mkdir -p "$(DAGSTER_HOME)"
-	@if [ ! -e "$(DAGSTER_HOME)/dagster.yaml" ] || [ dagster.yaml -nt "$(DAGSTER_HOME)/dagster.yaml" ]; then \
-		cp dagster.yaml "$(DAGSTER_HOME)/dagster.yaml"; fi
+	@if [ ! -e "$(DAGSTER_HOME)/dagster.yaml" ] || [ $(INSTANCE) -nt "$(DAGSTER_HOME)/dagster.yaml" ]; then \
+		cp $(INSTANCE) "$(DAGSTER_HOME)/dagster.yaml"; fi
 
 demo: setup ## Run mini_lance for ROUNDS rounds after r0000 and print their table
-	$(BIN)/python -m lance_assets.assets.run mini_lance --rounds $(ROUNDS)
+	$(BIN)/lance run mini_lance --rounds $(ROUNDS)
 
 study: setup ## Run STUDY_ROUNDS rounds of a mini experiment of every recipe, and print the leaderboard
-	@for experiment in $(STUDY); do \
-		$(BIN)/python -m lance_assets.assets.run $$experiment --rounds $(STUDY_ROUNDS) || exit 1; done
-	$(BIN)/python -m lance_assets.assets.leaderboard
+	$(BIN)/lance study --rounds $(STUDY_ROUNDS)
 
 # The command ends with code 3 where something will not fit: a plan was made all the same.
 plan: setup ## Print what EXPERIMENT will take on MACHINE: rows, tokens, memory, disk, hours, and what will not fit
-	@$(BIN)/python -m lance_assets.forecast $(EXPERIMENT) $(if $(MACHINE),--machine $(MACHINE)) \
+	@$(BIN)/lance plan $(EXPERIMENT) $(if $(MACHINE),--machine $(MACHINE)) \
 		$(if $(SEEDS),--num-seeds $(SEEDS)) || test $$? -eq 3
 
 ui: setup ## Serve the Dagster UI

@@ -32,9 +32,9 @@ import polars as pl
 
 from lance_assets.algorithms.measures.arms import compare_rounds, summarise_arms
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round
-from lance_assets.assets.loading import load_plans
 from lance_assets.pictures.study import to_points
 from lance_assets.records import STUDY_ROWS
+from lance_assets.rounds.experiments import find_plan
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.study import BACKBONE, is_finished, make_round, read_round
 from lance_assets.settings.experiment import ExperimentSettings
@@ -77,8 +77,7 @@ ABLATIONS: dict[str, dict[str, Arm]] = {
 
 def plan_arm(experiment: str, arm: Arm, rng_seed: int) -> Plan:
     """The experiment with an arm's switches and a seed; the name stays, so that sampling seeds are equal."""
-    plan = load_plans(PROJECT_ROOT)[experiment]
-    assert isinstance(plan, Plan), f"{experiment} does not load: {plan}"
+    plan = find_plan(experiment)
     settings = plan.settings.model_dump()
     settings["parameters"] |= arm.switches
     settings["rng_seed"] = rng_seed

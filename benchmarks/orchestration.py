@@ -22,8 +22,8 @@ from typing import cast
 import dagster as dg
 
 from lance_assets.assets.experiment import build_experiment
-from lance_assets.assets.loading import load_plans
 from lance_assets.assets.platform import PlatformResource
+from lance_assets.rounds.experiments import find_plan
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.study import make_round
 from lance_assets.settings.experiment import ExperimentSettings
@@ -33,8 +33,7 @@ PROJECT_ROOT = Path(__file__).parents[1]
 
 def build_plan(is_quick: bool) -> Plan:
     """The demo's experiment, with fewer seeds and held-out problems when quick."""
-    plan = load_plans(PROJECT_ROOT)["mini_lance"]
-    assert isinstance(plan, Plan), f"mini_lance does not load: {plan}"
+    plan = find_plan("mini_lance")
     if not is_quick:
         return plan
     settings = plan.settings.model_dump()
@@ -45,7 +44,7 @@ def build_plan(is_quick: bool) -> Plan:
 
 def build_job(is_quick: bool, data_root: str) -> dg.JobDefinition:
     """The round's job as the project wires it, on data of its own; built again in the process of each step."""
-    from definitions import STEP_EXECUTOR
+    from lance_assets.assets.loading import STEP_EXECUTOR
 
     wiring = dg.Definitions(resources={"platform": PlatformResource(data_root=data_root)}, executor=STEP_EXECUTOR)
     return dg.Definitions.merge(build_experiment(build_plan(is_quick)), wiring).resolve_job_def("mini_lance_round")

@@ -29,8 +29,8 @@ import polars as pl
 
 from lance_assets.algorithms.measures.arms import average_by_stratum, compare_rounds, find_fallen_strata, summarise_arms
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round
-from lance_assets.assets.loading import load_plans
 from lance_assets.pictures.study import draw_study, tabulate_study, to_points
+from lance_assets.rounds.experiments import find_plan
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.study import ARMS, BACKBONE, METHOD, STUDIES, find_arm_root, read_study, run_arm, run_start
@@ -47,8 +47,7 @@ ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLA
 
 def load_plan() -> Plan:
     """The experiment under study."""
-    plan = load_plans(PROJECT_ROOT)[EXPERIMENT]
-    assert isinstance(plan, Plan), f"{EXPERIMENT} does not load: {plan}"
+    plan = find_plan(EXPERIMENT)
     return plan
 
 

@@ -1,20 +1,47 @@
 """An experiment as a Dagster component: one `defs.yaml`, one asset group, its own rounds."""
 
-import re
 from pathlib import Path
 from typing import Self
 
 import dagster as dg
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from lance_assets.assets.building import build_assets, build_checks, find_rounds
+from lance_assets.assets.platform import build_platform
 from lance_assets.assets.self_evolution import build_self_evolution
 from lance_assets.assets.sensors import build_failure_sensor, build_next_round_sensor
+from lance_assets.rounds.experiments import plan_experiment
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.experiment import ExperimentSettings
-from lance_assets.settings.file import check_files
+from lance_assets.settings.new_experiment import create_experiment
 
 
+class ScaffoldSettings(BaseModel):
+    """What `dg scaffold defs lance_assets.Experiment NAME` takes."""
+
+    recipe: str = Field("lance", description="The method: a module of lance_assets.recipes.")
+
+
+class ExperimentScaffolder(dg.Scaffolder[ScaffoldSettings]):
+    """Writes a new experiment's folder, as `lance new` does."""
+
+    @classmethod
+    def get_scaffold_params(cls) -> type[ScaffoldSettings]:
+        """What the command takes."""
+        return ScaffoldSettings
+
+    def scaffold(self, request: dg.ScaffoldRequest[ScaffoldSettings]) -> None:
+        """Write the folder.
+
+        Raises:
+            ValueError: the name is no experiment's, there is no such recipe, or Python is asked for.
+        """
+        if request.scaffold_format != "yaml":
+            raise ValueError(f"an experiment is written as YAML, got --format {request.scaffold_format}; leave it out")
+        create_experiment(request.target_path, recipe=request.params.recipe, type_name=request.type_name)
+
+
+@dg.scaffold_with(ExperimentScaffolder)
 class Experiment(dg.Component):
     """A self-evolving run of rounds: recipe, model, seeds, sizes, thresholds, training, evaluation and stop rules."""
 
@@ -37,26 +64,13 @@ class Experiment(dg.Component):
         return cls(attributes)
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """The experiment's assets, checks, job and sensors.
+        """The experiment's assets, checks, job and sensors, and the platform on the data of LANCE_HOME.
 
         Raises:
             ValueError: the folder's name is not usable, or a file it names is missing.
         """
-        return build_experiment(plan_experiment(self.settings, Path(context.path)))
-
-
-def plan_experiment(settings: ExperimentSettings, folder: Path) -> Plan:
-    """The plan of the experiment in a folder.
-
-    Raises:
-        ValueError: the folder's name is not usable, or a file it names is missing.
-    """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", folder.name):
-        raise ValueError(
-            f"{folder}: an experiment's folder is named in lower case letters, digits and _, got {folder.name!r}"
-        )
-    check_files(settings, folder / "defs.yaml")
-    return Plan(folder.name, folder, settings)
+        platform = dg.Definitions(resources={"platform": build_platform()})
+        return dg.Definitions.merge(build_experiment(plan_experiment(self.settings, Path(context.path))), platform)
 
 
 def build_experiment(plan: Plan) -> dg.Definitions:

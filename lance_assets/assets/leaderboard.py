@@ -1,28 +1,11 @@
-"""leaderboard: every round of every experiment in one table, the best first, and the experiments that are left out.
+"""The asset `leaderboard` over all experiments, and the sensor that makes it again when it is old."""
 
-    python -m lance_assets.assets.leaderboard --markdown leaderboard.md --picture leaderboard.png
-
-Scores share a table only where benchmark, metric, held-out items and settings of the evaluation are the same; what
-differs is told above each table. The settings are those of the experiment's file as it is now: an eval_report does not
-say what it was made with, and one that the UI calls unsynced may have been made with others.
-"""
-
-import argparse
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import dagster as dg
-import polars as pl
 
-from lance_assets.algorithms.measures.leaderboard import (
-    Measured,
-    compare_scores,
-    identify_scale,
-    order_rounds,
-)
-from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.assets.building import USER_ERRORS, explain_error, find_key
 from lance_assets.assets.platform import PlatformResource
 from lance_assets.assets.showing import show_figure
@@ -33,129 +16,13 @@ from lance_assets.pictures.leaderboard import (
     tabulate_experiments,
     tabulate_seconds,
 )
-from lance_assets.prompts import hash_templates
-from lance_assets.records import LEADERBOARD
-from lance_assets.rounds.identity import identify_evaluation as identify_scores
-from lance_assets.rounds.judging.report import BENCHMARK
-from lance_assets.rounds.nouns import NOUNS, compute_fingerprint
-from lance_assets.rounds.outcomes import read_headline, read_parts
+from lance_assets.rounds.finished.leaderboard import read_leaderboard
+from lance_assets.rounds.nouns import compute_fingerprint
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
-from lance_assets.rounds.round import Round
 from resources.stores.tables import encode_table, write_file_atomically
 
 LEADERBOARD_KEY = dg.AssetKey(["leaderboard"])
-
-
-def identify_evaluation(plan: Plan, benchmark: str) -> dict[str, str]:
-    """The settings that a benchmark's scores depend on, by name; the recipe and its seed are none of them."""
-    identity = identify_scores(plan)
-    profile, judge = plan.settings.prompt_profile, plan.settings.evaluation.judge
-    found = {"prompts": f"{profile} {hash_templates(profile)[:8]}"}
-    if plan.world is not None and benchmark == plan.world.name:
-        others = {"prompts", "rng_seed", "lm_eval", "task_files", "judge"}
-    elif benchmark == BENCHMARK:
-        others = {"prompts", "rng_seed", "lm_eval", "task_files", "world", "world_content"}
-        if judge is not None and judge.opponent == "backbone":
-            found["backbone"] = " ".join(filter(None, (plan.settings.model, plan.settings.model_revision)))
-    else:
-        assert plan.settings.evaluation.lm_eval is not None, "a benchmark of the harness has its settings"
-        # the seed draws the examples of a prompt
-        has_examples = plan.settings.evaluation.lm_eval.num_fewshot != 0
-        others = {"prompts", "world", "world_content", "engine", "judge"} | (set() if has_examples else {"rng_seed"})
-        found = {}
-    found |= flatten({name: value for name, value in identity.items() if name not in others})
-    irrelevant = ("world.sampled_temperature", "lm_eval.tasks", "lm_eval.include_path")
-    return {name: value for name, value in found.items() if name not in irrelevant}
-
-
-def flatten(sections: Mapping[str, object], prefix: str = "") -> dict[str, str]:
-    """Nested settings as one level, named with dots; null and empty ones are left out."""
-    found: dict[str, str] = {}
-    for name, value in sections.items():
-        if isinstance(value, Mapping):
-            found |= flatten(value, f"{prefix}{name}.")
-        elif value not in (None, [], ()):
-            found[f"{prefix}{name}"] = str(value)
-    return found
-
-
-def list_standing_rounds(plan: Plan, platform: Platform) -> list[str]:
-    """Every round whose eval_report stands, oldest first, gaps or not."""
-    found = platform.tables.path(plan.name, START_ROUND, "eval_report").parents[1].glob("r[0-9]*/eval_report.parquet")
-    return sorted(path.parent.name for path in found)
-
-
-def measure(this_round: Round, model: str) -> tuple[Measured, dict] | None:
-    """A model's headline score and its row of the round's eval_report; None where the model is not in it."""
-    headline = read_headline(this_round.read("eval_report"), model=model)
-    if headline is None:
-        return None
-    benchmark, metric = headline["benchmark"], headline["metric"]
-    parts = read_parts(this_round, headline)
-    # items that the judge could not be read on were asked too
-    judged = this_round.read("judge_items")["prompt"].unique().to_list() if benchmark == BENCHMARK else []
-    asked = judged or list(parts) or [f"{headline['num_items']} items"]
-    settings = identify_evaluation(this_round.plan, benchmark)
-    scale = identify_scale(benchmark=benchmark, metric=metric, settings=settings, items=asked)
-    return Measured(scale, headline["score"], headline["ci_low"], headline["ci_high"], parts), headline
-
-
-def read_row(this_round: Round, start: Measured | None, backbone: Measured | None) -> dict[str, object]:
-    """One row of the leaderboard.
-
-    Args:
-        this_round: a round whose eval_report stands.
-        start: r0000's headline, to compare with; None in r0000 itself, and where there is none.
-        backbone: the raw backbone's.
-
-    Raises:
-        ValueError: a table cannot be read.
-        OSError: a table is missing.
-    """
-    measured = measure(this_round, "checkpoint")
-    assert measured is not None, "a written eval_report has a headline"
-    own, headline = measured
-    plan, costs = this_round.plan, this_round.read_costs()
-    sft, pairs = this_round.read("sft_set"), this_round.read("preference_pairs")
-    is_new = pl.col("source_round") == this_round.key
-    price = sum(cost.price for cost in costs.values())
-    return {
-        **{"experiment": plan.name, "recipe": plan.settings.recipe, "round": this_round.key, "scale": own.scale},
-        **{name: headline[name] for name in ("benchmark", "metric", "num_items", "score", "ci_low", "ci_high")},
-        "evaluation": json.dumps(identify_evaluation(plan, headline["benchmark"]), sort_keys=True),
-        "since_start": compare_scores(start, own) if start else None,
-        "over_backbone": compare_scores(backbone, own) if backbone else None,
-        "num_sft_rows": len(sft),
-        "num_new_sft_rows": len(this_round.read_new_sft_rows()),
-        "num_pairs": len(pairs),
-        "num_new_pairs": pairs.filter(is_new).height,
-        "sampled_tokens": sum(cost.completion_tokens for cost in costs.values()) if costs else None,
-        "train_tokens": this_round.read("checkpoint")["num_tokens"][0],
-        "seconds": sum(cost.seconds for cost in costs.values()) if costs else None,
-        "seconds_by_noun": [{"noun": noun, "seconds": costs[noun].seconds} for noun in NOUNS if noun in costs],
-        "price": price or None,
-    }
-
-
-def read_leaderboard(plans: Sequence[Plan], platform: Platform) -> tuple[pl.DataFrame, dict[str, str]]:
-    """Every round that stands, the best first, and what is left out: why, by experiment and round.
-
-    A round whose tables cannot be read is left out, and the others stay. Reads every round's tables whole.
-    """
-    rows, left_out = [], {}
-    for plan in plans:
-        start, backbone = None, None
-        for key in list_standing_rounds(plan, platform):
-            this_round = Round(plan, platform, key, lambda _: None)
-            try:
-                if key == START_ROUND:
-                    backbone = measure(this_round, "backbone")
-                rows.append(read_row(this_round, start[0] if start else None, backbone[0] if backbone else None))
-                start = measure(this_round, "checkpoint") if key == START_ROUND else start
-            except USER_ERRORS as error:
-                left_out[f"{plan.name} {key}"] = explain_error(error, platform.root)
-    return order_rounds(pl.DataFrame(rows, schema=LEADERBOARD)), left_out
 
 
 def describe_leaderboard(
@@ -233,30 +100,3 @@ def build_refresh_sensor() -> dg.AutomationConditionSensorDefinition:
         minimum_interval_seconds=30,
         description="Makes the leaderboard again when an eval_report is new, or an experiment is another.",
     )
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the leaderboard, and write it where asked."""
-    from lance_assets.assets import run
-    from lance_assets.assets.loading import load_plans
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--markdown", type=Path, help="write the table of experiments into this file")
-    parser.add_argument("--picture", type=Path, help="write the scores over rounds into this PNG file")
-    given = parser.parse_args(arguments)
-    platform = (run.load_definitions().resources or {})["platform"]
-    assert isinstance(platform, PlatformResource), "definitions.py wires the platform"
-    found = load_plans(Path(__file__).parents[2])
-    broken = {name: plan for name, plan in found.items() if isinstance(plan, str)}
-    rows, unread = read_leaderboard([plan for plan in found.values() if isinstance(plan, Plan)], platform)
-    table = tabulate_experiments(rows)
-    print(table, *([tabulate_all_rounds(rows), tabulate_seconds(rows)] if len(rows) else []), sep="\n\n")
-    print(f"\nLeft out:\n\n{list_left_out(broken | unread)}")
-    if given.markdown is not None:
-        write_file_atomically(given.markdown, f"{table}\n".encode())
-    if given.picture is not None and len(rows):
-        draw_leaderboard(rows).savefig(given.picture, format="png", dpi=110, metadata={"Software": None})
-
-
-if __name__ == "__main__":
-    main()

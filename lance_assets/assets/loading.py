@@ -1,44 +1,34 @@
-"""Load every experiment, each on its own: a broken one is left out with its error shown, and the others stay."""
+"""All definitions of a code location: every experiment, the leaderboard, the platform and the executor.
 
-import importlib
+An experiment whose file is broken is left out with its mistakes shown, and the others stay.
+"""
+
+import functools
 import logging
 import os
 import re
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import dagster as dg
-import yaml
-from dagster.components.core.component_tree import ComponentTree, ComponentTreeException
-from dagster_shared.check import CheckError
-from pydantic import ValidationError
 
-from lance_assets.assets.experiment import Experiment, build_experiment, plan_experiment
+from lance_assets.assets.experiment import build_experiment
 from lance_assets.assets.leaderboard import build_leaderboard, build_refresh_sensor
+from lance_assets.assets.platform import build_platform
+from lance_assets.rounds.experiments import load_plans
 from lance_assets.rounds.plan import Plan
-from lance_assets.settings.file import describe_mistakes
 
-EXPERIMENTS_MODULE = "lance_assets.experiments"
-LOAD_ERRORS = (ComponentTreeException, dg.DagsterError, CheckError, ValueError, yaml.YAMLError)
-"""What a mistake in a file becomes on its way through Dagster's components; pydantic's is a ValueError."""
+# Each step has a process of its own, whose end frees the model's memory. The fork server imports this module once a
+# run, and no torch: a process that is forked after torch was imported hangs.
+STEP_EXECUTOR = dg.multiprocess_executor.configured(
+    {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": ["lance_assets.assets.code_location"]}}}
+)
 _LOG = logging.getLogger(__name__)
 
 
 class BrokenExperimentsError(ValueError):
-    """Experiments that cannot be loaded, told by `dg check defs`: there, leaving them out would hide them."""
-
-
-def describe_error(error: BaseException, file: Path) -> str:
-    """The first cause of a load error, with file, line, field, value and remedy."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    if isinstance(error, ValidationError):
-        return describe_mistakes(error)
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        line, column = error.problem_mark.line + 1, error.problem_mark.column + 1
-        return f"{file}:{line}: not YAML at column {column}: {error.problem}; correct the line or one above it"
-    text = str(error)
-    return text if str(file.parent) in text else f"{file}: {text}"
+    """Some experiments cannot be loaded. `dg check defs` gets this error, since leaving them out would hide them."""
 
 
 def build_broken_experiment(name: str, text: str) -> dg.Definitions:
@@ -48,7 +38,7 @@ def build_broken_experiment(name: str, text: str) -> dg.Definitions:
         group_name=re.sub(r"\W", "_", name, flags=re.ASCII),
         description=(
             "This experiment's defs.yaml could not be loaded; "
-            f"mend it and reload the code location.\n\n```\n{text}\n```"
+            f"correct it and reload the code location.\n\n```\n{text}\n```"
         ),
         kinds={"error"},
         metadata={"error": dg.MetadataValue.text(text)},
@@ -56,60 +46,54 @@ def build_broken_experiment(name: str, text: str) -> dg.Definitions:
     return dg.Definitions(assets=[spec])
 
 
-def load_component(name: str, project_root: Path, module: str) -> tuple[dg.Definitions, Plan]:
-    """One experiment's definitions and plan; raises what is wrong with its file.
-
-    A tree of its own, since one broken file fails the whole tree it is part of.
-    """
-    folder = project_root.joinpath(*module.split("."), name)
-    tree = ComponentTree.from_module(importlib.import_module(f"{module}.{name}"), project_root)
-    experiments = tree.get_all_components(of_type=Experiment)
-    if len(experiments) != 1:
-        raise ValueError(
-            f"{folder / 'defs.yaml'}:1: type: an experiment's file holds one document of type "
-            f"{Experiment.__module__}.{Experiment.__name__}, got {len(experiments)} of it; correct the type"
-        )
-    plan = plan_experiment(experiments[0].settings, folder)
-    return build_experiment(plan), plan
-
-
-def load_all(project_root: Path, module: str = EXPERIMENTS_MODULE) -> dict[str, tuple[dg.Definitions, Plan | str]]:
-    """Every folder of experiments that has a `defs.yaml`: its definitions with its plan, or with what is wrong.
+def define_experiments(plans: Mapping[str, Plan | str]) -> dict[str, tuple[dg.Definitions, Plan | str]]:
+    """The definitions of every experiment with its plan, or with what is wrong with it.
 
     Args:
-        project_root: the folder that the module's name starts from.
-        module: the package that holds the experiments' folders.
+        plans: by the experiment's name, its plan or what is wrong with its file.
     """
     warnings.filterwarnings("ignore", category=dg.PreviewWarning)
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
-    loaded: dict[str, tuple[dg.Definitions, Plan | str]] = {}
-    for path in sorted(project_root.joinpath(*module.split(".")).glob("*/defs.yaml")):
-        name = path.parent.name
-        try:
-            loaded[name] = load_component(name, project_root, module)
-        except LOAD_ERRORS as error:
-            text = describe_error(error, path)
-            _LOG.error("experiment %s is left out:\n%s", name, text)
-            loaded[name] = (build_broken_experiment(name, text), text)
-    return loaded
+    defined: dict[str, tuple[dg.Definitions, Plan | str]] = {}
+    for name, plan in plans.items():
+        mistake = plan if isinstance(plan, str) else ""
+        if isinstance(plan, Plan):
+            try:
+                defined[name] = build_experiment(plan), plan
+            except (dg.DagsterError, ValueError, OSError) as error:
+                mistake = f"{plan.folder / 'defs.yaml'}: {error}"
+        if mistake:
+            _LOG.error("experiment %s is left out:\n%s", name, mistake)
+            defined[name] = build_broken_experiment(name, mistake), mistake
+    return defined
 
 
-def load_experiments(project_root: Path, module: str = EXPERIMENTS_MODULE) -> dg.Definitions:
-    """The definitions of every experiment.
+def load_experiments(folders: Sequence[Path] | None = None) -> dg.Definitions:
+    """The definitions of every experiment, and the leaderboard over all of them.
+
+    Args:
+        folders: whose subfolders are experiments; None: those of LANCE_EXPERIMENTS, or the package's own.
 
     Raises:
+        ValueError: LANCE_EXPERIMENTS names something that is not a folder.
         BrokenExperimentsError: one is broken, and `dg check defs` or `dagster definitions validate` is asking.
     """
-    loaded = load_all(project_root, module)
-    broken = [plan for _, plan in loaded.values() if isinstance(plan, str)]
-    if broken and os.environ.get("DAGSTER_IS_DEFS_VALIDATION_CLI"):
-        raise BrokenExperimentsError("\n".join(broken))
-    plans = [plan for _, plan in loaded.values() if isinstance(plan, Plan)]
-    left_out = {name: plan for name, (_, plan) in loaded.items() if isinstance(plan, str)}
+    defined = define_experiments(load_plans(folders))
+    left_out = {name: plan for name, (_, plan) in defined.items() if isinstance(plan, str)}
+    if left_out and os.environ.get("DAGSTER_IS_DEFS_VALIDATION_CLI"):
+        raise BrokenExperimentsError("\n".join(left_out.values()))
+    plans = [plan for _, plan in defined.values() if isinstance(plan, Plan)]
     board = dg.Definitions(assets=[build_leaderboard(plans, left_out)], sensors=[build_refresh_sensor()])
-    return dg.Definitions.merge(*(defs for defs, _ in loaded.values()), board)
+    return dg.Definitions.merge(*(defs for defs, _ in defined.values()), board)
 
 
-def load_plans(project_root: Path) -> dict[str, Plan | str]:
-    """The plan of every experiment, or what is wrong with its file."""
-    return {name: plan for name, (_, plan) in load_all(project_root).items()}
+@functools.cache
+def build_definitions() -> dg.Definitions:
+    """Everything that a code location holds, built once in a process."""
+    own = dg.Definitions(resources={"platform": build_platform()}, executor=STEP_EXECUTOR)
+    return dg.Definitions.merge(load_experiments(), own)
+
+
+def build_round_job(name: str) -> dg.JobDefinition:
+    """The job of one round of an experiment: Dagster builds it again in each process."""
+    return build_definitions().resolve_job_def(f"{name}_round")

@@ -1,7 +1,10 @@
 """The platform as a Dagster resource."""
 
+import functools
+
 import dagster as dg
 
+from lance_assets.rounds.experiments import find_data_root
 from lance_assets.rounds.platform import Platform
 
 
@@ -10,3 +13,9 @@ class PlatformResource(dg.ConfigurableResource, Platform):
 
     data_root: str
     """The folder of tables, checkpoints, unfinished stages and the LanceDB history."""
+
+
+@functools.cache
+def build_platform() -> PlatformResource:
+    """The platform on the data of LANCE_HOME: one object in a process, since Dagster merges no two of one name."""
+    return PlatformResource(data_root=str(find_data_root()))

@@ -2,6 +2,7 @@
 
 import difflib
 import reprlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -13,6 +14,12 @@ from pydantic_core import ErrorDetails
 from lance_assets.recipes.registry import find_recipe
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.worlds import WorldError, find_world
+
+TYPES = ("lance_assets.Experiment", ".Experiment", "lance_assets.assets.experiment.Experiment")
+"""The types that an experiment's file may name; the second where the folder's own package imports the component."""
+
+DOCUMENT_FIELDS = ("type", "attributes")
+"""What a file says beside comments."""
 
 
 def find_line(path: Path, dotted: str) -> int | None:
@@ -61,25 +68,88 @@ def check_files(settings: ExperimentSettings, file: Path) -> None:
         raise ValueError("\n".join(mistakes))
 
 
-def describe_mistakes(error: ValidationError) -> str:
+def read_attributes(file: Path) -> ExperimentSettings:
+    """What an experiment's file says.
+
+    Raises:
+        ValueError: what is wrong with it, one line a mistake: file, line, field, value and remedy.
+        OSError: the file cannot be read.
+    """
+    try:
+        documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        assert mark is not None, "PyYAML marks every problem of a text"
+        raise ValueError(
+            f"{file}:{mark.line + 1}: not YAML at column {mark.column + 1}: {error.problem}; "
+            "correct the line or one above it"
+        ) from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{file}:1: not YAML: {error}; write it as UTF-8 text") from error
+    if len(documents) != 1 or not isinstance(documents[0], dict):
+        raise ValueError(
+            f"{file}:1: an experiment's file holds one document with type and attributes, got {len(documents)} of "
+            f"kind {', '.join(type(document).__name__ for document in documents) or 'none'}; correct the file"
+        )
+    (document,) = documents
+    _check_document(document, file)
+    try:
+        return ExperimentSettings.model_validate(document.get("attributes") or {})
+    except ValidationError as error:
+        raise ValueError(describe_mistakes(error, file)) from error
+
+
+def _check_document(document: dict[object, object], file: Path) -> None:
+    """The document has the type of an experiment and no field beside `DOCUMENT_FIELDS`."""
+    if "type" not in document:
+        raise ValueError(f"{file}:1: type: a required field is missing; add type: {TYPES[0]}")
+    if document["type"] not in TYPES:
+        line = _find_document_line(file, "type")
+        raise ValueError(
+            f"{file}:{line}: type: got {document['type']!r}; the type of an experiment is {' or '.join(TYPES)}"
+        )
+    for name in document:
+        if name not in DOCUMENT_FIELDS:
+            near = difflib.get_close_matches(str(name), DOCUMENT_FIELDS, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(
+                f"{file}:{_find_document_line(file, name)}: {name}: no such field; {hint}"
+                f"The fields here are {', '.join(DOCUMENT_FIELDS)}"
+            )
+
+
+def _find_document_line(file: Path, field: object) -> int:
+    node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    assert isinstance(node, yaml.MappingNode), "a file whose fields are looked for holds a mapping"
+    return next(key.start_mark.line + 1 for key, _ in node.value if key.value == str(field))
+
+
+def describe_mistakes(error: ValidationError, file: Path) -> str:
     """A validation error in words, one line for each mistake: `file:line: field: got value; what is allowed`.
 
     Args:
-        error: from reading a file's attributes through Dagster, which puts "field at file:line" in place of the field.
+        error: from reading the file's attributes.
+        file: the experiment's file.
     """
     lines = []
     for mistake in error.errors():
-        location = ".".join(str(part) for part in mistake["loc"])
-        field, found, place = location.rpartition(" at ")
         # an item of a list is described as the list
-        *above, name = [part for part in (field or location).split(".") if not part.isdigit()]
-        if above == ["attributes", "parameters"] and found:
-            allowed = _fields_of_recipe(Path(place.rpartition(":")[0]))
-        else:
-            allowed = _fields_in([part for part in above if part != "attributes"])
-        words = _describe_mistake(mistake, field=field or location, name=name, allowed=allowed)
-        lines.append(f"{place}: {words}" if found else words)
+        named = [str(part) for part in mistake["loc"] if not str(part).isdigit()]
+        above, name = named[:-1], named[-1] if named else ""
+        allowed = _fields_of_recipe(file) if above == ["parameters"] else _fields_in(above)
+        field = ".".join(("attributes", *map(str, mistake["loc"])))
+        place = f"{file}:{_find_nearest_line(file, named)}"
+        lines.append(f"{place}: {_describe_mistake(mistake, field=field, name=name, allowed=allowed)}")
     return "\n".join(lines)
+
+
+def _find_nearest_line(file: Path, parts: Sequence[str]) -> int:
+    """The line of a field or, where it is not written, of the section it is missing in."""
+    for length in range(len(parts), 0, -1):
+        if (line := find_line(file, ".".join(parts[:length]))) is not None:
+            return line
+    document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return _find_document_line(file, "attributes") if "attributes" in document else 1
 
 
 def _describe_mistake(mistake: ErrorDetails, *, field: str, name: str, allowed: dict[str, FieldInfo]) -> str:

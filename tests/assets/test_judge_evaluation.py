@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from lance_assets.algorithms.measures.win_rates import compute_length_controlled_rate, compute_win_rate
-from lance_assets.assets.leaderboard import measure
+from lance_assets.rounds.finished.leaderboard import measure
 from lance_assets.rounds.outcomes import compare_with, read_headline
 from lance_assets.settings.engines import EngineSettings
 from lance_assets.small_world import SMALL_MODEL

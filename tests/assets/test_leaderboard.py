@@ -10,22 +10,20 @@ import polars as pl
 import pytest
 
 from lance_assets.assets import leaderboard as module
-from lance_assets.assets import loading
 from lance_assets.assets.building import find_key, name_rounds
 from lance_assets.assets.experiment import build_experiment
 from lance_assets.assets.leaderboard import (
-    LEADERBOARD,
     LEADERBOARD_KEY,
     build_leaderboard,
     build_refresh_sensor,
     describe_leaderboard,
-    identify_evaluation,
-    main,
-    read_leaderboard,
 )
 from lance_assets.assets.platform import PlatformResource
+from lance_assets.cli.reading import print_leaderboard
 from lance_assets.pictures.leaderboard import NOTHING, tabulate_all_rounds, tabulate_experiments
+from lance_assets.records import LEADERBOARD
 from lance_assets.rounds.asking import Cost
+from lance_assets.rounds.finished.leaderboard import identify_evaluation, read_leaderboard
 from lance_assets.rounds.nouns import list_schemas
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.round import Round
@@ -455,34 +453,20 @@ def test_a_full_disk_is_told(
     assert told.startswith("leaderboard: the disk of ")
 
 
-@pytest.fixture
-def command(filled: list[Plan], platform: PlatformResource, monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
-    """The command with these experiments, one of them broken, and this data."""
+def test_the_command_prints_and_writes(filled: list[Plan], platform: PlatformResource, tmp_path: Path) -> None:
+    markdown, picture, said = tmp_path / "board.md", tmp_path / "board.png", list[str]()
     loaded = {plan.name: plan for plan in filled} | BROKEN
-    monkeypatch.setattr(loading, "load_plans", lambda root: loaded)
-    definitions = dg.Definitions(resources={"platform": platform})
-    monkeypatch.setattr("lance_assets.assets.run.load_definitions", lambda: definitions)
-    return filled
-
-
-def test_the_command_prints_and_writes(command: list[Plan], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    del command
-    markdown, picture = tmp_path / "board.md", tmp_path / "board.png"
-    main(["--markdown", str(markdown), "--picture", str(picture)])
-    said = capsys.readouterr().out
-    assert markdown.read_text().strip() in said
-    assert "| experiment | round | raw_generations | checkpoint | in all |" in said
-    assert "| second | r0000 | 2.0 | 5.0 | 7.0 |" in said
-    assert "Left out:\n\n* **crooked**: crooked/defs.yaml:8" in said
+    print_leaderboard(loaded, platform, markdown=markdown, picture=picture, say=said.append)
+    text = "\n".join(said)
+    assert markdown.read_text().strip() in text
+    assert "| experiment | round | raw_generations | checkpoint | in all |" in text
+    assert "| second | r0000 | 2.0 | 5.0 | 7.0 |" in text
+    assert "Left out:\n\n* **crooked**: crooked/defs.yaml:8" in text
     assert picture.read_bytes().startswith(b"\x89PNG\r\n")
 
 
-def test_the_command_without_rounds(
-    command: list[Plan], platform: PlatformResource, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for plan in command:
-        for file in (platform.root / "tables" / plan.name).glob("*/eval_report.parquet"):
-            file.unlink()
-    main(["--picture", str(tmp_path / "board.png")])
-    assert NOTHING in capsys.readouterr().out
-    assert not (tmp_path / "board.png").exists()
+def test_the_command_without_rounds(plans: list[Plan], platform: PlatformResource, tmp_path: Path) -> None:
+    picture, said = tmp_path / "board.png", list[str]()
+    print_leaderboard({plan.name: plan for plan in plans}, platform, markdown=None, picture=picture, say=said.append)
+    assert NOTHING in said[0]
+    assert not picture.exists()

@@ -2,18 +2,17 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from lance_assets.assets.loading import BrokenExperimentsError, load_all, load_experiments
+from lance_assets.assets.loading import BrokenExperimentsError, define_experiments, load_experiments
 from lance_assets.assets.platform import PlatformResource
+from lance_assets.rounds.experiments import find_plan, list_folders, load_plans
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.file import find_line
 
-SHELF = "shelf_of_experiments"
 EXPERIMENT = "lance_assets.assets.experiment.Experiment"
 FINE = """\
 type: lance_assets.assets.experiment.Experiment
@@ -42,13 +41,10 @@ def place(folder: Path, name: str, text: str | bytes = FINE) -> Path:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A project's root whose experiments are in the package SHELF, which holds a fine one."""
-    place(tmp_path / SHELF, "fine")
-    monkeypatch.syspath_prepend(tmp_path)
-    yield tmp_path
-    for name in [name for name in sys.modules if name.split(".")[0] == SHELF]:
-        del sys.modules[name]
+def shelf(tmp_path: Path) -> Path:
+    """A folder of experiments with a fine one."""
+    place(tmp_path, "fine")
+    return tmp_path
 
 
 WRONG = {
@@ -126,9 +122,13 @@ WRONG = {
     "other_type": (
         "t.Experiment",
         "t.Experimnt",
-        [": Module `lance_assets.assets.experiment` has no attribute `Experimnt`"],
+        [
+            ":1: type: got 'lance_assets.assets.experiment.Experimnt'; the type of an experiment is ",
+            "lance_assets.Experiment or .Experiment or ",
+        ],
     ),
-    "no_type": ("type: lance_assets.assets.experiment.Experiment", "", [": type: a required field is missing"]),
+    "no_type": ("type: lance_assets.assets.experiment.Experiment", "", [":1: type: a required field is missing; add"]),
+    "misspelt_attributes": ("attributes:", "atributes:", [":3: atributes: no such field; did you mean 'attributes'? "]),
     "UpperCase": ("", "", [": an experiment's folder is named in lower case letters, digits and _, got 'UpperCase'"]),
     "with-dash": ("", "", [": an experiment's folder is named in lower case letters, digits and _, got 'with-dash'"]),
 }
@@ -139,8 +139,8 @@ WRONG = {
 def test_a_broken_experiment_is_left_out_and_says_why(shelf: Path, caplog: pytest.LogCaptureFixture, name: str) -> None:
     old, new, said = WRONG[name]
     assert old in FINE
-    file = place(shelf / SHELF, name, FINE.replace(old, new, 1) if old else FINE)
-    loaded = load_all(shelf, SHELF)
+    file = place(shelf, name, FINE.replace(old, new, 1) if old else FINE)
+    loaded = define_experiments(load_plans([shelf]))
     defs, text = loaded[name]
     assert isinstance(text, str)
     assert text.startswith(str(file.parent))
@@ -157,7 +157,7 @@ def test_a_broken_experiment_is_left_out_and_says_why(shelf: Path, caplog: pytes
     assert isinstance(plan, Plan)
     assert plan.name == "fine"
     machines = dg.Definitions(resources={"platform": PlatformResource(data_root=str(shelf))})
-    both = dg.Definitions.merge(load_experiments(shelf, SHELF), machines)
+    both = dg.Definitions.merge(load_experiments([shelf]), machines)
     keys = {key.path[0] for key in both.resolve_all_asset_keys()}
     assert keys == {"fine", name, "leaderboard"}
 
@@ -165,8 +165,8 @@ def test_a_broken_experiment_is_left_out_and_says_why(shelf: Path, caplog: pytes
 def test_a_parameter_of_another_recipe_is_told_with_those_of_its_own(shelf: Path) -> None:
     """DiverseEvol samples nothing."""
     text = FINE.replace("recipe: lance", "recipe: diverse_evol")
-    file = place(shelf / SHELF, "pool", text.replace("{branch_threshold: 7, max_seeds: 24}", "{temperature: 0.7}"))
-    told = load_all(shelf, SHELF)["pool"][1]
+    file = place(shelf, "pool", text.replace("{branch_threshold: 7, max_seeds: 24}", "{temperature: 0.7}"))
+    told = load_plans([shelf])["pool"]
     assert told == (
         f"{file}:8: attributes.parameters.temperature: no such field (got 0.7); The fields here are "
         "starts_from, trains_on, losses, num_first, num_picks, method, states_of"
@@ -175,15 +175,15 @@ def test_a_parameter_of_another_recipe_is_told_with_those_of_its_own(shelf: Path
 
 @pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"- 1\n", FINE.encode() + b"---\n" + FINE.encode()])
 def test_a_file_that_is_no_experiment_at_all(shelf: Path, text: bytes) -> None:
-    file = place(shelf / SHELF, "broken", text)
-    loaded = load_all(shelf, SHELF)
-    assert isinstance(loaded["fine"][1], Plan)
-    assert str(loaded["broken"][1]).startswith(str(file))
+    file = place(shelf, "broken", text)
+    loaded = load_plans([shelf])
+    assert isinstance(loaded["fine"], Plan)
+    assert str(loaded["broken"]).startswith(str(file))
 
 
 def test_every_mistake_of_a_file_is_told_at_once(shelf: Path) -> None:
-    place(shelf / SHELF, "wrong", FINE.replace("small #", "3 #").replace("24", "0").replace("8}", "-8}"))
-    lines = str(load_all(shelf, SHELF)["wrong"][1]).splitlines()
+    place(shelf, "wrong", FINE.replace("small #", "3 #").replace("24", "0").replace("8}", "-8}"))
+    lines = str(load_plans([shelf])["wrong"]).splitlines()
     assert [line.split(": ")[1].removeprefix("attributes.") for line in lines] == [
         "parameters.max_seeds",
         "model",
@@ -192,18 +192,60 @@ def test_every_mistake_of_a_file_is_told_at_once(shelf: Path) -> None:
 
 
 def test_validation_fails_where_the_ui_leaves_out(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place(shelf / SHELF, "wrong", FINE.replace("24", "0"))
-    place(shelf / SHELF, "lost", FINE.replace("seeds.jsonl", "lost.jsonl"))
-    load_experiments(shelf, SHELF)
+    place(shelf, "wrong", FINE.replace("24", "0"))
+    place(shelf, "lost", FINE.replace("seeds.jsonl", "lost.jsonl"))
+    load_experiments([shelf])
     monkeypatch.setenv("DAGSTER_IS_DEFS_VALIDATION_CLI", "1")
     with pytest.raises(BrokenExperimentsError, match=r"lost/defs.yaml:7: .*\n.*wrong/defs.yaml:8: .*max_seeds: got 0;"):
-        load_experiments(shelf, SHELF)
+        load_experiments([shelf])
 
 
-def test_shipped_experiments_load(project_root: Path) -> None:
-    loaded = load_all(project_root)
+def test_shipped_experiments_load() -> None:
+    loaded = load_plans()
     assert {"mini_lance", "gsm8k_lance"} <= set(loaded)
-    assert [plan for _, plan in loaded.values() if isinstance(plan, str)] == []
+    assert [plan for plan in loaded.values() if isinstance(plan, str)] == []
+
+
+def test_experiments_lie_in_the_folders_of_the_variable(
+    shelf: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path_factory.mktemp("other")
+    place(other, "second")
+    monkeypatch.setenv("LANCE_EXPERIMENTS", f"{shelf}{os.pathsep}{other}")
+    assert list(load_plans()) == ["fine", "second"]
+    assert find_plan("second").folder == other / "second"
+    machines = dg.Definitions(resources={"platform": PlatformResource(data_root=str(shelf))})
+    keys = {key.path[0] for key in dg.Definitions.merge(load_experiments(), machines).resolve_all_asset_keys()}
+    assert keys == {"fine", "second", "leaderboard"}
+    monkeypatch.setenv("LANCE_EXPERIMENTS", f"shipped{os.pathsep}{shelf}")
+    assert {"mini_lance", "fine"} <= set(load_plans())
+
+
+def test_two_experiments_of_one_name_are_both_left_out(
+    shelf: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would share their data."""
+    other = tmp_path_factory.mktemp("other")
+    second = place(other, "fine")
+    monkeypatch.setenv("LANCE_EXPERIMENTS", f"{shelf}{os.pathsep}{other}")
+    said = load_plans()["fine"]
+    assert said == f"{shelf / 'fine' / 'defs.yaml'}: {second} has the same name 'fine'; rename one of the two folders"
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANCE_EXPERIMENTS", str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match=r"LANCE_EXPERIMENTS names .*nowhere, which is not a folder; create it, or"):
+        list_folders()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("nobody", r"no experiment 'nobody' in .*; there are: fine, wrong"), ("wrong", r"'wrong' is broken: .*:8: ")],
+)
+def test_an_experiment_that_cannot_be_found(shelf: Path, name: str, said: str) -> None:
+    place(shelf, "wrong", FINE.replace("24", "0"))
+    with pytest.raises(ValueError, match=said):
+        find_plan(name, load_plans([shelf]))
 
 
 @pytest.mark.parametrize(
@@ -219,7 +261,7 @@ def test_shipped_experiments_load(project_root: Path) -> None:
     ],
 )
 def test_the_line_of_a_field(shelf: Path, field: str, line: int | None) -> None:
-    assert find_line(shelf / SHELF / "fine" / "defs.yaml", field) == line
+    assert find_line(shelf / "fine" / "defs.yaml", field) == line
 
 
 def run_dg(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from lance_assets.assets import loading
 from lance_assets.assets import run as command_line
 from lance_assets.assets.building import find_key
 from lance_assets.assets.platform import PlatformResource
@@ -204,7 +205,7 @@ def test_the_command_line_shows_all_rounds(
     make_world: OpenWorld, scripted_rounds: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = make_world(made_before=scripted_rounds)
-    monkeypatch.setattr(command_line, "load_definitions", lambda: world.definitions)
+    monkeypatch.setattr(loading, "build_definitions", lambda: world.definitions)
     command_line.show_all_rounds(world.instance, world.plan)
     record = world.instance.get_latest_materialization_event(find_key(world.plan, "self_evolution"))
     assert record is not None

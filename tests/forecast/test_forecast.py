@@ -8,7 +8,6 @@ import pytest
 import yaml
 
 from lance_assets.assets.experiment import plan_experiment
-from lance_assets.forecast.__main__ import main
 from lance_assets.forecast.build import Forecast, build_forecast, find_free_gib
 from lance_assets.forecast.lengths import measure_lengths
 from lance_assets.forecast.stages import Row
@@ -197,15 +196,6 @@ def test_a_reviewers_own_templates_count(project_root: Path) -> None:
     assert other.lengths.asked["new_prompt"] == own.lengths.asked["new_prompt"]
     assert own.pool.num_seeds == own.num_in_file == 160
     assert own.pool.num_eft == 240
-
-
-def test_the_command_ends_with_its_code(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["qwen2_7b_lance", "--machine", "rtx4090x1", "--num-seeds", "6"]) == 3
-    said = capsys.readouterr().out
-    assert "will not fit: SFT: " in said
-    assert "6 in the file" in said
-    assert main(["mini_lance"]) == 0
-    assert f"mini_lance: {SMALL_MODEL} on cpu2" in capsys.readouterr().out
 
 
 def test_a_machine_that_is_not_in_the_table(project_root: Path, tmp_path: Path) -> None:

@@ -1,0 +1,10 @@
+"""The code location: what Dagster loads, also where the project is installed as a package.
+
+dagster dev -m lance_assets.assets.code_location
+"""
+
+import dagster as dg
+
+from lance_assets.assets.loading import build_definitions
+
+defs: dg.Definitions = build_definitions()

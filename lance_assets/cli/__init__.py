@@ -1,0 +1,1 @@
+"""The command `lance`: everything a person does from the command line."""

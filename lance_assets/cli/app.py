@@ -1,0 +1,185 @@
+"""The command `lance` and its subcommands.
+
+A user's mistake ends it with exit code 2 and one message: the value, its place and the remedy. A round that fails
+ends it with 1, and a plan that will not fit a machine with 3.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+USER_MISTAKE = 2
+"""The exit code of a mistake that the user can correct."""
+FAILED_ROUND = 1
+"""The exit code when the run of a round failed."""
+WILL_NOT_FIT = 3
+"""The exit code of a plan of which something will not fit."""
+
+app = typer.Typer(
+    name="lance",
+    help="Run, plan and read self-evolving experiments: rounds in which a model writes its own training data.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Experiment = Annotated[str, typer.Argument(help="The name of the experiment's folder.", show_default=False)]
+Rounds = Annotated[int, typer.Option("--rounds", min=0, help="Rounds after r0000 that are finished at the end.")]
+
+
+@app.command()
+def run(experiment: Experiment, rounds: Rounds = 1) -> None:
+    """Run an experiment's missing rounds.
+
+    They run in order, and their table is printed at the end.
+    """
+    _run([experiment], rounds)
+    _say("See them in the UI: make ui, then http://localhost:3000")
+
+
+@app.command()
+def plan(
+    experiment: Experiment,
+    machine: Annotated[
+        str | None,
+        typer.Option(help="A machine of forecast/throughput.yaml; by default one that the experiment needs."),
+    ] = None,
+    num_seeds: Annotated[
+        int | None, typer.Option(min=1, help="Seeds to count with; by default the file's, or max_seeds if it is more.")
+    ] = None,
+) -> None:
+    """Print what the rounds will take.
+
+    These are rows, tokens, memory, disk and hours of each stage, and what will not fit. Nothing is started.
+    """
+    from lance_assets.forecast.build import build_forecast
+    from lance_assets.forecast.table import render_forecast
+    from lance_assets.rounds.experiments import find_home, find_plan
+
+    forecast = build_forecast(find_plan(experiment), machine=machine, home=find_home(), num_seeds=num_seeds)
+    _say(render_forecast(forecast))
+    if forecast.problems:
+        raise typer.Exit(WILL_NOT_FIT)
+
+
+@app.command()
+def study(
+    experiments: Annotated[
+        list[str] | None, typer.Argument(help="By default the mini experiment of every recipe.", show_default=False)
+    ] = None,
+    rounds: Rounds = 2,
+) -> None:
+    """Run several experiments and compare them.
+
+    They run one after another, and the leaderboard is printed at the end.
+    """
+    from lance_assets.recipes import RECIPES
+
+    _run(experiments or [f"mini_{recipe}" for recipe in RECIPES], rounds)
+    leaderboard()
+
+
+@app.command()
+def leaderboard(
+    markdown: Annotated[Path | None, typer.Option(help="A file to write the table of experiments into.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="A PNG file to draw the scores over rounds into.")] = None,
+) -> None:
+    """Print every round, the best first.
+
+    What is left out is listed with the reason.
+    """
+    from lance_assets.cli.reading import open_platform, print_leaderboard
+    from lance_assets.rounds.experiments import load_plans
+
+    print_leaderboard(load_plans(), open_platform(), markdown=markdown, picture=picture, say=_say)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="The experiment's name: lower case letters, digits and _.")],
+    recipe: Annotated[str, typer.Option(help="The method: a module of lance_assets.recipes.")],
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Where its folder is created; by default the first of LANCE_EXPERIMENTS, or here."),
+    ] = None,
+) -> None:
+    """Write a new experiment from a recipe.
+
+    Its file describes every setting, with default and range.
+    """
+    from lance_assets.rounds.experiments import find_new_folder
+    from lance_assets.settings.new_experiment import create_experiment
+
+    place = (find_new_folder() if folder is None else folder.expanduser().resolve()) / name
+    written = create_experiment(place, recipe=recipe)
+    _say(f"{place}: wrote {', '.join(written)}")
+    _say(f"Edit {place / 'defs.yaml'}, then: LANCE_EXPERIMENTS={place.parent} lance run {name}")
+
+
+@app.command()
+def show(
+    experiment: Experiment,
+    round_key: Annotated[str, typer.Argument(metavar="ROUND", help="The round, such as r0001.")],
+    noun: Annotated[str | None, typer.Argument(help="A table of the round, to read its rows.")] = None,
+    against: Annotated[str | None, typer.Option(help="Another round: print what differs in the identity.")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="How many rows are printed.")] = 5,
+    where: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="Rows with this value alone; may be repeated.")
+    ] = None,
+) -> None:
+    """Print a round, or rows of its tables.
+
+    Without a table: what the round was made with, its tables and its score.
+    """
+    from lance_assets.cli.reading import open_platform, show_round, show_rows
+
+    if noun is None:
+        show_round(open_platform(), experiment, round_key, against=against, say=_say)
+    else:
+        show_rows(open_platform(), experiment, round_key, noun, num_rows=rows, where=where or [], say=_say)
+
+
+@app.command()
+def trace(
+    row: Annotated[str, typer.Argument(help="A row id of any table, or the first digits of it.", show_default=False)],
+    experiment: Annotated[str | None, typer.Option(help="Look in this experiment alone.")] = None,
+) -> None:
+    """Print the story of a row.
+
+    It goes over all tables and rounds, back to the seed and forward to the checkpoints that trained on it.
+    """
+    from lance_assets.cli.reading import open_platform, show_story
+
+    show_story(open_platform(), row, experiment=experiment, say=_say)
+
+
+def _run(names: list[str], num_rounds: int) -> None:
+    """Run rounds of experiments in order; every name is looked up before the first round runs."""
+    from lance_assets.assets.run import FailedRoundError, run_rounds
+    from lance_assets.rounds.experiments import find_plan, load_plans
+
+    plans = load_plans()
+    for each in [find_plan(name, plans) for name in names]:
+        try:
+            run_rounds(each, num_rounds=num_rounds, say=_say)
+        except FailedRoundError as error:
+            print(f"lance: {error}", file=sys.stderr)
+            raise typer.Exit(FAILED_ROUND) from error
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def main() -> None:
+    """Run the command; a user's mistake becomes one message."""
+    try:
+        app()
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has enough
+        sys.stderr.close()
+    except (ValueError, OSError) as error:
+        print(f"lance: {error}", file=sys.stderr)
+        raise SystemExit(USER_MISTAKE) from None

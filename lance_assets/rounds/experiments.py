@@ -1,0 +1,118 @@
+"""Where experiments and their data lie, and what each experiment's file says.
+
+Each file is read on its own, so that a broken one is left out with its mistakes and the others stay.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lance_assets.rounds.plan import Plan
+from lance_assets.settings.experiment import ExperimentSettings
+from lance_assets.settings.file import check_files, read_attributes
+from lance_assets.settings.new_experiment import SHIPPED_FOLDER
+
+SHIPPED = "shipped"
+"""What LANCE_EXPERIMENTS calls the experiments of this package."""
+
+
+def find_home() -> Path:
+    """The folder of all data and of the Dagster instance: LANCE_HOME, or `.lance` in the current folder."""
+    return Path(os.environ.get("LANCE_HOME") or ".lance").expanduser().resolve()
+
+
+def find_data_root() -> Path:
+    """The folder of tables, checkpoints, unfinished stages and the history."""
+    return find_home() / "data"
+
+
+def list_folders() -> list[Path]:
+    """The folders whose subfolders are experiments: those of LANCE_EXPERIMENTS, or those of this package.
+
+    Raises:
+        ValueError: LANCE_EXPERIMENTS names something that is not a folder.
+    """
+    named = [name for name in os.environ.get("LANCE_EXPERIMENTS", "").split(os.pathsep) if name]
+    folders = [SHIPPED_FOLDER if name == SHIPPED else Path(name).expanduser().resolve() for name in named or [SHIPPED]]
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(
+                f"LANCE_EXPERIMENTS names {folder}, which is not a folder; create it, or correct the variable (one or "
+                f"several folders, separated by {os.pathsep!r}; {SHIPPED!r} names the experiments of the package)"
+            )
+    return folders
+
+
+def find_new_folder() -> Path:
+    """Where a new experiment's folder is created: the first folder of LANCE_EXPERIMENTS, or the current one."""
+    own = [folder for folder in list_folders() if folder != SHIPPED_FOLDER]
+    return own[0] if own else Path.cwd()
+
+
+def plan_experiment(settings: ExperimentSettings, folder: Path) -> Plan:
+    """The plan of the experiment in a folder.
+
+    Raises:
+        ValueError: the folder's name is not usable, or a file it names is missing.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", folder.name):
+        raise ValueError(
+            f"{folder}: an experiment's folder is named in lower case letters, digits and _, got {folder.name!r}"
+        )
+    check_files(settings, folder / "defs.yaml")
+    return Plan(folder.name, folder, settings)
+
+
+def read_plan(file: Path) -> Plan:
+    """The plan of the experiment in a file.
+
+    Raises:
+        ValueError: what is wrong with the file, one line a mistake: file, line, field, value and remedy.
+    """
+    return plan_experiment(read_attributes(file), file.parent)
+
+
+def load_plans(folders: Sequence[Path] | None = None) -> dict[str, Plan | str]:
+    """The plan of every experiment by its name, or what is wrong with its file.
+
+    Args:
+        folders: whose subfolders with a `defs.yaml` are experiments; None: those of `list_folders`.
+    """
+    files: dict[str, list[Path]] = {}
+    for folder in list_folders() if folders is None else folders:
+        for file in sorted(folder.glob("*/defs.yaml")):
+            files.setdefault(file.parent.name, []).append(file)
+    return {name: _load_plan(found) for name, found in sorted(files.items())}
+
+
+def _load_plan(files: Sequence[Path]) -> Plan | str:
+    """The plan of the one file of a name; two of them would share one experiment's data."""
+    file, *others = files
+    if others:
+        return f"{file}: {others[0]} has the same name {file.parent.name!r}; rename one of the two folders"
+    try:
+        return read_plan(file)
+    except (ValueError, OSError) as error:
+        text = str(error)
+        return text if str(file.parent) in text else f"{file}: {text}"
+
+
+def find_plan(name: str, plans: Mapping[str, Plan | str] | None = None) -> Plan:
+    """The plan of an experiment.
+
+    Args:
+        name: the name of its folder.
+        plans: every experiment; None: those of `load_plans`.
+
+    Raises:
+        ValueError: no experiment has that name, or its file is broken.
+    """
+    found = load_plans() if plans is None else plans
+    if name not in found:
+        folders = ", ".join(map(str, list_folders()))
+        raise ValueError(f"no experiment {name!r} in {folders}; there are: {', '.join(sorted(found)) or 'none'}")
+    plan = found[name]
+    if isinstance(plan, str):
+        raise ValueError(f"experiment {name!r} is broken: {plan}")
+    return plan

@@ -1,0 +1,75 @@
+"""A new experiment's folder: the file with every setting, and data to start with."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lance_assets.recipes import RECIPES
+from lance_assets.settings.template import render_experiment
+
+SHIPPED_FOLDER = Path(__file__).parents[1] / "experiments"
+"""Where the experiments of this package lie."""
+
+PACKAGED_WORLD = "lance_assets.small_world:WORLD"
+"""The checkable task of an experiment that takes no settings from another one."""
+
+PATH_FIELDS = ("path", "eft_path", "model", "protected_prompts", "include_path", "accelerate_config")
+"""Settings that may hold a path relative to the experiment's folder."""
+
+OWN_FIELDS = ("description", "owners")
+"""What a new experiment does not take from another one."""
+
+
+def create_experiment(folder: Path, *, recipe: str, type_name: str = "lance_assets.Experiment") -> list[str]:
+    """Write an experiment that runs at once on a small packaged model, where the package has one for the recipe.
+
+    The settings are those of the package's `mini_` experiment of the recipe, whose data files are copied beside them.
+    For a recipe without such an experiment, the file names a `seeds.jsonl` that has still to be put there.
+
+    Args:
+        folder: the new folder; its name is the experiment's.
+        recipe: a name of `RECIPES`.
+        type_name: the type that the file names.
+
+    Returns:
+        The names of the files written.
+
+    Raises:
+        ValueError: no such recipe, a name that is no experiment's, or the folder has an experiment already.
+    """
+    if recipe not in RECIPES:
+        raise ValueError(f"there is no recipe {recipe!r}; choose one of {', '.join(sorted(RECIPES))}")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", folder.name):
+        raise ValueError(f"an experiment is named in lower case letters, digits and _, got {folder.name!r}")
+    file = folder / "defs.yaml"
+    if file.exists():
+        raise ValueError(f"{file} exists already; choose another name, or remove it")
+    folder.mkdir(parents=True, exist_ok=True)
+    source = SHIPPED_FOLDER / f"mini_{recipe}"
+    attributes: dict[str, Any] = {
+        **{"recipe": recipe, "model": "small", "prompt_profile": "compact"},
+        **{"seeds": {"path": "seeds.jsonl"}, "evaluation": {"world": {"name": PACKAGED_WORLD}}},
+    }
+    if source.is_dir():
+        shipped = yaml.safe_load((source / "defs.yaml").read_text(encoding="utf-8"))["attributes"]
+        attributes = {
+            name: _adopt(name, value, source, folder) for name, value in shipped.items() if name not in OWN_FIELDS
+        }
+    file.write_text(render_experiment(attributes, type_name=type_name), encoding="utf-8")
+    return sorted(path.name for path in folder.iterdir())
+
+
+def _adopt(name: str, value: Any, source: Path, folder: Path) -> Any:
+    """A setting as the new folder needs it: a data file is copied there, another folder gets its absolute path."""
+    if isinstance(value, dict):
+        return {inner: _adopt(inner, each, source, folder) for inner, each in value.items()}
+    if name not in PATH_FIELDS or not isinstance(value, str):
+        return value
+    place = source / value
+    if place.is_file():
+        shutil.copy(place, folder / place.name)
+        return place.name
+    return str(place.resolve()) if place.is_dir() else value

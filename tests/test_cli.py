@@ -1,0 +1,230 @@
+"""The command `lance`: what it prints, the files it writes, and how it ends when the user is mistaken."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from lance_assets.cli.app import app, main
+from lance_assets.recipes import RECIPES
+from lance_assets.rounds.experiments import read_plan
+from lance_assets.rounds.nouns import list_schemas
+from lance_assets.settings.experiment import ExperimentSettings
+from lance_assets.settings.template import render_experiment
+from resources.stores.tables import TableStore
+
+COMMANDS = ["run", "plan", "study", "leaderboard", "new", "show", "trace"]
+
+
+def call(*arguments: str) -> tuple[int, str, str]:
+    """What a command ends with, prints, and says of a mistake."""
+    result = CliRunner().invoke(app, list(arguments))
+    mistake = result.exception if isinstance(result.exception, Exception) else None
+    if mistake is not None and not isinstance(mistake, ValueError | OSError):
+        raise mistake
+    return (2 if mistake else result.exit_code), result.stdout, str(mistake or result.stderr)
+
+
+def test_help_is_quick_and_names_every_command(project_root: Path) -> None:
+    """Nothing large is imported before a command runs."""
+    code = (
+        "import sys; sys.argv = ['lance', '--help']\n"
+        "from lance_assets.cli.app import main\n"
+        "try: main()\n"
+        "finally: print(*[name for name in ('dagster', 'polars', 'pydantic', 'torch') if name in sys.modules])"
+    )
+    environment = os.environ | {"PYTHONPATH": str(project_root), "COLUMNS": "120"}
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert time.monotonic() - started < 10  # about 0.2 s on a quiet core
+    *lines, imported = done.stdout.splitlines()
+    assert imported == ""
+    listed = [line for line in lines if re.match(r"  \w+  ", line)]
+    assert [line.split()[0] for line in listed] == COMMANDS
+    assert not any(line.endswith("...") for line in listed)
+
+
+def test_a_mistake_is_one_message_with_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["lance", "run", "mini_lanse"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert re.fullmatch(r"lance: no experiment 'mini_lanse' in .*; there are: .*mini_lance.*\n", said.err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["plan", "mini_kun"], "mini_kun: a plan is made for recipe lance, and not yet for kun"),
+        (["study", "mini_lance", "nobody"], "no experiment 'nobody' in "),
+        (["new", "Upper", "--recipe", "lance"], "an experiment is named in lower case letters, digits and _, got"),
+        (["new", "fine", "--recipe", "lanse"], "there is no recipe 'lanse'; choose one of diverse_evol, "),
+        (["trace", "ffff"], "no row 'ffff' in "),
+        (["show", "mini_lance", "r0000"], "no round of 'mini_lance' in "),
+        (["show", "mini_lance", "1"], "'1'"),
+    ],
+    ids=str,
+)
+def test_what_a_mistake_says(arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANCE_HOME", str(tmp_path))
+    code, _, text = call(*arguments)
+    assert code == 2
+    assert said in text
+    assert "\n" not in text
+
+
+def test_a_plan_that_will_not_fit_ends_with_3() -> None:
+    code, said, _ = call("plan", "qwen2_7b_lance", "--machine", "rtx4090x1", "--num-seeds", "6")
+    assert code == 3
+    assert "will not fit: SFT: " in said
+    assert "6 in the file" in said
+
+
+def test_a_plan_that_fits_ends_with_0() -> None:
+    code, said, _ = call("plan", "mini_lance")
+    assert code == 0
+    assert "mini_lance: lance_assets.small_world:SMALL_MODEL on cpu2" in said
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_new_experiment_is_valid_at_once_and_says_what_the_mini_experiment_says(
+    recipe: str, tmp_path: Path, project_root: Path
+) -> None:
+    """Its data lies beside its file, so that the folder can be moved."""
+    code, said, _ = call("new", "mine", "--recipe", recipe, "--folder", str(tmp_path))
+    assert code == 0
+    assert f"LANCE_EXPERIMENTS={tmp_path} lance run mine" in said
+    plan = read_plan(tmp_path / "mine" / "defs.yaml")
+    shipped = read_plan(project_root / "lance_assets" / "experiments" / f"mini_{recipe}" / "defs.yaml")
+    assert (plan.name, plan.settings.recipe) == ("mine", recipe)
+    assert plan.settings.parameters == shipped.settings.parameters
+    assert plan.settings.training == shipped.settings.training
+    assert (plan.folder / plan.settings.seeds.path).parent == plan.folder
+    code, _, text = call("new", "mine", "--recipe", recipe, "--folder", str(tmp_path))
+    assert code == 2
+    assert "exists already; choose another name, or remove it" in text
+
+
+def uncomment(text: str) -> str:
+    """Every setting that is commented out becomes a plain one; descriptions stay comments."""
+    lines = []
+    for line in text.splitlines():
+        while match := re.fullmatch(r"( *)#((?: {2})*\S.*)", line):
+            if match[2].startswith("# "):
+                break
+            line = f"{match[1]}{match[2]}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def test_every_setting_is_written_with_its_default() -> None:
+    """Without the marks of comments the file says every default, and what is required is still to be filled in."""
+    attributes = {
+        "recipe": "lance",
+        "model": "small",
+        "seeds": {"path": "seeds.jsonl"},
+        "evaluation": {"world": {"name": "lance_assets.small_world:WORLD"}},
+    }
+    text = render_experiment(attributes)
+    said = yaml.safe_load(text)["attributes"]
+    assert ExperimentSettings.model_validate(said) == ExperimentSettings.model_validate(attributes)
+    everything = yaml.safe_load(uncomment(text))["attributes"]
+    assert set(everything) == set(ExperimentSettings.model_fields) - {"texts"}
+    assert set(everything["parameters"]) == set(RECIPES["lance"].SETTINGS.model_fields)
+    for optional, section in (("openai", everything["engine"]), ("lora", everything["training"])):
+        assert section.pop(optional)
+    for name in ("lm_eval", "judge"):
+        assert everything["evaluation"].pop(name)
+    del everything["roles"]
+    assert ExperimentSettings.model_validate(everything) == ExperimentSettings.model_validate(attributes)
+
+
+def test_a_setting_has_description_default_and_range() -> None:
+    text = render_experiment(
+        {"recipe": "kun", "model": "small", "seeds": {"path": "s"}, "texts": {"path": "t"}, "evaluation": {}}
+    )
+    assert "  # The seed of everything random. Default: 0. Range: >= 0, < 2147483648.\n  #rng_seed: 0\n" in text
+    assert "One of: transformers, vllm, openai." in text
+    assert "  texts:\n" in text
+    assert "  #  label:\n" in text
+
+
+@pytest.fixture
+def rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Tables of two rounds of an experiment, written by hand."""
+    monkeypatch.setenv("LANCE_HOME", str(tmp_path))
+    store = TableStore(tmp_path / "data")
+
+    def write(key: str, noun: str, *rows: dict[str, object]) -> None:
+        schema = list_schemas()[noun]
+        store.write("tiny", key, noun, pl.DataFrame(list(rows), schema=schema), schema=schema)
+
+    seed = {"row_id": "5eed5eed5eed5eed", "prompt": "Sort 3 1 2.", "completion": "1 2 3\nThe answer is 1 2 3."}
+    made = {"row_id": "abcd000000000001", "kind": "completion", "seed_id": seed["row_id"], "prompt": "Sort 2 1."}
+    dropped = made | {"row_id": "abcd000000000002", "kind": "new_prompt"}
+    write("r0000", "seed_set", seed)
+    write("r0001", "raw_generations", made | {"completion": "1 2"}, dropped)
+    write("r0001", "cleaned_set", made | {"completion": "1 2"}, dropped | {"drop_reason": "too_short"})
+    write("r0001", "sft_set", {"row_id": "5f7", "prompt": "Sort 2 1.", "source_id": made["row_id"]})
+    return tmp_path
+
+
+@pytest.mark.usefixtures("rounds")
+def test_a_rounds_tables_and_rows() -> None:
+    code, said, _ = call("show", "tiny", "r0001")
+    assert code == 0
+    assert re.search(r"cleaned_set +2 rows", said)
+    code, said, _ = call("show", "tiny", "r0001", "cleaned_set", "--where", "kind=new_prompt", "--rows", "1")
+    assert code == 0
+    assert "tiny r0001 cleaned_set: 1 of 2 rows with kind=new_prompt" in said
+    assert re.search(r"drop_reason +too_short", said)
+    assert "completion   " in said
+    _, said, _ = call("show", "tiny", "r0001", "cleaned_set", "--where", "drop_reason=")
+    assert "1 of 2 rows" in said
+    _, said, _ = call("show", "tiny", "r0000", "seed_set")
+    assert re.search(r"completion +1 2 3\n +The answer is 1 2 3\.", said)
+
+
+@pytest.mark.usefixtures("rounds")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tiny", "r0002"], "tiny has no round r0002; it has r0000, r0001"),
+        (["tiny", "r0001", "cleaned"], "there is no table 'cleaned'; choose one of start_checkpoint"),
+        (["tiny", "r0001", "checkpoint"], "tiny r0001 has no table 'checkpoint'; it has raw_generations, cleaned_set"),
+        (["other", "r0001"], "experiments with rounds: tiny"),
+        (["tiny", "r0001", "cleaned_set", "--where", "kind"], "--where takes column=value, got 'kind'"),
+        (["tiny", "r0001", "cleaned_set", "--where", "sort=1"], "there is no column 'sort'; choose one of row_id"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_shown(arguments: list[str], said: str) -> None:
+    code, _, text = call("show", *arguments)
+    assert code == 2
+    assert said in text
+
+
+@pytest.mark.usefixtures("rounds")
+def test_a_rows_story_from_its_first_digits() -> None:
+    code, said, _ = call("trace", "5eed")
+    assert code == 0
+    assert said.startswith("tiny 5eed5eed5eed5eed\n")
+    assert "What came of it (5):" in said
+    assert "r0001  cleaned_set       abcd000000000002  new_prompt  too_short  seed_id=5eed5eed5eed5eed" in said
+    assert said.rstrip().endswith("Checkpoints that trained on it, or on what came of it:\n  r0001 by sft_set")
+    _, said, _ = call("trace", "abcd000000000001", "--experiment", "tiny")
+    assert "It comes from (1):\n  r0000  seed_set" in said
+    code, _, text = call("trace", "abcd")
+    assert code == 2
+    assert text.startswith("2 rows begin with 'abcd': abcd000000000001 of tiny, abcd000000000002 of tiny; give more")
