@@ -33,8 +33,7 @@ def list_folders() -> list[Path]:
     Raises:
         ValueError: LANCE_EXPERIMENTS names something that is not a folder.
     """
-    named = [name for name in os.environ.get("LANCE_EXPERIMENTS", "").split(os.pathsep) if name]
-    folders = [SHIPPED_FOLDER if name == SHIPPED else Path(name).expanduser().resolve() for name in named or [SHIPPED]]
+    folders = _read_folders()
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(
@@ -45,9 +44,14 @@ def list_folders() -> list[Path]:
 
 
 def find_new_folder() -> Path:
-    """Where a new experiment's folder is created: the first folder of LANCE_EXPERIMENTS, or the current one."""
-    own = [folder for folder in list_folders() if folder != SHIPPED_FOLDER]
+    """Where a new experiment's folder is created: the first own folder of LANCE_EXPERIMENTS, or the current one."""
+    own = [folder for folder in _read_folders() if folder != SHIPPED_FOLDER]
     return own[0] if own else Path.cwd()
+
+
+def _read_folders() -> list[Path]:
+    named = [name for name in os.environ.get("LANCE_EXPERIMENTS", "").split(os.pathsep) if name]
+    return [SHIPPED_FOLDER if name == SHIPPED else Path(name).expanduser().resolve() for name in named or [SHIPPED]]
 
 
 def plan_experiment(settings: ExperimentSettings, folder: Path) -> Plan:
