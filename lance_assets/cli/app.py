@@ -124,7 +124,6 @@ def show(
     experiment: Experiment,
     round_key: Annotated[str, typer.Argument(metavar="ROUND", help="The round, such as r0001.")],
     noun: Annotated[str | None, typer.Argument(help="A table of the round, to read its rows.")] = None,
-    against: Annotated[str | None, typer.Option(help="Another round: print what differs in the identity.")] = None,
     rows: Annotated[int, typer.Option(min=1, help="How many rows are printed.")] = 5,
     where: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="Rows with this value alone; may be repeated.")
@@ -132,12 +131,12 @@ def show(
 ) -> None:
     """Print a round, or rows of its tables.
 
-    Without a table: what the round was made with, its tables and its score.
+    Without a table it prints the round's tables and its score.
     """
     from lance_assets.cli.reading import open_platform, show_round, show_rows
 
     if noun is None:
-        show_round(open_platform(), experiment, round_key, against=against, say=_say)
+        show_round(open_platform(), experiment, round_key, say=_say)
     else:
         show_rows(open_platform(), experiment, round_key, noun, num_rows=rows, where=where or [], say=_say)
 

@@ -88,8 +88,8 @@ def read_table(platform: Platform, experiment: str, round_key: str, noun: str) -
     return platform.tables.read(experiment, round_key, noun, schema=list_schemas()[noun])
 
 
-def show_round(platform: Platform, experiment: str, round_key: str, *, against: str | None, say: Say) -> None:
-    """Print what a round was made with, its tables with their rows, and its score."""
+def show_round(platform: Platform, experiment: str, round_key: str, *, say: Say) -> None:
+    """Print the tables of a round with their rows, and its score."""
     parse_round(round_key)
     nouns = [noun for key, noun in list_tables(platform, experiment) if key == round_key]
     if not nouns:
@@ -102,7 +102,6 @@ def show_round(platform: Platform, experiment: str, round_key: str, *, against: 
         headline = read_headline(read_table(platform, experiment, round_key, "eval_report"))
         if headline is not None:
             say(f"score: {format_score(headline)} ({headline['benchmark']} {headline['metric']})")
-    del against
 
 
 def show_rows(
