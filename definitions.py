@@ -1,3 +1,7 @@
 """What Dagster loads from a checkout: the definitions that the package builds."""
 
-from lance_assets.assets.code_location import defs as defs
+import dagster as dg
+
+from lance_assets.assets.loading import build_definitions
+
+defs: dg.Definitions = build_definitions()

@@ -14,7 +14,6 @@ from pathlib import Path
 import dagster as dg
 
 from lance_assets.algorithms.measures.progress import START_ROUND, parse_round
-from lance_assets.assets import loading
 from lance_assets.assets.building import find_key, name_rounds
 from lance_assets.assets.platform import build_platform
 from lance_assets.assets.sensors import decide, find_finished_rounds
@@ -24,6 +23,10 @@ from lance_assets.rounds.plan import Plan
 
 INSTANCE_FILE = Path(__file__).with_name("dagster.yaml")
 """The settings of an instance that this module creates."""
+
+
+JOB_MODULE = "lance_assets.assets.loading"
+"""The module whose `build_round_job` the process of each step calls to build the job again."""
 
 
 class FailedRoundError(RuntimeError):
@@ -47,16 +50,17 @@ def open_instance() -> Iterator[dg.DagsterInstance]:
 def run_round(instance: dg.DagsterInstance, plan: Plan, key: str) -> bool:
     """Materialize one round; whether it succeeded."""
     instance.add_dynamic_partitions(name_rounds(plan), [key])
-    job = dg.build_reconstructable_job(loading.__name__, "build_round_job", (plan.name,))
+    job = dg.build_reconstructable_job(JOB_MODULE, "build_round_job", (plan.name,))
     with dg.execute_job(job, instance=instance, tags={"dagster/partition": key}) as result:
         return result.success
 
 
-def run_rounds(plan: Plan, *, num_rounds: int, say: Callable[[str], None]) -> None:
+def run_rounds(plan: Plan, definitions: dg.Definitions, *, num_rounds: int, say: Callable[[str], None]) -> None:
     """Run the rounds that are missing, in order, then materialize the overviews and say what was found.
 
     Args:
-        plan: the experiment, one of those that `loading.build_definitions` defines.
+        plan: the experiment.
+        definitions: those of every experiment, as the module of `JOB_MODULE` builds them.
         num_rounds: rounds after r0000 that are finished at the end, unless a stop rule ends the loop before.
         say: takes each line that a person reads.
 
@@ -79,14 +83,13 @@ def run_rounds(plan: Plan, *, num_rounds: int, say: Callable[[str], None]) -> No
                     "command again: finished rounds are kept"
                 )
         finished = find_finished_rounds(instance, plan)
-        show_all_rounds(instance, plan)
+        show_all_rounds(instance, plan, definitions)
         say(describe_rounds(plan, platform, finished))
         say(f"{len(finished)} rounds stand after {time.monotonic() - started:.0f} s; loop: {decision.reason}")
 
 
-def show_all_rounds(instance: dg.DagsterInstance, plan: Plan) -> None:
+def show_all_rounds(instance: dg.DagsterInstance, plan: Plan, definitions: dg.Definitions) -> None:
     """Materialize the assets over all rounds: the leaderboard and, where the experiment has one, self_evolution."""
-    definitions = loading.build_definitions()
     overviews = [find_key(plan, "self_evolution"), dg.AssetKey(["leaderboard"])]
     there = [definitions.resolve_assets_def(key) for key in overviews if key in definitions.resolve_all_asset_keys()]
     for overview in there:

@@ -157,13 +157,14 @@ def trace(
 
 def _run(names: list[str], num_rounds: int) -> None:
     """Run rounds of experiments in order; every name is looked up before the first round runs."""
+    from lance_assets.assets.loading import build_definitions
     from lance_assets.assets.run import FailedRoundError, run_rounds
     from lance_assets.rounds.experiments import find_plan, load_plans
 
     plans = load_plans()
     for each in [find_plan(name, plans) for name in names]:
         try:
-            run_rounds(each, num_rounds=num_rounds, say=_say)
+            run_rounds(each, build_definitions(), num_rounds=num_rounds, say=_say)
         except FailedRoundError as error:
             print(f"lance: {error}", file=sys.stderr)
             raise typer.Exit(FAILED_ROUND) from error

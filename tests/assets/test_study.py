@@ -6,7 +6,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from lance_assets.assets import loading
 from lance_assets.assets import run as command_line
 from lance_assets.assets.building import find_key
 from lance_assets.assets.platform import PlatformResource
@@ -201,12 +200,9 @@ def materialize_overview(world: World):
     )
 
 
-def test_the_command_line_shows_all_rounds(
-    make_world: OpenWorld, scripted_rounds: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_line_shows_all_rounds(make_world: OpenWorld, scripted_rounds: Path) -> None:
     world = make_world(made_before=scripted_rounds)
-    monkeypatch.setattr(loading, "build_definitions", lambda: world.definitions)
-    command_line.show_all_rounds(world.instance, world.plan)
+    command_line.show_all_rounds(world.instance, world.plan, world.definitions)
     record = world.instance.get_latest_materialization_event(find_key(world.plan, "self_evolution"))
     assert record is not None
     assert record.asset_materialization.metadata["num_rounds"].value == 2
