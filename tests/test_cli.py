@@ -66,7 +66,7 @@ def test_a_mistake_is_one_message_with_exit_code_2(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["plan", "mini_kun"], "mini_kun: a plan is made for recipe lance, and not yet for kun"),
+        (["plan", "mini_kun"], "mini_kun: a plan can be made for recipe lance, and not yet for kun"),
         (["study", "mini_lance", "nobody"], "no experiment 'nobody' in "),
         (["new", "Upper", "--recipe", "lance"], "an experiment is named in lower case letters, digits and _, got"),
         (["new", "fine", "--recipe", "lanse"], "there is no recipe 'lanse'; choose one of diverse_evol, "),
@@ -154,7 +154,7 @@ def test_a_setting_has_description_default_and_range() -> None:
     text = render_experiment(
         {"recipe": "kun", "model": "small", "seeds": {"path": "s"}, "texts": {"path": "t"}, "evaluation": {}}
     )
-    assert "  # The seed of everything random. Default: 0. Range: >= 0, < 2147483648.\n  #rng_seed: 0\n" in text
+    assert re.search(r"  # [A-Z].*Default: 0\. Range: >= 0, < 2147483648\.\n  #rng_seed: 0\n", text)
     assert "One of: transformers, vllm, openai." in text
     assert "  texts:\n" in text
     assert "  #  label:\n" in text
