@@ -154,8 +154,8 @@ def test_a_setting_has_description_default_and_range() -> None:
     text = render_experiment(
         {"recipe": "kun", "model": "small", "seeds": {"path": "s"}, "texts": {"path": "t"}, "evaluation": {}}
     )
-    assert re.search(r"  # [A-Z].*Default: 0\. Range: >= 0, < 2147483648\.\n  #rng_seed: 0\n", text)
-    assert "One of: transformers, vllm, openai." in text
+    assert re.search(r"Default: 0\.\s+(# )?Range: >= 0,\s+(# )?< 2147483648\.\n  #rng_seed: 0\n", text)
+    assert "One of: transformers, vllm, openai." in re.sub(r"\n[ #]+", " ", text)
     assert "  texts:\n" in text
     assert "  #  label:\n" in text
 
