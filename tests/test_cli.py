@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from lance_assets.cli.app import app, main
-from lance_assets.recipes import RECIPES
+from lance_assets.recipes.registry import find_recipe, list_recipes
 from lance_assets.rounds.experiments import read_plan
 from lance_assets.rounds.nouns import list_schemas
 from lance_assets.settings.experiment import ExperimentSettings
@@ -97,7 +97,7 @@ def test_a_plan_that_fits_ends_with_0() -> None:
     assert "mini_lance: lance_assets.small_world:SMALL_MODEL on cpu2" in said
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [recipe.name for recipe in list_recipes()])
 def test_a_new_experiment_is_valid_at_once_and_says_what_the_mini_experiment_says(
     recipe: str, tmp_path: Path, project_root: Path
 ) -> None:
@@ -141,7 +141,7 @@ def test_every_setting_is_written_with_its_default() -> None:
     assert ExperimentSettings.model_validate(said) == ExperimentSettings.model_validate(attributes)
     everything = yaml.safe_load(uncomment(text))["attributes"]
     assert set(everything) == set(ExperimentSettings.model_fields) - {"texts"}
-    assert set(everything["parameters"]) == set(RECIPES["lance"].SETTINGS.model_fields)
+    assert set(everything["parameters"]) == set(find_recipe("lance").settings.model_fields)
     for optional, section in (("openai", everything["engine"]), ("lora", everything["training"])):
         assert section.pop(optional)
     for name in ("lm_eval", "judge"):

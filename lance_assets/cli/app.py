@@ -76,9 +76,9 @@ def study(
 
     They run one after another, and the leaderboard is printed at the end.
     """
-    from lance_assets.recipes import RECIPES
+    from lance_assets.recipes.registry import list_recipes
 
-    _run(experiments or [f"mini_{recipe}" for recipe in RECIPES], rounds)
+    _run(experiments or [f"mini_{recipe.name}" for recipe in list_recipes()], rounds)
     leaderboard()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from lance_assets.recipes import RECIPES
+from lance_assets.recipes.registry import find_recipe
 from lance_assets.settings.template import render_experiment
 
 SHIPPED_FOLDER = Path(__file__).parents[1] / "experiments"
@@ -31,7 +31,7 @@ def create_experiment(folder: Path, *, recipe: str, type_name: str = "lance_asse
 
     Args:
         folder: the new folder; its name is the experiment's.
-        recipe: a name of `RECIPES`.
+        recipe: a name that `find_recipe` knows.
         type_name: the type that the file names.
 
     Returns:
@@ -40,8 +40,7 @@ def create_experiment(folder: Path, *, recipe: str, type_name: str = "lance_asse
     Raises:
         ValueError: no such recipe, a name that is no experiment's, or the folder has an experiment already.
     """
-    if recipe not in RECIPES:
-        raise ValueError(f"there is no recipe {recipe!r}; choose one of {', '.join(sorted(RECIPES))}")
+    find_recipe(recipe)
     if not re.fullmatch(r"[a-z][a-z0-9_]*", folder.name):
         raise ValueError(f"an experiment is named in lower case letters, digits and _, got {folder.name!r}")
     file = folder / "defs.yaml"

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from lance_assets.recipes import RECIPES
+from lance_assets.recipes.registry import find_recipe
 from lance_assets.settings.engines import EngineSettings, RoleSettings
 from lance_assets.settings.experiment import ExperimentSettings
 
@@ -39,16 +39,16 @@ def render_experiment(attributes: Mapping[str, Any], *, type_name: str = "lance_
         attributes: what the experiment sets, `recipe` among it, in the nesting of the file.
         type_name: the type that the file names.
     """
-    recipe = RECIPES[attributes["recipe"]]
+    recipe = find_recipe(attributes["recipe"])
     lines = []
     for name, info in ExperimentSettings.model_fields.items():
         if name == "parameters":
             values = attributes.get(name, {})
-            body = _render_fields(recipe.SETTINGS, values, is_example=not values)
+            body = _render_fields(recipe.settings, values, is_example=not values)
             lines += [*_describe(info), *_comment_out(["parameters:", *_indent(body)], not values)]
         elif name == "roles":
-            lines += _render_roles(info, attributes.get(name, {}), recipe.ROLES)
-        elif name != "texts" or getattr(recipe, "NEEDS_TEXTS", False):
+            lines += _render_roles(info, attributes.get(name, {}), recipe.roles)
+        elif name != "texts" or recipe.needs_texts:
             lines += _render_field(name, info, attributes)
     return "\n".join([_HEAD + f"type: {type_name}", "", "attributes:", *_indent(lines)]) + "\n"
 
