@@ -66,7 +66,7 @@ def test_a_mistake_is_one_message_with_exit_code_2(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["plan", "mini_kun"], "mini_kun: a plan can be made for recipe lance, and not yet for kun"),
+        (["plan", "mini_kun"], "mini_kun: the recipe kun has no forecast"),
         (["study", "mini_lance", "nobody"], "no experiment 'nobody' in "),
         (["new", "Upper", "--recipe", "lance"], "an experiment is named in lower case letters, digits and _, got"),
         (["new", "fine", "--recipe", "lanse"], "there is no recipe 'lanse'; choose one of diverse_evol, "),
