@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from lance_assets.cli.app import app, main
-from lance_assets.recipes.registry import find_recipe, list_recipes
+from lance_assets.recipes.contract import find_recipe, list_recipes
 from lance_assets.rounds.experiments import read_plan
 from lance_assets.rounds.nouns import list_schemas
 from lance_assets.settings.experiment import ExperimentSettings

@@ -76,7 +76,7 @@ def study(
 
     They run one after another, and the leaderboard is printed at the end.
     """
-    from lance_assets.recipes.registry import list_recipes
+    from lance_assets.recipes.contract import list_recipes
 
     _run(experiments or [f"mini_{recipe.name}" for recipe in list_recipes()], rounds)
     leaderboard()

@@ -1,10 +1,17 @@
-"""How a recipe asks a model: requests with derived ids and sampling seeds, and how a final text is read."""
+"""How a recipe asks a model: requests with derived ids and sampling seeds, final texts, and states of rows.
 
-from collections.abc import Mapping
+The functions at the end stand in for what a round hands over, in a step that has none of it.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+import polars as pl
 
 from lance_assets.prompts import build_messages
-from lance_assets.records import Request, Sample, derive_row_id, derive_sampling_seed
+from lance_assets.records import Request, Sample, SamplingSettings, derive_row_id, derive_sampling_seed
 
 FINAL_MARKER = "Final Answer:"
 """What comes before the text that a proposing step is asked for."""
@@ -52,3 +59,63 @@ def read_final(sample: Sample) -> str | None:
     """What follows the last `Final Answer:`, or None when the sample has none."""
     _, marker, after = sample.text.rpartition(FINAL_MARKER)
     return after.strip() or None if marker else None
+
+
+StateRow = tuple[Sequence[dict[str, str]], str]
+"""A row whose states are read: the chat messages that ask, and the completion after them."""
+
+
+class StateReader(Protocol):
+    """Reads whole rows with a model, such as `resources.engines.transformers.model_states.ModelReader`."""
+
+    def embed(self, rows: Sequence[StateRow]) -> np.ndarray:
+        """The mean hidden state of each row, float32 [num_rows, hidden]."""
+        ...
+
+    def measure_confidence(self, rows: Sequence[StateRow]) -> pl.DataFrame:
+        """How sure the model is of each row: `mean_max_logit`, `mean_margin` and `mean_entropy`."""
+        ...
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        ...
+
+
+class ReadStates(Protocol):
+    """Opens a model to read the states of rows."""
+
+    def __call__(self, *, of_base: bool = False) -> StateReader:
+        """A reader of the round's model, or of the experiment's base model; the caller closes it."""
+        ...
+
+
+def ask_nothing(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
+    """Stands in for `RoundInputs.ask` in a step that has no model.
+
+    Raises:
+        RuntimeError: always.
+    """
+    raise RuntimeError(f"this step asks no model, but its recipe asked the stage {stage!r}")
+
+
+def read_no_states(*, of_base: bool = False) -> StateReader:
+    """Stands in for `RoundInputs.read_states` in a step that has no model.
+
+    Raises:
+        RuntimeError: always.
+    """
+    raise RuntimeError("this step reads no states; a recipe reads them in generate, and sets reads_states=True")
+
+
+def recognise_nothing(prompt: str) -> bool:
+    """Stands in for `RoundInputs.is_evaluation_prompt` where no evaluation was given.
+
+    Raises:
+        RuntimeError: always, since an answer of False could let an evaluation prompt into the training data.
+    """
+    raise RuntimeError(f"nothing was given that recognises evaluation prompts, but a step asked about {prompt!r}")
+
+
+def list_no_texts() -> pl.DataFrame:
+    """A table without texts, columns `row_id` and `text`."""
+    return pl.DataFrame(schema={"row_id": pl.String, "text": pl.String})

@@ -3,19 +3,32 @@
 A recipe is one module with `RECIPE = Recipe(...)`, whose fields name the module's functions. Everything a recipe may
 have is a field here, and every optional one has a default that says what its absence means. The type parameter is the
 class of the recipe's settings, so that mypy checks each function against it.
+
+Nothing registers a recipe. A module of `lance_assets.recipes` that has `RECIPE` is one, and so is any module that can
+be imported and has `RECIPE`, such as `my_package.my_method`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType
 from typing import Any, Generic, Protocol, TypeVar
 
-import numpy as np
 import polars as pl
 
 from lance_assets.algorithms.forecast.round_forecast import Lengths, Pool, RoundForecast
-from lance_assets.recipes.asking import RoundIdentity
+from lance_assets.recipes.asking import (
+    ReadStates,
+    RoundIdentity,
+    ask_nothing,
+    list_no_texts,
+    read_no_states,
+    recognise_nothing,
+)
 from lance_assets.recipes.axes import AxisSettings, RecipeSettings
-from lance_assets.records import Ask, Request, Sample, SamplingSettings
+from lance_assets.records import Ask, SamplingSettings
 
 S = TypeVar("S", bound=AxisSettings)
 S_co = TypeVar("S_co", covariant=True)
@@ -23,65 +36,6 @@ S_contra = TypeVar("S_contra", bound=AxisSettings, contravariant=True)
 
 ROUND_MODEL = "round_model"
 """The role of the round's own model, which answers every stage that names no other role."""
-
-StateRow = tuple[Sequence[dict[str, str]], str]
-"""A row whose states are read: the chat messages that ask, and the completion after them."""
-
-
-class StateReader(Protocol):
-    """Reads whole rows with a model, such as `resources.engines.transformers.model_states.ModelReader`."""
-
-    def embed(self, rows: Sequence[StateRow]) -> np.ndarray:
-        """The mean hidden state of each row, float32 [num_rows, hidden]."""
-        ...
-
-    def measure_confidence(self, rows: Sequence[StateRow]) -> pl.DataFrame:
-        """How sure the model is of each row: `mean_max_logit`, `mean_margin` and `mean_entropy`."""
-        ...
-
-    def close(self) -> None:
-        """Free the model's memory."""
-        ...
-
-
-class ReadStates(Protocol):
-    """Opens a model to read the states of rows."""
-
-    def __call__(self, *, of_base: bool = False) -> StateReader:
-        """A reader of the round's model, or of the experiment's base model; the caller closes it."""
-        ...
-
-
-def ask_nothing(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
-    """Stands in for `RoundInputs.ask` in a step that has no model.
-
-    Raises:
-        RuntimeError: always.
-    """
-    raise RuntimeError(f"this step asks no model, but its recipe asked the stage {stage!r}")
-
-
-def read_no_states(*, of_base: bool = False) -> StateReader:
-    """Stands in for `RoundInputs.read_states` in a step that has no model.
-
-    Raises:
-        RuntimeError: always.
-    """
-    raise RuntimeError("this step reads no states; a recipe reads them in generate, and sets reads_states=True")
-
-
-def recognise_nothing(prompt: str) -> bool:
-    """Stands in for `RoundInputs.is_evaluation_prompt` where no evaluation was given.
-
-    Raises:
-        RuntimeError: always, since an answer of False could let an evaluation prompt into the training data.
-    """
-    raise RuntimeError(f"nothing was given that recognises evaluation prompts, but a step asked about {prompt!r}")
-
-
-def list_no_texts() -> pl.DataFrame:
-    """A table without texts, columns `row_id` and `text`."""
-    return pl.DataFrame(schema={"row_id": pl.String, "text": pl.String})
 
 
 @dataclass(frozen=True)
@@ -277,3 +231,66 @@ class Recipe(Generic[S]):
 
 AnyRecipe = Recipe[Any]
 """A recipe of which the caller does not know the settings' class."""
+
+
+_ROOM = "lance_assets.recipes"
+
+
+def _read_recipe(module: ModuleType) -> AnyRecipe | None:
+    """The recipe of a module; None where it has none.
+
+    Raises:
+        ValueError: `RECIPE` is no `Recipe`, or its name is not the module's.
+    """
+    if not hasattr(module, "RECIPE"):
+        return None
+    recipe, own = module.RECIPE, module.__name__.rpartition(".")[2]
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"{module.__name__}.RECIPE must be a lance_assets.recipes.contract.Recipe, got {recipe!r}")
+    if recipe.name != own:
+        raise ValueError(f"{module.__name__}.RECIPE must have the name {own!r} of its module, got {recipe.name!r}")
+    return recipe
+
+
+@cache
+def list_recipes() -> tuple[AnyRecipe, ...]:
+    """Every recipe of `lance_assets.recipes`, sorted by name.
+
+    >>> [recipe.name for recipe in list_recipes()][:3]
+    ['diverse_evol', 'i_sheep', 'kun']
+    """
+    names = sorted(module.name for module in iter_modules(import_module(_ROOM).__path__) if not module.ispkg)
+    found = (_read_recipe(import_module(f"{_ROOM}.{name}")) for name in names)
+    return tuple(recipe for recipe in found if recipe is not None)
+
+
+def find_recipe(name: str) -> AnyRecipe:
+    """The recipe of a name.
+
+    Args:
+        name: of one of `list_recipes`, or the dotted name of a module of a person's own that has `RECIPE`.
+
+    Raises:
+        ValueError: there is no such recipe, or what the module has is none.
+    """
+    if "." not in name:
+        recipes = {recipe.name: recipe for recipe in list_recipes()}
+        if name not in recipes:
+            raise ValueError(
+                f"there is no recipe {name!r}; choose one of {', '.join(recipes)}, or name a module of your own that "
+                "has RECIPE, such as my_package.my_method"
+            )
+        return recipes[name]
+    try:
+        module = import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        raise ValueError(
+            f"there is no module {name} (no {error.name!r} can be imported); put its package where Python finds it, or "
+            f"choose one of {', '.join(recipe.name for recipe in list_recipes())}"
+        ) from error
+    recipe = _read_recipe(module)
+    if recipe is None:
+        raise ValueError(f"the module {name} has no RECIPE; end it with RECIPE = Recipe(...)")
+    return recipe

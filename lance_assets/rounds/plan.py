@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from lance_assets.recipes.contract import AnyRecipe
-from lance_assets.recipes.registry import find_recipe
+from lance_assets.recipes.contract import AnyRecipe, find_recipe
 from lance_assets.settings.engines import RoleSettings
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.worlds import World, find_world

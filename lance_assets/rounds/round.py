@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round, parse_round
-from lance_assets.recipes.asking import RoundIdentity
-from lance_assets.recipes.contract import RoundInputs, ask_nothing, list_no_texts
+from lance_assets.recipes.asking import RoundIdentity, ask_nothing, list_no_texts
+from lance_assets.recipes.contract import RoundInputs
 from lance_assets.records import Ask
 from lance_assets.rounds.asking import Asker, Cost
 from lance_assets.rounds.evaluation_prompts import build_evaluation_guard, list_held_out_prompts, list_protected_prompts

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from lance_assets.recipes.axes import AxisSettings
-from lance_assets.recipes.registry import find_recipe, list_recipes
+from lance_assets.recipes.contract import find_recipe, list_recipes
 from lance_assets.settings.engines import EngineSettings, RoleSettings
 from lance_assets.settings.schema import simplify_schema
 from lance_assets.settings.values import FromEnvironment, ModelName, Owner, PromptProfile, Settings

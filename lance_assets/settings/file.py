@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from lance_assets.recipes.registry import find_recipe
+from lance_assets.recipes.contract import find_recipe
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.worlds import WorldError, find_world
 

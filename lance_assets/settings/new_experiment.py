@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from lance_assets.recipes.registry import find_recipe
+from lance_assets.recipes.contract import find_recipe
 from lance_assets.settings.template import render_experiment
 
 SHIPPED_FOLDER = Path(__file__).parents[1] / "experiments"

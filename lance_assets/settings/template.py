@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from lance_assets.recipes.registry import find_recipe
+from lance_assets.recipes.contract import find_recipe
 from lance_assets.settings.engines import EngineSettings, RoleSettings
 from lance_assets.settings.experiment import ExperimentSettings
 

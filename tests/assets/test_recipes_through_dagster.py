@@ -20,8 +20,8 @@ from lance_assets.algorithms.measures.progress import Decision, find_best_round,
 from lance_assets.assets.building import GPU_POOL, find_key, find_rounds
 from lance_assets.assets.sensors import decide
 from lance_assets.prompts import build_messages
+from lance_assets.recipes.contract import list_recipes
 from lance_assets.recipes.kun import build_label_rows
-from lance_assets.recipes.registry import list_recipes
 from lance_assets.rounds.nouns import NOUNS, list_handed_over, list_inputs
 from lance_assets.rounds.outcomes import read_headline
 from lance_assets.rounds.plan import Plan

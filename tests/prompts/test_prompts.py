@@ -5,7 +5,7 @@ from jinja2 import UndefinedError
 
 from lance_assets import prompts
 from lance_assets.prompts import PROFILES, build_messages, hash_templates, list_steps, render_prompt
-from lance_assets.recipes.registry import list_recipes
+from lance_assets.recipes.contract import list_recipes
 
 TEXTS = {"prompt": "Sort {{ 3 }} & <1> 2.", "completion": "It is\n1 2 3."}
 PAIR = {"prompt": TEXTS["prompt"], "completion_a": "It is\n1 2 3.", "completion_b": "No idea {% if %}."}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lance_assets.prompts import hash_templates, list_steps, render_prompt
-from lance_assets.recipes.registry import find_recipe, list_recipes
+from lance_assets.recipes.contract import find_recipe, list_recipes
 from lance_assets.rounds.nouns import identify as identify_noun
 from lance_assets.settings.experiment import ExperimentSettings
 from tests.assets.scripted_platform import SCRIPTED, without_drawing

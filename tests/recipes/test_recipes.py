@@ -11,8 +11,7 @@ import pytest
 
 from lance_assets.prompts import PROFILES, list_steps
 from lance_assets.recipes.axes import AxisSettings, RecipeSettings
-from lance_assets.recipes.contract import ROUND_MODEL, AnyRecipe, RoundInputs, Stage
-from lance_assets.recipes.registry import find_recipe, list_recipes
+from lance_assets.recipes.contract import ROUND_MODEL, AnyRecipe, RoundInputs, Stage, find_recipe, list_recipes
 from lance_assets.records import Request, Sample, SamplingSettings
 from lance_assets.rounds.nouns import NOUNS
 from tests.recipes.scripted_round import EFT, NO_PAIRS, build_inputs, identify, seeds

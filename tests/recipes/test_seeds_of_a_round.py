@@ -3,8 +3,7 @@
 import polars as pl
 import pytest
 
-from lance_assets.recipes.contract import AnyRecipe
-from lance_assets.recipes.registry import find_recipe
+from lance_assets.recipes.contract import AnyRecipe, find_recipe
 from tests.recipes.scripted_ask import ScriptedAsk
 from tests.recipes.scripted_round import EFT, NO_PAIRS, build_inputs, identify, run_to_review, seeds
 
