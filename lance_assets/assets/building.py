@@ -13,7 +13,8 @@ import dagster as dg
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round, parse_round
 from lance_assets.assets.platform import PlatformResource
 from lance_assets.assets.showing import show_report
-from lance_assets.rounds.nouns import Check, Noun, compute_code_versions, list_inputs, list_nouns
+from lance_assets.rounds.noun import Check, Noun
+from lance_assets.rounds.nouns import compute_code_versions, list_inputs, list_nouns
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.round import Round, make_noun
 from resources.engines.contract import EngineError

@@ -12,122 +12,23 @@ process imports only what makes its noun.
 """
 
 import hashlib
-import importlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from importlib.metadata import version
-from typing import Any
+from collections.abc import Sequence
 
 import polars as pl
 
 from lance_assets import records
-from lance_assets.rounds import identity
-from lance_assets.rounds.identity import Identity
+from lance_assets.rounds.identity import parts as identity
+from lance_assets.rounds.identity.installed import read_versions
+from lance_assets.rounds.identity.own_code import ENGINES, explain_own_code, hash_own_code, name_root
+from lance_assets.rounds.identity.parts import Identity
+from lance_assets.rounds.noun import Check, Noun, always
 from lance_assets.rounds.plan import Plan
-from lance_assets.rounds.report import Judged, Made, Report
-
-CODE_REVISION = 1
-"""Raised by hand when a change of the code changes results."""
-
-
-def _always(plan: Plan) -> bool:
-    return True
-
-
-def _never(plan: Plan) -> bool:
-    return False
-
-
-def _nothing(plan: Plan) -> Identity:
-    return {}
-
-
-@dataclass(frozen=True)
-class Check:
-    """A check of a noun."""
-
-    name: str
-    """The check's name in the UI, and that of its function in the noun's module."""
-    description: str
-    """What has to hold, in a sentence."""
-    is_blocking: bool = False
-    """Whether a failure keeps what depends on the noun from being made in the same run."""
-
-
-@dataclass(frozen=True)
-class Noun:
-    """One asset of every round."""
-
-    name: str
-    """The name of the asset and of its table."""
-    description: str
-    """What it holds, in a sentence for the UI."""
-    made_by: str
-    """The module that makes it."""
-    schema: pl.Schema
-    """The schema of its table."""
-    inputs: tuple[str, ...] = ()
-    """The nouns of the same round that it is made from; those an experiment does not have are left out."""
-    tables: Mapping[str, pl.Schema] = field(default_factory=dict)
-    """Further tables that belong to it, by name."""
-    exists: Callable[[Plan], bool] = _always
-    """Whether an experiment has it."""
-    is_handed_over: bool = False
-    """Whether later rounds read it: it is then part of what a round starts from."""
-    identify: Callable[[Plan], Identity] = _nothing
-    """What changes it beside its inputs and the recipe's parameters."""
-    libraries: tuple[str, ...] = ()
-    """The packages whose version is part of its identity."""
-    uses_model: Callable[[Plan], bool] = _never
-    """Whether it holds a model in memory: such steps run one at a time on a machine."""
-    kinds: Callable[[Plan], set[str]] = lambda plan: {"polars", "parquet"}
-    """What the UI shows beside its name, at most three."""
-    checks: tuple[Check, ...] = ()
-    """What is checked once it is made."""
-
-    def find_function(self, name: str) -> Callable[..., Any] | None:
-        """A function of the noun's module; None where it has none of that name. The first use imports the module."""
-        found: Callable[..., Any] | None = getattr(importlib.import_module(self.made_by), name, None)
-        return found
-
-    def make(self, this_round: object) -> Made:
-        """Make the noun.
-
-        Args:
-            this_round: the `lance_assets.rounds.round.Round`.
-
-        Raises:
-            ValueError: its module has no function that makes it.
-        """
-        make = self.find_function(f"make_{self.name}")
-        if make is None:
-            raise ValueError(f"{self.made_by} has no function make_{self.name}, which would make the noun {self.name}")
-        made: Made = make(this_round)
-        return made
-
-    def report(self, this_round: object) -> Report:
-        """What a person sees of the noun once it is made; nothing where its module has no report."""
-        report = self.find_function(f"report_{self.name}")
-        return {} if report is None else report(this_round)
-
-    def judge(self, check: Check, this_round: object) -> Judged:
-        """What a check of the noun finds.
-
-        Raises:
-            ValueError: its module has no function of the check's name.
-        """
-        judge = self.find_function(check.name)
-        if judge is None:
-            raise ValueError(f"{self.made_by} has no function {check.name}, the check of {self.name}")
-        judged: Judged = judge(this_round)
-        return judged
-
+from lance_assets.settings.engines import EngineSettings
 
 MAKING = "lance_assets.rounds.making"
 """The room of the makers."""
 
-ASKING = ("torch", "transformers")
 TRAINING = ("torch", "transformers", "trl", "peft")
 
 
@@ -137,6 +38,22 @@ def _judges_pairs(plan: Plan) -> bool:
 
 def _reports_vendi(plan: Plan) -> bool:
     return plan.recipe.reports_vendi
+
+
+def _judges(plan: Plan) -> Sequence[EngineSettings]:
+    return identity.list_asked_engines(plan) if _judges_pairs(plan) else ()
+
+
+def _pairing(plan: Plan) -> tuple[str, ...]:
+    return ("build_pairs", *(["judge_pairs"] if _judges_pairs(plan) else []))
+
+
+def _reading(plan: Plan) -> tuple[str, ...]:
+    return identity.TRANSFORMERS if plan.recipe.reads_states else ()
+
+
+def _harness(plan: Plan) -> tuple[str, ...]:
+    return (*identity.TRANSFORMERS, "lm-eval") if plan.settings.evaluation.lm_eval is not None else ()
 
 
 NOUNS: dict[str, Noun] = {
@@ -159,6 +76,7 @@ NOUNS: dict[str, Noun] = {
             inputs=("start_checkpoint",),
             is_handed_over=True,
             identify=identity.identify_seeds,
+            recipe_steps=lambda plan: ("build_seed_set",),
         ),
         Noun(
             "label_checkpoint",
@@ -170,8 +88,9 @@ NOUNS: dict[str, Noun] = {
             exists=lambda plan: plan.trains_label_model,
             is_handed_over=True,
             identify=identity.identify_label_training,
-            libraries=TRAINING,
-            uses_model=_always,
+            recipe_steps=lambda plan: ("build_label_rows",),
+            libraries=lambda plan: TRAINING,
+            uses_model=always,
             kinds=lambda plan: {"pytorch", "huggingface"},
         ),
         Noun(
@@ -181,8 +100,10 @@ NOUNS: dict[str, Noun] = {
             records.RAW_GENERATIONS,
             inputs=("start_checkpoint", "seed_set", "label_checkpoint"),
             identify=identity.identify_generations,
-            libraries=ASKING,
-            uses_model=_always,
+            recipe_steps=lambda plan: ("generate",),
+            asks=identity.list_asked_engines,
+            libraries=_reading,
+            uses_model=always,
             kinds=lambda plan: {plan.settings.engine.kind, "parquet"},
         ),
         Noun(
@@ -194,8 +115,9 @@ NOUNS: dict[str, Noun] = {
             tables={"near_duplicates": records.NEAR_DUPLICATES},
             is_handed_over=True,
             identify=identity.identify_cleaning,
-            libraries=("rapidfuzz", "rensa", "sentence-transformers"),
-            uses_model=_always,
+            recipe_steps=lambda plan: ("clean",),
+            libraries=lambda plan: ("rapidfuzz", "rensa", "sentence-transformers"),
+            uses_model=always,
             kinds=lambda plan: {"polars", "lancedb"},
             checks=(
                 Check(
@@ -213,8 +135,9 @@ NOUNS: dict[str, Noun] = {
             inputs=("start_checkpoint", "seed_set", "raw_generations", "cleaned_set"),
             is_handed_over=True,
             identify=identity.identify_asking,
-            libraries=ASKING,
-            uses_model=_always,
+            recipe_steps=lambda plan: ("review",),
+            asks=identity.list_asked_engines,
+            uses_model=always,
             kinds=lambda plan: {"transformers", "parquet"},
             checks=(
                 Check(
@@ -232,6 +155,10 @@ NOUNS: dict[str, Noun] = {
             inputs=("start_checkpoint", "seed_set", "reviewed_set"),
             is_handed_over=True,
             identify=identity.identify_sft_set,
+            recipe_steps=lambda plan: (
+                "start_sft_set",
+                "build_sft_set",
+            ),
             uses_model=_reports_vendi,
             checks=(
                 Check(
@@ -250,6 +177,8 @@ NOUNS: dict[str, Noun] = {
             tables={"pair_judgements": records.PAIR_JUDGEMENTS},
             is_handed_over=True,
             identify=identity.identify_pairs,
+            recipe_steps=_pairing,
+            asks=_judges,
             uses_model=_judges_pairs,
             kinds=lambda plan: {"transformers" if _judges_pairs(plan) else "polars", "parquet"},
             checks=(
@@ -267,7 +196,7 @@ NOUNS: dict[str, Noun] = {
             records.DIVERSITY_REPORT,
             inputs=("start_checkpoint", "seed_set", "cleaned_set", "reviewed_set", "sft_set"),
             identify=identity.identify_diversity,
-            libraries=("numpy", "scipy"),
+            libraries=lambda plan: ("numpy", "scipy"),
             kinds=lambda plan: {"polars"},
             checks=(
                 Check(
@@ -282,8 +211,8 @@ NOUNS: dict[str, Noun] = {
             records.CHECKPOINT,
             inputs=("start_checkpoint", "sft_set", "preference_pairs", "diversity_report"),
             identify=identity.identify_training,
-            libraries=TRAINING,
-            uses_model=_always,
+            libraries=lambda plan: TRAINING,
+            uses_model=always,
             kinds=lambda plan: {"pytorch", "huggingface"},
             checks=(
                 Check(
@@ -300,8 +229,9 @@ NOUNS: dict[str, Noun] = {
             inputs=("start_checkpoint", "checkpoint"),
             tables={"eval_items": records.EVAL_ITEMS, "judge_items": records.JUDGE_ITEMS},
             identify=identity.identify_evaluation,
-            libraries=("torch", "transformers", "lm-eval"),
-            uses_model=_always,
+            asks=identity.list_evaluated_engines,
+            libraries=_harness,
+            uses_model=always,
             kinds=lambda plan: {"parquet"},
             checks=(
                 Check(
@@ -336,16 +266,34 @@ def list_handed_over(plan: Plan) -> list[str]:
 
 
 def identify(plan: Plan, name: str) -> Identity:
-    """Everything beside its inputs that changes what a noun holds: settings, templates, library versions."""
+    """Everything beside its inputs that decides what a noun holds, as JSON.
+
+    Raises:
+        MissingSourceError: the source of code that makes it is not a file here.
+    """
     noun, parameters = NOUNS[name], plan.settings.parameters.model_dump()
     own = {setting: parameters[setting] for setting in plan.recipe.settings_of_step.get(name, ())}
-    libraries = ASKING if name == "preference_pairs" and _judges_pairs(plan) else noun.libraries
     return {
         "recipe": plan.settings.recipe,
-        "code": CODE_REVISION,
+        "columns": {column: str(dtype) for column, dtype in noun.schema.items()},
+        "code": hash_own_code(list_roots(plan, noun), without=identity.list_unused(plan)),
         "settings": own | noun.identify(plan),
-        "libraries": {library: version(library) for library in libraries},
+        "libraries": read_versions(noun.libraries(plan)),
     }
+
+
+def explain_identity(plan: Plan, name: str) -> Identity:
+    """A noun's identity with the hash of each definition of its code, by which two identities are compared."""
+    found = identify(plan, name)
+    definitions = explain_own_code(list_roots(plan, NOUNS[name]), without=identity.list_unused(plan))
+    return found | {"code": {"hash": found["code"], "definitions": definitions}}
+
+
+def list_roots(plan: Plan, noun: Noun) -> list[str]:
+    """The definitions that a noun's code is reached from: its maker, the recipe's steps, and the engines it asks."""
+    steps = [getattr(plan.recipe, step) for step in noun.recipe_steps(plan) if hasattr(plan.recipe, step)]
+    engines = {root for engine in noun.asks(plan) for root in ENGINES[engine.kind]}
+    return [f"{noun.made_by}:make_{noun.name}", *map(name_root, steps), *sorted(engines)]
 
 
 def compute_fingerprint(plan: Plan, name: str) -> str:

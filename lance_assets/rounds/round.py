@@ -18,7 +18,9 @@ from lance_assets.recipes.contract import RoundInputs
 from lance_assets.records import Ask
 from lance_assets.rounds.asking import Asker, Cost
 from lance_assets.rounds.evaluation_prompts import build_evaluation_guard, list_held_out_prompts, list_protected_prompts
-from lance_assets.rounds.nouns import Noun, compute_fingerprint, list_schemas
+from lance_assets.rounds.identity.kept import record_identity
+from lance_assets.rounds.noun import Noun
+from lance_assets.rounds.nouns import compute_fingerprint, explain_identity, list_schemas
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.report import Made
@@ -264,11 +266,12 @@ def make_noun(this_round: Round, noun: Noun) -> Made:
     Raises:
         ValueError, OSError: a user's mistake, see the noun's module.
     """
-    started = time.monotonic()
+    started, identity = time.monotonic(), explain_identity(this_round.plan, noun.name)
     made = noun.make(this_round)
     for name, table in made.others.items():
         this_round.write(name, table)
     stored = this_round.write(noun.name, made.table)
     this_round.forget_stage(noun.name)
+    record_identity(this_round.platform.tables, this_round.plan.name, this_round.key, noun.name, identity)
     cost = this_round.record_cost(noun.name, started)
     return replace(made, version=made.version or stored.content_hash, facts={**made.facts, **cost})

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 from lance_assets.dotted_names import find_dotted, is_dotted_name
@@ -154,6 +155,33 @@ def resolve_model(name: str, *, base: Path | None = None, revision: str | None =
         UnknownModelError: no such folder or packaged model, and the hub does not have it or cannot be reached.
     """
     return validate_model_folder(find_model_folder(name, base=base, revision=revision))
+
+
+def find_model_here(name: str, *, base: Path | None, revision: str | None) -> Path | None:
+    """The folder that `find_model_folder` finds; None where it would have to download it, or finds nothing."""
+    local = (base or Path()) / Path(name).expanduser()
+    try:
+        if local.exists() or is_dotted_name(name):
+            return find_model_folder(name, base=base, revision=revision)
+    except UnknownModelError:
+        return None
+    if not name or name.startswith((".", "~", "/")) or name.count("/") > 1 or not _find_hub_folder(name).is_dir():
+        return None
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_PATTERNS, local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError):
+        return None
+
+
+def _find_hub_folder(name: str) -> Path:
+    """Where the hub's cache keeps a model, without importing the hub's library, which takes a while."""
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or f"{caches}/huggingface"
+    hub = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
+    return Path(os.path.expandvars(hub)).expanduser() / f"models--{name.replace('/', '--')}"
 
 
 def find_model_folder(name: str, *, base: Path | None, revision: str | None) -> Path:

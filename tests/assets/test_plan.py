@@ -155,7 +155,7 @@ GUARDED = {"seed_set", "cleaned_set", "eval_report"}
     ("field", "value", "changed"),
     [
         ("model", "other", {"eval_report"}),
-        ("model_revision", "v2", {"eval_report"}),
+        ("model_revision", "v2", set()),  # the packaged model has none
         ("prompt_profile", "compact", {"eval_report"}),
         ("engine", {"dtype": "bfloat16"}, {"eval_report"}),
         ("engine", {"device": "cpu", "batch_size": 3, "prices": {"per_hour": 9}}, set()),

@@ -5,16 +5,23 @@ Where a step runs, how it is batched and what it costs change no result, and are
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
+from lance_assets.dotted_names import is_dotted_name
 from lance_assets.prompts import hash_templates
+from lance_assets.rounds.identity.installed import find_version, identify_embedder, identify_model, read_versions
+from lance_assets.rounds.identity.own_code import name_root
 from lance_assets.rounds.plan import JUDGE_TEMPLATES, Plan
-from lance_assets.settings.engines import EngineSettings
+from lance_assets.settings.engines import EngineSettings, RoleSettings
 from lance_assets.worlds import hash_world_file
 
 WHERE_TRAINING_RUNS = {"launcher", "accelerate_config", "min_free_gpu_rate", "handover_seconds"}
 """Settings of training that are no part of the checkpoint's identity."""
 
-Identity = dict[str, object]
+TRANSFORMERS = ("torch", "transformers")
+"""The libraries of whatever runs a model in this process."""
+
+Identity = dict[str, Any]
 """Settings and hashes by name, as JSON would hold them."""
 
 
@@ -22,8 +29,7 @@ def identify_start(plan: Plan) -> Identity:
     """The base model, and which round follows a regression."""
     settings = plan.settings
     return {
-        "model": settings.model,
-        "revision": settings.model_revision,
+        "model": identify_model(settings.model, folder=plan.folder, revision=settings.model_revision),
         "on_regression": settings.stop.on_regression,
     }
 
@@ -55,7 +61,7 @@ def identify_cleaning(plan: Plan) -> Identity:
     """The embedder, the thresholds of near-duplicates, and what is kept out of the data."""
     settings = plan.settings
     return {
-        "embedder": settings.embedder.model,
+        "embedder": identify_embedder(settings.embedder.model),
         "near_duplicates": settings.near_duplicates.model_dump(),
     } | identify_guard(plan)
 
@@ -103,6 +109,51 @@ def identify_evaluation(plan: Plan) -> Identity:
     )
 
 
+def list_asked_engines(plan: Plan) -> list[EngineSettings]:
+    """The engines of a step that asks the round's model or a role."""
+    return [plan.settings.engine, *(role.engine for role in plan.settings.roles.values())]
+
+
+def list_evaluated_engines(plan: Plan) -> list[EngineSettings]:
+    """The engines of the evaluation: the round's, and the judge's."""
+    judge = plan.settings.evaluation.judge
+    return [plan.settings.engine, *([judge.engine] if judge is not None else [])]
+
+
+def list_guard_code(plan: Plan) -> list[str]:
+    """The code of an installed world that says which prompts are held out; a world's file counts by its content."""
+    named, world = plan.settings.evaluation.world, plan.world
+    if named is None or world is None or not is_dotted_name(named.name):
+        return []
+    return [name_root(code) for code in (world.draw_held_out, world.build_guard) if code is not None]
+
+
+def list_world_code(plan: Plan) -> list[str]:
+    """The code of an installed world that says which problems are asked, and which completions are right."""
+    guard, world = list_guard_code(plan), plan.world
+    return [*guard, name_root(world.is_right)] if guard and world is not None else []
+
+
+def list_unused(plan: Plan) -> list[str]:
+    """The code of a round at work that this experiment never runs, whatever its makers name."""
+    settings, evaluation = plan.settings, plan.settings.evaluation
+    reports_vendi = getattr(plan.recipe, "REPORTS_VENDI", False)
+    unused = {
+        "lance_assets.rounds.round:Round.texts": settings.texts is None,
+        "lance_assets.rounds.round:Round.read_states": not (
+            getattr(plan.recipe, "READS_STATES", False) or reports_vendi
+        ),
+        "lance_assets.rounds.making.training_sets:measure_vendi": not reports_vendi,
+        "lance_assets.rounds.making.training_sets:judge_new_pairs": not settings.parameters.judges_pairs,
+        "lance_assets.rounds.judging.evaluation:judge_models": evaluation.judge is None,
+        "lance_assets.rounds.judging.asking:complete_prompts": evaluation.judge is None,
+        "resources.evaluation.evaluator:run_lm_eval": evaluation.lm_eval is None,
+        "resources.evaluation.evaluator:read_task_prompts": evaluation.lm_eval is None,
+        "lance_assets.rounds.world_evaluation:evaluate_world": evaluation.world is None,
+    }
+    return [name for name, is_unused in unused.items() if is_unused]
+
+
 def identify_sampling(plan: Plan) -> Identity:
     """The templates and the seed of everything sampled."""
     settings = plan.settings
@@ -120,15 +171,18 @@ def identify_guard(plan: Plan) -> Identity:
         "protected_field": evaluation.protected_field,
         "ngram": evaluation.ngram,
         "max_similarity": evaluation.max_similarity,
-        "guard_embedder": plan.settings.embedder.model if has_bar else None,
+        "guard_embedder": identify_embedder(plan.settings.embedder.model) if has_bar else None,
     }
     return identity | ({"judge": identify_judge_prompts(plan)} if evaluation.judge is not None else {})
 
 
 def identify_engine(engine: EngineSettings) -> Identity:
-    """What of an engine changes its samples."""
+    """What of an engine changes its samples, with the library that runs; of a server nothing is known but a name."""
     identity: Identity = engine.model_dump(include={"kind", "dtype", "structured_output"})
+    if engine.kind == "transformers":
+        identity["libraries"] = read_versions(TRANSFORMERS)
     if engine.kind == "vllm":
+        identity["libraries"] = {"vllm": find_version("vllm", engine.vllm.python)}
         identity["max_model_len"] = engine.vllm.max_model_len
     if engine.openai is not None and engine.kind == "openai":
         identity["served"] = engine.openai.model
@@ -140,13 +194,19 @@ def identify_roles(plan: Plan) -> Identity:
     settings = plan.settings
     return {
         name: {
-            "model": role.model,
-            "revision": role.model_revision,
+            "model": identify_role(plan, role),
             "engine": identify_engine(role.engine),
             "prompts": hash_templates(role.prompt_profile, settings.recipe) if role.prompt_profile else None,
         }
         for name, role in sorted(settings.roles.items())
     }
+
+
+def identify_role(plan: Plan, role: RoleSettings) -> Identity | None:
+    """The model of a role; None for a server's own, which its engine names."""
+    if role.model is None:
+        return None
+    return identify_model(role.model, folder=plan.folder, revision=role.model_revision)
 
 
 def identify_judge_prompts(plan: Plan) -> Identity:
@@ -160,7 +220,8 @@ def identify_judge(plan: Plan) -> Identity:
     """The judge with its engine, its templates, the prompts and how it is asked."""
     judge = plan.settings.evaluation.judge
     assert judge is not None, "asked for where there is a judge"
-    asked = judge.model_dump(exclude={"path", "prompt_field", "engine", "prompt_profile", "max_unread_rate"})
+    elsewhere = {"path", "prompt_field", "engine", "prompt_profile", "max_unread_rate", "model", "model_revision"}
+    asked = judge.model_dump(exclude=elsewhere) | {"model": identify_role(plan, judge)}
     profile = judge.prompt_profile or plan.settings.prompt_profile
     templates = f"{profile} {hash_templates(profile, JUDGE_TEMPLATES)[:8]}"
     return asked | identify_judge_prompts(plan) | {"engine": identify_engine(judge.engine), "templates": templates}

@@ -1,0 +1,126 @@
+"""The hash of what the project's own code does for an asset, and which of its code decides nothing."""
+
+import hashlib
+import inspect
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Any
+
+from lance_assets.rounds.identity.code import CodeHash, CodeHasher
+from lance_assets.rounds.identity.remembered import remember
+from lance_assets.rounds.identity.source import SourceTree, find_packages
+
+PACKAGES = frozenset({"lance_assets", "resources"})
+"""The packages whose source is followed, beside that of a person's own recipe."""
+
+NOT_FOLLOWED = (
+    "lance_assets.dotted_names",  # finds what is named
+    "lance_assets.recipes:RECIPES",  # every recipe; the steps of the experiment's own are roots
+    "lance_assets.rounds.asking:Cost",  # what a round took is shown, and decides nothing
+    "lance_assets.rounds.identity",
+    "lance_assets.rounds.noun",
+    "lance_assets.rounds.nouns",  # an asset's columns are in its identity as they are
+    "lance_assets.rounds.plan",  # the values of the settings are in the identity
+    "lance_assets.rounds.platform",  # says where data lies; the engines that it opens are roots
+    "lance_assets.rounds.report",  # showing
+    "lance_assets.settings",
+    "lance_assets.worlds:find_world",  # the functions of the experiment's own world are roots
+    "resources.engines.durable_stage",  # keeps what an engine gave
+    "resources.engines.vllm.process",
+    "resources.machine",  # processes and memory
+    "resources.models.model_folders",  # finds models; their content is in the identity
+    "resources.stores.checkpoints",
+    "resources.stores.embedding_store",  # keeps what the embedder gave
+    "resources.stores.lance_tables",
+    "resources.stores.tables",
+)
+"""Code that decides no value of a table: showing, costs, places, and keeping what was made."""
+
+VALUE_CLASSES = (
+    "lance_assets.recipes.axes:AxisSettings",
+    "resources.training.trainer:LoraSettings",
+    "resources.training.trainer:SftSettings",
+)
+"""Settings outside `lance_assets.settings`: of their code only the methods that are used count."""
+
+ENGINES: dict[str, tuple[str, ...]] = {
+    "transformers": ("resources.engines.transformers.engine:TransformersEngine",),
+    "vllm": ("resources.engines.vllm.engine:VllmEngine", "resources.engines.vllm.worker"),
+    "openai": ("resources.engines.openai.engine:OpenAIEngine",),
+}
+"""What runs for each kind of engine: its class, and the program of its own process where it has one."""
+
+
+def hash_own_code(roots: Sequence[str], *, without: Sequence[str] = ()) -> str:
+    """The hash of everything that is reached from some definitions, 16 hex digits.
+
+    It is remembered as long as no source file changes.
+
+    Args:
+        roots: full names, as `lance_assets.rounds.making.seed_set:make`.
+        without: full names of definitions that are named and never used.
+
+    Raises:
+        MissingSourceError: the source of code that is reached is not a file here.
+        ValueError: there is no such definition.
+    """
+    key = _name_key(roots, without)
+    return remember("code_hashes", key, lambda: _reach(roots, without).digest)
+
+
+def explain_own_code(roots: Sequence[str], *, without: Sequence[str] = ()) -> dict[str, dict[str, str]]:
+    """The hash of each definition that is reached, 8 hex digits, by module and name; arguments as `hash_own_code`."""
+    key = _name_key(roots, without)
+    modules: dict[str, dict[str, str]] = {}
+    for full_name, digest in remember("code_definitions", key, lambda: _reach(roots, without).definitions).items():
+        module, _, name = full_name.partition(":")
+        modules.setdefault(module, {})[name] = digest
+    return modules
+
+
+def _name_key(roots: Sequence[str], without: Sequence[str]) -> str:
+    return " ".join([hash_sources(list_packages(roots)), *roots, "without", *without])
+
+
+def _reach(roots: Sequence[str], without: Sequence[str]) -> CodeHash:
+    return open_hasher(list_packages(roots)).hash_code(roots, without=without)
+
+
+def list_packages(roots: Sequence[str]) -> frozenset[str]:
+    """The packages whose source is followed from some definitions."""
+    return PACKAGES | {root.partition(":")[0].partition(".")[0] for root in roots}
+
+
+@cache
+def open_hasher(packages: frozenset[str]) -> CodeHasher:
+    """What hashes the code of some packages; it reads each source file once in a process."""
+    return CodeHasher(SourceTree(find_packages(packages)), NOT_FOLLOWED, VALUE_CLASSES)
+
+
+@cache
+def hash_sources(packages: frozenset[str]) -> str:
+    """The hash of every source file of some packages, as they were when first asked.
+
+    Raises:
+        MissingSourceError: a package is not in a folder.
+    """
+    digest = hashlib.sha256(" ".join([*NOT_FOLLOWED, *VALUE_CLASSES]).encode())
+    for name, folder in find_packages(packages).items():
+        for file in sorted(folder.rglob("*.py")) if folder.is_dir() else [folder]:
+            place = file.relative_to(folder) if folder.is_dir() else file.name
+            digest.update(f"\0{name}/{place}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def name_root(code: Callable[..., Any]) -> str:
+    """The full name of a function or class; of any other object that can be called, its class's.
+
+    Raises:
+        ValueError: it has no name in a module, as a lambda has none.
+    """
+    while isinstance(code, partial):
+        code = code.func
+    named: Any = code if inspect.isroutine(code) or inspect.isclass(code) else type(code)
+    if "<" in named.__qualname__:
+        raise ValueError(f"{named.__qualname__} of {named.__module__} has no name in its module; define it with def")
+    return f"{named.__module__}:{named.__qualname__}"
