@@ -14,7 +14,7 @@ from lance_assets.algorithms.measures.leaderboard import Measured, compare_score
 from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.prompts import hash_templates
 from lance_assets.records import LEADERBOARD
-from lance_assets.rounds.identity import identify_evaluation as identify_scores
+from lance_assets.rounds.identity.parts import identify_evaluation as identify_scores
 from lance_assets.rounds.judging.report import BENCHMARK
 from lance_assets.rounds.nouns import NOUNS
 from lance_assets.rounds.outcomes import read_headline, read_parts
@@ -28,6 +28,9 @@ def identify_evaluation(plan: Plan, benchmark: str) -> dict[str, str]:
     identity = identify_scores(plan)
     profile, judge = plan.settings.prompt_profile, plan.settings.evaluation.judge
     found = {"prompts": f"{profile} {hash_templates(profile)[:8]}"}
+    if judge is not None:
+        # a reader knows the judge by the name in the file, not by its content
+        identity["judge"] |= {"model": judge.model, "model_revision": judge.model_revision}
     if plan.world is not None and benchmark == plan.world.name:
         others = {"prompts", "rng_seed", "lm_eval", "task_files", "judge"}
     elif benchmark == BENCHMARK:
@@ -42,7 +45,8 @@ def identify_evaluation(plan: Plan, benchmark: str) -> dict[str, str]:
         found = {}
     found |= flatten({name: value for name, value in identity.items() if name not in others})
     irrelevant = ("world.sampled_temperature", "lm_eval.tasks", "lm_eval.include_path")
-    return {name: value for name, value in found.items() if name not in irrelevant}
+    # a person chose the settings, and not the versions of libraries
+    return {name: value for name, value in found.items() if name not in irrelevant and ".libraries." not in name}
 
 
 def flatten(sections: Mapping[str, object], prefix: str = "") -> dict[str, str]:
