@@ -71,6 +71,8 @@ class Noun:
     """The recipe's functions that its maker runs, where a recipe has them."""
     asks: Callable[[Plan], Sequence[EngineSettings]] = _nobody
     """The engines that its maker asks."""
+    chosen_code: Callable[[Plan], Sequence[str]] = _no_names
+    """Further code that its maker runs because the experiment's file names it, as `package.module:name`."""
     libraries: Callable[[Plan], tuple[str, ...]] = _no_names
     """The packages whose version is part of its identity, beside those of the engines."""
     uses_model: Callable[[Plan], bool] = _never

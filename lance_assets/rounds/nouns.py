@@ -77,6 +77,7 @@ NOUNS: dict[str, Noun] = {
             is_handed_over=True,
             identify=identity.identify_seeds,
             recipe_steps=lambda plan: ("build_seed_set",),
+            chosen_code=identity.list_guard_code,
         ),
         Noun(
             "label_checkpoint",
@@ -116,6 +117,7 @@ NOUNS: dict[str, Noun] = {
             is_handed_over=True,
             identify=identity.identify_cleaning,
             recipe_steps=lambda plan: ("clean",),
+            chosen_code=identity.list_guard_code,
             libraries=lambda plan: ("rapidfuzz", "rensa", "sentence-transformers"),
             uses_model=always,
             kinds=lambda plan: {"polars", "lancedb"},
@@ -230,6 +232,7 @@ NOUNS: dict[str, Noun] = {
             tables={"eval_items": records.EVAL_ITEMS, "judge_items": records.JUDGE_ITEMS},
             identify=identity.identify_evaluation,
             asks=identity.list_evaluated_engines,
+            chosen_code=identity.list_world_code,
             libraries=_harness,
             uses_model=always,
             kinds=lambda plan: {"parquet"},
@@ -290,10 +293,10 @@ def explain_identity(plan: Plan, name: str) -> Identity:
 
 
 def list_roots(plan: Plan, noun: Noun) -> list[str]:
-    """The definitions that a noun's code is reached from: its maker, the recipe's steps, and the engines it asks."""
+    """The definitions that a noun's code is reached from: its maker, the recipe's steps, engines and the world."""
     steps = [getattr(plan.recipe, step) for step in noun.recipe_steps(plan) if hasattr(plan.recipe, step)]
     engines = {root for engine in noun.asks(plan) for root in ENGINES[engine.kind]}
-    return [f"{noun.made_by}:make_{noun.name}", *map(name_root, steps), *sorted(engines)]
+    return [f"{noun.made_by}:make_{noun.name}", *map(name_root, steps), *sorted(engines), *noun.chosen_code(plan)]
 
 
 def compute_fingerprint(plan: Plan, name: str) -> str:

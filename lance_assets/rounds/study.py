@@ -87,7 +87,7 @@ def check_identity(plan: Plan, data_root: Path) -> None:
         file.write_text(identity)
     elif file.read_text() != identity:
         raise ValueError(
-            f"{data_root} holds a study made with other settings, templates or libraries of {plan.name} "
+            f"{data_root} holds a study made with other settings, code, models or libraries of {plan.name} "
             f"({file.read_text()}, now {identity}); remove it, or name another folder"
         )
 

@@ -1,9 +1,13 @@
 """What the UI calls unsynced after a setting changed: the asset that reads it and all after it, nothing before."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from lance_assets.rounds.identity.kept import compare_identities, read_identity
+from lance_assets.rounds.identity.own_code import hash_own_code
+from lance_assets.rounds.nouns import explain_identity
 from tests.assets.conftest import OpenWorld
 from tests.assets.tiny_experiment import NOUNS, TRAINING, WORLD, find_failures, find_stale
 
@@ -51,3 +55,25 @@ def test_what_was_unsynced_is_fresh_once_made_again(make_scripted_world: OpenWor
     assert stale["checkpoint"] == "STALE"
     before = {noun for noun, status in stale.items() if status == "FRESH"}
     assert before >= {"start_checkpoint", "seed_set", "raw_generations", "cleaned_set", "reviewed_set"}
+
+
+def test_changed_code_marks_what_follows_from_it(
+    make_scripted_world: OpenWorld, scripted_rounds: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def hash_changed(roots: list[str], *, without: list[str]) -> str:
+        digest = hash_own_code(roots, without=without)
+        return f"{digest}, changed" if any(root.endswith(":make_reviewed_set") for root in roots) else digest
+
+    monkeypatch.setattr("lance_assets.rounds.nouns.hash_own_code", hash_changed)
+    stale = find_stale(make_scripted_world(made_before=scripted_rounds), "r0001")
+    expected = {"reviewed_set", "preference_pairs"} | AFTER_REVIEW
+    assert {noun for noun, status in stale.items() if status == "STALE"} == expected
+
+
+def test_every_noun_of_a_round_says_what_it_was_made_with(make_scripted_world: OpenWorld, scripted_rounds: Path):
+    world = make_scripted_world(made_before=scripted_rounds)
+    tables = world.platform.tables
+    for noun in NOUNS:
+        identities = [read_identity(tables, world.plan.name, key, noun) for key in ("r0000", "r0001")]
+        assert identities[0] == json.loads(json.dumps(explain_identity(world.plan, noun)))
+        assert compare_identities(*identities) == []

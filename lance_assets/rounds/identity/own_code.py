@@ -1,5 +1,6 @@
 """The hash of what the project's own code does for an asset, and which of its code decides nothing."""
 
+import gc
 import hashlib
 import inspect
 from collections.abc import Callable, Sequence
@@ -83,7 +84,14 @@ def _name_key(roots: Sequence[str], without: Sequence[str]) -> str:
 
 
 def _reach(roots: Sequence[str], without: Sequence[str]) -> CodeHash:
-    return open_hasher(list_packages(roots)).hash_code(roots, without=without)
+    was_enabled = gc.isenabled()
+    # syntax trees are many small objects, and none is garbage: collecting would take as long as all the rest
+    gc.disable()
+    try:
+        return open_hasher(list_packages(roots)).hash_code(roots, without=without)
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def list_packages(roots: Sequence[str]) -> frozenset[str]:
