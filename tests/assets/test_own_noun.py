@@ -8,7 +8,7 @@ import pytest
 
 from lance_assets.assets.building import find_key
 from lance_assets.rounds import nouns
-from lance_assets.rounds.nouns import Check, Noun
+from lance_assets.rounds.noun import Check, Noun
 from tests.assets.scripted_platform import SCRIPTED
 from tests.assets.tiny_experiment import find_failures, open_world
 

@@ -318,6 +318,10 @@ def test_a_missing_source_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.syspath_prepend(packed)
     with pytest.raises(MissingSourceError, match=r"zipped_shop is not in a folder .*packed\.zip"):
         find_packages({"zipped_shop"})
+    for absent in ("no_such_package", "__main__"):
+        monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+        with pytest.raises(MissingSourceError, match=rf"package {absent} is not in a folder \(nowhere\)"):
+            find_packages({absent})
 
 
 def replace(path: Path, old: str, new: str) -> None:

@@ -329,7 +329,10 @@ def find_packages(names: Collection[str]) -> dict[str, Path]:
     """
     folders = {}
     for name in sorted(names):
-        spec = importlib.util.find_spec(name)
+        try:
+            spec = importlib.util.find_spec(name)
+        except ValueError:  # made while the program runs, as what is typed into an interpreter
+            spec = None
         places = [Path(place) for place in spec.submodule_search_locations or []] if spec else []
         if spec and not places and spec.origin:
             places = [Path(spec.origin)]
