@@ -20,7 +20,7 @@ import polars as pl
 from lance_assets import records
 from lance_assets.rounds.identity import parts as identity
 from lance_assets.rounds.identity.installed import read_versions
-from lance_assets.rounds.identity.own_code import ENGINES, explain_own_code, hash_own_code, name_root
+from lance_assets.rounds.identity.own_code import ENGINES, explain_own_code, hash_own_code
 from lance_assets.rounds.identity.parts import Identity
 from lance_assets.rounds.noun import Check, Noun, always
 from lance_assets.rounds.plan import Plan
@@ -279,7 +279,7 @@ def identify(plan: Plan, name: str) -> Identity:
     return {
         "recipe": plan.settings.recipe,
         "columns": {column: str(dtype) for column, dtype in noun.schema.items()},
-        "code": hash_own_code(list_roots(plan, noun), without=identity.list_unused(plan)),
+        "code": hash_own_code(list_roots(plan, noun), without=identity.list_unused(plan, name)),
         "settings": own | noun.identify(plan),
         "libraries": read_versions(noun.libraries(plan)),
     }
@@ -288,15 +288,16 @@ def identify(plan: Plan, name: str) -> Identity:
 def explain_identity(plan: Plan, name: str) -> Identity:
     """A noun's identity with the hash of each definition of its code, by which two identities are compared."""
     found = identify(plan, name)
-    definitions = explain_own_code(list_roots(plan, NOUNS[name]), without=identity.list_unused(plan))
+    definitions = explain_own_code(list_roots(plan, NOUNS[name]), without=identity.list_unused(plan, name))
     return found | {"code": {"hash": found["code"], "definitions": definitions}}
 
 
 def list_roots(plan: Plan, noun: Noun) -> list[str]:
     """The definitions that a noun's code is reached from: its maker, the recipe's steps, engines and the world."""
-    steps = [getattr(plan.recipe, step) for step in noun.recipe_steps(plan) if hasattr(plan.recipe, step)]
     engines = {root for engine in noun.asks(plan) for root in ENGINES[engine.kind]}
-    return [f"{noun.made_by}:make_{noun.name}", *map(name_root, steps), *sorted(engines), *noun.chosen_code(plan)]
+    sampling = identity.list_stage_code(plan) if noun.recipe_steps(plan) and engines else []
+    steps = identity.list_recipe_code(plan, noun.recipe_steps(plan))
+    return [f"{noun.made_by}:make_{noun.name}", *steps, *sampling, *sorted(engines), *noun.chosen_code(plan)]
 
 
 def compute_fingerprint(plan: Plan, name: str) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -237,8 +238,8 @@ def test_what_is_not_followed_exists() -> None:
         assert tree.find(name) if inside else tree.find_module(module), name
 
 
-def test_roots_are_named_where_they_are_defined() -> None:
-    assert name_root(name_root) == "lance_assets.rounds.identity.own_code:name_root"
-    assert name_root(TableStore.read) == "resources.stores.tables:TableStore.read"
-    with pytest.raises(ValueError, match=r"has no name in its module; define it with def"):
-        name_root(lambda: None)
+def test_code_without_a_name_is_that_of_what_holds_it() -> None:
+    assert name_root(name_root, otherwise="a:B") == "lance_assets.rounds.identity.own_code:name_root"
+    assert name_root(TableStore.read, otherwise="a:B") == "resources.stores.tables:TableStore.read"
+    for code in (lambda: None, partial(name_root, otherwise="x")):
+        assert name_root(code, otherwise="a:B") == "a:B"

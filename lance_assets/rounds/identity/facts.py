@@ -6,7 +6,7 @@ versions of Python. Names that lead to another definition of the project are num
 """
 
 import ast
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,13 +17,18 @@ from lance_assets.rounds.identity.source import (
     Outside,
     SourceTree,
     Target,
-    list_bound_here,
     read_imports,
+)
+from lance_assets.rounds.identity.syntax import (
+    is_logging,
+    is_words,
+    list_arguments,
+    list_bound_here,
+    list_parameters,
+    walk_annotation,
     walk_statements,
 )
 
-_LOGGING = frozenset({"log", "debug", "info", "warning", "exception"})
-_LOGGERS = frozenset({"log", "logger", "LOGGER", "logging", "warnings"})
 _DESCRIBING = frozenset({"description", "title", "examples"})
 """Arguments of pydantic's `Field` that change no value."""
 _IGNORED_FIELDS = frozenset(
@@ -100,7 +105,7 @@ class _Reader:
         """Note what an annotation names."""
         if node is None:
             return
-        for each in _walk_annotation(node):
+        for each in walk_annotation(node):
             target, _ = self._lead(each)
             if isinstance(target, Definition):
                 self.facts.annotated.append(target)
@@ -205,7 +210,7 @@ class _Reader:
 
     def _write_expression(self, node: ast.Expr) -> None:
         value = node.value
-        if isinstance(value, ast.Constant) or (isinstance(value, ast.Call) and _is_logging(value.func)):
+        if isinstance(value, ast.Constant) or (isinstance(value, ast.Call) and is_logging(value.func)):
             return
         self.write(value)
 
@@ -234,7 +239,7 @@ class _Reader:
         """An error's class and what it carries, without its words."""
         error = node.exc
         if isinstance(error, ast.Call):
-            carried = [each for each in error.args if not _is_words(each)]
+            carried = [each for each in error.args if not is_words(each)]
             node = ast.Raise(ast.Call(error.func, carried, error.keywords), None)
         self._write_fields(ast.Raise(node.exc, None))
 
@@ -254,13 +259,13 @@ class _Reader:
     def _write_lambda(self, node: ast.Lambda) -> None:
         self.parts.append("(lambda")
         self._write_arguments(node.args)
-        self.scopes.append(dict.fromkeys(_list_parameters(node.args)))
+        self.scopes.append(dict.fromkeys(list_parameters(node.args)))
         self.write(node.body)
         self.scopes.pop()
         self.parts.append(")")
 
     def _write_arguments(self, node: ast.arguments) -> None:
-        for each in _list_arguments(node):
+        for each in list_arguments(node):
             self.annotate(each.annotation)
         self._write_fields(node)
 
@@ -287,7 +292,7 @@ class _Reader:
         self._write_fields(node)
 
     def _find_scope(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> Scope:
-        scope: Scope = dict.fromkeys(_list_parameters(node.args))
+        scope: Scope = dict.fromkeys(list_parameters(node.args))
         outer: list[str] = []
         for each in walk_statements(node.body):
             if isinstance(each, ast.Import | ast.ImportFrom):
@@ -323,49 +328,3 @@ _WRITERS: dict[type[ast.AST], Callable[[_Reader, Any], None]] = {
     ast.Pass: _skip,
     **dict.fromkeys(_COMPREHENSIONS, _Reader._write_comprehension),
 }
-
-
-def _walk_annotation(node: ast.expr) -> Iterator[ast.expr]:
-    """The dotted names in an annotation, also of one that is a string."""
-    stack: list[ast.AST] = [node]
-    while stack:
-        each = stack.pop()
-        if isinstance(each, ast.Name | ast.Attribute):
-            yield each
-        elif isinstance(each, ast.Subscript) and isinstance(each.value, ast.Name) and each.value.id == "Literal":
-            continue
-        elif isinstance(each, ast.Subscript) and isinstance(each.value, ast.Name) and each.value.id == "Annotated":
-            stack.append(each.slice.elts[0] if isinstance(each.slice, ast.Tuple) else each.slice)
-        elif isinstance(each, ast.Constant):
-            if isinstance(each.value, str):
-                stack.append(ast.parse(each.value, mode="eval").body)
-        else:
-            stack.extend(ast.iter_child_nodes(each))
-
-
-def _list_arguments(node: ast.arguments) -> list[ast.arg]:
-    rest = [each for each in (node.vararg, node.kwarg) if each is not None]
-    return [*node.posonlyargs, *node.args, *node.kwonlyargs, *rest]
-
-
-def _list_parameters(node: ast.arguments) -> list[str]:
-    return [each.arg for each in _list_arguments(node)]
-
-
-def _is_logging(node: ast.expr) -> bool:
-    """Whether a call only tells something: `log(...)`, `this_round.log(...)`, `context.log.info(...)`."""
-    if isinstance(node, ast.Name):
-        return node.id == "log"
-    if not isinstance(node, ast.Attribute):
-        return False
-    if node.attr in ("log", "_log"):
-        return True
-    base = node.value
-    name = base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", None)
-    return node.attr in {*_LOGGING, "warn"} and name in _LOGGERS
-
-
-def _is_words(node: ast.expr) -> bool:
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        return _is_words(node.left) or _is_words(node.right)
-    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))

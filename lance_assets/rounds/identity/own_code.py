@@ -4,7 +4,7 @@ import gc
 import hashlib
 import inspect
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 from lance_assets.rounds.identity.code import CodeHash, CodeHasher
@@ -16,7 +16,7 @@ PACKAGES = frozenset({"lance_assets", "resources"})
 
 NOT_FOLLOWED = (
     "lance_assets.dotted_names",  # finds what is named
-    "lance_assets.recipes:RECIPES",  # every recipe; the steps of the experiment's own are roots
+    "lance_assets.recipes.registry",  # finds recipes; the steps of the experiment's own are roots
     "lance_assets.rounds.asking:Cost",  # what a round took is shown, and decides nothing
     "lance_assets.rounds.identity",
     "lance_assets.rounds.noun",
@@ -31,8 +31,8 @@ NOT_FOLLOWED = (
     "resources.machine",  # processes and memory
     "resources.models.model_folders",  # finds models; their content is in the identity
     "resources.stores.checkpoints",
-    "resources.stores.embedding_store",  # keeps what the embedder gave
-    "resources.stores.lance_tables",
+    "resources.stores.embeddings:EmbeddingStore",  # keeps what the embedder gave
+    "resources.stores.lance_tables:LanceTable",
     "resources.stores.tables",
 )
 """Code that decides no value of a table: showing, costs, places, and keeping what was made."""
@@ -120,15 +120,13 @@ def hash_sources(packages: frozenset[str]) -> str:
     return digest.hexdigest()
 
 
-def name_root(code: Callable[..., Any]) -> str:
-    """The full name of a function or class; of any other object that can be called, its class's.
+def name_root(code: Callable[..., Any], *, otherwise: str) -> str:
+    """The full name of a function or class that a module defines.
 
-    Raises:
-        ValueError: it has no name in a module, as a lambda has none.
+    Args:
+        code: what is called.
+        otherwise: the full name of what holds it, for code without a name of its own: a lambda, a nested function, a
+            `partial`, or an object.
     """
-    while isinstance(code, partial):
-        code = code.func
-    named: Any = code if inspect.isroutine(code) or inspect.isclass(code) else type(code)
-    if "<" in named.__qualname__:
-        raise ValueError(f"{named.__qualname__} of {named.__module__} has no name in its module; define it with def")
-    return f"{named.__module__}:{named.__qualname__}"
+    is_named = (inspect.isroutine(code) or inspect.isclass(code)) and "<" not in code.__qualname__
+    return f"{code.__module__}:{code.__qualname__}" if is_named else otherwise

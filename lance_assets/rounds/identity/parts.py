@@ -4,6 +4,7 @@ Where a step runs, how it is batched and what it costs change no result, and are
 """
 
 import hashlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,12 @@ WHERE_TRAINING_RUNS = {"launcher", "accelerate_config", "min_free_gpu_rate", "ha
 
 TRANSFORMERS = ("torch", "transformers")
 """The libraries of whatever runs a model in this process."""
+
+UNGUARDED = frozenset({"label_checkpoint", "raw_generations", "reviewed_set", "sft_set", "preference_pairs"})
+"""The nouns whose makers hand `RoundInputs.is_evaluation_prompt` to a step that never calls it."""
+
+HANDED_INPUTS = UNGUARDED | {"seed_set", "cleaned_set"}
+"""The nouns whose makers hand `RoundInputs.read_states` to a step."""
 
 Identity = dict[str, Any]
 """Settings and hashes by name, as JSON would hold them."""
@@ -120,36 +127,54 @@ def list_evaluated_engines(plan: Plan) -> list[EngineSettings]:
     return [plan.settings.engine, *([judge.engine] if judge is not None else [])]
 
 
+def list_recipe_code(plan: Plan, steps: Sequence[str]) -> list[str]:
+    """The recipe's functions of some steps, those that it has."""
+    functions = [getattr(plan.recipe, step) for step in steps]
+    return _name_recipe_code(plan, [function for function in functions if function is not None])
+
+
+def list_stage_code(plan: Plan) -> list[str]:
+    """The recipe's functions that say how a stage of asking is sampled."""
+    functions = dict.fromkeys(stage.sampling for stage in plan.recipe.stages if stage.sampling is not None)
+    return _name_recipe_code(plan, list(functions))
+
+
+def _name_recipe_code(plan: Plan, functions: Sequence[Callable[..., Any]]) -> list[str]:
+    name = plan.settings.recipe
+    module = name if "." in name else f"lance_assets.recipes.{name}"
+    return [name_root(function, otherwise=f"{module}:RECIPE") for function in functions]
+
+
 def list_guard_code(plan: Plan) -> list[str]:
     """The code of an installed world that says which prompts are held out; a world's file counts by its content."""
     named, world = plan.settings.evaluation.world, plan.world
     if named is None or world is None or not is_dotted_name(named.name):
         return []
-    return [name_root(code) for code in (world.draw_held_out, world.build_guard) if code is not None]
+    return [name_root(code, otherwise=named.name) for code in (world.draw_held_out, world.build_guard) if code]
 
 
 def list_world_code(plan: Plan) -> list[str]:
     """The code of an installed world that says which problems are asked, and which completions are right."""
-    guard, world = list_guard_code(plan), plan.world
-    return [*guard, name_root(world.is_right)] if guard and world is not None else []
+    named, world = plan.settings.evaluation.world, plan.world
+    if named is None or world is None or not is_dotted_name(named.name):
+        return []
+    return [name_root(code, otherwise=named.name) for code in (world.draw_held_out, world.is_right)]
 
 
-def list_unused(plan: Plan) -> list[str]:
-    """The code of a round at work that this experiment never runs, whatever its makers name."""
-    settings, evaluation = plan.settings, plan.settings.evaluation
-    reports_vendi = getattr(plan.recipe, "REPORTS_VENDI", False)
+def list_unused(plan: Plan, noun: str) -> list[str]:
+    """The code of a round at work that a noun of this experiment never runs, though its maker names it."""
+    recipe, evaluation = plan.recipe, plan.settings.evaluation
+    reads_states = {"raw_generations": recipe.reads_states, "sft_set": recipe.reports_vendi}
     unused = {
-        "lance_assets.rounds.round:Round.texts": settings.texts is None,
-        "lance_assets.rounds.round:Round.read_states": not (
-            getattr(plan.recipe, "READS_STATES", False) or reports_vendi
-        ),
-        "lance_assets.rounds.making.training_sets:measure_vendi": not reports_vendi,
-        "lance_assets.rounds.making.training_sets:judge_new_pairs": not settings.parameters.judges_pairs,
+        "lance_assets.rounds.round:Round.is_evaluation_prompt": noun in UNGUARDED,
+        "lance_assets.rounds.round:Round.read_states": noun in HANDED_INPUTS and not reads_states.get(noun),
+        "lance_assets.rounds.making.training_sets:measure_vendi": not recipe.reports_vendi,
+        "lance_assets.rounds.making.training_sets:judge_new_pairs": not plan.settings.parameters.judges_pairs,
         "lance_assets.rounds.judging.evaluation:judge_models": evaluation.judge is None,
         "lance_assets.rounds.judging.asking:complete_prompts": evaluation.judge is None,
+        "lance_assets.rounds.world_evaluation:evaluate_world": evaluation.world is None,
         "resources.evaluation.evaluator:run_lm_eval": evaluation.lm_eval is None,
         "resources.evaluation.evaluator:read_task_prompts": evaluation.lm_eval is None,
-        "lance_assets.rounds.world_evaluation:evaluate_world": evaluation.world is None,
     }
     return [name for name, is_unused in unused.items() if is_unused]
 

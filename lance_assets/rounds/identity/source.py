@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from lance_assets.rounds.identity.syntax import is_test_of, list_bound, list_changed, walk_statements
+
 Kind = Literal["function", "class", "constant", "method", "field", "effect", "program"]
 """An effect is a statement of a module that binds no name; a program is what runs under `__name__ == "__main__"`."""
 
@@ -101,64 +103,6 @@ def read_imports(node: ast.Import | ast.ImportFrom, module: Module) -> Iterator[
         base = ".".join([*above, *([node.module] if node.module else [])])
     for alias in node.names:
         yield alias.asname or alias.name, Imported(base, alias.name)
-
-
-def walk_statements(body: list[ast.stmt]) -> Iterator[ast.stmt | ast.ExceptHandler | ast.match_case]:
-    """The statements of a scope, also those inside others, without those of functions and classes."""
-    stack: list[ast.stmt | ast.ExceptHandler | ast.match_case] = [*reversed(body)]
-    while stack:
-        node = stack.pop()
-        yield node
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            for name in ("cases", "finalbody", "orelse", "handlers", "body"):
-                stack += getattr(node, name, [])[::-1]
-
-
-def list_bound_here(node: ast.stmt | ast.ExceptHandler | ast.match_case) -> list[str]:
-    """The names that a statement binds itself, without imports and without the statements inside it."""
-    targets: list[ast.AST] = []
-    match node:
-        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-            return [node.name]
-        case ast.ExceptHandler():
-            return [node.name] if node.name else []
-        case ast.Assign() | ast.Delete():
-            targets = list(node.targets)
-        case ast.AugAssign() | ast.AnnAssign() | ast.For() | ast.AsyncFor():
-            targets = [node.target]
-        case ast.With() | ast.AsyncWith():
-            targets = [item.optional_vars for item in node.items if item.optional_vars]
-        case ast.match_case():
-            targets = [node.pattern]
-    names: list[str] = []
-    while targets:
-        each = targets.pop()
-        if isinstance(each, ast.Name):
-            names.append(each.id)
-        elif isinstance(each, ast.MatchAs | ast.MatchStar | ast.MatchMapping):
-            names += [name for name in (getattr(each, "name", None), getattr(each, "rest", None)) if name]
-            targets += ast.iter_child_nodes(each)
-        elif isinstance(each, ast.Tuple | ast.List | ast.Starred | ast.pattern):
-            targets += ast.iter_child_nodes(each)
-    return names
-
-
-def list_bound(node: ast.stmt) -> list[str]:
-    """The names that a statement binds with all statements inside it, without imports."""
-    return list(dict.fromkeys(name for each in walk_statements([node]) for name in list_bound_here(each)))
-
-
-def list_changed(node: ast.stmt) -> list[str]:
-    """The names whose objects a statement changes: `REGISTRY["name"] = value`."""
-    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-    names = []
-    for target in targets:
-        base = target
-        while isinstance(base, ast.Subscript | ast.Attribute):
-            base = base.value
-        if base is not target and isinstance(base, ast.Name):
-            names.append(base.id)
-    return names
 
 
 @dataclass(eq=False)
@@ -266,11 +210,11 @@ def _read_module(module: Module) -> Module:
 
 
 def _add_statement(module: Module, node: ast.stmt) -> None:
-    if isinstance(node, ast.If) and _is_test_of(node.test, "TYPE_CHECKING"):
+    if isinstance(node, ast.If) and is_test_of(node.test, "TYPE_CHECKING"):
         for each in node.body:
             _add_statement(module, each)
         return
-    if isinstance(node, ast.If) and _is_test_of(node.test, "__name__"):
+    if isinstance(node, ast.If) and is_test_of(node.test, "__name__"):
         _bind(module, PROGRAM, "program", node)
         return
     for inner in walk_statements([node]):
@@ -313,12 +257,6 @@ def _add_members(owner: Definition, node: ast.ClassDef) -> None:
                     kind: Kind = "method" if is_method else "field"
                     owner.members[name] = Definition(owner.module, f"{owner.name}.{name}", kind, owner=owner)
                 owner.members[name].nodes.append(each)
-
-
-def _is_test_of(test: ast.expr, name: str) -> bool:
-    """Whether a condition is about `TYPE_CHECKING`, or compares `__name__`."""
-    first = test.left if isinstance(test, ast.Compare) else test
-    return name in (getattr(first, "id", None), getattr(first, "attr", None))
 
 
 def find_packages(names: Collection[str]) -> dict[str, Path]:
