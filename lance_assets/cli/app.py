@@ -128,14 +128,23 @@ def show(
     where: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="Rows with this value alone; may be repeated.")
     ] = None,
+    identity: Annotated[bool, typer.Option("--identity", help="Print what each table was made with.")] = False,
+    against: Annotated[
+        str | None, typer.Option(metavar="ROUND", help="Print what each table was made with that differs from ROUND.")
+    ] = None,
 ) -> None:
     """Print a round, or rows of its tables.
 
     Without a table it prints the round's tables and its score.
     """
+    from lance_assets.cli.identities import show_differences, show_identity
     from lance_assets.cli.reading import open_platform, show_round, show_rows
 
-    if noun is None:
+    if against is not None:
+        show_differences(open_platform(), experiment, round_key, against, say=_say)
+    elif identity:
+        show_identity(open_platform(), experiment, round_key, say=_say)
+    elif noun is None:
         show_round(open_platform(), experiment, round_key, say=_say)
     else:
         show_rows(open_platform(), experiment, round_key, noun, num_rows=rows, where=where or [], say=_say)

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from lance_assets.cli.identities import show_differences, show_identity
 from lance_assets.rounds.identity import remembered
 from lance_assets.rounds.identity.installed import (
     NOT_HERE,
@@ -33,6 +34,7 @@ from lance_assets.rounds.identity.remembered import find_cache_folder
 from lance_assets.rounds.identity.source import SourceTree, find_packages
 from lance_assets.rounds.nouns import NOUNS, compute_fingerprint, explain_identity, identify, list_nouns
 from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.platform import Platform
 from lance_assets.settings.engines import EngineSettings
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.small_world import SMALL_MODEL
@@ -243,3 +245,26 @@ def test_code_without_a_name_is_that_of_what_holds_it() -> None:
     assert name_root(TableStore.read, otherwise="a:B") == "resources.stores.tables:TableStore.read"
     for code in (lambda: None, partial(name_root, otherwise="x")):
         assert name_root(code, otherwise="a:B") == "a:B"
+
+
+def test_the_command_prints_an_identity_and_what_differs(tmp_path: Path) -> None:
+    platform, lines = Platform(data_root=str(tmp_path)), []
+    table = pl.DataFrame(schema=NOUNS["seed_set"].schema)
+    for key, rng_seed in (("r0001", 0), ("r0002", 3), ("r0003", None)):
+        platform.tables.write("mini", key, "seed_set", table, schema=table.schema)
+        if rng_seed is not None:
+            identity = explain_identity(plan_with(tmp_path, rng_seed=rng_seed), "seed_set")
+            record_identity(platform.tables, "mini", key, "seed_set", identity)
+    show_identity(platform, "mini", "r0001", say=lines.append)
+    assert any(line.split() == ["settings.rng_seed", "0"] for line in lines)
+    lines.clear()
+    show_differences(platform, "mini", "r0002", "r0001", say=lines.append)
+    assert lines == ["seed_set:", "  settings.rng_seed: 0 -> 3"]
+    lines.clear()
+    show_differences(platform, "mini", "r0001", "r0001", say=lines.append)
+    assert lines == ["seed_set: made alike"]
+    lines.clear()
+    show_identity(platform, "mini", "r0003", say=lines.append)
+    assert "made before identities were kept" in lines[-1]
+    with pytest.raises(ValueError, match=r"mini r0009 has no tables"):
+        show_identity(platform, "mini", "r0009", say=lines.append)

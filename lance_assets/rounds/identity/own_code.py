@@ -16,7 +16,7 @@ PACKAGES = frozenset({"lance_assets", "resources"})
 
 NOT_FOLLOWED = (
     "lance_assets.dotted_names",  # finds what is named
-    "lance_assets.recipes.registry",  # finds recipes; the steps of the experiment's own are roots
+    "lance_assets.recipes.contract:find_recipe",  # the steps of the experiment's own recipe are roots
     "lance_assets.rounds.asking:Cost",  # what a round took is shown, and decides nothing
     "lance_assets.rounds.identity",
     "lance_assets.rounds.noun",
