@@ -19,7 +19,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from lance_assets.algorithms.filters.language_profiles import PROFILES
+from lance_assets.algorithms.filters.keywords import PROFILES
 from lance_assets.algorithms.reviews.verdicts import read_verdict
 from lance_assets.prompts import build_messages
 from lance_assets.records import Request, Sample, SamplingSettings, derive_sampling_seed

@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lance_assets.algorithms.reviews.review_parsing import score_reviews
+from lance_assets.algorithms.reviews.review_parsing import combine_reviews, parse_review
 from lance_assets.prompts import build_messages, render_prompt
 from lance_assets.recipes.asking import read_final
 from lance_assets.records import Request, Sample, SamplingSettings, derive_row_id, derive_sampling_seed
@@ -168,7 +168,7 @@ def build_reviews(items: Sequence[Item], mistakes: dict[str, str], rng: random.R
 
 def read_verdict(problem: Problem, samples: Sequence[Sample]) -> bool | None:
     """Whether the reviews call the completion right; None when none of them could be read."""
-    score = score_reviews([s.text for s in samples], [s.finish_reason for s in samples]).review_score
+    score = combine_reviews([parse_review(s.text, finish_reason=s.finish_reason) for s in samples]).review_score
     return None if score is None else score - PROMPT_POINTS.get(problem.rung, 5) >= RIGHT_FROM
 
 

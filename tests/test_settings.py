@@ -2,7 +2,10 @@ import pytest
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
+from lance_assets.algorithms.filters.output_filters import Repetition
+from lance_assets.algorithms.filters.rules import Words
 from lance_assets.settings.experiment import ExperimentSettings
+from lance_assets.settings.filters import FILTERS, find_filter
 from lance_assets.settings.values import expand_environment
 
 WORLD = {"name": "lance_assets.small_world:WORLD"}
@@ -106,6 +109,10 @@ def test_the_json_schema_refuses_the_same(changed: dict, field: str, message: st
         ({"parameters": {"max_seeds": "many"}}, "'many' is not of type 'integer', 'null'"),
         ({"parameters": {"max_seeds": 0}}, "0 is less than the minimum of 1"),
         ({"seeds": {"path": "s", "eft": "e"}}, "'eft' is not one of ['path', 'prompt_field'"),
+        ({"filters": [{"name": "words", "of": "answer"}]}, "'answer' is not one of ['prompt', 'completion']"),
+        ({"filters": [{"name": "words", "max_word": 3}]}, "'max_word' is not one of ['name', 'kinds', 'of', "),
+        ({"filters": [{"name": "wrods"}]}, "'wrods' is not valid under any of the given schemas"),
+        ({"filters": [{"of": "prompt"}]}, "'name' is a required property"),
     ],
 )
 def test_the_json_schema_says_what_is_allowed(changed: dict, message: str) -> None:
@@ -119,6 +126,12 @@ def test_the_json_schema_takes_what_the_settings_take() -> None:
         {},
         {"prompt_profile": "${P:-compact}", "parameters": {"max_seeds": None}, "training": {"lora": None}},
         {"training": {"lora": {"target_modules": ["q_proj"]}}, "stop": {"max_hours": 1}},
+        {
+            "filters": [
+                {"name": "words", "kinds": ["new_prompt"], "max_words": None},
+                {"name": "my.module:Mine", "x": 1},
+            ]
+        },
     ):
         assert not list(schema.iter_errors(SMALLEST | changed))
 
@@ -139,3 +152,52 @@ def test_a_judge_alone_is_an_evaluation_and_needs_a_model() -> None:
 def test_settings_never_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         read().stop.max_rounds = 9
+
+
+def test_filters_are_read_by_name_and_written_with_their_settings() -> None:
+    listed = [{"name": "words", "of": "prompt", "max_words": 60}, {"name": "repetition"}]
+    settings = read(filters=listed)
+    assert [type(one) for one in settings.filters] == [Words, Repetition]
+    assert settings.model_dump()["filters"][0] == {"name": "words", "kinds": None, "of": "prompt"} | {
+        "min_words": 0,
+        "max_words": 60,
+    }
+    assert ExperimentSettings.model_validate(settings.model_dump()) == settings
+    assert read().filters == ()
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        ("words", "Input should be a valid tuple"),
+        (["words"], r"a filter is a section with a name and its settings, such as \{name: words, min_words: 3\}"),
+        ([{"of": "prompt"}], "a filter is a section with a name"),
+        ([{"name": "wrods"}], "there is no filter 'wrods'; name one of"),
+        ([{"name": "keywords", "keywords": [""]}], r"filters.0.keywords.0\n  String should match pattern"),
+    ],
+)
+def test_a_filter_that_cannot_be_read_is_named(listed: object, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        read(filters=listed)
+
+
+def test_every_filter_is_found_by_its_name_and_says_what_its_settings_are() -> None:
+    for name, filter_class in FILTERS.items():
+        assert find_filter(name) is filter_class
+        fields = filter_class.model_fields.values()
+        assert all(field.description for field in fields), name
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("word", "there is no filter 'word'; name one of completion_chars, "),
+        ("no_such_package:Mine", "'no_such_package:Mine': the module no_such_package cannot be imported"),
+        ("json:nothing", "'json:nothing': the module json has no nothing"),
+        ("json:loads", "'json:loads' is not a filter; derive the class from RowFilter or Filter"),
+        ("my filters:Mine", "is not a dotted name"),
+    ],
+)
+def test_what_is_no_filter_is_named(name: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        find_filter(name)

@@ -18,6 +18,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import polars as pl
 
+from lance_assets.algorithms.filters.contract import Filter, filter_generations
+from lance_assets.algorithms.filters.rules import with_orphans
 from lance_assets.algorithms.forecast.round_forecast import Lengths, Pool, RoundForecast
 from lance_assets.recipes.asking import (
     ReadStates,
@@ -49,7 +51,7 @@ class RoundInputs(Generic[S_co]):
     ask: Ask = ask_nothing
     """Asks the models of the declared stages. Given to `generate`, `review` and `judge_pairs`."""
     is_evaluation_prompt: Callable[[str], bool] = recognise_nothing
-    """Whether a prompt belongs to the evaluation. Given to `clean`."""
+    """Whether a prompt belongs to the evaluation. The filters ask it."""
     texts: pl.DataFrame = field(default_factory=list_no_texts)
     """Texts without prompts, columns `row_id` and `text`. Given to `generate` of a recipe with `needs_texts`."""
     read_states: ReadStates = read_no_states
@@ -140,8 +142,8 @@ class Recipe(Generic[S]):
     """(inputs, seeds, EFT rows) to the `SFT_SET` of r0000."""
     generate: Callable[[RoundInputs[S], pl.DataFrame, pl.DataFrame], pl.DataFrame]
     """(inputs, seeds, SFT set of the round before) to `RAW_GENERATIONS`; may ask models and read states."""
-    clean: Callable[[RoundInputs[S], pl.DataFrame, pl.DataFrame], pl.DataFrame]
-    """(inputs, raw generations, seeds) to `CLEANED_SET`: each candidate kept, or dropped with a reason."""
+    list_filters: Callable[[S], Sequence[Filter]]
+    """The recipe's settings to the filters that keep or drop each candidate, in the order in which they are applied."""
     review: Callable[[RoundInputs[S], pl.DataFrame, pl.DataFrame, pl.DataFrame], pl.DataFrame]
     """(inputs, cleaned set, seeds, raw generations) to `REVIEWED_SET`; may ask models."""
     build_sft_set: Callable[[RoundInputs[S], pl.DataFrame, pl.DataFrame], pl.DataFrame]
@@ -151,6 +153,8 @@ class Recipe(Generic[S]):
     judge_pairs: Callable[[RoundInputs[S], pl.DataFrame], pl.DataFrame] | None = None
     """(inputs, the round's new pairs) to `PAIR_JUDGEMENTS`; called where the settings' `judges_pairs` says so. None:
     pairs are never judged."""
+    candidate_kinds: tuple[str, ...] | None = None
+    """The kinds of raw generations that are candidates for training; None: all of them."""
     settings_of_judging: tuple[str, ...] = ()
     """The settings that preference_pairs depends on in addition, where pairs are judged."""
     build_label_rows: Callable[[RoundInputs[S], pl.DataFrame], pl.DataFrame] | None = None
@@ -182,6 +186,33 @@ class Recipe(Generic[S]):
                 f"{self.settings.__name__} has none either; give each stage a sampling, or derive the settings from "
                 "RecipeSettings"
             )
+
+    def clean(
+        self,
+        inputs: RoundInputs[S],
+        raw_generations: pl.DataFrame,
+        seeds: pl.DataFrame,
+        *,
+        added: Sequence[Filter] = (),
+    ) -> pl.DataFrame:
+        """Keep or drop each candidate with a reason, by the recipe's filters and then by added ones.
+
+        Args:
+            inputs: the round.
+            raw_generations: schema `RAW_GENERATIONS`.
+            seeds: schema `SEED_SET`.
+            added: the filters of the experiment. What depends on a row that one of them drops is dropped with it.
+
+        Returns:
+            Schema `CLEANED_SET`, one row for each candidate.
+        """
+        is_candidate = True if self.candidate_kinds is None else pl.col("kind").is_in(self.candidate_kinds)
+        return filter_generations(
+            raw_generations.filter(is_candidate),
+            seeds,
+            filters=[*self.list_filters(inputs.settings), *with_orphans(added)],
+            is_evaluation_prompt=inputs.is_evaluation_prompt,
+        )
 
     @property
     def trains_label_model(self) -> bool:

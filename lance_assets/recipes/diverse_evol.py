@@ -33,7 +33,8 @@ from typing import ClassVar, Literal, Self
 import polars as pl
 from pydantic import Field, model_validator
 
-from lance_assets.algorithms.filters.cleaning import mark_unusable
+from lance_assets.algorithms.filters.contract import Filter
+from lance_assets.algorithms.filters.rules import Complete, EvaluationOverlap
 from lance_assets.algorithms.selection.pool_selection import PoolMethod, draw_first_pool, select_from_pool
 from lance_assets.prompts import build_messages
 from lance_assets.recipes.axes import AxisSettings, Losses, StartsFrom, keep_rounds
@@ -137,9 +138,9 @@ def _record_picks(picked: list[Seed], measures: list[float | None]) -> pl.DataFr
     return build_table(rows, RAW_GENERATIONS)
 
 
-def clean(inputs: Inputs, raw_generations: pl.DataFrame, seeds: pl.DataFrame) -> pl.DataFrame:
-    """Drop evaluation prompts alone, since people wrote the pool. Schema `CLEANED_SET`."""
-    return mark_unusable(raw_generations, seeds.clear(), is_evaluation_prompt=inputs.is_evaluation_prompt)
+def list_filters(settings: DiverseEvolSettings) -> list[Filter]:
+    """Drop evaluation prompts alone, since people wrote the pool."""
+    return [Complete(), EvaluationOverlap()]
 
 
 def build_sft_set(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
@@ -161,7 +162,7 @@ RECIPE: Recipe[DiverseEvolSettings] = Recipe(
     build_seed_set=take_all_file_seeds,
     start_sft_set=start_sft_set,
     generate=generate,
-    clean=clean,
+    list_filters=list_filters,
     review=review_without_scores,
     build_sft_set=build_sft_set,
     build_pairs=build_no_pairs,

@@ -30,7 +30,7 @@ from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
 from lance_assets.recipes.steps.proposing import complete_new_prompts, propose_in_manner_of
 from lance_assets.recipes.steps.reviewing import Rubric, build_review_sampling, review_rows
 from lance_assets.recipes.steps.rows import Seed, build_reviewed_row, build_table, read_kept, read_rows
-from lance_assets.recipes.steps.sets import build_no_pairs, clean_by_words, reviewed_as_sft_rows, take_file_seeds
+from lance_assets.recipes.steps.sets import build_no_pairs, filter_by_words, reviewed_as_sft_rows, take_file_seeds
 from lance_assets.records import RAW_GENERATIONS, REVIEWED_SET, SFT_SET, SamplingSettings
 
 RUBRIC = Rubric("i_sheep/review", 0, 10)
@@ -120,7 +120,7 @@ RECIPE: Recipe[ISheepSettings] = Recipe(
     build_seed_set=take_file_seeds,
     start_sft_set=start_sft_set,
     generate=generate,
-    clean=clean_by_words,
+    list_filters=filter_by_words,
     review=review,
     build_sft_set=build_sft_set,
     build_pairs=build_no_pairs,

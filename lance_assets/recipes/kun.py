@@ -39,10 +39,11 @@ from typing import ClassVar, Literal
 import polars as pl
 from pydantic import Field
 
-from lance_assets.algorithms.filters.backtranslation import filter_prompt, repair_prompt
-from lance_assets.algorithms.filters.cleaning import mark_unusable
-from lance_assets.algorithms.filters.language_profiles import PROFILES, LanguageProfile
-from lance_assets.algorithms.filters.output_filters import filter_output
+from lance_assets.algorithms.filters.backtranslation import RepairPrompt
+from lance_assets.algorithms.filters.contract import Candidate, Filter, RowFilter, find_first_reason
+from lance_assets.algorithms.filters.keywords import PROFILES, Keywords, LanguageProfile
+from lance_assets.algorithms.filters.output_filters import CompletionChars, Repetition
+from lance_assets.algorithms.filters.rules import Complete, EvaluationOverlap
 from lance_assets.algorithms.measures.progress import parse_round
 from lance_assets.algorithms.reviews.pairwise import Unread
 from lance_assets.algorithms.reviews.review_parsing import ReviewResult
@@ -148,18 +149,21 @@ def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.D
     return build_table(record_samples("named_prompt", origins, requests, samples), RAW_GENERATIONS)
 
 
-def clean(inputs: Inputs, raw_generations: pl.DataFrame, seeds: pl.DataFrame) -> pl.DataFrame:
-    """Repair prompts and drop those that ask about something not shown, schema `CLEANED_SET`."""
-    repaired = [None if text is None else repair_prompt(text) for text in raw_generations["prompt"]]
-    prompts = [None if one is None else one.prompt for one in repaired]
-    candidates = raw_generations.with_columns(pl.Series("prompt", prompts, pl.String))
-    reasons = [
-        (filter_prompt(prompt, inputs.settings.profile) if prompt else None)
-        or (one.reason if one is not None and one.prompt is None else None)
-        for prompt, one in zip(prompts, repaired, strict=True)
+def list_filters(settings: KunSettings) -> list[Filter]:
+    """Repair prompts, and drop those that ask about something not shown."""
+    profile = settings.profile
+    keywords = Keywords(of="prompt", keywords=profile.prompt_keywords, whole_words=profile.whole_words)
+    return [RepairPrompt(), keywords, Complete(), EvaluationOverlap()]
+
+
+def list_output_filters(settings: KunSettings) -> list[RowFilter]:
+    """What the completion of an accepted row is dropped for after its polish."""
+    profile = settings.profile
+    return [
+        Keywords(keywords=profile.output_keywords, whole_words=profile.whole_words),
+        CompletionChars(min_chars=settings.min_chars),
+        Repetition(max_repeats=settings.max_repeats),
     ]
-    cleaned = mark_unusable(candidates, seeds.clear(), is_evaluation_prompt=inputs.is_evaluation_prompt)
-    return cleaned.with_columns(drop_reason=pl.coalesce(pl.Series("found", reasons, pl.String), "drop_reason"))
 
 
 def review(inputs: Inputs, cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_generations: pl.DataFrame) -> pl.DataFrame:
@@ -167,7 +171,8 @@ def review(inputs: Inputs, cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_gener
     settings, kept = inputs.settings, read_kept(cleaned)
     judged = [build_reviewed_row(row, own) for row, own in zip(kept, _judge(inputs, kept), strict=True)]
     good = [row for row in judged if is_accepted(row.review_score, settings)]
-    filtered = iter([_filter(row, settings) for row in (_polish(inputs, good) if settings.polish else good)])
+    polished, filters = _polish(inputs, good) if settings.polish else good, list_output_filters(settings)
+    filtered = iter([_filter(row, filters) for row in polished])
     rows = [next(filtered) if is_accepted(row.review_score, settings) else row for row in judged]
     return build_table(rows, REVIEWED_SET)
 
@@ -238,12 +243,10 @@ def _polish(inputs: Inputs, rows: Sequence[ReviewedRow]) -> list[ReviewedRow]:
     return polished
 
 
-def _filter(row: ReviewedRow, settings: KunSettings) -> ReviewedRow:
-    """The row with a drop reason where its completion does not pass the output filters."""
-    found = filter_output(
-        row.completion, settings.profile, min_chars=settings.min_chars, max_repeats=settings.max_repeats
-    )
-    return replace(row, drop_reason=row.drop_reason or found)
+def _filter(row: ReviewedRow, filters: Sequence[RowFilter]) -> ReviewedRow:
+    """The row with a drop reason where its completion does not pass the filters."""
+    candidate = Candidate(row.row_id, row.kind, row.seed_id, row.seed_id, row.prompt, row.completion)
+    return replace(row, drop_reason=row.drop_reason or find_first_reason(candidate, filters))
 
 
 def build_sft_set(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
@@ -281,7 +284,7 @@ RECIPE: Recipe[KunSettings] = Recipe(
     build_seed_set=take_all_file_seeds,
     start_sft_set=start_sft_set,
     generate=generate,
-    clean=clean,
+    list_filters=list_filters,
     review=review,
     build_sft_set=build_sft_set,
     build_pairs=build_no_pairs,

@@ -58,7 +58,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from lance_assets.algorithms.filters.cleaning import CleaningSettings, clean_generations
+from lance_assets.algorithms.filters.contract import Filter
+from lance_assets.algorithms.filters.rules import list_word_filters
 from lance_assets.algorithms.reviews.review_parsing import ReviewResult, combine_reviews
 from lance_assets.algorithms.selection.pairing import (
     build_preference_pairs,
@@ -228,17 +229,15 @@ def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.D
     return build_table(reviews + new_prompts + completions + degraded, RAW_GENERATIONS)
 
 
-def clean(inputs: Inputs, raw_generations: pl.DataFrame, seeds: pl.DataFrame) -> pl.DataFrame:
-    """Keep or drop every candidate with a reason, schema `CLEANED_SET`."""
-    settings = inputs.settings
-    rules = CleaningSettings(
+def list_filters(settings: LanceSettings) -> list[Filter]:
+    """Lengths in words, evaluation prompts, near-duplicates by ROUGE-L and copies."""
+    return list_word_filters(
         min_prompt_words=settings.min_prompt_words,
         max_prompt_words=settings.max_prompt_words,
         min_completion_words=settings.min_completion_words,
         max_completion_words=settings.max_completion_words,
-        rouge_l_threshold=settings.rouge_l_threshold,
+        threshold=settings.rouge_l_threshold,
     )
-    return clean_generations(raw_generations, seeds, settings=rules, is_evaluation_prompt=inputs.is_evaluation_prompt)
 
 
 def review(inputs: Inputs, cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_generations: pl.DataFrame) -> pl.DataFrame:
@@ -311,7 +310,8 @@ RECIPE: Recipe[LanceSettings] = Recipe(
     build_seed_set=build_seed_set,
     start_sft_set=start_sft_set,
     generate=generate,
-    clean=clean,
+    list_filters=list_filters,
+    candidate_kinds=("new_prompt", "completion", "degraded_completion"),
     review=review,
     build_sft_set=build_sft_set,
     build_pairs=build_pairs,

@@ -33,7 +33,8 @@ from dataclasses import replace
 
 import polars as pl
 
-from lance_assets.algorithms.filters.cleaning import mark_unusable
+from lance_assets.algorithms.filters.contract import Filter
+from lance_assets.algorithms.filters.rules import Complete, EvaluationOverlap, Refused
 from lance_assets.algorithms.reviews.answer_matching import match_answers
 from lance_assets.algorithms.selection.wrong_seeds import choose_lesson_sources, sample_seeds
 from lance_assets.recipes.axes import keep_rounds
@@ -127,12 +128,9 @@ def describe_generations(inputs: Inputs, raw_generations: pl.DataFrame) -> dict[
     }
 
 
-def clean(inputs: Inputs, raw_generations: pl.DataFrame, seeds: pl.DataFrame) -> pl.DataFrame:
-    """The lessons, those that were refused with their reason, schema `CLEANED_SET`."""
-    lessons = raw_generations.filter(pl.col("kind") == "lesson")
-    cleaned = mark_unusable(lessons, seeds.clear(), is_evaluation_prompt=inputs.is_evaluation_prompt)
-    reason = pl.Series("refused", lessons["refused_reason"])
-    return cleaned.with_columns(drop_reason=pl.coalesce(reason, "drop_reason"))
+def list_filters(settings: Llm2LlmSettings) -> list[Filter]:
+    """Drop lessons that were refused as soon as they were read, with that reason, and evaluation prompts."""
+    return [Refused(), Complete(), EvaluationOverlap()]
 
 
 def build_sft_set(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
@@ -164,7 +162,8 @@ RECIPE: Recipe[Llm2LlmSettings] = Recipe(
     build_seed_set=build_seed_set,
     start_sft_set=start_sft_set,
     generate=generate,
-    clean=clean,
+    list_filters=list_filters,
+    candidate_kinds=("lesson",),
     review=review_without_scores,
     build_sft_set=build_sft_set,
     build_pairs=build_no_pairs,

@@ -34,7 +34,7 @@ from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
 from lance_assets.recipes.steps.proposing import complete_new_prompts, propose_in_manner_of
 from lance_assets.recipes.steps.reviewing import Rubric, build_review_sampling, review_rows
 from lance_assets.recipes.steps.rows import Seed, build_reviewed_row, build_table, read_kept, read_rows
-from lance_assets.recipes.steps.sets import build_no_sft_rows, clean_by_words, start_sft_set, take_file_seeds
+from lance_assets.recipes.steps.sets import build_no_sft_rows, filter_by_words, start_sft_set, take_file_seeds
 from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET, SamplingSettings
 
 
@@ -122,7 +122,7 @@ RECIPE: Recipe[SelfRewardingSettings] = Recipe(
     build_seed_set=take_file_seeds,
     start_sft_set=start_sft_set,
     generate=generate,
-    clean=clean_by_words,
+    list_filters=filter_by_words,
     review=review,
     build_sft_set=build_no_sft_rows,
     build_pairs=build_pairs,

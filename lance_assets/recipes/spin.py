@@ -26,7 +26,8 @@ from typing import ClassVar
 import polars as pl
 from pydantic import Field
 
-from lance_assets.algorithms.filters.cleaning import mark_unusable
+from lance_assets.algorithms.filters.contract import Filter
+from lance_assets.algorithms.filters.rules import Complete, EvaluationOverlap, SameAsSeed
 from lance_assets.algorithms.selection.pairing import build_self_play_pairs
 from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
@@ -64,9 +65,9 @@ def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.D
     return build_table(rows, RAW_GENERATIONS)
 
 
-def clean(inputs: Inputs, raw_generations: pl.DataFrame, seeds: pl.DataFrame) -> pl.DataFrame:
-    """Drop what cannot be a rejected completion, schema `CLEANED_SET`."""
-    return mark_unusable(raw_generations, seeds, is_evaluation_prompt=inputs.is_evaluation_prompt)
+def list_filters(settings: SpinSettings) -> list[Filter]:
+    """Drop what cannot be a rejected completion."""
+    return [Complete(), EvaluationOverlap(), SameAsSeed()]
 
 
 def review(inputs: Inputs, cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_generations: pl.DataFrame) -> pl.DataFrame:
@@ -95,7 +96,7 @@ RECIPE: Recipe[SpinSettings] = Recipe(
     build_seed_set=take_file_seeds,
     start_sft_set=start_sft_set,
     generate=generate,
-    clean=clean,
+    list_filters=list_filters,
     review=review,
     build_sft_set=build_no_sft_rows,
     build_pairs=build_pairs,

@@ -20,6 +20,7 @@ from pydantic import (
 from lance_assets.recipes.axes import AxisSettings
 from lance_assets.recipes.contract import find_recipe, list_recipes
 from lance_assets.settings.engines import EngineSettings, RoleSettings
+from lance_assets.settings.filters import NamedFilter
 from lance_assets.settings.schema import simplify_schema
 from lance_assets.settings.values import FromEnvironment, ModelName, Owner, PromptProfile, Settings
 from resources.training.trainer import DpoSettings, LoraSettings, SftSettings
@@ -297,6 +298,9 @@ class ExperimentSettings(Settings):
     evaluation: EvaluationSettings = Field(description="What checkpoints are scored on.")
     near_duplicates: NearDuplicateSettings = Field(
         default_factory=NearDuplicateSettings, description="When a text counts as a near-duplicate."
+    )
+    filters: tuple[NamedFilter, ...] = Field(
+        (), description="Further filters of generated rows, applied after the recipe's own in this order."
     )
     checks: CheckSettings = Field(default_factory=CheckSettings, description="The limits of the checks.")
     stop: StopSettings = Field(default_factory=StopSettings, description="When the loop ends.")

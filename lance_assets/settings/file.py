@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from lance_assets.recipes.contract import find_recipe
 from lance_assets.settings.experiment import ExperimentSettings
+from lance_assets.settings.filters import find_filter
 from lance_assets.worlds import WorldError, find_world
 
 TYPES = ("lance_assets.Experiment", ".Experiment", "lance_assets.assets.experiment.Experiment")
@@ -136,7 +137,12 @@ def describe_mistakes(error: ValidationError, file: Path) -> str:
         # an item of a list is described as the list
         named = [str(part) for part in mistake["loc"] if not str(part).isdigit()]
         above, name = named[:-1], named[-1] if named else ""
-        allowed = _fields_of_recipe(file) if above == ["parameters"] else _fields_in(above)
+        if above == ["parameters"]:
+            allowed = _fields_of_recipe(file)
+        elif above == ["filters"]:
+            allowed = _fields_of_filter(file, str(mistake["loc"][1]))
+        else:
+            allowed = _fields_in(above)
         field = ".".join(("attributes", *map(str, mistake["loc"])))
         place = f"{file}:{_find_nearest_line(file, named)}"
         lines.append(f"{place}: {_describe_mistake(mistake, field=field, name=name, allowed=allowed)}")
@@ -172,6 +178,12 @@ def _fields_of_recipe(file: Path) -> dict[str, FieldInfo]:
     """The fields of `parameters`. The recipe that the file names exists, since its parameters were read."""
     recipe = find_recipe(yaml.safe_load(file.read_text(encoding="utf-8"))["attributes"]["recipe"])
     return dict(recipe.settings.model_fields)
+
+
+def _fields_of_filter(file: Path, place: str) -> dict[str, FieldInfo]:
+    """The fields of a filter by its place in the list: where its settings were read, its name is known."""
+    filters = yaml.safe_load(file.read_text(encoding="utf-8"))["attributes"]["filters"]
+    return dict(find_filter(filters[int(place)]["name"]).model_fields)
 
 
 def _fields_in(parts: list[str]) -> dict[str, FieldInfo]:

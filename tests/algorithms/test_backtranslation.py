@@ -9,10 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.filters.backtranslation import REPAIR_REASONS, Repaired, filter_prompt, repair_prompt
-from lance_assets.algorithms.filters.language_profiles import PROFILES
+from lance_assets.algorithms.filters.backtranslation import REPAIR_REASONS, Repaired, RepairPrompt, repair_prompt
+from lance_assets.algorithms.filters.contract import Candidate, Known, apply_filters
+from lance_assets.algorithms.filters.keywords import PROFILES, Keywords, LanguageProfile
 
 CHINESE, ENGLISH = PROFILES["chinese"], PROFILES["english"]
+
+
+def filter_prompt(prompt: str | None, profile: LanguageProfile) -> str | None:
+    """The reason that Kun's filters of prompts give in their order."""
+    row = Candidate("r", "named_prompt", "t", "t", prompt, "a text")
+    keywords = Keywords(of="prompt", keywords=profile.prompt_keywords, whole_words=profile.whole_words)
+    apply_filters(Known([row]), [RepairPrompt(), keywords])
+    return row.drop_reason
+
 
 KEPT = [
     "为什么天空是蓝色的？",
@@ -105,9 +115,18 @@ def test_blanks_in_front_do_not_empty_a_prompt() -> None:
     assert repair_prompt("  什么是熵？\n什么是熵？") == Repaired("什么是熵？", "repeated_line")
 
 
-def test_the_repair_returns_the_prompt() -> None:
-    """Defect 6 of the authors' code: theirs puts the completion where the prompt was."""
-    assert repair_prompt("什么是熵？\n什么是熵？").prompt == "什么是熵？"
+def test_the_repair_changes_the_prompt_alone() -> None:
+    """Defect 6 of the authors' code: it puts the completion where the prompt was."""
+    rows = [
+        Candidate(str(i), "named_prompt", "t", "t", text, "熵是")
+        for i, text in enumerate(["甲\n甲", "乙\n甲\n甲", None])
+    ]
+    apply_filters(Known(rows), [RepairPrompt()])
+    assert [(row.prompt, row.completion, row.drop_reason) for row in rows] == [
+        ("甲", "熵是", None),
+        (None, "熵是", "repeated_later_line"),
+        (None, "熵是", None),
+    ]
 
 
 LINES = st.lists(st.text("ab ?\t\u3000", max_size=8), max_size=8).map("\n".join)

@@ -3,26 +3,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lance_assets.algorithms.similarity.decontamination import (
     CONTAMINATION,
     build_evaluation_index,
     find_contamination,
     find_nearest_evaluation,
-    normalise_text,
     overlaps_evaluation,
 )
+from lance_assets.algorithms.similarity.words import normalise_text
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 LONG = "a b c d e f g h i j k l m n"
-
-
-@given(st.text())
-def test_normalising_twice_changes_nothing(text: str) -> None:
-    once = normalise_text(text)
-    assert normalise_text(once) == once
 
 
 @pytest.mark.parametrize(
@@ -138,7 +130,7 @@ def test_wrong_vectors() -> None:
     ):
         with pytest.raises(ValueError, match=told):
             find_contamination(["a"], ["x"], [LONG], vectors=vectors, evaluation_vectors=unit(0), max_similarity=0.9)
-    with pytest.raises(ValueError, match="as many, got 1 and 0"):
+    with pytest.raises(ValueError, match="each row id needs one prompt, got 1"):
         find_contamination(["a"], [], [LONG])
     with pytest.raises(ValueError, match="at least one row"):
         find_nearest_evaluation(unit(0), np.zeros((0, 2)))

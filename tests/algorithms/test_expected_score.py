@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.reviews.expected_score import ExpectedScore, compute_expected_score
-from lance_assets.algorithms.reviews.review_parsing import Unscored
+from lance_assets.algorithms.reviews.review_parsing import ExpectedScore, Unscored, compute_expected_score
 from lance_assets.records import FinishReason, Sample, TokenChoice
 
 

@@ -17,7 +17,7 @@ from lance_assets.algorithms.selection.lessons import (
     accept_lessons,
     parse_lessons,
 )
-from lance_assets.algorithms.similarity.rouge_l import compute_rouge_l
+from lance_assets.algorithms.similarity.words import compute_rouge_l
 
 ANN = Lesson("Ann has 2 pens and buys 3. How many has she?", "2 + 3 = <<2+3=5>>5 pens\n#### 5", "5")
 BEN = Lesson("Ben walks 4 km a day. How far in 2 days?", "He walks 4 * 2 = 8 km.\nThat is all.\n#### 8", "8")

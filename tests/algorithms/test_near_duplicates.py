@@ -61,7 +61,7 @@ def test_what_cannot_be_is_refused() -> None:
         choose_survivors(["a", "b"], pairs(("a", "b", "exact", float("nan"))), thresholds=EVERY)
     with pytest.raises(ValueError, match="one of the rows, got x and y"):
         choose_survivors(["a"], pairs(("x", "y", "exact", 1.0)), thresholds=EVERY)
-    with pytest.raises(ValueError, match="as many, got 1 and 0"):
+    with pytest.raises(ValueError, match="each row id needs one text, got 1"):
         find_exact_pairs(["a"], [])
 
 

@@ -10,10 +10,28 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.filters.language_profiles import PROFILES
-from lance_assets.algorithms.filters.output_filters import PLAIN_RUN_CHARS, Repetition, filter_output, find_repetition
+from lance_assets.algorithms.filters.contract import Candidate, find_first_reason
+from lance_assets.algorithms.filters.keywords import PROFILES, Keywords, LanguageProfile
+from lance_assets.algorithms.filters.output_filters import (
+    PLAIN_RUN_CHARS,
+    CompletionChars,
+    RepeatedPiece,
+    Repetition,
+    find_repetition,
+)
 
 CHINESE, ENGLISH = PROFILES["chinese"], PROFILES["english"]
+
+
+def filter_output(text: str | None, profile: LanguageProfile, *, min_chars: int = 20) -> str | None:
+    """The reason that Kun's three filters of completions give in their order."""
+    filters = (
+        Keywords(keywords=profile.output_keywords, whole_words=profile.whole_words),
+        CompletionChars(min_chars=min_chars),
+        Repetition(),
+    )
+    return find_first_reason(Candidate("r", "named_prompt", "t", "t", "Why?", text), filters)
+
 
 KEPT = [
     "天空呈现蓝色，是因为大气分子对短波长的蓝光散射得更强，这种现象叫做瑞利散射。",
@@ -69,39 +87,40 @@ def test_twenty_characters_are_enough() -> None:
     assert filter_output("     " + text[:-1] + "\n\n", CHINESE) == "too_short"
     assert filter_output("", CHINESE) == "too_short"
     assert filter_output("", CHINESE, min_chars=0) is None
+    assert filter_output(None, CHINESE) is None, "a row without a completion has none that is short"
 
 
 @pytest.mark.parametrize(
     ("text", "repetition"),
     [
         ("好的" * 5, None),
-        ("好的" * 6, Repetition("好的", 6)),
-        ("天空是蓝色的。" + "好的" * 6, Repetition("好的", 6)),
-        ("天空是蓝色的。" + "好的" * 6 + "完", Repetition("好的", 6)),
-        ("天空是蓝色的。\n" * 6, Repetition(" 天空是蓝色的。", 6)),
-        ("天空\n天空 天空\n\n天空\t天空\u3000天空", Repetition(" 天空", 6)),
+        ("好的" * 6, RepeatedPiece("好的", 6)),
+        ("天空是蓝色的。" + "好的" * 6, RepeatedPiece("好的", 6)),
+        ("天空是蓝色的。" + "好的" * 6 + "完", RepeatedPiece("好的", 6)),
+        ("天空是蓝色的。\n" * 6, RepeatedPiece(" 天空是蓝色的。", 6)),
+        ("天空\n天空 天空\n\n天空\t天空\u3000天空", RepeatedPiece(" 天空", 6)),
         ("ha ha ha ha ha", None),
-        ("ha ha ha ha ha ha", Repetition(" ha", 6)),
+        ("ha ha ha ha ha ha", RepeatedPiece(" ha", 6)),
         ("哈" * 99, None),
-        ("哈" * 100, Repetition("哈", 100)),
+        ("哈" * 100, RepeatedPiece("哈", 100)),
         ("!" * 99 + "?", None),
-        ("Fine." + "!" * 300, Repetition("!", 300)),
+        ("Fine." + "!" * 300, RepeatedPiece("!", 300)),
         ("#ffffff and 1000000 and 0.333333333333333", None),
         (str([0] * 20), None),
-        (str([0] * 60), Repetition(", 0", 59)),
-        ("no, " * 6, Repetition(" no,", 6)),
+        (str([0] * 60), RepeatedPiece(", 0", 59)),
+        ("no, " * 6, RepeatedPiece(" no,", 6)),
         ("-" * 1000, None),
         ("=-" * 500, None),
         ("─" * 200 + "—" * 200, None),
         ("a" + " " * 500 + "b" + "\n" * 500, None),
         ("|---|---|---|---|---|---|---|---|", None),
         ("| - | - | - | - | - | - | - |", None),
-        ("| yes | yes | yes | yes | yes | yes |", Repetition("| yes ", 6)),
+        ("| yes | yes | yes | yes | yes | yes |", RepeatedPiece("| yes ", 6)),
         ("", None),
         (" \n", None),
     ],
 )
-def test_repetition_worked_by_hand(text: str, repetition: Repetition | None) -> None:
+def test_repetition_worked_by_hand(text: str, repetition: RepeatedPiece | None) -> None:
     found = find_repetition(text)
     assert found == repetition or (
         # the same run may be named by a turned unit: " no," and "no, "
@@ -217,8 +236,9 @@ def test_long_text_takes_little_time(text: str) -> None:
 
 
 def test_impossible_bounds() -> None:
-    with pytest.raises(ValueError, match="min_chars must be 0 or more, got -1"):
-        filter_output("a", CHINESE, min_chars=-1)
+    for impossible in ({"min_chars": -1}, {"max_repeats": 0}):
+        with pytest.raises(ValueError, match="greater than or equal to"):
+            (CompletionChars if "min_chars" in impossible else Repetition)(**impossible)
     with pytest.raises(ValueError, match="max_repeats must be at least 1, got 0"):
         find_repetition("a", max_repeats=0)
 
@@ -232,7 +252,7 @@ def test_real_completions(real_data: Path) -> None:
 
 
 def test_real_passages_do_not_repeat(real_data: Path) -> None:
-    """T0's passages hold table rules, "!!!!!!" and "oooooo": in 208 of all of them something stands six times."""
+    """T0's passages hold table rules, "!!!!!!" and "oooooo": in 208 of all of them a unit occurs six times."""
     prompts = pl.read_parquet(real_data / "t0_train_50k.parquet")["prompt"].gather_every(25).to_list()
     assert [prompt for prompt in prompts if find_repetition(prompt) is not None] == []
     planted = [prompt[: len(prompt) // 2] + "and so on, " * 6 + prompt[len(prompt) // 2 :] for prompt in prompts[:200]]

@@ -11,9 +11,9 @@ from lance_assets.algorithms.reviews.review_parsing import (
     UNSCORED_REASONS,
     ReviewResult,
     Unscored,
+    combine_reviews,
     parse_review,
     read_score,
-    score_reviews,
 )
 
 GOLDEN = [
@@ -123,28 +123,25 @@ def test_where_a_score_stands(text: str, written: str | None, num_later: int | N
     assert (getattr(read, "written", None), getattr(read, "num_later", None)) == (written, num_later)
 
 
-def test_score_reviews_on_another_scale() -> None:
-    result = score_reviews(["score: 4/5", "score: 7", "score: 4/10"], ["stop"] * 3, lowest=0.0, highest=5.0)
+def test_reviews_on_another_scale() -> None:
+    texts = ("score: 4/5", "score: 7", "score: 4/10")
+    result = combine_reviews([parse_review(text, lowest=0.0, highest=5.0) for text in texts])
     assert result == ReviewResult([4.0, None, None], [None, "out_of_range", "ambiguous"], 4.0)
 
 
-def test_score_reviews_means_the_parsed_only() -> None:
+def test_the_mean_is_that_of_the_scores_alone() -> None:
     """(9 + 7) / 2 = 8; the unread one is neither 0 nor in the count."""
-    result = score_reviews(["score: 9", "score: 7", "no idea"], ["stop", "stop", "stop"])
+    result = combine_reviews([parse_review(text) for text in ("score: 9", "score: 7", "no idea")])
     assert result == ReviewResult([9.0, 7.0, None], [None, None, "no_score"], 8.0)
 
 
-def test_score_reviews_without_any_score() -> None:
-    assert score_reviews(["", "score"], ["stop", "length"]) == ReviewResult([None, None], ["empty", "cut_off"], None)
-    assert score_reviews([], []) == ReviewResult([], [], None)
-
-
-def test_score_reviews_needs_one_finish_reason_each() -> None:
-    with pytest.raises(ValueError, match="shorter"):
-        score_reviews(["score: 9", "score: 8"], ["stop"])
+def test_without_any_score_there_is_no_mean() -> None:
+    reviews = [parse_review(""), parse_review("score", finish_reason="length")]
+    assert combine_reviews(reviews) == ReviewResult([None, None], ["empty", "cut_off"], None)
+    assert combine_reviews([]) == ReviewResult([], [], None)
 
 
 def test_mean_of_three() -> None:
-    score = score_reviews(["score: 9", "score: 8", "score: 8"], ["stop"] * 3).review_score
+    score = combine_reviews([9.0, 8.0, 8.0]).review_score
     assert score is not None
     assert math.isclose(score, 25 / 3)

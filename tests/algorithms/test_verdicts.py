@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.filters.language_profiles import PROFILES
+from lance_assets.algorithms.filters.keywords import PROFILES
 from lance_assets.algorithms.reviews.pairwise import UNREAD_REASONS, Unread
 from lance_assets.algorithms.reviews.verdicts import read_verdict
 

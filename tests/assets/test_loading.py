@@ -102,6 +102,21 @@ WRONG = {
         "judge: {path: seeds.jsonl, model: small, by: vote}",
         [":12: attributes.evaluation.judge.by: got 'vote'; input should be 'verdict' or 'score'"],
     ),
+    "filter_name": (
+        "  parameters",
+        "  filters: [{name: wrods}]\n  parameters",
+        [":8: attributes.filters.0: there is no filter 'wrods'; name one of completion_chars, "],
+    ),
+    "filter_setting": (
+        "  parameters",
+        "  filters:\n  - {name: words}\n  - {name: words, max_word: 3}\n  parameters",
+        [":10: attributes.filters.1.max_word: no such field (got 3); did you mean 'max_words'? The fields here are "],
+    ),
+    "filter_value": (
+        "  parameters",
+        "  filters: [{name: words, of: answer}]\n  parameters",
+        [":8: attributes.filters.0.of: got 'answer'; input should be 'prompt' or 'completion' (Which text of a row"],
+    ),
     "not_set": (
         "small #",
         "${NOT_SET_ANYWHERE} #",

@@ -12,7 +12,6 @@ from lance_assets.recipes.diverse_evol import (
     RECIPE,
     DiverseEvolSettings,
     build_sft_set,
-    clean,
     generate,
     start_sft_set,
 )
@@ -90,7 +89,7 @@ def take(
     assert counts == {"num_pool": 8}
     read = reading or open_reading(number)
     raw = generate(build_inputs(given, identify(key), read_states=read), pool, trained)
-    cleaned = clean(build_inputs(given, is_evaluation_prompt=lambda prompt: prompt in evaluated), raw, pool)
+    cleaned = RECIPE.clean(build_inputs(given, is_evaluation_prompt=lambda prompt: prompt in evaluated), raw, pool)
     reviewed = RECIPE.review(build_inputs(given, identify(key)), cleaned, pool, raw)
     sft = build_sft_set(build_inputs(given, identify(key)), reviewed, trained)
     assert RECIPE.build_pairs(build_inputs(given, identify(key)), reviewed, NO_PAIRS).is_empty()

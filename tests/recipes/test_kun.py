@@ -3,7 +3,7 @@ from collections.abc import Iterable, Mapping
 import polars as pl
 import pytest
 
-from lance_assets.algorithms.filters.language_profiles import PROFILES
+from lance_assets.algorithms.filters.keywords import PROFILES
 from lance_assets.prompts import render_prompt
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.contract import ROUND_MODEL
@@ -12,7 +12,6 @@ from lance_assets.recipes.kun import (
     KunSettings,
     build_label_rows,
     build_sft_set,
-    clean,
     generate,
     review,
     take_texts,
@@ -94,7 +93,7 @@ def run_round(
     assert seeds.equals(SEEDS)
     assert counts == {"num_pool": 2}
     raw = generate(build_inputs(settings, identity, ask=ask, texts=texts), seeds, earlier)
-    cleaned = clean(build_inputs(settings, is_evaluation_prompt=lambda prompt: prompt in evaluated), raw, seeds)
+    cleaned = RECIPE.clean(build_inputs(settings, is_evaluation_prompt=lambda prompt: prompt in evaluated), raw, seeds)
     reviewed = review(build_inputs(settings, identity, ask=ask), cleaned, seeds, raw)
     sft = build_sft_set(build_inputs(settings, identity), reviewed, earlier)
     nothing = pl.DataFrame(schema=PREFERENCE_PAIRS)
@@ -341,7 +340,7 @@ def test_a_roles_own_templates_ask_its_model_and_the_rounds_own_polish(role: str
     identity = RoundIdentity("mini", "r0001", 0, "compact", {role: "full"})
     ask, settings = script(NAMED, {}, POLISHED), KunSettings(**ENGLISH)
     raw = generate(build_inputs(settings, identity, ask=ask, texts=list_texts(SKY)), SEEDS, NOT_TRAINED)
-    cleaned = clean(build_inputs(settings, is_evaluation_prompt=lambda prompt: False), raw, SEEDS)
+    cleaned = RECIPE.clean(build_inputs(settings, is_evaluation_prompt=lambda prompt: False), raw, SEEDS)
     review(build_inputs(settings, identity, ask=ask), cleaned, SEEDS, raw)
     given = {"prompt": NAMED[SKY], "text": SKY, "language": "english"}
     own = {"label": "label", "reviewer": "verdict"}[role]

@@ -14,7 +14,6 @@ from lance_assets.recipes.lance import (
     build_pairs,
     build_seed_set,
     build_sft_set,
-    clean,
     describe_reviews,
     generate,
     review,
@@ -346,7 +345,9 @@ def test_cleaning_takes_its_bounds_from_the_settings() -> None:
     raw = run_generate(table, ScriptedAsk(say), num_prompts=1, num_completions=1)
 
     def drop_reasons(**settings) -> list[str | None]:
-        cleaned = clean(build_inputs(LanceSettings(**settings), is_evaluation_prompt=lambda prompt: False), raw, table)
+        cleaned = RECIPE.clean(
+            build_inputs(LanceSettings(**settings), is_evaluation_prompt=lambda prompt: False), raw, table
+        )
         return cleaned["drop_reason"].to_list()
 
     assert drop_reasons() == [None, None]
@@ -354,7 +355,7 @@ def test_cleaning_takes_its_bounds_from_the_settings() -> None:
     assert drop_reasons(max_prompt_words=5) == ["prompt_too_long", "prompt_dropped"]
     assert drop_reasons(min_completion_words=12) == ["no_completion", "completion_too_short"]
     assert drop_reasons(max_completion_words=10) == ["no_completion", "completion_too_long"]
-    assert clean(build_inputs(LanceSettings(), is_evaluation_prompt=lambda prompt: True), raw, table)[
+    assert RECIPE.clean(build_inputs(LanceSettings(), is_evaluation_prompt=lambda prompt: True), raw, table)[
         "drop_reason"
     ].to_list() == ["evaluation_overlap", "prompt_dropped"]
 

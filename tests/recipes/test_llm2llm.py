@@ -13,7 +13,6 @@ from lance_assets.recipes.llm2llm import (
     Llm2LlmSettings,
     build_seed_set,
     build_sft_set,
-    clean,
     describe_generations,
     generate,
     start_sft_set,
@@ -99,7 +98,7 @@ def run_round(
     settings, identity = Llm2LlmSettings(**given), identify(f"r{number:04}", profile)
     seeds, _ = build_seed_set(build_inputs(settings, identity), SEEDS, {})
     raw = generate(build_inputs(settings, identity, ask=ask), seeds, trained)
-    cleaned = clean(build_inputs(settings, is_evaluation_prompt=lambda prompt: prompt in evaluated), raw, seeds)
+    cleaned = RECIPE.clean(build_inputs(settings, is_evaluation_prompt=lambda prompt: prompt in evaluated), raw, seeds)
     reviewed = RECIPE.review(build_inputs(settings, identity, ask=ask), cleaned, seeds, raw)
     sft = build_sft_set(build_inputs(settings, identity), reviewed, trained)
     pairs = RECIPE.build_pairs(build_inputs(settings, identity), reviewed, NO_PAIRS)

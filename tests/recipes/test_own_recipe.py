@@ -23,7 +23,8 @@ METHOD = '''
 import polars as pl
 from pydantic import Field
 
-from lance_assets.algorithms.filters.cleaning import mark_unusable
+from lance_assets.algorithms.filters.contract import Filter
+from lance_assets.algorithms.filters.rules import Complete, EvaluationOverlap, SameAsSeed
 from lance_assets.prompts import render_prompt
 from lance_assets.recipes.asking import build_requests
 from lance_assets.recipes.axes import RecipeSettings, keep_rounds
@@ -70,9 +71,9 @@ def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.D
     return build_table(record_samples("rewritten", origins, requests, samples), RAW_GENERATIONS)
 
 
-def clean(inputs: Inputs, raw_generations: pl.DataFrame, seeds: pl.DataFrame) -> pl.DataFrame:
-    """Drop what was cut, and evaluation prompts."""
-    return mark_unusable(raw_generations, seeds, is_evaluation_prompt=inputs.is_evaluation_prompt)
+def list_filters(settings: RewriteSettings) -> list[Filter]:
+    """Drop what was cut, evaluation prompts, and what is the seed's completion again."""
+    return [Complete(), EvaluationOverlap(), SameAsSeed()]
 
 
 def build_sft_set(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
@@ -94,7 +95,7 @@ RECIPE = Recipe(
     build_seed_set=take_all_file_seeds,
     start_sft_set=start_sft_set,
     generate=generate,
-    clean=clean,
+    list_filters=list_filters,
     review=review_without_scores,
     build_sft_set=build_sft_set,
     build_pairs=build_no_pairs,

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lance_assets.algorithms.reviews.expected_score import ExpectedScore, compute_expected_score
-from lance_assets.algorithms.reviews.review_parsing import parse_review
+from lance_assets.algorithms.reviews.review_parsing import ExpectedScore, compute_expected_score, parse_review
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.lance import RUBRIC
 from lance_assets.recipes.steps.reviewing import build_review_requests, build_review_sampling

@@ -1,27 +1,28 @@
-r"""Prompts written for given texts: which to drop, and how to repair one.
+r"""Prompts that a model wrote for given texts: how to repair one, and which are beyond repair.
 
-Source: Kun (arXiv 2401.06477), `delete_key_input.py` and `delete_key_output.py` of the authors'
-code (Zheng0428/COIG-Kun, commit a9c6df1). Their repair does not run as released (it puts the completion in the
-prompt's place); what follows is what it means to do.
+Source: Kun (arXiv 2401.06477), `delete_key_output.py` of the authors' code (Zheng0428/COIG-Kun, commit a9c6df1). The
+repair does not run as released (it puts the completion in the prompt's place); the rule here is what it means to do.
 
 Differences from the authors' code:
 
-1. An empty prompt is dropped; theirs goes on to the verdict.
-2. Every row is judged; their shards lose the rows after the last multiple of 128, or all rows where there are fewer.
-3. Blanks at both ends go before a prompt is repaired; theirs empties a prompt that opens with five.
+1. An empty prompt is dropped; the authors' code gives it a verdict.
+2. Every row is judged; the authors' 128 shards lose the rows after the last multiple of 128, and all rows where there
+   are fewer.
+3. Blanks at both ends are removed before a prompt is repaired; the authors' code empties a prompt that opens with five.
 """
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lance_assets.algorithms.filters.language_profiles import LanguageProfile, find_keyword
+from lance_assets.algorithms.filters.contract import Candidate, Filter, Known
 
 REPAIR_REASONS = {
     "cut_at_blanks": "kept up to a run of five blanks or line ends",
-    "repeated_line": "its first line came again; kept alone",
-    "repeated_later_line": "a line comes again and the prompt does not begin with it; dropped",
-    "empty": "nothing is written; dropped",
+    "repeated_line": "its first line occurs again and is kept alone",
+    "repeated_later_line": "a line occurs twice and the prompt does not begin with it, so it is dropped",
+    "empty": "nothing is written, so it is dropped",
 }
 """Why a prompt was changed or dropped by its repair."""
 
@@ -38,24 +39,10 @@ class Repaired:
     """One of `REPAIR_REASONS`; None where nothing but blanks at the ends changed."""
 
 
-def filter_prompt(prompt: str, profile: LanguageProfile) -> str | None:
-    """Why a back-translated prompt is dropped: "empty" or "keyword:<word>", the first of the profile's; None to keep.
-
-    >>> from lance_assets.algorithms.filters.language_profiles import PROFILES
-    >>> filter_prompt("根据材料回答问题。", PROFILES["chinese"])
-    'keyword:材料'
-    >>> filter_prompt("为什么天空是蓝色的？", PROFILES["chinese"])
-    """
-    if not prompt.strip():
-        return "empty"
-    keyword = find_keyword(prompt, profile.prompt_keywords, profile)
-    return None if keyword is None else f"keyword:{keyword}"
-
-
 def repair_prompt(prompt: str) -> Repaired:
     r"""Cut what a model wrote after its prompt: everything behind a run of five blanks, or the prompt again.
 
-    Where there is no such run and a line comes again, the longest of those lines is the prompt if the prompt begins
+    Where there is no such run and a line occurs again, the longest of those lines is the prompt if the prompt begins
     with it, also as the beginning of a longer line; else the prompt is dropped. Of equally long lines the first counts.
     Code in a prompt suffers: an indentation of five is a run, and two lines "}" drop it.
 
@@ -78,3 +65,18 @@ def repair_prompt(prompt: str) -> Repaired:
     if stripped.startswith(longest):
         return Repaired(longest, "repeated_line")
     return Repaired(None, "repeated_later_line")
+
+
+class RepairPrompt(Filter):
+    """Repairs each prompt in its row, and drops those beyond repair: "empty", "repeated_later_line".
+
+    For prompts that no completion was sampled from: a completion's prompt is not changed with its parent's.
+    """
+
+    def mark(self, rows: Sequence[Candidate], known: Known) -> None:
+        """Put the repaired prompt in place of each one that was read."""
+        for row in rows:
+            if row.prompt is not None:
+                repaired = repair_prompt(row.prompt)
+                row.prompt = repaired.prompt
+                row.drop_reason = repaired.reason if repaired.prompt is None else None

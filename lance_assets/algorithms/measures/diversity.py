@@ -7,7 +7,7 @@ How it differs:
 
 1. The Vendi score takes the eigenvalues of the [dim, dim] covariance instead of the [rows, rows] kernel. Those above
    zero are the same, and the cost is O(rows * dim^2 + dim^3) instead of O(rows^3).
-2. Distinct-n counts words of `rouge_l.tokenize_words`.
+2. Distinct-n counts words of `words.tokenize_words`.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lance_assets.algorithms.similarity.rouge_l import tokenize_words
+from lance_assets.algorithms.similarity.words import list_ngrams, tokenize_words
 
 _VENDI_ROWS = 4096
 """Rows whose products are summed in float32 before they are added in float64."""
@@ -49,9 +49,9 @@ def compute_distinct_n(texts: Sequence[str], n: int) -> float:
     """
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
-    num_ngrams, distinct = 0, set()
+    num_ngrams, distinct = 0, set[str]()
     for words in map(tokenize_words, texts):
-        ngrams = list(zip(*(words[start:] for start in range(n)), strict=False))
+        ngrams = list_ngrams(words, n)
         num_ngrams += len(ngrams)
         distinct.update(ngrams)
     return len(distinct) / num_ngrams if num_ngrams else 0.0

@@ -5,18 +5,18 @@ GSM8K's mark, reduced to digits and dots and compared as floats, else compared a
 
 Differences from the authors' code:
 
-1. The minus counts; theirs drops it, so that -5 is 5.
-2. "1/2" is a half and "1 1/2" three halves; theirs drops the slash and reads 12 and 112.
-3. The last mark counts; theirs takes the first, which may belong to a step or to an answer that is taken back.
-4. "7", "7." and "7.0." are one number; theirs cannot read "7.0." and compares it as text.
-5. Numbers are exact fractions; theirs are floats, so that large ones are equal by rounding.
-6. The mark is as given; theirs takes any run of "#" with a space behind it, headings among them.
-7. Without an answer there is `None`, which matches nothing; theirs has the answer "WRONG".
-8. A text with several numbers ("3 of 5") is no number; theirs joins the digits to 35.
-9. "2 million" is 2,000,000; theirs reads 2.
+1. The minus counts; their code drops it, so that -5 is 5.
+2. "1/2" is a half and "1 1/2" three halves; their code drops the slash and reads 12 and 112.
+3. The last mark counts; their code takes the first, which may belong to a step or to an answer that is corrected later.
+4. "7", "7." and "7.0." are one number; their code cannot read "7.0." and compares it as text.
+5. Numbers are exact fractions; in their code they are floats, so that large ones are equal by rounding.
+6. The mark is as given; their code takes any run of "#" before a space, headings among them.
+7. Without an answer there is `None`, which matches nothing; their code has the answer "WRONG".
+8. A text with several numbers ("3 of 5") is no number; their code joins the digits to 35.
+9. "2 million" is 2,000,000; their code reads 2.
 
-A unit is read over, so that "$18", "18 dollars" and "18%" are 18. Numbers in words, exponents, LaTeX fractions, decimal
-commas, times and sums are no numbers here: they are compared as text.
+Units are ignored, so that "$18", "18 dollars" and "18%" are 18. Numbers in words, exponents, LaTeX fractions, decimal
+commas, times and sums are not read as numbers but compared as text.
 """
 
 import math
@@ -29,7 +29,7 @@ MAX_CHARS = 4000
 
 _CURRENCY = "$€£¥¢₹₱₩₪₫₦₽"
 _TABLE = {0xFF01 + i: 0x21 + i for i in range(94)} | dict.fromkeys(map(ord, "‐‑–−﹣"), "-") | {0x2044: "/"}
-"""Full-width signs to ASCII, every dash that stands for a minus to "-", the fraction slash to "/"."""
+"""Full-width signs to ASCII, every dash used as a minus to "-", the fraction slash to "/"."""
 _ONE_SIGN_FRACTION = re.compile("[¼-¾⅐-⅞]")
 _MARKUP = re.compile(r"(?<![\w)])\*\*(?=\S)|(?<=\S)\*\*(?![\w(])|`|\\(?=[$%])")
 """Emphasis (but no power, as in 5**2), code marks, and the backslash of an escaped sign."""
@@ -45,19 +45,19 @@ _WORDS = re.compile(r"[^\W\d_]+")
 _NO_UNITS = frozenset(
     ("and", "or", "to", "by", "plus", "minus", "times", "point", "squared", "cubed", "k", "n", "x", "y", "z")
 )
-"""Words behind a number that make another number, several numbers or a term of it."""
+"""Words after a number that make it another number, several numbers or a term."""
 _MAGNITUDES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
 
 def extract_final_answer(text: str, mark: str = "####") -> str | None:
-    r"""What stands behind the last mark, on its line.
+    r"""Read what follows the last mark on its line.
 
     Args:
         text: a completion.
-        mark: what announces the answer.
+        mark: the text before the answer.
 
     Returns:
-        The answer without spaces around it; None where there is no mark, or nothing behind the last one.
+        The answer without spaces around it; None where there is no mark, or nothing after the last one.
 
     Raises:
         ValueError: the mark is empty.
@@ -74,7 +74,7 @@ def extract_final_answer(text: str, mark: str = "####") -> str | None:
 
 
 def _read_multiplier(rest: str) -> int | None:
-    """What a number is multiplied with by the words behind it: 1 for a unit; None where they are no unit."""
+    """The factor that the words after a number stand for: 1 for a unit; None where they are no unit."""
     words = _WORDS.findall(rest.lower())
     if not _UNIT.fullmatch(rest) or not _NO_UNITS.isdisjoint(words):
         return None
@@ -99,7 +99,7 @@ def parse_number(text: str) -> Fraction | None:
             number, a magnitude ("million") or a unit; with emphasis, and with a stop at its end.
 
     Returns:
-        The number. Units, currencies and "%" are not counted: "50%" is 50. None where the text is no number, has
+        The number. Units, currencies and "%" are ignored: "50%" is 50. None where the text is no number, has
         further numbers, or has more than `MAX_CHARS` characters.
 
     >>> parse_number("-$1,234.50"), parse_number("7.0."), parse_number("1 1/2 cups"), parse_number("−5%")

@@ -1,16 +1,16 @@
-r"""Verdicts on two completions shown together: read, combined over both orders, and what they say of the judge.
+r"""Verdicts on two completions shown together: how they are read, combined over both orders, and measure the judge.
 
 Source: MT-Bench (Zheng et al. 2023, arXiv 2306.05685), section 3.3 and 3.4: judges prefer what is shown first, so each
-pair is judged in both orders. Their verdicts are `[[A]]`, `[[B]]` and, for a tie, `[[C]]`.
+pair is judged in both orders. The paper's verdicts are `[[A]]`, `[[B]]` and, for a tie, `[[C]]`.
 
 Differences from the paper:
 
-1. They count a pair whose verdict changes with the order as a tie; here it is `flipped`, apart from a true tie, and
-   the flip rate is 1 minus their consistency. A verdict for one order and a tie for the other is flipped too.
+1. The paper counts a pair whose verdict changes with the order as a tie; here it is `flipped`, apart from a true tie,
+   and the flip rate is 1 minus the paper's consistency. A verdict for one order and a tie for the other is flipped too.
 2. A verdict is also read as "verdict: A", "**B**", "Response A is better", "both are equal"; the last one counts. What
    cannot be read is unread with a reason, never a tie.
 3. Position bias is the share of readable verdicts other than ties that are for the completion shown first. Its
-   interval takes verdicts for independent; the two of a pair are not, so it is somewhat narrow or wide.
+   interval treats verdicts as independent. The two of a pair are not, so it is somewhat narrow or wide.
 """
 
 import re
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lance_assets.algorithms.measures.statistics import compute_wilson_interval
-from lance_assets.algorithms.reviews.score_words import normalise_review, strip_thinking
+from lance_assets.algorithms.reviews.plain_text import normalise_review, strip_thinking
 from lance_assets.records import FinishReason
 
 Verdict = Literal["A", "B", "tie"]
@@ -72,7 +72,7 @@ class Unread:
 
 @dataclass(frozen=True)
 class PairwiseReport:
-    """What a round's verdicts say of the judge."""
+    """How a judge behaved over a round's pairs."""
 
     num_pairs: int
     """Pairs judged in both orders."""

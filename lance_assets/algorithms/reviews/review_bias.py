@@ -1,4 +1,4 @@
-"""What a round's reviews say of the reviewer: whether length pays, how far reviews of a row part, if order matters.
+"""How a round's reviewer behaved: whether it favours length, how far reviews of a row differ, if their order matters.
 
 Sources: judges favour long completions (verbosity bias, MT-Bench, arXiv 2306.05685, section 3.3; lengths grew from
 1,092 to 2,552 characters over Self-Rewarding's rounds, arXiv 2401.10020). The measures are plain statistics:
@@ -36,11 +36,11 @@ class SampleShift:
     shift: float
     """Mean of its score minus the mean of the row's other scores."""
     interval: tuple[float, float]
-    """Student's 95% interval of the shift; endless for one row."""
+    """Student's 95% interval of the shift; infinite for one row."""
 
     @property
     def is_exchangeable(self) -> bool:
-        """Whether no difference can be told."""
+        """Whether the interval holds 0, so that no difference shows."""
         return self.interval[0] <= 0.0 <= self.interval[1]
 
 

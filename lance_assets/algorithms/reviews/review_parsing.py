@@ -1,30 +1,46 @@
-r"""Read the score out of a review, or say why there is none.
+r"""Read the score out of a review, as written or as the probabilities expect it, or say why there is none.
 
 Source: LANCE's review prompt asks for a rationale of at most 100 words and then `score: <total>`, 0 to 10; its code
 (Control-derek/LANCE, `review_instances_vllm.py`) reads `score: (\d+(\.\d+)?)`.
 
 Differences from the authors' code:
 
-1. The last score statement counts; theirs takes the first, so that "score: 1 for clarity ... score: 9" became 1. Of
+1. The last score statement counts. Their code takes the first, so that "score: 1 for clarity ... score: 9" became 1. Of
    several statements that each name a part ("question score: 4") none is the score.
 2. Markdown, brackets, full-width signs, `=`, no space or several, "8/10", "8 out of 10", "8,5", "7 1/2", "4 + 5 = 9",
-   English number words and the words for a score in other languages (`score_words`) are read. "score of 8" and "score
-   is 8" are read where no labelled statement ("score: 8", "final score is 8") stands and nothing before denies it, and
-   "8/10" without the word only where it ends the text or is given ("I'd give it 8/10"), or a number alone.
-3. A range, several numbers, or a scale other than 10 is `ambiguous`; theirs takes the first number.
+   English number words and the words for a score in other languages (`score_statements`) are read. "score of 8" and
+   "score is 8" are read where there is no labelled statement ("score: 8", "final score is 8") and nothing before denies
+   it, and "8/10" without the word only where it ends the text or is given ("I'd give it 8/10"), or a number alone.
+3. A range, several numbers, or a scale other than 10 is `ambiguous`; their code takes the first number.
 4. A number that a token limit may have cut in two ("score: 1" of 10) is `cut_off`.
-5. A review without a score is `Unscored`; theirs becomes 0 where all three fail.
+5. A review without a score is `Unscored`; in their code it becomes 0 where all three fail.
 6. What a model thinks before it writes (`<think>`) is no part of the review.
+
+Source of the expected score: G-Eval (Liu et al. 2023, arXiv 2303.16634), section 2: the sum over the scale of p(score)
+times score, which tells apart what whole scores leave tied.
+
+Differences from the paper:
+
+1. p is the model's own, of the likeliest tokens at the place where the sampled review has its score. The paper samples
+   20 times where the API gives no probabilities. So it is the expectation given this rationale.
+2. The sum is over the scores among those tokens, divided by their probability (`covered`). The other tokens do not
+   count; where scores hold less than `MIN_MASS`, there is no expected score.
+3. A token "1" begins both 1 and 10. Where "1" was sampled, its probability is split by those of the next token. Where
+   another was sampled, or the next token is not known, it counts as 1, and `max_error` is by how much the value would
+   rise if all of it were 10.
+4. Of a score with decimals only the place of the whole number is read: where 8.5 was sampled, 8 is what 8.5 counts as.
 """
 
+import math
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from lance_assets.algorithms.reviews.score_statements import find_statement, is_ambiguous
-from lance_assets.algorithms.reviews.score_words import normalise_review, read_number, strip_thinking
-from lance_assets.records import FinishReason
+from lance_assets.algorithms.reviews.plain_text import normalise_review, strip_thinking
+from lance_assets.algorithms.reviews.score_statements import find_statement, is_ambiguous, read_number
+from lance_assets.records import FinishReason, Sample, TokenChoice
 
 UNSCORED_REASONS = {
     "error": "the sample failed in the engine",
@@ -33,13 +49,15 @@ UNSCORED_REASONS = {
     "no_score": "no score statement: a refusal, a rationale alone, or a placeholder",
     "out_of_range": "the score lies outside the scale",
     "ambiguous": "a range, several different numbers, or a scale other than the one asked for",
-    "no_tail": "an expected score was asked for, and the engine told no probabilities where the score stands",
+    "no_tail": "an expected score was asked for, and the engine gave no probabilities at its place",
     "low_mass": "an expected score was asked for, and scores hold less than half of the probability there",
 }
-"""Why a review has no score; the last two only where the expected score is asked for (`expected_score`)."""
+"""Why a review has no score; the last two only where the expected score is asked for (`compute_expected_score`)."""
 
 _MAY_GO_ON = re.compile(r"[\s.,/–—-]*\Z")
 _ENDS_OPEN = re.compile(r"(?:[^\W_]|[\s.,/–—-])\Z")
+MIN_MASS = 0.5
+"""Probability that scores must hold at the score's place."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +72,7 @@ class Unscored:
 
 @dataclass(frozen=True)
 class ReadScore:
-    """A review's score and where it stands."""
+    """A review's score and its place."""
 
     value: float
     """In the range asked for."""
@@ -76,10 +94,22 @@ class ReviewResult:
     """Mean of the scores; None when no review has one."""
 
 
+@dataclass(frozen=True)
+class ExpectedScore:
+    """A review's expected score."""
+
+    value: float
+    """In the range asked for."""
+    covered: float
+    """Probability of the scores it is the mean of, `MIN_MASS` to 1."""
+    max_error: float
+    """By how much the value is too low at most, for tokens "1" that might have become 10."""
+
+
 def read_score(
     text: str, *, finish_reason: FinishReason = "stop", lowest: float = 0.0, highest: float = 10.0
 ) -> ReadScore | Unscored:
-    """Read a review's score and where it stands; see `parse_review`."""
+    """Read a review's score and its place; see `parse_review`."""
     if finish_reason == "error":
         return Unscored("error", text)
     if not text.strip():
@@ -135,26 +165,86 @@ def combine_reviews(reviews: Sequence[float | Unscored]) -> ReviewResult:
     return ReviewResult(scores, reasons, fmean(known) if known else None)
 
 
-def score_reviews(
-    texts: Sequence[str], finish_reasons: Sequence[FinishReason], *, lowest: float = 0.0, highest: float = 10.0
-) -> ReviewResult:
-    """Read all reviews of one row.
+def _find_place(read: ReadScore, tail: Sequence[TokenChoice]) -> tuple[int, str] | None:
+    """The token in which the written score begins, and what of it comes before; None where the tail lacks it."""
+    match = re.match(r"[0-9]+", read.written)
+    text = "".join(choice.text for choice in tail)
+    runs = list(re.finditer(r"[0-9]+", text, re.ASCII))
+    if match is None or len(runs) <= read.num_later or runs[-1 - read.num_later][0] != match[0]:
+        return None
+    start = runs[-1 - read.num_later].start()
+    for place, choice in enumerate(tail):
+        if start < len(choice.text):
+            return place, choice.text[:start]
+        start -= len(choice.text)
+    return None
+
+
+def _read_digits(token: str, before: str) -> str | None:
+    """The digits with which a token continues after what the sampled token has before its digits."""
+    match = re.match(r"[0-9]+", token.strip().removeprefix(before.strip()).lstrip())
+    return match[0] if match else None
+
+
+def _weigh(alternatives: dict[str, float], before: str) -> dict[str, float]:
+    """The probability of each run of digits that the token may be or begin."""
+    mass: defaultdict[str, float] = defaultdict(float)
+    for token, log_probability in alternatives.items():
+        digits = _read_digits(token, before)
+        if digits is not None:
+            mass[digits] += math.exp(log_probability)
+    return dict(mass)
+
+
+def _split_one(mass: dict[str, float], next_choice: TokenChoice) -> dict[str, float]:
+    """The mass of "1" over what the next token makes of it: 10, another number, or 1."""
+    following = _weigh(next_choice.alternatives, "")
+    longer = {f"1{digits}": mass["1"] * probability for digits, probability in following.items()}
+    rest = {"1": mass["1"] * max(0.0, 1.0 - sum(following.values()))}
+    return {
+        digits: mass.get(digits, 0.0) * (digits != "1") + longer.get(digits, 0.0) + rest.get(digits, 0.0)
+        for digits in {*mass, *longer, *rest}
+    }
+
+
+def compute_expected_score(sample: Sample, *, lowest: float = 0.0, highest: float = 10.0) -> ExpectedScore | Unscored:
+    """The probability-weighted score of a review.
 
     Args:
-        texts: the reviews.
-        finish_reasons: how each sample ended.
+        sample: the review with its `tail`.
         lowest: the smallest score allowed.
-        highest: the largest.
+        highest: the largest, 10 at most.
+
+    Returns:
+        The expected score in [lowest, highest]; or why there is none: as `parse_review` where the text has no score,
+        `no_tail` where there are no probabilities for its place, `low_mass` where scores hold too little of them.
 
     Raises:
-        ValueError: the lengths differ.
+        ValueError: highest is above 10, whose scores may begin in more ways than "1" and "10".
 
-    >>> score_reviews(["score: 9", "Fine.", "score: 6"], ["stop", "stop", "stop"])
-    ReviewResult(scores=[9.0, None, 6.0], unscored_reasons=[None, 'no_score', None], review_score=7.5)
+    >>> tail = (TokenChoice("score: ", {}), TokenChoice("8", {"8": math.log(0.75), "9": math.log(0.25)}))
+    >>> compute_expected_score(Sample("r", "Good. score: 8", "stop", 9, 5, tail=tail))
+    ExpectedScore(value=8.25, covered=1.0, max_error=0.0)
     """
-    return combine_reviews(
-        [
-            parse_review(text, finish_reason=reason, lowest=lowest, highest=highest)
-            for text, reason in zip(texts, finish_reasons, strict=True)
-        ]
+    if highest > 10:
+        raise ValueError(f"expected scores are read on scales up to 10, got highest={highest}: use score_from text")
+    read = read_score(sample.text, finish_reason=sample.finish_reason, lowest=lowest, highest=highest)
+    if isinstance(read, Unscored):
+        return read
+    found = _find_place(read, sample.tail)
+    if found is None or not sample.tail[found[0]].alternatives:
+        return Unscored("no_tail", sample.text)
+    place, before = found
+    choice = sample.tail[place]
+    mass = _weigh(choice.alternatives, before)
+    unsplit = mass["1"] if "1" in mass and highest >= 10 else 0.0
+    if unsplit and _read_digits(choice.text, before) == "1" and place + 1 < len(sample.tail):
+        mass, unsplit = _split_one(mass, sample.tail[place + 1]), 0.0
+    on_scale = {int(digits): p for digits, p in mass.items() if lowest <= int(digits) <= highest and p > 0}
+    covered = sum(on_scale.values())
+    if covered < MIN_MASS:
+        return Unscored("low_mass", sample.text)
+    value = sum(score * p for score, p in on_scale.items()) / covered
+    return ExpectedScore(
+        min(highest, max(lowest, value)), min(1.0, covered), (highest - 1) * unsplit / covered if unsplit else 0.0
     )

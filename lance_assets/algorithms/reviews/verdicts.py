@@ -5,21 +5,21 @@ kept where 【好】 stands in the verdict and 【差】 does not.
 
 Differences from the authors' code:
 
-1. A verdict with both tags, or with none, is unread with its reason; theirs is rejected like a bad one.
+1. A verdict with both tags, or with none, is unread with its reason; their code rejects it like a bad one.
 2. Upper and lower case, blanks and emphasis inside the brackets, and `[]` or `［］` for `【】` make no difference.
 3. What a model thinks before it writes (`<think>`) is no part of the verdict.
 4. A verdict that the token limit cut inside a bracket is `cut_off`: the other tag may have followed.
 
-As theirs, a tag counts wherever it stands: "not [good]" is good. The prompt that asks for verdicts must ask for a tag.
+As in their code, a tag counts anywhere: "not [good]" is good. The prompt that asks for verdicts must ask for a tag.
 """
 
 import re
 from functools import cache
 from typing import Literal
 
-from lance_assets.algorithms.filters.language_profiles import LanguageProfile
+from lance_assets.algorithms.filters.keywords import LanguageProfile
 from lance_assets.algorithms.reviews.pairwise import Unread
-from lance_assets.algorithms.reviews.score_words import strip_thinking
+from lance_assets.algorithms.reviews.plain_text import strip_thinking
 from lance_assets.records import FinishReason
 
 PromptVerdict = Literal["good", "bad"]
@@ -52,7 +52,7 @@ def read_verdict(text: str, profile: LanguageProfile, finish_reason: FinishReaso
     Raises:
         ValueError: a tag of the profile is no word in brackets.
 
-    >>> from lance_assets.algorithms.filters.language_profiles import PROFILES
+    >>> from lance_assets.algorithms.filters.keywords import PROFILES
     >>> read_verdict("指令清晰完整。【好】", PROFILES["chinese"])
     'good'
     >>> read_verdict("Names a private person. **[Bad]**", PROFILES["english"])

@@ -24,9 +24,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lance_assets.algorithms.reviews.answer_matching import extract_final_answer
-from lance_assets.algorithms.reviews.score_words import strip_thinking
+from lance_assets.algorithms.reviews.plain_text import strip_thinking
 from lance_assets.algorithms.similarity.lexical_pairs import find_rouge_pairs
-from lance_assets.algorithms.similarity.rouge_l import compute_rouge_l
+from lance_assets.algorithms.similarity.words import compute_rouge_l
 
 REJECTIONS = {
     "cut_off": "the last piece of a text that was cut at the token limit",

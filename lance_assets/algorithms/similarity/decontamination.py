@@ -8,11 +8,9 @@ How it differs:
 2. Prompts that are equal after normalisation overlap at any length; GPT-3 has no rule below the n-gram.
 3. n-grams that many documents share are not forgiven. Where an evaluation has a long fixed wording, give its
    prompts without it.
-4. Words are those of `rouge_l.tokenize_words`, so that Chinese is compared by 13 characters.
+4. Words are those of `words.tokenize_words`, so that Chinese is compared by 13 characters.
 """
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,11 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from lance_assets.algorithms.similarity.rouge_l import tokenize_words
-
-_EDGES = " .,;:!?…\"'`*_“”‘’«»()[]{}。、「」『』"
-"""Stripped at both ends. Minus, percent and other signs stay: "-5" is not "5"."""
-_SPACES = re.compile(r"\s+")
+from lance_assets.algorithms.similarity.words import list_ngrams, normalise_text, tokenize_words
 
 CONTAMINATION = pl.Schema(
     {
@@ -41,7 +35,7 @@ CONTAMINATION = pl.Schema(
 
 @dataclass(frozen=True)
 class EvaluationIndex:
-    """What evaluation prompts are recognised by."""
+    """The texts and n-grams by which evaluation prompts are recognised."""
 
     normalised: frozenset[str]
     """Every prompt as `normalise_text` gives it."""
@@ -51,19 +45,8 @@ class EvaluationIndex:
     """Words in a run."""
 
 
-def normalise_text(text: str) -> str:
-    r"""A text reduced to what makes it the same text: NFKC, lower case, single spaces, no punctuation at the ends.
-
-    >>> normalise_text('  "What is\n ５ + 3?" ')
-    'what is 5 + 3'
-    """
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
-    return _SPACES.sub(" ", folded).strip(_EDGES)
-
-
-def _list_ngrams(text: str, ngram: int) -> Iterable[str]:
-    words = tokenize_words(text)
-    return (" ".join(words[start : start + ngram]) for start in range(len(words) - ngram + 1))
+def _list_runs(text: str, ngram: int) -> list[str]:
+    return list_ngrams(tokenize_words(text), ngram)
 
 
 def build_evaluation_index(prompts: Iterable[str], *, ngram: int = 13) -> EvaluationIndex:
@@ -85,7 +68,7 @@ def build_evaluation_index(prompts: Iterable[str], *, ngram: int = 13) -> Evalua
     ngrams: set[str] = set()
     for prompt in prompts:
         normalised.add(normalise_text(prompt))
-        ngrams.update(_list_ngrams(prompt, ngram))
+        ngrams.update(_list_runs(prompt, ngram))
     return EvaluationIndex(frozenset(normalised - {""}), frozenset(ngrams), ngram)
 
 
@@ -99,12 +82,12 @@ def overlaps_evaluation(prompt: str, index: EvaluationIndex) -> bool:
     """
     if normalise_text(prompt) in index.normalised:
         return True
-    return any(run in index.ngrams for run in _list_ngrams(prompt, index.ngram))
+    return any(run in index.ngrams for run in _list_runs(prompt, index.ngram))
 
 
 def _find_shared_run(words: list[str], ngram: int, owners: dict[str, int]) -> tuple[int, str, float] | None:
     """The evaluation prompt that shares most n-grams, the first shared run in full, and the share of shared n-grams."""
-    runs = [" ".join(words[start : start + ngram]) for start in range(len(words) - ngram + 1)]
+    runs = list_ngrams(words, ngram)
     found = [owners[run] for run in runs if run in owners]
     if not found:
         return None
@@ -174,9 +157,9 @@ def find_contamination(
     """Rows whose prompt the evaluation already asks, with what they match: n-grams first, then embedding neighbours.
 
     Args:
-        row_ids: of the rows.
-        prompts: theirs, as many.
-        evaluation_prompts: what no row may match; empty ones match nothing.
+        row_ids: [num_rows].
+        prompts: [num_rows], of the rows.
+        evaluation_prompts: the prompts that no row may match; empty ones match nothing.
         ngram: words in a run, at least 1.
         vectors: float32 [num_rows, dim], L2-normalised, of the prompts; needed with `max_similarity`.
         evaluation_vectors: of the evaluation's prompts, in the same way.
@@ -193,14 +176,14 @@ def find_contamination(
     ['what is 5 3']
     """
     if len(row_ids) != len(prompts):
-        raise ValueError(f"row_ids and prompts must be as many, got {len(row_ids)} and {len(prompts)}")
+        raise ValueError(f"each row id needs one prompt, got {len(row_ids)} row ids and {len(prompts)} prompts")
     if ngram < 1:
         raise ValueError(f"ngram must be at least 1, got {ngram}")
     equal: dict[str, int] = {}
     owners: dict[str, int] = {}
     for place, asked in enumerate(evaluation_prompts):
         equal.setdefault(normalise_text(asked), place)
-        for run in _list_ngrams(asked, ngram):
+        for run in _list_runs(asked, ngram):
             owners.setdefault(run, place)
     equal.pop("", None)
     rows: list[tuple[str, str, str, str, float, str | None]] = []

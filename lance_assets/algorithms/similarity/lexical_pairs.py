@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import polars as pl
 
-from lance_assets.algorithms.similarity.rouge_l import tokenize_words
 from lance_assets.algorithms.similarity.similar_pairs import PAIRS
+from lance_assets.algorithms.similarity.words import tokenize_words
 
 EXACT_TEXTS = 3000
 """Texts up to which every pair is compared."""

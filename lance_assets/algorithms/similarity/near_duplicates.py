@@ -1,4 +1,4 @@
-"""Which of like rows stay: one rule over pairs that any tier found.
+"""Which rows are kept where several are alike: one rule over the pairs that any tier found.
 
 Hand-written: libraries that deduplicate choose survivors by their own order and compare within one set; here rows are
 also compared with earlier rounds, every dropped row names the survivor it is like, and the rule can be applied again
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from lance_assets.algorithms.similarity.decontamination import normalise_text
+from lance_assets.algorithms.similarity.words import normalise_text
 
 TIERS = ("exact", "lexical", "embedding")
 """How a pair can be found, the surest first."""
@@ -25,20 +25,20 @@ def find_exact_pairs(row_ids: Sequence[str], texts: Sequence[str]) -> pl.DataFra
     """Rows whose texts are equal after `normalise_text`: each with the one of them that has the smallest id.
 
     Args:
-        row_ids: of the rows.
-        texts: theirs, as many.
+        row_ids: [num_rows].
+        texts: [num_rows], of the rows.
 
     Returns:
         Schema `ROW_PAIRS`, tier "exact", similarity 1, sorted by row_id.
 
     Raises:
-        ValueError: as many texts as row ids are needed.
+        ValueError: the lengths differ.
 
     >>> find_exact_pairs(["b", "a", "c"], ["Hi there!", "hi  THERE", "bye"]).rows()
     [('b', 'a', 'exact', 1.0)]
     """
     if len(row_ids) != len(texts):
-        raise ValueError(f"row_ids and texts must be as many, got {len(row_ids)} and {len(texts)}")
+        raise ValueError(f"each row id needs one text, got {len(row_ids)} row ids and {len(texts)} texts")
     first: dict[str, str] = {}
     found = []
     for row_id, text in sorted(zip(row_ids, map(normalise_text, texts), strict=True)):
@@ -48,10 +48,10 @@ def find_exact_pairs(row_ids: Sequence[str], texts: Sequence[str]) -> pl.DataFra
 
 
 def choose_survivors(row_ids: Sequence[str], pairs: pl.DataFrame, *, thresholds: Mapping[str, float]) -> pl.DataFrame:
-    """Which rows are dropped: going by row id, each that is like a row of an earlier round, or like one that stays.
+    """Which rows are dropped: in the order of their ids, each that is like a row of an earlier round or a kept one.
 
     Args:
-        row_ids: the rows to decide about; all other ids in `pairs` are of earlier rounds, and stay.
+        row_ids: the rows to decide about; all other ids in `pairs` are of earlier rounds, whose rows are kept.
         pairs: at least the columns of `ROW_PAIRS`; either of two rows may be named first.
         thresholds: by tier, the similarity that a pair must be strictly above; pairs of other tiers count for nothing.
 
@@ -90,4 +90,4 @@ def choose_survivors(row_ids: Sequence[str], pairs: pl.DataFrame, *, thresholds:
         if survivors:
             tier_number, negated, nearest_id = min(survivors)
             dropped[row_id] = (nearest_id, TIERS[tier_number], -negated)
-    return pl.DataFrame([(row_id, *told) for row_id, told in dropped.items()], schema=DROPPED, orient="row")
+    return pl.DataFrame([(row_id, *nearest) for row_id, nearest in dropped.items()], schema=DROPPED, orient="row")

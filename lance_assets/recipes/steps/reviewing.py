@@ -13,8 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lance_assets.algorithms.reviews.expected_score import ExpectedScore, compute_expected_score
-from lance_assets.algorithms.reviews.review_parsing import Unscored, combine_reviews, parse_review
+from lance_assets.algorithms.reviews.review_parsing import (
+    ExpectedScore,
+    Unscored,
+    combine_reviews,
+    compute_expected_score,
+    parse_review,
+)
 from lance_assets.prompts import render_prompt
 from lance_assets.recipes.asking import RoundIdentity, build_requests
 from lance_assets.recipes.steps.rows import Generation, RowReviews, Shown

@@ -1,10 +1,11 @@
-"""The sets that recipes share: the seeds of a round, what is cleaned by words, and rows to train on."""
+"""The sets that recipes share: the seeds of a round, LANCE's filters, and rows to train on."""
 
 from typing import Protocol
 
 import polars as pl
 
-from lance_assets.algorithms.filters.cleaning import CleaningSettings, clean_generations
+from lance_assets.algorithms.filters.contract import Filter
+from lance_assets.algorithms.filters.rules import list_word_filters
 from lance_assets.algorithms.selection.pairing import take_seeds
 from lance_assets.recipes.contract import RoundInputs
 from lance_assets.recipes.steps.rows import build_reviewed_row, build_table, read_kept
@@ -60,19 +61,15 @@ def take_file_seeds(
     return taken, {"num_pool": len(file_seeds), "num_not_taken": len(left)}
 
 
-def clean_by_words(
-    inputs: RoundInputs[BoundsWords], raw_generations: pl.DataFrame, seeds: pl.DataFrame
-) -> pl.DataFrame:
-    """Keep or drop every candidate with a reason, schema `CLEANED_SET`."""
-    settings = inputs.settings
-    rules = CleaningSettings(
+def filter_by_words(settings: BoundsWords) -> list[Filter]:
+    """LANCE's filters, with one upper bound for prompts and completions."""
+    return list_word_filters(
         min_prompt_words=settings.min_prompt_words,
         max_prompt_words=settings.max_words,
         min_completion_words=settings.min_completion_words,
         max_completion_words=settings.max_words,
-        rouge_l_threshold=settings.rouge_l_threshold,
+        threshold=settings.rouge_l_threshold,
     )
-    return clean_generations(raw_generations, seeds, settings=rules, is_evaluation_prompt=inputs.is_evaluation_prompt)
 
 
 def review_without_scores(

@@ -14,6 +14,7 @@ from lance_assets.rounds.identity.installed import find_version, identify_embedd
 from lance_assets.rounds.identity.own_code import name_root
 from lance_assets.rounds.plan import JUDGE_TEMPLATES, Plan
 from lance_assets.settings.engines import EngineSettings, RoleSettings
+from lance_assets.settings.filters import identify_filters
 from lance_assets.worlds import hash_world_file
 
 WHERE_TRAINING_RUNS = {"launcher", "accelerate_config", "min_free_gpu_rate", "handover_seconds"}
@@ -65,11 +66,13 @@ def identify_generations(plan: Plan) -> Identity:
 
 
 def identify_cleaning(plan: Plan) -> Identity:
-    """The embedder, the thresholds of near-duplicates, and what is kept out of the data."""
+    """The embedder, the thresholds of near-duplicates, the experiment's own filters, and what stays out of the data."""
     settings = plan.settings
+    filters = {"filters": identify_filters(settings.filters)} if settings.filters else {}
     return {
         "embedder": identify_embedder(settings.embedder.model),
         "near_duplicates": settings.near_duplicates.model_dump(),
+        **filters,
     } | identify_guard(plan)
 
 

@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import polars as pl
 
-from lance_assets.algorithms.filters.cleaning import count_drop_reasons, mark_dropped
-from lance_assets.algorithms.similarity.decontamination import normalise_text
+from lance_assets.algorithms.filters.contract import count_drop_reasons
+from lance_assets.algorithms.filters.rules import mark_dropped
 from lance_assets.algorithms.similarity.lexical_pairs import find_lexical_pairs
 from lance_assets.algorithms.similarity.near_duplicates import choose_survivors, find_exact_pairs
 from lance_assets.algorithms.similarity.similar_pairs import find_similar_pairs
+from lance_assets.algorithms.similarity.words import normalise_text
 from lance_assets.records import NEAR_DUPLICATES
 from lance_assets.rounds.contamination import find_contaminated
 from lance_assets.rounds.report import Counts, Judged, Made, Report, Rows, count_values
@@ -189,10 +190,13 @@ TOLERANCE = 1e-5
 
 
 def make_cleaned_set(this_round: Round) -> Made:
-    """Clean by the recipe, then against the evaluation's neighbours and the whole history."""
+    """Clean by the recipe and the experiment's filters, then against the evaluation's neighbours and the history."""
     plan = this_round.plan
     cleaned = plan.recipe.clean(
-        this_round.build_inputs(), this_round.read("raw_generations"), this_round.read("seed_set")
+        this_round.build_inputs(),
+        this_round.read("raw_generations"),
+        this_round.read("seed_set"),
+        added=plan.settings.filters,
     )
     found = drop_near_duplicates(this_round, drop_evaluation_neighbours(this_round, cleaned))
     history, model_hash = this_round.platform.history, this_round.embedder.model_hash

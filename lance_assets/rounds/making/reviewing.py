@@ -2,8 +2,8 @@
 
 import polars as pl
 
-from lance_assets.algorithms.filters.cleaning_rules import count_words
 from lance_assets.algorithms.reviews.review_bias import measure_review_bias
+from lance_assets.algorithms.similarity.words import count_words
 from lance_assets.rounds.report import Histogram, Judged, Made, Measures, Report, Rows, count_values, round_measure
 from lance_assets.rounds.round import Round
 

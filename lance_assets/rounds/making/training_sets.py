@@ -6,7 +6,6 @@ from dataclasses import asdict, fields
 import numpy as np
 import polars as pl
 
-from lance_assets.algorithms.filters.cleaning_rules import count_words
 from lance_assets.algorithms.measures.collapse import (
     DiversityFloors,
     DiversityReport,
@@ -20,6 +19,7 @@ from lance_assets.algorithms.measures.collapse import (
 from lance_assets.algorithms.measures.diversity import compute_distinct_n, compute_vendi_score
 from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.algorithms.reviews.pairwise import summarise_verdicts
+from lance_assets.algorithms.similarity.words import count_words
 from lance_assets.prompts import build_messages
 from lance_assets.recipes.steps.judging import drop_judged_pairs
 from lance_assets.records import DIVERSITY_REPORT

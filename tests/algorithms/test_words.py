@@ -3,10 +3,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer, tokenize
 
-from lance_assets.algorithms.similarity.rouge_l import (
+from lance_assets.algorithms.similarity.words import (
     RougeL,
     compute_rouge_l,
     compute_similarity,
+    list_ngrams,
+    normalise_text,
     tokenize_words,
 )
 
@@ -59,3 +61,21 @@ def test_case_and_repeats_count_unlike_the_rouge_package() -> None:
     """Sets of case-sensitive words would call these equal and different."""
     assert compute_rouge_l("go go go go", "go").precision == 0.25
     assert compute_rouge_l("Sort It", "sort it").f == 1.0
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=8), st.integers(1, 5))
+def test_ngrams_are_all_runs_in_order(words: list[str], n: int) -> None:
+    ngrams = list_ngrams(words, n)
+    assert len(ngrams) == max(0, len(words) - n + 1)
+    assert all(ngram.split() == words[start : start + n] for start, ngram in enumerate(ngrams))
+
+
+def test_an_ngram_has_a_word() -> None:
+    with pytest.raises(ValueError, match="n must be at least 1, got 0"):
+        list_ngrams(["a"], 0)
+
+
+@given(st.text())
+def test_normalising_twice_changes_nothing(text: str) -> None:
+    once = normalise_text(text)
+    assert normalise_text(once) == once

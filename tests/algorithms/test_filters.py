@@ -1,24 +1,42 @@
 import random
 import time
+from collections.abc import Sequence
 
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.filters.cleaning import (
-    DROP_REASONS,
-    CleaningSettings,
-    clean_generations,
+from lance_assets.algorithms.filters.contract import (
+    Candidate,
+    Filter,
+    RowFilter,
     count_drop_reasons,
-    mark_dropped,
-    mark_unusable,
+    filter_generations,
 )
-from lance_assets.algorithms.similarity.rouge_l import compute_similarity, tokenize_words
+from lance_assets.algorithms.filters.rules import (
+    Complete,
+    EvaluationOverlap,
+    LikeSiblings,
+    Refused,
+    SameAsSeed,
+    Words,
+    list_word_filters,
+    mark_dropped,
+    with_orphans,
+)
+from lance_assets.algorithms.similarity.words import compute_similarity, tokenize_words
 from lance_assets.records import CLEANED_SET, RAW_GENERATIONS, SEED_SET
 
-SETTINGS = CleaningSettings()
-SHORT = CleaningSettings(min_prompt_words=1, min_completion_words=1)
+PAPER = {"max_prompt_words": 4096, "max_completion_words": 4096, "threshold": 0.70}
+RULES = list_word_filters(min_prompt_words=5, min_completion_words=10, **PAPER)
+SHORT = list_word_filters(min_prompt_words=1, min_completion_words=1, **PAPER)
+USABLE = [Refused(), Complete(), EvaluationOverlap(), SameAsSeed()]
+REASONS = {
+    *("generation_failed", "cut_off", "unparsed", "prompt_dropped", "no_completion", "evaluation_overlap"),
+    *("prompt_too_short", "prompt_too_long", "completion_too_short", "completion_too_long"),
+    *("like_seed", "like_sibling", "duplicate_in_round"),
+}
 
 
 def words(stem: str, count: int = 12) -> str:
@@ -36,15 +54,14 @@ def generation(row_id: str, kind: str, parent: str, prompt: str | None, completi
     return given | {"prompt": prompt, "completion": completion, "raw_text": "", "finish_reason": "stop"} | more
 
 
-def clean(rows: list[dict], *, rules: CleaningSettings = SETTINGS, evaluation: tuple[str, ...] = ()) -> dict[str, dict]:
+def clean(rows: list[dict], *, rules: Sequence[Filter] = RULES, evaluation: tuple[str, ...] = ()) -> dict[str, dict]:
     frame = pl.DataFrame(rows, schema=RAW_GENERATIONS)
-    cleaned = clean_generations(
-        frame, seed_set("s1", "s2"), settings=rules, is_evaluation_prompt=lambda prompt: prompt in evaluation
+    cleaned = filter_generations(
+        frame, seed_set("s1", "s2"), filters=rules, is_evaluation_prompt=lambda prompt: prompt in evaluation
     )
-    candidates = frame.filter(pl.col("kind") != "seed_review")
     assert cleaned.schema == CLEANED_SET
-    assert cleaned["row_id"].to_list() == candidates["row_id"].to_list()
-    assert sum(count_drop_reasons(cleaned).values()) == len(candidates)
+    assert cleaned["row_id"].to_list() == frame["row_id"].to_list()
+    assert sum(count_drop_reasons(cleaned).values()) == len(frame)
     return {row["row_id"]: row for row in cleaned.iter_rows(named=True)}
 
 
@@ -61,8 +78,7 @@ def prompt_and(*completions: str, prompt: str | None = None, **more) -> list[dic
 
 
 def test_kept() -> None:
-    review = generation("r", "seed_review", "s1", "x", "y")
-    assert reasons([review, *prompt_and(words("a"), words("b"))]) == {"p": None, "c0": None, "c1": None}
+    assert reasons(prompt_and(words("a"), words("b"))) == {"p": None, "c0": None, "c1": None}
 
 
 @pytest.mark.parametrize(
@@ -205,8 +221,8 @@ def test_nothing() -> None:
     assert clean([]) == {}
 
 
-def is_near_duplicate(candidate: str, reference: str) -> bool:
-    return compute_similarity(tokenize_words(candidate), tokenize_words(reference)) > 0.70
+def is_near_duplicate(text: str, other: str) -> bool:
+    return compute_similarity(tokenize_words(text), tokenize_words(other)) > 0.70
 
 
 def scan_like_the_paper(texts: list[str], seed_text: str) -> list[str]:
@@ -242,7 +258,7 @@ def test_a_round_holds_together(rng: random.Random) -> None:
     rng.shuffle(rows)
     cleaned = clean(rows)
     kept = {row_id: row for row_id, row in cleaned.items() if row["drop_reason"] is None}
-    assert {row["drop_reason"] for row in cleaned.values()} <= {None, *DROP_REASONS}
+    assert {row["drop_reason"] for row in cleaned.values()} <= {None, *REASONS}
     for row in kept.values():
         if row["kind"] == "completion":
             assert row["parent_id"] in kept
@@ -266,7 +282,7 @@ def test_a_large_round_is_fast() -> None:
     frame = pl.DataFrame(rows, schema=RAW_GENERATIONS)
     seeds = seed_set(*(f"s{i}" for i in range(500)))
     started = time.perf_counter()
-    cleaned = clean_generations(frame, seeds, settings=SETTINGS, is_evaluation_prompt=lambda prompt: False)
+    cleaned = filter_generations(frame, seeds, filters=RULES, is_evaluation_prompt=lambda prompt: False)
     assert time.perf_counter() - started < 10
     assert len(cleaned) == len(frame)
 
@@ -353,7 +369,9 @@ def own(row_id: str, completion: str | None, *, seed_id: str = "s1", prompt: str
 
 def unusable(*rows: dict, evaluation: tuple[str, ...] = ()) -> pl.DataFrame:
     frame = pl.DataFrame(rows, schema=RAW_GENERATIONS)
-    marked = mark_unusable(frame, seed_set("s1", "s2"), is_evaluation_prompt=lambda prompt: prompt in evaluation)
+    marked = filter_generations(
+        frame, seed_set("s1", "s2"), filters=USABLE, is_evaluation_prompt=lambda prompt: prompt in evaluation
+    )
     assert marked.schema == CLEANED_SET
     same = ["row_id", "kind", "seed_id", "parent_id", "prompt", "completion"]
     assert marked.select(same).equals(frame.select(same))
@@ -375,6 +393,7 @@ def unusable(*rows: dict, evaluation: tuple[str, ...] = ()) -> pl.DataFrame:
         (own("o", words("a"), prompt="held out"), "evaluation_overlap"),
         (own("o", words("s1c"), prompt="held out"), "evaluation_overlap"),
         (own("o", words("a"), prompt="held out", finish_reason="length"), "cut_off"),
+        (own("o", words("a"), refused_reason="surplus", finish_reason="length"), "surplus"),
     ],
 )
 def test_what_cannot_be_used_is_told_by_its_first_reason(row: dict, reason: str | None) -> None:
@@ -393,22 +412,79 @@ def test_the_seed_is_named_where_it_is_repeated_and_siblings_may_be_alike() -> N
     assert unusable().is_empty()
 
 
-def test_without_seeds_nothing_is_their_repetition() -> None:
-    """A pool of people's rows is compared with no seed, and a row may be one."""
+def test_without_seeds_no_row_repeats_one() -> None:
     frame = pl.DataFrame([own("s1", words("s1c"))], schema=RAW_GENERATIONS)
-    marked = mark_unusable(frame, seed_set().cast(SEED_SET), is_evaluation_prompt=lambda prompt: False)
+    marked = filter_generations(
+        frame, seed_set().cast(SEED_SET), filters=USABLE, is_evaluation_prompt=lambda prompt: False
+    )
     assert marked["drop_reason"].to_list() == [None]
 
 
-def test_a_recipes_own_reasons_are_counted_after_the_known_ones() -> None:
-    """Known ones in the order in which they are shown, the recipe's by name; the counts add up."""
-    reasons = ["teacher_disagrees", "no_completion", None, "asks_for_context", "cut_off", "teacher_disagrees", None]
+def test_reasons_are_counted_the_most_frequent_first() -> None:
+    """The kept rows come first, equal counts go by name, and the counts add up."""
+    reasons = ["teacher_disagrees", "no_completion", None, "asks_for_context", "cut_off", "teacher_disagrees"]
     counts = count_drop_reasons(pl.DataFrame({"drop_reason": reasons}))
     assert list(counts.items()) == [
-        ("kept", 2),
+        ("kept", 1),
+        ("teacher_disagrees", 2),
+        ("asks_for_context", 1),
         ("cut_off", 1),
         ("no_completion", 1),
-        ("asks_for_context", 1),
-        ("teacher_disagrees", 2),
     ]
     assert count_drop_reasons(pl.DataFrame(schema=CLEANED_SET)) == {"kept": 0}
+
+
+class NoWord(RowFilter):
+    """Drops rows that hold a word."""
+
+    word: str
+
+    def find_reason(self, row: Candidate) -> str | None:
+        return "has_word" if self.word in (row.text or "").split() else None
+
+
+def filter_more(rows: list[dict], *filters: Filter) -> dict[str, str | None]:
+    """What further filters drop of what the recipe's kept."""
+    before = clean(rows)
+    after = clean(rows, rules=[*RULES, *with_orphans(filters)])
+    assert all(after[row_id] == row for row_id, row in before.items() if row["drop_reason"] is not None)
+    return {row_id: row["drop_reason"] for row_id, row in after.items()}
+
+
+def test_further_filters_see_what_is_kept_and_take_along_what_depends_on_it() -> None:
+    rows = [
+        *prompt_and(words("a"), words("b"), "too short"),
+        generation("q", "new_prompt", "s1", words("other"), sample_number=1),
+        generation("d0", "completion", "q", words("other"), words("c")),
+    ]
+    kept = {"p": None, "c0": None, "c1": None, "c2": "completion_too_short", "q": None, "d0": None}
+    assert filter_more(rows) == kept
+    assert filter_more(rows, NoWord(word="a3")) == kept | {"c0": "has_word"}
+    assert filter_more(rows, NoWord(word="new0"), NoWord(word="a3")) == kept | {
+        "p": "has_word",
+        "c0": "prompt_dropped",
+        "c1": "prompt_dropped",
+    }
+    assert filter_more(rows, NoWord(word="c1")) == kept | {"q": "no_completion", "d0": "has_word"}
+    assert filter_more(rows, NoWord(word="c1", kinds=("new_prompt",))) == kept
+
+
+def test_further_filters_compare_siblings_in_the_order_of_their_samples() -> None:
+    """Ids say otherwise: z was sampled first."""
+    rows = [
+        own("z", words("a"), sample_number=0),
+        own("y", words("a"), sample_number=1),
+        own("x", words("s1c"), sample_number=2),
+    ]
+    assert reasons(rows, rules=[Complete(), LikeSiblings()]) == {"z": None, "y": "like_sibling", "x": "like_seed"}
+
+
+@pytest.mark.parametrize("of", ["prompt", "completion"])
+def test_words_measures_one_text_of_a_row(of: str) -> None:
+    """Both bounds are allowed; a row without the text is kept."""
+    for count, reason in ((2, "too_short"), (3, None), (4, None), (5, "too_long")):
+        texts = {"prompt": "one", "completion": "one"} | {of: words("w", count)}
+        row = Candidate("r", "pool_row", "s", "s", **texts)
+        assert Words(of=of, min_words=3, max_words=4).find_reason(row) == (reason and f"{of}_{reason}")
+        assert Words(of=of).find_reason(row) is None
+    assert Words(of=of, min_words=3).find_reason(Candidate("r", "new_prompt", "s", "s", None, None)) is None

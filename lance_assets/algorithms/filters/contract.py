@@ -1,0 +1,192 @@
+"""What a filter is, and how a list of filters is applied to the rows of a round.
+
+A filter is a small class with its settings as fields. It keeps a row, or drops it with a reason. Filters are applied in
+the order of their list, and each one decides about the rows that are still kept. So the first reason that applies is
+the reason of the row.
+
+A rule that looks at one row is a `RowFilter`: it returns the reason, or None to keep the row. A rule that compares rows
+is a `Filter`: it sets `drop_reason` on the rows it drops. A recipe lists its own filters (`rules.list_word_filters`);
+an experiment adds more in its file (`lance_assets.settings.filters`).
+
+Hand-written: libraries that filter texts (datatrove, whose rule of "keep, or drop with a reason" this is) decide about
+one document at a time, and know no prompt whose completions fall with it.
+"""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+
+from lance_assets.records import CLEANED_SET
+
+_READ = (
+    *("row_id", "kind", "seed_id", "parent_id", "prompt", "completion"),
+    *("sample_number", "finish_reason", "refused_reason"),
+)
+"""What a candidate has from its sample."""
+
+
+@dataclass(slots=True)
+class Candidate:
+    """One row on its way through the filters."""
+
+    row_id: str
+    """The raw_generations row."""
+    kind: str
+    """"new_prompt", "completion", "degraded_completion" or a recipe's own."""
+    seed_id: str
+    """The seed, or the text, that it started from."""
+    parent_id: str
+    """A completion's new prompt; otherwise the seed."""
+    prompt: str | None
+    """The prompt; None where it could not be read."""
+    completion: str | None
+    """The completion; None for new prompts, and where it could not be read."""
+    drop_reason: str | None = None
+    """Why it is dropped; None while it is kept."""
+    nearest_id: str | None = None
+    """For a near-duplicate, the row or seed that it is too like."""
+    tier: str | None = None
+    """How the nearest was found: "exact", "lexical" or "embedding"."""
+    similarity: float | None = None
+    """To the nearest, 0..1; None where nothing was compared."""
+    sample_number: int = 0
+    """From 0, among the samples of one request."""
+    finish_reason: str = "stop"
+    """How the sample ended: "stop", "length" or "error"."""
+    refused_reason: str | None = None
+    """Why the recipe refused it as soon as it was read."""
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether no filter has dropped it."""
+        return self.drop_reason is None
+
+    @property
+    def text(self) -> str | None:
+        """What the model wrote: the prompt of a new prompt, otherwise the completion."""
+        return self.prompt if self.kind == "new_prompt" else self.completion
+
+
+@dataclass(frozen=True)
+class Known:
+    """What filters may look up beside the rows that they decide about."""
+
+    rows: Sequence[Candidate]
+    """All candidates of the round, the dropped ones too."""
+    seeds: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Prompt and completion of each seed, by its row id."""
+    is_evaluation_prompt: Callable[[str], bool] = lambda _: False
+    """Whether a prompt belongs to the evaluation."""
+
+    def find_seed(self, row: Candidate) -> tuple[str, str]:
+        """The prompt and completion of the seed that a row started from.
+
+        Raises:
+            ValueError: the seed is not among the round's.
+        """
+        if row.seed_id not in self.seeds:
+            raise ValueError(
+                f"generation {row.row_id} names seed {row.seed_id}, which is not among the {len(self.seeds)} seeds"
+            )
+        return self.seeds[row.seed_id]
+
+
+class Filter(BaseModel, ABC):
+    """A rule over the rows of a round; its fields are its settings, each with a range and a description."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field("", description="What an experiment's file calls it; empty where a recipe lists it.")
+    kinds: tuple[str, ...] | None = Field(
+        None, description="Kinds of rows that it decides about, such as new_prompt; none: all kinds."
+    )
+
+    @abstractmethod
+    def mark(self, rows: Sequence[Candidate], known: Known) -> None:
+        """Set `drop_reason` on the rows that are dropped.
+
+        Args:
+            rows: the kept rows of the filter's `kinds`, in the order of the table.
+            known: what else there is in the round.
+        """
+
+
+class RowFilter(Filter):
+    """A rule over one row alone."""
+
+    @abstractmethod
+    def find_reason(self, row: Candidate) -> str | None:
+        """Why the row is dropped, as one or two words joined by underscores; None to keep it."""
+
+    def mark(self, rows: Sequence[Candidate], known: Known) -> None:
+        """Set the reason of each row that has one."""
+        for row in rows:
+            row.drop_reason = self.find_reason(row)
+
+
+def find_first_reason(row: Candidate, filters: Iterable[RowFilter]) -> str | None:
+    """The reason of the first filter that drops a row; None where all keep it."""
+    return next((reason for one in filters if (reason := one.find_reason(row)) is not None), None)
+
+
+def apply_filters(known: Known, filters: Iterable[Filter]) -> None:
+    """Let each filter in turn decide about the candidates that are still kept."""
+    for one in filters:
+        one.mark([row for row in known.rows if row.is_kept and (one.kinds is None or row.kind in one.kinds)], known)
+
+
+def write_cleaned(rows: Sequence[Candidate]) -> pl.DataFrame:
+    """The candidates as a table, schema `CLEANED_SET`."""
+    return pl.DataFrame([[getattr(row, name) for name in CLEANED_SET] for row in rows], CLEANED_SET, orient="row")
+
+
+def filter_generations(
+    generations: pl.DataFrame,
+    seeds: pl.DataFrame,
+    *,
+    filters: Iterable[Filter],
+    is_evaluation_prompt: Callable[[str], bool],
+) -> pl.DataFrame:
+    """Decide about every candidate of a round.
+
+    Args:
+        generations: the candidates, schema `RAW_GENERATIONS`.
+        seeds: schema `SEED_SET`, every seed that a filter looks up.
+        filters: in the order in which they are applied.
+        is_evaluation_prompt: whether a prompt belongs to the evaluation; asked once for each different prompt.
+
+    Returns:
+        Schema `CLEANED_SET`: one row for each candidate, in the order of the input.
+
+    Raises:
+        ValueError: a completion names a new prompt that is not there, or a row a seed that a filter looks up.
+    """
+    rows = [Candidate(**row) for row in generations.select(_READ).iter_rows(named=True)]
+    prompt_ids = {row.row_id for row in rows if row.kind == "new_prompt"}
+    for row in rows:
+        if row.kind == "completion" and row.parent_id not in prompt_ids:
+            raise ValueError(
+                f"completion {row.row_id} names new prompt {row.parent_id}, which is not among the generations"
+            )
+    columns = seeds.select("row_id", "prompt", "completion").iter_rows()
+    texts = {row_id: (prompt, completion) for row_id, prompt, completion in columns}
+    apply_filters(Known(rows, texts, cache(is_evaluation_prompt)), filters)
+    return write_cleaned(rows)
+
+
+def count_drop_reasons(cleaned: pl.DataFrame) -> dict[str, int]:
+    """How many rows are "kept" and how many are dropped for each reason, the most frequent first.
+
+    The counts add up to the rows; of equally frequent reasons the first by name comes first.
+
+    >>> count_drop_reasons(pl.DataFrame({"drop_reason": [None, "cut_off", None]}))
+    {'kept': 2, 'cut_off': 1}
+    """
+    counts = Counter(cleaned["drop_reason"].to_list())
+    num_kept = counts.pop(None, 0)
+    return {"kept": num_kept} | dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
