@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import polars as pl
 
-from lance_assets.recipes import lance
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.contract import RoundInputs
+from lance_assets.recipes.lance import RECIPE
 from lance_assets.recipes.lance_settings import LanceSettings
 from lance_assets.records import SEED_SET, SFT_SET, Request, Sample, SamplingSettings, derive_row_id
 from lance_assets.small_world.seeds import draw_seeds
@@ -50,8 +50,8 @@ def record_round(engine: Engine, num_seeds: int, log: Callable[[str], None]) -> 
         is_evaluation_prompt=lambda _: False,
     )
     seeds = draw_mixed_seeds(num_seeds)
-    generated = lance.generate(inputs, seeds, pl.DataFrame(schema=SFT_SET))
-    cleaned = lance.clean(inputs, generated, seeds)
-    lance.review(inputs, cleaned, seeds, generated)
+    generated = RECIPE.generate(inputs, seeds, pl.DataFrame(schema=SFT_SET))
+    cleaned = RECIPE.clean(inputs, generated, seeds)
+    RECIPE.review(inputs, cleaned, seeds, generated)
     log(f"requests of a round over {len(seeds)} seeds: { ({stage: len(rows) for stage, rows in asked.items()}) }")
     return asked
