@@ -8,7 +8,7 @@ Nothing registers a recipe. A module of `lance_assets.recipes` that has `RECIPE`
 be imported and has `RECIPE`, such as `my_package.my_method`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
