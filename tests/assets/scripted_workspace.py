@@ -5,7 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from lance_assets.assets import showing, start_checkpoint
+from lance_assets.assets import building, showing
 from tests.assets.scripted_platform import SCRIPTED_SETTINGS, ScriptedPlatform, draw_nothing
 from tests.assets.tiny_experiment import build_tiny_definitions, plan_tiny
 
@@ -13,7 +13,7 @@ from tests.assets.tiny_experiment import build_tiny_definitions, plan_tiny
 @dg.definitions
 def tiny_world() -> dg.Definitions:
     """Built when the location is loaded, in the code server and in each run's process, which draws no pictures."""
-    start_checkpoint.POLL_SECONDS = 0.2
+    building.POLL_SECONDS = 0.2
     showing.show_figure = draw_nothing
     root = Path(os.environ["TINY_WORLD"])
     plan = plan_tiny(root / "tiny", **SCRIPTED_SETTINGS)

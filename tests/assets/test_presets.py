@@ -9,9 +9,10 @@ import pytest
 from accelerate.commands.config.config_args import ClusterConfig
 
 from lance_assets.assets.building import find_key
-from lance_assets.assets.loading import load_component
+from lance_assets.assets.experiment import build_experiment
 from lance_assets.assets.platform import PlatformResource
 from lance_assets.recipes.lance_settings import LanceSettings
+from lance_assets.rounds.experiments import read_plan
 from lance_assets.rounds.plan import Plan
 from resources.models.model_shapes import find_model
 from resources.readers.seed_files import read_seeds
@@ -22,11 +23,10 @@ PRESETS = {
     "qwen2_7b_instruct_lance": ("Qwen/Qwen2-7B-Instruct", "QWEN2_INSTRUCT_MODEL", 1),
     "qwen2_7b_instruct_lance_8gpu": ("Qwen/Qwen2-7B-Instruct", "QWEN2_INSTRUCT_MODEL", 8),
 }
-MODULE = "lance_assets.experiments"
 
 
 def load(project_root: Path, name: str) -> Plan:
-    return load_component(name, project_root, MODULE)[1]
+    return read_plan(project_root / "lance_assets" / "experiments" / name / "defs.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,8 @@ def test_a_preset_loads_without_any_network(
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    defs, plan = load_component(name, project_root, MODULE)
+    plan = load(project_root, name)
+    defs = build_experiment(plan)
     model, variable, _ = PRESETS[name]
     assert plan.settings.model == model
     machines = dg.Definitions(resources={"platform": PlatformResource(data_root=str(tmp_path))})
