@@ -30,13 +30,13 @@ from pathlib import Path
 
 import polars as pl
 
-from lance_assets.algorithms.measures.arms import compare_rounds, summarise_arms
+from lance_assets.algorithms.measures.arms import BACKBONE, compare_rounds, summarise_arms
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round
 from lance_assets.pictures.study import to_points
 from lance_assets.records import STUDY_ROWS
 from lance_assets.rounds.experiments import find_plan
 from lance_assets.rounds.plan import Plan
-from lance_assets.rounds.study import BACKBONE, is_finished, make_round, read_round
+from lance_assets.rounds.study import is_finished, make_round, read_round
 from lance_assets.settings.experiment import ExperimentSettings
 
 PROJECT_ROOT = Path(__file__).parents[1]

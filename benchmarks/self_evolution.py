@@ -27,13 +27,19 @@ from pathlib import Path
 
 import polars as pl
 
-from lance_assets.algorithms.measures.arms import average_by_stratum, compare_rounds, find_fallen_strata, summarise_arms
+from lance_assets.algorithms.measures.arms import (
+    BACKBONE,
+    average_by_stratum,
+    compare_rounds,
+    find_fallen_strata,
+    summarise_arms,
+)
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round
 from lance_assets.pictures.study import draw_study, tabulate_study, to_points
 from lance_assets.rounds.experiments import find_plan
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
-from lance_assets.rounds.study import ARMS, BACKBONE, METHOD, STUDIES, find_arm_root, read_study, run_arm, run_start
+from lance_assets.rounds.study import ARMS, METHOD, STUDIES, find_arm_root, read_study, run_arm, run_start
 from lance_assets.rounds.world_evaluation import evaluate_world
 
 PROJECT_ROOT = Path(__file__).parents[1]

@@ -11,11 +11,11 @@ from pathlib import Path
 import dagster as dg
 
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round, parse_round
+from lance_assets.assets.keys import find_key, find_rounds
 from lance_assets.assets.platform import PlatformResource
 from lance_assets.assets.showing import show_report
-from lance_assets.rounds.noun import Check, Noun
 from lance_assets.rounds.nouns import compute_code_versions, list_inputs, list_nouns
-from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.plan import Check, Noun, Plan
 from lance_assets.rounds.round import Round, make_noun
 from resources.engines.contract import EngineError
 from resources.evaluation.evaluator import EvaluationError
@@ -90,21 +90,6 @@ USER_ERRORS = (
     *(LeakedProcessError, EvaluationError, HistoryError),
 )
 """What a person can mend: the message says how, so no stack is needed."""
-
-
-def find_rounds(plan: Plan) -> dg.DynamicPartitionsDefinition:
-    """The experiment's own rounds."""
-    return dg.DynamicPartitionsDefinition(name=name_rounds(plan))
-
-
-def name_rounds(plan: Plan) -> str:
-    """The name of the experiment's partitions."""
-    return f"{plan.name}_round"
-
-
-def find_key(plan: Plan, noun: str) -> dg.AssetKey:
-    """The asset key of a noun."""
-    return dg.AssetKey([plan.name, noun])
 
 
 def explain_error(error: Exception, root: Path) -> str:

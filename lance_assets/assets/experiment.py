@@ -6,12 +6,10 @@ from typing import Self
 import dagster as dg
 from pydantic import BaseModel, Field
 
-from lance_assets.assets.building import build_assets, build_checks, find_rounds
+from lance_assets.assets.graph import build_experiment
 from lance_assets.assets.platform import build_platform
-from lance_assets.assets.self_evolution import build_self_evolution
-from lance_assets.assets.sensors import build_failure_sensor, build_next_round_sensor
+from lance_assets.assets.self_evolution import define_overview
 from lance_assets.rounds.experiments import plan_experiment
-from lance_assets.rounds.plan import Plan
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.new_experiment import create_experiment
 
@@ -69,23 +67,6 @@ class Experiment(dg.Component):
         Raises:
             ValueError: the folder's name is not usable, or a file it names is missing.
         """
+        plan = plan_experiment(self.settings, Path(context.path))
         platform = dg.Definitions(resources={"platform": build_platform()})
-        return dg.Definitions.merge(build_experiment(plan_experiment(self.settings, Path(context.path))), platform)
-
-
-def build_experiment(plan: Plan) -> dg.Definitions:
-    """The definitions of one experiment."""
-    assets = build_assets(plan)
-    overviews = [build_self_evolution(plan)] if plan.settings.evaluation.world else []
-    job = dg.define_asset_job(
-        f"{plan.name}_round",
-        selection=dg.AssetSelection.assets(*assets),
-        partitions_def=find_rounds(plan),
-        description=f"One round of {plan.name}. {plan.settings.description}",
-    )
-    return dg.Definitions(
-        assets=[*assets, *overviews],
-        asset_checks=build_checks(plan),
-        jobs=[job],
-        sensors=[build_next_round_sensor(plan), build_failure_sensor(plan)],
-    )
+        return dg.Definitions.merge(build_experiment(plan), define_overview(plan), platform)

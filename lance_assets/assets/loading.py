@@ -13,9 +13,10 @@ from pathlib import Path
 
 import dagster as dg
 
-from lance_assets.assets.experiment import build_experiment
+from lance_assets.assets.graph import build_experiment
 from lance_assets.assets.leaderboard import build_leaderboard, build_refresh_sensor
 from lance_assets.assets.platform import build_platform
+from lance_assets.assets.self_evolution import define_overview
 from lance_assets.rounds.experiments import load_plans
 from lance_assets.rounds.plan import Plan
 
@@ -59,7 +60,7 @@ def define_experiments(plans: Mapping[str, Plan | str]) -> dict[str, tuple[dg.De
         mistake = plan if isinstance(plan, str) else ""
         if isinstance(plan, Plan):
             try:
-                defined[name] = build_experiment(plan), plan
+                defined[name] = dg.Definitions.merge(build_experiment(plan), define_overview(plan)), plan
             except (dg.DagsterError, ValueError, OSError) as error:
                 mistake = f"{plan.folder / 'defs.yaml'}: {error}"
         if mistake:

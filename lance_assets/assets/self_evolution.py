@@ -5,15 +5,17 @@ import hashlib
 import dagster as dg
 import polars as pl
 
+from lance_assets.algorithms.measures.arms import BACKBONE
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round
-from lance_assets.assets.building import USER_ERRORS, explain_error, find_key
+from lance_assets.assets.building import USER_ERRORS, explain_error
+from lance_assets.assets.keys import find_key
 from lance_assets.assets.platform import PlatformResource
 from lance_assets.assets.showing import show_figure
 from lance_assets.pictures.study import draw_study, tabulate_study
 from lance_assets.records import STUDY_ROWS
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
-from lance_assets.rounds.study import BACKBONE, METHOD, STUDIES, is_finished, read_round, read_study
+from lance_assets.rounds.study import METHOD, STUDIES, is_finished, read_round, read_study
 
 
 def read_own_rounds(plan: Plan, platform: Platform) -> pl.DataFrame:
@@ -55,6 +57,11 @@ def describe_self_evolution(plan: Plan, platform: Platform) -> dg.MaterializeRes
     measured = pl.concat([own, study]).drop("seconds")
     version = hashlib.sha256(measured.write_json().encode()).hexdigest()
     return dg.MaterializeResult(data_version=dg.DataVersion(version), metadata=metadata)
+
+
+def define_overview(plan: Plan) -> dg.Definitions:
+    """The asset over all rounds of an experiment, where it is evaluated on a world."""
+    return dg.Definitions(assets=[build_self_evolution(plan)] if plan.settings.evaluation.world else [])
 
 
 def build_self_evolution(plan: Plan) -> dg.AssetsDefinition:

@@ -9,9 +9,10 @@ from lance_assets.algorithms.measures.progress import parse_round
 from lance_assets.rounds.experiments import find_data_root
 from lance_assets.rounds.finished.trace import LIKENESS, LINKS, Entry, Story, Tables, find_row_ids, trace_row
 from lance_assets.rounds.nouns import list_schemas
-from lance_assets.rounds.outcomes import format_score, read_headline
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
+from lance_assets.rounds.report import format_score
+from lance_assets.rounds.round import read_headline
 
 Say = Callable[[str], None]
 """Takes text that a person reads."""

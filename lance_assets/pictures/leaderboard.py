@@ -10,7 +10,7 @@ from lance_assets.algorithms.measures.leaderboard import SPENT, name_scales, ran
 from lance_assets.algorithms.measures.progress import format_round, parse_round
 from lance_assets.pictures.study import build_table
 from lance_assets.rounds.nouns import NOUNS
-from lance_assets.rounds.outcomes import format_score
+from lance_assets.rounds.report import format_score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,9 +4,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from lance_assets.algorithms.measures.arms import Interval, average_by_stratum, compare_rounds, summarise_arms
+from lance_assets.algorithms.measures.arms import BACKBONE, Interval, average_by_stratum, compare_rounds, summarise_arms
 from lance_assets.algorithms.measures.progress import START_ROUND
-from lance_assets.rounds.study import BACKBONE
 from lance_assets.worlds import World
 
 if TYPE_CHECKING:

@@ -22,8 +22,7 @@ from lance_assets.rounds.identity import parts as identity
 from lance_assets.rounds.identity.installed import read_versions
 from lance_assets.rounds.identity.own_code import ENGINES, explain_own_code, hash_own_code
 from lance_assets.rounds.identity.parts import Identity
-from lance_assets.rounds.noun import Check, Noun, always
-from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.plan import Check, Noun, Plan, always
 from lance_assets.settings.engines import EngineSettings
 
 MAKING = "lance_assets.rounds.making"

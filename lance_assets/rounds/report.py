@@ -7,6 +7,7 @@ they are.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -166,3 +167,10 @@ def round_measure(value: float | None) -> float | str:
 def count_values(column: pl.Series, *, of: str) -> Counts:
     """How many rows there are of each value; nulls are left out."""
     return Counts(of, dict(column.drop_nulls().value_counts().iter_rows()))
+
+
+def format_score(row: Mapping[str, Any]) -> str:
+    """A score with its interval, where it has one."""
+    if row["ci_low"] is None:
+        return f"{row['score']:.3f}"
+    return f"{row['score']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"

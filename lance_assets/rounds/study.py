@@ -15,6 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
+from lance_assets.algorithms.measures.arms import BACKBONE
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round
 from lance_assets.records import STUDY_ROWS
 from lance_assets.rounds.nouns import compute_code_versions, list_nouns
@@ -32,9 +33,6 @@ IDENTITY = "identity.txt"
 
 METHOD = "lance"
 """The arm that the others are controls of."""
-
-BACKBONE = "backbone"
-"""The model before any training: what r0000's eval_report has beside its checkpoint."""
 
 ARMS: dict[str, dict[str, object]] = {
     METHOD: {},

@@ -10,7 +10,7 @@ import pytest
 
 from lance_assets.algorithms.measures.win_rates import compute_length_controlled_rate, compute_win_rate
 from lance_assets.rounds.finished.leaderboard import measure
-from lance_assets.rounds.outcomes import compare_with, read_headline
+from lance_assets.rounds.round import compare_with, read_headline
 from lance_assets.settings.engines import EngineSettings
 from lance_assets.small_world import SMALL_MODEL
 from lance_assets.small_world.tasks import draw_held_out_prompts

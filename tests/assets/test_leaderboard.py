@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from lance_assets.assets import leaderboard as module
-from lance_assets.assets.building import find_key, name_rounds
-from lance_assets.assets.experiment import build_experiment
+from lance_assets.assets.graph import build_experiment
+from lance_assets.assets.keys import find_key, name_rounds
 from lance_assets.assets.leaderboard import (
     LEADERBOARD_KEY,
     build_leaderboard,

@@ -6,9 +6,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from lance_assets.assets.building import find_key
+from lance_assets.assets.keys import find_key
 from lance_assets.rounds import nouns
-from lance_assets.rounds.noun import Check, Noun
+from lance_assets.rounds.plan import Check, Noun
 from tests.assets.scripted_platform import SCRIPTED
 from tests.assets.tiny_experiment import find_failures, open_world
 

@@ -8,8 +8,8 @@ import dagster as dg
 import pytest
 from accelerate.commands.config.config_args import ClusterConfig
 
-from lance_assets.assets.building import find_key
-from lance_assets.assets.experiment import build_experiment
+from lance_assets.assets.graph import build_experiment
+from lance_assets.assets.keys import find_key
 from lance_assets.assets.platform import PlatformResource
 from lance_assets.recipes.lance_settings import LanceSettings
 from lance_assets.rounds.experiments import read_plan

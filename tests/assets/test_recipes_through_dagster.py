@@ -17,15 +17,15 @@ import polars as pl
 import pytest
 
 from lance_assets.algorithms.measures.progress import Decision, find_best_round, format_round
-from lance_assets.assets.building import GPU_POOL, find_key, find_rounds
+from lance_assets.assets.building import GPU_POOL
+from lance_assets.assets.keys import find_key, find_rounds
 from lance_assets.assets.sensors import decide
 from lance_assets.prompts import build_messages
 from lance_assets.recipes.contract import list_recipes
 from lance_assets.recipes.kun import build_label_rows
 from lance_assets.rounds.nouns import NOUNS, list_handed_over, list_inputs
-from lance_assets.rounds.outcomes import read_headline
 from lance_assets.rounds.plan import Plan
-from lance_assets.rounds.round import Round, make_noun
+from lance_assets.rounds.round import Round, make_noun, read_headline
 from lance_assets.rounds.world_evaluation import summarise_items
 from lance_assets.settings.experiment import StopSettings
 from tests.assets.noted_reads import NotingPlatform, read_notes

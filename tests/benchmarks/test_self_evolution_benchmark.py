@@ -1,8 +1,9 @@
 import polars as pl
 
 from benchmarks.self_evolution import load_plan, summarise
+from lance_assets.algorithms.measures.arms import BACKBONE
 from lance_assets.records import STUDY_ROWS
-from lance_assets.rounds.study import ARMS, BACKBONE, METHOD, plan_arm
+from lance_assets.rounds.study import ARMS, METHOD, plan_arm
 
 
 def build_rows(right: dict[tuple[str, str], list[int]]) -> pl.DataFrame:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lance_assets.assets.experiment import plan_experiment
 from lance_assets.forecast.build import Forecast, build_forecast, find_free_gib
 from lance_assets.forecast.lengths import measure_lengths
 from lance_assets.forecast.stages import Row
 from lance_assets.forecast.table import add_all, format_hours, render_forecast
 from lance_assets.forecast.throughput import read_throughput
+from lance_assets.rounds.experiments import plan_experiment
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.experiment import ExperimentSettings
 from resources.models.model_shapes import find_model

@@ -9,6 +9,9 @@ import polars as pl
 
 from lance_assets.algorithms.measures.statistics import compute_mean_interval, compute_paired_difference
 
+BACKBONE = "backbone"
+"""The model before any training: what r0000's eval_report has beside its checkpoint."""
+
 Interval = tuple[float, float, float]
 """(mean, low, high), as fractions; 95%."""
 

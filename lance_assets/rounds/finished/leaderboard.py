@@ -17,10 +17,9 @@ from lance_assets.records import LEADERBOARD
 from lance_assets.rounds.identity.parts import identify_evaluation as identify_scores
 from lance_assets.rounds.judging.report import BENCHMARK
 from lance_assets.rounds.nouns import NOUNS
-from lance_assets.rounds.outcomes import read_headline, read_parts
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
-from lance_assets.rounds.round import Round
+from lance_assets.rounds.round import Round, read_headline, read_parts
 
 
 def identify_evaluation(plan: Plan, benchmark: str) -> dict[str, str]:

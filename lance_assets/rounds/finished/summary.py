@@ -3,10 +3,10 @@
 import polars as pl
 
 from lance_assets.algorithms.measures.progress import START_ROUND
-from lance_assets.rounds.outcomes import format_score, read_headline
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
-from lance_assets.rounds.round import Round
+from lance_assets.rounds.report import format_score
+from lance_assets.rounds.round import Round, read_headline
 
 
 def summarise_rounds(plan: Plan, platform: Platform, keys: list[str]) -> pl.DataFrame:

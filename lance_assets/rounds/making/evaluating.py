@@ -13,9 +13,8 @@ from lance_assets.rounds.judging.asking import complete_prompts
 from lance_assets.rounds.judging.evaluation import judge_models
 from lance_assets.rounds.judging.report import describe_judging, summarise_judge_items
 from lance_assets.rounds.nouns import NOUNS
-from lance_assets.rounds.outcomes import compare_with, read_headline, read_outcomes
 from lance_assets.rounds.report import Fact, Judged, Made, Markdown, Report, Rows, ScoresByStratum, ScoresOverRounds
-from lance_assets.rounds.round import Round
+from lance_assets.rounds.round import Round, compare_with, read_headline, read_outcomes
 from lance_assets.rounds.world_evaluation import evaluate_world, summarise_items
 from lance_assets.worlds import draw_problems
 from resources.evaluation.evaluator import run_lm_eval

@@ -11,9 +11,8 @@ from lance_assets.algorithms.measures.progress import START_ROUND, choose_parent
 from lance_assets.records import START_CHECKPOINT
 from lance_assets.rounds.contamination import find_contaminated
 from lance_assets.rounds.nouns import list_handed_over
-from lance_assets.rounds.outcomes import read_outcomes
 from lance_assets.rounds.report import Histogram, Judged, Made, Report, Rows, count_values
-from lance_assets.rounds.round import Round
+from lance_assets.rounds.round import Round, read_outcomes
 from resources.models.model_folders import require_chat_template, validate_model_folder
 from resources.readers.seed_files import read_seeds
 

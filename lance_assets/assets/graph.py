@@ -1,0 +1,25 @@
+"""The graph of one experiment's rounds: its assets and checks, the job of a round, and the sensors of the loop."""
+
+import dagster as dg
+
+from lance_assets.assets.building import build_assets, build_checks
+from lance_assets.assets.keys import find_rounds
+from lance_assets.assets.sensors import build_failure_sensor, build_next_round_sensor
+from lance_assets.rounds.plan import Plan
+
+
+def build_experiment(plan: Plan) -> dg.Definitions:
+    """The definitions of one experiment's rounds."""
+    assets = build_assets(plan)
+    job = dg.define_asset_job(
+        f"{plan.name}_round",
+        selection=dg.AssetSelection.assets(*assets),
+        partitions_def=find_rounds(plan),
+        description=f"One round of {plan.name}. {plan.settings.description}",
+    )
+    return dg.Definitions(
+        assets=assets,
+        asset_checks=build_checks(plan),
+        jobs=[job],
+        sensors=[build_next_round_sensor(plan), build_failure_sensor(plan)],
+    )
