@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from lance_assets.rounds.identity.own_code import hash_sources, open_hasher
 from lance_assets.rounds.nouns import compute_code_versions, identify
 from tests.assets.scripted_platform import SCRIPTED, without_drawing
 from tests.assets.tiny_experiment import find_failures, open_world, plan_tiny, write_tiny_experiment
@@ -67,6 +68,9 @@ def test_settings_and_code_are_in_the_identity_of_the_cleaned_set(own_module: Pa
     folder = write_tiny_experiment(tmp_path / "tiny")
 
     def compute(*filters: dict[str, object]) -> dict[str, str]:
+        """As a new process does: in one process each source file is read once."""
+        open_hasher.cache_clear()
+        hash_sources.cache_clear()
         return compute_code_versions(plan_tiny(folder, filters=list(filters)))
 
     plain, added, stricter = compute(), compute(LINE), compute(LINE | {"max_rate": 0.2})

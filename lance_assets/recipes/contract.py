@@ -19,7 +19,6 @@ from typing import Any, Generic, Protocol, TypeVar
 import polars as pl
 
 from lance_assets.algorithms.filters.contract import Filter, filter_generations
-from lance_assets.algorithms.filters.rules import with_orphans
 from lance_assets.algorithms.forecast.round_forecast import Lengths, Pool, RoundForecast
 from lance_assets.recipes.asking import (
     ReadStates,
@@ -210,7 +209,8 @@ class Recipe(Generic[S]):
         return filter_generations(
             raw_generations.filter(is_candidate),
             seeds,
-            filters=[*self.list_filters(inputs.settings), *with_orphans(added)],
+            filters=self.list_filters(inputs.settings),
+            added=added,
             is_evaluation_prompt=inputs.is_evaluation_prompt,
         )
 

@@ -140,7 +140,7 @@ def describe_mistakes(error: ValidationError, file: Path) -> str:
         if above == ["parameters"]:
             allowed = _fields_of_recipe(file)
         elif above == ["filters"]:
-            allowed = _fields_of_filter(file, str(mistake["loc"][1]))
+            allowed = _fields_of_filter(file, int(mistake["loc"][1]))
         else:
             allowed = _fields_in(above)
         field = ".".join(("attributes", *map(str, mistake["loc"])))
@@ -180,10 +180,10 @@ def _fields_of_recipe(file: Path) -> dict[str, FieldInfo]:
     return dict(recipe.settings.model_fields)
 
 
-def _fields_of_filter(file: Path, place: str) -> dict[str, FieldInfo]:
+def _fields_of_filter(file: Path, place: int) -> dict[str, FieldInfo]:
     """The fields of a filter by its place in the list: where its settings were read, its name is known."""
     filters = yaml.safe_load(file.read_text(encoding="utf-8"))["attributes"]["filters"]
-    return dict(find_filter(filters[int(place)]["name"]).model_fields)
+    return dict(find_filter(filters[place]["name"]).model_fields)
 
 
 def _fields_in(parts: list[str]) -> dict[str, FieldInfo]:

@@ -1,37 +1,31 @@
 """The section `filters` of an experiment's file: further filters by name, each with its settings beside the name."""
 
-import ast
-import hashlib
-import inspect
-from collections.abc import Sequence
-from importlib import import_module
 from typing import Annotated, Any
 
 from pydantic import SerializeAsAny, ValidatorFunctionWrapHandler, WithJsonSchema, WrapValidator
 
 from lance_assets.algorithms.filters.contract import Filter
-from lance_assets.algorithms.filters.keywords import Keywords
-from lance_assets.algorithms.filters.output_filters import CompletionChars, Repetition
-from lance_assets.algorithms.filters.rules import DuplicateInRound, LikeSiblings, SameAsSeed, Words
 from lance_assets.dotted_names import find_dotted
 
-FILTERS: dict[str, type[Filter]] = {
-    "words": Words,
-    "completion_chars": CompletionChars,
-    "keywords": Keywords,
-    "repetition": Repetition,
-    "like_siblings": LikeSiblings,
-    "duplicate_in_round": DuplicateInRound,
-    "same_as_seed": SameAsSeed,
+_ROOM = "lance_assets.algorithms.filters"
+
+FILTERS = {
+    "words": f"{_ROOM}.rules:Words",
+    "completion_chars": f"{_ROOM}.output_filters:CompletionChars",
+    "keywords": f"{_ROOM}.keywords:Keywords",
+    "repetition": f"{_ROOM}.output_filters:Repetition",
+    "like_siblings": f"{_ROOM}.rules:LikeSiblings",
+    "duplicate_in_round": f"{_ROOM}.rules:DuplicateInRound",
+    "same_as_seed": f"{_ROOM}.rules:SameAsSeed",
 }
-"""By name. A filter of a person's own needs no entry: its dotted name leads to it, as in my_package.my_filters:Loud."""
+"""The dotted name of each filter with a short name. One of a person's own is named as my_package.my_filters:Loud."""
 
 
 def find_filter(name: str) -> type[Filter]:
     """The filter of a name.
 
     Args:
-        name: one of `FILTERS`, or the dotted name of a class, `package.module:NAME`.
+        name: one of `FILTERS`, or a dotted name, `package.module:NAME`.
 
     Raises:
         ValueError: there is no such filter, or what the name leads to is no filter.
@@ -39,12 +33,10 @@ def find_filter(name: str) -> type[Filter]:
     >>> find_filter("repetition").__name__
     'Repetition'
     """
-    if name in FILTERS:
-        return FILTERS[name]
-    if ":" not in name:
+    if name not in FILTERS and ":" not in name:
         known = ", ".join(sorted(FILTERS))
         raise ValueError(f"there is no filter {name!r}; name one of {known}, or one of your own as module:NAME")
-    found = find_dotted(name)
+    found = find_dotted(FILTERS[name] if name in FILTERS else name)
     if not (isinstance(found, type) and issubclass(found, Filter)):
         raise ValueError(f"{name!r} is not a filter; derive the class from RowFilter or Filter")
     return found
@@ -68,30 +60,12 @@ def _describe_filters() -> dict[str, Any]:
     by_name = [
         {
             "if": {"required": ["name"], "properties": {"name": {"const": known}}},
-            "then": filter_class.model_json_schema(),
+            "then": find_filter(known).model_json_schema(),
         }
-        for known, filter_class in FILTERS.items()
+        for known in FILTERS
     ]
     return {"type": "object", "required": ["name"], "properties": {"name": name}, "allOf": by_name}
 
 
 NamedFilter = Annotated[SerializeAsAny[Filter], WrapValidator(_read_filter), WithJsonSchema(_describe_filters())]
 """A filter as an experiment's file has it."""
-
-
-def identify_filters(filters: Sequence[Filter]) -> list[dict[str, object]]:
-    """What of an experiment's filters changes a result: their settings, and the code of the module each is from.
-
-    Comments and docstrings are no part of the code. What that module imports is no part of it either.
-    """
-    return [one.model_dump() | {"code": _hash_code(type(one).__module__)} for one in filters]
-
-
-def _hash_code(module_name: str) -> str:
-    """A hash of what a module's code does, 16 hex digits."""
-    tree = ast.parse(inspect.getsource(import_module(module_name)))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            is_text = (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant) for part in node.body)
-            node.body = [part for part, drops in zip(node.body, is_text, strict=True) if not drops]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]

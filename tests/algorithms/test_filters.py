@@ -23,7 +23,6 @@ from lance_assets.algorithms.filters.rules import (
     Words,
     list_word_filters,
     mark_dropped,
-    with_orphans,
 )
 from lance_assets.algorithms.similarity.words import compute_similarity, tokenize_words
 from lance_assets.records import CLEANED_SET, RAW_GENERATIONS, SEED_SET
@@ -54,10 +53,16 @@ def generation(row_id: str, kind: str, parent: str, prompt: str | None, completi
     return given | {"prompt": prompt, "completion": completion, "raw_text": "", "finish_reason": "stop"} | more
 
 
-def clean(rows: list[dict], *, rules: Sequence[Filter] = RULES, evaluation: tuple[str, ...] = ()) -> dict[str, dict]:
+def clean(
+    rows: list[dict], *, rules: Sequence[Filter] = RULES, added: Sequence[Filter] = (), evaluation: tuple[str, ...] = ()
+) -> dict[str, dict]:
     frame = pl.DataFrame(rows, schema=RAW_GENERATIONS)
     cleaned = filter_generations(
-        frame, seed_set("s1", "s2"), filters=rules, is_evaluation_prompt=lambda prompt: prompt in evaluation
+        frame,
+        seed_set("s1", "s2"),
+        filters=rules,
+        added=added,
+        is_evaluation_prompt=lambda prompt: prompt in evaluation,
     )
     assert cleaned.schema == CLEANED_SET
     assert cleaned["row_id"].to_list() == frame["row_id"].to_list()
@@ -446,7 +451,7 @@ class NoWord(RowFilter):
 def filter_more(rows: list[dict], *filters: Filter) -> dict[str, str | None]:
     """What further filters drop of what the recipe's kept."""
     before = clean(rows)
-    after = clean(rows, rules=[*RULES, *with_orphans(filters)])
+    after = clean(rows, added=filters)
     assert all(after[row_id] == row for row_id, row in before.items() if row["drop_reason"] is not None)
     return {row_id: row["drop_reason"] for row_id, row in after.items()}
 

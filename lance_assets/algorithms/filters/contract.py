@@ -129,6 +129,22 @@ class RowFilter(Filter):
             row.drop_reason = self.find_reason(row)
 
 
+class Orphans(Filter):
+    """Drops completions of a dropped prompt, "prompt_dropped", and new prompts without completions, "no_completion"."""
+
+    def mark(self, rows: Sequence[Candidate], known: Known) -> None:
+        """Follow each completion to its prompt and back."""
+        dropped = {row.row_id for row in known.rows if row.kind == "new_prompt" and not row.is_kept}
+        completions = [row for row in rows if row.kind == "completion"]
+        for row in completions:
+            if row.parent_id in dropped:
+                row.drop_reason = "prompt_dropped"
+        with_completion = {row.parent_id for row in completions if row.is_kept}
+        for row in rows:
+            if row.kind == "new_prompt" and row.row_id not in with_completion:
+                row.drop_reason = "no_completion"
+
+
 def find_first_reason(row: Candidate, filters: Iterable[RowFilter]) -> str | None:
     """The reason of the first filter that drops a row; None where all keep it."""
     return next((reason for one in filters if (reason := one.find_reason(row)) is not None), None)
@@ -150,6 +166,7 @@ def filter_generations(
     seeds: pl.DataFrame,
     *,
     filters: Iterable[Filter],
+    added: Iterable[Filter] = (),
     is_evaluation_prompt: Callable[[str], bool],
 ) -> pl.DataFrame:
     """Decide about every candidate of a round.
@@ -158,6 +175,7 @@ def filter_generations(
         generations: the candidates, schema `RAW_GENERATIONS`.
         seeds: schema `SEED_SET`, every seed that a filter looks up.
         filters: in the order in which they are applied.
+        added: further filters, applied after these, each with `Orphans` after it.
         is_evaluation_prompt: whether a prompt belongs to the evaluation; asked once for each different prompt.
 
     Returns:
@@ -175,7 +193,8 @@ def filter_generations(
             )
     columns = seeds.select("row_id", "prompt", "completion").iter_rows()
     texts = {row_id: (prompt, completion) for row_id, prompt, completion in columns}
-    apply_filters(Known(rows, texts, cache(is_evaluation_prompt)), filters)
+    followed = [one for further in added for one in (further, Orphans())]
+    apply_filters(Known(rows, texts, cache(is_evaluation_prompt)), [*filters, *followed])
     return write_cleaned(rows)
 
 

@@ -1,4 +1,4 @@
-"""The filters that recipes share: what is incomplete, lengths in words, likeness, and what goes with a prompt.
+"""The filters that recipes share: what is incomplete or refused, lengths in words, and likeness.
 
 Source: LANCE (arXiv 2412.15151), `filter_data.py` of the authors' code: lengths in words, and ROUGE-L against the seed
 and the earlier siblings, scanned from the last sibling to the first. A row is dropped when it is like any earlier
@@ -15,7 +15,7 @@ Differences from the authors' code:
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import polars as pl
@@ -25,6 +25,7 @@ from lance_assets.algorithms.filters.contract import (
     Candidate,
     Filter,
     Known,
+    Orphans,
     RowFilter,
     apply_filters,
     write_cleaned,
@@ -149,22 +150,6 @@ class DuplicateInRound(Filter):
                 row.drop_reason, row.nearest_id, row.tier, row.similarity = "duplicate_in_round", first_id, "exact", 1.0
 
 
-class Orphans(Filter):
-    """Drops completions of a dropped prompt, "prompt_dropped", and new prompts without completions, "no_completion"."""
-
-    def mark(self, rows: Sequence[Candidate], known: Known) -> None:
-        """Follow each completion to its prompt and back."""
-        dropped = {row.row_id for row in known.rows if row.kind == "new_prompt" and not row.is_kept}
-        completions = [row for row in rows if row.kind == "completion"]
-        for row in completions:
-            if row.parent_id in dropped:
-                row.drop_reason = "prompt_dropped"
-        with_completion = {row.parent_id for row in completions if row.is_kept}
-        for row in rows:
-            if row.kind == "new_prompt" and row.row_id not in with_completion:
-                row.drop_reason = "no_completion"
-
-
 def list_word_filters(
     *,
     min_prompt_words: int,
@@ -189,11 +174,6 @@ def list_word_filters(
         DuplicateInRound(kinds=COMPLETIONS),
         Orphans(),
     ]
-
-
-def with_orphans(filters: Iterable[Filter]) -> list[Filter]:
-    """Each filter with `Orphans` after it, so that what depends on a dropped row is dropped before the next filter."""
-    return [one for added in filters for one in (added, Orphans())]
 
 
 def mark_dropped(cleaned: pl.DataFrame, dropped: pl.DataFrame, *, reason: str) -> pl.DataFrame:

@@ -14,7 +14,6 @@ from lance_assets.rounds.identity.installed import find_version, identify_embedd
 from lance_assets.rounds.identity.own_code import name_root
 from lance_assets.rounds.plan import JUDGE_TEMPLATES, Plan
 from lance_assets.settings.engines import EngineSettings, RoleSettings
-from lance_assets.settings.filters import identify_filters
 from lance_assets.worlds import hash_world_file
 
 WHERE_TRAINING_RUNS = {"launcher", "accelerate_config", "min_free_gpu_rate", "handover_seconds"}
@@ -68,7 +67,7 @@ def identify_generations(plan: Plan) -> Identity:
 def identify_cleaning(plan: Plan) -> Identity:
     """The embedder, the thresholds of near-duplicates, the experiment's own filters, and what stays out of the data."""
     settings = plan.settings
-    filters = {"filters": identify_filters(settings.filters)} if settings.filters else {}
+    filters = {"filters": settings.model_dump(include={"filters"})["filters"]} if settings.filters else {}
     return {
         "embedder": identify_embedder(settings.embedder.model),
         "near_duplicates": settings.near_duplicates.model_dump(),
@@ -154,6 +153,12 @@ def list_guard_code(plan: Plan) -> list[str]:
     if named is None or world is None or not is_dotted_name(named.name):
         return []
     return [name_root(code, otherwise=named.name) for code in (world.draw_held_out, world.build_guard) if code]
+
+
+def list_cleaning_code(plan: Plan) -> list[str]:
+    """The code of the experiment's own filters, and of what is held out."""
+    filters = dict.fromkeys(type(one) for one in plan.settings.filters)
+    return [f"{one.__module__}:{one.__qualname__}" for one in filters] + list_guard_code(plan)
 
 
 def list_world_code(plan: Plan) -> list[str]:
