@@ -24,10 +24,18 @@ DOCUMENT_FIELDS = ("type", "attributes")
 
 
 def find_line(path: Path, dotted: str) -> int | None:
-    """The line of a field such as `seeds.path` in an experiment's file, from 1; None when it is not written there."""
+    """The line of a field such as `seeds.path` or `filters.0.name` in an experiment's file, from 1.
+
+    Returns:
+        None where the field is not written there.
+    """
     node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     line = None
     for name in ("attributes", *dotted.split(".")):
+        if isinstance(node, yaml.SequenceNode) and name.isdigit() and int(name) < len(node.value):
+            node = node.value[int(name)]
+            line = node.start_mark.line + 1
+            continue
         keys = {key.value: (key, value) for key, value in node.value} if isinstance(node, yaml.MappingNode) else {}
         if name not in keys:
             return None
@@ -144,7 +152,7 @@ def describe_mistakes(error: ValidationError, file: Path) -> str:
         else:
             allowed = _fields_in(above)
         field = ".".join(("attributes", *map(str, mistake["loc"])))
-        place = f"{file}:{_find_nearest_line(file, named)}"
+        place = f"{file}:{_find_nearest_line(file, [str(part) for part in mistake['loc']])}"
         lines.append(f"{place}: {_describe_mistake(mistake, field=field, name=name, allowed=allowed)}")
     return "\n".join(lines)
 
