@@ -107,7 +107,7 @@ def test_a_world_in_one_file_goes_through_two_rounds(tmp_path: Path) -> None:
 def test_without_a_guard_of_its_own_a_world_is_protected_by_its_words(tmp_path: Path) -> None:
     text = read_file_of_the_page().replace("    build_guard=build_guard,\n", "")
     with open_own(tmp_path, text) as world:
-        guard, asked = world.round("r0001").is_evaluation_prompt, draw_problems(world.plan.world, 3)[0].prompt
+        guard, asked = world.round("r0001").guard.is_evaluation_prompt, draw_problems(world.plan.world, 3)[0].prompt
     assert guard(asked.upper())
     assert guard(f"Review this.\nTask: {asked}")
     assert not guard(f"Please convert all of {asked.split()[4]} hours into minutes for me.")

@@ -11,7 +11,7 @@ from lance_assets.forecast.lengths import Measured
 from lance_assets.forecast.throughput import Machine, ThroughputTable
 from lance_assets.forecast.trainer import Trainer
 from lance_assets.recipes.axes import RecipeSettings
-from lance_assets.rounds.evaluation_prompts import read_judge_prompts
+from lance_assets.rounds.guard import read_judge_prompts
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.engines import EngineSettings
 from lance_assets.settings.experiment import JudgeSettings

@@ -24,7 +24,7 @@ from lance_assets.recipes.asking import RoundIdentity, ask_nothing, list_no_text
 from lance_assets.recipes.contract import RoundInputs
 from lance_assets.records import Ask
 from lance_assets.rounds.asking import Asker, Cost
-from lance_assets.rounds.evaluation_prompts import build_evaluation_guard, list_held_out_prompts, list_protected_prompts
+from lance_assets.rounds.guard import EvaluationGuard
 from lance_assets.rounds.identity.kept import record_identity
 from lance_assets.rounds.judging.report import BENCHMARK, CONTROLLED, find_parts
 from lance_assets.rounds.nouns import compute_fingerprint, explain_identity, list_schemas
@@ -94,30 +94,20 @@ class Round:
             identity=self.identity,
             settings=self.plan.settings.parameters,
             ask=ask,
-            # the guard takes a while to build, and only cleaning needs it
-            is_evaluation_prompt=lambda prompt: self.is_evaluation_prompt(prompt),
+            is_evaluation_prompt=self.guard.is_evaluation_prompt,
             texts=list_no_texts() if texts is None else texts,
             read_states=self.read_states,
         )
 
     @cached_property
-    def is_evaluation_prompt(self) -> Callable[[str], bool]:
-        """Whether a prompt belongs to the evaluation."""
-        return build_evaluation_guard(self.plan.settings.evaluation, self.plan.folder, self.task_prompts)
+    def guard(self) -> EvaluationGuard:
+        """What decides which prompts belong to the evaluation."""
+        return EvaluationGuard(
+            self.plan.settings.evaluation, self.plan.folder, read_task_prompts=self._read_task_prompts, embed=self.embed
+        )
 
-    @cached_property
-    def evaluation_prompts(self) -> list[str]:
-        """Every prompt of every evaluation task."""
-        return list_held_out_prompts(self.plan.settings.evaluation, self.plan.folder) + self.worded_prompts
-
-    @cached_property
-    def worded_prompts(self) -> list[str]:
-        """Those that are recognised by their words: all but the world's, which has a rule of its own."""
-        return list_protected_prompts(self.plan.settings.evaluation, self.plan.folder) + self.task_prompts
-
-    @cached_property
-    def task_prompts(self) -> list[str]:
-        """The prompts of the harness's tasks, read once; none where a file of protected prompts stands for them."""
+    def _read_task_prompts(self) -> list[str]:
+        """The prompts of the harness's tasks, read once; none where a file of protected prompts replaces them."""
         evaluation = self.plan.settings.evaluation
         if evaluation.lm_eval is None or evaluation.protected_prompts is not None:
             return []

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-from lance_assets.rounds.contamination import describe_contamination, find_contaminated
 from tests.assets.conftest import OpenWorld
 from tests.assets.test_leaks import WORDINGS
 from tests.assets.tiny_experiment import WORLD, World
@@ -21,14 +20,14 @@ def open_protected(make: OpenWorld, root: Path, **evaluation: object) -> World:
 def test_each_rule_names_the_pair(make_scripted_world: OpenWorld, tmp_path: Path) -> None:
     this_round = open_protected(make_scripted_world, tmp_path).round("r0001")
     prompts = [WORDINGS[1], LONGER, PROTECTED.upper(), "What is the capital of Peru?"]
-    found = find_contaminated(this_round, ["a", "b", "c", "d"], prompts)
+    found = this_round.guard.find(["a", "b", "c", "d"], prompts)
     assert [(row["row_id"], row["rule"]) for row in found.to_dicts()] == [
         ("a", "held_out"),
         ("b", "ngram"),
         ("c", "equal"),
     ]
     assert found["evaluation_prompt"].to_list() == [None, PROTECTED, PROTECTED]
-    told = describe_contamination(this_round, found, prompts)
+    told = this_round.guard.describe(found, prompts)
     assert told["num_overlapping"] == 3
     assert PROTECTED in told["matches"].table["evaluation_prompt"].to_list()
     assert "d" not in found["row_id"]
@@ -40,7 +39,7 @@ def test_an_embedding_neighbour_is_left_out_of_seeds_and_candidates(
     """The scripted embedder's vectors are random, so that a bar of 0.999 is passed by the same text alone."""
     world = open_protected(make_scripted_world, tmp_path, max_similarity=0.999)
     this_round = world.round("r0001")
-    found = find_contaminated(this_round, ["b", "c"], [LONGER, PROTECTED])
+    found = this_round.guard.find(["b", "c"], [LONGER, PROTECTED])
     assert [(row["row_id"], row["rule"]) for row in found.to_dicts()] == [
         ("b", "ngram"),
         ("c", "embedding"),
@@ -57,6 +56,6 @@ def test_the_prompts_of_harness_tasks_are_evaluation_prompts(
     lm_eval = {"tasks": ["gsm8k_local"], "include_path": str(folder / "tasks")}
     world = make_scripted_world(evaluation={"lm_eval": lm_eval})
     question = json.loads((folder / "protected_sample.jsonl").read_text().splitlines()[0])["question"]
-    found = find_contaminated(world.round("r0001"), ["a"], [f"Please: {question}"])
+    found = world.round("r0001").guard.find(["a"], [f"Please: {question}"])
     assert found["rule"].to_list() == ["ngram"]
     assert found["evaluation_prompt"].to_list() == [question]

@@ -295,7 +295,7 @@ def test_prompts_of_the_judge_are_never_trained_on(make_scripted_world: OpenWorl
     result = world.materialize("r0001", "start_checkpoint", "seed_set")
     assert result.success, find_failures(result)
     assert PROMPTS[3] not in world.round("r0001").read("seed_set")["prompt"].to_list()
-    assert world.round("r0001").is_evaluation_prompt(PROMPTS[3].upper())
+    assert world.round("r0001").guard.is_evaluation_prompt(PROMPTS[3].upper())
 
 
 def test_the_small_model_scores_its_own_worlds_completions(

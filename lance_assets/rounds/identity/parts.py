@@ -174,7 +174,7 @@ def list_unused(plan: Plan, noun: str) -> list[str]:
     recipe, evaluation = plan.recipe, plan.settings.evaluation
     reads_states = {"raw_generations": recipe.reads_states, "sft_set": recipe.reports_vendi}
     unused = {
-        "lance_assets.rounds.round:Round.is_evaluation_prompt": noun in UNGUARDED,
+        "lance_assets.rounds.round:Round.guard": noun in UNGUARDED,
         "lance_assets.rounds.round:Round.read_states": noun in HANDED_INPUTS and not reads_states.get(noun),
         "lance_assets.rounds.making.training_sets:measure_vendi": not recipe.reports_vendi,
         "lance_assets.rounds.making.training_sets:judge_new_pairs": not plan.settings.parameters.judges_pairs,

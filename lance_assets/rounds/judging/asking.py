@@ -25,7 +25,7 @@ from lance_assets.records import (
     derive_row_id,
     derive_sampling_seed,
 )
-from lance_assets.rounds.evaluation_prompts import read_judge_prompts
+from lance_assets.rounds.guard import read_judge_prompts
 from lance_assets.rounds.plan import JUDGE, JUDGE_TEMPLATES, Plan
 from lance_assets.rounds.round import Round
 from lance_assets.settings.experiment import JudgeSettings

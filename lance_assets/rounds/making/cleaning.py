@@ -16,7 +16,6 @@ from lance_assets.algorithms.similarity.near_duplicates import choose_survivors,
 from lance_assets.algorithms.similarity.similar_pairs import find_similar_pairs
 from lance_assets.algorithms.similarity.words import normalise_text
 from lance_assets.records import NEAR_DUPLICATES
-from lance_assets.rounds.contamination import find_contaminated
 from lance_assets.rounds.report import Counts, Judged, Made, Report, Rows, count_values
 from lance_assets.rounds.round import Round
 from lance_assets.settings.experiment import NearDuplicateSettings
@@ -210,7 +209,7 @@ def drop_evaluation_neighbours(this_round: Round, cleaned: pl.DataFrame) -> pl.D
     if this_round.plan.settings.evaluation.max_similarity is None:
         return cleaned
     kept = cleaned.filter(pl.col("drop_reason").is_null())
-    found = find_contaminated(this_round, kept["row_id"].to_list(), kept["prompt"].to_list())
+    found = this_round.guard.find(kept["row_id"].to_list(), kept["prompt"].to_list())
     found = found.sort("similarity", descending=True).unique("row_id", keep="first", maintain_order=True)
     dropped = found.select(
         "row_id", nearest_id=pl.lit(None, pl.String), tier=pl.lit("embedding"), similarity="similarity"

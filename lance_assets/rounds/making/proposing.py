@@ -9,7 +9,6 @@ import polars as pl
 
 from lance_assets.algorithms.measures.progress import START_ROUND, choose_parent_round
 from lance_assets.records import START_CHECKPOINT
-from lance_assets.rounds.contamination import find_contaminated
 from lance_assets.rounds.nouns import list_handed_over
 from lance_assets.rounds.report import Histogram, Judged, Made, Report, Rows, count_values
 from lance_assets.rounds.round import Round, read_outcomes
@@ -91,7 +90,7 @@ def leave_out_evaluation(this_round: Round, seeds: pl.DataFrame) -> tuple[pl.Dat
     Raises:
         ValueError: no seed is left.
     """
-    leaked = find_contaminated(this_round, seeds["row_id"].to_list(), seeds["prompt"].to_list())
+    leaked = this_round.guard.find(seeds["row_id"].to_list(), seeds["prompt"].to_list())
     leaked = leaked.unique("row_id", keep="first", maintain_order=True)
     kept = seeds.filter(~pl.col("row_id").is_in(leaked["row_id"].implode()))
     if len(leaked):

@@ -8,7 +8,6 @@ import polars as pl
 
 from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.records import CHECKPOINT
-from lance_assets.rounds.contamination import find_contaminated
 from lance_assets.rounds.report import Judged, Losses, Made, Report, Rows
 from lance_assets.rounds.round import Round
 from resources.engines.durable_stage import clear_stage
@@ -154,7 +153,7 @@ def find_evaluation_rows(this_round: Round) -> list[str]:
     rows = pl.concat(
         [sft.select("row_id", "prompt", "source"), pairs.select("row_id", "prompt", source=pl.lit("pair"))]
     )
-    found = find_contaminated(this_round, rows["row_id"].to_list(), rows["prompt"].to_list())
+    found = this_round.guard.find(rows["row_id"].to_list(), rows["prompt"].to_list())
     return found["row_id"].unique(maintain_order=True).to_list()
 
 

@@ -23,7 +23,6 @@ from lance_assets.algorithms.similarity.words import count_words
 from lance_assets.prompts import build_messages
 from lance_assets.recipes.steps.judging import drop_judged_pairs
 from lance_assets.records import DIVERSITY_REPORT
-from lance_assets.rounds.contamination import describe_contamination, find_contaminated
 from lance_assets.rounds.report import Histogram, Judged, Made, Report, Rows, Trends, count_values, round_measure
 from lance_assets.rounds.round import Round
 from resources.readers.seed_files import read_eft
@@ -73,8 +72,8 @@ def no_evaluation_overlap(this_round: Round) -> Judged:
     """Whether no prompt of the set belongs to the evaluation."""
     rows = this_round.read("sft_set")
     prompts = rows["prompt"].to_list()
-    leaked = find_contaminated(this_round, rows["row_id"].to_list(), prompts)
-    facts: Report = {"num_rows": len(rows)} | describe_contamination(this_round, leaked, prompts)
+    leaked = this_round.guard.find(rows["row_id"].to_list(), prompts)
+    facts: Report = {"num_rows": len(rows)} | this_round.guard.describe(leaked, prompts)
     return Judged(passed=leaked.is_empty(), facts=facts)
 
 
@@ -148,7 +147,7 @@ def pairs_differ(this_round: Round) -> Judged:
     num_new = pairs.filter(pl.col("source_round") == this_round.key).height
     builds_none = not settings.parameters.builds_pairs
     enough = builds_none or this_round.is_start or num_new >= settings.checks.min_pairs
-    leaked = find_contaminated(this_round, pairs["row_id"].to_list(), pairs["prompt"].to_list())
+    leaked = this_round.guard.find(pairs["row_id"].to_list(), pairs["prompt"].to_list())
     num_leaked = leaked["row_id"].n_unique()
     return Judged(
         passed=num_equal == 0 and enough and num_leaked == 0,

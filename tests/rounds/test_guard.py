@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lance_assets.prompts import render_prompt
-from lance_assets.rounds.evaluation_prompts import (
+from lance_assets.rounds.guard import (
     build_evaluation_guard,
     list_protected_prompts,
     read_judge_prompts,

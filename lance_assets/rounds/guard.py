@@ -1,4 +1,4 @@
-"""Which prompts belong to an experiment's evaluation, so that none is ever trained on.
+"""The guard of the evaluation: the one place that decides which prompts belong to it, so that none is ever trained on.
 
 A prompt is guarded when the world's rule says that it asks a held-out problem, in whatever words. A prompt is also
 guarded when it equals one of the experiment's protected prompts, or shares a long run of words with one. The prompts of
@@ -7,9 +7,20 @@ the experiment's judge are protected, and where they ask problems of the world, 
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from lance_assets.algorithms.similarity.decontamination import build_evaluation_index, overlaps_evaluation
+import numpy as np
+import polars as pl
+
+from lance_assets.algorithms.similarity.decontamination import (
+    build_evaluation_index,
+    find_contamination,
+    find_nearest_evaluation,
+    overlaps_evaluation,
+)
+from lance_assets.rounds.report import Report, Rows
 from lance_assets.settings.experiment import EvaluationSettings, JudgeSettings
 from lance_assets.worlds import draw_problems, find_world
 
@@ -162,3 +173,92 @@ def build_evaluation_guard(
         return any(map(is_held_out, list_texts(prompt))) or overlaps_evaluation(prompt, index)
 
     return is_evaluation_prompt
+
+
+@dataclass(frozen=True)
+class EvaluationGuard:
+    """Decides which prompts belong to an experiment's evaluation; a round opens one and asks it throughout."""
+
+    evaluation: EvaluationSettings
+    """What the experiment evaluates."""
+    folder: Path
+    """The experiment's folder, which relative paths start from."""
+    read_task_prompts: Callable[[], list[str]]
+    """The prompts of lm-evaluation-harness tasks, where no file of protected prompts replaces them."""
+    embed: Callable[[Sequence[str]], np.ndarray]
+    """Vectors of texts, float32 [num_texts, dim], L2-normalised; called only where there is a bar for embeddings."""
+
+    @cached_property
+    def worded_prompts(self) -> list[str]:
+        """The evaluation's prompts that are recognised by their words: all but the world's, which has its own rule."""
+        return list_protected_prompts(self.evaluation, self.folder) + self.read_task_prompts()
+
+    @cached_property
+    def known_prompts(self) -> list[str]:
+        """Every prompt of every evaluation task."""
+        return list_held_out_prompts(self.evaluation, self.folder) + self.worded_prompts
+
+    @cached_property
+    def _recognises(self) -> Callable[[str], bool]:
+        return build_evaluation_guard(self.evaluation, self.folder, self.read_task_prompts())
+
+    def is_evaluation_prompt(self, prompt: str) -> bool:
+        """Whether a prompt belongs to the evaluation, by the world's rule or by its words."""
+        return self._recognises(prompt)
+
+    def find(self, row_ids: Sequence[str], prompts: Sequence[str]) -> pl.DataFrame:
+        """Every prompt that belongs to the evaluation, with what it matches.
+
+        Args:
+            row_ids: the rows.
+            prompts: the prompt of each row.
+
+        Returns:
+            The columns of `find_contamination`, one row for each match, by the world's rule, n-grams and embeddings.
+            Rule "held_out" is the world's own: the prompt asks a held-out problem, in whatever words. The world's
+            problems are not compared by n-grams, since they share their wording.
+        """
+        bar = self.evaluation.max_similarity
+        found = find_contamination(row_ids, prompts, self.worded_prompts, ngram=self.evaluation.ngram)
+        if bar is not None:
+            known = self.known_prompts
+            vectors, known_vectors = self.embed(prompts), self.embed(known)
+            near = find_contamination(
+                row_ids, prompts, known, vectors=vectors, evaluation_vectors=known_vectors, max_similarity=bar
+            )
+            found = pl.concat([found, near.filter(pl.col("rule") == "embedding")])
+        matched = set(found["row_id"])
+        held_out = [
+            {"row_id": row_id, "prompt": prompt, "rule": "held_out", "similarity": 1.0}
+            for row_id, prompt in zip(row_ids, prompts, strict=True)
+            if row_id not in matched and self.is_evaluation_prompt(prompt)
+        ]
+        return pl.concat([found, pl.DataFrame(held_out, schema=found.schema)]).sort("row_id", "rule")
+
+    def describe(self, contaminated: pl.DataFrame, prompts: Sequence[str]) -> Report:
+        """The matching pairs, and with a bar for embeddings the nearest pairs, even where nothing matches.
+
+        Args:
+            contaminated: what `find` found.
+            prompts: all prompts that were looked at.
+        """
+        known = self.known_prompts
+        columns = ("rule", "similarity", "prompt", "evaluation_prompt", "shared_text")
+        report: Report = {
+            "num_overlapping": contaminated["row_id"].n_unique(),
+            "num_evaluation_prompts": len(known),
+            "matches": Rows(contaminated, columns, num_rows=20),
+        }
+        different = sorted(set(prompts))
+        if different and known and self.evaluation.max_similarity is not None:
+            places, similarities = find_nearest_evaluation(self.embed(different), self.embed(known))
+            nearest = pl.DataFrame(
+                {
+                    "similarity": similarities,
+                    "prompt": different,
+                    "evaluation_prompt": [known[place] for place in places],
+                }
+            ).sort("similarity", "prompt", descending=[True, False])
+            report["nearest"] = Rows(nearest, ("similarity", "prompt", "evaluation_prompt"))
+            report["highest_similarity"] = float(nearest["similarity"][0])
+        return report
