@@ -14,6 +14,7 @@ process imports only what makes its noun.
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import cache
 
 import polars as pl
 
@@ -267,8 +268,9 @@ def list_handed_over(plan: Plan) -> list[str]:
     return [noun.name for noun in list_nouns(plan) if noun.is_handed_over]
 
 
+@cache
 def identify(plan: Plan, name: str) -> Identity:
-    """Everything beside its inputs that decides what a noun holds, as JSON.
+    """Everything beside its inputs that decides what a noun holds, as JSON, as the files were when first asked.
 
     Raises:
         MissingSourceError: the source of code that makes it is not a file here.

@@ -22,9 +22,12 @@ JUDGE_TEMPLATES = "lance"
 """The recipe whose templates `review` and `judge_pair` the judge is asked with, whatever the experiment's recipe."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
-    """One experiment, ready for its rounds."""
+    """One experiment, ready for its rounds.
+
+    Two plans are never equal: what is computed of a plan once, such as its identity, belongs to that plan alone.
+    """
 
     name: str
     """The experiment's name: of its asset group, key prefix, partitions and folders."""

@@ -208,7 +208,9 @@ def test_the_embedder_and_every_role_are_in_the_identity(tmp_path: Path) -> None
     first = compute_fingerprint(other, "reviewed_set")
     assert first != compute_fingerprint(plan, "reviewed_set")
     (tmp_path / "second" / "generation_config.json").write_text('{"changed": true}')
-    assert compute_fingerprint(other, "reviewed_set") != first
+    again = plan_with(tmp_path, roles={"reviewer": {"model": "second"}})
+    assert compute_fingerprint(again, "reviewed_set") != first
+    assert compute_fingerprint(other, "reviewed_set") == first, "a plan keeps the identity it had when it was asked"
 
 
 def test_a_broken_cache_is_computed_again(tmp_path: Path) -> None:
