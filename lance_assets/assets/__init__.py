@@ -1,1 +1,1 @@
-"""The Dagster side, the only room that imports Dagster: one file a noun of the round, plus checks and sensors."""
+"""The only room that imports Dagster: assets and checks built from the table of nouns, and what runs the loop."""

@@ -52,7 +52,7 @@ def describe_self_evolution(plan: Plan, platform: Platform) -> dg.MaterializeRes
             "study": dg.MetadataValue.md(tabulate_study(study, world, method=METHOD)),
             "study_over_rounds": show_figure(draw_study(study, world)),
         }
-    else:
+    elif plan.settings.recipe == METHOD:
         metadata["study"] = dg.MetadataValue.md("*none yet: `python -m benchmarks.self_evolution` runs one*")
     measured = pl.concat([own, study]).drop("seconds")
     version = hashlib.sha256(measured.write_json().encode()).hexdigest()

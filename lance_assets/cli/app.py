@@ -37,7 +37,7 @@ def run(experiment: Experiment, rounds: Rounds = 1) -> None:
     They run in order, and their table is printed at the end.
     """
     _run([experiment], rounds)
-    _say("See them in the UI: make ui, then http://localhost:3000")
+    _say("See them in the UI: make ui, or dagster dev -m lance_assets.assets.code_location; http://localhost:3000")
 
 
 @app.command()

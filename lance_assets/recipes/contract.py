@@ -176,8 +176,15 @@ class Recipe(Generic[S]):
         """Check what the types cannot.
 
         Raises:
-            ValueError: a stage leaves its sampling to settings that have none.
+            ValueError: a stage leaves its sampling to settings that have none, or a step depends on a setting that does
+                not exist.
         """
+        named = {*self.settings_of_judging, *(name for names in self.settings_of_step.values() for name in names)}
+        if unknown := sorted(named - set(self.settings.model_fields)):
+            raise ValueError(
+                f"recipe {self.name}: settings_of_step or settings_of_judging names {', '.join(unknown)}, and "
+                f"{self.settings.__name__} has no such setting; it has {', '.join(self.settings.model_fields)}"
+            )
         unsampled = [stage.name for stage in self.stages if stage.sampling is None]
         if unsampled and not issubclass(self.settings, RecipeSettings):
             raise ValueError(

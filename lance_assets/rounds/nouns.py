@@ -140,7 +140,7 @@ NOUNS: dict[str, Noun] = {
             recipe_steps=lambda plan: ("review",),
             asks=identity.list_asked_engines,
             uses_model=always,
-            kinds=lambda plan: {"transformers", "parquet"},
+            kinds=lambda plan: {plan.settings.engine.kind, "parquet"},
             checks=(
                 Check(
                     "unscored_rate",
@@ -182,7 +182,7 @@ NOUNS: dict[str, Noun] = {
             recipe_steps=_pairing,
             asks=_judges,
             uses_model=_judges_pairs,
-            kinds=lambda plan: {"transformers" if _judges_pairs(plan) else "polars", "parquet"},
+            kinds=lambda plan: {plan.settings.engine.kind if _judges_pairs(plan) else "polars", "parquet"},
             checks=(
                 Check(
                     "pairs_differ",
@@ -274,13 +274,19 @@ def identify(plan: Plan, name: str) -> Identity:
 
     Raises:
         MissingSourceError: the source of code that makes it is not a file here.
+        ValueError: the recipe's `settings_of_step` names a noun that does not exist.
     """
+    if unknown := sorted(set(plan.recipe.settings_of_step) - set(NOUNS)):
+        raise ValueError(
+            f"recipe {plan.recipe.name}: settings_of_step names {', '.join(unknown)}, and there is no such noun; "
+            f"name one of {', '.join(NOUNS)}"
+        )
     noun, parameters = NOUNS[name], plan.settings.parameters.model_dump()
     own = {setting: parameters[setting] for setting in plan.recipe.settings_of_step.get(name, ())}
     return {
         "recipe": plan.settings.recipe,
         "columns": {column: str(dtype) for column, dtype in noun.schema.items()},
-        "code": hash_own_code(list_roots(plan, noun), without=identity.list_unused(plan, name)),
+        "code": hash_own_code(list_roots(plan, noun), without=identity.list_unused(plan)),
         "settings": own | noun.identify(plan),
         "libraries": read_versions(noun.libraries(plan)),
     }
@@ -289,7 +295,7 @@ def identify(plan: Plan, name: str) -> Identity:
 def explain_identity(plan: Plan, name: str) -> Identity:
     """A noun's identity with the hash of each definition of its code, by which two identities are compared."""
     found = identify(plan, name)
-    definitions = explain_own_code(list_roots(plan, NOUNS[name]), without=identity.list_unused(plan, name))
+    definitions = explain_own_code(list_roots(plan, NOUNS[name]), without=identity.list_unused(plan))
     return found | {"code": {"hash": found["code"], "definitions": definitions}}
 
 

@@ -20,7 +20,14 @@ from lance_assets.algorithms.measures.progress import (
     parse_round,
 )
 from lance_assets.algorithms.measures.statistics import compute_independent_difference, compute_paired_difference
-from lance_assets.recipes.asking import RoundIdentity, ask_nothing, list_no_texts
+from lance_assets.recipes.asking import (
+    ReadStates,
+    RoundIdentity,
+    ask_nothing,
+    list_no_texts,
+    read_no_states,
+    recognise_nothing,
+)
 from lance_assets.recipes.contract import RoundInputs
 from lance_assets.records import Ask
 from lance_assets.rounds.asking import Asker, Cost
@@ -83,20 +90,29 @@ class Round:
         profiles = {name: role.prompt_profile for name, role in settings.roles.items() if role.prompt_profile}
         return RoundIdentity(self.plan.name, self.key, settings.rng_seed, settings.prompt_profile, profiles)
 
-    def build_inputs(self, *, ask: Ask = ask_nothing, texts: pl.DataFrame | None = None) -> RoundInputs[Any]:
-        """What a step of the recipe is handed beside its tables.
+    def build_inputs(
+        self,
+        *,
+        ask: Ask = ask_nothing,
+        is_evaluation_prompt: Callable[[str], bool] = recognise_nothing,
+        texts: pl.DataFrame | None = None,
+        read_states: ReadStates = read_no_states,
+    ) -> RoundInputs[Any]:
+        """What a step of the recipe is handed beside its tables; a step that uses what it was not handed fails.
 
         Args:
-            ask: asks the models, in a step that has any.
-            texts: the experiment's texts without prompts, in the step that proposes from them.
+            ask: asks the models.
+            is_evaluation_prompt: recognises the evaluation's prompts.
+            texts: the experiment's texts without prompts.
+            read_states: reads the states of rows with a model.
         """
         return RoundInputs(
             identity=self.identity,
             settings=self.plan.settings.parameters,
             ask=ask,
-            is_evaluation_prompt=self.guard.is_evaluation_prompt,
+            is_evaluation_prompt=is_evaluation_prompt,
             texts=list_no_texts() if texts is None else texts,
-            read_states=self.read_states,
+            read_states=read_states,
         )
 
     @cached_property

@@ -195,7 +195,7 @@ class TableStore:
         Raises:
             MissingTableError: it was never written.
             CorruptTableError: its file cannot be read as Parquet.
-            ValueError: its columns are not the schema's.
+            ValueError: its columns are not the schema's: another version of the project wrote it.
         """
         path = self.path(experiment, round_key, asset)
         content = self._read_bytes(experiment, round_key, asset)
@@ -206,7 +206,13 @@ class TableStore:
                 f"{path} ({len(content)} bytes) is not a readable Parquet file ({error}); "
                 f"materialize {experiment}/{asset} for {round_key} again"
             ) from error
-        check_schema(table.schema, schema, file=path)
+        try:
+            check_schema(table.schema, schema, file=path)
+        except ValueError as error:
+            raise ValueError(
+                f"{experiment} {round_key}: the table of {asset} was written by another version of this project "
+                f"({error}); materialize {experiment}/{asset} for {round_key} again"
+            ) from error
         return table.select(schema.names())
 
     def _read_bytes(self, experiment: str, round_key: str, asset: str) -> bytes:

@@ -152,3 +152,15 @@ def test_leftover_of_a_killed_writer_is_removed(store: TableStore) -> None:
     (folder / f".sft_set.parquet.{ended.pid}.tmp").write_bytes(b"half")
     store.write("mini", "r0001", "sft_set", TABLE, schema=SCHEMA)
     assert os.listdir(folder) == ["sft_set.parquet"]
+
+
+def test_a_table_of_another_version_says_so_and_what_to_do(tmp_path: Path) -> None:
+    """Rounds made before a column was renamed: here `rung`, which is `stratum` now."""
+    store = TableStore(tmp_path)
+    before = pl.DataFrame({"model": ["checkpoint"], "rung": [3]})
+    store.write("mini", "r0001", "eval_items", before, schema=before.schema)
+    wanted = pl.Schema({"model": pl.String, "stratum": pl.Int64})
+    with pytest.raises(ValueError, match="mini r0001: the table of eval_items was written by another version") as told:
+        store.read("mini", "r0001", "eval_items", schema=wanted)
+    assert "column 'stratum' is missing" in str(told.value)
+    assert str(told.value).endswith("materialize mini/eval_items for r0001 again")

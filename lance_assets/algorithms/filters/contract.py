@@ -72,6 +72,11 @@ class Candidate:
         return self.prompt if self.kind == "new_prompt" else self.completion
 
 
+def _recognise_nothing(prompt: str) -> bool:
+    # An answer of False could let an evaluation prompt into the training data.
+    raise RuntimeError(f"nothing was given that recognises evaluation prompts, but a filter asked about {prompt!r}")
+
+
 @dataclass(frozen=True)
 class Known:
     """What filters may look up beside the rows that they decide about."""
@@ -80,8 +85,8 @@ class Known:
     """All candidates of the round, the dropped ones too."""
     seeds: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Prompt and completion of each seed, by its row id."""
-    is_evaluation_prompt: Callable[[str], bool] = lambda _: False
-    """Whether a prompt belongs to the evaluation."""
+    is_evaluation_prompt: Callable[[str], bool] = _recognise_nothing
+    """Whether a prompt belongs to the evaluation; asking is an error where nothing recognises them."""
 
     def find_seed(self, row: Candidate) -> tuple[str, str]:
         """The prompt and completion of the seed that a row started from.

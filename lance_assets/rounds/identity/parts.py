@@ -22,12 +22,6 @@ WHERE_TRAINING_RUNS = {"launcher", "accelerate_config", "min_free_gpu_rate", "ha
 TRANSFORMERS = ("torch", "transformers")
 """The libraries of whatever runs a model in this process."""
 
-UNGUARDED = frozenset({"label_checkpoint", "raw_generations", "reviewed_set", "sft_set", "preference_pairs"})
-"""The nouns whose makers hand `RoundInputs.is_evaluation_prompt` to a step that never calls it."""
-
-HANDED_INPUTS = UNGUARDED | {"seed_set", "cleaned_set"}
-"""The nouns whose makers hand `RoundInputs.read_states` to a step."""
-
 Identity = dict[str, Any]
 """Settings and hashes by name, as JSON would hold them."""
 
@@ -169,13 +163,11 @@ def list_world_code(plan: Plan) -> list[str]:
     return [name_root(code, otherwise=named.name) for code in (world.draw_held_out, world.is_right)]
 
 
-def list_unused(plan: Plan, noun: str) -> list[str]:
-    """The code of a round at work that a noun of this experiment never runs, though its maker names it."""
+def list_unused(plan: Plan) -> list[str]:
+    """The code of a round at work that this experiment never runs, though a maker names it."""
     recipe, evaluation = plan.recipe, plan.settings.evaluation
-    reads_states = {"raw_generations": recipe.reads_states, "sft_set": recipe.reports_vendi}
     unused = {
-        "lance_assets.rounds.round:Round.guard": noun in UNGUARDED,
-        "lance_assets.rounds.round:Round.read_states": noun in HANDED_INPUTS and not reads_states.get(noun),
+        "lance_assets.rounds.round:Round.read_states": not (recipe.reads_states or recipe.reports_vendi),
         "lance_assets.rounds.making.training_sets:measure_vendi": not recipe.reports_vendi,
         "lance_assets.rounds.making.training_sets:judge_new_pairs": not plan.settings.parameters.judges_pairs,
         "lance_assets.rounds.judging.evaluation:judge_models": evaluation.judge is None,

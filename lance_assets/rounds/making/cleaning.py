@@ -192,7 +192,7 @@ def make_cleaned_set(this_round: Round) -> Made:
     """Clean by the recipe and the experiment's filters, then against the evaluation's neighbours and the history."""
     plan = this_round.plan
     cleaned = plan.recipe.clean(
-        this_round.build_inputs(),
+        this_round.build_inputs(is_evaluation_prompt=this_round.guard.is_evaluation_prompt),
         this_round.read("raw_generations"),
         this_round.read("seed_set"),
         added=plan.settings.filters,

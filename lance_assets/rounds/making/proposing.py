@@ -119,7 +119,7 @@ def make_raw_generations(this_round: Round) -> Made:
         return Made(this_round.empty("raw_generations"))
     with this_round.asking("raw_generations", this_round.start_path()) as ask:
         table = plan.recipe.generate(
-            this_round.build_inputs(ask=ask, texts=this_round.texts),
+            this_round.build_inputs(ask=ask, texts=this_round.texts, read_states=this_round.read_states),
             this_round.read("seed_set"),
             this_round.read("sft_set", this_round.earlier_keys[-1]),
         )
