@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from lance_assets.algorithms.similarity.similar_pairs import find_similar_pairs
+from lance_assets.algorithms.similarity.near_duplicates import find_similar_pairs
 from resources.stores.history import HistoryStore
 
 THRESHOLD = 0.9

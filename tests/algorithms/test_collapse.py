@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.measures.collapse import (
+from lance_assets.algorithms.measures.diversity import (
     DiversityFloors,
     DiversityReport,
     compute_cluster_entropy,

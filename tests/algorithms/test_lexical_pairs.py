@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
 from lance_assets.algorithms.similarity.lexical_pairs import encode_words, find_lexical_pairs, find_rouge_pairs
-from lance_assets.algorithms.similarity.similar_pairs import PAIRS
+from lance_assets.algorithms.similarity.near_duplicates import PAIRS
 
 TEXTS = st.lists(st.lists(st.sampled_from("abcd"), max_size=7).map(" ".join), max_size=8)
 

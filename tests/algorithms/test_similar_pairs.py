@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.similarity import similar_pairs
-from lance_assets.algorithms.similarity.similar_pairs import PAIRS, find_similar_pairs
+from lance_assets.algorithms.similarity import near_duplicates
+from lance_assets.algorithms.similarity.near_duplicates import PAIRS, find_similar_pairs
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -64,9 +64,9 @@ def planted(num_rows: int, rng_seed: int) -> np.ndarray:
 @pytest.mark.parametrize("is_self", [True, False])
 def test_buckets_find_what_comparing_all_finds(is_self: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     num_compared = []
-    compare_probed = similar_pairs._compare_probed
+    compare_probed = near_duplicates._compare_probed
     monkeypatch.setattr(
-        similar_pairs,
+        near_duplicates,
         "_compare_probed",
         lambda left, *others: num_compared.append(len(left)) or compare_probed(left, *others),
     )
@@ -96,6 +96,6 @@ def test_wrong_rows(rows: np.ndarray, told: str) -> None:
 def test_wrong_dimensions_and_too_many_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="embeddings have 2 dimensions, against 3"):
         find_similar_pairs(at_angles(0), against=np.float32([[1, 0, 0]]), threshold=0.5)
-    monkeypatch.setattr(similar_pairs, "MAX_PAIRS", 10)
+    monkeypatch.setattr(near_duplicates, "MAX_PAIRS", 10)
     with pytest.raises(ValueError, match="raise the threshold, or drop equal texts first"):
         find_similar_pairs(np.repeat(at_angles(30), 10, axis=0), threshold=0.9)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from lance_assets.algorithms.measures.collapse import compute_score_length_correlation
+from lance_assets.algorithms.measures.diversity import compute_score_length_correlation
 from lance_assets.algorithms.measures.statistics import compute_mean_interval
 
 WIDE_SPREAD = 2.0

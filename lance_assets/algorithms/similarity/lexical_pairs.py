@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import polars as pl
 
-from lance_assets.algorithms.similarity.similar_pairs import PAIRS
+from lance_assets.algorithms.similarity.near_duplicates import PAIRS
 from lance_assets.algorithms.similarity.words import tokenize_words
 
 EXACT_TEXTS = 3000

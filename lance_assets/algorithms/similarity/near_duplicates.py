@@ -1,12 +1,38 @@
-"""Which rows are kept where several are alike: one rule over the pairs that any tier found.
+"""Near-duplicates: pairs of rows that are alike, and one rule for which rows are kept.
 
-Hand-written: libraries that deduplicate choose survivors by their own order and compare within one set; here rows are
-also compared with earlier rounds, every dropped row names the survivor it is like, and the rule can be applied again
-to the same pairs with raised thresholds.
+Exact pairs are equal after `normalise_text`. Similar pairs have embeddings that are nearer than a threshold: they are
+found exactly for thousands of rows, and by buckets for millions.
+
+The rule is hand-written: libraries that deduplicate choose survivors by their own order and compare within one set.
+Here rows are also compared with earlier rounds, every dropped row names the survivor it is like, and the rule can be
+applied again to the same pairs with raised thresholds.
+
+The search is hand-written, by measurement. `range_search` of faiss-cpu 1.15.1 returns all pairs above a threshold too.
+On 20,000 rows it found the same pairs as this module, on 60,000 as many, and it took longer (384 dimensions, float32,
+2 threads; CPU seconds on 2 cores that others used too, three runs of the first line and one of the second):
+
+| rows | pairs | threshold | here | faiss |
+|---|---|---|---|---|
+| 20,000, all compared | 2,000 | 0.98 | 3.0 to 3.3 s, 81 MiB | IndexFlatIP: 15.5 to 16.4 s, 75 MiB |
+| 60,000, in buckets | 5,423 | 0.9 | 4.6 s | IndexIVFFlat, 2 probes: 10.3 s |
+
+Rows compared with each other need half of the products here, and faiss looks up both halves. faiss-cpu would also add
+65 MiB to an installation. Libraries that build a graph of neighbours (`benchmarks/dedup.py` measures SemHash) return
+the k nearest rows, not all above a threshold.
+
+1. Up to `exact_rows` every pair is computed, in blocks.
+2. Above, rows are assigned to the nearest of about sqrt(rows) centres (k-means on a sample, by cosine). A row is
+   compared with the rows of its `num_probes` nearest centres, one matrix product a bucket.
+3. `num_probes` is doubled until rows of a sample, compared with all rows, show the wanted recall.
+
+Found similarities are computed again in float64, pair by pair, so that they do not depend on the block they were found
+in: what is computed exactly is the same in every order of the rows. Samples are taken evenly over the order given, so
+with buckets a caller brings the rows into an order of their own first, as the platform does by row id.
 """
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import polars as pl
 
 from lance_assets.algorithms.similarity.words import normalise_text
@@ -14,8 +40,10 @@ from lance_assets.algorithms.similarity.words import normalise_text
 TIERS = ("exact", "lexical", "embedding")
 """How a pair can be found, the surest first."""
 
+
 ROW_PAIRS = pl.Schema({"row_id": pl.String, "other_id": pl.String, "tier": pl.String, "similarity": pl.Float64})
 """Two like rows."""
+
 
 DROPPED = pl.Schema({"row_id": pl.String, "nearest_id": pl.String, "tier": pl.String, "similarity": pl.Float64})
 """A dropped row with its nearest survivor."""
@@ -91,3 +119,212 @@ def choose_survivors(row_ids: Sequence[str], pairs: pl.DataFrame, *, thresholds:
             tier_number, negated, nearest_id = min(survivors)
             dropped[row_id] = (nearest_id, TIERS[tier_number], -negated)
     return pl.DataFrame([(row_id, *nearest) for row_id, nearest in dropped.items()], schema=DROPPED, orient="row")
+
+
+PAIRS = pl.Schema({"left": pl.Int64, "right": pl.Int64, "similarity": pl.Float64})
+"""Positions of two like rows, and their cosine."""
+
+
+MAX_PAIRS = 50_000_000
+"""Pairs that are kept in memory: 1.2 GiB."""
+
+
+_BLOCK_VALUES = 1 << 24
+
+
+_SLACK = 1e-5
+"""By how much a float32 product may lie below the float64 one."""
+
+
+_SAMPLED_ROWS = 1000
+
+
+_TRAINING_ROWS_A_CENTRE = 40
+
+
+_LLOYD_STEPS = 6
+
+
+Found = tuple[np.ndarray, np.ndarray]
+
+
+def check_normalised(embeddings: np.ndarray, name: str = "embeddings") -> None:
+    """Raise ValueError unless float rows [num_rows, dim] are finite and of length 1, naming the first that is not."""
+    if embeddings.ndim != 2:
+        raise ValueError(f"{name} must be a 2D array [num_rows, dim], got shape {embeddings.shape}")
+    norms = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings))
+    wrong = np.flatnonzero(~(np.abs(norms - 1) < 1e-2))
+    if wrong.size:
+        row = int(wrong[0])
+        raise ValueError(f"{name} must be L2-normalised, row {row} has norm {norms[row]:.4g}: divide rows by norms")
+
+
+def find_similar_pairs(
+    embeddings: np.ndarray,
+    *,
+    threshold: float,
+    against: np.ndarray | None = None,
+    exact_rows: int = 20_000,
+    target_recall: float = 0.995,
+) -> pl.DataFrame:
+    """All pairs with a cosine strictly above the threshold.
+
+    Cost: O(num_rows * num_against * dim) up to `exact_rows`; about O(num_rows ** 1.5 * dim) above.
+
+    Args:
+        embeddings: float32 [num_rows, dim], L2-normalised.
+        threshold: cosine, -1..1.
+        against: float32 [num_against, dim], L2-normalised, whose rows are `right`; None compares rows with each other.
+        exact_rows: rows (the geometric mean of both sets' numbers) up to which every pair is computed.
+        target_recall: share of a sample's pairs at which no further buckets are compared, 0..1.
+
+    Returns:
+        Schema `PAIRS`, sorted by left and right; left < right, where a set is compared with itself.
+
+    Raises:
+        ValueError: rows that are not normalised, dimensions that differ, or more than `MAX_PAIRS` pairs.
+
+    >>> rows = np.float32([[1, 0], [0.6, 0.8], [1, 0]])
+    >>> find_similar_pairs(rows, threshold=0.9).rows()
+    [(0, 2, 1.0)]
+    """
+    check_normalised(embeddings)
+    others = embeddings if against is None else against
+    if against is not None:
+        check_normalised(against, "against")
+        if len(embeddings) and len(against) and embeddings.shape[1] != against.shape[1]:
+            raise ValueError(f"embeddings have {embeddings.shape[1]} dimensions, against {against.shape[1]}")
+    if not len(embeddings) or not len(others):
+        return pl.DataFrame(schema=PAIRS)
+    left, others = (np.ascontiguousarray(rows, dtype=np.float32) for rows in (embeddings, others))
+    if (len(left) * len(others)) ** 0.5 <= exact_rows:
+        found = _compare_all(left, others, threshold, is_self=against is None)
+    else:
+        found = _compare_buckets(left, others, threshold, target_recall)
+    return _finish(left, others, found, threshold, is_self=against is None)
+
+
+def _finish(left: np.ndarray, right: np.ndarray, found: Found, threshold: float, *, is_self: bool) -> pl.DataFrame:
+    """Each pair once, with its similarity in float64, in order."""
+    rows, others = found
+    if is_self:
+        is_pair = rows != others
+        rows, others = np.minimum(rows, others)[is_pair], np.maximum(rows, others)[is_pair]
+    codes = np.unique(rows * len(right) + others)
+    rows, others = codes // len(right), codes % len(right)
+    similarity = np.empty(len(codes))
+    for start in range(0, len(codes), 1 << 16):
+        part = slice(start, start + (1 << 16))
+        similarity[part] = np.einsum("ij,ij->i", left[rows[part]].astype(np.float64), right[others[part]])
+    is_near = similarity > threshold
+    columns = (rows[is_near], others[is_near], similarity[is_near].clip(-1, 1))
+    return pl.DataFrame(dict(zip(PAIRS, columns, strict=True)), schema=PAIRS)
+
+
+def _gather(parts: list[Found]) -> Found:
+    num_pairs = sum(len(rows) for rows, _ in parts)
+    if num_pairs > MAX_PAIRS:
+        raise ValueError(
+            f"{num_pairs} pairs are above the threshold, more than {MAX_PAIRS} fit: raise the threshold, or drop equal "
+            "texts first"
+        )
+    rows, others = zip(*parts, strict=True) if parts else ((), ())
+    empty = np.zeros(0, dtype=np.int64)
+    return np.concatenate([empty, *rows]), np.concatenate([empty, *others])
+
+
+def _compare_all(left: np.ndarray, right: np.ndarray, threshold: float, *, is_self: bool) -> Found:
+    block = max(1, _BLOCK_VALUES // len(right))
+    parts = []
+    for start in range(0, len(left), block):
+        first = start if is_self else 0
+        rows, others = np.nonzero(left[start : start + block] @ right[first:].T > threshold - _SLACK)
+        if is_self:
+            rows, others = rows[rows < others], others[rows < others]
+        parts.append((rows + start, others + first))
+    return _gather(parts)
+
+
+def _train_centres(rows: np.ndarray, num_centres: int) -> np.ndarray:
+    """Centres by cosine, float32 [num_centres, dim]: a few Lloyd steps over a sample; an empty one stays as it was."""
+    sample = rows[:: max(1, len(rows) // (_TRAINING_ROWS_A_CENTRE * num_centres))]
+    centres = sample[:: max(1, len(sample) // num_centres)][:num_centres].copy()
+    for _ in range(_LLOYD_STEPS):
+        nearest, _ = _find_nearest_centres(sample, centres, 1)
+        order = np.argsort(nearest[:, 0], kind="stable")
+        filled, starts = np.unique(nearest[order, 0], return_index=True)
+        sums = np.add.reduceat(sample[order], starts, axis=0)
+        norms = np.linalg.norm(sums, axis=1, keepdims=True)
+        centres[filled] = np.divide(sums, norms, out=centres[filled], where=norms > 0)
+    return centres
+
+
+def _find_nearest_centres(rows: np.ndarray, centres: np.ndarray, num_probes: int) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest centres of each row, nearest first where there is one: int32 [num_rows, num_probes], and cosines."""
+    block = max(1, _BLOCK_VALUES // len(centres))
+    places = np.empty((len(rows), num_probes), dtype=np.int32)
+    highest = np.empty(len(rows), dtype=np.float32)
+    for start in range(0, len(rows), block):
+        near = rows[start : start + block] @ centres.T
+        highest[start : start + block] = near.max(axis=1)
+        if num_probes == 1:
+            places[start : start + block, 0] = near.argmax(axis=1)
+        else:
+            places[start : start + block] = np.argpartition(near, -num_probes, axis=1)[:, -num_probes:]
+    return places, highest
+
+
+def _compare_buckets(left: np.ndarray, right: np.ndarray, threshold: float, target_recall: float) -> Found:
+    """Compare each row with the rows of its nearest buckets, more buckets until the sample's pairs are found."""
+    num_centres = int((len(left) * len(right)) ** 0.25)
+    centres = _train_centres(right, num_centres)
+    homes = _find_nearest_centres(right, centres, 1)[0][:, 0]
+    members = np.argsort(homes, kind="stable")
+    edges = np.searchsorted(homes[members], np.arange(num_centres + 1))
+    sampled = np.unique(np.linspace(0, len(left) - 1, _SAMPLED_ROWS).astype(int))
+    truth = _list_codes(_compare_all(left[sampled], right, threshold, is_self=False), sampled, len(right))
+    truth = truth[truth // len(right) != truth % len(right)] if left is right else truth
+    num_probes = min(2, num_centres)
+    while True:
+        probes, _ = _find_nearest_centres(left[sampled], centres, num_probes)
+        tried = _compare_probed(left[sampled], probes, right, members, edges, threshold)
+        seen = np.isin(truth, _list_codes(tried, sampled, len(right)))
+        recall = float(seen.mean()) if len(truth) else 1.0
+        if recall >= target_recall or num_probes == num_centres:
+            break
+        num_probes = min(2 * num_probes, num_centres)
+    probes, _ = _find_nearest_centres(left, centres, num_probes)
+    return _compare_probed(left, probes, right, members, edges, threshold)
+
+
+def _list_codes(found: Found, rows: np.ndarray, num_right: int) -> np.ndarray:
+    """Each pair as one number."""
+    return rows[found[0]] * num_right + found[1]
+
+
+def _compare_probed(
+    left: np.ndarray, probes: np.ndarray, right: np.ndarray, members: np.ndarray, edges: np.ndarray, threshold: float
+) -> Found:
+    """One matrix product a bucket: all rows that probe it with all that live in it."""
+    num_probes = probes.shape[1]
+    order = np.argsort(probes.ravel(), kind="stable")
+    asked = np.searchsorted(probes.ravel()[order], np.arange(len(edges)))
+    parts, num_pairs = [], 0
+    for bucket in range(len(edges) - 1):
+        inside = members[edges[bucket] : edges[bucket + 1]]
+        asking = order[asked[bucket] : asked[bucket + 1]] // num_probes
+        if not len(inside) or not len(asking):
+            continue
+        keys = right[inside]
+        block = max(1, _BLOCK_VALUES // len(inside))
+        for start in range(0, len(asking), block):
+            some = asking[start : start + block]
+            rows, others = np.nonzero(left[some] @ keys.T > threshold - _SLACK)
+            rows, others = some[rows], inside[others]
+            if left is right:
+                rows, others = rows[rows != others], others[rows != others]
+            parts.append((rows, others))
+            num_pairs += len(rows)
+            if num_pairs > 2 * MAX_PAIRS:
+                return _gather(parts)
+    return _gather(parts)

@@ -12,8 +12,7 @@ import polars as pl
 from lance_assets.algorithms.filters.contract import count_drop_reasons
 from lance_assets.algorithms.filters.rules import mark_dropped
 from lance_assets.algorithms.similarity.lexical_pairs import find_lexical_pairs
-from lance_assets.algorithms.similarity.near_duplicates import choose_survivors, find_exact_pairs
-from lance_assets.algorithms.similarity.similar_pairs import find_similar_pairs
+from lance_assets.algorithms.similarity.near_duplicates import choose_survivors, find_exact_pairs, find_similar_pairs
 from lance_assets.algorithms.similarity.words import normalise_text
 from lance_assets.records import NEAR_DUPLICATES
 from lance_assets.rounds.report import Counts, Judged, Made, Report, Rows, count_values

@@ -6,17 +6,18 @@ from dataclasses import asdict, fields
 import numpy as np
 import polars as pl
 
-from lance_assets.algorithms.measures.collapse import (
+from lance_assets.algorithms.measures.diversity import (
     DiversityFloors,
     DiversityReport,
     compute_cluster_entropy,
+    compute_distinct_n,
     compute_length_drift,
     compute_novelty,
     compute_score_length_correlation,
     compute_seed_share,
+    compute_vendi_score,
     find_collapse,
 )
-from lance_assets.algorithms.measures.diversity import compute_distinct_n, compute_vendi_score
 from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.algorithms.reviews.pairwise import summarise_verdicts
 from lance_assets.algorithms.similarity.words import count_words
