@@ -73,16 +73,22 @@ from lance_assets.recipes.axes import keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs
 from lance_assets.recipes.lance_forecast import FORECAST
 from lance_assets.recipes.lance_settings import RUBRIC, SETTINGS_OF_JUDGING, SETTINGS_OF_STEP, STAGES, LanceSettings
-from lance_assets.recipes.steps.judging import judge_pairs_in_both_orders
-from lance_assets.recipes.steps.proposing import complete_new_prompts, propose_from_seeds
-from lance_assets.recipes.steps.reviewing import build_review_requests, read_recorded, record_expected, review_rows
+from lance_assets.recipes.steps.reviewing import (
+    build_review_requests,
+    judge_pairs_in_both_orders,
+    read_recorded,
+    record_expected,
+    review_rows,
+)
 from lance_assets.recipes.steps.rows import (
     Generation,
     RowReviews,
     Seed,
     build_reviewed_row,
     build_table,
+    complete_new_prompts,
     originate,
+    propose_from_seeds,
     read_kept,
     read_rows,
     record_samples,

@@ -6,8 +6,7 @@ from pydantic import Field
 
 from lance_assets.recipes.axes import Losses, RecipeSettings
 from lance_assets.recipes.contract import Stage
-from lance_assets.recipes.steps.judging import build_verdict_sampling
-from lance_assets.recipes.steps.reviewing import Rubric, ScoreFrom, build_review_sampling
+from lance_assets.recipes.steps.reviewing import Rubric, ScoreFrom, build_review_sampling, build_verdict_sampling
 from lance_assets.records import SamplingSettings
 
 RUBRIC = Rubric("lance/review", 0, 10)

@@ -40,8 +40,7 @@ from lance_assets.algorithms.selection.wrong_seeds import choose_lesson_sources,
 from lance_assets.recipes.axes import keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
 from lance_assets.recipes.llm2llm_settings import Llm2LlmSettings
-from lance_assets.recipes.steps.proposing import complete_prompts
-from lance_assets.recipes.steps.rows import Generation, SftRow, build_table, read_rows
+from lance_assets.recipes.steps.rows import Generation, SftRow, build_table, complete_prompts, read_rows
 from lance_assets.recipes.steps.sets import (
     build_no_pairs,
     review_without_scores,

@@ -31,9 +31,16 @@ from pydantic import Field
 from lance_assets.algorithms.selection.pairing import build_best_worst_pairs
 from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
-from lance_assets.recipes.steps.proposing import complete_new_prompts, propose_in_manner_of
 from lance_assets.recipes.steps.reviewing import Rubric, build_review_sampling, review_rows
-from lance_assets.recipes.steps.rows import Seed, build_reviewed_row, build_table, read_kept, read_rows
+from lance_assets.recipes.steps.rows import (
+    Seed,
+    build_reviewed_row,
+    build_table,
+    complete_new_prompts,
+    propose_in_manner_of,
+    read_kept,
+    read_rows,
+)
 from lance_assets.recipes.steps.sets import build_no_sft_rows, filter_by_words, start_sft_set, take_file_seeds
 from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET, SamplingSettings
 

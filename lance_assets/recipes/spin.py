@@ -31,8 +31,14 @@ from lance_assets.algorithms.filters.rules import Complete, EvaluationOverlap, S
 from lance_assets.algorithms.selection.pairing import build_self_play_pairs
 from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
-from lance_assets.recipes.steps.proposing import complete_prompts
-from lance_assets.recipes.steps.rows import Seed, build_reviewed_row, build_table, read_kept, read_rows
+from lance_assets.recipes.steps.rows import (
+    Seed,
+    build_reviewed_row,
+    build_table,
+    complete_prompts,
+    read_kept,
+    read_rows,
+)
 from lance_assets.recipes.steps.sets import build_no_sft_rows, start_sft_set, take_file_seeds
 from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET
 

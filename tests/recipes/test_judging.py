@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lance_assets.algorithms.reviews.pairwise import parse_verdict
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.lance import RECIPE, LanceSettings, judge_pairs
-from lance_assets.recipes.steps.judging import VERDICT_GRAMMAR, drop_judged_pairs
+from lance_assets.recipes.steps.reviewing import VERDICT_GRAMMAR, drop_judged_pairs
 from lance_assets.records import PAIR_JUDGEMENTS, PREFERENCE_PAIRS, Request, Sample, SamplingSettings
 from tests.recipes.scripted_round import build_inputs
 

@@ -7,7 +7,6 @@ import pytest
 from lance_assets.prompts import render_prompt
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.axes import AxisSettings
-from lance_assets.recipes.steps.proposing import complete_new_prompts, propose_in_manner_of
 from lance_assets.recipes.steps.reviewing import Rubric, review_rows
 from lance_assets.recipes.steps.rows import (
     CleanedRow,
@@ -18,6 +17,8 @@ from lance_assets.recipes.steps.rows import (
     SftRow,
     build_reviewed_row,
     build_table,
+    complete_new_prompts,
+    propose_in_manner_of,
     read_kept,
     read_rows,
     record_samples,

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lance_assets.algorithms.measures.statistics import compute_wilson_interval
-from lance_assets.algorithms.reviews.plain_text import normalise_review, strip_thinking
+from lance_assets.algorithms.reviews.review_parsing import normalise_review, strip_thinking
 from lance_assets.records import FinishReason
 
 Verdict = Literal["A", "B", "tie"]

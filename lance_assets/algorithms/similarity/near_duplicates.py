@@ -40,13 +40,24 @@ from lance_assets.algorithms.similarity.words import normalise_text
 TIERS = ("exact", "lexical", "embedding")
 """How a pair can be found, the surest first."""
 
-
 ROW_PAIRS = pl.Schema({"row_id": pl.String, "other_id": pl.String, "tier": pl.String, "similarity": pl.Float64})
 """Two like rows."""
 
-
 DROPPED = pl.Schema({"row_id": pl.String, "nearest_id": pl.String, "tier": pl.String, "similarity": pl.Float64})
 """A dropped row with its nearest survivor."""
+
+PAIRS = pl.Schema({"left": pl.Int64, "right": pl.Int64, "similarity": pl.Float64})
+"""Positions of two like rows, and their cosine."""
+MAX_PAIRS = 50_000_000
+"""Pairs that are kept in memory: 1.2 GiB."""
+_BLOCK_VALUES = 1 << 24
+_SLACK = 1e-5
+"""By how much a float32 product may lie below the float64 one."""
+_SAMPLED_ROWS = 1000
+_TRAINING_ROWS_A_CENTRE = 40
+_LLOYD_STEPS = 6
+
+Found = tuple[np.ndarray, np.ndarray]
 
 
 def find_exact_pairs(row_ids: Sequence[str], texts: Sequence[str]) -> pl.DataFrame:
@@ -119,33 +130,6 @@ def choose_survivors(row_ids: Sequence[str], pairs: pl.DataFrame, *, thresholds:
             tier_number, negated, nearest_id = min(survivors)
             dropped[row_id] = (nearest_id, TIERS[tier_number], -negated)
     return pl.DataFrame([(row_id, *nearest) for row_id, nearest in dropped.items()], schema=DROPPED, orient="row")
-
-
-PAIRS = pl.Schema({"left": pl.Int64, "right": pl.Int64, "similarity": pl.Float64})
-"""Positions of two like rows, and their cosine."""
-
-
-MAX_PAIRS = 50_000_000
-"""Pairs that are kept in memory: 1.2 GiB."""
-
-
-_BLOCK_VALUES = 1 << 24
-
-
-_SLACK = 1e-5
-"""By how much a float32 product may lie below the float64 one."""
-
-
-_SAMPLED_ROWS = 1000
-
-
-_TRAINING_ROWS_A_CENTRE = 40
-
-
-_LLOYD_STEPS = 6
-
-
-Found = tuple[np.ndarray, np.ndarray]
 
 
 def check_normalised(embeddings: np.ndarray, name: str = "embeddings") -> None:

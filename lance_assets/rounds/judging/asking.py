@@ -13,8 +13,13 @@ from lance_assets.algorithms.reviews.review_parsing import Unscored
 from lance_assets.prompts import build_messages
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.lance_settings import RUBRIC
-from lance_assets.recipes.steps.judging import build_verdict_sampling, judge_pairs_in_both_orders
-from lance_assets.recipes.steps.reviewing import build_review_requests, build_review_sampling, read_review
+from lance_assets.recipes.steps.reviewing import (
+    build_review_requests,
+    build_review_sampling,
+    build_verdict_sampling,
+    judge_pairs_in_both_orders,
+    read_review,
+)
 from lance_assets.recipes.steps.rows import Example
 from lance_assets.records import (
     PREFERENCE_PAIRS,
