@@ -58,7 +58,7 @@ def make_rows(num_rows: int, rng_seed: int) -> np.ndarray:
 
 def embed_corpus(path: Path, num_rows: int) -> np.ndarray:
     """The prompts of a Parquet file by the packaged model, equal ones once, so that no distance is exactly zero."""
-    from resources.models.embedder import Embedder
+    from resources.stores.embeddings import Embedder
 
     texts = pl.read_parquet(path)["prompt"].unique(maintain_order=True).head(num_rows).to_list()
     cached = Path(tempfile.gettempdir()) / f"lance_dedup_{len(texts)}.npy"

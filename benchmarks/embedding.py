@@ -19,8 +19,7 @@ import polars as pl
 
 from benchmarks.rouge_l import read_questions
 from lance_assets.small_world.seeds import draw_seeds
-from resources.models.embedder import Embedder
-from resources.stores.embeddings import EmbeddingStore
+from resources.stores.embeddings import Embedder, EmbeddingStore
 
 
 def read_texts(corpus: Path | None, num_texts: int) -> list[str]:

@@ -15,9 +15,8 @@ from resources.engines.transformers.engine import TransformersEngine
 from resources.engines.vllm.engine import VllmEngine
 from resources.machine.handover import EngineLeases
 from resources.models.adapters import find_adapter
-from resources.models.embedder import Embedder
 from resources.stores.checkpoints import CheckpointStore
-from resources.stores.embeddings import EmbeddingStore
+from resources.stores.embeddings import Embedder, EmbeddingStore
 from resources.stores.history import HistoryStore
 from resources.stores.tables import TableStore
 

@@ -42,8 +42,8 @@ from resources.engines.durable_stage import clear_stage
 from resources.engines.transformers.model_states import ModelReader
 from resources.evaluation.evaluator import read_task_prompts
 from resources.machine.processes import measure_own_peak
-from resources.models.embedder import Embedder
 from resources.readers.seed_files import read_texts
+from resources.stores.embeddings import Embedder
 from resources.stores.tables import TableVersion, write_file_atomically
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from resources.engines.contract import Adapter
-from resources.models.model_folders import ADAPTER_FOLDER, hash_checkpoint
+from resources.stores.checkpoints import ADAPTER_FOLDER, hash_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor

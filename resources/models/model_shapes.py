@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lance_assets.algorithms.forecast.costs import ModelShape
 from lance_assets.dotted_names import is_dotted_name
-from resources.models.model_folders import UnknownModelError, find_packaged_folder
+from resources.stores.checkpoints import UnknownModelError, find_packaged_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase

@@ -1,35 +1,247 @@
-"""Checkpoints on disk: one folder per experiment and round.
+"""Models on disk: where a name leads, whether a folder holds a whole model, and the checkpoints of the rounds.
 
-How a reader sees a checkpoint that is being replaced: `publish` renames the old folder to `<round>.replaced`, renames
-the finished one into its place, and deletes the old. A kill before the second rename leaves only the old folder under
-its other name; `find` and the next `publish` put it back, so the replacement did not happen. A kill after it leaves
-the new folder, and what remains of the old one is deleted by the next `publish`. A folder under the round's own name
-is always complete.
+A model is a local folder, a folder that an installed package brings, or an id of the hub. `hash_checkpoint` hashes the
+files that change what a model says.
+
+A checkpoint is one folder per experiment and round. How a reader sees a checkpoint that is being replaced: `publish`
+renames the old folder to `<round>.replaced`, renames the finished one into its place, and deletes the old. A kill
+before the second rename leaves only the old folder under its other name; `find` and the next `publish` put it back, so
+the replacement did not happen. A kill after it leaves the new folder, and what remains of the old one is deleted by the
+next `publish`. A folder under the round's own name is always complete.
 """
 
+import hashlib
+import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from resources.models.model_folders import (
-    ADAPTER_FOLDER,
-    hash_checkpoint,
-    list_hashed_files,
-    require_chat_template,
-    resolve_model,
-    validate_model_folder,
-)
+from lance_assets.dotted_names import find_dotted, is_dotted_name
 from resources.stores.tables import flush_to_disk, validate_name, validate_round_key
 
-__all__ = [
-    "CheckpointStore",
-    "MissingCheckpointError",
-    "copy_checkpoint",
-    "hash_checkpoint",
-    "require_chat_template",
-    "resolve_model",
-    "validate_model_folder",
-]
+HASHED_PATTERNS = (
+    "config.json",
+    "generation_config.json",
+    "adapter_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "chat_template*",
+    "*.safetensors",
+    "*.safetensors.index.json",
+)
+"""The files of a checkpoint that change what a model says, as glob patterns."""
+ADAPTER_FOLDER = "adapter"
+"""Where a checkpoint tells the same model once more, as a LoRA adapter of its experiment's base model.
+
+The hash of the model is of the weights, and so without it.
+"""
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+_HUB_PATTERNS = [*HASHED_PATTERNS, "*.json", "*.txt", "*.jinja"]
+
+
+class NotACheckpointError(ValueError):
+    """A folder that should hold a model does not."""
+
+
+class NoChatTemplateError(ValueError):
+    """A model that has to follow a chat has no chat template."""
+
+
+class UnknownModelError(ValueError):
+    """A name that is neither a folder nor a model of the hub, as far as can be seen from here."""
+
+
+def hash_checkpoint(path: Path) -> str:
+    """SHA-256 over the names and bytes of the files that make the model, 64 hex digits; logs and cards do not count.
+
+    Raises:
+        NotACheckpointError: `path` holds no such file.
+    """
+    files = list_hashed_files(path)
+    if not files:
+        raise NotACheckpointError(f"{path} holds no file of a model (none of {', '.join(HASHED_PATTERNS)})")
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as content:
+            digest.update(f"{file.name}\n{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def list_hashed_files(path: Path) -> list[Path]:
+    """The files that make a model, by name."""
+    return sorted({file for pattern in HASHED_PATTERNS for file in path.glob(pattern) if file.is_file()})
+
+
+def validate_model_folder(path: Path) -> Path:
+    """Return `path` if it holds a model: a config, whole weights in safetensors, and a tokenizer.
+
+    Raises:
+        NotACheckpointError: what is missing or broken.
+    """
+    if not path.is_dir():
+        raise _refuse(path, "is not there" if not path.exists() else "is not a folder")
+    _validate_config(path)
+    _validate_weights(path)
+    if not any((path / name).is_file() for name in _TOKENIZER_FILES):
+        raise _refuse(path, f"has no tokenizer (none of {', '.join(_TOKENIZER_FILES)})")
+    return path
+
+
+def _refuse(path: Path, what: str) -> NotACheckpointError:
+    return NotACheckpointError(
+        f"{path} is not a checkpoint: it {what}; name a folder that save_pretrained() of a model and of its tokenizer "
+        "wrote, with config.json, *.safetensors and tokenizer.json"
+    )
+
+
+def _validate_config(path: Path) -> None:
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise _refuse(path, "has no config.json") from error
+    except ValueError as error:
+        raise _refuse(path, f"has a config.json that is not JSON ({error})") from error
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise _refuse(path, "has a config.json without model_type")
+
+
+def _validate_weights(path: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    weights = sorted(path.glob("*.safetensors"))
+    if not weights:
+        raise _refuse(path, "has no weights in safetensors")
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _refuse(path, f"has a broken {index.name} ({error})") from error
+        missing = sorted(shards - {file.name for file in weights})
+        if missing:
+            raise _refuse(path, f"lacks {len(missing)} of {len(shards)} weight files: {missing[:3]}")
+    for file in weights:
+        try:
+            with safe_open(file, framework="numpy") as content:
+                content.keys()
+        except (SafetensorError, OSError) as error:
+            raise _refuse(path, f"has broken weights in {file.name} ({error})") from error
+
+
+def require_chat_template(path: Path) -> None:
+    """Check that a model folder has a chat template.
+
+    Raises:
+        NoChatTemplateError: it has none.
+    """
+    template = path / "chat_template.jinja"
+    if template.is_file() and template.read_text(encoding="utf-8").strip():
+        return
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        file = path / name
+        if file.is_file():
+            config = json.loads(file.read_text(encoding="utf-8"))
+            if isinstance(config, dict) and "chat_template" in config and config["chat_template"]:
+                return
+    raise NoChatTemplateError(
+        f"{path} has no chat template, so it cannot be asked as a chat: use its instruction-tuned variant, "
+        "or put a chat_template.jinja into the folder"
+    )
+
+
+def resolve_model(name: str, *, base: Path | None = None, revision: str | None = None) -> Path:
+    """The folder of a model, checked.
+
+    Args:
+        name: a folder, `package.module:NAME` for the folder of a model that an installed package brings, or a hub id;
+            this function looks for them in this order.
+        base: what a relative folder is relative to, the experiment's own; None for the working directory.
+        revision: branch, tag or commit of a hub id.
+
+    Raises:
+        NotACheckpointError: a folder that does not hold a model.
+        UnknownModelError: no such folder or packaged model, and the hub does not have it or cannot be reached.
+    """
+    return validate_model_folder(find_model_folder(name, base=base, revision=revision))
+
+
+def find_model_here(name: str, *, base: Path | None, revision: str | None) -> Path | None:
+    """The folder that `find_model_folder` finds; None where it would have to download it, or finds nothing."""
+    local = (base or Path()) / Path(name).expanduser()
+    try:
+        if local.exists() or is_dotted_name(name):
+            return find_model_folder(name, base=base, revision=revision)
+    except UnknownModelError:
+        return None
+    if not name or name.startswith((".", "~", "/")) or name.count("/") > 1 or not _find_hub_folder(name).is_dir():
+        return None
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_PATTERNS, local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError):
+        return None
+
+
+def _find_hub_folder(name: str) -> Path:
+    """Where the hub's cache keeps a model, without importing the hub's library, which takes a while."""
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or f"{caches}/huggingface"
+    hub = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
+    return Path(os.path.expandvars(hub)).expanduser() / f"models--{name.replace('/', '--')}"
+
+
+def find_model_folder(name: str, *, base: Path | None, revision: str | None) -> Path:
+    """The folder `name` means: a local one, a packaged one, or that of a hub id, which is downloaded once.
+
+    Raises:
+        UnknownModelError: no such folder or packaged model, and the hub does not have it or cannot be reached.
+    """
+    local = (base or Path()) / Path(name).expanduser()
+    if local.exists():
+        return local.resolve()
+    if is_dotted_name(name):
+        return find_packaged_folder(name)
+    if not name or name.startswith((".", "~", "/")) or name.count("/") > 1:
+        raise UnknownModelError(f"unknown model {name!r}: {local.absolute()} is not there")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        try:
+            return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_PATTERNS, local_files_only=True))
+        except LocalEntryNotFoundError:
+            return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_PATTERNS))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        raise UnknownModelError(
+            f"unknown model {name!r} (revision {revision or 'main'}): not a folder ({local.absolute()}), not in the "
+            f"hub's cache, hub not reachable or without it ({type(error).__name__}: {str(error).splitlines()[0]}); "
+            "name a folder, or download the model where the hub can be reached"
+        ) from error
+
+
+def find_packaged_folder(name: str) -> Path:
+    """The folder of a model that an installed package brings.
+
+    Args:
+        name: `package.module:NAME`, where NAME is a `Path`.
+
+    Raises:
+        UnknownModelError: the module cannot be imported, it has no NAME, or NAME is not the path of a folder.
+    """
+    try:
+        found = find_dotted(name)
+    except ValueError as error:
+        raise UnknownModelError(f"unknown model {error}") from None
+    if not isinstance(found, Path) or not found.is_dir():
+        raise UnknownModelError(f"unknown model {name!r}: it is {found!r}, not the path of a folder; correct the name")
+    return found
 
 
 class MissingCheckpointError(FileNotFoundError):
@@ -68,11 +280,11 @@ class CheckpointStore:
         return folder
 
     def hash_checkpoint(self, path: Path) -> str:
-        """SHA-256 of what makes the model in a folder, see `model_folders.hash_checkpoint`."""
+        """SHA-256 of what makes the model in a folder, see `hash_checkpoint`."""
         return hash_checkpoint(path)
 
     def resolve_model(self, name: str, *, base: Path | None = None, revision: str | None = None) -> Path:
-        """The folder of the model a round starts from, see `model_folders.resolve_model`."""
+        """The folder of the model a round starts from, see `resolve_model`."""
         return resolve_model(name, base=base, revision=revision)
 
     def staging_folder(self, experiment: str, round_key: str) -> Path:

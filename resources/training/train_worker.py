@@ -41,7 +41,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from lance_assets.prompts import build_messages
 from resources.machine.processes import MemoryPeak, measure_own_peak
 from resources.models.adapters import build_update, concatenate_adapters, read_update, to_numpy, write_adapter
-from resources.models.model_folders import hash_checkpoint
+from resources.stores.checkpoints import hash_checkpoint
 from resources.training.trainer import CHECKPOINT, RESULT, DpoSettings, SftSettings, TrainJob, TrainResult
 
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*", "vocab*", "merges*")

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lance_assets.prompts import hash_templates
 from resources.machine.processes import stream_process
-from resources.models.model_folders import ADAPTER_FOLDER, hash_checkpoint
+from resources.stores.checkpoints import ADAPTER_FOLDER, hash_checkpoint
 
 CHECKPOINT = "checkpoint"
 RESULT = "result.json"

@@ -22,8 +22,7 @@ from resources.models.adapters import (
     read_update,
     write_adapter,
 )
-from resources.models.model_folders import hash_checkpoint
-from resources.stores.checkpoints import CheckpointStore, copy_checkpoint
+from resources.stores.checkpoints import CheckpointStore, copy_checkpoint, hash_checkpoint
 from resources.training.trainer import DpoSettings, LoraSettings, SftSettings, TrainJob, fingerprint_job
 from tests.resources.test_trainer import SFT_ROWS, train_here, write_pairs, write_sft
 

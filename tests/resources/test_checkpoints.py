@@ -11,16 +11,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from resources.models.model_folders import (
+from resources.stores.checkpoints import (
+    CheckpointStore,
+    MissingCheckpointError,
     NoChatTemplateError,
     NotACheckpointError,
     UnknownModelError,
+    copy_checkpoint,
     hash_checkpoint,
     require_chat_template,
     resolve_model,
     validate_model_folder,
 )
-from resources.stores.checkpoints import CheckpointStore, MissingCheckpointError, copy_checkpoint
 
 
 def make_model(folder: Path, value: float = 1.0) -> Path:
@@ -126,7 +128,7 @@ def test_resolve_a_folder_that_is_not_there(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["no-such-owner/no-such-model", "no_such_model", "spaces are/wrong"])
 def test_unknown_model(tmp_path: Path, name: str) -> None:
     script = (
-        "import sys; from pathlib import Path; from resources.models.model_folders import *\n"
+        "import sys; from pathlib import Path; from resources.stores.checkpoints import *\n"
         "try: resolve_model(sys.argv[1], base=Path(sys.argv[2]), revision=None)\n"
         "except UnknownModelError as error: print(error)"
     )
@@ -146,9 +148,7 @@ def test_resolve_from_the_hubs_cache(model: Path, tmp_path: Path) -> None:
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text("a" * 40)
     shutil.copytree(model, repository / "snapshots" / ("a" * 40))
-    script = (
-        "from resources.models.model_folders import *; print(resolve_model('owner/name', base=None, revision=None))"
-    )
+    script = "from resources.stores.checkpoints import *; print(resolve_model('owner/name', base=None, revision=None))"
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=Path(__file__).parents[2],

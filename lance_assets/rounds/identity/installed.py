@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lance_assets.rounds.identity.remembered import remember
-from resources.models.embedder import Embedder
-from resources.models.model_folders import find_model_here, hash_checkpoint, list_hashed_files
+from resources.stores.checkpoints import find_model_here, hash_checkpoint, list_hashed_files
+from resources.stores.embeddings import Embedder
 
 NOT_INSTALLED = "not installed"
 _ASK = "import sys, importlib.metadata as m; print(m.version(sys.argv[1]))"

@@ -28,8 +28,7 @@ NOT_FOLLOWED = (
     "resources.engines.durable_stage",  # keeps what an engine gave
     "resources.engines.vllm.process",
     "resources.machine",  # processes and memory
-    "resources.models.model_folders",  # finds models; their content is in the identity
-    "resources.stores.checkpoints",
+    "resources.stores.checkpoints",  # finds models and keeps them; their content is in the identity
     "resources.stores.embeddings:EmbeddingStore",  # keeps what the embedder gave
     "resources.stores.lance_tables:LanceTable",
     "resources.stores.tables",

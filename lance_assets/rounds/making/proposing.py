@@ -12,8 +12,8 @@ from lance_assets.records import START_CHECKPOINT
 from lance_assets.rounds.nouns import list_handed_over
 from lance_assets.rounds.report import Histogram, Judged, Made, Report, Rows, count_values
 from lance_assets.rounds.round import Round, read_outcomes
-from resources.models.model_folders import require_chat_template, validate_model_folder
 from resources.readers.seed_files import read_seeds
+from resources.stores.checkpoints import require_chat_template, validate_model_folder
 
 BASE_MODEL = "none: the base model"
 """What is shown in place of a parent round."""
