@@ -127,7 +127,7 @@ def recheck_easy_rungs(rows: pl.DataFrame, out: Path, last: str, per_rung: int) 
 
     The study has 4 problems times `per_rung` of the experiment on a rung: one of them is more than 3 points.
     """
-    from lance_assets.small_world.world import WORLD, draw_rungs
+    from lance_assets.small_world.tasks import WORLD, draw_rungs
     from resources.engines.contract import ask_directly
     from resources.engines.transformers.engine import TransformersEngine
 

@@ -17,7 +17,6 @@ MAY_VERIFY = {
     "lance_assets/rounds/world_evaluation.py",
     "lance_assets/small_world/jobs.py",  # pretraining
     "lance_assets/small_world/seeds.py",  # the seeds
-    "lance_assets/small_world/world.py",  # the rule, as evaluation calls it
 }
 
 

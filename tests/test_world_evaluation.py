@@ -12,8 +12,7 @@ from lance_assets.algorithms.measures.statistics import compute_wilson_interval
 from lance_assets.records import EVAL_ITEMS, EVAL_REPORT, Request, Sample, SamplingSettings
 from lance_assets.rounds.world_evaluation import evaluate_world, summarise_items
 from lance_assets.small_world import WORLD
-from lance_assets.small_world.tasks import complete, parse_prompt
-from lance_assets.small_world.world import draw_rungs
+from lance_assets.small_world.tasks import complete, draw_rungs, parse_prompt
 from lance_assets.worlds import draw_problems
 from resources.engines.contract import ask_directly
 from resources.engines.transformers.engine import TransformersEngine

@@ -1,14 +1,14 @@
 """The small world: checkable tasks on a ladder of difficulty, and the small model that lives in it.
 
 It is one plug-in of the platform: experiments name `lance_assets.small_world:WORLD` and `:SMALL_MODEL`, and no other
-room imports it. No library offers it, since it has to fit a model of a few megabytes: `tasks` says what is true there,
-`world` meets the platform's contract, `jobs` says what the model is asked to do, `train` and `extend` make the models,
-and `seeds` writes what an experiment starts from.
+room imports it. No library offers it, since it has to fit a model of a few megabytes: `tasks` says what is true there
+and meets the platform's contract, `jobs` says what the model is asked to do, `train` and `extend` make the models, and
+`seeds` writes what an experiment starts from.
 """
 
 from pathlib import Path
 
-from lance_assets.small_world.world import WORLD
+from lance_assets.small_world.tasks import WORLD
 
 __all__ = ["KUN_MODEL", "SMALL_MODEL", "TEACHER_MODEL", "WORLD"]
 

@@ -10,12 +10,19 @@
 A problem is identified by its task and numbers alone (`Problem.key`), never by its wording, so a paraphrase
 with the same numbers is the same problem. One problem in `HELD_OUT_ONE_IN` belongs to evaluation by the hash
 of its key: the training corpus and the seeds never contain one.
+
+At the end is `WORLD`, the same tasks by the platform's contract (`lance_assets.worlds`): what an experiment names as
+`lance_assets.small_world:WORLD`. A problem of that contract is an `AskedProblem` here.
 """
 
 import hashlib
 import random
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from lance_assets.worlds import Problem as AskedProblem
+from lance_assets.worlds import World
 
 TASKS = ("reverse", "sort", "sum", "story")
 RUNGS = tuple(range(1, 13))
@@ -233,3 +240,58 @@ def draw_held_out_prompts(*, per_rung: int, rungs: tuple[int, ...] = RUNGS, rng_
                 }
                 kept += 1
     return list(rows.values())
+
+
+def draw_held_out(per_stratum: int) -> list[AskedProblem]:
+    """The held-out problems of every task and rung, `per_stratum` of each; the same on every machine."""
+    return draw_rungs(per_stratum, RUNGS)
+
+
+def draw_rungs(per_stratum: int, rungs: tuple[int, ...]) -> list[AskedProblem]:
+    """The held-out problems of some rungs. They depend on which rungs are drawn together."""
+    return [
+        AskedProblem(row["key"], row["task"], row["rung"], row["prompt"], row["answer"])
+        for row in draw_held_out_prompts(per_rung=per_stratum, rungs=rungs)
+    ]
+
+
+def is_right(problem: AskedProblem, completion: str) -> bool:
+    """Whether the last answer that the completion names is the problem's."""
+    return extract_answer(completion) == problem.answer
+
+
+def read_prompt(prompt: str) -> AskedProblem | None:
+    """The problem that a prompt asks, in any wording of this world; None for any other prompt."""
+    problem = parse_prompt(prompt)
+    if problem is None:
+        return None
+    return AskedProblem(problem.key, problem.task, problem.rung, prompt, problem.answer)
+
+
+def build_guard(problems: Sequence[AskedProblem]) -> Callable[[str], bool]:
+    """A function that says whether a text asks one of these problems.
+
+    A text in a wording of this world asks one when task and numbers are equal. A text in other words asks one when its
+    digits are those of a problem of any task: what it wants to know of these numbers cannot be read.
+    """
+    keys = {problem.key for problem in problems}
+    digits = {find_digits(key) for key in keys}
+
+    def is_held_out(text: str) -> bool:
+        problem = parse_prompt(text)
+        return find_digits(text) in digits if problem is None else problem.key in keys
+
+    return is_held_out
+
+
+WORLD = World(
+    name="small_world",
+    axis="rung",
+    strata=RUNGS,
+    draw_held_out=draw_held_out,
+    is_right=is_right,
+    read_prompt=read_prompt,
+    build_guard=build_guard,
+    mean_tokens=(31.0, 29.0),  # measured on mini_lance
+)
+"""Four tasks, each on a ladder of twelve rungs."""
