@@ -11,8 +11,7 @@ from pathlib import Path
 import dagster as dg
 
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round, parse_round
-from lance_assets.assets.keys import find_key, find_rounds
-from lance_assets.assets.platform import PlatformResource
+from lance_assets.assets.platform import PlatformResource, find_key, find_rounds
 from lance_assets.assets.showing import show_report
 from lance_assets.rounds.nouns import compute_code_versions, list_inputs, list_nouns
 from lance_assets.rounds.plan import Check, Noun, Plan
@@ -101,6 +100,7 @@ def explain_error(error: Exception, root: Path) -> str:
 
 def build_asset(plan: Plan, noun: Noun, code_version: str) -> dg.AssetsDefinition:
     """The asset of one noun."""
+    checkpoint = find_key(plan, "checkpoint")
 
     @dg.asset(
         key=find_key(plan, noun.name),
@@ -124,7 +124,7 @@ def build_asset(plan: Plan, noun: Noun, code_version: str) -> dg.AssetsDefinitio
         except USER_ERRORS as error:
             text = f"{plan.name} {context.partition_key} {noun.name}: {explain_error(error, platform.root)}"
             raise dg.Failure(description=text, allow_retries=False) from error
-        links = {} if noun.inputs else link_parent(context, this_round, find_key(plan, "checkpoint"))
+        links = {} if noun.inputs else link_parent(context, this_round, checkpoint)
         version = dg.DataVersion(made.version or "")
         return dg.MaterializeResult(data_version=version, metadata={**show_report(report | made.facts), **links})
 

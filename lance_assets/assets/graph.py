@@ -3,7 +3,7 @@
 import dagster as dg
 
 from lance_assets.assets.building import build_assets, build_checks
-from lance_assets.assets.keys import find_rounds
+from lance_assets.assets.platform import find_rounds
 from lance_assets.assets.sensors import build_failure_sensor, build_next_round_sensor
 from lance_assets.rounds.plan import Plan
 

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 
 from lance_assets.assets.building import USER_ERRORS, explain_error
-from lance_assets.assets.keys import find_key
-from lance_assets.assets.platform import PlatformResource
+from lance_assets.assets.platform import PlatformResource, find_key
 from lance_assets.assets.showing import show_figure
 from lance_assets.pictures.leaderboard import (
     draw_leaderboard,

@@ -1,10 +1,11 @@
-"""The platform as a Dagster resource."""
+"""What all assets need of Dagster: the platform as a resource, and the names of an experiment's assets and rounds."""
 
 import functools
 
 import dagster as dg
 
 from lance_assets.rounds.experiments import find_data_root
+from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 
 
@@ -19,3 +20,18 @@ class PlatformResource(dg.ConfigurableResource, Platform):
 def build_platform() -> PlatformResource:
     """The platform on the data of LANCE_HOME: one object in a process, since Dagster merges no two of one name."""
     return PlatformResource(data_root=str(find_data_root()))
+
+
+def find_rounds(plan: Plan) -> dg.DynamicPartitionsDefinition:
+    """The experiment's own rounds."""
+    return dg.DynamicPartitionsDefinition(name=name_rounds(plan))
+
+
+def name_rounds(plan: Plan) -> str:
+    """The name of the experiment's partitions."""
+    return f"{plan.name}_round"
+
+
+def find_key(plan: Plan, noun: str) -> dg.AssetKey:
+    """The asset key of a noun."""
+    return dg.AssetKey([plan.name, noun])

@@ -14,8 +14,7 @@ from pathlib import Path
 import dagster as dg
 
 from lance_assets.algorithms.measures.progress import START_ROUND, parse_round
-from lance_assets.assets.keys import find_key, name_rounds
-from lance_assets.assets.platform import build_platform
+from lance_assets.assets.platform import build_platform, find_key, name_rounds
 from lance_assets.assets.sensors import decide, find_finished_rounds
 from lance_assets.rounds.experiments import find_home
 from lance_assets.rounds.finished.summary import describe_rounds

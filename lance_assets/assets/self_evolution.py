@@ -8,8 +8,7 @@ import polars as pl
 from lance_assets.algorithms.measures.arms import BACKBONE
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round
 from lance_assets.assets.building import USER_ERRORS, explain_error
-from lance_assets.assets.keys import find_key
-from lance_assets.assets.platform import PlatformResource
+from lance_assets.assets.platform import PlatformResource, find_key
 from lance_assets.assets.showing import show_figure
 from lance_assets.pictures.study import draw_study, tabulate_study
 from lance_assets.records import STUDY_ROWS

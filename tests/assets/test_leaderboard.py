@@ -11,14 +11,13 @@ import pytest
 
 from lance_assets.assets import leaderboard as module
 from lance_assets.assets.graph import build_experiment
-from lance_assets.assets.keys import find_key, name_rounds
 from lance_assets.assets.leaderboard import (
     LEADERBOARD_KEY,
     build_leaderboard,
     build_refresh_sensor,
     describe_leaderboard,
 )
-from lance_assets.assets.platform import PlatformResource
+from lance_assets.assets.platform import PlatformResource, find_key, name_rounds
 from lance_assets.cli.reading import print_leaderboard
 from lance_assets.pictures.leaderboard import NOTHING, tabulate_all_rounds, tabulate_experiments
 from lance_assets.records import LEADERBOARD

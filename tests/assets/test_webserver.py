@@ -15,7 +15,7 @@ from dagster._daemon.backfill import execute_backfill_iteration
 from dagster_webserver.webserver import DagsterWebserver
 from starlette.testclient import TestClient
 
-from lance_assets.assets.keys import find_key
+from lance_assets.assets.platform import find_key
 from tests.assets.conftest import OpenWorld
 from tests.assets.tiny_experiment import CHECKS, NOUNS, World
 

@@ -17,8 +17,7 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver
 from dagster._core.loader import LoadingContextForTest
 
 from lance_assets.assets.graph import build_experiment
-from lance_assets.assets.keys import find_key
-from lance_assets.assets.platform import PlatformResource
+from lance_assets.assets.platform import PlatformResource, find_key
 from lance_assets.assets.self_evolution import define_overview
 from lance_assets.rounds.experiments import plan_experiment
 from lance_assets.rounds.plan import Plan
