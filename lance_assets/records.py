@@ -177,7 +177,7 @@ DIVERSITY_REPORT = pl.Schema(
     {
         "round": pl.String(),
         "num_rows": pl.Int64(),  # texts that cleaning kept
-        "novelty": pl.Float64(),  # the fields of `algorithms.collapse.DiversityReport`; null where not measurable
+        "novelty": pl.Float64(),  # the fields of DiversityReport (`algorithms.measures`); null where unknown
         "vendi_score": pl.Float64(),
         "vendi_rate": pl.Float64(),
         "distinct_1": pl.Float64(),
@@ -341,7 +341,7 @@ CHECKPOINT = pl.Schema(
 STUDY_ROWS = pl.Schema(
     {
         "rng_seed": pl.Int64(),
-        "arm": pl.String(),  # a name of lance_assets.rounds.study.ARMS, or "backbone", which has no rounds but r0000
+        "arm": pl.String(),  # a name of `rounds.study.ARMS`, or "backbone", which has no rounds but r0000
         "round": pl.String(),
         "num_items": pl.Int64(),  # held-out problems of each accuracy
         "greedy": pl.Float64(),  # accuracies in [0, 1], of the round's checkpoint
@@ -365,7 +365,7 @@ LEADERBOARD = pl.Schema(
         "experiment": pl.String(),
         "recipe": pl.String(),
         "round": pl.String(),
-        "scale": pl.String(),  # scores with the same one compare: algorithms.leaderboard.identify_scale
+        "scale": pl.String(),  # scores with the same one compare: `algorithms.measures.leaderboard.identify_scale`
         "benchmark": pl.String(),
         "metric": pl.String(),
         "evaluation": pl.String(),  # the settings that the scale is made of, as JSON

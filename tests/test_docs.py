@@ -1,4 +1,4 @@
-"""Everything that the documentation names exists: links, headings, files, modules and make targets."""
+"""Everything that pages and docstrings name exists: links, headings, files, modules and make targets."""
 
 import re
 from pathlib import Path
@@ -16,6 +16,10 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 NAME = re.compile(r"`([\w./-]+/[\w./-]*|\w+\.py)`")
 MODULE = re.compile(r"python -m ((?:benchmarks|lance_assets|resources)[\w.]*)")
 BLOCK = re.compile(r"^ *```.*?^ *```", re.DOTALL | re.MULTILINE)
+ROOM = r"(?:lance_assets|resources|benchmarks|algorithms|assets|cli|pictures|recipes|rounds)"
+CODE_NAME = re.compile(rf"`({ROOM}(?:[./]\w+)+(?::\w+)?)`")
+"""A module, a file or a name in one, from the project's folder or from `lance_assets`."""
+SOURCES = [*(PROJECT_ROOT / "lance_assets").rglob("*.py"), *(PROJECT_ROOT / "resources").rglob("*.py")]
 TARGET = re.compile(r"`make ([a-z][a-z-]*)")
 TARGET_IN_BLOCK = re.compile(r"^make ([a-z][a-z-]*)", re.MULTILINE)
 
@@ -53,6 +57,38 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_files_that_are_named_exist(page: Path) -> None:
     names = [name for name in NAME.findall(read_prose(page)) if name.startswith(ROOTS)]
     assert not [name for name in names if not (PROJECT_ROOT / name).exists()]
+
+
+def is_there(name: str) -> bool:
+    """Whether a dotted name or a path leads to a folder or a file, or to a word of a file."""
+    parts = re.split(r"[./:]", name.removesuffix(".py"))
+    for place in (PROJECT_ROOT, PROJECT_ROOT / "lance_assets"):
+        rest = list(parts)
+        while rest and (place / rest[0]).is_dir():
+            place /= rest.pop(0)
+        file = place / "__init__.py"
+        if rest and (place / f"{rest[0]}.py").exists():
+            file = place / f"{rest.pop(0)}.py"
+        if not rest:
+            return True
+        if file.exists() and re.search(rf"\b{rest[0]}\b", file.read_text(encoding="utf-8")):
+            return True
+    return False
+
+
+def test_code_that_pages_and_docstrings_name_exists() -> None:
+    missing = [
+        f"{file.relative_to(PROJECT_ROOT)}: {name}"
+        for file in PAGES + SOURCES
+        for name in CODE_NAME.findall(file.read_text(encoding="utf-8"))
+        if not is_there(name)
+    ]
+    assert not missing
+
+
+def test_a_name_that_leads_nowhere_is_noticed() -> None:
+    names = ("rounds.study.ARMS", "algorithms/filters/keywords.py", "rounds.study.LEGS", "algorithms/keywords.py")
+    assert [is_there(name) for name in names] == [True, True, False, False]
 
 
 def test_modules_and_make_targets_that_are_named_exist(page: Path) -> None:

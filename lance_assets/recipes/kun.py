@@ -21,7 +21,8 @@ Differences from the authors' code:
 1.  The label model is trained with the prompt that it is later asked with; their code trains it without.
 2.  A verdict with both tags or none is unread, and its row left out as unscored; their code counts it as bad.
 3.  Prompts are repaired before their verdict; their code repairs them after polishing. The repair keeps the same rows.
-4.  Repetition is looked for anywhere in a completion; their code looks at its start (`algorithms.output_filters`).
+4.  Repetition is looked for anywhere in a completion (`algorithms.filters.output_filters`); their code looks at its
+    start.
 5.  There is no repetition penalty (1.2 in their code), since the sampler has none. Texts are not cut to a token budget;
     long ones are left to the engine's context, and the engine reports them as failed.
 6.  Prompts that are near-duplicates of each other or of an earlier round's are dropped; their code compares none.

@@ -19,9 +19,9 @@ Differences from the authors' code:
 1.  Training and trying use one prompt; their code has two.
 2.  The student answers greedily, with room for the longest answer; their code samples
     at 0.7 and cuts at 100 tokens.
-3.  Answers are matched with their sign, as fractions, at the last mark (`algorithms.answer_matching`).
+3.  Answers are matched with their sign, as fractions, at the last mark (`algorithms.reviews.answer_matching`).
 4.  A new problem is compared with all data, not with this step's wrong seeds and new problems alone
-    (`algorithms.lessons`).
+    (`algorithms.selection.lessons`).
 5.  The teacher is asked at most `max_attempts` times about a seed, for what it still lacks and one more each time;
     their code asks it without end, for all it wants and one more each time.
 6.  `teacher_writes="prompt_then_completion"` asks for the new prompt and its completion one after the other, for

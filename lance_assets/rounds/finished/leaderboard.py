@@ -1,8 +1,9 @@
 """Every round of every experiment in one table, the best first.
 
 Scores share a table only where benchmark, metric, held-out items and settings of the evaluation are the same; what
-differs is written above each table. The settings are those of the experiment's file as it is now: an eval_report does
-not say what it was made with, and one that the UI calls unsynced may have been made with others.
+differs is written above each table. The settings are those of the experiment's file as it is now. An eval_report that
+the UI calls unsynced may have been made with others; what it was made with is kept under `identity/`, and
+`lance show EXPERIMENT ROUND --identity` prints it.
 """
 
 import json

@@ -56,7 +56,7 @@ def hash_own_code(roots: Sequence[str], *, without: Sequence[str] = ()) -> str:
     It is remembered as long as no source file changes.
 
     Args:
-        roots: full names, as `lance_assets.rounds.making.seed_set:make`.
+        roots: full names, as `lance_assets.rounds.making.proposing:make_seed_set`.
         without: full names of definitions that are named and never used.
 
     Raises:

@@ -1,7 +1,8 @@
 """Evaluation on open-ended prompts: a judge, the same in every round, compares each completion with an opponent's.
 
 Source: DiverseEvol (arXiv 2311.08182) has GPT-4 score completions beside ChatGPT's in both orders. Longer ones gain by
-that, so `algorithms/win_rates.py` takes the length out, as AlpacaEval 2 does (Dubois et al. 2024, arXiv 2404.04475).
+that, so `algorithms/measures/win_rates.py` takes the length out, as AlpacaEval 2 does (Dubois et al. 2024,
+arXiv 2404.04475).
 
 Differences from the paper:
 

@@ -73,7 +73,7 @@ class VllmEngine:
     ) -> None:
         """Name the model; processes are started at the first request.
 
-        What is not described here is as the experiment's file has it (`settings.EngineSettings`, `VllmSettings`).
+        What is not described here is as the experiment's file has it (`settings.engines`).
         `model_path` is a folder with config.json, safetensors and tokenizer, and `python` the interpreter of the
         environment that has vLLM. `adapter` is the same model as an adapter on its base: it serves calls of up to
         `merge_adapters_above` rows, and `model_path` larger ones. `on_start` is given the id of each process, and
