@@ -13,8 +13,8 @@ from lance_assets.settings.template import render_experiment
 SHIPPED_FOLDER = Path(__file__).parents[1] / "experiments"
 """Where the experiments of this package lie."""
 
-PACKAGED_WORLD = "lance_assets.small_world:WORLD"
-"""The checkable task of an experiment that takes no settings from another one."""
+EXAMPLE = "mini_lance"
+"""The experiment whose evaluation a new one takes where the package has none of its recipe."""
 
 PATH_FIELDS = ("path", "eft_path", "model", "protected_prompts", "include_path", "accelerate_config")
 """Settings that may hold a path relative to the experiment's folder."""
@@ -48,17 +48,24 @@ def create_experiment(folder: Path, *, recipe: str, type_name: str = "lance_asse
         raise ValueError(f"{file} exists already; choose another name, or remove it")
     folder.mkdir(parents=True, exist_ok=True)
     source = SHIPPED_FOLDER / f"mini_{recipe}"
-    attributes: dict[str, Any] = {
-        **{"recipe": recipe, "model": "small", "prompt_profile": "compact"},
-        **{"seeds": {"path": "seeds.jsonl"}, "evaluation": {"world": {"name": PACKAGED_WORLD}}},
-    }
     if source.is_dir():
-        shipped = yaml.safe_load((source / "defs.yaml").read_text(encoding="utf-8"))["attributes"]
-        attributes = {
-            name: _adopt(name, value, source, folder) for name, value in shipped.items() if name not in OWN_FIELDS
+        attributes: dict[str, Any] = {
+            name: _adopt(name, value, source, folder)
+            for name, value in _read_shipped(source).items()
+            if name not in OWN_FIELDS
         }
+    else:
+        evaluation = _read_shipped(SHIPPED_FOLDER / EXAMPLE)["evaluation"]
+        attributes = {"recipe": recipe, "model": "small", "prompt_profile": "compact"}
+        attributes |= {"seeds": {"path": "seeds.jsonl"}, "evaluation": evaluation}
     file.write_text(render_experiment(attributes, type_name=type_name), encoding="utf-8")
     return sorted(path.name for path in folder.iterdir())
+
+
+def _read_shipped(folder: Path) -> dict[str, Any]:
+    """What the file of a shipped experiment says."""
+    attributes: dict[str, Any] = yaml.safe_load((folder / "defs.yaml").read_text(encoding="utf-8"))["attributes"]
+    return attributes
 
 
 def _adopt(name: str, value: Any, source: Path, folder: Path) -> Any:
