@@ -117,8 +117,8 @@ def build_asset(plan: Plan, noun: Noun, code_version: str) -> dg.AssetsDefinitio
     def make(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:
         if not noun.inputs:
             wait_for_previous_round(context)
-        this_round = Round(plan, platform, context.partition_key, context.log.info)
         try:
+            this_round = Round(plan, platform, context.partition_key, context.log.info)
             made = make_noun(this_round, noun)
             report = noun.report(this_round)
         except USER_ERRORS as error:
