@@ -53,9 +53,9 @@ def measure(texts: list[str], repeats: int) -> dict[str, float]:
                 ours = store.embed_once(texts, embedder)
                 taken[name].append(time.perf_counter() - started)
         started = time.perf_counter()
-        theirs = network.encode(texts, normalize_embeddings=True, show_progress_bar=False)
+        reference = network.encode(texts, normalize_embeddings=True, show_progress_bar=False)
         taken["peer"].append(time.perf_counter() - started)
-        difference = max(difference, float(np.abs(ours.vectors - theirs).max()))
+        difference = max(difference, float(np.abs(ours.vectors - reference).max()))
     seconds = {name: statistics.median(values) for name, values in taken.items()}
     print(f"{len(texts)} texts, seconds: {', '.join(f'{name} {value:.2f}' for name, value in seconds.items())}")
     return {

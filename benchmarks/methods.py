@@ -122,7 +122,7 @@ def summarise(experiment: str, rows: pl.DataFrame) -> dict:
     arms = ABLATIONS[experiment]
     method = next(iter(arms))
     means = {(row["arm"], row["round"]): row["mean"] for row in summarise_arms(rows, metric="greedy").to_dicts()}
-    told: dict[str, dict] = {"backbone": {"score": round(100 * means[BACKBONE, START_ROUND], 1)}}
+    results: dict[str, dict] = {"backbone": {"score": round(100 * means[BACKBONE, START_ROUND], 1)}}
     print(f"\n| {experiment} | r0000 | last | since r0000 | {method} less this | SFT rows | tokens trained |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name, arm in arms.items():
@@ -135,13 +135,13 @@ def summarise(experiment: str, rows: pl.DataFrame) -> dict:
             trained[column].sum() / rows["rng_seed"].n_unique() for column in ("num_new_sft", "train_tokens")
         )
         start, end = (100 * means[name, key] for key in (START_ROUND, last))
-        told[name] = {"start": round(start, 1), "end": round(end, 1), "gain": gain, "behind": behind}
+        results[name] = {"start": round(start, 1), "end": round(end, 1), "gain": gain, "behind": behind}
         shown = "" if behind is None else f"{behind[0]:+.1f} [{behind[1]:+.1f}, {behind[2]:+.1f}]"
         print(
             f"| {name} | {start:.1f} | {end:.1f} | {gain[0]:+.1f} [{gain[1]:+.1f}, {gain[2]:+.1f}] | {shown} "
             f"| {new:.0f} | {tokens:.0f} |"
         )
-    return told
+    return results
 
 
 def main() -> None:

@@ -26,11 +26,11 @@ def read_questions(data: Path | None, num_texts: int) -> list[str]:
     names, things = ("Ann", "Bob", "Cleo", "Dan", "Eva"), ("apples", "books", "coins", "pens", "shells", "stamps")
     verbs = ("buys", "finds", "gives away", "loses", "sells", "sorts", "counts", "borrows")
 
-    def tell() -> str:
+    def write() -> str:
         thing = lot.choice(things)
         return f"{lot.choice(names)} {lot.choice(verbs)} {lot.randint(2, 99)} {thing} on day {lot.randint(1, 30)}."
 
-    return [" ".join(tell() for _ in range(lot.randint(3, 6))) + " How many are left?" for _ in range(num_texts)]
+    return [" ".join(write() for _ in range(lot.randint(3, 6))) + " How many are left?" for _ in range(num_texts)]
 
 
 def compare(texts: list[str], num_sampled: int) -> dict[str, float | int | bool]:
@@ -50,12 +50,12 @@ def compare(texts: list[str], num_sampled: int) -> dict[str, float | int | bool]
 
     started = time.perf_counter()
     decisions = {pair: decide(*pair) for pair in sorted(drawn)}
-    theirs = (time.perf_counter() - started) / len(drawn) * num_pairs
+    reference = (time.perf_counter() - started) / len(drawn) * num_pairs
     decisions |= {pair: decide(*pair) for pair in flagged - drawn}
     identical = all((pair in flagged) == is_like for pair, is_like in decisions.items())
-    print(f"{num_pairs} pairs: {ours:.2f} s, rouge-score {theirs:.0f} s (scaled), {len(flagged)} flagged")
+    print(f"{num_pairs} pairs: {ours:.2f} s, rouge-score {reference:.0f} s (scaled), {len(flagged)} flagged")
     return {
-        "speedup": theirs / ours,
+        "speedup": reference / ours,
         "identical": identical,
         "num_compared": len(decisions),
         "num_flagged": len(flagged),

@@ -1,4 +1,4 @@
-"""Find what a name such as `package.module:NAME` in an experiment's file stands for."""
+"""Find what a name such as `package.module:NAME` in an experiment's file means."""
 
 import importlib
 import re

@@ -72,8 +72,8 @@ class Sample:
     cached_tokens: int = field(default=0, compare=False)
     """Of `prompt_tokens`, those the engine took from its cache; differs from run to run, so no table holds it."""
     tail: tuple[TokenChoice, ...] = ()
-    """The last `SamplingSettings.tail_tokens` tokens, where they were asked for and the engine can tell them; after
-    them, where the engine tells it, the token that ended the turn, as an empty text."""
+    """The last `SamplingSettings.tail_tokens` tokens, where they were asked for and the engine can report them; after
+    them, where the engine reports it, the token that ended the turn, as an empty text."""
 
 
 class Ask(Protocol):
@@ -203,7 +203,7 @@ REVIEWED_SET = pl.Schema(
         "unscored_reasons": TEXTS,  # why a review has no score, null where it has one
         "review_score": pl.Float64(),  # mean of the scores; null when no review has one
         "raw_completion": pl.String(),  # what the completion was before it was polished; null where it was not
-        "drop_reason": pl.String(),  # why the row does not go on in spite of its reviews; null where nothing is amiss
+        "drop_reason": pl.String(),  # why the row does not go on in spite of its reviews; null where nothing is wrong
     }
 )
 """Seeds and kept completions with their reviews."""
@@ -386,4 +386,4 @@ LEADERBOARD = pl.Schema(
         "price": pl.Float64(),  # of its engines; null where no prices are given
     }
 )
-"""One row for each round that stands, of every experiment."""
+"""One row for each finished round, of every experiment."""

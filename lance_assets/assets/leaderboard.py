@@ -85,8 +85,8 @@ def build_leaderboard(plans: Sequence[Plan], left_out: Mapping[str, str] | None 
         try:
             return describe_leaderboard(plans, platform, left_out=broken)
         except USER_ERRORS as error:
-            told = f"leaderboard: {explain_error(error, platform.root)}"
-            raise dg.Failure(description=told, allow_retries=False) from error
+            reason = f"leaderboard: {explain_error(error, platform.root)}"
+            raise dg.Failure(description=reason, allow_retries=False) from error
 
     return leaderboard
 

@@ -84,7 +84,7 @@ def run_rounds(plan: Plan, definitions: dg.Definitions, *, num_rounds: int, say:
         finished = find_finished_rounds(instance, plan)
         show_all_rounds(instance, plan, definitions)
         say(describe_rounds(plan, platform, finished))
-        say(f"{len(finished)} rounds stand after {time.monotonic() - started:.0f} s; loop: {decision.reason}")
+        say(f"{len(finished)} rounds are finished after {time.monotonic() - started:.0f} s; loop: {decision.reason}")
 
 
 def show_all_rounds(instance: dg.DagsterInstance, plan: Plan, definitions: dg.Definitions) -> None:

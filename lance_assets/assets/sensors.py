@@ -1,4 +1,4 @@
-"""The loop: a sensor that starts the next round until a stop rule says no, and one that tells of failed rounds."""
+"""The loop: a sensor that starts the next round until a stop rule says no, and one that reports failed rounds."""
 
 import dagster as dg
 
@@ -75,7 +75,7 @@ def build_next_round_sensor(plan: Plan) -> dg.SensorDefinition:
 
 
 def describe_failure(event: dg.DagsterEvent) -> str:
-    """Why a step failed: what it told the user, else the error that ended it."""
+    """Why a step failed: what it reported to the user, else the error that ended it."""
     failure = event.step_failure_data
     if failure.user_failure_data is not None and failure.user_failure_data.description:
         return failure.user_failure_data.description
@@ -85,7 +85,7 @@ def describe_failure(event: dg.DagsterEvent) -> str:
 
 
 def build_failure_sensor(plan: Plan) -> dg.SensorDefinition:
-    """Tells of a failed round where people look: on the page of its eval_report."""
+    """Reports a failed round where people look: on the page of its eval_report."""
 
     @dg.run_failure_sensor(
         name=f"{plan.name}_failed_round",

@@ -1,6 +1,6 @@
 """How a recipe asks a model: requests with derived ids and sampling seeds, final texts, and states of rows.
 
-The functions at the end stand in for what a round hands over, in a step that has none of it.
+The functions at the end replace what a round hands over, in a step that has none of it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -90,7 +90,7 @@ class ReadStates(Protocol):
 
 
 def ask_nothing(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
-    """Stands in for `RoundInputs.ask` in a step that has no model.
+    """Replaces `RoundInputs.ask` in a step that has no model.
 
     Raises:
         RuntimeError: always.
@@ -99,7 +99,7 @@ def ask_nothing(stage: str, requests: Sequence[Request], sampling: SamplingSetti
 
 
 def read_no_states(*, of_base: bool = False) -> StateReader:
-    """Stands in for `RoundInputs.read_states` in a step that has no model.
+    """Replaces `RoundInputs.read_states` in a step that has no model.
 
     Raises:
         RuntimeError: always.
@@ -108,7 +108,7 @@ def read_no_states(*, of_base: bool = False) -> StateReader:
 
 
 def recognise_nothing(prompt: str) -> bool:
-    """Stands in for `RoundInputs.is_evaluation_prompt` where no evaluation was given.
+    """Replaces `RoundInputs.is_evaluation_prompt` where no evaluation was given.
 
     Raises:
         RuntimeError: always, since an answer of False could let an evaluation prompt into the training data.

@@ -61,7 +61,7 @@ class AxisSettings(BaseModel):
 
     @property
     def has_reviews(self) -> bool:
-        """Whether a round's rows are scored, so that rows without a score are amiss."""
+        """Whether a round's rows are scored, so that a row without a score is a fault."""
         return True
 
     @property

@@ -1,4 +1,4 @@
-"""SPIN: a model learns to tell the seeds' completions from its own, by preference training (arXiv 2401.01335).
+"""SPIN: a model learns to distinguish the seeds' completions from its own, by preference training (arXiv 2401.01335).
 
 One round, with the round's model M, which the round before trained:
 

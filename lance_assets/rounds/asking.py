@@ -98,9 +98,9 @@ class Cost:
 
     def describe(self) -> dict[str, float]:
         """As metadata."""
-        told = {f"cost/{name}": round(value, 4) for name, value in asdict(self).items()}
+        described = {f"cost/{name}": round(value, 4) for name, value in asdict(self).items()}
         rate = self.tokens_per_second
-        return told if rate is None else told | {"cost/tokens_per_second": round(rate, 1)}
+        return described if rate is None else described | {"cost/tokens_per_second": round(rate, 1)}
 
 
 def add_costs(costs: Sequence[Cost]) -> Cost:

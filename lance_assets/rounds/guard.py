@@ -87,7 +87,7 @@ def read_judge_prompts(judge: JudgeSettings, folder: Path) -> dict[str, str | No
     line_of: dict[str, int] = {}
     for number, (prompt, *completion) in read_lines(path, setting=f"{where}.path", fields=fields).items():
         if prompt in found:
-            raise ValueError(f"{path}:{number}: this prompt stands in line {line_of[prompt]} too; remove one of them")
+            raise ValueError(f"{path}:{number}: this prompt is also in line {line_of[prompt]}; remove one of them")
         found[prompt], line_of[prompt] = completion[0] if completion else None, number
     if not found:
         raise ValueError(f"{path}: the file is empty; it needs at least one line with the field {judge.prompt_field!r}")

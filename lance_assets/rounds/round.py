@@ -153,7 +153,7 @@ class Round:
         return embedded.vectors
 
     def has(self, noun: str, key: str) -> bool:
-        """Whether a table of a round stands."""
+        """Whether a table of a round exists."""
         return self.platform.tables.exists(self.plan.name, key, noun)
 
     def read(self, noun: str, key: str | None = None) -> pl.DataFrame:
@@ -254,7 +254,7 @@ class Round:
             asker.close()
 
     def forget_stage(self, noun: str) -> None:
-        """Remove a noun's finished chunks, once its table stands."""
+        """Remove a noun's finished chunks, once its table exists."""
         clear_stage(self.platform.root / "stages" / self.plan.name / self.key / noun)
 
     def record_cost(self, noun: str, started: float) -> dict[str, float]:
@@ -306,14 +306,14 @@ def compare_with(this_round: Round, other_key: str) -> tuple[float, float, float
     assert after is not None, "a written eval_report has a headline"
     assert before is not None, "a written eval_report has a headline"
     if (after["benchmark"], after["metric"]) == (before["benchmark"], before["metric"]):
-        mine, theirs = read_parts(this_round, after), read_parts(other, before)
-        if both := [prompt for prompt in theirs if prompt in mine]:
-            return compute_paired_difference([theirs[prompt] for prompt in both], [mine[prompt] for prompt in both])
+        now, then = read_parts(this_round, after), read_parts(other, before)
+        if both := [prompt for prompt in then if prompt in now]:
+            return compute_paired_difference([then[prompt] for prompt in both], [now[prompt] for prompt in both])
     return compute_independent_difference(*((one["score"], one["ci_low"], one["ci_high"]) for one in (before, after)))
 
 
 def read_outcomes(this_round: Round, keys: list[str]) -> list[RoundOutcome]:
-    """The outcomes of those rounds among `keys` whose eval_report stands, in order."""
+    """The outcomes of those rounds among `keys` whose eval_report exists, in order."""
     outcomes: list[RoundOutcome] = []
     for key in keys:
         if not this_round.platform.tables.exists(this_round.plan.name, key, "eval_report"):

@@ -4,7 +4,7 @@ An arm is the experiment with switches of its recipe (`ARMS`), never other code.
 r0000, and sample with the same seeds in the first round, so that differences between arms are paired. Every arm trains
 each round on the experiment's `token_budget`. Hand-written, since it is the platform's claim that it measures.
 
-A data root holds `seed<n>/<arm>/`, each like an experiment's own, and a round whose `eval_report` stands is not made
+A data root holds `seed<n>/<arm>/`, each like an experiment's own, and a round whose `eval_report` exists is not made
 again: a killed study goes on where it was.
 """
 
@@ -91,7 +91,7 @@ def check_identity(plan: Plan, data_root: Path) -> None:
 
 
 def run_start(plan: Plan, data_root: Path, rng_seed: int, *, log: Callable[[str], None]) -> None:
-    """Make a seed's r0000, which all its arms start from, unless it stands."""
+    """Make a seed's r0000, which all its arms start from, unless it is finished."""
     check_identity(plan, data_root)
     root = find_arm_root(data_root, "start", rng_seed)
     if not is_finished(plan, root, START_ROUND):
@@ -101,7 +101,7 @@ def run_start(plan: Plan, data_root: Path, rng_seed: int, *, log: Callable[[str]
 def run_arm(
     plan: Plan, data_root: Path, arm: str, rng_seed: int, *, num_rounds: int, log: Callable[[str], None]
 ) -> None:
-    """Make an arm's rounds that do not stand yet; `run_start` has made r0000."""
+    """Make an arm's rounds that are not finished yet; `run_start` has made r0000."""
     check_identity(plan, data_root)
     planned, root = plan_arm(plan, arm, rng_seed), find_arm_root(data_root, arm, rng_seed)
     if not root.exists():
@@ -115,7 +115,7 @@ def run_arm(
 
 
 def is_finished(plan: Plan, root: Path, key: str) -> bool:
-    """Whether a round's eval_report stands."""
+    """Whether a round's eval_report exists."""
     return Platform(data_root=str(root)).tables.exists(plan.name, key, "eval_report")
 
 

@@ -126,7 +126,7 @@ def complete_wrongly(problem: Problem, rng: random.Random) -> str:
 def spoil_answer(problem: Problem, rng: random.Random) -> tuple[str, str]:
     """A wrong answer made on purpose, and the words for what is wrong with it: few errors, so that they can be learned.
 
-    An error picked from many is improbable wherever it stands, and sampling cuts off what is improbable.
+    An error picked from many is improbable wherever it occurs, and sampling cuts off what is improbable.
     """
     if problem.task in ("sum", "story"):
         extra = rng.choice((1, 2, 10))

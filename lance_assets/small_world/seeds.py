@@ -117,7 +117,7 @@ def draw_eft_rows(*, num_rows: int = NUM_EFT_ROWS, rng_seed: int = RNG_SEED) -> 
 
 
 def list_held_out_digits() -> set[str]:
-    """The digits of the problems that the experiments are evaluated on: a text with them counts as one, worded anew."""
+    """The digits of the problems that the experiments are evaluated on: a text with them is one in other words."""
     problems = draw_held_out_prompts(per_rung=EVALUATED_PER_RUNG)
     return {find_digits(problem["key"]) for problem in problems}
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 NUM_ALTERNATIVES = 20
-"""Likeliest tokens told for each token of `Sample.tail`; what servers give at most."""
+"""Likeliest tokens reported for each token of `Sample.tail`; what servers give at most."""
 
 
 class EngineError(RuntimeError):

@@ -163,8 +163,8 @@ def _raise_explained(error: sqlite3.DatabaseError, file: Path) -> NoReturn:
         raise EngineError(f"another process works on {file.stem} ({file}); wait until it has ended") from error
     if kind == sqlite3.SQLITE_FULL:
         free = shutil.disk_usage(file.parent).free
-        told = f"the disk is full: {free} bytes free; free some space and run the step again"
-        raise DiskFullError(ENOSPC, told, str(file)) from error
+        message = f"the disk is full: {free} bytes free; free some space and run the step again"
+        raise DiskFullError(ENOSPC, message, str(file)) from error
     raise error
 
 

@@ -126,8 +126,8 @@ def find_processes(lease: EngineLease) -> tuple[psutil.Process, ...]:
     is_holder = holder is not None and abs(holder.create_time() - lease.created) < _CLOCK_SECONDS
     if holder is not None and is_holder:
         found |= {each.pid: each for each in [holder, *_list_descendants(holder)]}
-    # A group outlives its leader, and its number is not given to a process until the last of it has ended: whoever
-    # has the number now and was made at another time tells that the group is gone.
+    # A group outlives its leader, and its number is not given to a process until the last of it has ended: a process
+    # that has the number now and was made at another time shows that the group is gone.
     if lease.leads_group and (holder is None or is_holder):
         found |= {each.pid: each for each in list_group(lease.pid)}
     return tuple(found[pid] for pid in sorted(found) if is_running(found[pid]))
@@ -174,11 +174,11 @@ class HeldMemory:
     host_gib: float
     """Resident memory of the machine."""
     gpu_gib: tuple[tuple[str, float | None], ...]
-    """By GPU's name; None where the driver does not tell."""
+    """By GPU's name; None where the driver does not report it."""
     lease: EngineLease | None
     """Which engine it belongs to; None for a process of none."""
     is_visible: bool
-    """Whether it can be seen from here; a GPU's driver also tells of those in other containers."""
+    """Whether it can be seen from here; a GPU's driver also lists those in other containers."""
 
     def __str__(self) -> str:
         """One line of an error, with its remedy."""
@@ -202,7 +202,7 @@ def wait_until_free(
         leases: of the engines of this machine.
         min_free_gpu_rate: share of each GPU's memory that has to be free, in [0, 1].
         timeout_seconds: after which waiting ends.
-        log: is told once what is waited for.
+        log: is called once with what is waited for.
 
     Raises:
         LeakedProcessError: at the end of the time something still runs or holds a GPU; names each process.

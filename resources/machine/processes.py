@@ -1,7 +1,7 @@
 """The processes of this machine: what memory they hold, and running one that leaves nothing behind.
 
 psutil gives processes and the memory of the host, and nvidia-ml-py that of GPUs. Neither has what is here: a process's
-peak on Linux (psutil 7.2.2 tells the present size alone), which GPUs CUDA_VISIBLE_DEVICES selects, and the end of what
+peak on Linux (psutil 7.2.2 gives the present size alone), which GPUs CUDA_VISIBLE_DEVICES selects, and the end of what
 a launcher such as torchrun put into sessions of its own. accelerate 1.15 offers none of the three.
 """
 
@@ -49,7 +49,7 @@ def measure_own_peak() -> MemoryPeak:
 
 
 def _read_host_peak() -> int:
-    """Bytes. Of Linux's two counts VmHWM starts anew with a program; ru_maxrss begins with its parent's peak."""
+    """Bytes. Of Linux's two counts VmHWM starts again with each program; ru_maxrss begins with its parent's peak."""
     status = Path("/proc/self/status")
     for line in status.read_text().splitlines() if status.is_file() else ():
         if line.startswith("VmHWM:"):
@@ -69,7 +69,7 @@ class GpuMemory:
     total_gib: float
     """All of it."""
     held_gib: tuple[tuple[int, float | None], ...]
-    """By process, as (pid, GiB), whoever's; None where the driver does not tell, as in a container."""
+    """By process, as (pid, GiB), whoever's; None where the driver does not report it, as in a container."""
 
     @property
     def free_rate(self) -> float:
@@ -203,7 +203,7 @@ def stream_process(
 def _end_what_it_left(process: subprocess.Popen[str]) -> None:
     """When a process ends, end what it started and did not end; that would hold the log open, and so this call."""
     assert process.stdin is not None
-    # Not reaped yet, so its number still stands for its own group.
+    # Not reaped yet, so its number still belongs to its own group.
     with contextlib.suppress(ChildProcessError):
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -69,7 +69,7 @@ def build_update(weights: Mapping[str, np.ndarray], *, scale: float, target_modu
 
 
 def concatenate_adapters(*updates: LoraUpdate) -> LoraUpdate:
-    """The sum of updates as one, whose rank is the sum of theirs; a module that one lacks has zeros there.
+    """The sum of updates as one, whose rank is the sum of their ranks; a module that one lacks has zeros there.
 
     Raises:
         ValueError: a module has another shape in one than in another.

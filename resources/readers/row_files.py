@@ -16,7 +16,7 @@ class SeedFileError(ValueError):
 
 @dataclass(frozen=True)
 class Row:
-    """One row as it stands in the file, nothing checked yet."""
+    """One row as the file has it; nothing is checked yet."""
 
     place: str
     """`line 17` or `row 17`, from 1."""

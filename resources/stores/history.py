@@ -162,7 +162,7 @@ class HistoryStore:
         return LanceTable(
             self.uri,
             _TABLE,
-            "move the folder away and materialize cleaned_set of every round in order, which writes it anew",
+            "move the folder away and materialize cleaned_set of every round in order, which writes it again",
         )
 
     def _open(self) -> "Table | None":

@@ -168,7 +168,7 @@ def test_a_judges_file_is_read_with_or_without_completions(tmp_path: Path) -> No
     ("rows", "message"),
     [
         ([], "judge.jsonl: the file is empty; it needs at least one line with the field 'prompt'"),
-        ([{"prompt": "x", "completion": "y"}] * 2, ":2: this prompt stands in line 1 too; remove one of them"),
+        ([{"prompt": "x", "completion": "y"}] * 2, ":2: this prompt is also in line 1; remove one of them"),
         (
             [{"prompt": "x"}],
             ":1: .* the field 'completion': KeyError.*set evaluation.judge.completion_field, or .*backbone",

@@ -41,7 +41,7 @@ class ModelShape:
     head_dim: int
     """Width of one head."""
     vocab_size: int
-    """Tokens it tells apart."""
+    """Number of different tokens it knows."""
     max_positions: int | None
     """Tokens of its context; None where the configuration says nothing."""
 

@@ -1,10 +1,10 @@
-"""A leaderboard of experiments: which scores may stand in one order, how far apart they are, and what each one took.
+"""A leaderboard of experiments: which scores may be put in one order, how far apart they are, and what each one took.
 
 Scores are compared on one scale alone: the same benchmark, metric, held-out items and settings of the evaluation. On
-it a difference is paired over the items where both sides kept theirs, as in Miller 2024, "Adding Error Bars to Evals"
+it a difference is paired over the items that both sides kept, as in Miller 2024, "Adding Error Bars to Evals"
 (arXiv 2411.00640), section 4.2. Hand-written because the rules are the platform's own.
 
-An experiment stands with its best round, chosen by the scores that are shown: of many rounds with noise the highest
+An experiment is listed with its best round, chosen by the scores that are shown: of many rounds with noise the highest
 flatters, and the more so the more rounds there are. The table of all rounds has the others.
 """
 
@@ -19,7 +19,7 @@ from lance_assets.algorithms.measures.arms import Interval
 from lance_assets.algorithms.measures.statistics import compute_independent_difference, compute_paired_difference
 
 SPENT = ("sampled_tokens", "train_tokens", "seconds", "price")
-"""What rounds take: an experiment stands with the sum from its first round to its best."""
+"""What rounds take: an experiment is listed with the sum from its first round to its best."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ def name_scales(rows: pl.DataFrame) -> dict[str, str]:
         apart = tell_apart({other["scale"]: json.loads(other["evaluation"]) for other in alike})[scale["scale"]]
         name = f"{scale['benchmark']} {scale['metric']}, {scale['num_items']} items"
         names[scale["scale"]] = f"{name}; {apart or 'items of its own'}" if len(alike) > 1 else name
-    told = list(names.values())
-    return {key: name if told.count(name) == 1 else f"{name} ({key})" for key, name in names.items()}
+    found = list(names.values())
+    return {key: name if found.count(name) == 1 else f"{name} ({key})" for key, name in names.items()}
 
 
 def order_rounds(rows: pl.DataFrame) -> pl.DataFrame:
@@ -149,7 +149,7 @@ def rank_experiments(rows: pl.DataFrame) -> pl.DataFrame:
     Returns:
         The rows of the best rounds, in the order of `order_rounds`, with place (from 1; equal scores share one), of
         each of `SPENT` the sum over the experiment's rounds up to this one, on whatever scale (null where a round's is
-        not known), and num_rounds, how many rounds of the experiment stand on the scale, its first included.
+        not known), and num_rounds, how many rounds of the experiment are on the scale, its first included.
 
     >>> rows = pl.DataFrame({"experiment": "a", "round": ["r0000", "r0001"], "scale": "s", "score": [0.5, 0.6]})
     >>> rows = rows.with_columns(benchmark=pl.lit("b"), metric=pl.lit("m"), **dict.fromkeys(SPENT, pl.lit(2)))

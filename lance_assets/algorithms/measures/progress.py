@@ -1,4 +1,4 @@
-"""Where a loop of rounds stands: which round was best, from which the next one starts, and whether there is a next.
+"""How far a loop of rounds has come: which round was best, from which the next one starts, and whether there is a next.
 
 Hand-written because it is the platform's own rule; the papers run a fixed number of rounds and report the best.
 """

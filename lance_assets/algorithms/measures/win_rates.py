@@ -9,12 +9,12 @@ Differences from the authors' code:
 
 1. No term for how hard an instruction is: its weights are fitted over the annotations of many models.
 2. They add the annotations of two verbose baselines and an L1 penalty chosen by cross-validation. Here two tied
-   pseudo-items stand in the regression, one at the constant alone and one at the length term alone: log-F(1,1) priors
-   (Greenland and Mansournia 2015, Statistics in Medicine 34, 3133-3143). So the rate is finite and one where all items
-   are won, or where the length decides them all; n won items of n give (n + 0.5) / (n + 1).
+   pseudo-items are part of the regression, one at the constant alone and one at the length term alone: log-F(1,1)
+   priors (Greenland and Mansournia 2015, Statistics in Medicine 34, 3133-3143). So the rate is finite and one where all
+   items are won, or where the length decides them all; n won items of n give (n + 0.5) / (n + 1).
 3. Preferences are 1, 0.5 and 0 in place of a judge's probabilities. A tie enters as half an item won and half lost.
 4. Where all differences are equal their standard deviation is 0, and the term is their sign, its limit. Length and
-   constant then cannot be told apart, and the prior alone divides the effect between them: the interval is wide.
+   constant then cannot be distinguished, and the prior alone divides the effect between them: the interval is wide.
 5. The interval is normal on the log-odds of the rate (delta method), from the inverse information of the regression and
    the dispersion that ties leave (quasi-binomial: McCullagh and Nelder 1989, section 4.5), 1 where there are none. One
    more item, won or lost, keeps it above 0 where all tie.

@@ -74,7 +74,7 @@ def extract_final_answer(text: str, mark: str = "####") -> str | None:
 
 
 def _read_multiplier(rest: str) -> int | None:
-    """The factor that the words after a number stand for: 1 for a unit; None where they are no unit."""
+    """The factor that the words after a number mean: 1 for a unit; None where they are no unit."""
     words = _WORDS.findall(rest.lower())
     if not _UNIT.fullmatch(rest) or not _NO_UNITS.isdisjoint(words):
         return None

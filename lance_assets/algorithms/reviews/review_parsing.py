@@ -20,7 +20,7 @@ Differences from the authors' code:
 6. What a model thinks before it writes (`<think>`) is no part of the review.
 
 Source of the expected score: G-Eval (Liu et al. 2023, arXiv 2303.16634), section 2: the sum over the scale of p(score)
-times score, which tells apart what whole scores leave tied.
+times score, which distinguishes rows that whole scores leave tied.
 
 Differences from the paper:
 

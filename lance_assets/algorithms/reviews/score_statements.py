@@ -33,7 +33,7 @@ SCORE_WORDS = (
     "|(?:puntuaci[oó]n|calificaci[oó]n|pontua[cç][aã]o|punteggio)(?: finale?| totale?)?"
     "|итоговая оценка|общая оценка|балл|التقييم النهائي|الدرجة|التقييم|امتیاز|स्कोर"
 )
-"""Words that mean a score and little else; where a letter or digit stands right before, they are part of another."""
+"""Words that mean a score and little else; right after a letter or digit they are part of another."""
 CJK_SCORE_WORDS = "评分|評分|得分|总分|總分|分数|分數|打分|スコア|点数|評点|得点|採点|점수|총점|평점"
 CAREFUL_WORDS = (
     "bewertung|gesamtbewertung|[ée]valuation|evaluaci[oó]n|valoraci[oó]n|avalia[cç][aã]o|valutazione|voto"
@@ -43,9 +43,9 @@ CAREFUL_WORDS = (
 SCALED_WORDS = "note|nota|total|overall|verdict|points?|punkte|баллы|合计|總計|总计|total points"
 """Words that also open a remark or a sum."""
 BETWEEN = r"-|–|—|~|→|->|(?:to|or|and|bis|oder|und|à|ou|et|a|o|y|до|или|и)\b|到|至|或|から|または|에서|또는|إلى|أو"
-"""What stands between the two ends of a range, or between two scores."""
+"""What is written between the two ends of a range, or between two scores."""
 OF = "/|(?:out ?of|of|over|von|sur|sobre|su|de(?: cada)?|em|van(?: de)?|из)(?: |(?=[0-9]))|من|از"
-"""What stands before a scale."""
+"""What is written before a scale."""
 HALVES = (
     "and a half|y media|et demie?|e mezzo|e meia|einhalb|с половиной|半|반"  # 7.5 in languages whose form is not read
 )
@@ -152,7 +152,7 @@ class Statement:
 
     value: re.Match[str]
     qualifier: str
-    """What stands between the word and the number, as "(out of 10)"."""
+    """What is written between the word and the number, as "(out of 10)"."""
     is_one_of_several: bool = False
     """Whether it is the score of a part, and so are others."""
 
@@ -237,7 +237,7 @@ def _find_given(plain: str) -> Statement | None:
 
 
 def _find_closing(plain: str) -> Statement | None:
-    """A lone number, or the "8/10" that ends the text, one of several where another "7/10" stands before."""
+    """A lone number, or the "8/10" that ends the text, one of several where another "7/10" comes before it."""
     whole = _WHOLE.match(plain)
     if whole:
         return Statement(whole, "")

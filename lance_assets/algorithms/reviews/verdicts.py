@@ -1,7 +1,7 @@
 r"""Read the verdict on a prompt, good or bad, or say why there is none.
 
 Source: Kun (arXiv 2401.06477), `select_data.py` of the authors' code (Zheng0428/COIG-Kun, commit a9c6df1): a prompt is
-kept where 【好】 stands in the verdict and 【差】 does not.
+kept where the verdict contains 【好】 and not 【差】.
 
 Differences from the authors' code:
 

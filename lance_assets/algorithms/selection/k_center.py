@@ -5,14 +5,16 @@ Euclidean distance on unnormalised embeddings, the largest of the minimal distan
 
 Differences from the authors' code:
 
-1. Memory is O(num_rows * dim), and for a memory-mapped matrix O(num_rows): theirs holds all num_rows ** 2 distances.
-2. Distances cannot be NaN. Theirs takes square roots of rounding errors below zero, and then chooses near-duplicates.
+1. Memory is O(num_rows * dim), and for a memory-mapped matrix O(num_rows); the authors' code holds all
+   num_rows ** 2 distances.
+2. Distances cannot be NaN. The authors' code takes square roots of rounding errors below zero, and then chooses
+   near-duplicates.
 3. Distances are compared as float32 numbers of float64 products, so rows whose squared distances differ by less than
    6e-8 of themselves tie, and the first index is taken. Where more than `MAX_CANDIDATES` rows tie for the farthest
    within float32's rounding of their squared norms (about 2e-6), the first of them by index are compared.
-4. Picks come in the order in which they were chosen; theirs are sorted by index.
+4. Picks come in the order in which they were chosen; the authors' code sorts them by index.
 
-Hand-written: it is the selection that a recipe stands on, and libraries hold all distances or pass over the whole
+Hand-written: a recipe's result depends on this selection, and libraries hold all distances or pass over the whole
 matrix for each pick. Here a pass is shared by many picks. Every row keeps an upper bound of its distance, from the
 chosen rows it was last compared with; only the few thousand rows with the largest bounds are kept up to date. While
 the farthest of these lies above the bounds of all others, it is the next pick; when it does not, one pass over the

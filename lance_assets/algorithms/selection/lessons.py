@@ -6,13 +6,14 @@ above 0.95.
 
 Differences from the authors' code:
 
-1. Bold labels, headings, bullets, "1)", "Question 1:" and a missing number are read; theirs wants "1. Question:".
-2. A piece that cannot be read is returned with the reason; theirs is lost.
+1. Bold labels, headings, bullets, "1)", "Question 1:" and a missing number are read; the authors' code wants
+   "1. Question:".
+2. A piece that cannot be read is returned with the reason; the authors' code loses it.
 3. Questions that open with a sign ("$5 is ...") or a letter outside ASCII ("Émile has ..."), or with "Write a program",
-   are kept; theirs are dropped.
-4. A question is compared with every row trained so far and every one accepted in this round; theirs with this step's
-   wrong seeds and new questions alone, so that copies of other seeds and of earlier rounds pass.
-5. Candidates are decided about one by one in their order; theirs as threads finish.
+   are kept; the authors' code drops them.
+4. A question is compared with every row trained so far and every one accepted in this round; the authors' code compares
+   it with this step's wrong seeds and new questions alone, so copies of other seeds and of earlier rounds pass.
+5. Candidates are decided about one by one in their order; the authors' code decides as its threads finish.
 6. What a teacher thinks before it writes (`<think>`) is no part of the text.
 
 No one checks here that the teacher's answer is right.
@@ -37,7 +38,7 @@ REJECTIONS = {
     "no_mark": "the final answer is not marked",
     "several_marks": "more than one final answer is marked",
     "mark_in_question": "the final answer is marked before the answer begins",
-    "empty_mark": "nothing stands behind the mark",
+    "empty_mark": "nothing follows the mark",
 }
 """Why a piece of a teacher's text is no lesson, in the order in which it is checked."""
 

@@ -5,8 +5,9 @@ threshold can move without reviewing again.
 
 Differences from the authors' code:
 
-1. Unscored rows take no part anywhere; theirs have score 0, which makes them the rejected completion with a large gap.
-2. Of several lowest candidates the one with the smallest row id is rejected; theirs takes the smallest text.
+1. Unscored rows take no part anywhere; the authors' code gives them score 0, which makes them the rejected completion
+   with a large gap.
+2. Of several lowest candidates the one with the smallest row id is rejected; the authors' code takes the smallest text.
 3. A pair never has the same text on both sides.
 4. Scores are means of three, so comparisons forgive rounding errors of 1e-9: 8.33... - 6.33... is 2, not more than 2.
 """
@@ -231,7 +232,7 @@ def take_seeds(
         seeds: rows with unique `row_id`.
         max_seeds: at least 1.
         rng_seed: the experiment's.
-        round_key: the round; each draws anew.
+        round_key: the round; each round draws other rows.
 
     Returns:
         (taken, left), both in the order of the input; taken are the rows with the smallest hashes of (rng_seed,

@@ -1,13 +1,15 @@
-"""The next rows to take from a fixed pool: by k-center, by lot, or by how unsure the model is of them.
+"""The next rows to take from a fixed pool: by k-center, at random, or by how unsure the model is of them.
 
 Source: DiverseEvol (arXiv 2311.08182), `evol_schedules/` of the authors' code (OFA-Sys/DiverseEvol, commit a22e952).
 
 Differences from the authors' code:
 
-1. The first pool is drawn from `rng_seed`, so that all methods start from the same rows; theirs is drawn anew each run.
+1. The first pool is drawn from `rng_seed`, so that all methods start from the same rows; the authors' code draws
+   another one in each run.
 2. k-center is `k_center.select_k_center`, whose differences are named there: no NaN picks first.
-3. Picks come in the order in which they were chosen; theirs are sorted by index. Equal scores go to the lowest place.
-4. A score that is not finite is an error; theirs sorts NaN wherever torch puts it.
+3. Picks come in the order in which they were chosen; the authors' code sorts them by index. Equal scores go to the
+   lowest place.
+4. A score that is not finite is an error; the authors' code sorts NaN wherever torch puts it.
 """
 
 from dataclasses import dataclass
@@ -69,8 +71,8 @@ def select_from_pool(
 
     `k_center` picks the row farthest from all chosen ones (Euclidean, not normalised) again and again, each pick
     counted as chosen for the next. `least_confidence` and `margin` pick the lowest scores, `entropy` the highest.
-    `random` draws from `rng_seed` and the number of rows already chosen, so that each round draws anew and a round
-    that is run again draws the same. Ties go to the lowest place.
+    `random` draws from `rng_seed` and the number of rows already chosen, so that each round draws other rows and a
+    round that is run again draws the same ones. Ties go to the lowest place.
 
     Cost: `k_center` O(num_rows * dim * num_picks) at most; the others O(num_rows * log num_rows).
 

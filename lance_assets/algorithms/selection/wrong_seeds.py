@@ -6,9 +6,11 @@ grows linearly with the rounds.
 
 Differences from the authors' code:
 
-1. The sample of seeds is drawn with a seed and stays in the order of the file; theirs differs from run to run.
-2. Seeds with the same prompt stay rows of their own; theirs collapse to one.
-3. A generated row with a seed's prompt is not taken for the seed; theirs looks the prompt up.
+1. The sample of seeds is drawn with a seed and stays in the order of the file; the authors' sample differs from
+   run to run.
+2. Seeds with the same prompt stay rows of their own; the authors' code keeps one of them.
+3. A generated row with a seed's prompt is not taken for the seed; the authors' code looks the prompt up, and
+   takes it for the seed.
 """
 
 import math

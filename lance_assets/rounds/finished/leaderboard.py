@@ -61,7 +61,7 @@ def flatten(sections: Mapping[str, object], prefix: str = "") -> dict[str, str]:
 
 
 def list_standing_rounds(plan: Plan, platform: Platform) -> list[str]:
-    """Every round whose eval_report stands, oldest first, gaps or not."""
+    """Every round whose eval_report exists, oldest first, gaps or not."""
     found = platform.tables.path(plan.name, START_ROUND, "eval_report").parents[1].glob("r[0-9]*/eval_report.parquet")
     return sorted(path.parent.name for path in found)
 
@@ -85,7 +85,7 @@ def read_row(this_round: Round, start: Measured | None, backbone: Measured | Non
     """One row of the leaderboard.
 
     Args:
-        this_round: a round whose eval_report stands.
+        this_round: a round whose eval_report exists.
         start: r0000's headline, to compare with; None in r0000 itself, and where there is none.
         backbone: the raw backbone's.
 
@@ -119,7 +119,7 @@ def read_row(this_round: Round, start: Measured | None, backbone: Measured | Non
 
 
 def read_leaderboard(plans: Sequence[Plan], platform: Platform) -> tuple[pl.DataFrame, dict[str, str]]:
-    """Every round that stands, the best first, and what is left out: why, by experiment and round.
+    """Every finished round, the best first, and which ones are left out and why, by experiment and round.
 
     A round whose tables cannot be read is left out, and the others stay. Reads every round's tables whole.
     """

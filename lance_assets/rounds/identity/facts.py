@@ -50,7 +50,7 @@ class Facts:
     targets: list[Definition | Module] = field(default_factory=list)
     """What its names lead to, in order of their numbers in the form."""
     attributes: set[str] = field(default_factory=set)
-    """Every name after a dot, whatever stands before it."""
+    """Every name after a dot, whatever is written before it."""
     annotated: list[Definition] = field(default_factory=list)
     """Classes, and names for types, of its annotations."""
     bases: list[Definition] = field(default_factory=list)

@@ -1,6 +1,6 @@
 """The definitions in a project's source files, found without importing any of them.
 
-A definition is what one name of a module stands for: a function, a class, a method, or a constant. A name is followed
+A definition is what one name of a module is bound to: a function, a class, a method, or a constant. A name is followed
 to its definition through every form of import. Names of other projects stay names.
 """
 
@@ -26,7 +26,7 @@ class MissingSourceError(FileNotFoundError):
 
 @dataclass(eq=False)
 class Definition:
-    """What one name of a module, or of a class in it, stands for."""
+    """What one name of a module, or of a class in it, is bound to."""
 
     module: "Module"
     """Where it is defined."""
@@ -80,7 +80,7 @@ class Module:
     definitions: dict[str, Definition] = field(default_factory=dict)
     """By name."""
     imports: dict[str, Imported] = field(default_factory=dict)
-    """What each imported name stands for."""
+    """What each imported name is bound to."""
     stars: list[str] = field(default_factory=list)
     """Modules from which every name is imported."""
 
@@ -90,7 +90,7 @@ Target = Definition | Module | Outside
 
 
 def read_imports(node: ast.Import | ast.ImportFrom, module: Module) -> Iterator[tuple[str, Imported]]:
-    """Each name that an import statement binds, and what it stands for."""
+    """Each name that an import statement binds, and what it is bound to."""
     if isinstance(node, ast.Import):
         for alias in node.names:
             top = alias.name.partition(".")[0]

@@ -101,7 +101,7 @@ def list_parameters(node: ast.arguments) -> list[str]:
 
 
 def is_logging(node: ast.expr) -> bool:
-    """Whether a call only tells something: `log(...)`, `this_round.log(...)`, `context.log.info(...)`."""
+    """Whether a call only reports something: `log(...)`, `this_round.log(...)`, `context.log.info(...)`."""
     if isinstance(node, ast.Name):
         return node.id == "log"
     if not isinstance(node, ast.Attribute):

@@ -9,7 +9,7 @@ Differences from the paper:
 1. The judge is a model of the experiment's file, and the opponent the file's completions or the raw base model's.
 2. By verdict, both completions are shown together in both orders, and the judge names the better one; a verdict that
    changes with the order is half a win. By score, each is reviewed alone, and the scores are compared.
-3. Completions and judgements are greedy; theirs are sampled at 0.7 and judged at 0.
+3. Completions and judgements are greedy; the paper samples completions at 0.7 and judges at 0.
 4. Equal completions tie without being judged. What cannot be read is kept, counted and left out, and above
    `max_unread_rate` there is no figure.
 

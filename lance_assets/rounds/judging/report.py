@@ -63,8 +63,8 @@ def check_read(items: pl.DataFrame, *, max_unread_rate: float) -> None:
     unread = items.filter(outcome="unread")
     if len(unread) < len(items) and len(unread) <= max_unread_rate * len(items):
         return
-    told = unread.select(REASONS).unpivot()["value"].drop_nulls().value_counts(sort=True)
-    reasons = ", ".join(f"{reason} {count}" for reason, count in told.iter_rows())
+    counted = unread.select(REASONS).unpivot()["value"].drop_nulls().value_counts(sort=True)
+    reasons = ", ".join(f"{reason} {count}" for reason, count in counted.iter_rows())
     row = unread.row(0, named=True)
     written = next(row[text] for text, reason in zip(TEXTS, REASONS, strict=True) if row[reason] is not None)
     raise EvaluationError(

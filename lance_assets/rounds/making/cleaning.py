@@ -158,8 +158,8 @@ def read_thresholds(settings: NearDuplicateSettings, tolerance: float = 0.0) -> 
 def drop_near_duplicates(this_round: Round, cleaned: pl.DataFrame) -> Deduplicated:
     """Drop texts like those of earlier rounds, then new prompts like each other, then completions like each other.
 
-    In this order a row is compared only with rows that stay: what hangs on a dropped prompt goes before completions
-    are compared.
+    In this order a row is compared only with rows that stay: rows that depend on a dropped prompt are dropped with it
+    before completions are compared.
     """
     settings = this_round.plan.settings.near_duplicates
     thresholds = read_thresholds(settings)

@@ -191,7 +191,7 @@ def loss_moved(this_round: Round) -> Judged:
 
 
 def make_label_checkpoint(this_round: Round) -> Made:
-    """Train the base model on the seeds turned round; later rounds have r0000's."""
+    """Train the base model on the seeds with prompt and completion exchanged; later rounds use r0000's model."""
     if not this_round.is_start:
         table = this_round.read("label_checkpoint", START_ROUND)
         return Made(table, version=table["content_hash"][0])

@@ -186,7 +186,7 @@ class Client:
 
         if not isinstance(error, openai.APIStatusError):
             cause: BaseException = error
-            while cause.__cause__ is not None:  # httpx2 calls most of aiohttp's errors time-outs; theirs lies below
+            while cause.__cause__ is not None:  # httpx2 calls most of aiohttp's errors time-outs; the true one is below
                 cause = cause.__cause__
             if isinstance(cause, httpx2.DecodingError):
                 return RequestFailedError(self.redact(str(cause)))

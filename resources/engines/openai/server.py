@@ -73,7 +73,7 @@ async def find_model(client: Client, model: str | None) -> str:
         if not error.status:
             raise describe_failure(client, error) from None
         if model is not None and error.status != 401:
-            return model  # some hosted servers list no models, or not for every key: a completion tells more
+            return model  # some hosted servers list no models, or not for every key: a completion shows more
         await raise_if_common(client, error, model=model)
         raise EngineError(f"{client.base_url} lists no models ({error}); name one in model") from None
     if model is None and len(served) != 1:

@@ -193,7 +193,7 @@ class GrowingLayer(DynamicLayer):
     """One layer's keys and values, views [num_rows, num_heads, length, head_dim] of a store that has room for more."""
 
     def __init__(self, **options: Any) -> None:
-        """Hold nothing; the first update tells the shapes."""
+        """Hold nothing; the first update shows the shapes."""
         super().__init__(**options)
         self._stores: tuple[torch.Tensor, ...] = ()
         self._length = 0

@@ -5,13 +5,13 @@ the state behind the final norm and the logits, averaged over all token position
 
 Differences from the authors' code:
 
-1. Rows of like length are read together, padded on the right and masked; theirs are read one by one. The means are the
-   same to float rounding.
-2. Rows are rendered by the model's own chat template, as the trainer renders them; theirs by the Alpaca template. Rows
-   over `max_length` are cut, as the trainer cuts them, and counted. A row whose prompt alone fills it is read here, and
-   left out by the trainer.
+1. Rows of like length are read together, padded on the right and masked; the authors' code reads them one by one. The
+   means are the same to float rounding.
+2. Rows are rendered by the model's own chat template, as the trainer renders them; the authors' code uses the Alpaca
+   template. Rows over `max_length` are cut, as the trainer cuts them, and counted. A row whose prompt alone fills it is
+   read here, and left out by the trainer.
 3. States are read without logits, and logits are computed for a few thousand tokens at a time, padding left out.
-4. Entropy counts a probability that underflows as zero; theirs is then NaN.
+4. Entropy counts a probability that underflows as zero; the authors' entropy is then NaN.
 
 Hand-written: sentence-transformers pools like this, but renders no chat and knows no logits.
 """
@@ -232,9 +232,9 @@ def _check_output_embedding(model: "PreTrainedModel") -> None:
     input_ids = torch.arange(4, device=model.device).unsqueeze(0)
     with torch.inference_mode():
         states = model.get_decoder()(input_ids=input_ids, use_cache=False).last_hidden_state
-        ours = model.get_output_embeddings()(states)
-        theirs = model(input_ids=input_ids, use_cache=False).logits
-    if not torch.allclose(ours.float(), theirs.float(), rtol=1e-3, atol=1e-3):
+        computed = model.get_output_embeddings()(states)
+        returned = model(input_ids=input_ids, use_cache=False).logits
+    if not torch.allclose(computed.float(), returned.float(), rtol=1e-3, atol=1e-3):
         raise ValueError(
             f"{type(model).__name__} changes its logits after the output embedding, so its confidence cannot be read "
             "here; use k_center or random"

@@ -1,7 +1,7 @@
 """Which copy of the model is given which row, what becomes of a row whose process died, and how a row is read.
 
 Rows are asked in the order of their tokens, so that shared prefixes meet in the prefix cache. Rows that a process died
-with are suspects: they are asked apart from all others, in ever smaller groups, until those that kill a process stand
+with are suspects: they are asked apart from all others, in ever smaller groups, until those that kill a process are
 alone and fail, and all others are finished. The smaller groups wait behind the larger ones, so that rows that finish
 come between the deaths.
 """
@@ -77,7 +77,7 @@ class Work:
         self._deaths_alone: Counter[tuple[int, ...]] = Counter()
 
     def give(self, copies: Sequence[Copy]) -> None:
-        """Tell copies of new rows, a good part of their window at a time; of suspects, only when idle."""
+        """Send copies new rows, a good part of their window at a time; of suspects, only when idle."""
         takers = []
         for copy in copies:
             if not copy.is_ready:
@@ -138,7 +138,7 @@ def hear(
     Args:
         copies: all that work.
         stall_seconds: a copy with work that is silent for longer has stalled.
-        log: is told of each that stalled.
+        log: is called with each that stalled.
     """
     with selectors.DefaultSelector() as selector:
         for copy in copies:
@@ -166,7 +166,7 @@ def read_sample(
     tokenizer: "PreTrainedTokenizerBase",
     request: Request,
     prompt_tokens: int,
-    told: Sequence,
+    finished: Sequence,
     *,
     stop_ids: frozenset[int],
     tail_tokens: int,
@@ -177,11 +177,11 @@ def read_sample(
         tokenizer: the model's.
         request: what was asked.
         prompt_tokens: length of its prompt.
-        told: the row as `resources.engines.vllm.worker` tells it.
+        finished: the row as `resources.engines.vllm.worker` sends it.
         stop_ids: tokens that end a turn.
         tail_tokens: how many last tokens have their alternatives.
     """
-    _, tokens, finish_reason, cached_tokens, tail = told
+    _, tokens, finish_reason, cached_tokens, tail = finished
     if finish_reason not in ("stop", "length"):
         return fail(request, prompt_tokens, f"vLLM ended the row with {finish_reason!r}")
     stopped = bool(tokens) and tokens[-1] in stop_ids

@@ -77,7 +77,7 @@ class VllmEngine:
         `model_path` is a folder with config.json, safetensors and tokenizer, and `python` the interpreter of the
         environment that has vLLM. `adapter` is the same model as an adapter on its base: it serves calls of up to
         `merge_adapters_above` rows, and `model_path` larger ones. `on_start` is given the id of each process, and
-        `log` is told of those that died and were started again.
+        `log` is called with those that died and were started again.
         """
         self.model_path, self.adapter = Path(model_path), adapter
         self.python, self.device, self.num_threads = python, device, num_threads
@@ -262,10 +262,10 @@ class VllmEngine:
             return []
         copy.note_peak(message["peak"])
         samples = []
-        for told in message["done"]:
-            if (place := work.finish(copy, told[0])) is not None:
+        for finished in message["done"]:
+            if (place := work.finish(copy, finished[0])) is not None:
                 self._deaths_in_a_row = 0
-                row = (self._load_tokenizer(), work.requests[place], len(work.prompts[place]), told)
+                row = (self._load_tokenizer(), work.requests[place], len(work.prompts[place]), finished)
                 samples.append(read_sample(*row, stop_ids=self._stop_ids, tail_tokens=sampling.tail_tokens))
         for row_id, why in message["failed"]:
             if (place := work.finish(copy, row_id)) is not None:
@@ -295,5 +295,5 @@ class VllmEngine:
 
 
 def _begin(sampling: SamplingSettings) -> dict[str, object]:
-    """What a process is told before the rows of a call."""
+    """What a process receives before the rows of a call."""
     return {"begin": asdict(sampling) | {"num_alternatives": NUM_ALTERNATIVES}}

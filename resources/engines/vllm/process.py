@@ -43,8 +43,8 @@ class VllmProcess:
         Raises:
             OSError: there is no such interpreter, or it cannot be run.
         """
-        mine, theirs = socket.socketpair()
-        command = [python, "-m", "resources.engines.vllm.worker", str(theirs.fileno()), json.dumps(job)]
+        ours, workers = socket.socketpair()
+        command = [python, "-m", "resources.engines.vllm.worker", str(workers.fileno()), json.dumps(job)]
         paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
         try:
             self.process = subprocess.Popen(
@@ -55,15 +55,15 @@ class VllmProcess:
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
-                pass_fds=[theirs.fileno()],
+                pass_fds=[workers.fileno()],
                 start_new_session=True,
             )
         except OSError:
-            mine.close()
+            ours.close()
             raise
         finally:
-            theirs.close()
-        self.socket = mine
+            workers.close()
+        self.socket = ours
         self.socket.settimeout(timeout_seconds)
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._silent_since = time.monotonic()
@@ -198,7 +198,7 @@ def build_environment(
 def build_job(
     options: Mapping[str, object], *, model_path: Path, adapter: Adapter | None, stop_ids: frozenset[int]
 ) -> dict[str, object]:
-    """What `resources.engines.vllm.worker` is told to load: the model, or an adapter on its base."""
+    """What `resources.engines.vllm.worker` has to load: the model, or an adapter on its base."""
     return {
         **options,
         "model": str(adapter.base if adapter else model_path),
@@ -208,7 +208,7 @@ def build_job(
 
 
 def describe_adapter(adapter: Adapter) -> dict[str, object]:
-    """What vLLM is told of an adapter.
+    """What vLLM needs to know of an adapter.
 
     Raises:
         ModelLoadError: its rank is above what vLLM takes.

@@ -51,11 +51,11 @@ class SeededSampling(LogitsProcessor):
             if params.extra_args and ROW_ARGUMENTS[0] in params.extra_args:
                 self.rows[place] = _Row(params, output)
         for one, other, direction in batch_update.moved:
-            mine, theirs = self.rows.pop(one, None), self.rows.pop(other, None)
-            if mine is not None:
-                self.rows[other] = mine
-            if theirs is not None and direction == MoveDirectionality.SWAP:
-                self.rows[one] = theirs
+            moved, replaced = self.rows.pop(one, None), self.rows.pop(other, None)
+            if moved is not None:
+                self.rows[other] = moved
+            if replaced is not None and direction == MoveDirectionality.SWAP:
+                self.rows[one] = replaced
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits [num_rows, vocabulary] in which a sampled row has one finite entry."""

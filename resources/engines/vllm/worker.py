@@ -36,7 +36,7 @@ CPU_BLOCK_SIZE = 32
 PEAK_EVERY = 200
 """Steps between two looks at the memory."""
 NEWS_EVERY_SECONDS = 10.0
-"""While rows are under way, something is said so often, so that slow work is told from none."""
+"""While rows are under way, a message is sent so often, so that slow work is distinguished from none."""
 _GIB = 2**30
 
 
@@ -85,7 +85,7 @@ def build_params(sampling: dict, stop_ids: list[int], sampling_seed: int) -> Sam
 
 
 def read_output(output: RequestOutput, tail_tokens: int) -> list:
-    """What is told of a finished row."""
+    """What is sent of a finished row."""
     completion = output.outputs[0]
     tokens = list(completion.token_ids)
     tail: list = []
