@@ -185,6 +185,7 @@ class Recipe(Generic[S]):
                 f"recipe {self.name}: settings_of_step or settings_of_judging names {', '.join(unknown)}, and "
                 f"{self.settings.__name__} has no such setting; it has {', '.join(self.settings.model_fields)}"
             )
+        # A mistake here would otherwise show only when a round asks the stage.
         unsampled = [stage.name for stage in self.stages if stage.sampling is None]
         if unsampled and not issubclass(self.settings, RecipeSettings):
             raise ValueError(
@@ -285,6 +286,7 @@ def _read_recipe(module: ModuleType) -> AnyRecipe | None:
     recipe, own = module.RECIPE, module.__name__.rpartition(".")[2]
     if not isinstance(recipe, Recipe):
         raise ValueError(f"{module.__name__}.RECIPE must be a lance_assets.recipes.contract.Recipe, got {recipe!r}")
+    # Experiments and folders of templates name a recipe by its module.
     if recipe.name != own:
         raise ValueError(f"{module.__name__}.RECIPE must have the name {own!r} of its module, got {recipe.name!r}")
     return recipe
@@ -322,6 +324,7 @@ def find_recipe(name: str) -> AnyRecipe:
     try:
         module = import_module(name)
     except ModuleNotFoundError as error:
+        # The module itself or a package above it is missing; a failed import within it is a mistake of its own.
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
         raise ValueError(

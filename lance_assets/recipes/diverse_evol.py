@@ -97,10 +97,12 @@ def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.D
         ValueError: fewer items are left than `num_picks`.
     """
     settings, identity = inputs.settings, inputs.identity
+    # What was taken is known from the training set, whose rows name the items they came from.
     is_chosen = seeds["row_id"].is_in(trained["source_id"].implode()).to_numpy()
     rows = [(build_messages(identity.prompt_profile, p), c) for p, c in seeds.select("prompt", "completion").rows()]
     vectors, scores = None, None
     if settings.method != "random":
+        # The reader holds a model, whose memory the training needs.
         with closing(inputs.read_states(of_base=settings.states_of == "base")) as reader:
             if settings.method == "k_center":
                 vectors = reader.embed(rows)

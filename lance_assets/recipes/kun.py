@@ -140,6 +140,7 @@ def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.D
     taken = take_texts(inputs.texts, settings=inputs.settings, round_key=inputs.round_key)
     texts: list[tuple[str, str]] = taken.select("row_id", "text").rows()
     labeller = inputs.identity.of_role("label")
+    # The role may have templates of its own, so its identity renders the prompt.
     asked = [(row_id, _ask_label(labeller, text, inputs.settings)) for row_id, text in texts]
     requests = build_requests(labeller, "label", asked, 1)
     samples = inputs.ask("label", requests)
@@ -173,6 +174,7 @@ def review(inputs: Inputs, cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_gener
     judged = [build_reviewed_row(row, own) for row, own in zip(kept, _judge(inputs, kept), strict=True)]
     good = [row for row in judged if is_accepted(row.review_score, settings)]
     polished, filters = _polish(inputs, good) if settings.polish else good, list_output_filters(settings)
+    # Accepted rows are put back into the places they had, so the table keeps the order of its rows.
     filtered = iter([_filter(row, filters) for row in polished])
     rows = [next(filtered) if is_accepted(row.review_score, settings) else row for row in judged]
     return build_table(rows, REVIEWED_SET)
@@ -239,6 +241,7 @@ def _polish(inputs: Inputs, rows: Sequence[ReviewedRow]) -> list[ReviewedRow]:
     for row, sample in zip(rows, samples, strict=True):
         completion = sample.text.strip()
         reason = _NOT_POLISHED[sample.finish_reason] or (None if completion else "unparsed")
+        # A row without a polished text keeps what it had, so that a person can see what was dropped.
         texts = (completion, row.completion) if completion else (row.completion, None)
         polished.append(replace(row, completion=texts[0], raw_completion=texts[1], drop_reason=reason))
     return polished

@@ -133,7 +133,9 @@ def build_seed_set(
         grown.append(rows)
         left_out.append(num_unscored)
         seeds = reviewed.filter(pl.col("kind") == "seed")
+        # Seeds are scored again in each round; the pool carries the newest score.
         last_score |= dict(zip(seeds["row_id"], seeds["review_score"], strict=True))
+    # The authors' code drops the old pool in the first round alone (difference 1).
     from_file = settings.seed_growth == "paper" or len(earlier_reviewed) != 1
     if settings.seed_growth == "code":
         grown, left_out = grown[-1:], left_out[-1:]
@@ -144,6 +146,7 @@ def build_seed_set(
     pool = pool.with_columns(pl.Series("review_score", scores, pl.Float64)).cast(SEED_SET)
     taken, left = take_seeds(
         pool,
+        # The sample has at least one row, also of a pool that is empty.
         max_seeds=settings.max_seeds or max(len(pool), 1),
         rng_seed=identity.rng_seed,
         round_key=identity.round_key,
@@ -203,6 +206,7 @@ def split_seeds(seeds: pl.DataFrame, reviews: dict[str, RowReviews], settings: L
     if settings.reviewer == "none":
         return seeds.with_columns(pl.lit("low").alias("branch"))
     scores = [
+        # A seed that was not reviewed in this round keeps the score that it came with.
         reviews[row_id].result.review_score if row_id in reviews else score
         for row_id, score in seeds.select("row_id", "review_score").iter_rows()
     ]
@@ -218,6 +222,7 @@ def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.D
     to_review = seeds if settings.review_seeds_each_round else seeds.filter(pl.col("review_score").is_null())
     reviews = _review_seeds(
         identity,
+        # The control goes through recording and parsing like the method, with drawn reviews in place of the model's.
         draw_scores if settings.reviewer == "random" else ask,
         read_rows(Seed, to_review) if settings.reviewer != "none" else [],
         settings,
@@ -251,6 +256,7 @@ def review(inputs: Inputs, cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_gener
     settings = inputs.settings
     of_seeds, rows = score_seeds(raw_generations, settings), []
     for seed in read_rows(Seed, seeds):
+        # No review of this round exists, only the score that the pool carries.
         carried = RowReviews((), ReviewResult([], [], seed.review_score))
         rows.append(build_reviewed_row(seed, of_seeds[seed.row_id] if seed.row_id in of_seeds else carried))
     kept = read_kept(cleaned, kinds=("completion", "degraded_completion"))
@@ -277,6 +283,7 @@ def build_sft_set(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame)
     settings, round_key = inputs.settings, inputs.round_key
     threshold = settings.sft_threshold if settings.reviewer != "none" else None
     accepted = select_sft_rows(reviewed, sft_threshold=threshold, min_chars=settings.min_chars, round_key=round_key)
+    # EFT rows belong to no round, so `trains_on` must not leave them out.
     eft = earlier.filter(pl.col("source") == "eft")
     kept = pl.concat([keep_rounds(earlier, trains_on=settings.trains_on, round_key=round_key), eft])
     return pl.concat([accepted, kept]).unique("row_id", maintain_order=True)

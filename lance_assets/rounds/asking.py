@@ -79,6 +79,7 @@ class Cost:
         self.num_cut_off += sum(sample.finish_reason == "length" for sample in samples)
         self.num_failed += sum(sample.finish_reason == "error" for sample in samples)
         self.num_constrained += len(samples) if is_constrained else 0
+        # Providers bill prompt tokens from their cache at a price of their own.
         per_million = (
             (prompt - cached) * prices.prompt_per_million
             + cached * prices.cached_per_million
@@ -212,11 +213,14 @@ class Asker:
         if sampling is None:
             sampling = self.plan.recipe.find_sampling(stage, self.plan.settings.parameters)
         mine = self._open(role)
+        # Whether there is a grammar is settled before stored samples are looked up, since it is part of what they are
+        # found by.
         chosen = self._with_grammar(mine, sampling)
         finished = run_durably(
             requests,
             generate=lambda rows: mine.engine.generate(rows, chosen),
             folder=self.folder,
+            # Samples of other weights, or of another identity of the noun, must not be taken up.
             fingerprint=f"{self.fingerprint}-{mine.fingerprint}",
             log=self.log,
             stage=stage,
@@ -231,6 +235,7 @@ class Asker:
             is_constrained=chosen.grammar is not None,
             prices=mine.settings.prices,
         )
+        # The engine may have processes of its own, which this process's peak does not cover.
         self.cost.raise_peak(mine.engine.measure_peak())
         return finished.samples
 
@@ -258,6 +263,7 @@ class Asker:
         roles = self.plan.roles
         engine = roles[role].engine if role in roles else self.plan.settings.engine
         if engine.kind != "openai":
+            # Two models may not fit into the memory together, so the other one goes before this one is loaded.
             for name in [name for name, other in self.opened.items() if other.settings.kind != "openai"]:
                 self._close(name)
         adapter = None
@@ -275,6 +281,7 @@ class Asker:
         leases: list[EngineLease] = []
 
         def note_process(pid: int) -> None:
+            # A lease says who holds memory, so that training can wait for it and an error can name it.
             serves = f"the {role} of {self.noun} by {engine.kind}"
             where = {"experiment": self.plan.name, "round_key": self.round_key}
             leases.append(self.platform.leases.hold(pid, serves, **where))

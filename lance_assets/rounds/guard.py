@@ -144,6 +144,7 @@ def build_world_guard(evaluation: EvaluationSettings, folder: Path) -> Callable[
     world = find_world(evaluation.world.name, folder)
     problems = draw_problems(world, evaluation.world.per_stratum)
     if evaluation.judge is not None:
+        # A judge may ask a problem that was not drawn, and training on it would spoil the comparison all the same.
         judged = map(world.read_prompt, read_judge_prompts(evaluation.judge, folder))
         problems += [problem for problem in judged if problem is not None]
     if world.build_guard is not None:
@@ -199,6 +200,7 @@ class EvaluationGuard:
         return list_held_out_prompts(self.evaluation, self.folder) + self.worded_prompts
 
     @cached_property
+    # Building it draws all problems and indexes all prompts, and a round asks it thousands of times.
     def _recognises(self) -> Callable[[str], bool]:
         return build_evaluation_guard(self.evaluation, self.folder, self.read_task_prompts())
 
@@ -227,6 +229,7 @@ class EvaluationGuard:
                 row_ids, prompts, known, vectors=vectors, evaluation_vectors=known_vectors, max_similarity=bar
             )
             found = pl.concat([found, near.filter(pl.col("rule") == "embedding")])
+        # The rule below knows the words too, so a row that they matched would be listed twice.
         matched = set(found["row_id"])
         held_out = [
             {"row_id": row_id, "prompt": prompt, "rule": "held_out", "similarity": 1.0}
@@ -250,6 +253,7 @@ class EvaluationGuard:
             "matches": Rows(contaminated, columns, num_rows=20),
         }
         different = sorted(set(prompts))
+        # Without a bar for embeddings the prompts need not have vectors, and none are made for a picture.
         if different and known and self.evaluation.max_similarity is not None:
             places, similarities = find_nearest_evaluation(self.embed(different), self.embed(known))
             nearest = pl.DataFrame(

@@ -41,6 +41,7 @@ def _reports_vendi(plan: Plan) -> bool:
 
 
 def _judges(plan: Plan) -> Sequence[EngineSettings]:
+    # Without judging the pairs come from scores alone, and another engine must not make them stale.
     return identity.list_asked_engines(plan) if _judges_pairs(plan) else ()
 
 
@@ -73,6 +74,8 @@ NOUNS: dict[str, Noun] = {
             "The experiment's seeds and what earlier rounds added, sampled down to the round's size.",
             f"{MAKING}.proposing",
             records.SEED_SET,
+            # What earlier rounds hand over comes in through start_checkpoint, whose version covers their tables:
+            # Dagster has no edge from a round to the one before it.
             inputs=("start_checkpoint",),
             is_handed_over=True,
             identify=identity.identify_seeds,
@@ -118,6 +121,7 @@ NOUNS: dict[str, Noun] = {
             identify=identity.identify_cleaning,
             recipe_steps=lambda plan: ("list_filters", "clean"),
             chosen_code=identity.list_cleaning_code,
+            # These decide which texts are alike.
             libraries=lambda plan: ("rapidfuzz", "rensa", "sentence-transformers"),
             uses_model=always,
             kinds=lambda plan: {"polars", "lancedb"},
@@ -211,6 +215,7 @@ NOUNS: dict[str, Noun] = {
             "The model after SFT and DPO on the round's sets: weights, tokenizer and loss curves.",
             f"{MAKING}.training",
             records.CHECKPOINT,
+            # Nothing is trained on from the report; as an input its blocking check can stop the training.
             inputs=("start_checkpoint", "sft_set", "preference_pairs", "diversity_report"),
             identify=identity.identify_training,
             libraries=lambda plan: TRAINING,
@@ -282,6 +287,7 @@ def identify(plan: Plan, name: str) -> Identity:
             f"name one of {', '.join(NOUNS)}"
         )
     noun, parameters = NOUNS[name], plan.settings.parameters.model_dump()
+    # The recipe says which settings a step depends on; a change of another leaves the noun as it is.
     own = {setting: parameters[setting] for setting in plan.recipe.settings_of_step.get(name, ())}
     return {
         "recipe": plan.settings.recipe,
@@ -321,6 +327,7 @@ def compute_code_versions(plan: Plan) -> dict[str, str]:
     """
     versions: dict[str, str] = {}
     for noun in list_nouns(plan):
+        # The nouns come in the order of making, so the versions of the inputs are known here.
         before = [versions[name] for name in list_inputs(plan, noun)]
         text = " ".join([compute_fingerprint(plan, noun.name), *before])
         versions[noun.name] = hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -77,6 +77,7 @@ class Round:
 
     def at(self, key: str) -> "Round":
         """Another round of the experiment."""
+        # The other round is given a cost of its own, so that reading it is not charged to the noun being made.
         return replace(self, key=key, cost=Cost())
 
     def compute_fingerprint(self, noun: str) -> str:
@@ -128,6 +129,8 @@ class Round:
         if evaluation.lm_eval is None or evaluation.protected_prompts is not None:
             return []
         folder = self.platform.root / "evaluation_prompts" / self.plan.name
+        # The harness has to build its tasks to know their prompts, so they are kept until the evaluation's identity
+        # changes.
         path = folder / f"{self.compute_fingerprint('eval_report')}.json"
         if not path.exists():
             include_path = evaluation.lm_eval.include_path
@@ -190,6 +193,7 @@ class Round:
         """
         start = self.read("start_checkpoint").row(0, named=True)
         parent = start["parent_round"]
+        # Rows of this round were made by the old weights, and training would start from the new ones.
         if parent is not None and self.read("checkpoint", parent)["content_hash"][0] != start["content_hash"]:
             raise ValueError(
                 f"{self.plan.name} {self.key} started from a checkpoint of {parent} that was trained again since; "
@@ -280,6 +284,7 @@ def read_headline(report: pl.DataFrame, *, model: str = "checkpoint") -> dict | 
     """
     rows = report.filter((pl.col("model") == model) & (pl.col("task") == "all") & pl.col("stratum").is_null())
     is_judged = pl.col("benchmark") == BENCHMARK
+    # A greedy score has no noise of sampling; the win rate comes last, since it depends on the judge as well.
     for wanted in (pl.col("metric") == "greedy", ~is_judged, is_judged & (pl.col("metric") == CONTROLLED)):
         found = rows.filter(wanted)
         if len(found):
@@ -327,6 +332,7 @@ def read_outcomes(this_round: Round, keys: list[str]) -> list[RoundOutcome]:
             RoundOutcome(
                 round_key=key,
                 score=headline["score"],
+                # Only a fall that noise does not explain counts: the upper end of the interval is below zero.
                 is_regression=best is not None and compare_with(at_key, best)[2] < 0,
                 num_tokens=sum(cost.completion_tokens for cost in costs),
                 seconds=sum(cost.seconds for cost in costs),
@@ -341,11 +347,14 @@ def make_noun(this_round: Round, noun: Noun) -> Made:
     Raises:
         ValueError, OSError: a user's mistake, see the noun's module.
     """
+    # The identity is taken first, since a file may be changed while the noun is made.
     started, identity = time.monotonic(), explain_identity(this_round.plan, noun.name)
     made = noun.make(this_round)
+    # The noun's own table is written last: where it exists, the others do too.
     for name, table in made.others.items():
         this_round.write(name, table)
     stored = this_round.write(noun.name, made.table)
+    # Finished samples are removed only now: after a kill before the write they are all there is.
     this_round.forget_stage(noun.name)
     record_identity(this_round.platform.tables, this_round.plan.name, this_round.key, noun.name, identity)
     cost = this_round.record_cost(noun.name, started)

@@ -62,6 +62,7 @@ def plan_arm(plan: Plan, arm: str, rng_seed: int) -> Plan:
         raise ValueError(
             f"{plan.folder / 'defs.yaml'}: a study needs training.token_budget; without it arms differ in more"
         )
+    # The arm is validated like a file, so that no arm can be what no experiment could be.
     settings = plan.settings.model_dump()
     settings["parameters"] |= ARMS[arm]
     settings["rng_seed"] = rng_seed
@@ -79,6 +80,7 @@ def check_identity(plan: Plan, data_root: Path) -> None:
     Raises:
         ValueError: the folder holds a study of another identity.
     """
+    # One arm is enough: the others differ from it by `ARMS` and their seeds alone.
     identity, file = compute_code_versions(plan_arm(plan, METHOD, 0))["eval_report"], data_root / IDENTITY
     if not file.exists():
         data_root.mkdir(parents=True, exist_ok=True)
@@ -105,8 +107,10 @@ def run_arm(
     check_identity(plan, data_root)
     planned, root = plan_arm(plan, arm, rng_seed), find_arm_root(data_root, arm, rng_seed)
     if not root.exists():
+        # A copy that was killed must not be taken for an arm that has started.
         partial = root.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
+        # Each arm goes on writing tables and history, so r0000 is copied and not shared.
         shutil.copytree(find_arm_root(data_root, "start", rng_seed), partial)
         partial.rename(root)
     for number in range(1, num_rounds + 1):
@@ -161,9 +165,11 @@ def read_round(plan: Plan, root: Path, arm: str, key: str) -> dict:
             f"{metric}_by_stratum": by_stratum["is_correct"].to_list(),
             f"{metric}_items": mine["is_correct"].to_list(),
         }
+    # Nothing was trained for the raw model, so the columns below stay empty.
     if arm == BACKBONE:
         return row
     sft, trained = this_round.read("sft_set"), this_round.read("checkpoint").row(0, named=True)
+    # EFT rows teach reviewing and come from a file, so they are no gain of the round.
     new = sft.filter((pl.col("source_round") == key) & (pl.col("source") != "eft"))
     return row | {
         "num_new_sft": len(new),

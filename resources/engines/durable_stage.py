@@ -39,6 +39,8 @@ _FINGERPRINT = re.compile(r"[A-Za-z0-9_-]+")
 _SAMPLE_FIELDS = {each.name for each in fields(Sample)}
 _KIND = 0xFF
 """The bits of SQLite's error codes that name the kind; the others say more of it."""
+# A write-ahead log makes a commit one append. Samples are inserted and never changed, so that nothing finished is at
+# risk when a row is asked again.
 _SET_UP = """
 PRAGMA locking_mode = EXCLUSIVE;
 PRAGMA journal_mode = WAL;
@@ -97,6 +99,7 @@ class _Progress:
         """Log the rows done, the rates of this call and the time left."""
         self.logged_at = time.monotonic()
         seconds = max(self.logged_at - self.started_at, 1e-6)
+        # Rows of earlier calls took none of these seconds, so they are not in the rate.
         rows_per_second = self.num_sampled / seconds
         seconds_left = (self.num_rows - self.num_done) / rows_per_second
         failed = f", {self.num_failed} failed" if self.num_failed else ""
@@ -117,7 +120,9 @@ class _Store:
 
     def read(self) -> dict[str, Sample | None]:
         """The newest sample of each request, by its hash; None for one whose fields are those of another version."""
+        # total() is 0.0 for a table without rows, where sum() is NULL.
         (self.seconds,) = self.connection.execute("SELECT total(seconds) FROM commits").fetchone()
+        # A row that failed and was asked again is there twice; in the dict the later one replaces the earlier.
         rows = self.connection.execute("SELECT request, sample FROM samples ORDER BY rowid")
         return {request: _decode_sample(sample) for request, sample in rows}
 
@@ -141,6 +146,7 @@ def _open_store(file: Path, *, stage: str, log: Callable[[str], None]) -> tuple[
         DiskFullError: there is no room for the database.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
+    # The lock lasts as long as the stage, so a second process fails at once rather than wait for it.
     connection = sqlite3.connect(file, timeout=0.0)
     try:
         connection.executescript(_SET_UP)
@@ -151,6 +157,7 @@ def _open_store(file: Path, *, stage: str, log: Callable[[str], None]) -> tuple[
         if error.sqlite_errorcode & _KIND not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
             _raise_explained(error, file)
         log(f"{stage}: {file} is corrupt and its rows are asked again ({error})")
+    # The write-ahead log beside the file belongs to it, and would be applied to the next one.
     for damaged in file.parent.glob(f"{file.name}*"):
         damaged.unlink()
     return _open_store(file, stage=stage, log=log)
@@ -170,6 +177,7 @@ def _raise_explained(error: sqlite3.DatabaseError, file: Path) -> NoReturn:
 
 def _decode_sample(content: str) -> Sample | None:
     values = json.loads(content)
+    # A field that was added since would get a default that no engine gave.
     if values.keys() != _SAMPLE_FIELDS:
         return None
     return Sample(**(values | {"tail": tuple(TokenChoice(**choice) for choice in values["tail"])}))
@@ -236,6 +244,7 @@ def run_durably(
             samples |= _sample(missing, generate, store, hashes, progress, flush_seconds)
             progress.report()
     finished = [samples[request.row_id] for request in requests]
+    # The share is looked at last, so that what is finished is stored even where too many rows failed.
     _check_failures(finished, stage=stage, max_failure_rate=max_failure_rate)
     return Finished(finished, store.seconds, num_taken_up)
 
@@ -280,6 +289,7 @@ def _sample(
         nonlocal since
         now = time.monotonic()
         if pending:
+            # The seconds are stored with the rows, so that a killed call counts the time of what it finished.
             store.write(pending, hashes, seconds=now - since)
             pending.clear()
             since = now

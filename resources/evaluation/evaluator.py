@@ -64,12 +64,14 @@ def run_lm_eval(
         command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--model_args", f"pretrained={model_path}"]
         command += ["--tasks", ",".join(map(str, tasks)), "--batch_size", str(batch_size), "--output_path", folder]
         command += ["--seed", str(rng_seed)]
+        # An option that is not given leaves the task's own value in force.
         optional = {"--include_path": include_path, "--num_fewshot": num_fewshot, "--limit": limit}
         for option, value in optional.items():
             command += [] if value is None else [option, str(value)]
         command += ["--apply_chat_template"] if apply_chat_template else []
         _run_harness(command, tasks, log)
         reports = sorted(Path(folder).rglob("results_*.json"))
+        # The name of the result file holds the time, so it is found by its pattern.
         if len(reports) != 1:
             raise EvaluationError(f"lm-evaluation-harness wrote {len(reports)} result files for {list(tasks)}, not 1")
         return parse_lm_eval(json.loads(reports[0].read_text()), model_name=model_name)
@@ -131,6 +133,7 @@ def parse_lm_eval(report: dict, *, model_name: str) -> pl.DataFrame:
     for task, scores in report["results"].items():
         for name, score in scores.items():
             metric, _, filter_name = name.partition(",")
+            # A score's name has two parts with a comma between them; the other entries are labels and standard errors.
             if not filter_name or metric.endswith("_stderr"):
                 continue
             samples = report["n-samples"].get(task)

@@ -24,6 +24,7 @@ from resources.stores.tables import write_file_atomically
 
 POLL_SECONDS = 0.2
 _COMMAND_CHARS = 200
+# Not secret are ordinary arguments such as max_tokens, tokenizer and author.
 _SECRET_NAME = r"[\w.-]*(key|token(?!s|iz)|secret|passw|credential|auth(?!or)|bearer)[\w.-]*"
 _SECRET_FLAG = re.compile(f"(?i)-{{1,2}}{_SECRET_NAME}")
 # Up to the argument's end: a script given as one argument may have a space in its secret.
@@ -110,6 +111,7 @@ class EngineLeases:
                 lease = EngineLease(**json.loads(file.read_text()))
             except FileNotFoundError:  # released meanwhile
                 continue
+            # The process numbers of another machine mean nothing here, so its leases are neither judged nor removed.
             if lease.host != socket.gethostname():
                 continue
             if processes := find_processes(lease):
@@ -208,19 +210,20 @@ def wait_until_free(
         LeakedProcessError: at the end of the time something still runs or holds a GPU; names each process.
     """
     started = time.monotonic()
-    is_told = False
+    is_logged = False
     while True:
         alive, gpus = leases.list_alive(), read_gpus()
         not_free = find_not_free(gpus, min_free_rate=min_free_gpu_rate)
         waited = time.monotonic() - started
+        # The machine is looked at before the time is, so that a timeout of 0 passes where all is free.
         if not alive and not not_free:
             return MemoryHandover(psutil.virtual_memory().available / GIB, gpus, waited)
         if waited >= timeout_seconds:
             raise LeakedProcessError(explain_leak(alive, not_free, min_free_gpu_rate, waited))
-        if not is_told:
+        if not is_logged:
             engines = [str(each.lease) for each in alive]
             log(f"before training, waiting for memory held by {', '.join([*engines, *(gpu.name for gpu in not_free)])}")
-            is_told = True
+            is_logged = True
         time.sleep(min(POLL_SECONDS, timeout_seconds - waited))
 
 
@@ -258,6 +261,8 @@ def list_held(alive: Sequence[LiveLease], not_free: Sequence[GpuMemory]) -> list
         except psutil.AccessDenied:
             held.append(HeldMemory(pid, "of another user", 0.0, of_gpus, lease, is_visible=True))
         except psutil.NoSuchProcess:
+            # The driver still lists it, so it runs where this process cannot see it; a process that is not listed has
+            # ended.
             if of_gpus:
                 held.append(HeldMemory(pid, "not visible from here", 0.0, of_gpus, lease, is_visible=False))
     return held
@@ -277,6 +282,8 @@ def describe_command(arguments: Sequence[str]) -> str:
         else:
             without_users = _USER_IN_URL.sub("***@", argument)
             shown.append(_SECRET_VALUE.sub(r"\g<name>***", without_users))
+        # A flag such as `--api-key` has its secret in the next argument.
         hide_next = not hide_next and _SECRET_FLAG.fullmatch(argument) is not None
+    # A script that is given as one argument has line ends, and this becomes one line of an error.
     text = " ".join(" ".join(shown).split())
     return text if len(text) <= _COMMAND_CHARS else text[: _COMMAND_CHARS - 3] + "..."

@@ -43,6 +43,7 @@ def measure_own_peak() -> MemoryPeak:
     if "torch" in sys.modules:
         import torch
 
+        # Asking a GPU that this process has not used would start CUDA, which holds memory itself.
         if torch.cuda.is_available() and torch.cuda.is_initialized():
             gpu_bytes = sum(torch.cuda.max_memory_reserved(device) for device in range(torch.cuda.device_count()))
     return MemoryPeak(host_gib=_read_host_peak() / GIB, gpu_gib=gpu_bytes / GIB)
@@ -104,6 +105,7 @@ def select_visible(uuids: Sequence[str], visible: str | None) -> list[str]:
     >>> select_visible(["GPU-aa", "GPU-bb"], "1,GPU-a,7,0")
     ['GPU-bb', 'GPU-aa']
     """
+    # CUDA numbers the GPUs that this variable names from 0, so the numbers of the driver are not those of torch.
     if visible is None:
         return list(uuids)
     chosen: list[str] = []
@@ -112,6 +114,7 @@ def select_visible(uuids: Sequence[str], visible: str | None) -> list[str]:
             chosen.append(entry)
         elif entry.isdecimal() and int(entry) < len(uuids):
             chosen.append(uuids[int(entry)])
+        # A beginning that fits several GPUs names none of them.
         elif entry.startswith("GPU-") and len(found := [uuid for uuid in uuids if uuid.startswith(entry)]) == 1:
             chosen.append(found[0])
         else:
@@ -186,6 +189,7 @@ def stream_process(
         start_new_session=True,
     ) as process:
         assert process.stdout is not None
+        # What the process leaves behind may keep the pipe open, and then the loop below would never end.
         threading.Thread(target=_end_what_it_left, args=(process,), daemon=True).start()
         try:
             for line in process.stdout:

@@ -140,6 +140,7 @@ def write_adapter(checkpoint: Path, update: LoraUpdate, *, base_hash: str) -> Pa
         target_modules=sorted(update.target_modules),
         task_type="CAUSAL_LM",
         inference_mode=True,
+        # PEFT turns the modules into a set, whose order differs from process to process.
     ).to_dict() | {"target_modules": sorted(update.target_modules)}
     (folder / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True), encoding="utf-8")
     (folder / BASE).write_text(json.dumps({"base_hash": base_hash}), encoding="utf-8")
@@ -166,5 +167,6 @@ def find_adapter(checkpoint: Path, base: Path, *, name: str) -> Adapter | None:
     for file in (CONFIG, WEIGHTS):
         with (folder / file).open("rb") as content:
             digest.update(hashlib.file_digest(content, "sha256").digest())
+    # vLLM knows an adapter by a number above 0, and caches it by that number.
     number = int.from_bytes(digest.digest()[:4]) % (2**31 - 1) + 1
     return Adapter(path=folder, base=base, name=f"{name}-{digest.hexdigest()[:8]}", number=number)

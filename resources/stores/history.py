@@ -74,6 +74,7 @@ class HistoryStore:
             return
 
         def replace() -> None:
+            # The table is opened in each attempt: after a conflict the rows are merged into the newest version.
             table = self._open() or self._table.create(build_schema(vectors.shape[1]))
             width = read_width(table.schema)
             if rows.height and vectors.shape[1] != width:
@@ -106,6 +107,7 @@ class HistoryStore:
             HistoryError: an earlier round was embedded with another model, or the table cannot be read.
         """
         validate_name(experiment, what="experiment")
+        # Round keys have four digits, so that the order of texts is the order of rounds.
         where = f"experiment = '{experiment}' AND round < '{validate_round_key(before_round)}'"
         vectors = check_vectors(vectors, num_rows=len(vectors))
         with self._table.explain(f"search rounds before {before_round} of {experiment!r}"):
@@ -135,6 +137,7 @@ class HistoryStore:
                 build_schema(0).empty_table() if table is None else table.search().where(where).limit(None).to_arrow()
             )
         rows = pl.DataFrame(pl.from_arrow(found)).sort("row_id")
+        # NumPy cannot work out a width of -1 where there are no rows.
         vectors = rows["vector"].to_numpy().reshape(rows.height, -1 if rows.height else read_width(found.schema))
         return rows.drop("id", "vector"), np.ascontiguousarray(vectors, dtype=np.float32)
 
@@ -169,6 +172,7 @@ class HistoryStore:
         return self._table.open()
 
     def _check_model(self, table: "Table", where: str, *, model_hash: str) -> None:
+        # chr(39) is the quote, which SQL writes twice within a text.
         different = f"{where} AND model_hash != '{model_hash.replace(chr(39), chr(39) * 2)}'"
         found = table.search().where(different).select(["round", "model_hash"]).limit(None).to_arrow()
         other = pl.DataFrame(pl.from_arrow(found)).sort("round")
@@ -196,6 +200,7 @@ def build_rows(
 
     row_ids, texts = rows["row_id"].to_list(), [replace_surrogates(text) for text in rows["text"]]
     columns = [
+        # Rows are merged by one column, so this one holds all three names.
         pa.array([f"{experiment}/{round_key}/{row_id}" for row_id in row_ids], pa.string()),
         pa.array([experiment] * rows.height, pa.string()),
         pa.array([round_key] * rows.height, pa.string()),
@@ -218,8 +223,10 @@ def search_nearest(
     query = search.prepare(table.search(vectors, vector_column_name="vector").distance_type("cosine"))
     query = query.where(where, prefilter=True).select(["row_id", "round", "_distance"]).limit(num_candidates)
     found = pl.DataFrame(pl.from_arrow(query.to_arrow()))
+    # LanceDB leaves the column out where it is asked for one vector.
     if "query_index" not in found.columns:
         found = found.with_columns(query_index=pl.lit(0, dtype=pl.Int32))
+    # Where all candidates are equally near, the one that the rule takes may lie beyond them.
     by_query = found.group_by("query_index").agg(
         is_tied=(pl.col("_distance").max() == pl.col("_distance").min()) & (pl.len() == num_candidates)
     )
@@ -230,6 +237,7 @@ def search_nearest(
             pl.col("query_index"),
             pl.col("row_id").alias("nearest_id"),
             pl.col("round").alias("nearest_round"),
+            # Rounding may lead a little out of the range of a cosine.
             (1.0 - pl.col("_distance").cast(pl.Float64)).clip(-1.0, 1.0).alias("similarity"),
         )
     )

@@ -35,6 +35,7 @@ MAX_ATTEMPTS = 20
 FORMAT = 1
 """The format of the tables this version writes; a table without a number is of format 1."""
 _FORMAT_KEY = b"lance_on_dagster_format"
+# LanceDB has no class for conflicts: they are a RuntimeError with these words.
 _CONFLICT = re.compile(r"conflict|incompatible transaction|concurrent", re.IGNORECASE)
 FLAT_ROWS = 50_000
 """Rows up to which the search is exact."""
@@ -104,6 +105,8 @@ class LanceTable:
         try:
             lancedb.connect(making).create_table(self.name, schema=numbered, mode="overwrite")
             try:
+                # A folder cannot be renamed onto one that holds something: of two processes one wins, and the other
+                # takes its table.
                 (making / f"{self.name}.lance").rename(self.path)
             except OSError:
                 if not self.path.exists():
@@ -148,6 +151,7 @@ class LanceTable:
                         raise
                     if attempt == MAX_ATTEMPTS - 1:
                         raise
+                    # The pause is random and grows, so that writers that met once do not meet again.
                     time.sleep(random.uniform(0.01, 0.05) * (attempt + 1))
         raise AssertionError("every attempt returns or raises")
 
@@ -297,7 +301,9 @@ def measure_recall(table: "Table", search: Search, num_rows: int) -> float:
     def find(how: Search) -> np.ndarray:
         query = how.prepare(table.search(vectors, vector_column_name="vector").distance_type("cosine"))
         found = pl.DataFrame(pl.from_arrow(query.select(["_distance"]).limit(2).to_arrow()))
+        # A stored vector is nearest to itself, so the farther of the two found is the nearest other one.
         second = found.group_by("query_index").agg(pl.col("_distance").max()).sort("query_index")
         return second["_distance"].to_numpy()
 
+    # Distances are compared and not rows, since equally near rows may come in any order.
     return float((find(search) <= find(Search("flat")) + 1e-6).mean())

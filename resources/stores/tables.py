@@ -82,6 +82,7 @@ def write_file_atomically(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+            # The name holds the number of the writer's process: the file of one that still runs is left alone.
             if not psutil.pid_exists(int(leftover.name.split(".")[-2])):
                 leftover.unlink(missing_ok=True)
         partial = path.parent / f".{path.name}.{os.getpid()}.tmp"
@@ -93,6 +94,7 @@ def write_file_atomically(path: Path, content: bytes) -> None:
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
+        # The new name is an entry of the folder: a power cut could take it back.
         flush_to_disk(path.parent)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):

@@ -64,6 +64,7 @@ class LogCallback(TrainerCallback):
         **_: object,
     ) -> None:
         """Print the step's loss."""
+        # Every step is logged, since the result has each step's loss; a person reads about twenty of them.
         every = max(1, state.max_steps // _LINES_PER_STAGE)
         if logs and "loss" in logs and state.is_world_process_zero and state.global_step % every == 0:
             print(f"{self.stage}: step {state.global_step} of {state.max_steps}, loss {float(logs['loss']):.4f}")
@@ -100,6 +101,8 @@ def measure_rows(tokenizer: PreTrainedTokenizerBase, rows: list[dict], max_lengt
     """
     lengths, num_empty = [], 0
     for row in rows:
+        # TRL takes as many tokens from the loss as the prompt has by itself. Where the whole chat begins otherwise, the
+        # border between prompt and completion would lie in the wrong place.
         asked = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
         wholes = [
             tokenizer.apply_chat_template(row["prompt"] + row[name], return_dict=True)["input_ids"]
@@ -112,6 +115,7 @@ def measure_rows(tokenizer: PreTrainedTokenizerBase, rows: list[dict], max_lengt
                 f"{row['prompt'][-1]['content'][:80]!r}; give the model a template whose generation prompt is a prefix"
             )
         lengths.append(max(map(len, wholes)))
+        # After the cut such a row has no token of a completion left.
         num_empty += len(asked) >= max_length
     if num_empty == len(rows):
         raise ValueError(f"every prompt fills max_length={max_length} tokens; raise max_length")
@@ -124,6 +128,8 @@ def build_arguments(job: TrainJob, settings: SftSettings, output: Path) -> dict:
     Raises:
         ValueError: batch_size cannot be split over processes and accumulation steps.
     """
+    # accelerate and torchrun set WORLD_SIZE. batch_size counts over all processes, so that the same settings make the
+    # same steps on any number of them.
     parts = int(os.environ.get("WORLD_SIZE", "1")) * settings.gradient_accumulation_steps
     if settings.batch_size % parts:
         raise ValueError(f"batch_size {settings.batch_size} must be a multiple of processes x accumulation = {parts}")
@@ -143,11 +149,15 @@ def build_arguments(job: TrainJob, settings: SftSettings, output: Path) -> dict:
         "bf16": on_cuda and torch.cuda.is_bf16_supported(),
         "seed": job.rng_seed,
         "data_seed": job.rng_seed,
+        # A checkpoint's version is the hash of its weights: other bytes for the same job would make every later round
+        # stale.
         "full_determinism": True,
         "logging_steps": 1,
+        # A killed stage is run again from its start; what a finished SFT gave is kept by `train`.
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
+        # Without a GPU there is nothing to pin memory for, and torch warns.
         "dataloader_pin_memory": on_cuda,
     }
 
@@ -188,9 +198,11 @@ def save_model(trainer: SFTTrainer | DPOTrainer, job: TrainJob, start: Path, fol
         else:
             model = get_peft_model(model, build_lora(job))
             model.load_state_dict(state)
+            # Merging adds the factors to the weights and removes them, so they are saved before.
             save_adapter(model, job, start, partial)
             model = model.merge_and_unload()
         model.to(dtype).save_pretrained(partial)
+        # The files are copied, since saving the tokenizer would rewrite what training has not changed.
         for pattern in TOKENIZER_FILES:
             for path in job.start_checkpoint.glob(pattern):
                 shutil.copyfile(path, partial / path.name)
@@ -238,6 +250,7 @@ def run_stage(
         trainer = SFTTrainer(load_for_training(start), args=config, **given)
     # Full determinism also fills every new tensor, which doubles the time of a small model on a CPU.
     torch.utils.deterministic.fill_uninitialized_memory = False
+    # It would print every step as a dict, beside the lines of `LogCallback`.
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(LogCallback(stage))
     print(f"{stage}: {len(rows)} rows, {num_truncated} over max_length={settings.max_length}")
@@ -248,6 +261,7 @@ def run_stage(
 
 def load_for_training(path: Path) -> PreTrainedModel:
     """The model in float32, whatever it is stored in."""
+    # In bfloat16 most updates at a learning rate of 1e-5 would be rounded away.
     return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, local_files_only=True)
 
 
@@ -298,6 +312,7 @@ def fill_budget(job: TrainJob, sft_rows: list[dict], pairs: list[dict]) -> list[
     filled: list[dict] = []
     while True:
         for place in rng.sample(range(len(sft_rows)), len(sft_rows)):
+            # The first row that does not fit ends it: a search for shorter ones would train on short rows more often.
             if lengths[place] > left:
                 return filled
             filled.append(sft_rows[place])
@@ -312,9 +327,11 @@ def train(job: TrainJob, folder: Path) -> None:
     pairs = build_pair_rows(read_rows(job.pairs_path), job.prompt_profile)
     start, logs, settings = job.start_checkpoint, {}, job.sft
     if sft_rows and job.token_budget is not None:
+        # The rows are repeated as often as the budget allows, so the trainer passes over them once.
         sft_rows, settings = fill_budget(job, sft_rows, pairs), settings.model_copy(update={"num_epochs": 1.0})
     # SFT's own result stays in float32, so that DPO starts from what SFT ended with, and a killed run takes it up.
     sft_folder, sft_log = folder / "sft", folder / "sft_log.json"
+    # `save_model` renames the folder into place at its end, and the log is written before, so both are whole.
     if sft_rows and sft_folder.is_dir():
         print("sft: taking up after the finished SFT of a killed run")
         logs["sft"] = json.loads(sft_log.read_text())
@@ -369,13 +386,16 @@ def write_result(folder: Path, logs: dict, seconds: float, peak: MemoryPeak) -> 
         dpo_accuracies=[float(step["rewards/accuracies"]) for step in dpo["steps"]],
         dpo_chosen_logps=[float(step["logps/chosen"]) for step in dpo["steps"]],
     )
+    # The process that waits takes this file as the sign that training has finished.
     partial = folder / f"{RESULT}.partial"
     partial.write_text(result.model_dump_json(indent=1))
     partial.rename(folder / RESULT)
 
 
 def _exit_with_parent() -> None:
+    # The read returns when the parent ends, however it ends: a pipe is closed even after SIGKILL.
     sys.stdin.read()
+    # sys.exit would end this thread alone, and training would go on.
     os._exit(1)
 
 

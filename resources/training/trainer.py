@@ -177,7 +177,9 @@ def train_checkpoint(job: TrainJob, *, log: Callable[[str], None]) -> TrainResul
         log(f"taking the finished result of the same job from {folder}")
     else:
         folder.mkdir(parents=True, exist_ok=True)
+        # An old result whose checkpoint is gone must not be taken for that of the run that begins here.
         result_file.unlink(missing_ok=True)
+        # The file also shows a person what was trained, after a failure.
         job_file = folder / "job.json"
         job_file.write_text(job.model_dump_json(indent=2))
         _run_worker(job, job_file, log)

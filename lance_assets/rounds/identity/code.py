@@ -65,6 +65,8 @@ class CodeHasher:
         starts = [self.tree.find(root) for root in roots]
         unused = {self.tree.find(name) for name in without}
         reached = [each for each in _Reach(self, unused).run(starts) if not self.is_value_class(each)]
+        # Roots keep their order, since each has a part of its own; the rest is sorted, so that moving code changes
+        # nothing.
         ordered = [self._hash(start, DEPTH) for start in starts]
         digest = _digest([*ordered, *sorted(self._hash(each, DEPTH) for each in reached)])
         alone = {each.full_name: self._hash(each, 0)[: _LENGTH // 2] for each in reached}
@@ -99,6 +101,7 @@ class CodeHasher:
         key = (definition, depth)
         if key not in self._hashes:
             if isinstance(definition, Module) or self.is_outside(definition) or self.is_value_class(definition):
+                # Only the last part of the name counts, so that moving what is not followed changes nothing.
                 name = definition.last_name if isinstance(definition, Definition) else definition.name
                 self._hashes[key] = _digest([name.rpartition(".")[2]])
             else:
@@ -136,6 +139,7 @@ class _Reach:
         if target in self.reached or target in self.unused or self.hasher.is_outside(target):
             return
         self.reached[target] = None
+        # These statements run when the module is imported, whatever is used of it.
         if EFFECT in target.module.definitions:
             self.todo.append(target.module.definitions[EFFECT])
         if target.kind == "class":
@@ -145,6 +149,7 @@ class _Reach:
                 return
         facts = self.hasher.read(target)
         self.todo += facts.targets
+        # The type of what is before a dot is not known, so the name may mean a method of any known class.
         for name in facts.attributes - self.attributes:
             self.attributes.add(name)
             self.todo += self.waiting.pop(name, [])
@@ -161,6 +166,7 @@ class _Reach:
                 self._know(each)
             return
         facts = self.hasher.read(target)
+        # A method that is named may be inherited, and a field's class is known by its annotation alone.
         for each in (*facts.bases, *facts.annotated):
             self._know(each)
         comes_as_values = self.hasher.is_value_class(target)

@@ -97,6 +97,7 @@ class _Reader:
         self._write_all([*node.decorator_list, *node.bases, *node.keywords])
         for each in node.body:
             if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef):
+                # A method is read by itself, when it is named; what it returns says which classes come out of this one.
                 self._annotate_all(each.returns for _ in [0] if each.returns)
             else:
                 self.write(each)
@@ -158,6 +159,7 @@ class _Reader:
         if not isinstance(node, ast.Name):
             return None, []
         target = self._look_up(node.id)
+        # `package.module.name` leads through modules; after a definition the names are attributes.
         while names and isinstance(target, Module):
             found = self.tree.resolve(target, names[-1])
             if found is None:
@@ -192,6 +194,7 @@ class _Reader:
             self.facts.attributes.add(name)
 
     def _refer(self, target: Definition | Module) -> None:
+        # A number in place of the name, so that the form is the same however an import spells it.
         if id(target) not in self.numbers:
             self.numbers[id(target)] = len(self.facts.targets)
             self.facts.targets.append(target)
@@ -219,15 +222,18 @@ class _Reader:
         if node.value is not None:
             self.write(ast.Assign([node.target], node.value))
         elif not self.scopes:
+            # In a class a bare annotation declares a field; in a function it does nothing.
             self.parts.append("field")
             self.write(node.target)
 
     def _write_call(self, node: ast.Call) -> None:
         name = getattr(node.func, "id", None)
+        # cast does nothing when it runs: its type is an annotation.
         if name == "cast" and len(node.args) == 2:
             self.annotate(node.args[0])
             self.write(node.args[1])
             return
+        # The attribute is named by a text, as by a dot.
         if name in ("getattr", "hasattr", "setattr") and len(node.args) > 1 and isinstance(node.args[1], ast.Constant):
             self.facts.attributes.add(str(node.args[1].value))
         if name == "Field":
@@ -271,6 +277,7 @@ class _Reader:
 
     def _write_comprehension(self, node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp) -> None:
         bound = [name.id for each in node.generators for name in ast.walk(each.target) if isinstance(name, ast.Name)]
+        # The names of a comprehension hide those of the module within it.
         self.scopes.append(dict.fromkeys(bound))
         self._write_fields(node)
         self.scopes.pop()
@@ -298,6 +305,7 @@ class _Reader:
             if isinstance(each, ast.Import | ast.ImportFrom):
                 scope |= dict(read_imports(each, self.module))
             elif isinstance(each, ast.Global | ast.Nonlocal):
+                # These names are bound outside of the function, whatever it assigns to them.
                 outer += each.names
             else:
                 for name in list_bound_here(each):

@@ -43,6 +43,8 @@ def find_version(library: str, python: str) -> str:
     found = shutil.which(python)
     if found is None:
         return NOT_INSTALLED
+    # Not resolved: the python of a virtual environment is a link, and its libraries lie beside the link. Reading the
+    # folders takes far less than starting an interpreter.
     prefix = Path(found).absolute().parent.parent
     places = sorted(str(place) for place in prefix.glob("lib*/python3*/site-packages"))
     for distribution in distributions(name=library, path=places):

@@ -126,5 +126,6 @@ def name_root(code: Callable[..., Any], *, otherwise: str) -> str:
         otherwise: the full name of what holds it, for code without a name of its own: a lambda, a nested function, a
             `partial`, or an object.
     """
+    # `<lambda>` and `<locals>` in a name cannot be found in the source.
     is_named = (inspect.isroutine(code) or inspect.isclass(code)) and "<" not in code.__qualname__
     return f"{code.__module__}:{code.__qualname__}" if is_named else otherwise

@@ -53,7 +53,9 @@ def identify_asking(plan: Plan) -> Identity:
 def identify_generations(plan: Plan) -> Identity:
     """How the models are asked, the texts without prompts, and where rows are cut that a model reads."""
     texts = plan.settings.texts
+    # The path is left out: the same file in another place is the same input.
     of_texts = texts and texts.model_dump(exclude={"path"}) | {"content": hash_files(plan, texts.path)}
+    # The cut is a setting of training, and matters here only to a recipe that reads whole rows.
     reading = {"max_length": plan.settings.training.sft.max_length} if plan.recipe.reads_states else {}
     return identify_asking(plan) | {"texts": of_texts} | reading
 
@@ -61,6 +63,7 @@ def identify_generations(plan: Plan) -> Identity:
 def identify_cleaning(plan: Plan) -> Identity:
     """The embedder, the thresholds of near-duplicates, the experiment's own filters, and what stays out of the data."""
     settings = plan.settings
+    # Without filters there is no entry, so that the identity stays what it was before there were any.
     filters = {"filters": settings.model_dump(include={"filters"})["filters"]} if settings.filters else {}
     return {
         "embedder": identify_embedder(settings.embedder.model),

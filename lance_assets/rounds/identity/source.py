@@ -94,11 +94,13 @@ def read_imports(node: ast.Import | ast.ImportFrom, module: Module) -> Iterator[
     if isinstance(node, ast.Import):
         for alias in node.names:
             top = alias.name.partition(".")[0]
+            # `import a.b` binds the name `a`; only with `as` is the name bound to the inner module.
             yield (alias.asname, Imported(alias.name, None)) if alias.asname else (top, Imported(top, None))
         return
     base = node.module or ""
     if node.level:
         parts = module.name.split(".")
+        # One dot means the package of the module, and an `__init__.py` is its own package.
         above = parts[: len(parts) - node.level + module.is_package]
         base = ".".join([*above, *([node.module] if node.module else [])])
     for alias in node.names:
@@ -165,6 +167,7 @@ class SourceTree:
         return self._follow(imported, set())
 
     def _resolve(self, module: Module, name: str, seen: set[tuple[str, str]]) -> Target | None:
+        # Modules that import names from each other would be followed for ever.
         if (module.name, name) in seen:
             return None
         seen.add((module.name, name))
@@ -175,6 +178,7 @@ class SourceTree:
         for star in module.stars:
             if (source := self.find_module(star)) is not None and (found := self._resolve(source, name, seen)):
                 return found
+        # `from package import module` names a file that no statement of the package binds.
         return self.find_module(f"{module.name}.{name}") if module.is_package else None
 
     def _follow(self, imported: Imported, seen: set[tuple[str, str]]) -> Target | None:
@@ -194,6 +198,7 @@ class SourceTree:
         for path in files:
             if path.is_file():
                 return _read_module(Module(name, path, path == package))
+        # A folder without an `__init__.py` is a package too (PEP 420).
         if place.is_dir():
             return Module(name, package, True)
         if compiled := sorted(place.parent.glob(f"{place.name}.*")) if place.parent.is_dir() else []:
@@ -211,6 +216,7 @@ def _read_module(module: Module) -> Module:
 
 def _add_statement(module: Module, node: ast.stmt) -> None:
     if isinstance(node, ast.If) and is_test_of(node.test, "TYPE_CHECKING"):
+        # What is imported for annotations alone still says which class a value has.
         for each in node.body:
             _add_statement(module, each)
         return
@@ -224,6 +230,7 @@ def _add_statement(module: Module, node: ast.stmt) -> None:
             module.imports |= dict(read_imports(inner, module))
     if isinstance(node, ast.Import | ast.ImportFrom | ast.Pass):
         return
+    # This is a docstring, of the module or of a constant.
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return
     kinds: dict[type, Kind] = {
@@ -232,6 +239,7 @@ def _add_statement(module: Module, node: ast.stmt) -> None:
         ast.ClassDef: "class",
     }
     kind = kinds[type(node)] if type(node) in kinds else "constant"
+    # `REGISTRY["a"] = f` changes what REGISTRY is, so it belongs to its definition.
     names = list_bound(node) or [name for name in list_changed(node) if name in module.definitions]
     for name in names:
         _bind(module, name, kind, node)
@@ -243,6 +251,7 @@ def _bind(module: Module, name: str, kind: Kind, node: ast.stmt) -> None:
     if name not in module.definitions:
         module.definitions[name] = Definition(module, name, kind)
     definition = module.definitions[name]
+    # A name may be bound several times, as in both branches of an `if`: all of them count.
     definition.nodes.append(node)
     if isinstance(node, ast.ClassDef):
         _add_members(definition, node)

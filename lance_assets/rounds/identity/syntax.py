@@ -9,6 +9,8 @@ _LOGGERS = frozenset({"log", "logger", "LOGGER", "logging", "warnings"})
 
 def walk_statements(body: list[ast.stmt]) -> Iterator[ast.stmt | ast.ExceptHandler | ast.match_case]:
     """The statements of a scope, also those inside others, without those of functions and classes."""
+    # The stack gives back the last one first, so everything goes onto it in reverse to come out in the order of the
+    # source.
     stack: list[ast.stmt | ast.ExceptHandler | ast.match_case] = [*reversed(body)]
     while stack:
         node = stack.pop()
@@ -78,9 +80,11 @@ def walk_annotation(node: ast.expr) -> Iterator[ast.expr]:
         each = stack.pop()
         if isinstance(each, ast.Name | ast.Attribute):
             yield each
+        # The texts in a Literal are values, not names of types.
         elif isinstance(each, ast.Subscript) and isinstance(each.value, ast.Name) and each.value.id == "Literal":
             continue
         elif isinstance(each, ast.Subscript) and isinstance(each.value, ast.Name) and each.value.id == "Annotated":
+            # After the type, Annotated holds whatever a library wants to know.
             stack.append(each.slice.elts[0] if isinstance(each.slice, ast.Tuple) else each.slice)
         elif isinstance(each, ast.Constant):
             if isinstance(each.value, str):

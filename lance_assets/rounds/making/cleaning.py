@@ -88,6 +88,7 @@ def compare_with_earlier(this_round: Round, texts: pl.DataFrame, vectors: np.nda
     """Pairs of this round's texts with texts that earlier rounds kept; by embedding the nearest one of each row."""
     settings, history = this_round.plan.settings.near_duplicates, this_round.platform.history
     earlier = pl.concat(
+        # The empty table gives the columns where there is no earlier round.
         [texts.clear(), *(list_texts(this_round.read("cleaned_set", key), key) for key in this_round.earlier_keys)]
     )
     pairs = [pl.DataFrame(schema=NEAR_DUPLICATES)]
@@ -99,12 +100,14 @@ def compare_with_earlier(this_round: Round, texts: pl.DataFrame, vectors: np.nda
         )
         pairs.append(name_pairs(lexical, texts, earlier, "lexical"))
     if settings.embedding_threshold is not None:
+        # The table of vectors also holds this round where it is made again, so only earlier ones are searched.
         nearest = history.find_nearest(
             vectors,
             experiment=this_round.plan.name,
             before_round=this_round.key,
             model_hash=this_round.embedder.model_hash,
         )
+        # There is no neighbour while no earlier round has kept a text.
         named = pl.concat([texts.select("row_id", "text"), nearest], how="horizontal").drop_nulls("nearest_id")
         named = named.rename({"nearest_id": "other_id", "nearest_round": "other_round"}).join(
             earlier.select(other_id="row_id", other_text="text"), on="other_id", how="left", maintain_order="left"
@@ -168,6 +171,7 @@ def drop_near_duplicates(this_round: Round, cleaned: pl.DataFrame) -> Deduplicat
     compared = cleaned.filter(pl.col("kind").is_in([kind for kinds in COMPARED_TOGETHER for kind in kinds]))["row_id"]
     is_compared = texts["row_id"].is_in(compared.implode())
     rows = texts.filter(is_compared)
+    # Earlier rounds come first: a row that is like one of them must not push out a new one that is like both.
     found = [compare_with_earlier(this_round, rows, vectors[is_compared.to_numpy()])]
     dropped = choose_survivors(rows["row_id"].to_list(), found[0], thresholds=thresholds)
     cleaned = mark_dropped(cleaned, dropped, reason="like_history")
@@ -198,6 +202,7 @@ def make_cleaned_set(this_round: Round) -> Made:
     )
     found = drop_near_duplicates(this_round, drop_evaluation_neighbours(this_round, cleaned))
     history, model_hash = this_round.platform.history, this_round.embedder.model_hash
+    # A round that is made again replaces its texts, so it is never compared with its own former rows.
     history.replace_round(plan.name, this_round.key, found.kept, found.vectors, model_hash=model_hash)
     health = {f"history/{name}": value for name, value in asdict(history.maintain()).items()}
     return Made(found.cleaned, others={"near_duplicates": found.pairs}, facts=health)
@@ -209,6 +214,7 @@ def drop_evaluation_neighbours(this_round: Round, cleaned: pl.DataFrame) -> pl.D
         return cleaned
     kept = cleaned.filter(pl.col("drop_reason").is_null())
     found = this_round.guard.find(kept["row_id"].to_list(), kept["prompt"].to_list())
+    # A row may match by several rules; the strongest match says why it is dropped.
     found = found.sort("similarity", descending=True).unique("row_id", keep="first", maintain_order=True)
     dropped = found.select(
         "row_id", nearest_id=pl.lit(None, pl.String), tier=pl.lit("embedding"), similarity="similarity"
@@ -251,6 +257,7 @@ def near_duplicates(this_round: Round) -> Judged:
     compared = [kept.filter(pl.col("kind").is_in(kinds)) for kinds in COMPARED_TOGETHER]
     found = pl.concat(compare_kept(this_round, rows) for rows in compared)
     num_compared = sum(map(len, compared))
+    # The check computes cosines in another order than cleaning did, hence the tolerance.
     left = choose_survivors(kept["row_id"].to_list(), found, thresholds=read_thresholds(settings, TOLERANCE))
     examples = found.filter(pl.col("row_id").is_in(left["row_id"].implode()))
     return Judged(

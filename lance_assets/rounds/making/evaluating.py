@@ -36,10 +36,12 @@ def make_eval_report(this_round: Round) -> Made:
     """Evaluate the checkpoint, and in r0000 the raw backbone beside it."""
     models = {"checkpoint": this_round.model_path(this_round.key)}
     if this_round.is_start:
+        # Once is enough: the raw model and the prompts are the same in every round.
         models["backbone"] = this_round.start_path()
     evaluated = {model: evaluate(this_round, model, path) for model, path in models.items()}
     judged = this_round.empty("judge_items")
     if this_round.plan.settings.evaluation.judge is not None:
+        # The judge is another model, and comes after all completions, so that only one model is held at a time.
         judged = judge_models(this_round, {model: found.completions for model, found in evaluated.items()})
     items = pl.concat([found.items for found in evaluated.values()])
     reports = [found.report for found in evaluated.values()]
@@ -126,6 +128,7 @@ def collect_history(this_round: Round, keys: list[str]) -> dict[str, Fact]:
             name = f"{row['benchmark']} {row['metric']}"
             low, high = (row["score"] if row[end] is None else row[end] for end in ("ci_low", "ci_high"))
             points.setdefault(name, []).append((row["score"], low, high))
+    # A score that some rounds lack would be drawn at the wrong rounds.
     points = {name: values for name, values in points.items() if len(values) == len(reports)}
     by_stratum: dict[str, dict[int, float]] = {}
     greedy_strata = (pl.col("metric") == "greedy") & pl.col("stratum").is_not_null()

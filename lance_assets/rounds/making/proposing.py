@@ -31,6 +31,7 @@ def make_start_checkpoint(this_round: Round) -> Made:
         rule = this_round.plan.settings.stop.on_regression
         parent = choose_parent_round(outcomes, before=this_round.key, on_regression=rule)
     path = this_round.model_path(parent)
+    # A model that cannot be asked is found here, and not after the first hours of the round.
     validate_model_folder(path)
     require_chat_template(path)
     content_hash = this_round.platform.checkpoints.hash_checkpoint(path)
@@ -39,6 +40,7 @@ def make_start_checkpoint(this_round: Round) -> Made:
             f"the folder of {parent}'s checkpoint ({path}) does not hold what was recorded; "
             f"materialize checkpoint of {parent} again"
         )
+    # The version covers all that the round reads of earlier ones, so that a change there makes this round stale.
     digest = hashlib.sha256(content_hash.encode())
     for key in this_round.earlier_keys:
         for noun in list_handed_over(this_round.plan):
@@ -76,6 +78,7 @@ def make_seed_set(this_round: Round) -> Made:
     file_seeds, leaked = leave_out_evaluation(this_round, read_seeds(plan.settings.seeds, plan.folder))
     earlier = {key: this_round.read("reviewed_set", key) for key in this_round.earlier_keys if key != START_ROUND}
     if this_round.is_start:
+        # r0000 trains on all seeds of the file; the recipe samples from the pool only in later rounds.
         seeds, counts = file_seeds, {"num_pool": len(file_seeds)}
     else:
         seeds, counts = plan.recipe.build_seed_set(this_round.build_inputs(), file_seeds, earlier)

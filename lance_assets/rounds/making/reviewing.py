@@ -86,6 +86,7 @@ def describe_bias(table: pl.DataFrame) -> Report:
 def unscored_rate(this_round: Round) -> Judged:
     """Whether the shares of unread reviews and of rows without any score are below the bar."""
     table, settings = this_round.read("reviewed_set"), this_round.plan.settings
+    # A row without reviews must not count as a review that could not be read.
     scores = table["scores"].explode(empty_as_null=False)
     rates = {
         "unscored_rate": scores.null_count() / len(scores) if len(scores) else 0.0,

@@ -69,6 +69,8 @@ def build_job(
         sft=training.sft,
         dpo=training.dpo,
         lora=training.lora,
+        # The budget makes rounds comparable; r0000 is what all of them start from, and trains on the seeds for its
+        # epochs.
         token_budget=None if this_round.is_start else training.token_budget,
         launcher=launcher,
         rng_seed=plan.settings.rng_seed,
@@ -101,6 +103,7 @@ def make_checkpoint(this_round: Round) -> Made:
     trained = train(this_round)
     result = trained.result if trained else None
     checkpoints = this_round.platform.checkpoints
+    # The parent is what the weights came from: the base model, for a recipe that trains from it each round.
     began = this_round.training_start() if result else this_round.start_path()
     row = {
         "content_hash": checkpoints.hash_checkpoint(this_round.model_path(this_round.key)),
@@ -125,6 +128,7 @@ def train(this_round: Round) -> Trained | None:
         LeakedProcessError: an engine still runs, or a GPU is not free.
         TrainingError: training failed.
     """
+    # This is the last look before weights see the rows: a person may have changed a table since cleaning.
     if leaked := find_evaluation_rows(this_round):
         raise ValueError(
             f"{len(leaked)} training rows are evaluation prompts, the first is {leaked[0]}; "
@@ -139,6 +143,7 @@ def train(this_round: Round) -> Trained | None:
     if not has_rows or not (again or has_news):
         this_round.log("this round brought nothing to train on: its checkpoint is its start checkpoint")
         clear_stage(staging)
+        # Publishing moves a folder, and the start checkpoint, which may be the base model, has to stay.
         copy_checkpoint(this_round.start_path(), staging / "kept")
         platform.checkpoints.publish(staging / "kept", plan.name, this_round.key)
         return None
@@ -182,6 +187,7 @@ def loss_moved(this_round: Round) -> Judged:
     row = this_round.read("checkpoint").row(0, named=True)
     losses = row["sft_losses"] + row["dpo_losses"]
     is_finite = all(math.isfinite(loss) for loss in losses)
+    # A single step has nothing to be compared with.
     stages = [stage for stage in (row["sft_losses"], row["dpo_losses"]) if len(stage) > 1]
     moved = all(len(set(stage)) > 1 for stage in stages) and row["content_hash"] != row["parent_hash"]
     return Judged(
@@ -192,6 +198,7 @@ def loss_moved(this_round: Round) -> Judged:
 
 def make_label_checkpoint(this_round: Round) -> Made:
     """Train the base model on the seeds with prompt and completion exchanged; later rounds use r0000's model."""
+    # The seeds do not change over the rounds, so one label model serves all.
     if not this_round.is_start:
         table = this_round.read("label_checkpoint", START_ROUND)
         return Made(table, version=table["content_hash"][0])

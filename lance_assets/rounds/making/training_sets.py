@@ -94,6 +94,7 @@ def make_preference_pairs(this_round: Round) -> Made:
         this_round.read("reviewed_set"),
         this_round.read("preference_pairs", this_round.earlier_keys[-1]),
     )
+    # Pairs of earlier rounds were judged when they were new.
     judgements = judge_new_pairs(this_round, built.filter(pl.col("source_round") == this_round.key))
     return Made(drop_judged_pairs(built, judgements), others={"pair_judgements": judgements})
 
@@ -147,6 +148,7 @@ def pairs_differ(this_round: Round) -> Judged:
     num_equal = pairs.filter((pl.col("chosen") == pl.col("rejected")) | (pl.col("score_gap") <= 0)).height
     num_new = pairs.filter(pl.col("source_round") == this_round.key).height
     builds_none = not settings.parameters.builds_pairs
+    # r0000 has no reviews, so it cannot have pairs.
     enough = builds_none or this_round.is_start or num_new >= settings.checks.min_pairs
     leaked = this_round.guard.find(pairs["row_id"].to_list(), pairs["prompt"].to_list())
     num_leaked = leaked["row_id"].n_unique()
@@ -198,6 +200,7 @@ def measure_diversity(this_round: Round) -> DiversityReport:
         ),
         length_drift=compute_length_drift(
             read_lengths(cleaned.filter(pl.col("kind") == "completion")),
+            # Drift is measured from what people wrote, so from the seeds before any round added to them.
             read_lengths(this_round.read("seed_set", START_ROUND)),
         ),
         score_length_correlation=compute_score_length_correlation(
@@ -215,6 +218,8 @@ def read_lengths(table: pl.DataFrame) -> list[int]:
 def read_history_similarities(this_round: Round, row_ids: pl.Series) -> np.ndarray:
     """The cosine of each kept text to its nearest one of an earlier round; none in the first round with texts."""
     pairs = this_round.read("near_duplicates")
+    # By embedding each row has its nearest text there, also below the threshold; the other tiers list near-duplicates
+    # alone.
     to_earlier = (pl.col("tier") == "embedding") & (pl.col("other_round") != this_round.key)
     return pairs.filter(to_earlier & pl.col("row_id").is_in(row_ids.implode()))["similarity"].to_numpy()
 

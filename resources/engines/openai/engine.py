@@ -107,10 +107,12 @@ class OpenAIEngine:
         finished: queue.SimpleQueue[Sample | None] = queue.SimpleQueue()
         with start_blocking_portal(name=THREAD_NAME) as portal:
             run = portal.start_task_soon(self._ask_all, requests, sampling, finished.put)
+            # The mark ends the loop below however the run ends.
             run.add_done_callback(lambda _: finished.put(None))
             self._runs.add(run)
             try:
                 yield from iterate_groups(finished)
+                # What ended the run is raised only here, after everything that finished was given.
                 run.result()
             except concurrent.futures.CancelledError:
                 raise EngineError(f"the engine for {self.base_url} was closed while it generated") from None
@@ -176,6 +178,7 @@ class OpenAIEngine:
         async with self._open() as client:
             model = await self._prepare(client)
             health = Health()
+            # All workers draw from this one iterator, in one thread, so that no row is asked twice.
             waiting = iter(requests)
 
             async def work() -> None:
@@ -187,6 +190,7 @@ class OpenAIEngine:
                     for _ in range(min(self.max_concurrency, len(requests))):
                         group.start_soon(work)
             except BaseExceptionGroup as errors:
+                # The first failure cancels the other workers; a group would hide which one it was.
                 raise errors.exceptions[0] from None
 
     async def _ask_row(

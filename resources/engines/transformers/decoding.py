@@ -90,6 +90,7 @@ def _read(
 
 
 def _pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    # Padding is on the left, so that the last position of every row holds its newest token, where the next one is read.
     length = max(map(len, prompts))
     input_ids = torch.full((len(prompts), length), pad_id)
     mask = torch.zeros((len(prompts), length), dtype=torch.int64)
@@ -105,9 +106,11 @@ def _read_prompts(model: "PreTrainedModel", prompts: Sequence[Sequence[int]], pa
     place = {prompt: row for row, prompt in enumerate(distinct)}
     source = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=model.device)
     input_ids, mask = (tensor.to(model.device) for tensor in _pad_left(distinct, pad_id))
+    # A prompt's first token has position 0 however much padding is before it; the position of padding does not matter.
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     cache = build_growing_cache(model.config)
     logits = _read(model, cache, input_ids, mask, positions)
+    # From here on equal prompts continue in different ways, so each row gets keys and values of its own.
     if len(distinct) < len(prompts):
         cache.batch_select_indices(source)
     rows = torch.arange(len(prompts), device=model.device)
@@ -144,10 +147,13 @@ def decode_batch(
     with torch.inference_mode():
         batch = _read_prompts(model, prompts, pad_id)
         for step in range(sampler.sampling.max_new_tokens):
+            # A draw is found by row and step, so a row draws the same tokens whichever others have left the batch.
             tokens = sampler.pick(batch.logits, rows=batch.rows, step=step)
             choices = _find_choices(batch.logits, tokens, num_alternatives) if tail_tokens else None
             rows, going_on = batch.rows.tolist(), []
             for place, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
+                # Finished rows stay until they are enough to be worth copying the cache; what they are given is not
+                # kept.
                 if row in finished:
                     continue
                 completions[row].append(token)
@@ -157,6 +163,7 @@ def decode_batch(
                     finished.add(row)
                 else:
                     going_on.append(place)
+            # The last token needs no further pass of the model.
             if not going_on or step + 1 == sampler.sampling.max_new_tokens:
                 break
             if len(rows) - len(going_on) >= FINISHED_SHARE * len(rows):
@@ -177,6 +184,7 @@ def _find_choices(
     logits: torch.Tensor, tokens: torch.Tensor, num_alternatives: int
 ) -> list[tuple[int, list[tuple[int, float]]]]:
     """Each row's token with the likeliest ones at its place and, where it is none of them, itself."""
+    # These are the model's own probabilities, before temperature and top_p.
     logprobs = logits.float().log_softmax(dim=-1)
     values, places = logprobs.topk(min(num_alternatives, logprobs.shape[-1]), dim=-1)
     own = logprobs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
@@ -204,6 +212,7 @@ class GrowingLayer(DynamicLayer):
         """Write new tokens behind those there, and give all of them."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+            # An empty slice gives a store the shape, dtype and device of the states.
             self._stores = tuple(_make_room(new[:, :, :0], new.shape[2]) for new in (key_states, value_states))
         end = self._length + key_states.shape[2]
         if end > self._stores[0].shape[2]:
@@ -219,17 +228,20 @@ class GrowingLayer(DynamicLayer):
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keep these rows, in this order; a row may be named more than once."""
+        # Before the first update there are no stores, and their shape is not known.
         if self._length:
             self._stores = tuple(_make_room(kept[indices], self._length + 1) for kept in (self.keys, self.values))
             self._show(self._length)
 
     def _show(self, length: int) -> None:
         self._length = length
+        # Transformers reads a layer by these two attributes.
         self.keys, self.values = (store[:, :, :length] for store in self._stores)
 
 
 def _make_room(held: torch.Tensor, length: int) -> torch.Tensor:
     """A store for `length` tokens, rounded up, that begins with those held."""
+    # The length is rounded up, so that the cache is copied once in so many tokens and not at each one.
     store = held.new_empty((*held.shape[:2], -(-length // ROOM) * ROOM, held.shape[3]))
     store[:, :, : held.shape[2]] = held
     return store
@@ -238,6 +250,7 @@ def _make_room(held: torch.Tensor, length: int) -> torch.Tensor:
 def build_growing_cache(config: "PreTrainedConfig") -> DynamicCache:
     """An empty cache for a model of this config."""
     cache = DynamicCache(config=config)
+    # Not isinstance: layers with a sliding window are subclasses, and drop old tokens by a rule of their own.
     cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
 
@@ -268,8 +281,10 @@ def attend_grouped(
     num_groups = key.shape[1]
     is_plain = query.dtype == torch.float32 and not {"position_bias", "cache"} & options.keys()
     is_shared_mask = attention_mask is None or attention_mask.shape[1] == 1
+    # Prompts are what torch's kernel is made for; the other cases are not covered by the products below.
     if query_length > 1 or not is_plain or not is_shared_mask or value.shape[-1] != head_dim:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    # Query heads that share a key head lie next to each other, so they can be read as several queries of one head.
     folded = (query * options["scaling"]).reshape(num_rows * num_groups, num_heads // num_groups, head_dim)
     scores = torch.bmm(folded, key.flatten(0, 1).transpose(1, 2)).view(num_rows, num_groups, -1, key.shape[2])
     if attention_mask is not None and attention_mask.dtype == torch.bool:
@@ -285,5 +300,6 @@ def use_grouped_attention(model: "PreTrainedModel") -> None:
     if model.config._attn_implementation != "sdpa" or model.device.type != "cpu":
         return
     AttentionInterface.register(GROUPED_ATTENTION, attend_grouped)
+    # Transformers builds no mask for an attention whose name it does not find here.
     AttentionMaskInterface.register(GROUPED_ATTENTION, sdpa_mask)
     model.set_attn_implementation(GROUPED_ATTENTION)

@@ -76,6 +76,7 @@ class TransformersEngine:
     def generate(self, requests: Sequence[Request], sampling: SamplingSettings) -> Iterator[list[Sample]]:
         """One sample for each request, a batch a group; a row that fails is an `error` sample."""
         model, tokenizer = self.load()
+        # A model without positions has no such setting, and then no limit.
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         prompts, failed = encode_requests(tokenizer, requests, max_new_tokens=sampling.max_new_tokens, context=limit)
         if failed:
@@ -96,6 +97,7 @@ class TransformersEngine:
 
         model, tokenizer = self.load()
         stop_ids = self._stop_ids
+        # Any token will do, since padding is masked.
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         sampler = SeededTopP([request.sampling_seed for request in requests], sampling, device=model.device)
         failure = None
@@ -112,6 +114,8 @@ class TransformersEngine:
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
+            # The halves are not sampled in here: while the error is handled, its traceback keeps the batch's tensors
+            # alive.
             failure = str(error)
         if failure is None:
             rows = zip(requests, prompts, decoded, strict=True)
@@ -176,6 +180,7 @@ def _load(
         )
     except (OSError, SafetensorError) as error:
         raise ModelLoadError(f"the model at {path} cannot be loaded: {error}; copy or train it again") from error
+    # Transformers only warns of missing tensors, and fills them at random.
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise ModelLoadError(f"the weights at {path} lack {len(missing)} tensors, first {missing[0]}; copy it again")
@@ -210,6 +215,7 @@ def _read_sample(
 def _is_out_of_memory(error: RuntimeError) -> bool:
     import torch
 
+    # On a CPU torch raises a plain RuntimeError with these words.
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
@@ -218,6 +224,8 @@ def _free_memory() -> None:
 
     import torch
 
+    # What is part of a cycle of references would keep its tensors until the collector runs by itself.
     gc.collect()
     if torch.cuda.is_available():
+        # torch keeps freed blocks for itself, and the process that trains next needs them.
         torch.cuda.empty_cache()

@@ -104,6 +104,7 @@ class ModelReader:
         means = np.zeros((len(rows), int(model.config.get_text_config().hidden_size)), dtype=np.float32)
         for places, states, mask in self._read(rows, "embed"):
             weights = mask.unsqueeze(-1)
+            # In bfloat16 a sum over hundreds of states would keep few of their digits.
             summed = (states.float() * weights).sum(dim=1)
             means[places] = (summed / weights.sum(dim=1)).cpu().numpy()
         return means
@@ -128,6 +129,7 @@ class ModelReader:
             if not is_checked:
                 _check_output_embedding(model)
                 is_checked = True
+            # Logits are as wide as the vocabulary, so none are computed for padding.
             values = _measure_states(model, states[mask.bool()])
             for place, measured in zip(places, values.split(mask.sum(dim=1).tolist()), strict=True):
                 means[place] = measured.mean(dim=0).cpu().numpy()
@@ -145,8 +147,10 @@ class ModelReader:
         import torch
 
         model, tokenizer = self._engine.load()
+        # All rows are encoded first, so that one that cannot be rendered is found before any is read.
         sequences = self._encode(rows)
         order = sorted(range(len(rows)), key=lambda place: (-len(sequences[place]), sequences[place]))
+        # The decoder ends behind the final norm, so no logits are computed on the way to the states.
         decoder = model.get_decoder()
         started_at = logged_at = time.monotonic()
         for start in range(0, len(rows), self.batch_size):

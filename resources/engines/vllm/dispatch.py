@@ -83,13 +83,16 @@ class Work:
             if not copy.is_ready:
                 continue
             if not copy.rows and self._suspects:
+                # Suspects have a process to themselves, so that its death says something about them.
                 copy.holds_suspects = True
                 self._tell(copy, self._suspects.popleft())
             elif not copy.rows or (not copy.holds_suspects and self.window - len(copy.rows) >= self.window // 4):
+                # A quarter of the window has to be free, so that rows come in portions that share prefixes.
                 copy.holds_suspects = False
                 takers.append(copy)
         dealt: dict[Copy, list[int]] = {copy: [] for copy in takers}
         while self._queue and takers:
+            # The copy with the fewest rows comes first, so that all run out of work at about the same time.
             copy = min(takers, key=lambda taker: len(taker.rows) + len(dealt[taker]))
             room = self.window - len(copy.rows) - len(dealt[copy])
             if room <= 0:
@@ -108,6 +111,7 @@ class Work:
     def finish(self, copy: Copy, row_id: int) -> int | None:
         """The place of a row that a copy has finished; None for one it was not to do any more."""
         place = row_id - self.first_id
+        # A process may still report a row of an earlier call that was given up.
         if place not in copy.rows:
             return None
         copy.rows.remove(place)
@@ -116,6 +120,7 @@ class Work:
 
     def queue_again(self, copy: Copy, why: str) -> list[Sample]:
         """Make suspects of the rows that a process died with; one that did so alone too often is a failed sample."""
+        # Groups are cut from the order of the tokens, so that the rows of a group still share prefixes.
         places = sorted(copy.rows, key=lambda place: (self.prompts[place], place))
         copy.rows.clear()
         if len(places) == 1:
@@ -149,6 +154,7 @@ def hear(
     for copy in copies:
         messages: list[dict] | None = []
         if copy in speaking:
+            # What a process wrote before it died is read first: those rows are finished, and must not be asked again.
             messages = copy.process.read()
         elif copy.process.has_ended():
             messages = None
@@ -199,6 +205,7 @@ def read_sample(
 
 def read_stop_ids(model_path: Path, tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
     """The tokens that end a turn: the generation config's, the tokenizer's and the chat template's."""
+    # The model is loaded in another process, so its files are read here.
     file = model_path / "generation_config.json"
     configured = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     listed = configured["eos_token_id"] if "eos_token_id" in configured else None

@@ -140,6 +140,7 @@ class VllmEngine:
         finally:
             for copy in self._copies:
                 if copy.rows:
+                    # The caller may stop early, and the next call must not wait for these rows.
                     copy.process.tell({"abort": True})
                     copy.rows.clear()
 
@@ -165,6 +166,7 @@ class VllmEngine:
         Raises:
             EngineError: one is still there after it was killed.
         """
+        # The peaks are kept by the copies, which are about to go.
         self.measure_peak()
         left: list[int] = []
         while self._copies:
@@ -183,18 +185,22 @@ class VllmEngine:
     def _serve(self, num_rows: int) -> None:
         """Have every copy ready, on the adapter for a small stage and on the merged weights for a large one."""
         by_adapter = self.adapter is not None and num_rows <= self.merge_adapters_above
+        # Merged weights serve a handful of rows, such as the four of the probe, as well as an adapter does, and loading
+        # another model for them would take longer than the rows.
         if self._copies and by_adapter != self._serves_adapter and (by_adapter is False or num_rows > 4):
             self.close()
         if not self._copies:
             self._serves_adapter = by_adapter
         for copy in self._copies:
             if copy.process.has_ended():
+                # A process may have died between two calls, when nothing listened to it.
                 copy.process.end(kill=True)
                 copy.process, copy.is_ready = self._start(copy.number), False
         while len(self._copies) < self.data_parallel_size:
             number = len(self._copies)
             self._copies.append(Copy(number, self._start(number)))
         for copy in self._copies:
+            # All copies are started before the first is waited for, so that they load side by side.
             while not copy.is_ready:
                 self._await_ready(copy)
 
@@ -239,6 +245,7 @@ class VllmEngine:
         Raises:
             ModelLoadError: it is to run on a GPU and does not.
         """
+        # Without a GPU vLLM does not fail but runs on the CPU, where it holds no GPU memory.
         if self.device == "cuda" and ready["peak"][1] == 0:
             self.close()
             raise ModelLoadError("device is cuda and vLLM sees no CUDA device; use device: auto or cpu")
@@ -264,6 +271,7 @@ class VllmEngine:
         samples = []
         for finished in message["done"]:
             if (place := work.finish(copy, finished[0])) is not None:
+                # A finished row is progress: from here deaths are counted again.
                 self._deaths_in_a_row = 0
                 row = (self._load_tokenizer(), work.requests[place], len(work.prompts[place]), finished)
                 samples.append(read_sample(*row, stop_ids=self._stop_ids, tail_tokens=sampling.tail_tokens))
@@ -279,6 +287,7 @@ class VllmEngine:
             VllmDiedError: it was once too often.
         """
         end = copy.process.describe_end()
+        # Its children hold memory of the GPU until they end, and the new process needs it.
         copy.process.end(kill=True)
         copy.is_ready = False
         self._deaths_in_a_row += 1

@@ -50,24 +50,28 @@ class VllmProcess:
             self.process = subprocess.Popen(
                 command,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **added_environment},
+                # Messages go over the socket, since libraries print to the standard output as they like.
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
                 pass_fds=[workers.fileno()],
+                # All that vLLM starts is in one group, which can be ended as a whole and which Ctrl-C does not reach.
                 start_new_session=True,
             )
         except OSError:
             ours.close()
             raise
         finally:
+            # Once the child alone holds its end, this end reads the end of the stream when the child dies.
             workers.close()
         self.socket = ours
         self.socket.settimeout(timeout_seconds)
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._silent_since = time.monotonic()
         self._unread = b""
+        # A pipe that nobody reads fills up, and would stop the process.
         self._listener = threading.Thread(target=self._keep_tail, daemon=True)
         self._listener.start()
 
@@ -95,6 +99,7 @@ class VllmProcess:
         if not received:
             return None
         self.expect_news()
+        # The last piece is a line that has not come whole yet, or nothing.
         *lines, self._unread = (self._unread + received).split(b"\n")
         return [json.loads(line) for line in lines]
 
@@ -123,11 +128,13 @@ class VllmProcess:
 
     def end(self, *, kill: bool = False) -> list[int]:
         """End the process and what it started; returns what is left of its group, which should be none."""
+        # A worker ends by itself when its socket closes.
         self.socket.close()
         if not kill:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(GRACE_SECONDS)
         deadline = time.monotonic() + GRACE_SECONDS
+        # The signal is sent again and again, since a process may be forked while the group is being signalled.
         while (left := self.list_group()) and time.monotonic() < deadline:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -181,6 +188,7 @@ def build_environment(
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gib),
+        # vLLM would bind the threads of each copy to cores without knowing of the other copies.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": str(threads),
         # One process a copy: the batch is fed and read in it, without a hop to another for each step.
@@ -189,6 +197,7 @@ def build_environment(
     if device == "cpu":
         added |= {"TORCH_COMPILE_DISABLE": "1", "CUDA_VISIBLE_DEVICES": ""}
     elif num_copies > 1:
+        # This process may itself have been given only some of the machine's GPUs.
         named = os.environ.get("CUDA_VISIBLE_DEVICES")
         devices = named.split(",") if named else [str(place) for place in range(gpus_per_copy * num_copies)]
         added["CUDA_VISIBLE_DEVICES"] = ",".join(devices[number * gpus_per_copy : (number + 1) * gpus_per_copy])

@@ -25,7 +25,9 @@ class _Row:
         arguments = params.extra_args
         assert arguments is not None, "a sampled row has its arguments"
         seed, self.temperature, self.top_p = (arguments[name] for name in ROW_ARGUMENTS)
+        # All draws of a row are made at once: a call for each token would take longer than the token.
         self.uniforms = draw_uniforms([seed], params.max_tokens or 1)[0]
+        # vLLM appends the accepted tokens to this very list, so its length is the number of the next draw.
         self.output = output
 
 
@@ -44,9 +46,11 @@ class SeededSampling(LogitsProcessor):
         """Follow rows that join, leave or change their place."""
         if batch_update is None:
             return
+        # vLLM asks for this order: removed, added, moved.
         for place in batch_update.removed:
             self.rows.pop(place, None)
         for place, params, _, output in batch_update.added:
+            # A greedy row may take the place of a sampled one.
             self.rows.pop(place, None)
             if params.extra_args and ROW_ARGUMENTS[0] in params.extra_args:
                 self.rows[place] = _Row(params, output)
@@ -59,6 +63,7 @@ class SeededSampling(LogitsProcessor):
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits [num_rows, vocabulary] in which a sampled row has one finite entry."""
+        # Tokens are picked in one pass for all rows with the same settings; the rows of one call share them.
         groups: dict[tuple[float, float], list[int]] = {}
         for place, row in self.rows.items():
             groups.setdefault((row.temperature, row.top_p), []).append(place)

@@ -62,6 +62,7 @@ def load_llm(job: dict) -> LLM:
         enforce_eager=job["enforce_eager"] or on_cpu,
         enable_lora=adapter is not None,
         logits_processors=[SAMPLER],
+        # With it a step is prepared before the last token is known, and `SeededSampling` counts the tokens of a row.
         async_scheduling=False,
         disable_log_stats=True,
         seed=0,
@@ -76,6 +77,7 @@ def build_params(sampling: dict, stop_ids: list[int], sampling_seed: int) -> Sam
         temperature=0.0,
         max_tokens=sampling["max_new_tokens"],
         stop_token_ids=stop_ids,
+        # The engine's process has the tokenizer, and makes the text itself.
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
         logprobs=sampling["num_alternatives"] if sampling["tail_tokens"] else None,
@@ -103,6 +105,7 @@ def measure_peak(floor: list[float]) -> list[float]:
     """The most memory of this process and its children so far, GiB of the host and of the GPUs."""
     children = sum(child.memory_info().rss for child in psutil.Process().children(recursive=True))
     host = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + children) / _GIB
+    # vLLM has processes of its own on several GPUs, so the devices are asked and not torch.
     gpu = 0.0
     if current_platform.is_cuda():
         import torch
@@ -124,6 +127,7 @@ def listen(connection: socket.socket) -> "queue.Queue[dict]":
                 for line in lines:
                     inbox.put(json.loads(line))
         finally:
+            # The main thread may be deep in a step of vLLM, where an exception would not reach it.
             os._exit(0)
 
     threading.Thread(target=_read, daemon=True).start()
@@ -167,8 +171,9 @@ class Worker:
 
     def serve(self) -> None:
         """Work until the socket closes."""
-        num_steps, told_at = 0, time.monotonic()
+        num_steps, sent_at = 0, time.monotonic()
         while True:
+            # Without rows it waits for a message; with rows under way it only looks whether there is one.
             failed = self.hear(self.inbox.get()) if not self.running else []
             while not self.inbox.empty():
                 failed += self.hear(self.inbox.get_nowait())
@@ -177,16 +182,17 @@ class Worker:
             if num_steps % PEAK_EVERY == 0:
                 self.peak = measure_peak(self.peak)
             self.running -= {output.request_id for output in outputs}
-            if outputs or failed or time.monotonic() - told_at > NEWS_EVERY_SECONDS:
+            if outputs or failed or time.monotonic() - sent_at > NEWS_EVERY_SECONDS:
                 done = [read_output(output, self.sampling["tail_tokens"]) for output in outputs]
                 self.tell({"done": done, "failed": failed, "peak": self.peak})
-                told_at = time.monotonic()
+                sent_at = time.monotonic()
 
 
 def main() -> None:
     """Load the model, say so, and serve."""
     descriptor, job = int(sys.argv[1]), json.loads(sys.argv[2])
     connection = socket.socket(fileno=descriptor)
+    # Loading takes minutes, and the engine's process may end meanwhile.
     inbox = listen(connection)
     llm = load_llm(job)
     worker = Worker(llm, connection, inbox, job)
