@@ -36,9 +36,11 @@ def wait_for_previous_round(context: dg.AssetExecutionContext) -> None:
     if backfill is None or context.partition_key == START_ROUND:
         return
     previous = format_round(parse_round(context.partition_key) - 1)
+    # Dagster starts the partitions of a backfill in any order and side by side.
     wanted = dg.RunsFilter(tags={"dagster/backfill": backfill, "dagster/partition": previous})
     while True:
         records = context.instance.get_run_records(wanted, limit=1)
+        # A backfill that does not hold the round before builds on what is stored of it.
         if not records or records[0].dagster_run.is_success:
             return
         run = records[0].dagster_run
@@ -70,6 +72,7 @@ def link_parent(
             f"/assets/{'/'.join(checkpoint.path)}?partition={parent}&view=partitions"
         )
     }
+    # The newest materialization is the one whose weights are in the folder.
     found = context.instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=checkpoint, asset_partitions=[parent]), limit=1
     ).records
@@ -105,6 +108,7 @@ def build_asset(plan: Plan, noun: Noun, code_version: str) -> dg.AssetsDefinitio
     @dg.asset(
         key=find_key(plan, noun.name),
         description=noun.description,
+        # Makers read their tables from the store by name, so these edges say what follows from what and carry no data.
         deps=[find_key(plan, name) for name in list_inputs(plan, noun)],
         group_name=plan.name,
         partitions_def=find_rounds(plan),
@@ -115,16 +119,21 @@ def build_asset(plan: Plan, noun: Noun, code_version: str) -> dg.AssetsDefinitio
         tags={"recipe": plan.settings.recipe},
     )
     def make(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:
+        # start_checkpoint is the one noun that is made from nothing in its round.
         if not noun.inputs:
             wait_for_previous_round(context)
         try:
             this_round = Round(plan, platform, context.partition_key, context.log.info)
             made = make_noun(this_round, noun)
+            # The report reads the stored tables, so it shows what later steps will read.
             report = noun.report(this_round)
         except USER_ERRORS as error:
             text = f"{plan.name} {context.partition_key} {noun.name}: {explain_error(error, platform.root)}"
+            # The same mistake would come again, so Dagster must not retry.
             raise dg.Failure(description=text, allow_retries=False) from error
         links = {} if noun.inputs else link_parent(context, this_round, checkpoint)
+        # By default Dagster gives each run a version of its own. With the hash of the content, a run that gives the
+        # same bytes leaves what follows fresh.
         version = dg.DataVersion(made.version or "")
         return dg.MaterializeResult(data_version=version, metadata={**show_report(report | made.facts), **links})
 
@@ -156,6 +165,7 @@ def build_check(plan: Plan, noun: Noun, check: Check) -> dg.AssetChecksDefinitio
 
 def build_assets(plan: Plan) -> list[dg.AssetsDefinition]:
     """The assets of an experiment, in the order in which they are made."""
+    # The versions depend on each other, so they are computed together and once.
     versions = compute_code_versions(plan)
     return [build_asset(plan, noun, versions[noun.name]) for noun in list_nouns(plan)]
 

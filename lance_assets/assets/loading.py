@@ -53,6 +53,7 @@ def define_experiments(plans: Mapping[str, Plan | str]) -> dict[str, tuple[dg.De
     Args:
         plans: by the experiment's name, its plan or what is wrong with its file.
     """
+    # Some of what is used of Dagster is marked as preview or beta, and would warn once for each asset.
     warnings.filterwarnings("ignore", category=dg.PreviewWarning)
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
     defined: dict[str, tuple[dg.Definitions, Plan | str]] = {}
@@ -65,6 +66,7 @@ def define_experiments(plans: Mapping[str, Plan | str]) -> dict[str, tuple[dg.De
                 mistake = f"{plan.folder / 'defs.yaml'}: {error}"
         if mistake:
             _LOG.error("experiment %s is left out:\n%s", name, mistake)
+            # The UI shows nothing of the log, so the mistake becomes an asset that can be seen there.
             defined[name] = build_broken_experiment(name, mistake), mistake
     return defined
 
@@ -91,6 +93,7 @@ def load_experiments(folders: Sequence[Path] | None = None) -> dg.Definitions:
 @functools.cache
 def build_definitions() -> dg.Definitions:
     """Everything that a code location holds, built once in a process."""
+    # One platform for all experiments: they share the machine, its leases and the vectors.
     own = dg.Definitions(resources={"platform": build_platform()}, executor=STEP_EXECUTOR)
     return dg.Definitions.merge(load_experiments(), own)
 

@@ -49,6 +49,7 @@ def open_instance() -> Iterator[dg.DagsterInstance]:
 def run_round(instance: dg.DagsterInstance, plan: Plan, key: str) -> bool:
     """Materialize one round; whether it succeeded."""
     instance.add_dynamic_partitions(name_rounds(plan), [key])
+    # Each step runs in a process of its own, which cannot be sent a job and builds it again by this name.
     job = dg.build_reconstructable_job(JOB_MODULE, "build_round_job", (plan.name,))
     with dg.execute_job(job, instance=instance, tags={"dagster/partition": key}) as result:
         return result.success
@@ -70,6 +71,7 @@ def run_rounds(plan: Plan, definitions: dg.Definitions, *, num_rounds: int, say:
     with open_instance() as instance:
         started = time.monotonic()
         while True:
+            # What is finished is asked before each round, so that a command that was killed goes on where it was.
             finished = find_finished_rounds(instance, plan)
             decision = decide(instance, plan, platform)
             following = START_ROUND if not finished else decision.next_round
@@ -92,4 +94,5 @@ def show_all_rounds(instance: dg.DagsterInstance, plan: Plan, definitions: dg.De
     overviews = [find_key(plan, "self_evolution"), dg.AssetKey(["leaderboard"])]
     there = [definitions.resolve_assets_def(key) for key in overviews if key in definitions.resolve_all_asset_keys()]
     for overview in there:
+        # The rounds are finished in any case; the UI shows why an overview failed.
         dg.materialize([overview], instance=instance, raise_on_error=False)

@@ -53,6 +53,7 @@ def describe_self_evolution(plan: Plan, platform: Platform) -> dg.MaterializeRes
         }
     elif plan.settings.recipe == METHOD:
         metadata["study"] = dg.MetadataValue.md("*none yet: `python -m benchmarks.self_evolution` runs one*")
+    # Seconds differ from run to run, and would make equal results look new.
     measured = pl.concat([own, study]).drop("seconds")
     version = hashlib.sha256(measured.write_json().encode()).hexdigest()
     return dg.MaterializeResult(data_version=dg.DataVersion(version), metadata=metadata)

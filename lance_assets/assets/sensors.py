@@ -16,6 +16,7 @@ def find_finished_rounds(instance: dg.DagsterInstance, plan: Plan) -> list[str]:
     finished = (
         {key for key, status in statuses.items() if status == dg.AssetPartitionStatus.MATERIALIZED} if rounds else set()
     )
+    # A round after a gap was built on one that is missing now, so it does not count.
     in_order, number = [], 0
     while format_round(number) in finished:
         in_order.append(format_round(number))
@@ -27,6 +28,7 @@ def decide(instance: dg.DagsterInstance, plan: Plan, platform: Platform) -> Deci
     """The next round by the experiment's stop rules, from what is finished."""
     finished = find_finished_rounds(instance, plan)
     stop = plan.settings.stop
+    # Any round can read the others; the newest one is as good as another.
     reader = Round(plan, platform, finished[-1] if finished else START_ROUND, lambda _: None)
     return decide_next_round(
         read_outcomes(reader, finished),
@@ -61,6 +63,7 @@ def build_next_round_sensor(plan: Plan) -> dg.SensorDefinition:
         decision = decide(context.instance, plan, platform)
         if decision.next_round is None:
             return dg.SkipReason(decision.reason)
+        # A round that failed is not started again by itself: its cause is still there, and a round may cost hours.
         if is_started(context.instance, plan, decision.next_round):
             return dg.SkipReason(f"{decision.next_round} was already started; start it again by hand if it failed")
         context.log.info(f"starting {decision.next_round}: {decision.reason}")
@@ -68,6 +71,7 @@ def build_next_round_sensor(plan: Plan) -> dg.SensorDefinition:
             run_requests=[
                 dg.RunRequest(run_key=f"{plan.name}/{decision.next_round}", partition_key=decision.next_round)
             ],
+            # The partition has to exist before the run that is requested here begins.
             dynamic_partitions_requests=[find_rounds(plan).build_add_request([decision.next_round])],
         )
 
@@ -92,6 +96,7 @@ def build_failure_sensor(plan: Plan) -> dg.SensorDefinition:
         description=f"Notes each failed run of a round of {plan.name} on its eval_report, with the step and the error.",
     )
     def failed_round(context: dg.RunFailureSensorContext) -> None:
+        # The sensor sees the failed runs of every experiment.
         tags, selection = context.dagster_run.tags, context.dagster_run.asset_selection or set()
         partition = tags.get("dagster/partition")
         is_ours = context.dagster_run.job_name == f"{plan.name}_round" or any(
@@ -108,6 +113,7 @@ def build_failure_sensor(plan: Plan) -> dg.SensorDefinition:
                 or ""
             ),
         }
+        # The run has ended, so this event belongs to no run.
         observation = dg.AssetObservation(find_key(plan, "eval_report"), partition=partition, metadata=metadata)
         context.instance.report_runless_asset_event(observation)
         context.log.error(f"round {partition} of {plan.name} failed: {failures}")

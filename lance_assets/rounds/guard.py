@@ -200,8 +200,8 @@ class EvaluationGuard:
         return list_held_out_prompts(self.evaluation, self.folder) + self.worded_prompts
 
     @cached_property
-    # Building it draws all problems and indexes all prompts, and a round asks it thousands of times.
     def _recognises(self) -> Callable[[str], bool]:
+        # Building it draws all problems and indexes all prompts, and a round asks it thousands of times.
         return build_evaluation_guard(self.evaluation, self.folder, self.read_task_prompts())
 
     def is_evaluation_prompt(self, prompt: str) -> bool:

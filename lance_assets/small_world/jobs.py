@@ -98,14 +98,17 @@ def corrupt_answer(problem: Problem, rng: random.Random) -> str:
             elif kind == 3:
                 digits.insert(place, str(rng.randrange(10)))
             else:
+                # This is the error of doing nothing: the numbers as they were given.
                 digits = list(map(str, problem.numbers))
             wrong = " ".join(digits)
+        # A swap of equal digits, or a change to the same digit, is no error.
         if wrong != problem.answer:
             return wrong
 
 
 def complete_wrongly(problem: Problem, rng: random.Random) -> str:
     """A wrong completion that shows its working, as a model's own mistakes do."""
+    # Here the working is right and only the answer is wrong, so that a review has to compare both.
     if rng.random() < 0.2:
         return f"{work_out(problem)} The answer is {corrupt_answer(problem, rng)}."
     if problem.task in ("reverse", "sort"):
@@ -116,10 +119,12 @@ def complete_wrongly(problem: Problem, rng: random.Random) -> str:
     total, steps = problem.numbers[0], []
     for place, number in enumerate(problem.numbers[1:], start=1):
         before, total = total, total + number + (slip if place == slip_at else 0)
+        # The world has no negative numbers.
         total = max(total, 0)
         steps.append(f"{before} {'+' if number > 0 else '-'} {abs(number)} = {total}")
     opening = work_out(problem).split(":")[0]
     wrong = f"{opening}: {', '.join(steps)}. The answer is {total}."
+    # The limit at zero may have undone the slip.
     return wrong if str(total) != problem.answer else complete_wrongly(problem, rng)
 
 
@@ -181,12 +186,14 @@ def blur_prompt(prompt: str, rng: random.Random) -> str:
 def draw_review(rng: random.Random, problem: Problem) -> Example:
     """A review of a right or wrong completion (balanced), with or without working, or of an unclear prompt."""
     prompt = phrase_prompt(problem, rng)
+    # With right and wrong balanced, a reviewer cannot score well by always saying the same.
     right, shows_working = rng.random() < 0.5, rng.random() < 0.8
     if shows_working:
         completion = complete(problem) if right else complete_wrongly(problem, rng)
     else:
         completion = complete_by_guess(problem.answer if right else corrupt_answer(problem, rng), rng)
     target = review_completion(problem, completion, shows_working=shows_working)
+    # Unclear prompts are rare in a round, but a reviewer that never saw one would score it like any other.
     if rng.random() < 0.02:
         prompt, target = blur_prompt(prompt, rng), review_completion(None, completion, shows_working=shows_working)
     asked = render_prompt("compact", "lance/review", prompt=prompt, completion=completion)
@@ -197,6 +204,7 @@ def draw_new_prompt(rng: random.Random, problem: Problem) -> Example:
     """A new prompt: mostly the same task, and mostly one to three rungs higher."""
     task = problem.task if rng.random() < 0.85 else rng.choice(TASKS)
     step = rng.choices(list(HARDER_BY), list(HARDER_BY.values()))[0]
+    # Held-out problems are never shown, not even as a prompt that the model is to write.
     harder = draw_problem(rng, task=task, rung=min(problem.rung + step, MAX_RUNG), held_out=False)
     asked = render_prompt(
         "compact", "lance/new_prompt", prompt=phrase_prompt(problem, rng), completion=complete(problem)

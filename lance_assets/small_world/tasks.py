@@ -86,6 +86,7 @@ class Problem:
     @property
     def is_held_out(self) -> bool:
         """Whether the problem belongs to evaluation."""
+        # The hash needs no list, and says the same on every machine and for every wording.
         return hashlib.sha256(self.key.encode()).digest()[0] % HELD_OUT_ONE_IN == 0
 
     @property
@@ -123,11 +124,14 @@ def draw_problem(rng: random.Random, *, task: str, rung: int, held_out: bool) ->
             numbers = [rng.randint(1, 9)]
             for _ in range(rung + 1):
                 change = rng.randint(1, 9)
+                # Nobody gives away more than there is: `parse_prompt` takes no such story for a problem.
                 losing = rng.random() < 0.5 and sum(numbers) >= change
                 numbers.append(-change if losing else change)
         else:
+            # A 0 in a sum would be a step that changes nothing.
             numbers = [rng.randint(1 if task == "sum" else 0, 9) for _ in range(rung + 2)]
         problem = Problem(task, tuple(numbers))
+        # One problem in eight is held out, so a few draws are enough.
         if problem.is_held_out == held_out:
             return problem
 
@@ -159,6 +163,7 @@ def parse_prompt(prompt: str) -> Problem | None:
     if match := _STORY.fullmatch(prompt):
         numbers = [int(match[2])]
         for verb, count in _CHANGE.findall(match[4]):
+            # A verb that the world does not know may be a gain or a loss, so the answer is not known.
             if verb not in _GAINS + _LOSSES:
                 return None
             numbers.append(int(count) if verb in _GAINS else -int(count))
@@ -203,6 +208,7 @@ def extract_answer(completion: str) -> str | None:
     '4 1 3'
     """
     matches = _ANSWER.findall(completion)
+    # A completion may correct itself, so its last answer counts.
     return matches[-1] if matches else None
 
 
@@ -229,6 +235,7 @@ def draw_held_out_prompts(*, per_rung: int, rungs: tuple[int, ...] = RUNGS, rng_
             kept = 0
             while kept < per_rung:
                 problem = draw_problem(rng, task=task, rung=rung, held_out=True)
+                # The easiest rungs have few problems, and a problem that is asked twice would count twice.
                 if problem.key in rows:
                     continue
                 rows[problem.key] = {

@@ -105,7 +105,6 @@ def select_visible(uuids: Sequence[str], visible: str | None) -> list[str]:
     >>> select_visible(["GPU-aa", "GPU-bb"], "1,GPU-a,7,0")
     ['GPU-bb', 'GPU-aa']
     """
-    # CUDA numbers the GPUs that this variable names from 0, so the numbers of the driver are not those of torch.
     if visible is None:
         return list(uuids)
     chosen: list[str] = []

@@ -131,6 +131,7 @@ class RowFilter(Filter):
     def mark(self, rows: Sequence[Candidate], known: Known) -> None:
         """Set the reason of each row that has one."""
         for row in rows:
+            # Only kept rows come here, so no earlier reason is overwritten.
             row.drop_reason = self.find_reason(row)
 
 
@@ -139,6 +140,7 @@ class Orphans(Filter):
 
     def mark(self, rows: Sequence[Candidate], known: Known) -> None:
         """Follow each completion to its prompt and back."""
+        # Dropped prompts are no longer among `rows`, so they are looked for among all.
         dropped = {row.row_id for row in known.rows if row.kind == "new_prompt" and not row.is_kept}
         completions = [row for row in rows if row.kind == "completion"]
         for row in completions:
@@ -198,7 +200,9 @@ def filter_generations(
             )
     columns = seeds.select("row_id", "prompt", "completion").iter_rows()
     texts = {row_id: (prompt, completion) for row_id, prompt, completion in columns}
+    # A completion must not outlive its prompt, and the next filter must not compare with it.
     followed = [one for further in added for one in (further, Orphans())]
+    # Many completions share a prompt, and asking the guard takes long.
     apply_filters(Known(rows, texts, cache(is_evaluation_prompt)), [*filters, *followed])
     return write_cleaned(rows)
 

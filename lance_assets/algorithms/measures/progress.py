@@ -88,6 +88,7 @@ def choose_parent_round(outcomes: list[RoundOutcome], *, before: str, on_regress
         )
     if on_regression != "rollback" or not by_key[previous].is_regression:
         return previous
+    # A round that regressed was rejected, so a later one must not go back to it.
     accepted = {key: outcome.score for key, outcome in by_key.items() if not outcome.is_regression}
     return find_best_round(accepted) or previous
 

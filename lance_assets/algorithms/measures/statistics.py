@@ -105,6 +105,7 @@ def compute_independent_difference(
     known = [end for end in ends if end is not None]
     if len(known) < len(ends):
         return difference, -math.inf, math.inf
+    # Variances of independent scores add up, and so do the squares of the half-widths.
     half = math.hypot(known[1] - known[0], known[3] - known[2]) / 2
     return difference, difference - half, difference + half
 
@@ -132,6 +133,7 @@ def compute_mean_interval(values: Sequence[float], confidence: float = 0.95) -> 
     mean = float(np.mean(values))
     if len(values) == 1:
         return mean, -math.inf, math.inf
+    # With a few seeds the normal interval would be too narrow; Student's allows for the unknown spread.
     quantile = float(stdtrit(len(values) - 1, 0.5 + confidence / 2))
     half = quantile * float(np.std(values, ddof=1)) / math.sqrt(len(values))
     return mean, mean - half, mean + half

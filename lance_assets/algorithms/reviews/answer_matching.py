@@ -33,6 +33,7 @@ _TABLE = {0xFF01 + i: 0x21 + i for i in range(94)} | dict.fromkeys(map(ord, "‐
 _ONE_SIGN_FRACTION = re.compile("[¼-¾⅐-⅞]")
 _MARKUP = re.compile(r"(?<![\w)])\*\*(?=\S)|(?<=\S)\*\*(?![\w(])|`|\\(?=[$%])")
 """Emphasis (but no power, as in 5**2), code marks, and the backslash of an escaped sign."""
+# Possessive quantifiers (++) give nothing back, so that a long run of digits is tried in one way only.
 _PLAIN = r"(?:[0-9]{1,3}(?:,[0-9]{3})++|[0-9]++)(?:\.[0-9]*+)?+|\.[0-9]++"
 _NUMBER = re.compile(
     rf"(?P<sign>[-+]\s?|(?:minus|negative)\s)?(?:(?:US|USD)?\s?[{_CURRENCY}]\s?|USD\s)?(?P<inner_sign>[-+])?"
@@ -76,6 +77,7 @@ def extract_final_answer(text: str, mark: str = "####") -> str | None:
 def _read_multiplier(rest: str) -> int | None:
     """The factor that the words after a number mean: 1 for a unit; None where they are no unit."""
     words = _WORDS.findall(rest.lower())
+    # "18 dollars" is 18, but after "3 of 5" or "2 x" the number is only a part of the answer.
     if not _UNIT.fullmatch(rest) or not _NO_UNITS.isdisjoint(words):
         return None
     num_magnitudes = next((place for place, word in enumerate(words) if word not in _MAGNITUDES), len(words))
@@ -86,6 +88,7 @@ def _read_amount(match: re.Match[str]) -> Fraction | None:
     """The number without sign and unit; None for a division by zero or a mixed number like "1 3/2"."""
     if match["whole"] is not None:
         whole, part, parts = int(match["whole"]), int(match["part"]), int(match["parts"])
+        # "1 3/2" is no mixed number: it may as well be two numbers.
         return whole + Fraction(part, parts) if part < parts else None
     number, divisor = (Fraction((match[name] or "1").replace(",", "")) for name in ("number", "divisor"))
     return number / divisor if divisor else None
@@ -109,9 +112,11 @@ def parse_number(text: str) -> Fraction | None:
     """
     if len(text) > MAX_CHARS:
         return None
+    # The space before it makes 1½ the mixed number "1 1/2" and not 11/2.
     spelt = _ONE_SIGN_FRACTION.sub(lambda sign: f" {unicodedata.normalize('NFKC', sign[0])}", text)
     plain = " ".join(_MARKUP.sub("", spelt.translate(_TABLE)).strip("*_ \t\r\n").split())
     match = _NUMBER.fullmatch(plain)
+    # Two signs, as in -$-5, are a term.
     if match is None or (match["sign"] and match["inner_sign"]):
         return None
     amount, multiplier = _read_amount(match), _read_multiplier(match["rest"])
@@ -146,4 +151,5 @@ def match_answers(gold: str, predicted: str | None) -> bool:
     numbers = parse_number(gold), parse_number(predicted)
     if None not in numbers:
         return numbers[0] == numbers[1]
+    # casefold equates what differs in case alone in any script, as ß and SS.
     return gold.casefold().split() == predicted.casefold().split()

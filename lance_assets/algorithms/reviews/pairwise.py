@@ -102,9 +102,11 @@ def _find_verdict(plain: str) -> Verdict | Literal["ambiguous"] | None:
     """The last verdict in double brackets or by a label, else in prose, else the text as a whole."""
     labelled = [*_BRACKETS.finditer(plain), *_LABEL.finditer(plain)]
     if labelled:
+        # Both patterns find labels, and a judge may correct itself, so the last one in the text counts.
         last = max(labelled, key=lambda match: match.end())
         return "ambiguous" if last["or"] else _name(last["named"])
     for match in reversed(list(_PROSE.finditer(plain))):
+        # In "it is not clear that A is better" the words before in the sentence take the verdict back.
         before = re.split(r"[.!?\n]", plain[max(0, match.start() - 80) : match.start()])[-1]
         if not _DENIED.search(before):
             return "tie" if match["equal"] else _name(match["named"] or match["preferred"])
@@ -170,6 +172,7 @@ def summarise_verdicts(verdicts: Sequence[tuple[Verdict | None, Verdict | None]]
     """
     outcomes = [combine_orders(*both) for both in verdicts]
     num_read = len(outcomes) - outcomes.count("unread")
+    # "A" is always the completion shown first, in both orders of a pair.
     shown = [verdict for both in verdicts for verdict in both if verdict in ("A", "B")]
     num_first, num_chosen = shown.count("A"), outcomes.count("chosen")
     num_decided = num_chosen + outcomes.count("rejected")

@@ -74,6 +74,7 @@ def _measure_within(
         compute_score_length_correlation([scores[row] for row in rows], [lengths[row] for row in rows])
         for rows in rows_of.values()
     ]
+    # A prompt whose rows do not differ in score or length has no correlation.
     known = [value for value in correlations if value is not None]
     return (fmean(known) if known else None), len(known)
 
@@ -93,6 +94,7 @@ def compute_sample_shifts(reviews: Sequence[Sequence[float | None]]) -> list[Sam
         for scores in reviews:
             others = [score for place, score in enumerate(scores) if place != number and score is not None]
             score = scores[number] if number < len(scores) else None
+            # The difference is taken within a row, so that the quality of the row cancels out.
             if score is not None and others:
                 mine.append(score)
                 differences.append(score - fmean(others))
@@ -141,6 +143,7 @@ def measure_review_bias(
         num_prompts=num_prompts,
         mean_deviation=fmean(deviations) if deviations else None,
         max_deviation=max(deviations, default=None),
+        # Scores such as 8.3 and 6.3 are 2 apart up to rounding.
         wide_rate=fmean(max(row) - min(row) > WIDE_SPREAD + 1e-9 for row in several) if several else None,
         shifts=compute_sample_shifts(reviews),
     )

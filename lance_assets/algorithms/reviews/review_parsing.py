@@ -178,6 +178,7 @@ def read_score(
     statement = find_statement(plain)
     if statement is None:
         return Unscored("cut_off" if finish_reason == "length" else "no_score", text)
+    # The limit can have cut the number (1 of 10, 8 of 8.5) only where the text ends with it.
     may_go_on = _MAY_GO_ON.match(plain, statement.value.end("number")) and _ENDS_OPEN.search(text[-1:])
     if finish_reason == "length" and may_go_on:
         return Unscored("cut_off", text)
@@ -186,6 +187,7 @@ def read_score(
     score, written = read_number(statement.value["number"]), statement.value["number"]
     if not lowest <= score <= highest:
         return Unscored("out_of_range", text)
+    # The probabilities cover the end of the text alone, so the score's place is counted from the end.
     num_runs = len(re.findall(r"[0-9]+", plain[statement.value.start("number") :]))
     return ReadScore(score, written, max(0, num_runs - 1))
 
@@ -229,6 +231,7 @@ def _find_place(read: ReadScore, tail: Sequence[TokenChoice]) -> tuple[int, str]
     """The token in which the written score begins, and what of it comes before; None where the tail lacks it."""
     match = re.match(r"[0-9]+", read.written)
     text = "".join(choice.text for choice in tail)
+    # The tail need not begin where the review does, hence the count from the end.
     runs = list(re.finditer(r"[0-9]+", text, re.ASCII))
     if match is None or len(runs) <= read.num_later or runs[-1 - read.num_later][0] != match[0]:
         return None
@@ -250,6 +253,7 @@ def _weigh(alternatives: dict[str, float], before: str) -> dict[str, float]:
     """The probability of each run of digits that the token may be or begin."""
     mass: defaultdict[str, float] = defaultdict(float)
     for token, log_probability in alternatives.items():
+        # Different tokens may hold the same digits, with and without a space before them.
         digits = _read_digits(token, before)
         if digits is not None:
             mass[digits] += math.exp(log_probability)
@@ -260,6 +264,7 @@ def _split_one(mass: dict[str, float], next_choice: TokenChoice) -> dict[str, fl
     """The mass of "1" over what the next token makes of it: 10, another number, or 1."""
     following = _weigh(next_choice.alternatives, "")
     longer = {f"1{digits}": mass["1"] * probability for digits, probability in following.items()}
+    # Only the likeliest next tokens are known; whatever else follows leaves the score at 1.
     rest = {"1": mass["1"] * max(0.0, 1.0 - sum(following.values()))}
     return {
         digits: mass.get(digits, 0.0) * (digits != "1") + longer.get(digits, 0.0) + rest.get(digits, 0.0)
@@ -297,14 +302,19 @@ def compute_expected_score(sample: Sample, *, lowest: float = 0.0, highest: floa
     place, before = found
     choice = sample.tail[place]
     mass = _weigh(choice.alternatives, before)
+    # On a scale below 10 no score begins with another one.
     unsplit = mass["1"] if "1" in mass and highest >= 10 else 0.0
     if unsplit and _read_digits(choice.text, before) == "1" and place + 1 < len(sample.tail):
         mass, unsplit = _split_one(mass, sample.tail[place + 1]), 0.0
     on_scale = {int(digits): p for digits, p in mass.items() if lowest <= int(digits) <= highest and p > 0}
     covered = sum(on_scale.values())
+    # With little mass on scores the model was about to write something else, and the mean would say nothing.
     if covered < MIN_MASS:
         return Unscored("low_mass", sample.text)
     value = sum(score * p for score, p in on_scale.items()) / covered
     return ExpectedScore(
-        min(highest, max(lowest, value)), min(1.0, covered), (highest - 1) * unsplit / covered if unsplit else 0.0
+        # The sum of rounded probabilities may lead a little out of the range.
+        min(highest, max(lowest, value)),
+        min(1.0, covered),
+        (highest - 1) * unsplit / covered if unsplit else 0.0,
     )

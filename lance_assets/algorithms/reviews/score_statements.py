@@ -59,6 +59,7 @@ _SCALE = (
     rf"(?:{_S}(?P<percent>%|percent\b|per cent\b|prozent\b)|{_S}(?:{UNIT})?{_S}(?:{OF}){_S}"
     rf"(?:an?{_S}(?:possible|maximum|total|max){_S}(?:of{_S})?)?(?P<scale>[0-9]++(?:[.,][0-9]++)?+|ten\b))"
 )
+# Models wrap scores in markdown, quotes, brackets and LaTeX; a few signs are let through, and never without end.
 _OPEN, _CLOSE = r"[ ~<>\[({}\"'$|\\]{0,9}", r"[>\])}\"'$]{0,9}"
 _NO_LETTER, _NO_LETTER_AFTER = r"(?<![a-z0-9à-ÿа-я])", r"(?![a-z0-9à-ÿа-я])"
 # "Tom's score", "the maximum score": words about another score
@@ -83,11 +84,13 @@ _LABEL = re.compile(
 _PROSE = re.compile(
     rf"(?:{_WORD}(?P<qualifier>{_QUALIFIER}){_S}(?:{_IS}\b)?|[给給打](?:出|它)?(?={_S}[0-9.]+{_S}分))", re.I
 )
+# "Overall:" may open a remark as well, so these labels need more proof than a colon.
 _WEAK_LABEL = re.compile(
     rf"{_NO_LETTER}(?:(?P<careful>{CAREFUL_WORDS})|{SCALED_WORDS}){_NO_LETTER_AFTER}"
     rf"{_S}{_QUOTES}(?P<qualifier>{_QUALIFIER}){_S}{_QUOTES}{_S}(?:[:=|]|[–—])",
     re.I,
 )
+# "I would give it 8/10" has no word for a score, and is distinguished from a remark by its scale.
 _GIVEN = re.compile(
     r"(?:\bon an? scale (?P<qualifier>(?:of|from) [0-9]{1,3} ?(?:to|-|–) ?[0-9]{1,3}),? )?"
     r"\b(?:I|we)(?:'d| would| will|'ll)? (?:give|rate|award|assign|grade|score)"
@@ -95,12 +98,15 @@ _GIVEN = re.compile(
     rf"|(?<![a-z0-9])(?={_OUT_OF} ?[0-9])",
     re.I,
 )
+# These may come between the label and the number: "score: a solid 8".
 _FILLER_WORDS = "about|around|approximately|roughly|between|from|exactly|maybe|perhaps|an?|solid|strong"
 _FILLER = rf"(?:(?:{_FILLER_WORDS})\b{_S}){{0,2}}"
+# A sum is skipped up to its "=", since the number after it is the total.
 _SUM = rf"(?:[0-9(+](?:[0-9.,/+× -]|\([a-z ]{{1,24}}\)|[()])*+={_S})?"
 _VALUE = rf"{_FULL}?(?P<number>{NUMBER}){_CLOSE}(?:{_SCALE})?{_CLOSE}"
 _SAME_LINE = re.compile(rf"{_S}{_FILLER}{_OPEN}{_SUM}{_VALUE}", re.I)
 _OWN_LINE = re.compile(rf"{_S}\n{_OPEN}{_SUM}{_VALUE}(?={_S}(?:{UNIT})?[ |]?[.!]?{_S}(?:\n|\Z))", re.I)
+# "score: n/a" is an answer, and not a label whose number is missing.
 _NO_NUMBER = re.compile(r"\s*[\"'<\[(]*(?:n/?a\b|none\b|null\b|unknown\b|\?)", re.I)
 _WHOLE = re.compile(rf"\A{_OPEN}{_VALUE}(?={_S}(?:{UNIT})?[.!]*\Z)", re.I)
 _CLOSING = re.compile(
@@ -109,6 +115,7 @@ _CLOSING = re.compile(
     re.I,
 )
 _SCALED = re.compile(rf"(?<![a-zà-ÿ0-9.,/+-])(?P<number>{NUMBER}){_SCALE}", re.I)
+# A second number after the first makes a range, a sum or a choice, so that neither is the score.
 _SECOND_NUMBER = re.compile(
     rf"{_S}(?:{UNIT})?{_S}~{{0,4}}{_S}(?:{BETWEEN}|,{_S}得|[,;/+&:|])?{_S}~{{0,4}}(?P<number>{NUMBER})"
     rf"|{_S}\([a-z ]{{1,24}}\){_S}[,;+]{_S}{NUMBER}| ?\.[0-9]| \. [0-9]"
@@ -158,12 +165,14 @@ class Statement:
 
 
 def _match_value(match: re.Match[str], plain: str) -> re.Match[str] | None:
+    # A heading has its score on the next line.
     value = _SAME_LINE.match(plain, match.end()) or _OWN_LINE.match(plain, match.end())
     return None if value is None or _LIST.match(plain, value.start("number")) else value
 
 
 def _is_denied(start: int, plain: str) -> bool:
     """Whether what comes before in the sentence says that no such score is given."""
+    # Words such as "if" reach over the sentence, "not" only over its clause.
     sentence = re.split(r"[.!?\n]", plain[max(0, start - 100) : start])[-1]
     return bool(_SUPPOSED.search(sentence) or _DENIED.search(re.split(r"[,;:]", sentence)[-1]))
 
@@ -199,6 +208,7 @@ def _find_labelled(plain: str) -> tuple[Statement | None, bool]:
         is_part = _is_part(match, value, plain)
         if value:
             found.append((_read_statement(match, value), is_part))
+        # A later "score: none" takes back the number before it.
         elif not is_part and _NO_NUMBER.match(plain, match.end()):
             return None, True
         if value and not is_part:
@@ -244,6 +254,7 @@ def _find_closing(plain: str) -> Statement | None:
     closing = _CLOSING.search(plain)
     if closing is None or _is_denied(closing.start(), plain):
         return None
+    # "Style 7/10, content 9/10" closes with the score of a part.
     others = [match for match in _SCALED.finditer(plain, 0, closing.start()) if match["scale"] == closing["scale"]]
     return Statement(closing, "", is_one_of_several=any(match["number"] != closing["number"] for match in others))
 
@@ -265,11 +276,13 @@ def read_number(written: str) -> float:
     if written in CJK_NUMBERS:
         return float(CJK_NUMBERS.index(written))
     if words[0] in NUMBER_WORDS:
+        # Only words up to ten are read, since no scale here goes beyond.
         value = float(NUMBER_WORDS.index(words[0]))
         if words[1:2] == ["point"]:
             return value + NUMBER_WORDS.index(words[2]) / 10
         return value + (0.5 if "half" in words else 0.0)
     whole, comma, decimals = written.partition(",")
+    # Three digits after a comma are thousands; no score has three decimals.
     return float(whole + decimals if len(decimals) == 3 else whole + ("." if comma else "") + decimals)
 
 
@@ -292,6 +305,7 @@ def is_ambiguous(statement: Statement, plain: str, *, highest: float) -> bool:
     scales = [
         read_number(found[0]) for text in written if (found := re.match(r"[0-9]+(?:[.,][0-9]+)?|ten", text, re.I))
     ]
+    # "score (0 to 10): 8" names its scale by the largest number in the bracket.
     named = [read_number(number) for number in re.findall(r"[0-9]+(?:\.[0-9]+)?", statement.qualifier)]
     if any(scale != highest for scale in scales) or (named and max(named) != highest):
         return True

@@ -75,11 +75,14 @@ def select_k_center(embeddings: np.ndarray, selected: NDArray[np.int64], k: int)
         is_sure = True
         while done < k:
             place = int(values.argmax())
+            # Right after a pass the farthest candidate is the farthest row. A later pick is sure only while it lies
+            # above all that any other row can have.
             if not is_sure and (is_capped or values[place] <= floor):
                 break
             picks[done], distances[done] = candidates[place], values[place]
             done, is_sure = done + 1, False
             values = np.minimum(values, between[place])
+            # No distance is below zero, so the row is not picked again.
             values[place] = -1.0
             state.take(candidates[place : place + 1])
     return KCenterSelection(picks, np.sqrt(distances))
@@ -142,6 +145,7 @@ class _State:
         """Bring all bounds up to date with the rows chosen since the last pass."""
         for first in range(0, len(self.pending), _CENTRES_A_PASS):
             centres = self.read(np.array(self.pending[first : first + _CENTRES_A_PASS]), np.float32)
+            # |x - c|² = |x|² - 2 (x·c - |c|²/2), so the largest value over the centres gives the smallest distance.
             half = 0.5 * np.einsum("ij,ij->i", centres, centres)
             for start in range(0, len(self.bound), self.block):
                 part = slice(start, start + self.block)
@@ -151,6 +155,7 @@ class _State:
                 np.minimum(self.bound[part], squared, out=self.bound[part])
         self.pending = []
         np.maximum(self.bound, 0.0, out=self.bound)
+        # Chosen rows fall below every other bound.
         self.bound[self.is_chosen] = -1.0
 
     def choose_candidates(self) -> tuple[NDArray[np.int64], np.ndarray, np.ndarray, float, bool]:
@@ -170,7 +175,9 @@ class _State:
         if is_capped:
             top = np.flatnonzero((self.bound >= float(self.bound.max()) - 2 * margin) & ~self.is_chosen)
             candidates = top[:MAX_CANDIDATES]
+        # Where every free row is a candidate there is no other row to be afraid of.
         floor = -1.0 if len(candidates) == free else lowest - margin
+        # The bounds are float32; candidates are compared in float64, so that near ties are decided exactly.
         rows = self.read(candidates)
         values = np.full(len(candidates), np.inf, dtype=np.float32)
         for first in range(0, len(self.chosen), _CENTRES_A_PASS):

@@ -104,6 +104,7 @@ def build_preference_pairs(
     >>> build_preference_pairs(reviewed, round_key="r0001").select("chosen", "rejected", "score_gap").row(0)
     ('It is 5.', 'It is 6.', 5.0)
     """
+    # A row without a score is neither good nor bad, so it may be on no side of a pair.
     candidates = reviewed.filter(
         pl.col("kind").is_in(["seed", "degraded_completion"]) & pl.col("review_score").is_not_null()
     ).select("seed_id", "row_id", "prompt", "completion", "review_score")
@@ -122,6 +123,7 @@ def build_preference_pairs(
     texts = ("prompt", "chosen", "rejected")
     kept = pairs.filter(
         (pl.col("score_gap") > score_gap + _ROUNDING)
+        # Texts that differ in spaces alone have nothing to teach.
         & (pl.col("chosen").str.strip_chars() != pl.col("rejected").str.strip_chars())
         & pl.all_horizontal(pl.col(text).str.len_chars() > min_chars for text in texts)
     )
@@ -206,6 +208,7 @@ def grow_seed_set(
     Returns:
         The new rows, schema `SEED_SET`, and how many were left out because no review of them could be read.
     """
+    # Seeds that were reviewed again are in the pool already.
     generated = reviewed.filter(pl.col("kind").is_in(["completion", "degraded_completion"])).join(
         seeds.select("row_id"), on="row_id", how="anti", maintain_order="left"
     )
@@ -247,6 +250,7 @@ def take_seeds(
     """
     if max_seeds < 1:
         raise ValueError(f"max_seeds must be at least 1, got {max_seeds}")
+    # Ranks of hashes rather than a shuffle: a row that joins the pool leaves the order of the others as it was.
     digests = [hashlib.sha256(f"{rng_seed}\x1f{round_key}\x1f{row_id}".encode()).digest() for row_id in seeds["row_id"]]
     ranks = pl.Series("rank", digests, pl.Binary).rank("ordinal")
     return seeds.filter(ranks <= max_seeds), seeds.filter(ranks > max_seeds)

@@ -114,6 +114,7 @@ def select_from_pool(
         picks = select_random(len(is_chosen), num_picks, selected=np.flatnonzero(is_chosen), rng_seed=seed)
         return Selection(picks, None)
     values = _check_scores(method, scores, is_chosen)
+    # A stable sort keeps rows of equal score in the order of the pool.
     places = free[np.argsort(_SIGNS[method] * values[free], kind="stable")[:num_picks]]
     return Selection(places, values[places])
 

@@ -69,6 +69,7 @@ def build_evaluation_index(prompts: Iterable[str], *, ngram: int = 13) -> Evalua
     for prompt in prompts:
         normalised.add(normalise_text(prompt))
         ngrams.update(_list_runs(prompt, ngram))
+    # A prompt of signs alone is normalised to nothing, and would match every other such prompt.
     return EvaluationIndex(frozenset(normalised - {""}), frozenset(ngrams), ngram)
 
 
@@ -93,9 +94,11 @@ def _find_shared_run(words: list[str], ngram: int, owners: dict[str, int]) -> tu
         return None
     first = next(place for place, run in enumerate(runs) if run in owners)
     last = first
+    # Runs overlap: neighbours that are both shared are one longer text in common.
     while last + 1 < len(runs) and runs[last + 1] in owners:
         last += 1
     counts = Counter(found)
+    # Of prompts that share equally many runs the first one is named, so that the result does not depend on hashing.
     owner = min(counts, key=lambda place: (-counts[place], place))
     return owner, " ".join(words[first : last + ngram]), len(found) / len(runs)
 
@@ -108,6 +111,7 @@ def _check_pairs(vectors: np.ndarray, num_rows: int, name: str) -> None:
     if vectors.ndim != 2 or len(vectors) != num_rows:
         raise ValueError(f"{name} must be [num_rows={num_rows}, dim], got shape {vectors.shape}")
     norms = np.linalg.norm(vectors, axis=1)
+    # The comparison is negated, so that a norm that is NaN is wrong as well.
     wrong = np.flatnonzero(~(np.abs(norms - 1) < 1e-2))
     if wrong.size:
         raise ValueError(f"{name} must be L2-normalised, row {wrong[0]} has norm {norms[wrong[0]]:.4g}")
@@ -185,6 +189,7 @@ def find_contamination(
         equal.setdefault(normalise_text(asked), place)
         for run in _list_runs(asked, ngram):
             owners.setdefault(run, place)
+    # Prompts without words equal each other and mean nothing.
     equal.pop("", None)
     rows: list[tuple[str, str, str, str, float, str | None]] = []
     for row_id, prompt in zip(row_ids, prompts, strict=True):
@@ -198,6 +203,7 @@ def find_contamination(
             raise ValueError("max_similarity needs vectors and evaluation_vectors, got none")
         _check_pairs(vectors, len(prompts), "vectors")
         _check_pairs(evaluation_vectors, len(evaluation_prompts), "evaluation_vectors")
+        # The nearest prompt is enough: a row is dropped once, however many it is near to.
         places, similarities = find_nearest_evaluation(vectors, evaluation_vectors)
         for row in np.flatnonzero(similarities > max_similarity):
             near = (evaluation_prompts[places[row]], "embedding", float(similarities[row]), None)

@@ -82,6 +82,7 @@ def find_rouge_pairs(texts: Sequence[str], *, threshold: float, against: Sequenc
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be in [0, 1], got {threshold}")
     encoded = encode_words([*texts, *(against or ())])
+    # Both sets are encoded together, so that a word has the same character in both.
     left, right = encoded[: len(texts)], encoded if against is None else encoded[len(texts) :]
     lengths = np.array([len(text) for text in right], dtype=np.int64)
     found: list[tuple[int, int, float]] = []
@@ -89,12 +90,15 @@ def find_rouge_pairs(texts: Sequence[str], *, threshold: float, against: Sequenc
         first = start if against is None else 0
         block = left[start : start + _BLOCK]
         common = cdist(block, right[first:], scorer=LCSseq.similarity, dtype=np.int32, workers=-1)
+        # A text without words has the length 0 and shares 0 words, and 0 > 0 is false: it is like none.
         shorter = np.minimum(np.array([len(text) for text in block])[:, None], lengths[None, first:])
         rows, others = np.nonzero(common > threshold * shorter)
         if against is None:
+            # A block is compared with itself, too, so its pairs are met in both orders.
             rows, others = rows[rows < others], others[rows < others]
         share = common[rows, others] / shorter[rows, others]
         found += zip((rows + start).tolist(), (others + first).tolist(), share.tolist(), strict=True)
+    # The product with the threshold may be rounded down, and let in a share that is the threshold itself.
     return pl.DataFrame([pair for pair in found if pair[2] > threshold], schema=PAIRS, orient="row")
 
 
@@ -109,6 +113,7 @@ def _list_bands(texts: Sequence[str]) -> list[tuple[int, ...]]:
         signature = RMinHash(num_perm=NUM_PERMUTATIONS, seed=_HASH_SEED)
         signature.update(words)
         digest = signature.digest() if words else []
+        # The number of the band is hashed with it, so that only equal bands of the same number meet.
         bands.append(tuple(hash((band, *digest[band : band + width])) for band in range(0, len(digest), width)))
     return bands
 
@@ -156,6 +161,7 @@ def find_lexical_pairs(
     found = []
     for left, right in _list_candidates(_list_bands(every), len(texts), is_self=against is None):
         shorter = min(len(encoded[left]), len(encoded[right]))
+        # rapidfuzz stops early where the cutoff cannot be reached.
         common = LCSseq.similarity(encoded[left], encoded[right], score_cutoff=int(threshold * shorter))
         if common / shorter > threshold:
             found.append((left, right - offset, common / shorter))

@@ -33,6 +33,7 @@ CJK_CHARACTER = re.compile(
     "[\u3005\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff]"
 )
 """A character of a script that is written without spaces: Han and kana."""
+# Most texts are ASCII, and need no pattern that knows the marks of every script.
 _ASCII_TOKEN = re.compile("[a-z0-9]+")
 _EDGES = " .,;:!?…\"'`*_“”‘’«»()[]{}。、「」『』"
 """Removed at both ends. Minus, percent and other signs stay: "-5" is not "5"."""
@@ -54,6 +55,7 @@ class RougeL:
 @cache
 def _build_token_pattern() -> re.Pattern[str]:
     """A CJK character, or a run of other letters and digits with their combining marks (vowel signs, accents)."""
+    # Every code point is looked at, which takes long; ASCII text never comes here.
     marks = "".join(chr(i) for i in range(sys.maxunicode + 1) if unicodedata.category(chr(i)).startswith("M"))
     cjk = CJK_CHARACTER.pattern
     return re.compile(rf"{cjk}|(?:(?!{cjk})[^\W_][{marks}]*)+")
@@ -104,6 +106,7 @@ def normalise_text(text: str) -> str:
     >>> normalise_text('  "What is\n ５ + 3?" ')
     'what is 5 + 3'
     """
+    # Lower case can make characters that NFKC folds again, and capitals of full width are folded before it.
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
     return _SPACES.sub(" ", folded).strip(_EDGES)
 

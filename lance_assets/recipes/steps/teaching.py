@@ -110,8 +110,6 @@ class Teaching:
             prompt=source.prompt,
             completion=source.completion,
             mistake=source.mistake if settings.show_mistake else "",
-            # Every second attempt shows what was accepted, which asks for something else without tying every answer to
-            # it.
             kept=" | ".join(kept) if attempt % 2 == 0 else "",
             # More are asked for at each attempt, since some of those before were rejected.
             number=str(min(self._count_missing(source) + attempt - 1, 10)),

@@ -63,7 +63,7 @@ def identify_generations(plan: Plan) -> Identity:
 def identify_cleaning(plan: Plan) -> Identity:
     """The embedder, the thresholds of near-duplicates, the experiment's own filters, and what stays out of the data."""
     settings = plan.settings
-    # Without filters there is no entry, so that the identity stays what it was before there were any.
+    # Without filters there is no entry: such an experiment is the same as before there were filters.
     filters = {"filters": settings.model_dump(include={"filters"})["filters"]} if settings.filters else {}
     return {
         "embedder": identify_embedder(settings.embedder.model),

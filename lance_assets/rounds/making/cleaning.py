@@ -171,7 +171,7 @@ def drop_near_duplicates(this_round: Round, cleaned: pl.DataFrame) -> Deduplicat
     compared = cleaned.filter(pl.col("kind").is_in([kind for kinds in COMPARED_TOGETHER for kind in kinds]))["row_id"]
     is_compared = texts["row_id"].is_in(compared.implode())
     rows = texts.filter(is_compared)
-    # Earlier rounds come first: a row that is like one of them must not push out a new one that is like both.
+    # Earlier rounds come first: a row that is dropped for that must not drop another row of this round.
     found = [compare_with_earlier(this_round, rows, vectors[is_compared.to_numpy()])]
     dropped = choose_survivors(rows["row_id"].to_list(), found[0], thresholds=thresholds)
     cleaned = mark_dropped(cleaned, dropped, reason="like_history")
@@ -214,7 +214,7 @@ def drop_evaluation_neighbours(this_round: Round, cleaned: pl.DataFrame) -> pl.D
         return cleaned
     kept = cleaned.filter(pl.col("drop_reason").is_null())
     found = this_round.guard.find(kept["row_id"].to_list(), kept["prompt"].to_list())
-    # A row may match by several rules; the strongest match says why it is dropped.
+    # A row may match by several rules; the similarity of the strongest match is kept with it.
     found = found.sort("similarity", descending=True).unique("row_id", keep="first", maintain_order=True)
     dropped = found.select(
         "row_id", nearest_id=pl.lit(None, pl.String), tier=pl.lit("embedding"), similarity="similarity"
