@@ -88,6 +88,7 @@ def draw_problems(world: World, per_stratum: int) -> list[Problem]:
         WorldError: two problems share a key or a prompt, one has an unknown stratum or the task "all", or a stratum has
             none.
     """
+    # A person writes worlds, so the contract is checked here and not trusted.
     problems = list(world.draw_held_out(per_stratum))
     if missing := sorted(set(world.strata) - {problem.stratum for problem in problems}):
         numbers = ", ".join(map(str, missing))
@@ -156,6 +157,7 @@ def hash_world_file(name: str, folder: Path) -> str | None:
 @lru_cache(maxsize=16)
 def _run_file(path: Path, content_hash: str) -> dict[str, object]:
     """Everything that a Python file defines; the file runs once for each content."""
+    # With the content in its name a changed file is another module, and no old code is left in it.
     module_name = f"world_{path.stem}_{content_hash[:12]}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None, f"a file that ends in .py has a loader: {path}"

@@ -93,12 +93,14 @@ def load_plans(folders: Sequence[Path] | None = None) -> dict[str, Plan | str]:
 def _load_plan(files: Sequence[Path]) -> Plan | str:
     """The plan of the one file of a name; two of them would share one experiment's data."""
     file, *others = files
+    # Tables and checkpoints are kept by the experiment's name.
     if others:
         return f"{file}: {others[0]} has the same name {file.parent.name!r}; rename one of the two folders"
     try:
         return read_plan(file)
     except (ValueError, OSError) as error:
         text = str(error)
+        # Not every error names the file, and a person has many of them.
         return text if str(file.parent) in text else f"{file}: {text}"
 
 

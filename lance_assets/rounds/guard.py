@@ -253,7 +253,7 @@ class EvaluationGuard:
             "matches": Rows(contaminated, columns, num_rows=20),
         }
         different = sorted(set(prompts))
-        # Without a bar for embeddings the prompts need not have vectors, and none are made for a picture.
+        # Without a bar for embeddings the prompts need not have vectors, and none are made for the report alone.
         if different and known and self.evaluation.max_similarity is not None:
             places, similarities = find_nearest_evaluation(self.embed(different), self.embed(known))
             nearest = pl.DataFrame(

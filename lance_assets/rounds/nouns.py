@@ -215,7 +215,7 @@ NOUNS: dict[str, Noun] = {
             "The model after SFT and DPO on the round's sets: weights, tokenizer and loss curves.",
             f"{MAKING}.training",
             records.CHECKPOINT,
-            # Nothing is trained on from the report; as an input its blocking check can stop the training.
+            # Training reads nothing of the report; as an input its blocking check can stop the training.
             inputs=("start_checkpoint", "sft_set", "preference_pairs", "diversity_report"),
             identify=identity.identify_training,
             libraries=lambda plan: TRAINING,

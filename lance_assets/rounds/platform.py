@@ -92,6 +92,7 @@ class Platform:
                 log=log,
                 **settings,
             )
+        # This engine runs in the process of the step itself, which then holds the memory.
         note_process(os.getpid())
         return TransformersEngine(model_path, batch_size=engine.batch_size, device=engine.device, dtype=engine.dtype)
 
@@ -110,6 +111,7 @@ class Platform:
             EngineError: a server holds the base model, and the round's model is neither it nor an adapter of it.
         """
         engine = settings.engine
+        # Other engines load the merged weights, so nothing has to be read of an adapter.
         wanted = engine.kind == "openai" or (engine.kind == "vllm" and engine.vllm.merge_adapters_above > 0)
         if not wanted:
             return None
@@ -127,6 +129,7 @@ class Platform:
         """The folder of a second model, None for a server's, and its fingerprint."""
         if role.model is None:
             assert role.engine.openai is not None, "settings demand a section openai for kind openai"
+            # Nothing is known of a server's weights, so its model is known by its name.
             name = role.engine.openai.model or "the only one served"
             return None, hashlib.sha256(name.encode()).hexdigest()[:16]
         path = self.checkpoints.resolve_model(role.model, base=base, revision=role.model_revision)

@@ -68,6 +68,7 @@ def evaluate_world(
             Request(
                 row_id=derive_row_id(world.name, metric, problem.key),
                 messages=tuple(build_messages(prompt_profile, problem.prompt)),
+                # Without the round in it: every checkpoint is asked with the same draws, so that rounds are paired.
                 sampling_seed=derive_sampling_seed(rng_seed, world.name, metric, problem.key),
             )
             for problem in problems
@@ -80,6 +81,7 @@ def evaluate_world(
 
 
 def _judge(world: World, problem: Problem, sample: Sample) -> dict:
+    # A failure of the engine must not lower the model's score.
     if sample.finish_reason == "error":
         raise EvaluationError(f"the engine failed on the held-out prompt {problem.prompt!r}: {sample.error}")
     return {

@@ -29,6 +29,7 @@ def find_line(path: Path, dotted: str) -> int | None:
     Returns:
         None where the field is not written there.
     """
+    # The values that pydantic reports have no place, so the line is looked up in the tree that YAML parsed.
     node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     line = None
     for name in ("attributes", *dotted.split(".")):
@@ -87,6 +88,7 @@ def read_attributes(file: Path) -> ExperimentSettings:
     try:
         documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
     except yaml.MarkedYAMLError as error:
+        # PyYAML counts lines and columns from 0, and editors from 1.
         mark = error.problem_mark
         assert mark is not None, "PyYAML marks every problem of a text"
         raise ValueError(
@@ -172,6 +174,7 @@ def _describe_mistake(mistake: ErrorDetails, *, field: str, name: str, allowed: 
         meaning = allowed[name].description if name in allowed else None
         return f"{field}: a required field is missing; add it{f': {meaning}' if meaning else ''}"
     if mistake["type"] == "extra_forbidden":
+        # Most unknown fields are a slip of the keyboard.
         near = difflib.get_close_matches(name, allowed, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         return f"{field}: no such field (got {reprlib.repr(value)}); {hint}The fields here are {', '.join(allowed)}"

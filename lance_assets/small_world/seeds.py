@@ -71,6 +71,7 @@ def draw_seeds(
     """
     if num_seeds < 1 or num_seeds % 40:
         raise ValueError(f"num_seeds must be a positive multiple of 40 (4 tasks, tenths by rung), got {num_seeds}")
+    # A generator of its own: the files are the same bytes wherever they are made.
     rng = random.Random(rng_seed)
     rows: dict[str, dict[str, str]] = {}
     for task in TASKS:
@@ -79,6 +80,7 @@ def draw_seeds(
             while len(rows) < wanted:
                 problem = draw_problem(rng, task=task, rung=rung, held_out=False)
                 row = {"prompt": phrase_prompt(problem, rng), "completion": complete(problem), "answer": problem.answer}
+                # A problem that was drawn before counts once, whatever its wording.
                 rows.setdefault(problem.key, row)
     seeds = list(rows.values())
     rng.shuffle(seeds)
@@ -148,6 +150,7 @@ def draw_kun_rows(*, num_rows: int = NUM_KUN_EFT_ROWS, rng_seed: int = RNG_SEED 
         num_good = sum(row["completion"].endswith("[good]") for row in rows.values())
         if completion.endswith("[good]") and num_good >= num_rows // 4:  # unclear prompts repeat more, and count once
             continue
+        # The texts are cut and blurred, so a held-out problem is known by its digits here and not by its key.
         if held_out.isdisjoint(map(find_digits, (asked, *asked.split("\n")))):
             rows[asked] = {"prompt": asked, "completion": completion}
     shuffled = list(rows.values())

@@ -47,6 +47,7 @@ class SeededTopP:
         if sampling.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be 1 or more, got {sampling.max_new_tokens}")
         self.sampling = sampling
+        # A greedy row draws nothing.
         num_draws = sampling.max_new_tokens if sampling.temperature > 0 else 0
         self.uniforms = torch.from_numpy(draw_uniforms(sampling_seeds, num_draws)).to(device)
 
@@ -83,15 +84,18 @@ def pick_tokens(
     """
     import torch
 
+    # In half precision many tokens would have equal scores, and ties go by id.
     scores = logits.float() / temperature
     ordered = sort_descending(scores)
+    # The sum of a large vocabulary in float32 would lose the last tokens of the nucleus.
     mass = ordered.softmax(dim=-1).double().cumsum(dim=-1)
     # A token is in the nucleus when the mass before it is below top_p, so the first one always is.
     last = (mass[:, :-1] < top_p).sum(dim=-1, keepdim=True)
+    # The uniform is stretched over the mass of the nucleus, so that the rest has no probability.
     target = uniforms.unsqueeze(-1) * mass.gather(-1, last)
     place = (mass <= target).sum(dim=-1, keepdim=True).minimum(last)
     value = ordered.gather(-1, place)
-    # Which of the tokens with this value: the first by id, but where equal values stand before it.
+    # Of several tokens with this value the first by id is taken, unless equal values come before it in the order.
     number = place - (ordered > value).sum(dim=-1, keepdim=True)
     equal = scores == value
     if number.any():

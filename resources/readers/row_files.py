@@ -96,6 +96,7 @@ def read_paragraphs(path: Path, *, field: str, limit: int | None, max_bytes: int
     rows: list[Row] = []
     paragraph: list[str] = []
     try:
+        # An empty line at the end closes the last paragraph.
         for _, line in chain(_decode_lines(path, max_bytes, describe_excess), ((0, ""),)):
             if line.strip():
                 paragraph.append(line)
@@ -118,6 +119,7 @@ def _check_file(path: Path, *, limit: int | None, max_bytes: int | None) -> int:
     if not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "no such file"
         raise refuse_file(path, f"{what}; check the path in the experiment")
+    # Rows take more memory as Python objects than as bytes of the file.
     return psutil.virtual_memory().available // 2 if max_bytes is None else max_bytes
 
 
@@ -132,6 +134,7 @@ def _decode_lines(path: Path, max_bytes: int, describe_excess: Callable[[int, in
     """The lines with their number, from 1, until they have more than `max_bytes` bytes together."""
     offset = 0
     with path.open("rb") as file:
+        # A file without line ends would be one line as large as the file, so the reading of a line has a limit too.
         for number, line in enumerate(iter(lambda: file.readline(max_bytes + 1), b""), start=1):
             if offset + len(line) > max_bytes:
                 raise refuse_file(path, describe_excess(number, offset + len(line)))
@@ -159,6 +162,7 @@ def _read_objects(path: Path, *, limit: int | None, max_bytes: int) -> Iterator[
 def _parse_line(path: Path, number: int, text: str) -> dict[str, object]:
     try:
         value = json.loads(text)
+    # Deeply nested brackets end Python's parser by its recursion limit.
     except (json.JSONDecodeError, RecursionError) as error:
         raise refuse_file(
             path, f"line {number} is not JSON ({error}): {show_value(text.strip())}; write one JSON object on each line"
@@ -177,6 +181,7 @@ def _read_parquet(path: Path, *, wanted: Sequence[str], limit: int | None, max_b
     try:
         with pq.ParquetFile(path) as file:
             groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+            # The compressed file may be small: what counts is what it becomes in memory.
             columns = [group.column(c) for group in groups for c in range(group.num_columns)]
             size = sum(column.total_uncompressed_size for column in columns if column.path_in_schema in wanted)
             if limit is not None and file.metadata.num_rows > limit:
@@ -206,6 +211,7 @@ def take_text(path: Path, row: Row, field: str) -> str:
         raise refuse_file(
             path, f"{row.place}: field {field!r} is empty, got {show_value(value)}; fill it or remove the row"
         )
+    # Such a text cannot be written as UTF-8, and would fail much later, in a tokenizer.
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise refuse_file(path, f"{row.place}: field {field!r} has half of a surrogate pair, no character; remove it")
     return value

@@ -144,6 +144,7 @@ def read_seed_file(
     for row in rows:
         prompt = take_text(path, row, fields.prompt)
         completion = take_text(path, row, fields.completion)
+        # Row ids derive from the prompt, so two rows with one prompt would be one row.
         if prompt.strip() in places:
             first = places[prompt.strip()]
             raise refuse_file(path, f"{row.place} has the prompt of {first} again: {show_value(prompt)}; remove one")
@@ -271,6 +272,7 @@ def read_text_file(
     for row in rows:
         text, tag = take_text(path, row, field), _take_tag(path, row, tag_field)
         row_id = derive_row_id("text", text.strip())
+        # Corpora repeat texts, which is no mistake: the first one is kept and the others are counted.
         texts.setdefault(row_id, (row_id, text, tag))
     table = pl.DataFrame(list(texts.values()), schema=UNLABELLED_TEXTS, orient="row")
     return TextFile(table=table, num_duplicates=len(rows) - len(texts))

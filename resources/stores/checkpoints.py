@@ -36,7 +36,7 @@ HASHED_PATTERNS = (
 )
 """The files of a checkpoint that change what a model says, as glob patterns."""
 ADAPTER_FOLDER = "adapter"
-"""Where a checkpoint tells the same model once more, as a LoRA adapter of its experiment's base model.
+"""Where a checkpoint holds the same model once more, as a LoRA adapter of its experiment's base model.
 
 The hash of the model is of the weights, and so without it.
 """
@@ -68,6 +68,7 @@ def hash_checkpoint(path: Path) -> str:
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as content:
+            # The name is hashed with the content, since a file counts by what it is called.
             digest.update(f"{file.name}\n{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
 
@@ -119,6 +120,7 @@ def _validate_weights(path: Path) -> None:
     index = path / "model.safetensors.index.json"
     if index.is_file():
         try:
+            # A copy that was broken off has an index that names more files than are there.
             shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _refuse(path, f"has a broken {index.name} ({error})") from error
@@ -127,6 +129,8 @@ def _validate_weights(path: Path) -> None:
             raise _refuse(path, f"lacks {len(missing)} of {len(shards)} weight files: {missing[:3]}")
     for file in weights:
         try:
+            # Opening reads the header and the file's length, so a file that was cut short is found without reading it
+            # whole.
             with safe_open(file, framework="numpy") as content:
                 content.keys()
         except (SafetensorError, OSError) as error:
@@ -178,6 +182,7 @@ def find_model_here(name: str, *, base: Path | None, revision: str | None) -> Pa
             return find_model_folder(name, base=base, revision=revision)
     except UnknownModelError:
         return None
+    # What looks like a path is never sent to the hub.
     if not name or name.startswith((".", "~", "/")) or name.count("/") > 1 or not _find_hub_folder(name).is_dir():
         return None
     from huggingface_hub import snapshot_download
@@ -215,6 +220,7 @@ def find_model_folder(name: str, *, base: Path | None, revision: str | None) -> 
 
     try:
         try:
+            # The cache is tried first, so that a machine without a network works and no run waits for the hub.
             return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_PATTERNS, local_files_only=True))
         except LocalEntryNotFoundError:
             return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_PATTERNS))

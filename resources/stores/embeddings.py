@@ -81,10 +81,11 @@ class Embedder:
     def identity(self) -> dict[str, str]:
         """What a table of its vectors says of the model: name, and the files on modules, pooling and length."""
         settings = {str(file.relative_to(self.folder)): file.read_text() for file in self._read_settings()}
-        # a model on a disk is told by its folder's name: where it lies is no part of it
+        # Of a folder only its name is kept: where it lies is no part of the model.
         return {"model": Path(self.model).name, **settings}
 
     def _read_settings(self) -> list[Path]:
+        # The same weights with another pooling or length give other vectors.
         names = ("modules.json", "sentence_bert_config.json", "*_Pooling/config.json")
         return [file for name in names for file in sorted(self.folder.glob(name))]
 
@@ -95,7 +96,7 @@ class Embedder:
         return SentenceTransformer(str(self.folder), device=self.device)
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """Embed texts; a text has one vector however often it comes, and wherever it stands.
+        """Embed texts; a text has one vector however often and wherever it comes.
 
         Args:
             texts: any number, also none.
@@ -105,6 +106,8 @@ class Embedder:
         """
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        # Texts of like length share a batch, and the order is the same whatever order they came in, so the vectors are
+        # too.
         unique = sorted(set(texts), key=lambda text: (len(text), text))
         if not unique:
             return np.zeros((0, int(self._network.get_embedding_dimension())), dtype=np.float32)
@@ -147,6 +150,7 @@ def replace_surrogates(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
+        # UTF-16 can hold half a pair, and decoding it replaces the half by U+FFFD.
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
 
@@ -184,7 +188,7 @@ class EmbeddingStore:
 
         Args:
             texts: any number, also none; equal texts count once.
-            embedder: the model; its name, pooling and length are kept with the table where it tells them.
+            embedder: the model; its name, pooling and length are kept with the table where it has them.
 
         Returns:
             The vectors in the order of the texts.
@@ -194,6 +198,7 @@ class EmbeddingStore:
             ValueError: the model gave vectors that are not finite, or zero.
         """
         keys = [hash_text(text) for text in texts]
+        # Equal texts have one key, so each is looked up and embedded once.
         by_key = {key: replace_surrogates(text) for key, text in zip(keys, texts, strict=True)}
         table = _ModelTable(self.uri, embedder)
         known = table.look_up(list(by_key)) if by_key else {}
@@ -201,6 +206,7 @@ class EmbeddingStore:
         for start in range(0, len(missing), SLICE_TEXTS):
             some = missing[start : start + SLICE_TEXTS]
             vectors = check_vectors(embedder.embed([by_key[key] for key in some]), num_rows=len(some))
+            # Each slice is stored at once: a killed run loses one slice at most.
             table.append(some, vectors)
             known |= dict(zip(some, vectors, strict=True))
         rows = [known[key] for key in keys]
@@ -236,6 +242,7 @@ class _ModelTable:
             stored = pl.DataFrame(
                 pl.from_arrow(table.search().select(["key"]).with_row_id(True).limit(None).to_arrow())
             )
+            # Keys are joined in memory: a filter with thousands of keys would be parsed as SQL.
             places = stored.join(wanted, on="key", how="semi").unique("key", keep="first")["_rowid"]
             if places.is_empty():
                 return {}
@@ -253,6 +260,7 @@ class _ModelTable:
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), width)
 
         def append() -> None:
+            # Another process may have made the table since the look-up.
             table = self.table.open() or self.table.create(schema)
             if (known := read_width(table.schema)) != width:
                 raise HistoryError(
@@ -264,6 +272,6 @@ class _ModelTable:
         self.table.retry(append, doing=f"append {len(keys)} embeddings")
 
     def _describe(self) -> dict[str, str]:
-        """What the model tells of itself, kept with the table."""
-        told: dict[str, str] = getattr(self.embedder, "identity", {})
-        return {"model_hash": self.embedder.model_hash, **told}
+        """What the model says of itself; it is kept with the table."""
+        own: dict[str, str] = getattr(self.embedder, "identity", {})
+        return {"model_hash": self.embedder.model_hash, **own}

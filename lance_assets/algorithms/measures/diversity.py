@@ -90,6 +90,7 @@ def compute_vendi_score(embeddings: NDArray[np.float32]) -> float:
         # rows of a C array are columns of the Fortran one that BLAS wants; only the upper triangle is computed
         covariance += ssyrk(1.0, rows[start : start + _VENDI_ROWS].T)
     eigenvalues = np.linalg.eigvalsh(covariance / len(rows), UPLO="U")
+    # Rounding leaves eigenvalues a little below zero, which have no logarithm.
     shares = eigenvalues[eigenvalues > 1e-12]
     return float(np.exp(-np.sum(shares * np.log(shares))))
 
@@ -151,6 +152,7 @@ def find_collapse(report: DiversityReport, floors: DiversityFloors) -> list[str]
     for field in fields(floors):
         bound, name = getattr(floors, field.name), field.name[4:]
         value = getattr(report, name)
+        # What cannot be measured breaks no floor: r0000 has no earlier round to be new against.
         if bound is None or value is None:
             continue
         if field.name.startswith("min_") and value < bound:
@@ -184,8 +186,8 @@ def compute_novelty(similarities: Sequence[float] | NDArray[np.float64]) -> floa
 def compute_cluster_entropy(embeddings: NDArray[np.float32], *, num_clusters: int, rng_seed: int) -> float | None:
     """How evenly rows spread over clusters of k-means (SciPy's), as a share of the largest possible entropy.
 
-    Rows are brought into an order of their own first, so that theirs does not matter. Fewer rows than clusters make as
-    many clusters as there are rows.
+    Rows are sorted first, so that their order does not matter. Fewer rows than clusters make as many clusters as there
+    are rows.
 
     Args:
         embeddings: float32 [num_rows, dim].
@@ -211,7 +213,9 @@ def compute_cluster_entropy(embeddings: NDArray[np.float32], *, num_clusters: in
         raise ValueError(f"embeddings must be finite, row {int(np.argwhere(~np.isfinite(embeddings))[0][0])} is not")
     if len(embeddings) < 2:
         return None
+    # k-means depends on the order of the rows to rounding; sorted rows give one result.
     rows = embeddings[np.lexsort(embeddings.T)].astype(np.float64)
+    # Centres are drawn from different rows, or two of them would be the same cluster.
     different = np.unique(rows, axis=0)
     k = min(num_clusters, len(different))
     if k == 1:
@@ -258,6 +262,7 @@ def compute_score_length_correlation(scores: Sequence[float | None], lengths: Se
     pairs = [(score, length) for score, length in zip(scores, lengths, strict=True) if score is not None]
     if len(pairs) < 3 or len({score for score, _ in pairs}) == 1 or len({length for _, length in pairs}) == 1:
         return None
+    # The last digits of the correlation depend on the order of the rows.
     return round(float(spearmanr(*zip(*pairs, strict=True)).statistic), 12)
 
 

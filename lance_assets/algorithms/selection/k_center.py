@@ -175,7 +175,7 @@ class _State:
         if is_capped:
             top = np.flatnonzero((self.bound >= float(self.bound.max()) - 2 * margin) & ~self.is_chosen)
             candidates = top[:MAX_CANDIDATES]
-        # Where every free row is a candidate there is no other row to be afraid of.
+        # Where every free row is a candidate no other row can be farther.
         floor = -1.0 if len(candidates) == free else lowest - margin
         # The bounds are float32; candidates are compared in float64, so that near ties are decided exactly.
         rows = self.read(candidates)

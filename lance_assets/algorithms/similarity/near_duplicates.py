@@ -119,12 +119,15 @@ def choose_survivors(row_ids: Sequence[str], pairs: pl.DataFrame, *, thresholds:
             continue
         if row_id not in rows and other_id not in rows:
             raise ValueError(f"a pair must name one of the rows, got {row_id} and {other_id}")
+        # A row of this round can only be dropped for one that is decided before it: an earlier round's, or one with a
+        # smaller id.
         later, earlier = row_id, other_id
         if row_id not in rows or (other_id in rows and row_id < other_id):
             later, earlier = other_id, row_id
         candidates.setdefault(later, []).append((TIERS.index(tier), -similarity, earlier))
     dropped: dict[str, tuple[str, str, float]] = {}
     for row_id in sorted(candidates):
+        # A row that was dropped drops no other: else a chain of small steps would empty the round.
         survivors = [like for like in candidates[row_id] if like[2] not in dropped]
         if survivors:
             tier_number, negated, nearest_id = min(survivors)
@@ -136,6 +139,7 @@ def check_normalised(embeddings: np.ndarray, name: str = "embeddings") -> None:
     """Raise ValueError unless float rows [num_rows, dim] are finite and of length 1, naming the first that is not."""
     if embeddings.ndim != 2:
         raise ValueError(f"{name} must be a 2D array [num_rows, dim], got shape {embeddings.shape}")
+    # einsum needs no copy of the matrix, as squaring it would.
     norms = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings))
     wrong = np.flatnonzero(~(np.abs(norms - 1) < 1e-2))
     if wrong.size:
@@ -194,6 +198,7 @@ def _finish(left: np.ndarray, right: np.ndarray, found: Found, threshold: float,
     if is_self:
         is_pair = rows != others
         rows, others = np.minimum(rows, others)[is_pair], np.maximum(rows, others)[is_pair]
+    # Buckets overlap and meet a pair several times; as one number each, pairs are sorted and made unique at once.
     codes = np.unique(rows * len(right) + others)
     rows, others = codes // len(right), codes % len(right)
     similarity = np.empty(len(codes))
@@ -221,7 +226,9 @@ def _compare_all(left: np.ndarray, right: np.ndarray, threshold: float, *, is_se
     block = max(1, _BLOCK_VALUES // len(right))
     parts = []
     for start in range(0, len(left), block):
+        # Of a set with itself only the half above the diagonal is computed.
         first = start if is_self else 0
+        # The threshold is lowered by what float32 may lose; `_finish` decides in float64.
         rows, others = np.nonzero(left[start : start + block] @ right[first:].T > threshold - _SLACK)
         if is_self:
             rows, others = rows[rows < others], others[rows < others]
@@ -235,6 +242,7 @@ def _train_centres(rows: np.ndarray, num_centres: int) -> np.ndarray:
     centres = sample[:: max(1, len(sample) // num_centres)][:num_centres].copy()
     for _ in range(_LLOYD_STEPS):
         nearest, _ = _find_nearest_centres(sample, centres, 1)
+        # Sorted by centre, the rows of each lie together and are summed in one pass.
         order = np.argsort(nearest[:, 0], kind="stable")
         filled, starts = np.unique(nearest[order, 0], return_index=True)
         sums = np.add.reduceat(sample[order], starts, axis=0)
@@ -266,6 +274,7 @@ def _compare_buckets(left: np.ndarray, right: np.ndarray, threshold: float, targ
     members = np.argsort(homes, kind="stable")
     edges = np.searchsorted(homes[members], np.arange(num_centres + 1))
     sampled = np.unique(np.linspace(0, len(left) - 1, _SAMPLED_ROWS).astype(int))
+    # The recall is measured and not assumed, since it depends on how the texts cluster.
     truth = _list_codes(_compare_all(left[sampled], right, threshold, is_self=False), sampled, len(right))
     truth = truth[truth // len(right) != truth % len(right)] if left is right else truth
     num_probes = min(2, num_centres)
@@ -276,6 +285,7 @@ def _compare_buckets(left: np.ndarray, right: np.ndarray, threshold: float, targ
         recall = float(seen.mean()) if len(truth) else 1.0
         if recall >= target_recall or num_probes == num_centres:
             break
+        # Doubling finds the number in a few steps, and comparing with all buckets is the exact search.
         num_probes = min(2 * num_probes, num_centres)
     probes, _ = _find_nearest_centres(left, centres, num_probes)
     return _compare_probed(left, probes, right, members, edges, threshold)

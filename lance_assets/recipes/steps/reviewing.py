@@ -233,6 +233,7 @@ def _ask_both_orders(
     judge = identity.of_role("reviewer")
     asked = []
     for pair in pairs:
+        # Judges favour a place, so each pair is shown in both orders, and only what holds in both counts.
         for order, first, second in (
             ("chosen_first", pair.chosen, pair.rejected),
             ("rejected_first", pair.rejected, pair.chosen),
@@ -298,6 +299,7 @@ def judge_pairs_in_both_orders(
     """
     if num_pairs == 0:
         return pl.DataFrame(schema=PAIR_JUDGEMENTS)
+    # By hash, so that the same pairs are judged when the round is made again.
     taken, _ = take_seeds(pairs, max_seeds=num_pairs, rng_seed=identity.rng_seed, round_key=identity.round_key)
     rows = read_rows(Pair, taken)
     samples = _ask_both_orders(rows, stage=stage, step=step, sampling=sampling, identity=identity, ask=ask)

@@ -266,7 +266,9 @@ def propose_from_seeds(
     samples = ask(kind, requests)
     origins = []
     for index, sample in enumerate(samples):
+        # Requests come seed by seed, each with all its samples, so the place says which seed it was.
         seed, final = seeds[index // num_samples], read_final(sample)
+        # What was proposed is a prompt without a completion yet, or a completion of the seed's own prompt.
         prompt, completion = (final, None) if kind == "new_prompt" else (seed.prompt, final)
         origins.append(originate(seed, index % num_samples, prompt=prompt, completion=completion))
     return record_samples(kind, origins, requests, samples)
@@ -280,8 +282,10 @@ def propose_in_manner_of(
     Each seed is the first example once. The round draws the others, the same ones whatever the order of the seeds. The
     template is given `examples`, numbered, and the first one's `prompt` and `completion`.
     """
+    # In the order of ids, so that the draw does not depend on the order of the table.
     asked, drawn_from = [], sorted(seeds, key=lambda seed: seed.row_id)
     for seed in seeds:
+        # Each seed has a stream of its own, so that a seed more or less changes no other seed's examples.
         rng = random.Random(derive_row_id(identity.rng_seed, identity.round_key, seed.row_id))
         others = [other for other in drawn_from if other.row_id != seed.row_id]
         shown = [seed, *rng.sample(others, min(num_examples - 1, len(others)))]
@@ -301,6 +305,7 @@ def complete_new_prompts(
     identity: RoundIdentity, ask: Ask, new_prompts: Sequence[Generation], num_samples: int
 ) -> list[Generation]:
     """Sample completions of every new prompt that was read and not cut, by the stage `completion`."""
+    # A prompt that was cut asks for something else than it was going to.
     readable = [(row, row.prompt) for row in new_prompts if row.prompt is not None and row.finish_reason == "stop"]
     requests = build_requests(identity, "completion", [(row.row_id, prompt) for row, prompt in readable], num_samples)
     samples = ask("completion", requests)

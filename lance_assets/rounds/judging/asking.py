@@ -75,6 +75,7 @@ def complete_prompts(ask: Ask, plan: Plan, *, model: str) -> list[Sample]:
         EvaluationError: the engine failed on a prompt; a failed row is no lost one.
     """
     prompts = list(read_prompts(plan))
+    # Ids and seeds derive from the prompt alone, so that every round and experiment asks the same requests.
     requests = [
         Request(
             row_id=derive_row_id(JUDGE, prompt),
@@ -85,6 +86,7 @@ def complete_prompts(ask: Ask, plan: Plan, *, model: str) -> list[Sample]:
     ]
     samples = ask(f"{model}_completions", requests, SamplingSettings(0.0, 1.0, find_judge(plan).max_new_tokens))
     for prompt, sample in zip(prompts, samples, strict=True):
+        # A lost row counted as a loss would make the engine's failure the model's.
         if sample.finish_reason == "error":
             raise EvaluationError(f"the engine failed on the prompt {prompt!r} of evaluation.judge: {sample.error}")
     return samples
@@ -107,6 +109,7 @@ def compare_scores(ask: Ask, this_round: Round, rows: Rows, *, stage: str) -> Ro
     """By score: each row's own review, and the outcome beside the opponent's, which the row holds."""
     compared = []
     for row, review in zip(rows, review_each(ask, this_round, rows, stage=stage), strict=True):
+        # A review that cannot be read on one side leaves nothing to compare.
         own, other = review["judge_score"], row["opponent_judge_score"]
         unread = own is None or other is None
         outcome = "unread" if unread else "win" if own > other else "tie" if own == other else "loss"
