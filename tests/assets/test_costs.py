@@ -51,7 +51,7 @@ def test_sums_add_up_and_peaks_do_not() -> None:
 
 def test_the_table_has_a_row_a_noun_the_round_and_a_pair() -> None:
     told = tabulate_costs({"raw_generations": count(), "sft_set": Cost(seconds=1.0)}, num_pairs=7, num_sft_rows=0)
-    lines = str(told.value).split("\n")
+    lines = told.text.split("\n")
     assert lines[2].startswith("| raw_generations | 12.0 | 3 | 200 | 60 | 70 | 7 | 1 / 1 / 1 |")
     assert lines[3] == "| sft_set | 1.0 | 0 | 0 | 0 | 0 |  |  |  |  |  |"
     assert lines[4].startswith("| **round** | 13.0 | 3 |")
