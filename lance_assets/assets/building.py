@@ -13,7 +13,7 @@ import dagster as dg
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round, parse_round
 from lance_assets.assets.platform import PlatformResource, find_key, find_rounds
 from lance_assets.assets.showing import show_report
-from lance_assets.rounds.nouns import compute_code_versions, list_inputs, list_nouns
+from lance_assets.rounds.nouns import compute_code_versions, explain_identity, list_inputs, list_nouns
 from lance_assets.rounds.plan import Check, Noun, Plan
 from lance_assets.rounds.round import Round, make_noun
 from resources.engines.contract import EngineError
@@ -167,6 +167,9 @@ def build_assets(plan: Plan) -> list[dg.AssetsDefinition]:
     """The assets of an experiment, in the order in which they are made."""
     # The versions depend on each other, so they are computed together and once.
     versions = compute_code_versions(plan)
+    for noun in list_nouns(plan):
+        # What is kept beside a table must belong to the code version that the UI shows, whenever the step runs.
+        explain_identity(plan, noun.name)
     return [build_asset(plan, noun, versions[noun.name]) for noun in list_nouns(plan)]
 
 

@@ -298,8 +298,12 @@ def identify(plan: Plan, name: str) -> Identity:
     }
 
 
+@cache
 def explain_identity(plan: Plan, name: str) -> Identity:
-    """A noun's identity with the hash of each definition of its code, by which two identities are compared."""
+    """A noun's identity with the hash of each definition of its code, by which two identities are compared.
+
+    It is that of the files when it was first asked for, as the code version is.
+    """
     found = identify(plan, name)
     definitions = explain_own_code(list_roots(plan, NOUNS[name]), without=identity.list_unused(plan))
     return found | {"code": {"hash": found["code"], "definitions": definitions}}
