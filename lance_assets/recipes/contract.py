@@ -154,6 +154,11 @@ class Recipe(Generic[S]):
     pairs are never judged."""
     candidate_kinds: tuple[str, ...] | None = None
     """The kinds of raw generations that are candidates for training; None: all of them."""
+    compared_prompts: tuple[str, ...] = ("new_prompt",)
+    """The kinds whose prompt a model wrote: near-duplicate prompts of one kind are dropped, one kind after another."""
+    compared_completions: tuple[str, ...] = ("completion",)
+    """The kinds whose prompt and completion are compared, all kinds together. Rows of a kind that neither field names
+    may well be alike, as items of a pool are, and are not compared."""
     settings_of_judging: tuple[str, ...] = ()
     """The settings that preference_pairs depends on in addition, where pairs are judged."""
     build_label_rows: Callable[[RoundInputs[S], pl.DataFrame], pl.DataFrame] | None = None
@@ -221,6 +226,11 @@ class Recipe(Generic[S]):
             added=added,
             is_evaluation_prompt=inputs.is_evaluation_prompt,
         )
+
+    @property
+    def compared_together(self) -> list[tuple[str, ...]]:
+        """The groups of kinds within which near-duplicates are dropped, in order: prompts before completions."""
+        return [*((kind,) for kind in self.compared_prompts), self.compared_completions]
 
     @property
     def trains_label_model(self) -> bool:

@@ -289,6 +289,7 @@ RECIPE: Recipe[KunSettings] = Recipe(
     start_sft_set=start_sft_set,
     generate=generate,
     list_filters=list_filters,
+    compared_prompts=("named_prompt",),
     review=review,
     build_sft_set=build_sft_set,
     build_pairs=build_no_pairs,

@@ -325,6 +325,7 @@ RECIPE: Recipe[LanceSettings] = Recipe(
     generate=generate,
     list_filters=list_filters,
     candidate_kinds=("new_prompt", "completion", "degraded_completion"),
+    compared_completions=("completion", "degraded_completion"),
     review=review,
     build_sft_set=build_sft_set,
     build_pairs=build_pairs,

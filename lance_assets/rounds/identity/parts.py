@@ -68,6 +68,7 @@ def identify_cleaning(plan: Plan) -> Identity:
     return {
         "embedder": identify_embedder(settings.embedder.model),
         "near_duplicates": settings.near_duplicates.model_dump(),
+        "compared": [list(kinds) for kinds in plan.recipe.compared_together],
         **filters,
     } | identify_guard(plan)
 

@@ -14,14 +14,11 @@ from lance_assets.algorithms.filters.rules import mark_dropped
 from lance_assets.algorithms.similarity.lexical_pairs import find_lexical_pairs
 from lance_assets.algorithms.similarity.near_duplicates import choose_survivors, find_exact_pairs, find_similar_pairs
 from lance_assets.algorithms.similarity.words import normalise_text
+from lance_assets.recipes.contract import AnyRecipe
 from lance_assets.records import NEAR_DUPLICATES
 from lance_assets.rounds.report import Counts, Judged, Made, Report, Rows, count_values
 from lance_assets.rounds.round import Round
 from lance_assets.settings.experiment import NearDuplicateSettings
-
-COMPARED_TOGETHER = (("new_prompt",), ("named_prompt",), ("completion", "degraded_completion"))
-"""Kinds whose texts are compared, with each other and with earlier rounds, in this order; others may well be alike."""
-
 
 TEXTS = pl.Schema({"row_id": pl.String, "round": pl.String, "text": pl.String})
 
@@ -40,19 +37,19 @@ class Deduplicated:
     """Their vectors, float32 [num_kept, dim], L2-normalised."""
 
 
-def text_to_compare() -> pl.Expr:
+def text_to_compare(recipe: AnyRecipe) -> pl.Expr:
     """What of a candidate is compared: a prompt that a model wrote, or a prompt with its completion."""
     return (
-        pl.when(pl.col("kind").is_in(["new_prompt", "named_prompt"]))
+        pl.when(pl.col("kind").is_in(recipe.compared_prompts))
         .then("prompt")
         .otherwise(pl.col("prompt") + "\n" + pl.col("completion"))
     )
 
 
-def list_texts(cleaned: pl.DataFrame, key: str) -> pl.DataFrame:
+def list_texts(recipe: AnyRecipe, cleaned: pl.DataFrame, key: str) -> pl.DataFrame:
     """The kept texts of a cleaned set, schema `TEXTS`, by row id."""
     kept = cleaned.filter(pl.col("drop_reason").is_null())
-    return kept.select("row_id", round=pl.lit(key, pl.String), text=text_to_compare()).cast(TEXTS).sort("row_id")
+    return kept.select("row_id", round=pl.lit(key, pl.String), text=text_to_compare(recipe)).cast(TEXTS).sort("row_id")
 
 
 def name_pairs(found: pl.DataFrame, left: pl.DataFrame, right: pl.DataFrame, tier: str) -> pl.DataFrame:
@@ -87,9 +84,10 @@ def find_equal(texts: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
 def compare_with_earlier(this_round: Round, texts: pl.DataFrame, vectors: np.ndarray) -> pl.DataFrame:
     """Pairs of this round's texts with texts that earlier rounds kept; by embedding the nearest one of each row."""
     settings, history = this_round.plan.settings.near_duplicates, this_round.platform.history
+    recipe, keys = this_round.plan.recipe, this_round.earlier_keys
     earlier = pl.concat(
         # The empty table gives the columns where there is no earlier round.
-        [texts.clear(), *(list_texts(this_round.read("cleaned_set", key), key) for key in this_round.earlier_keys)]
+        [texts.clear(), *(list_texts(recipe, this_round.read("cleaned_set", key), key) for key in keys)]
     )
     pairs = [pl.DataFrame(schema=NEAR_DUPLICATES)]
     if settings.exact:
@@ -142,7 +140,7 @@ def compare_within(settings: NearDuplicateSettings, texts: pl.DataFrame, vectors
 
 def compare_kept(this_round: Round, kept: pl.DataFrame) -> pl.DataFrame:
     """All pairs of like texts that kept rows of a cleaned set have, with each other and with earlier rounds."""
-    texts = list_texts(kept, this_round.key)
+    texts = list_texts(this_round.plan.recipe, kept, this_round.key)
     vectors = this_round.embed(texts["text"].to_list())
     within = compare_within(this_round.plan.settings.near_duplicates, texts, vectors)
     return pl.concat([compare_with_earlier(this_round, texts, vectors), within])
@@ -164,18 +162,19 @@ def drop_near_duplicates(this_round: Round, cleaned: pl.DataFrame) -> Deduplicat
     In this order a row is compared only with rows that stay: rows that depend on a dropped prompt are dropped with it
     before completions are compared.
     """
-    settings = this_round.plan.settings.near_duplicates
+    recipe, settings = this_round.plan.recipe, this_round.plan.settings.near_duplicates
     thresholds = read_thresholds(settings)
-    texts = list_texts(cleaned, this_round.key)
+    texts = list_texts(recipe, cleaned, this_round.key)
     vectors = this_round.embed(texts["text"].to_list())
-    compared = cleaned.filter(pl.col("kind").is_in([kind for kinds in COMPARED_TOGETHER for kind in kinds]))["row_id"]
+    all_kinds = [kind for kinds in recipe.compared_together for kind in kinds]
+    compared = cleaned.filter(pl.col("kind").is_in(all_kinds))["row_id"]
     is_compared = texts["row_id"].is_in(compared.implode())
     rows = texts.filter(is_compared)
     # Earlier rounds come first: a row that is dropped for that must not drop another row of this round.
     found = [compare_with_earlier(this_round, rows, vectors[is_compared.to_numpy()])]
     dropped = choose_survivors(rows["row_id"].to_list(), found[0], thresholds=thresholds)
     cleaned = mark_dropped(cleaned, dropped, reason="like_history")
-    for kinds in COMPARED_TOGETHER:
+    for kinds in recipe.compared_together:
         kept = cleaned.filter(pl.col("drop_reason").is_null() & pl.col("kind").is_in(kinds))["row_id"]
         is_in = texts["row_id"].is_in(kept.implode())
         rows = texts.filter(is_in)
@@ -254,7 +253,7 @@ def near_duplicates(this_round: Round) -> Judged:
     """Whether no kept text is a near-duplicate of another of this round or of an earlier one."""
     settings, cleaned = this_round.plan.settings.near_duplicates, this_round.read("cleaned_set")
     kept = cleaned.filter(pl.col("drop_reason").is_null())
-    compared = [kept.filter(pl.col("kind").is_in(kinds)) for kinds in COMPARED_TOGETHER]
+    compared = [kept.filter(pl.col("kind").is_in(kinds)) for kinds in this_round.plan.recipe.compared_together]
     found = pl.concat(compare_kept(this_round, rows) for rows in compared)
     num_compared = sum(map(len, compared))
     # The check computes cosines in another order than cleaning did, hence the tolerance.
