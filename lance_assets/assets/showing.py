@@ -64,7 +64,7 @@ def tabulate_rows(rows: Rows) -> dg.MetadataValue:
         return dg.MetadataValue.md("*no rows*")
 
     def cell(value: object) -> str:
-        text = f"{value:.2f}" if isinstance(value, float) else str(value)
+        text = "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
         text = text.replace("\n", " ⏎ ").replace("|", "\\|")
         return text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"
 

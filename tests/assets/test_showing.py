@@ -37,8 +37,8 @@ def assert_is_picture(fact: Fact) -> None:
 def test_a_preview_is_one_line_a_row() -> None:
     table = pl.DataFrame({"text": ["a | b\nc", "x" * 300, "last"], "score": [7.126, None, 1.0], "other": [1, 2, 3]})
     lines = text_of(Rows(table, ("text", "score"), num_rows=2)).splitlines()
-    assert lines[:3] == ["| text | score |", "| --- | --- |", "| a \\| b ⏎ c | 7.13 |"]
-    assert lines[3] == f"| {'x' * 159}… | None |"
+    assert lines[:3] == ["| text | score |", "| --- | --- |", "| a \\| b ⏎ c | 7.126 |"]
+    assert lines[3] == f"| {'x' * 159}… | - |"
     assert len(lines) == 4
 
 

@@ -231,7 +231,7 @@ def report_cleaned_set(this_round: Round) -> Report:
     return {
         "dagster/row_count": len(cleaned),
         "num_kept": len(kept),
-        "keep_rate": len(kept) / len(cleaned) if len(cleaned) else 0.0,
+        "keep_rate": round(len(kept) / len(cleaned), 4) if len(cleaned) else 0.0,
         "drop_reasons": Counts("reason", count_drop_reasons(cleaned)),
         "kinds": Rows(by_kind.sort("kind"), ("kind", "rows", "kept")),
         "preview_kept": Rows(
@@ -266,7 +266,7 @@ def near_duplicates(this_round: Round) -> Judged:
             "num_rows": len(kept),
             "num_compared": num_compared,
             "num_left": len(left),
-            "bars": str(read_thresholds(settings)),
+            "bars": read_thresholds(settings),
             "examples": Rows(examples, found.columns),
         },
     )
