@@ -8,8 +8,11 @@ import pytest
 
 from resources.machine.processes import stream_process
 
+# A process inherits which signals are ignored or blocked, and tests before this one may have left SIGTERM so.
 LAUNCHER = """
-import subprocess, sys
+import signal, subprocess, sys
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 rank = "import sys; sys.stdin.read()"
 ranks = [subprocess.Popen([sys.executable, "-c", rank], start_new_session=own) for own in (True, True, False)]
 print("launched", *(rank.pid for rank in ranks), flush=True)
