@@ -19,7 +19,7 @@ INSTALLED_VLLM := $(VENV_VLLM)/.installed
 ON_VLLM := LANCE_VLLM_PYTHON="$(CURDIR)/$(VENV_VLLM)/bin/python"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study plan ui test lint bench test-vllm bench-engine
+.PHONY: help setup demo study plan ui test test-slow lint bench test-vllm bench-engine
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ ui: setup ## Serve the Dagster UI
 
 test: setup ## Run the tests, a file a core
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
+
+test-slow: setup ## Run the tests that kill, repeat or shard real runs, or start the tools of others
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile -m slow
 
 lint: setup ## Check style, formatting, the direction of imports, and types
 	$(BIN)/ruff check .

@@ -18,7 +18,6 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "adding-a-filter.md"
 LINE = {"name": "my_filters:MostlyDigits", "max_rate": 0.3}
 RECIPES: dict[str, dict[str, object]] = {
     "lance": {},
-    "spin": {"recipe": "spin", "max_new_tokens": 96},
     "diverse_evol": {"recipe": "diverse_evol", "num_first": 4, "num_picks": 6},
 }
 """LANCE has rules of its own; the others drop only what no recipe can use."""

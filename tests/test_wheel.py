@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def names(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:

@@ -123,21 +123,21 @@ SCRIPTED: dict[str, object] = {"platform_class": ScriptedPlatform, **SCRIPTED_SE
 """What `open_world` needs for rounds without models."""
 
 
-def draw_nothing(figure: object) -> dg.MetadataValue:
-    """In place of `showing.show_figure`: rendering is a third of a scripted round."""
-    del figure
+def draw_nothing(fact: object) -> dg.MetadataValue:
+    """In place of `showing.show_picture`: drawing and rendering are a third of a scripted round."""
+    del fact
     return dg.MetadataValue.md("*not drawn*")
 
 
 @contextmanager
 def without_drawing() -> Iterator[None]:
-    """The pictures of rounds are put together and not rendered."""
-    show_figure = showing.show_figure
-    showing.show_figure = draw_nothing
+    """The pictures of rounds are not drawn."""
+    show_picture = showing.show_picture
+    showing.show_picture = draw_nothing
     try:
         yield
     finally:
-        showing.show_figure = show_figure
+        showing.show_picture = show_picture
 
 
 @dataclass(frozen=True)

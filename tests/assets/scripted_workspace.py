@@ -14,7 +14,7 @@ from tests.assets.tiny_experiment import build_tiny_definitions, plan_tiny
 def tiny_world() -> dg.Definitions:
     """Built when the location is loaded, in the code server and in each run's process, which draws no pictures."""
     building.POLL_SECONDS = 0.2
-    showing.show_figure = draw_nothing
+    showing.show_picture = draw_nothing
     root = Path(os.environ["TINY_WORLD"])
     plan = plan_tiny(root / "tiny", **SCRIPTED_SETTINGS)
     return build_tiny_definitions(plan, ScriptedPlatform(data_root=str(root / "data")))

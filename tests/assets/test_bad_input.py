@@ -156,6 +156,7 @@ with open_world(Path(sys.argv[1]), platform_class=WatchedPlatform, machines={"ki
 """
 
 
+@pytest.mark.slow
 def test_a_killed_stage_asks_for_what_is_missing_and_gives_the_same_bytes(make_world: OpenWorld, two_rounds: Path):
     world = make_world(made_before=two_rounds, platform_class=WatchedPlatform)
     path = world.platform.tables.path("tiny", "r0001", "raw_generations")

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.assets.conftest import OpenWorld
 from tests.assets.test_leaks import WORDINGS
 from tests.assets.tiny_experiment import WORLD, World
@@ -49,6 +51,7 @@ def test_an_embedding_neighbour_is_left_out_of_seeds_and_candidates(
     assert world.run("r0001").success
 
 
+@pytest.mark.slow
 def test_the_prompts_of_harness_tasks_are_evaluation_prompts(
     make_scripted_world: OpenWorld, project_root: Path
 ) -> None:

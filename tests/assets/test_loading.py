@@ -323,6 +323,7 @@ def test_every_shipped_experiment_has_a_type_of_its_own(project_root: Path) -> N
         assert file.read_text().startswith("type: .Experiment\n"), f"{file}: dg check yaml would check one of several"
 
 
+@pytest.mark.slow
 def test_dg_check_defs_tells_of_every_broken_experiment(project: Path) -> None:
     checked = run_dg(project, "check", "defs", "--no-check-yaml")
     assert checked.returncode == 1

@@ -185,6 +185,7 @@ def test_a_round_in_which_nothing_passes_keeps_its_start_checkpoint(make_world: 
     assert moved.passed
 
 
+@pytest.mark.slow
 def test_doing_a_round_again_gives_the_same_bytes(
     make_world: OpenWorld, two_rounds: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -1,8 +1,11 @@
+import pytest
+
 from benchmarks.kun_model import KUN_MODEL, is_named, measure_kun_model
 from lance_assets.small_world.tasks import Problem
 from resources.engines.transformers.engine import TransformersEngine
 
 
+@pytest.mark.slow
 def test_kuns_model_judges_names_and_polishes() -> None:
     figures = measure_kun_model(TransformersEngine(KUN_MODEL), per_rung=1)
     assert figures["num_problems"] == 48

@@ -154,6 +154,7 @@ def give_logits(model: torch.nn.Module) -> torch.Tensor:
         return model(torch.arange(10, 40).reshape(2, 15)).logits
 
 
+@pytest.mark.slow
 def test_base_and_adapter_are_the_merged_checkpoint_round_after_round(
     base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

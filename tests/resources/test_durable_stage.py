@@ -146,6 +146,7 @@ print("finished", flush=True)
 MANY = [Request(f"q{n}", ({"role": "user", "content": f"question {n}"},), n) for n in range(3000)]
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     """Ten kills from within at moments by lot: no stored row is lost, none is doubled, the result is the same."""
     rng = random.Random(0)

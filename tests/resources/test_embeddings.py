@@ -128,6 +128,7 @@ for start in range(0, 40, 4):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_lose_nothing(store: EmbeddingStore) -> None:
     command = [sys.executable, "-c", WRITER, str(store.uri)]
     writers = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]

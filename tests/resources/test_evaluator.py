@@ -58,6 +58,7 @@ def test_a_local_harness_task(tiny_model: Path, tmp_path: Path) -> None:
     assert lines
 
 
+@pytest.mark.slow
 def test_an_unknown_harness_task(tiny_model: Path) -> None:
     with pytest.raises(EvaluationError, match=r"(?s)no_such_task.*lm-eval ls tasks.*no_such_task"):
         run_lm_eval(tiny_model, ["no_such_task"], model_name="checkpoint", log=lambda _: None)

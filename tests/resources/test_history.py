@@ -202,6 +202,7 @@ for number in range(12):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_lose_nothing(store: HistoryStore) -> None:
     commands = [[sys.executable, "-c", WRITER, str(store.uri), name] for name in ("first", "second")]
     writers = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for command in commands]
@@ -283,6 +284,7 @@ for turn in range(1000):
 """
 
 
+@pytest.mark.slow
 def test_a_killed_replacement_leaves_the_old_round_or_the_new(store: HistoryStore) -> None:
     put(store, "mini/r0000", "a", np.ones((1, 32)))
     for number in range(4):

@@ -325,6 +325,7 @@ def assert_same_training(first: TrainResult, second: TrainResult) -> None:
         torch.testing.assert_close(others[name].float(), weight.float(), rtol=2**-7, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does(job: TrainJob, tmp_path: Path) -> None:
     config = tmp_path / "two.yaml"
     config.write_text(TWO_PROCESSES.format(kind="MULTI_GPU"))
@@ -337,6 +338,7 @@ def test_two_processes_train_what_one_does(job: TrainJob, tmp_path: Path) -> Non
     assert two.peak_host_gib > 0.8
 
 
+@pytest.mark.slow
 def test_sharded_training_is_the_same(job: TrainJob, tmp_path: Path) -> None:
     """FSDP2 over two processes, of all weights and with adapters, SFT and DPO."""
     config = tmp_path / "fsdp.yaml"

@@ -152,6 +152,7 @@ def test_no_requests_no_samples(engine: TransformersEngine) -> None:
     assert sample_in_order(engine, [], SAMPLED) == []
 
 
+@pytest.mark.slow
 def test_out_of_memory_halves_the_batch(tiny_model: Path) -> None:
     engine = TransformersEngine(tiny_model, batch_size=8, device="cpu")
     requests = make_requests(8)

@@ -31,6 +31,7 @@ def test_kinds_by_size() -> None:
     assert [choose_num_partitions(size) for size in (10, 1_000_000)] == [16, 1000]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ivf_flat", "ivf_pq"])
 def test_an_index_is_made_measured_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     store, rows = HistoryStore(tmp_path), make_rows(3000, 0)

@@ -249,6 +249,7 @@ def list_stored(folder: Path) -> list[str]:
     return stored
 
 
+@pytest.mark.slow
 def test_killed_at_30_random_moments_of_a_stage(scripted: Scripted, tokenizer: PreTrainedTokenizerBase) -> None:
     """Nothing finished is lost or asked again, nothing is doubled, and the result is the uninterrupted one's."""
     requests = [ask(number) for number in range(1500)]
