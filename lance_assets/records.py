@@ -267,6 +267,8 @@ EVAL_REPORT = pl.Schema(
         "ci_low": pl.Float64,  # 95% interval
         "ci_high": pl.Float64,
         "num_items": pl.Int64,
+        "higher_is_better": pl.Boolean,  # false for a perplexity, a word error or a loss
+        "part_of": pl.String,  # of the harness, the group whose score holds this one; null where none does
     }
 )
 """Scores of a round's checkpoint on the held-out tasks."""
@@ -285,6 +287,17 @@ EVAL_ITEMS = pl.Schema(
     }
 )
 """The world's held-out prompts with what the model said: what paired comparisons of rounds are made from."""
+
+HARNESS_ITEMS = pl.Schema(
+    {
+        "model": pl.String,
+        "benchmark": pl.String,  # the harness's task, a subtask where it is a group's
+        "metric": pl.String,  # as in eval_report
+        "item": pl.String,  # number and hash of the document
+        "score": pl.Float64,  # the item's part in the score, which is their mean
+    }
+)
+"""The items of lm-evaluation-harness, for metrics that are a mean over them."""
 
 JUDGE_ITEMS = pl.Schema(
     {
@@ -316,9 +329,10 @@ null."""
 
 START_CHECKPOINT = pl.Schema(
     {
-        "parent_round": pl.String,  # the round whose checkpoint it is; null for the base model
-        "content_hash": pl.String,  # of the weights, tokenizer and configuration
-        "handover_hash": pl.String,  # of all the rounds before hand over: weights and tables
+        "parent_round": pl.String(),  # the round whose checkpoint it is; null for the base model
+        "content_hash": pl.String(),  # of the weights, tokenizer and configuration
+        "handover_hash": pl.String(),  # of all the rounds before hand over: weights and tables
+        "left_out": TEXTS,  # earlier rounds that were rejected, and without whose data this one is made
     }
 )
 """What a round begins from, one row."""
@@ -371,6 +385,7 @@ LEADERBOARD = pl.Schema(
         "evaluation": pl.String(),  # the settings that the scale is made of, as JSON
         "num_items": pl.Int64(),
         "score": pl.Float64(),  # the headline score of the round's checkpoint
+        "higher_is_better": pl.Boolean(),  # false for a perplexity, a word error or a loss
         "ci_low": pl.Float64(),  # 95% interval; null where nothing is known of the noise
         "ci_high": pl.Float64(),
         "since_start": pl.List(pl.Float64()),  # less r0000: difference, low, high; null where scales differ

@@ -17,6 +17,7 @@ from lance_assets.pictures.leaderboard import (
     tabulate_seconds,
 )
 from lance_assets.rounds.finished.leaderboard import read_leaderboard
+from lance_assets.rounds.identity.parts import identify_headline
 from lance_assets.rounds.nouns import compute_fingerprint
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
@@ -65,7 +66,10 @@ def build_leaderboard(plans: Sequence[Plan], left_out: Mapping[str, str] | None 
         left_out: what is wrong with each of the others, by name.
     """
     broken = dict(left_out or {})
-    identity = [(plan.name, plan.settings.recipe, compute_fingerprint(plan, "eval_report")) for plan in plans]
+    identity = [
+        (plan.name, plan.settings.recipe, compute_fingerprint(plan, "eval_report"), identify_headline(plan))
+        for plan in plans
+    ]
     condition = dg.AutomationCondition
 
     @dg.asset(

@@ -4,9 +4,10 @@ import dagster as dg
 
 from lance_assets.algorithms.measures.progress import START_ROUND, Decision, decide_next_round, format_round
 from lance_assets.assets.platform import PlatformResource, find_key, find_rounds, name_rounds
+from lance_assets.rounds.headline import read_outcomes
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
-from lance_assets.rounds.round import Round, read_outcomes
+from lance_assets.rounds.round import Round
 
 
 def find_finished_rounds(instance: dg.DagsterInstance, plan: Plan) -> list[str]:

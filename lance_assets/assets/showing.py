@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
+import polars as pl
 
 from lance_assets.rounds.report import (
     Counts,
@@ -16,6 +17,7 @@ from lance_assets.rounds.report import (
     Markdown,
     Measures,
     Report,
+    Retention,
     Rows,
     ScoresByStratum,
     ScoresOverRounds,
@@ -52,7 +54,7 @@ def show_fact(fact: Fact) -> dg.MetadataValue | float | int | bool | str:
             return tabulate_measures(fact)
         case Markdown():
             return dg.MetadataValue.md(fact.text)
-        case Histogram() | Losses() | ScoresOverRounds() | ScoresByStratum() | Trends():
+        case Histogram() | Losses() | ScoresOverRounds() | ScoresByStratum() | Retention() | Trends():
             return show_picture(fact)
         case Mapping():
             return dg.MetadataValue.json(dict(fact))
@@ -98,7 +100,11 @@ def tabulate_measures(measures: Measures) -> dg.MetadataValue:
     return dg.MetadataValue.md("\n".join(lines))
 
 
-def show_picture(fact: Histogram | Losses | ScoresOverRounds | ScoresByStratum | Trends) -> dg.MetadataValue:
+Picture = Histogram | Losses | ScoresOverRounds | ScoresByStratum | Retention | Trends
+"""A fact that is drawn."""
+
+
+def show_picture(fact: Picture) -> dg.MetadataValue:
     """The picture of a fact, or a word where there is nothing to draw."""
     figure = draw(fact)
     return dg.MetadataValue.md("*nothing to plot*") if figure is None else show_figure(figure)
@@ -112,7 +118,7 @@ def show_figure(figure: "Figure") -> dg.MetadataValue:
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{encoded})")
 
 
-def draw(fact: Histogram | Losses | ScoresOverRounds | ScoresByStratum | Trends) -> "Figure | None":
+def draw(fact: Picture) -> "Figure | None":
     """The picture of a fact; None where there is nothing to draw."""
     match fact:
         case Histogram():
@@ -123,6 +129,8 @@ def draw(fact: Histogram | Losses | ScoresOverRounds | ScoresByStratum | Trends)
             return draw_scores(fact)
         case ScoresByStratum():
             return draw_strata(fact)
+        case Retention():
+            return draw_retention(fact)
         case Trends():
             return draw_trends(fact)
 
@@ -166,17 +174,62 @@ def draw_losses(fact: Losses) -> "Figure | None":
 
 
 def draw_scores(fact: ScoresOverRounds) -> "Figure":
-    """Scores over rounds with their 95% intervals, and the raw backbone as a line."""
-    figure, axes = _new_axes()
-    for name, points in fact.scores.items():
-        middle = [point[0] for point in points]
-        low = [max(0.0, point[0] - point[1]) for point in points]
-        high = [max(0.0, point[2] - point[0]) for point in points]
-        axes.errorbar(list(fact.rounds), middle, yerr=[low, high], marker="o", capsize=3, label=name)
-    if fact.backbone is not None:
-        axes.axhline(fact.backbone, linestyle="--", color="grey", label="raw backbone")
-    axes.set(title=fact.title, xlabel="round", ylabel="score")
-    axes.legend()
+    """Scores over rounds with their 95% intervals, and the raw backbone as a line; a panel for scores above 1."""
+    from matplotlib.figure import Figure
+
+    # A perplexity of 12 would press every accuracy to the floor.
+    panels = [
+        {name: points for name, points in fact.scores.items() if (max(point[0] for point in points) > 1) == is_large}
+        for is_large in (False, True)
+    ]
+    panels = [panel for panel in panels if panel] or [{}]
+    figure = Figure(figsize=(6.0 * len(panels), 3.2))
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for name, points in panel.items():
+            middle = [point[0] for point in points]
+            low = [max(0.0, point[0] - point[1]) for point in points]
+            high = [max(0.0, point[2] - point[0]) for point in points]
+            axes.errorbar(list(fact.rounds), middle, yerr=[low, high], marker="o", capsize=3, label=name)
+        # The backbone's line belongs to the headline's panel.
+        if fact.backbone is not None and (len(panels) == 1 or (fact.backbone > 1) == (panel is panels[1])):
+            axes.axhline(fact.backbone, linestyle="--", color="grey", label="raw backbone")
+        axes.set(title=fact.title, xlabel="round", ylabel="score")
+        axes.grid(visible=True, alpha=0.3)
+        axes.legend()
+    return figure
+
+
+MAX_LINES = 40
+"""Lines of the retention's picture; of more the ones that lost most are drawn."""
+
+
+def draw_retention(fact: Retention) -> "Figure | None":
+    """A line for each task and stratum, a column for each round: the score, and by colour what is left of the best."""
+    from matplotlib.figure import Figure
+
+    matrix = fact.matrix.drop_nulls("retained_rate")
+    if matrix.is_empty():
+        return None
+    rounds = list(dict.fromkeys(fact.matrix["round"]))
+    lost = matrix.group_by("name", maintain_order=True).agg(pl.col("retained_rate").last())
+    worst = set(lost.sort("retained_rate", maintain_order=True)["name"].head(MAX_LINES))
+    names = [name for name in lost["name"] if name in worst]
+    cells = {(row["name"], row["round"]): row for row in matrix.to_dicts()}
+    rates = [[cells[name, key]["retained_rate"] if (name, key) in cells else None for key in rounds] for name in names]
+    figure = Figure(figsize=(4.0 + 0.8 * len(rounds), 1.2 + 0.26 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    grid = [[float("nan") if rate is None else rate for rate in line] for line in rates]
+    image = axes.imshow(grid, cmap="RdYlGn", vmin=0.5, vmax=1.0, aspect="auto")
+    for (name, key), row in cells.items():
+        if name in worst:
+            place = (rounds.index(key), names.index(name))
+            axes.text(*place, f"{row['score']:.3g}", ha="center", va="center", fontsize=6)
+    axes.set_xticks(range(len(rounds)), rounds, fontsize=7)
+    lower = {row["name"] for row in cells.values() if not row["higher_is_better"]}
+    axes.set_yticks(range(len(names)), [f"{name} (lower is better)" if name in lower else name for name in names])
+    axes.tick_params(axis="y", labelsize=6)
+    axes.set_title(fact.title, fontsize=9)
+    figure.colorbar(image, ax=axes, label="share of the best so far", extend="min")
     return figure
 
 

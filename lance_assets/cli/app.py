@@ -139,13 +139,18 @@ def show(
     """
     from lance_assets.cli.identities import show_differences, show_identity
     from lance_assets.cli.reading import open_platform, show_round, show_rows
+    from lance_assets.rounds.experiments import load_plans
+    from lance_assets.rounds.plan import Plan
 
     if against is not None:
         show_differences(open_platform(), experiment, round_key, against, say=_say)
     elif identity:
         show_identity(open_platform(), experiment, round_key, say=_say)
     elif noun is None:
-        show_round(open_platform(), experiment, round_key, say=_say)
+        # Rounds can be read without the file; then the score is the one that is taken where none is named.
+        plan = load_plans().get(experiment)
+        evaluation = plan.settings.evaluation if isinstance(plan, Plan) else None
+        show_round(open_platform(), experiment, round_key, evaluation=evaluation, say=_say)
     else:
         show_rows(open_platform(), experiment, round_key, noun, num_rows=rows, where=where or [], say=_say)
 

@@ -8,11 +8,12 @@ import polars as pl
 from lance_assets.algorithms.measures.progress import parse_round
 from lance_assets.rounds.experiments import find_data_root
 from lance_assets.rounds.finished.trace import LIKENESS, LINKS, Entry, Story, Tables, find_row_ids, trace_row
+from lance_assets.rounds.headline import read_headline
 from lance_assets.rounds.nouns import list_schemas
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.report import format_score
-from lance_assets.rounds.round import read_headline
+from lance_assets.settings.experiment import EvaluationSettings
 
 Say = Callable[[str], None]
 """Takes text that a person reads."""
@@ -89,8 +90,18 @@ def read_table(platform: Platform, experiment: str, round_key: str, noun: str) -
     return platform.tables.read(experiment, round_key, noun, schema=list_schemas()[noun])
 
 
-def show_round(platform: Platform, experiment: str, round_key: str, *, say: Say) -> None:
-    """Print the tables of a round with their rows, and its score."""
+def show_round(
+    platform: Platform, experiment: str, round_key: str, *, evaluation: EvaluationSettings | None = None, say: Say
+) -> None:
+    """Print the tables of a round with their rows, and its score.
+
+    Args:
+        platform: where the tables are.
+        experiment: whose.
+        round_key: of which round.
+        evaluation: names the score, as the experiment's file does; None where there is no such file any more.
+        say: takes the text.
+    """
     parse_round(round_key)
     nouns = [noun for key, noun in list_tables(platform, experiment) if key == round_key]
     if not nouns:
@@ -100,9 +111,11 @@ def show_round(platform: Platform, experiment: str, round_key: str, *, say: Say)
     for noun in nouns:
         say(f"  {noun:<18}{len(read_table(platform, experiment, round_key, noun)):>8} rows")
     if "eval_report" in nouns:
-        headline = read_headline(read_table(platform, experiment, round_key, "eval_report"))
+        report = read_table(platform, experiment, round_key, "eval_report")
+        headline = read_headline(report, evaluation=evaluation)
         if headline is not None:
-            say(f"score: {format_score(headline)} ({headline['benchmark']} {headline['metric']})")
+            direction = "" if headline["higher_is_better"] else "; lower is better"
+            say(f"score: {format_score(headline)} ({headline['benchmark']} {headline['metric']}{direction})")
 
 
 def show_rows(

@@ -122,7 +122,8 @@ def draw_leaderboard(rows: pl.DataFrame) -> "Figure":
             )
         ticks = range(max(map(parse_round, mine["round"])) + 1)
         axes.set_xticks(ticks, [format_round(number) for number in ticks])
-        axes.set(title=name, xlabel="round", ylabel="score")
+        is_higher_better = bool(mine["higher_is_better"][0])
+        axes.set(title=name, xlabel="round", ylabel="score" if is_higher_better else "score (lower is better)")
         axes.grid(visible=True, alpha=0.3)
         axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1.0))
     return figure

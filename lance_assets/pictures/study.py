@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from lance_assets.algorithms.measures.arms import BACKBONE, Interval, average_by_stratum, compare_rounds, summarise_arms
+from lance_assets.algorithms.measures.arms import BACKBONE, average_by_stratum, compare_rounds, summarise_arms
 from lance_assets.algorithms.measures.progress import START_ROUND
+from lance_assets.algorithms.measures.statistics import Interval
 from lance_assets.worlds import World
 
 if TYPE_CHECKING:

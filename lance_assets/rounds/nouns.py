@@ -234,7 +234,11 @@ NOUNS: dict[str, Noun] = {
             f"{MAKING}.evaluating",
             records.EVAL_REPORT,
             inputs=("start_checkpoint", "checkpoint"),
-            tables={"eval_items": records.EVAL_ITEMS, "judge_items": records.JUDGE_ITEMS},
+            tables={
+                "eval_items": records.EVAL_ITEMS,
+                "harness_items": records.HARNESS_ITEMS,
+                "judge_items": records.JUDGE_ITEMS,
+            },
             identify=identity.identify_evaluation,
             asks=identity.list_evaluated_engines,
             chosen_code=identity.list_world_code,
@@ -244,7 +248,12 @@ NOUNS: dict[str, Noun] = {
             checks=(
                 Check(
                     "no_regression",
-                    "The 95% interval of the difference to the best earlier round does not lie wholly below zero.",
+                    "The headline did not fall from the best earlier round beyond the 95% interval of the difference.",
+                ),
+                Check("floors", "Every floor of a single score that the experiment sets is kept.", is_blocking=True),
+                Check(
+                    "no_forgetting",
+                    "No task and no stratum fell from the best it ever had, beyond the bar and beyond the noise.",
                 ),
             ),
         ),

@@ -89,6 +89,16 @@ class ScoresByStratum:
 
 
 @dataclass(frozen=True)
+class Retention:
+    """What is left of the best that each task and stratum ever had."""
+
+    matrix: pl.DataFrame
+    """Schema `algorithms.measures.retention.RETENTION`."""
+    title: str
+    """The title of the picture."""
+
+
+@dataclass(frozen=True)
 class Trends:
     """Measures of all rounds so far."""
 
@@ -119,6 +129,7 @@ Fact = (
     | Losses
     | ScoresOverRounds
     | ScoresByStratum
+    | Retention
     | Trends
     | Markdown
 )

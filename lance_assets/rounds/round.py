@@ -12,14 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from lance_assets.algorithms.measures.progress import (
-    START_ROUND,
-    RoundOutcome,
-    find_best_round,
-    format_round,
-    parse_round,
-)
-from lance_assets.algorithms.measures.statistics import compute_independent_difference, compute_paired_difference
+from lance_assets.algorithms.measures.progress import START_ROUND, format_round, parse_round
 from lance_assets.recipes.asking import (
     ReadStates,
     RoundIdentity,
@@ -33,7 +26,6 @@ from lance_assets.records import Ask
 from lance_assets.rounds.asking import Asker, Cost
 from lance_assets.rounds.guard import EvaluationGuard
 from lance_assets.rounds.identity.kept import record_identity
-from lance_assets.rounds.judging.report import BENCHMARK, CONTROLLED, find_parts
 from lance_assets.rounds.nouns import compute_fingerprint, explain_identity, list_schemas
 from lance_assets.rounds.plan import Noun, Plan
 from lance_assets.rounds.platform import Platform
@@ -74,6 +66,23 @@ class Round:
     def earlier_keys(self) -> list[str]:
         """Every round before this one, oldest first."""
         return [format_round(number) for number in range(parse_round(self.key))]
+
+    @property
+    def left_out(self) -> list[str]:
+        """The rounds before this one that were rejected, and without whose data it is made."""
+        return [] if self.is_start else self.read("start_checkpoint")["left_out"][0].to_list()
+
+    @property
+    def kept_keys(self) -> list[str]:
+        """The rounds before this one whose data it builds on, oldest first."""
+        left_out = self.left_out
+        return [key for key in self.earlier_keys if key not in left_out]
+
+    def read_grown(self, noun: str) -> pl.DataFrame:
+        """A set that grows over rounds, as the last round left it whose data this one builds on."""
+        grown = self.read(noun, self.kept_keys[-1])
+        # That round may have been made while the data of a round before it was still kept.
+        return grown.filter(~pl.col("source_round").is_in(left_out)) if (left_out := self.left_out) else grown
 
     def at(self, key: str) -> "Round":
         """Another round of the experiment."""
@@ -275,70 +284,6 @@ class Round:
 
     def _cost_path(self, noun: str, key: str | None = None) -> Path:
         return self.platform.root / "costs" / self.plan.name / (key or self.key) / f"{noun}.json"
-
-
-def read_headline(report: pl.DataFrame, *, model: str = "checkpoint") -> dict | None:
-    """The row of a report that rounds are compared by; None where the model has none.
-
-    Greedy accuracy on the world, else the harness's first score, else the length-controlled win rate.
-    """
-    rows = report.filter((pl.col("model") == model) & (pl.col("task") == "all") & pl.col("stratum").is_null())
-    is_judged = pl.col("benchmark") == BENCHMARK
-    # A greedy score has no noise of sampling; the win rate comes last, since it depends on the judge as well.
-    for wanted in (pl.col("metric") == "greedy", ~is_judged, is_judged & (pl.col("metric") == CONTROLLED)):
-        found = rows.filter(wanted)
-        if len(found):
-            return found.row(0, named=True)
-    return None
-
-
-def read_parts(this_round: Round, headline: dict) -> dict[str, float]:
-    """By prompt each item's part in a headline score, which is their mean; none of the harness's are kept."""
-    if headline["benchmark"] == BENCHMARK:
-        return find_parts(this_round.read("judge_items").filter(model=headline["model"]))
-    items = this_round.read("eval_items").filter(model=headline["model"], metric=headline["metric"])
-    return dict(items.select("prompt", pl.col("is_correct").cast(pl.Float64)).iter_rows())
-
-
-def compare_with(this_round: Round, other_key: str) -> tuple[float, float, float]:
-    """This round's headline against another round's: mean difference and its 95% interval.
-
-    Paired over the same prompts where both rounds kept their items, otherwise from the two intervals; without an
-    interval nothing is known of the noise, and the interval is endless.
-    """
-    other = this_round.at(other_key)
-    after, before = (read_headline(one.read("eval_report")) for one in (this_round, other))
-    assert after is not None, "a written eval_report has a headline"
-    assert before is not None, "a written eval_report has a headline"
-    if (after["benchmark"], after["metric"]) == (before["benchmark"], before["metric"]):
-        now, then = read_parts(this_round, after), read_parts(other, before)
-        if both := [prompt for prompt in then if prompt in now]:
-            return compute_paired_difference([then[prompt] for prompt in both], [now[prompt] for prompt in both])
-    return compute_independent_difference(*((one["score"], one["ci_low"], one["ci_high"]) for one in (before, after)))
-
-
-def read_outcomes(this_round: Round, keys: list[str]) -> list[RoundOutcome]:
-    """The outcomes of those rounds among `keys` whose eval_report exists, in order."""
-    outcomes: list[RoundOutcome] = []
-    for key in keys:
-        if not this_round.platform.tables.exists(this_round.plan.name, key, "eval_report"):
-            continue
-        headline = read_headline(this_round.read("eval_report", key))
-        assert headline is not None, "a written eval_report has a headline"
-        best = find_best_round({outcome.round_key: outcome.score for outcome in outcomes})
-        at_key = this_round.at(key)
-        costs = this_round.read_costs(key).values()
-        outcomes.append(
-            RoundOutcome(
-                round_key=key,
-                score=headline["score"],
-                # Only a fall that noise does not explain counts: the upper end of the interval is below zero.
-                is_regression=best is not None and compare_with(at_key, best)[2] < 0,
-                num_tokens=sum(cost.completion_tokens for cost in costs),
-                seconds=sum(cost.seconds for cost in costs),
-            )
-        )
-    return outcomes
 
 
 def make_noun(this_round: Round, noun: Noun) -> Made:

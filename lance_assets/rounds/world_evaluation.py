@@ -124,5 +124,6 @@ def summarise_items(items: pl.DataFrame, *, benchmark: str) -> pl.DataFrame:
             num_correct, num_items = counts.pop("num_correct"), counts["num_items"]
             low, high = compute_wilson_interval(num_correct, num_items)
             names = {"model": model, "benchmark": benchmark, "metric": metric}
-            rows.append(names | counts | {"score": num_correct / num_items, "ci_low": low, "ci_high": high})
+            score = {"score": num_correct / num_items, "ci_low": low, "ci_high": high, "higher_is_better": True}
+            rows.append(names | counts | score)
     return pl.DataFrame(rows, schema=EVAL_REPORT)

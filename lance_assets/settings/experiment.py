@@ -22,6 +22,7 @@ from lance_assets.recipes.contract import find_recipe, list_recipes
 from lance_assets.settings.engines import EngineSettings, RoleSettings
 from lance_assets.settings.filters import NamedFilter
 from lance_assets.settings.schema import simplify_schema
+from lance_assets.settings.scores import FloorSettings, HeadlineSettings, check_named_once
 from lance_assets.settings.values import FromEnvironment, ModelName, Owner, PromptProfile, Settings
 from resources.training.trainer import DpoSettings, LoraSettings, SftSettings
 
@@ -200,6 +201,18 @@ class EvaluationSettings(Settings):
     world: WorldSettings | None = Field(None, description="The held-out problems of a checkable task.")
     lm_eval: LmEvalSettings | None = Field(None, description="Tasks of lm-evaluation-harness.")
     judge: JudgeSettings | None = Field(None, description="Open-ended prompts, whose completions a judge compares.")
+    headline: tuple[HeadlineSettings, ...] = Field(
+        (),
+        description="What rounds are compared by: one score, or several whose mean it is. Empty: the world's greedy "
+        "accuracy; else the mean of the main metrics of the harness's tasks; else the length-controlled win rate.",
+    )
+    floors: tuple[FloorSettings, ...] = Field(
+        (), description="Bars of single scores. A round that breaks one is rejected, whatever its headline."
+    )
+    higher_is_better: dict[str, bool] = Field(
+        default_factory=dict,
+        description="Whether a higher score is better, by metric, where the harness does not know: {my_metric: false}.",
+    )
     protected_prompts: FromEnvironment | None = Field(
         None, description="JSONL file of evaluation prompts that generated data may not contain."
     )
@@ -213,6 +226,12 @@ class EvaluationSettings(Settings):
         le=1,
         description="Cosine to an evaluation prompt above which a prompt is left out. None: not compared.",
     )
+
+    @model_validator(mode="after")
+    def _names_scores_once(self) -> Self:
+        check_named_once(self.headline, what="evaluation.headline")
+        check_named_once(self.floors, what="evaluation.floors")
+        return self
 
 
 class CheckSettings(Settings):
@@ -244,6 +263,12 @@ class CheckSettings(Settings):
         0.2, ge=0, le=1, description="Largest share of rows without any score; above it the round stops."
     )
     min_pairs: int = Field(1, ge=0, description="Fewest preference pairs that each round after r0000 should add.")
+    max_forgetting: float | None = Field(
+        0.0,
+        ge=0,
+        description="Largest fall of a task or stratum from the best it ever had, in the score's unit. The check warns "
+        "when the 95% interval of the fall lies wholly beyond it.",
+    )
 
 
 class StopSettings(Settings):
@@ -263,6 +288,11 @@ class StopSettings(Settings):
         "rollback",
         description="After a round that is significantly worse than the best: 'stop' the loop, 'rollback' to continue "
         "from the best checkpoint, or 'continue' from the last one.",
+    )
+    rejected_data: Literal["keep", "leave_out"] = Field(
+        "keep",
+        description="The rows of a round that was rolled back or broke a floor: 'keep' them in the sets of later "
+        "rounds as the paper does, or 'leave_out'.",
     )
 
 

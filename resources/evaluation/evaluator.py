@@ -5,15 +5,20 @@ is never `auto`.
 """
 
 import json
+import math
+import re
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
+from lance_assets.algorithms.measures.headline import guess_direction, name_metric
 from lance_assets.algorithms.measures.statistics import compute_wilson_interval
-from lance_assets.records import EVAL_REPORT
+from lance_assets.records import EVAL_REPORT, HARNESS_ITEMS
 from resources.machine.processes import stream_process
 
 _NORMAL_95 = 1.959963984540054
@@ -21,6 +26,16 @@ _NORMAL_95 = 1.959963984540054
 
 class EvaluationError(RuntimeError):
     """An evaluation did not run to its end, so there is no score."""
+
+
+@dataclass(frozen=True)
+class HarnessResult:
+    """What the harness found of one model."""
+
+    report: pl.DataFrame
+    """Its scores, schema `EVAL_REPORT`."""
+    items: pl.DataFrame
+    """The items of those scores that are a mean over items, schema `HARNESS_ITEMS`."""
 
 
 def run_lm_eval(
@@ -35,7 +50,7 @@ def run_lm_eval(
     batch_size: int = 8,
     apply_chat_template: bool = False,
     rng_seed: int = 0,
-) -> pl.DataFrame:
+) -> HarnessResult:
     """Run lm-evaluation-harness tasks on a local checkpoint, offline, in a process of its own.
 
     Args:
@@ -51,8 +66,8 @@ def run_lm_eval(
         rng_seed: of few-shot examples and sampling.
 
     Returns:
-        EVAL_REPORT: one row for each task and metric, with a normal 95% interval from the harness's standard error,
-        null where it gives none.
+        The scores, one row for each task and metric, with a normal 95% interval from the harness's standard error,
+        null where it gives none; and the items.
 
     Raises:
         ValueError: no tasks.
@@ -63,7 +78,7 @@ def run_lm_eval(
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--model_args", f"pretrained={model_path}"]
         command += ["--tasks", ",".join(map(str, tasks)), "--batch_size", str(batch_size), "--output_path", folder]
-        command += ["--seed", str(rng_seed)]
+        command += ["--seed", str(rng_seed), "--log_samples"]
         # An option that is not given leaves the task's own value in force.
         optional = {"--include_path": include_path, "--num_fewshot": num_fewshot, "--limit": limit}
         for option, value in optional.items():
@@ -74,7 +89,9 @@ def run_lm_eval(
         # The name of the result file holds the time, so it is found by its pattern.
         if len(reports) != 1:
             raise EvaluationError(f"lm-evaluation-harness wrote {len(reports)} result files for {list(tasks)}, not 1")
-        return parse_lm_eval(json.loads(reports[0].read_text()), model_name=model_name)
+        report = parse_lm_eval(json.loads(reports[0].read_text()), model_name=model_name)
+        samples = {task: _read_samples(reports[0].parent, task) for task in report["benchmark"].unique().sort()}
+        return HarnessResult(report, parse_samples(samples, report))
 
 
 def read_task_prompts(tasks: Sequence[str], *, include_path: Path | None, log: Callable[[str], None]) -> list[str]:
@@ -113,7 +130,7 @@ def _find_interval(score: float, stderr: object, num_items: int | None) -> tuple
 
     All right or all wrong has a standard error of 0, which says nothing: Wilson's interval does.
     """
-    if not isinstance(stderr, (int, float)):
+    if not isinstance(stderr, (int, float)) or not math.isfinite(stderr):
         return None, None
     if stderr == 0 and num_items and score in (0, 1):
         return compute_wilson_interval(int(score) * num_items, num_items)
@@ -124,13 +141,16 @@ def parse_lm_eval(report: dict, *, model_name: str) -> pl.DataFrame:
     """Read a harness result file: `{"results": {task: {"metric,filter": score, "metric_stderr,filter": ...}}, ...}`.
 
     Returns:
-        EVAL_REPORT. A metric under a filter other than "none" is named "metric (filter)".
+        EVAL_REPORT. A metric under a filter other than "none" is named "metric (filter)". Where the harness does not
+        say whether higher is better, the metric's name does.
 
     Raises:
         EvaluationError: there is no score in it.
     """
     rows = []
+    parents = _find_groups(report)
     for task, scores in report["results"].items():
+        directions = report["higher_is_better"].get(task, {}) if "higher_is_better" in report else {}
         for name, score in scores.items():
             metric, _, filter_name = name.partition(",")
             # A score's name has two parts with a comma between them; the other entries are labels and standard errors.
@@ -139,19 +159,79 @@ def parse_lm_eval(report: dict, *, model_name: str) -> pl.DataFrame:
             samples = report["n-samples"].get(task)
             num_items = samples["effective"] if samples else None
             ci_low, ci_high = _find_interval(score, scores.get(f"{metric}_stderr,{filter_name}"), num_items)
+            is_known = directions.get(metric) is not None
             rows.append(
                 {
                     "model": model_name,
                     "benchmark": task,
-                    "metric": metric if filter_name == "none" else f"{metric} ({filter_name})",
+                    "metric": name_metric(metric, filter_name),
                     "task": "all",
                     "stratum": None,
                     "score": float(score),
                     "ci_low": ci_low,
                     "ci_high": ci_high,
                     "num_items": num_items,
+                    "higher_is_better": directions[metric] if is_known else guess_direction(metric),
+                    "part_of": parents.get(task),
                 }
             )
     if not rows:
         raise EvaluationError(f"lm-evaluation-harness gave no score for {list(report['results'])}")
     return pl.DataFrame(rows, schema=EVAL_REPORT)
+
+
+def _find_groups(report: dict) -> dict[str, str]:
+    """Of each task the group whose score holds its own: the nearest one above it that has a score."""
+    above = {child: group for group, children in report.get("group_subtasks", {}).items() for child in children}
+    has_score = {
+        task
+        for task, scores in report["results"].items()
+        if any("," in name and "_stderr," not in name for name in scores)
+    }
+    nearest = {}
+    for task in above:
+        group: str | None = above[task]
+        while group is not None and group not in has_score:
+            group = above.get(group)
+        if group is not None:
+            nearest[task] = group
+    return nearest
+
+
+def _read_samples(folder: Path, task: str) -> list[dict[str, Any]]:
+    """What the harness wrote of each item of a task, once for each filter; nothing for a group, which has no items."""
+    # The file's name ends in the time; the name of another task may begin as this one's does.
+    named = re.compile(rf"samples_{re.escape(task)}_\d{{4}}-\d\d-\d\dT[^_]*\.jsonl")
+    files = [path for path in sorted(folder.iterdir()) if named.fullmatch(path.name)]
+    return [json.loads(line) for path in files for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def parse_samples(samples: Mapping[str, Iterable[dict[str, Any]]], report: pl.DataFrame) -> pl.DataFrame:
+    """The items of every score that is a mean over them.
+
+    A perplexity, for example, is no mean of what the harness writes of each item, so its items are left out.
+
+    Args:
+        samples: what the harness wrote of each item, by task.
+        report: the scores, schema `EVAL_REPORT`, of one model.
+
+    Returns:
+        HARNESS_ITEMS, in the order of the report's scores and of the documents.
+    """
+    values: dict[tuple[str, str], dict[str, object]] = {}
+    for task, written in samples.items():
+        for sample in written:
+            item = f"{sample['doc_id']}-{sample['doc_hash'][:16]}"
+            for metric in sample["metrics"]:
+                named = (task, name_metric(metric, sample["filter"]))
+                values.setdefault(named, {})[item] = sample[metric]
+    rows: list[dict[str, object]] = []
+    for score in report.to_dicts():
+        found = values.get((score["benchmark"], score["metric"]), {})
+        parts = {item: float(value) for item, value in found.items() if isinstance(value, (bool, int, float))}
+        if len(parts) < len(found) or not parts:
+            continue
+        if math.isclose(math.fsum(parts.values()) / len(parts), score["score"], rel_tol=1e-6, abs_tol=1e-9):
+            names = {"model": score["model"], "benchmark": score["benchmark"], "metric": score["metric"]}
+            rows += [names | {"item": item, "score": part} for item, part in parts.items()]
+    return pl.DataFrame(rows, schema=HARNESS_ITEMS)

@@ -7,6 +7,7 @@ Several processes may write at once: LanceDB refuses a commit that conflicts, an
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,7 +89,15 @@ class HistoryStore:
 
         self._table.retry(replace, doing=f"replace round {round_key} of {experiment!r}")
 
-    def find_nearest(self, vectors: np.ndarray, *, experiment: str, before_round: str, model_hash: str) -> pl.DataFrame:
+    def find_nearest(
+        self,
+        vectors: np.ndarray,
+        *,
+        experiment: str,
+        before_round: str,
+        model_hash: str,
+        without: Sequence[str] = (),
+    ) -> pl.DataFrame:
         """The most similar text of an earlier round for each vector: by exact search, or by the index of a large table.
 
         Of equally similar texts the one of the earliest round, then of the smallest row id, is taken.
@@ -98,6 +107,7 @@ class HistoryStore:
             experiment: the experiment whose rounds are searched.
             before_round: rounds strictly before this one are searched.
             model_hash: of the model that made `vectors`.
+            without: rounds that are not searched.
 
         Returns:
             One row for each vector, schema `NEAREST`; similarity is the cosine, in [-1, 1].
@@ -109,6 +119,7 @@ class HistoryStore:
         validate_name(experiment, what="experiment")
         # Round keys have four digits, so that the order of texts is the order of rounds.
         where = f"experiment = '{experiment}' AND round < '{validate_round_key(before_round)}'"
+        where += "".join(f" AND round != '{validate_round_key(key)}'" for key in without)
         vectors = check_vectors(vectors, num_rows=len(vectors))
         with self._table.explain(f"search rounds before {before_round} of {experiment!r}"):
             table = self._open()

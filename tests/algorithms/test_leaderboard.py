@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lance_assets.algorithms.measures.headline import combine_scores
 from lance_assets.algorithms.measures.leaderboard import (
     SPENT,
     Measured,
-    compare_scores,
+    compare_measured,
     identify_scale,
     name_scales,
     order_rounds,
@@ -19,7 +20,7 @@ from lance_assets.algorithms.measures.statistics import compute_paired_differenc
 
 SCHEMA = {
     **dict.fromkeys(("experiment", "round", "scale", "benchmark", "metric", "evaluation"), pl.String),
-    **{"num_items": pl.Int64, "score": pl.Float64, "price": pl.Float64},
+    **{"num_items": pl.Int64, "score": pl.Float64, "price": pl.Float64, "higher_is_better": pl.Boolean},
     **dict.fromkeys(SPENT[:3], pl.Int64),
 }
 
@@ -27,6 +28,7 @@ SCHEMA = {
 def board(*rows: tuple[str, str, float], **more) -> pl.DataFrame:
     """Rows of (experiment, round, score), on one scale unless `more` says otherwise; each took 10 of everything."""
     same = {"scale": "s", "benchmark": "b", "metric": "m", "num_items": 4, "evaluation": "{}", "price": None}
+    same["higher_is_better"] = True
     fields = [
         same
         | dict.fromkeys(SPENT[:3], 10)
@@ -40,7 +42,14 @@ def board(*rows: tuple[str, str, float], **more) -> pl.DataFrame:
 def measured(score: float, *, scale: str = "s", half: float | None = 0.1, items: str = "") -> Measured:
     """A score with an interval of so much to both sides; items are 1 for right and 0 for wrong."""
     ends = (None, None) if half is None else (score - half, score + half)
-    return Measured(scale, score, *ends, {f"p{place}": item == "1" for place, item in enumerate(items)})
+    return measured_of({f"p{place}": item == "1" for place, item in enumerate(items)}, score, *ends, scale=scale)
+
+
+def measured_of(items: dict, score: float, low: float | None, high: float | None, *, scale: str = "s") -> Measured:
+    """A score with its interval and items."""
+    names = {"model": "checkpoint", "benchmark": "b", "metric": "m", "task": "all", "stratum": None, "part_of": None}
+    row = names | {"score": score, "ci_low": low, "ci_high": high, "num_items": 4, "higher_is_better": True}
+    return Measured(scale, combine_scores([row], [1.0]), [items])
 
 
 def test_a_scale_is_benchmark_metric_settings_and_items_in_any_order() -> None:
@@ -62,36 +71,36 @@ def test_a_scale_is_benchmark_metric_settings_and_items_in_any_order() -> None:
 def test_the_same_items_are_paired_in_whatever_order_they_are() -> None:
     """Wrong to right once in four: mean 0.25, standard error 0.5 / 2, and 1.96 of it to both sides."""
     before, after = measured(0.5, items="1100"), measured(0.75, items="1110")
-    shuffled = Measured("s", 0.75, 0.0, 1.0, dict(reversed(after.parts.items())))
+    shuffled = measured_of(dict(reversed(after.items[0].items())), 0.75, 0.0, 1.0)
     for other in (after, shuffled):
-        mean, low, high = compare_scores(before, other)
+        mean, low, high = compare_measured(before, other)
         assert mean == pytest.approx(0.25)
         assert (low, high) == pytest.approx((0.25 - 1.959964 * 0.25, 0.25 + 1.959964 * 0.25))
 
 
 def test_other_items_are_not_paired() -> None:
     """Two intervals of 0.3 and 0.4 to both sides are one of 0.5."""
-    after = Measured("s", 0.9, 0.5, 1.3, {"another": True})
-    assert compare_scores(measured(0.5, half=0.3, items="10"), after) == pytest.approx((0.4, -0.1, 0.9))
-    assert compare_scores(measured(0.5, half=0.3), measured(0.9, half=0.4)) == pytest.approx((0.4, -0.1, 0.9))
+    after = measured_of({"another": True}, 0.9, 0.5, 1.3)
+    assert compare_measured(measured(0.5, half=0.3, items="10"), after) == pytest.approx((0.4, -0.1, 0.9))
+    assert compare_measured(measured(0.5, half=0.3), measured(0.9, half=0.4)) == pytest.approx((0.4, -0.1, 0.9))
 
 
 def test_without_an_interval_nothing_is_known_of_the_noise() -> None:
     for before, after in ((0.1, None), (None, 0.1), (None, None)):
-        found = compare_scores(measured(0.5, half=before), measured(0.6, half=after))
+        found = compare_measured(measured(0.5, half=before), measured(0.6, half=after))
         assert found == (pytest.approx(0.1), -math.inf, math.inf)
 
 
 def test_two_scales_do_not_compare() -> None:
-    assert compare_scores(measured(0.5, items="10"), measured(0.6, scale="t", items="10")) is None
+    assert compare_measured(measured(0.5, items="10"), measured(0.6, scale="t", items="10")) is None
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=20))
 def test_items_give_what_the_paired_difference_gives(items: list[tuple[bool, bool]]) -> None:
     before, after = zip(*items, strict=True)
-    sides = [Measured("s", sum(side) / len(side), 0, 1, dict(enumerate(side))) for side in (before, after)]
-    assert compare_scores(*sides) == compute_paired_difference(before, after)
-    there, back = compare_scores(*sides), compare_scores(*reversed(sides))
+    sides = [measured_of(dict(enumerate(side)), sum(side) / len(side), 0, 1) for side in (before, after)]
+    assert compare_measured(*sides) == compute_paired_difference(before, after)
+    there, back = compare_measured(*sides), compare_measured(*reversed(sides))
     assert there == pytest.approx((-back[0], -back[2], -back[1]))
 
 

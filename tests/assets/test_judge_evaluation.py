@@ -10,7 +10,7 @@ import pytest
 
 from lance_assets.algorithms.measures.win_rates import compute_length_controlled_rate, compute_win_rate
 from lance_assets.rounds.finished.leaderboard import measure
-from lance_assets.rounds.round import compare_with, read_headline
+from lance_assets.rounds.headline import compare_with, read_headline
 from lance_assets.settings.engines import EngineSettings
 from lance_assets.small_world import SMALL_MODEL
 from lance_assets.small_world.tasks import draw_held_out_prompts
@@ -253,8 +253,8 @@ def test_rounds_are_compared_over_the_same_prompts(make_scripted_world: OpenWorl
     headline = read_headline(first.read("eval_report"))
     assert headline is not None
     assert 0 < high - low < 1.5 * (headline["ci_high"] - headline["ci_low"])
-    assert measure(second, "checkpoint")[0].scale == measure(first, "checkpoint")[0].scale
-    assert measure(first, "backbone")[0].scale == measure(first, "checkpoint")[0].scale
+    assert measure(second, "checkpoint").scale == measure(first, "checkpoint").scale
+    assert measure(first, "backbone").scale == measure(first, "checkpoint").scale
 
 
 def test_greedy_accuracy_stays_the_headline_and_the_harness_comes_before_the_judge(

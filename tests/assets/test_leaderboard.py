@@ -54,11 +54,13 @@ def write_harness(this_round: Round, scores: dict[str, tuple[float, float | None
     rows = [
         {
             **{"model": model, "benchmark": "gsm8k", "metric": "exact_match", "task": "all", "num_items": 100},
+            "higher_is_better": True,
             **{"score": score, "ci_low": half and score - half, "ci_high": half and score + half},
         }
         for model, (score, half) in scores.items()
     ]
-    this_round.write("eval_items", this_round.empty("eval_items"))
+    for name in ("eval_items", "harness_items"):
+        this_round.write(name, this_round.empty(name))
     this_round.write("eval_report", pl.DataFrame(rows, schema=list_schemas()["eval_report"]))
 
 

@@ -23,9 +23,10 @@ from lance_assets.assets.sensors import decide
 from lance_assets.prompts import build_messages
 from lance_assets.recipes.contract import list_recipes
 from lance_assets.recipes.kun import build_label_rows
+from lance_assets.rounds.headline import read_headline
 from lance_assets.rounds.nouns import NOUNS, list_handed_over, list_inputs
 from lance_assets.rounds.plan import Plan
-from lance_assets.rounds.round import Round, make_noun, read_headline
+from lance_assets.rounds.round import Round, make_noun
 from lance_assets.rounds.world_evaluation import summarise_items
 from lance_assets.settings.experiment import StopSettings
 from tests.assets.noted_reads import NotingPlatform, read_notes
@@ -69,7 +70,7 @@ NOT_APPLICABLE = {
 """Checks of what a recipe does not have: they pass, and their description says so."""
 WRITTEN_WITH = {
     **{"near_duplicates": "cleaned_set", "pair_judgements": "preference_pairs"},
-    **{"eval_items": "eval_report", "judge_items": "eval_report"},
+    **{"eval_items": "eval_report", "harness_items": "eval_report", "judge_items": "eval_report"},
 }
 """The asset that writes a table which is none."""
 NOT_PASSED_ON = {

@@ -42,6 +42,8 @@ CHECKS = {
     ("preference_pairs", "pairs_differ"),
     ("checkpoint", "loss_moved"),
     ("eval_report", "no_regression"),
+    ("eval_report", "floors"),
+    ("eval_report", "no_forgetting"),
 }
 
 TRAINING: dict[str, object] = {

@@ -42,7 +42,7 @@ def test_a_local_harness_task(tiny_model: Path, tmp_path: Path) -> None:
         "metric_list:\n  - metric: acc\n    aggregation: mean\n    higher_is_better: true\n"
     )
     lines: list[str] = []
-    report = run_lm_eval(
+    found = run_lm_eval(
         tiny_model,
         ["tiny_reverse"],
         model_name="checkpoint",
@@ -51,6 +51,7 @@ def test_a_local_harness_task(tiny_model: Path, tmp_path: Path) -> None:
         batch_size=2,
         log=lines.append,
     )
+    report = found.report
     assert report.schema == EVAL_REPORT
     row = report.filter(metric="acc").row(0, named=True)
     assert (row["benchmark"], row["task"], row["num_items"]) == ("tiny_reverse", "all", 4)

@@ -7,13 +7,10 @@ with one seed it is over the held-out problems, which says nothing of how anothe
 
 import polars as pl
 
-from lance_assets.algorithms.measures.statistics import compute_mean_interval, compute_paired_difference
+from lance_assets.algorithms.measures.statistics import Interval, compute_mean_interval, compute_paired_difference
 
 BACKBONE = "backbone"
 """The model before any training: what r0000's eval_report has beside its checkpoint."""
-
-Interval = tuple[float, float, float]
-"""(mean, low, high), as fractions; 95%."""
 
 
 def compare_rounds(rows: pl.DataFrame, before: tuple[str, str], after: tuple[str, str], *, metric: str) -> Interval:

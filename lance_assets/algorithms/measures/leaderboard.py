@@ -10,16 +10,20 @@ flatters, and the more so the more rounds there are. The table of all rounds has
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
-from lance_assets.algorithms.measures.arms import Interval
-from lance_assets.algorithms.measures.statistics import compute_independent_difference, compute_paired_difference
+from lance_assets.algorithms.measures.headline import Headline, Items, compare_headlines
+from lance_assets.algorithms.measures.statistics import Interval
 
 SPENT = ("sampled_tokens", "train_tokens", "seconds", "price")
 """What rounds take: an experiment is listed with the sum from its first round to its best."""
+
+
+GAIN = pl.when("higher_is_better").then("score").otherwise(-pl.col("score"))
+"""The score with the sign that makes a higher one better."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +32,10 @@ class Measured:
 
     scale: str
     """What it may be compared with: `identify_scale`."""
-    score: float
-    """Higher is better."""
-    ci_low: float | None
-    """95% interval; None where nothing is known of the noise."""
-    ci_high: float | None
-    """Its upper end."""
-    parts: Mapping[str, float]
-    """Each item's part in the score, which is their mean, by its prompt: of an accuracy 1 for right, 0 for wrong. Empty
-    where the items were not kept."""
+    headline: Headline
+    """The score, or the mean of several, with its interval."""
+    items: Sequence[Items]
+    """The items of each score; empty where they were not kept."""
 
 
 def identify_scale(*, benchmark: str, metric: str, settings: Mapping[str, str], items: list[str]) -> str:
@@ -61,26 +60,11 @@ def identify_scale(*, benchmark: str, metric: str, settings: Mapping[str, str], 
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def compare_scores(before: Measured, after: Measured) -> Interval | None:
-    """The change of a score with its interval.
-
-    Args:
-        before: what is compared with.
-        after: what is compared.
-
-    Returns:
-        (difference, low, high) of after minus before: paired over the items where both kept the same ones, else from
-        the two intervals as of independent scores, and endless where one has none. None on two scales.
-
-    >>> start = Measured("a", 0.5, 0.4, 0.6, {})
-    >>> [round(end, 3) for end in compare_scores(start, Measured("a", 0.6, 0.5, 0.7, {}))]
-    [0.1, -0.041, 0.241]
-    """
+def compare_measured(before: Measured, after: Measured) -> Interval | None:
+    """The change of a headline with its interval, as `compare_headlines`; None on two scales."""
     if before.scale != after.scale:
         return None
-    if before.parts and before.parts.keys() == after.parts.keys():
-        return compute_paired_difference(list(before.parts.values()), [after.parts[prompt] for prompt in before.parts])
-    return compute_independent_difference(*((one.score, one.ci_low, one.ci_high) for one in (before, after)))
+    return compare_headlines(before.headline, after.headline, before.items, after.items)
 
 
 def tell_apart(settings: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
@@ -103,9 +87,11 @@ def name_scales(rows: pl.DataFrame) -> dict[str, str]:
     Where that leaves two scales with one name, each also has its identity.
 
     Args:
-        rows: columns scale, benchmark, metric, num_items and evaluation, which holds the settings as JSON.
+        rows: columns scale, benchmark, metric, num_items, higher_is_better, and evaluation, which holds the settings as
+            JSON.
 
     >>> row = {"scale": "s", "benchmark": "gsm8k", "metric": "exact_match", "num_items": 1319, "evaluation": "{}"}
+    >>> row["higher_is_better"] = True
     >>> name_scales(pl.DataFrame([row]))
     {'s': 'gsm8k exact_match, 1319 items'}
     """
@@ -115,6 +101,7 @@ def name_scales(rows: pl.DataFrame) -> dict[str, str]:
         alike = [other for other in scales if all(other[name] == scale[name] for name in ("benchmark", "metric"))]
         apart = tell_apart({other["scale"]: json.loads(other["evaluation"]) for other in alike})[scale["scale"]]
         name = f"{scale['benchmark']} {scale['metric']}, {scale['num_items']} items"
+        name += "" if scale["higher_is_better"] else ", lower is better"
         names[scale["scale"]] = f"{name}; {apart or 'items of its own'}" if len(alike) > 1 else name
     found = list(names.values())
     return {key: name if found.count(name) == 1 else f"{name} ({key})" for key, name in names.items()}
@@ -124,19 +111,19 @@ def order_rounds(rows: pl.DataFrame) -> pl.DataFrame:
     """Every round, the best first on each scale; the scale with the most experiments first.
 
     Args:
-        rows: columns scale, benchmark, metric, experiment, round and score.
+        rows: columns scale, benchmark, metric, experiment, round, score and higher_is_better.
 
     Returns:
         The same rows. Ties go by the experiment's name, then to the earliest round; ties of scales by benchmark,
         metric and identity.
     """
     return (
-        rows.with_columns(pl.col("experiment").n_unique().over("scale").alias("num_experiments"))
+        rows.with_columns(pl.col("experiment").n_unique().over("scale").alias("num_experiments"), GAIN.alias("gain"))
         .sort(
-            *("num_experiments", "benchmark", "metric", "scale", "score", "experiment", "round"),
+            *("num_experiments", "benchmark", "metric", "scale", "gain", "experiment", "round"),
             descending=[True, False, False, False, True, False, False],
         )
-        .drop("num_experiments")
+        .drop("num_experiments", "gain")
     )
 
 
@@ -152,7 +139,8 @@ def rank_experiments(rows: pl.DataFrame) -> pl.DataFrame:
         not known), and num_rounds, how many rounds of the experiment are on the scale, its first included.
 
     >>> rows = pl.DataFrame({"experiment": "a", "round": ["r0000", "r0001"], "scale": "s", "score": [0.5, 0.6]})
-    >>> rows = rows.with_columns(benchmark=pl.lit("b"), metric=pl.lit("m"), **dict.fromkeys(SPENT, pl.lit(2)))
+    >>> rows = rows.with_columns(benchmark=pl.lit("b"), metric=pl.lit("m"), higher_is_better=pl.lit(True))
+    >>> rows = rows.with_columns(**dict.fromkeys(SPENT, pl.lit(2)))
     >>> rank_experiments(rows).select("place", "round", "num_rounds", "seconds").row(0)
     (1, 'r0001', 2, 4)
     """
@@ -164,5 +152,5 @@ def rank_experiments(rows: pl.DataFrame) -> pl.DataFrame:
     ]
     counted = rows.with_columns(*spent, pl.len().over("scale", "experiment").cast(pl.Int64).alias("num_rounds"))
     best = order_rounds(counted).unique(["scale", "experiment"], keep="first", maintain_order=True)
-    place = pl.col("score").rank("min", descending=True).over("scale").cast(pl.Int64).alias("place")
+    place = GAIN.rank("min", descending=True).over("scale").cast(pl.Int64).alias("place")
     return order_rounds(best).select(place, pl.all())

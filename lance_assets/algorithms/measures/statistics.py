@@ -15,6 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+Interval = tuple[float, float, float]
+"""(mean, low, high); 95% unless it says otherwise."""
+
+
+def find_quantile(confidence: float) -> float:
+    """How many standard errors a normal interval reaches to each side.
+
+    >>> round(find_quantile(0.95), 2)
+    1.96
+    """
+    return NormalDist().inv_cdf(0.5 + confidence / 2)
+
 
 def compute_wilson_interval(num_correct: float, num_items: float, confidence: float = 0.95) -> tuple[float, float]:
     """The Wilson score interval of an accuracy.
@@ -40,7 +52,7 @@ def compute_wilson_interval(num_correct: float, num_items: float, confidence: fl
         raise ValueError(f"confidence must be in (0, 1), got {confidence}")
     if num_items == 0:
         return 0.0, 1.0
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    z = find_quantile(confidence)
     rate, weight = num_correct / num_items, z * z / num_items
     centre = (rate + weight / 2) / (1 + weight)
     half = z / (1 + weight) * math.sqrt(rate * (1 - rate) / num_items + weight / (4 * num_items))
@@ -51,18 +63,23 @@ def compute_wilson_interval(num_correct: float, num_items: float, confidence: fl
 
 
 def compute_paired_difference(
-    before: Sequence[float] | NDArray[np.bool_], after: Sequence[float] | NDArray[np.bool_], confidence: float = 0.95
+    before: Sequence[float] | NDArray[np.bool_],
+    after: Sequence[float] | NDArray[np.bool_],
+    confidence: float = 0.95,
+    *,
+    largest: float = 1.0,
 ) -> tuple[float, float, float]:
-    """The change of an accuracy, or of another mean in [0, 1], on the same items, with its interval.
+    """The change of an accuracy, or of another mean, on the same items, with its interval.
 
     Args:
         before: [num_items], whether each item was right, or its part in the score, of which the score is the mean.
         after: [num_items], the same items in the same order.
         confidence: in (0, 1).
+        largest: the largest change that is possible: 1 for a mean in [0, 1], `math.inf` for a mean without bounds.
 
     Returns:
-        (mean, low, high) of after minus before, in [-1, 1]. With fewer than two items the interval is (-1, 1), and the
-        mean of no items is 0.
+        (mean, low, high) of after minus before, in [-largest, largest]. With fewer than two items the interval is all
+        of that, and the mean of no items is 0.
 
     Raises:
         ValueError: the lengths differ, or the confidence is out of range.
@@ -78,10 +95,50 @@ def compute_paired_difference(
     differences = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
     mean = float(differences.mean()) if len(differences) else 0.0
     if len(differences) < 2:
-        return mean, -1.0, 1.0
+        return mean, -largest, largest
     error = float(differences.std(ddof=1)) / math.sqrt(len(differences))
-    half = NormalDist().inv_cdf(0.5 + confidence / 2) * error
-    return mean, max(-1.0, mean - half), min(1.0, mean + half)
+    half = find_quantile(confidence) * error
+    return mean, max(-largest, mean - half), min(largest, mean + half)
+
+
+def compute_cautious_difference(
+    before: Sequence[float], after: Sequence[float], confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """The change of a mean on the same few items, with an interval that a handful of equal changes does not close.
+
+    Half an item is added for each of the four ways in which two answers can be right and wrong (Agresti and Min 2005,
+    "Simple improved confidence intervals for comparing matched proportions", Statistics in Medicine 24, 729-740). For
+    values outside [0, 1] the interval is the normal one of the differences.
+
+    Args:
+        before: [num_items], each item's part in the mean.
+        after: [num_items], the same items in the same order.
+        confidence: in (0, 1).
+
+    Returns:
+        (mean, low, high) of after minus before. The mean is that of the items; the interval may not have it in its
+        middle. With fewer than two items of unbounded values the interval is endless.
+
+    Raises:
+        ValueError: the lengths differ, or the confidence is out of range.
+
+    Two of two items fell, which may be chance, and nine of nine did, which is none:
+
+    >>> [round(end, 2) for end in compute_cautious_difference([1.0] * 2, [0.0] * 2)]
+    [-1.0, -1.0, 0.19]
+    >>> [round(end, 2) for end in compute_cautious_difference([1.0] * 9, [0.0] * 9)]
+    [-1.0, -1.0, -0.53]
+    """
+    values = np.asarray([*before, *after], dtype=np.float64)
+    if not ((values >= 0) & (values <= 1)).all():
+        return compute_paired_difference(before, after, confidence, largest=math.inf)
+    mean, _, _ = compute_paired_difference(before, after, confidence)
+    differences = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
+    num_items = len(differences) + 2
+    middle = float(differences.sum()) / num_items
+    spread = (float((differences**2).sum()) + 1) / num_items - middle**2
+    half = find_quantile(confidence) * math.sqrt(spread / num_items)
+    return mean, max(-1.0, middle - half), min(1.0, middle + half)
 
 
 def compute_independent_difference(

@@ -11,16 +11,19 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from lance_assets.algorithms.measures.leaderboard import Measured, compare_scores, identify_scale, order_rounds
+from lance_assets.algorithms.measures.arms import BACKBONE
+from lance_assets.algorithms.measures.headline import Headline, Items, ScoreRow
+from lance_assets.algorithms.measures.leaderboard import Measured, compare_measured, identify_scale, order_rounds
 from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.prompts import hash_templates
 from lance_assets.records import LEADERBOARD
+from lance_assets.rounds.headline import find_headline, read_items
 from lance_assets.rounds.identity.parts import identify_evaluation as identify_scores
 from lance_assets.rounds.judging.report import BENCHMARK
 from lance_assets.rounds.nouns import NOUNS
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
-from lance_assets.rounds.round import Round, read_headline, read_parts
+from lance_assets.rounds.round import Round
 
 
 def identify_evaluation(plan: Plan, benchmark: str) -> dict[str, str]:
@@ -66,19 +69,39 @@ def list_standing_rounds(plan: Plan, platform: Platform) -> list[str]:
     return sorted(path.parent.name for path in found)
 
 
-def measure(this_round: Round, model: str) -> tuple[Measured, dict] | None:
-    """A model's headline score and its row of the round's eval_report; None where the model is not in it."""
-    headline = read_headline(this_round.read("eval_report"), model=model)
+def describe_scale(plan: Plan, headline: Headline) -> dict[str, str]:
+    """The settings that a headline's scores depend on, by name."""
+    found: dict[str, str] = {}
+    for benchmark in dict.fromkeys(part["benchmark"] for part in headline["parts"]):
+        found |= identify_evaluation(plan, benchmark)
+    if len(set(headline["weights"])) > 1:
+        found["weights"] = ", ".join(f"{weight:.4g}" for weight in headline["weights"])
+    return found if headline["higher_is_better"] else found | {"higher_is_better": "False"}
+
+
+def measure(this_round: Round, model: str) -> Measured | None:
+    """A model's headline with its items; None where the model is not in the round's eval_report."""
+    headline = find_headline(this_round, model=model)
     if headline is None:
         return None
-    benchmark, metric = headline["benchmark"], headline["metric"]
-    parts = read_parts(this_round, headline)
-    # items that the judge could not be read on were asked too
-    judged = this_round.read("judge_items")["prompt"].unique().to_list() if benchmark == BENCHMARK else []
-    asked = judged or list(parts) or [f"{headline['num_items']} items"]
-    settings = identify_evaluation(this_round.plan, benchmark)
-    scale = identify_scale(benchmark=benchmark, metric=metric, settings=settings, items=asked)
-    return Measured(scale, headline["score"], headline["ci_low"], headline["ci_high"], parts), headline
+    items = [read_items(this_round, part) for part in headline["parts"]]
+    asked = [
+        key for part, found in zip(headline["parts"], items, strict=True) for key in list_asked(this_round, part, found)
+    ]
+    scale = identify_scale(
+        benchmark=headline["benchmark"],
+        metric=headline["metric"],
+        settings=describe_scale(this_round.plan, headline),
+        items=asked,
+    )
+    return Measured(scale, headline, items)
+
+
+def list_asked(this_round: Round, part: ScoreRow, items: Items) -> list[str]:
+    """The prompts or keys of the items of a score, or their number where nothing else is known."""
+    # Items that the judge could not be read on were asked too.
+    judged = this_round.read("judge_items")["prompt"].unique().to_list() if part["benchmark"] == BENCHMARK else []
+    return judged or list(items) or [f"{part['num_items']} items"]
 
 
 def read_row(this_round: Round, start: Measured | None, backbone: Measured | None) -> dict[str, object]:
@@ -95,17 +118,19 @@ def read_row(this_round: Round, start: Measured | None, backbone: Measured | Non
     """
     measured = measure(this_round, "checkpoint")
     assert measured is not None, "a written eval_report has a headline"
-    own, headline = measured
+    headline = measured.headline
     plan, costs = this_round.plan, this_round.read_costs()
     sft, pairs = this_round.read("sft_set"), this_round.read("preference_pairs")
     is_new = pl.col("source_round") == this_round.key
     price = sum(cost.price for cost in costs.values())
     return {
-        **{"experiment": plan.name, "recipe": plan.settings.recipe, "round": this_round.key, "scale": own.scale},
-        **{name: headline[name] for name in ("benchmark", "metric", "num_items", "score", "ci_low", "ci_high")},
-        "evaluation": json.dumps(identify_evaluation(plan, headline["benchmark"]), sort_keys=True),
-        "since_start": compare_scores(start, own) if start else None,
-        "over_backbone": compare_scores(backbone, own) if backbone else None,
+        **{"experiment": plan.name, "recipe": plan.settings.recipe, "round": this_round.key, "scale": measured.scale},
+        **{"benchmark": headline["benchmark"], "metric": headline["metric"], "num_items": headline["num_items"]},
+        **{"score": headline["score"], "ci_low": headline["ci_low"], "ci_high": headline["ci_high"]},
+        "higher_is_better": headline["higher_is_better"],
+        "evaluation": json.dumps(describe_scale(plan, headline), sort_keys=True),
+        "since_start": compare_measured(start, measured) if start else None,
+        "over_backbone": compare_measured(backbone, measured) if backbone else None,
         "num_sft_rows": len(sft),
         "num_new_sft_rows": len(this_round.read_new_sft_rows()),
         "num_pairs": len(pairs),
@@ -130,8 +155,8 @@ def read_leaderboard(plans: Sequence[Plan], platform: Platform) -> tuple[pl.Data
             this_round = Round(plan, platform, key, lambda _: None)
             try:
                 if key == START_ROUND:
-                    backbone = measure(this_round, "backbone")
-                rows.append(read_row(this_round, start[0] if start else None, backbone[0] if backbone else None))
+                    backbone = measure(this_round, BACKBONE)
+                rows.append(read_row(this_round, start, backbone))
                 start = measure(this_round, "checkpoint") if key == START_ROUND else start
             except (ValueError, OSError) as error:
                 left_out[f"{plan.name} {key}"] = str(error)

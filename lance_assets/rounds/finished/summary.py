@@ -2,11 +2,13 @@
 
 import polars as pl
 
+from lance_assets.algorithms.measures.arms import BACKBONE
 from lance_assets.algorithms.measures.progress import START_ROUND
+from lance_assets.rounds.headline import find_headline, require_headline
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.report import format_score
-from lance_assets.rounds.round import Round, read_headline
+from lance_assets.rounds.round import Round
 
 
 def summarise_rounds(plan: Plan, platform: Platform, keys: list[str]) -> pl.DataFrame:
@@ -15,8 +17,7 @@ def summarise_rounds(plan: Plan, platform: Platform, keys: list[str]) -> pl.Data
     for key in keys:
         this_round = Round(plan, platform, key, lambda _: None)
         cleaned, checkpoint = this_round.read("cleaned_set"), this_round.read("checkpoint").row(0, named=True)
-        headline = read_headline(this_round.read("eval_report"))
-        assert headline is not None, "a written eval_report has a headline"
+        headline = require_headline(this_round)
         costs = this_round.read_costs()
         num_kept = cleaned["drop_reason"].null_count()
         pairs, sft = this_round.read("preference_pairs"), this_round.read("sft_set")
@@ -71,7 +72,7 @@ def describe_rounds(plan: Plan, platform: Platform, keys: list[str]) -> str:
         tbl_hide_column_data_types=True,
     ):
         parts = [str(summarise_rounds(plan, platform, keys)), str(summarise_stages(plan, platform, keys))]
-    backbone = read_headline(Round(plan, platform, START_ROUND, lambda _: None).read("eval_report"), model="backbone")
+    backbone = find_headline(Round(plan, platform, START_ROUND, lambda _: None), model=BACKBONE)
     if backbone is not None:
         parts.append(f"raw backbone: {format_score(backbone)}")
     return "\n".join(parts)

@@ -19,6 +19,9 @@ from lance_assets.worlds import hash_world_file
 WHERE_TRAINING_RUNS = {"launcher", "accelerate_config", "min_free_gpu_rate", "handover_seconds"}
 """Settings of training that are no part of the checkpoint's identity."""
 
+SCORED_BY = {"headline", "floors", "higher_is_better"}
+"""Settings of the evaluation that choose among its scores: they decide what follows a round, and no score."""
+
 TRANSFORMERS = ("torch", "transformers")
 """The libraries of whatever runs a model in this process."""
 
@@ -27,12 +30,23 @@ Identity = dict[str, Any]
 
 
 def identify_start(plan: Plan) -> Identity:
-    """The base model, and which round follows a regression."""
+    """The base model, which round follows a regression, and what rounds are compared by."""
     settings = plan.settings
-    return {
-        "model": identify_model(settings.model, folder=plan.folder, revision=settings.model_revision),
-        "on_regression": settings.stop.on_regression,
-    }
+    # What is at its default has no entry: such an experiment is the same as before there was the setting.
+    kept = {} if settings.stop.rejected_data == "keep" else {"rejected_data": settings.stop.rejected_data}
+    return (
+        {
+            "model": identify_model(settings.model, folder=plan.folder, revision=settings.model_revision),
+            "on_regression": settings.stop.on_regression,
+        }
+        | kept
+        | identify_headline(plan)
+    )
+
+
+def identify_headline(plan: Plan) -> Identity:
+    """Which of the evaluation's scores rounds are compared by, where the experiment says so."""
+    return plan.settings.evaluation.model_dump(include=SCORED_BY, exclude_defaults=True)
 
 
 def identify_seeds(plan: Plan) -> Identity:
@@ -105,10 +119,10 @@ def identify_label_training(plan: Plan) -> Identity:
 def identify_evaluation(plan: Plan) -> Identity:
     """What a checkpoint is evaluated on, and how it is asked."""
     evaluation = plan.settings.evaluation
-    guard = {"protected_prompts", "protected_field", "ngram", "max_similarity", "judge"}
+    elsewhere = {"protected_prompts", "protected_field", "ngram", "max_similarity", "judge", *SCORED_BY}
     include_path = evaluation.lm_eval.include_path if evaluation.lm_eval else None
     return (
-        evaluation.model_dump(exclude=guard)
+        evaluation.model_dump(exclude=elsewhere)
         | ({"judge": identify_judge(plan)} if evaluation.judge is not None else {})
         | {"world_content": hash_world(plan)}
         | {"task_files": hash_files(plan, include_path), "engine": identify_engine(plan.settings.engine)}

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from lance_assets.algorithms.measures.headline import CONTROLLED, JUDGE
 from lance_assets.algorithms.measures.win_rates import (
     WinRate,
     compute_length_controlled_rate,
@@ -15,11 +16,8 @@ from lance_assets.records import EVAL_REPORT
 from lance_assets.rounds.report import Report, Rows, count_values, round_measure
 from resources.evaluation.evaluator import EvaluationError
 
-BENCHMARK = "judge"
+BENCHMARK = JUDGE
 """What eval_report calls it."""
-
-CONTROLLED = "length_controlled_win_rate"
-"""The metric that rounds are compared by."""
 
 REASONS = ("own_first_reason", "opponent_first_reason", "unscored_reason", "opponent_unscored_reason")
 """Columns that say why a text of the judge could not be read."""
@@ -48,10 +46,10 @@ def rate_items(items: pl.DataFrame) -> dict[str, WinRate]:
     }
 
 
-def find_parts(items: pl.DataFrame) -> dict[str, float]:
-    """By prompt each item's part in the length-controlled win rate, for the items of one model that could be read."""
+def find_parts(items: pl.DataFrame, metric: str = CONTROLLED) -> dict[str, float]:
+    """By prompt each item's part in a win rate, for the items of one model that could be read."""
     read = items.filter(pl.col("preference").is_not_null())
-    return dict(zip(read["prompt"], rate_items(read)[CONTROLLED].parts.tolist(), strict=True)) if len(read) else {}
+    return dict(zip(read["prompt"], rate_items(read)[metric].parts.tolist(), strict=True)) if len(read) else {}
 
 
 def check_read(items: pl.DataFrame, *, max_unread_rate: float) -> None:
@@ -84,7 +82,8 @@ def summarise_judge_items(items: pl.DataFrame) -> pl.DataFrame:
     for (model,), mine in items.group_by("model", maintain_order=True):
         names = {"model": model, "benchmark": BENCHMARK, "task": "all", "num_items": mine["preference"].count()}
         rows += [
-            names | {"metric": metric, "score": rate.rate, "ci_low": rate.low, "ci_high": rate.high}
+            names
+            | {"metric": metric, "score": rate.rate, "ci_low": rate.low, "ci_high": rate.high, "higher_is_better": True}
             for metric, rate in rate_items(mine).items()
         ]
     return pl.DataFrame(rows, schema=EVAL_REPORT)

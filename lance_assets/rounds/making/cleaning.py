@@ -82,9 +82,12 @@ def find_equal(texts: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
 
 
 def compare_with_earlier(this_round: Round, texts: pl.DataFrame, vectors: np.ndarray) -> pl.DataFrame:
-    """Pairs of this round's texts with texts that earlier rounds kept; by embedding the nearest one of each row."""
+    """Pairs of this round's texts with those that earlier rounds kept; by embedding the nearest one of each row.
+
+    Rounds whose data is left out are not compared with: nothing later trains on it.
+    """
     settings, history = this_round.plan.settings.near_duplicates, this_round.platform.history
-    recipe, keys = this_round.plan.recipe, this_round.earlier_keys
+    recipe, keys = this_round.plan.recipe, this_round.kept_keys
     earlier = pl.concat(
         # The empty table gives the columns where there is no earlier round.
         [texts.clear(), *(list_texts(recipe, this_round.read("cleaned_set", key), key) for key in keys)]
@@ -104,6 +107,7 @@ def compare_with_earlier(this_round: Round, texts: pl.DataFrame, vectors: np.nda
             experiment=this_round.plan.name,
             before_round=this_round.key,
             model_hash=this_round.embedder.model_hash,
+            without=this_round.left_out,
         )
         # There is no neighbour while no earlier round has kept a text.
         named = pl.concat([texts.select("row_id", "text"), nearest], how="horizontal").drop_nulls("nearest_id")

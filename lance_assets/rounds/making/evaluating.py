@@ -5,16 +5,39 @@ from pathlib import Path
 
 import polars as pl
 
-from lance_assets.algorithms.measures.progress import START_ROUND, find_best_round
+from lance_assets.algorithms.measures.arms import BACKBONE
+from lance_assets.algorithms.measures.headline import Headline, ScoreRow, read_rows
+from lance_assets.algorithms.measures.progress import START_ROUND, find_best_outcome
+from lance_assets.algorithms.measures.retention import build_retention, describe_fall, find_falls, list_forgotten
 from lance_assets.recipes.contract import ROUND_MODEL
 from lance_assets.records import Sample
 from lance_assets.rounds.asking import tabulate_costs
+from lance_assets.rounds.headline import (
+    compare_with,
+    direct_rows,
+    find_headline,
+    read_headline,
+    read_outcomes,
+    read_retained,
+    read_retained_items,
+    require_headline,
+)
 from lance_assets.rounds.judging.asking import complete_prompts
 from lance_assets.rounds.judging.evaluation import judge_models
 from lance_assets.rounds.judging.report import describe_judging, summarise_judge_items
 from lance_assets.rounds.nouns import NOUNS
-from lance_assets.rounds.report import Fact, Judged, Made, Markdown, Report, Rows, ScoresByStratum, ScoresOverRounds
-from lance_assets.rounds.round import Round, compare_with, read_headline, read_outcomes
+from lance_assets.rounds.report import (
+    Fact,
+    Judged,
+    Made,
+    Markdown,
+    Report,
+    Retention,
+    Rows,
+    ScoresByStratum,
+    ScoresOverRounds,
+)
+from lance_assets.rounds.round import Round
 from lance_assets.rounds.world_evaluation import evaluate_world, summarise_items
 from lance_assets.worlds import draw_problems
 from resources.evaluation.evaluator import run_lm_eval
@@ -28,12 +51,18 @@ class Evaluated:
     """Its scores, schema `EVAL_REPORT`."""
     items: pl.DataFrame
     """Its completions of the world's problems, schema `EVAL_ITEMS`; empty without a world."""
+    harness_items: pl.DataFrame
+    """The harness's items, schema `HARNESS_ITEMS`; empty without the harness."""
     completions: list[Sample]
     """Its completions of the judge's prompts; empty without a judge."""
 
 
 def make_eval_report(this_round: Round) -> Made:
-    """Evaluate the checkpoint, and in r0000 the raw backbone beside it."""
+    """Evaluate the checkpoint, and in r0000 the raw backbone beside it.
+
+    Raises:
+        ValueError: the scores have no headline, or it is no number; such an eval_report is never written.
+    """
     models = {"checkpoint": this_round.model_path(this_round.key)}
     if this_round.is_start:
         # Once is enough: the raw model and the prompts are the same in every round.
@@ -44,9 +73,12 @@ def make_eval_report(this_round: Round) -> Made:
         # The judge is another model, and comes after all completions, so that only one model is held at a time.
         judged = judge_models(this_round, {model: found.completions for model, found in evaluated.items()})
     items = pl.concat([found.items for found in evaluated.values()])
+    harness_items = pl.concat([found.harness_items for found in evaluated.values()])
     reports = [found.report for found in evaluated.values()]
     scores = pl.concat([*reports, summarise_judge_items(judged)])
-    return Made(scores, others={"eval_items": items, "judge_items": judged})
+    if read_headline(scores, evaluation=this_round.plan.settings.evaluation) is None:
+        raise ValueError("the evaluation gave no score that rounds can be compared by; name one in evaluation.headline")
+    return Made(scores, others={"eval_items": items, "harness_items": harness_items, "judge_items": judged})
 
 
 def evaluate(this_round: Round, model: str, path: Path) -> Evaluated:
@@ -54,6 +86,7 @@ def evaluate(this_round: Round, model: str, path: Path) -> Evaluated:
     plan = this_round.plan
     evaluation, world = plan.settings.evaluation, plan.world
     report, items, completions = this_round.empty("eval_report"), this_round.empty("eval_items"), []
+    harness_items = this_round.empty("harness_items")
     with this_round.asking("eval_report", path, role=ROUND_MODEL) as ask:
         if world is not None and evaluation.world is not None:
             items = evaluate_world(
@@ -68,7 +101,7 @@ def evaluate(this_round: Round, model: str, path: Path) -> Evaluated:
         if evaluation.judge is not None:
             completions = complete_prompts(ask, plan, model=model)
     if (lm_eval := evaluation.lm_eval) is not None:
-        report = run_lm_eval(
+        found = run_lm_eval(
             path,
             lm_eval.tasks,
             model_name=model,
@@ -80,26 +113,28 @@ def evaluate(this_round: Round, model: str, path: Path) -> Evaluated:
             apply_chat_template=lm_eval.apply_chat_template,
             rng_seed=plan.settings.rng_seed,
         )
+        report, harness_items = found.report, found.items
     summaries = [] if world is None else [summarise_items(items, benchmark=world.name)]
-    return Evaluated(pl.concat([*summaries, report]), items, completions)
+    return Evaluated(pl.concat([*summaries, report]), items, harness_items, completions)
 
 
 def report_eval_report(this_round: Round) -> Report:
     """The headline, the comparisons, the curves over all rounds so far, and what the round took."""
-    scores = this_round.read("eval_report")
-    headline = read_headline(scores)
-    assert headline is not None, "a written eval_report has a headline"
+    scores, headline = this_round.read("eval_report"), require_headline(this_round)
     outcomes = read_outcomes(this_round, [*this_round.earlier_keys, this_round.key])
-    before = {outcome.round_key: outcome.score for outcome in outcomes if outcome.round_key < this_round.key}
+    before = [outcome for outcome in outcomes if outcome.round_key < this_round.key]
     overall = scores.filter(pl.col("stratum").is_null() & (pl.col("task") == "all"))
-    columns = ("model", "benchmark", "metric", "score", "ci_low", "ci_high", "num_items")
+    columns = ("model", "benchmark", "metric", "score", "ci_low", "ci_high", "num_items", "part_of")
+    ends = {"score": headline["score"], "ci_low": headline["ci_low"], "ci_high": headline["ci_high"]}
     facts: Report = {
-        **{name: round(headline[name], 4) for name in ("score", "ci_low", "ci_high") if headline[name] is not None},
+        **{name: round(value, 4) for name, value in ends.items() if value is not None},
         "metric": f"{headline['benchmark']} {headline['metric']}",
+        "higher_is_better": headline["higher_is_better"],
         "is_regression": outcomes[-1].is_regression,
+        "broken_floors": list(outcomes[-1].broken_floors),
         "scores": Rows(overall, columns, num_rows=20),
     }
-    for name, other in (("previous", max(before, default=None)), ("best", find_best_round(before))):
+    for name, other in (("previous", before[-1].round_key if before else None), ("best", find_best_outcome(before))):
         if other is not None:
             mean, low, high = compare_with(this_round, other)
             facts[f"against_{name}"] = f"{other}: {mean:+.3f} [{low:+.3f}, {high:+.3f}]"
@@ -117,17 +152,24 @@ def account_for_round(this_round: Round) -> Markdown:
 
 
 def collect_history(this_round: Round, keys: list[str]) -> dict[str, Fact]:
-    """The scores of all rounds up to this one, overall and by stratum."""
+    """The scores of all rounds up to this one, overall and by stratum, and what is retained of each round's best."""
     reports = {key: this_round.read("eval_report", key) for key in keys}
-    start = reports[START_ROUND] if START_ROUND in reports else None
-    backbone = read_headline(start, model="backbone") if start is not None else None
-    overall = (pl.col("model") == "checkpoint") & (pl.col("task") == "all") & pl.col("stratum").is_null()
+    backbone = find_headline(this_round.at(START_ROUND), model=BACKBONE) if START_ROUND in reports else None
     points: dict[str, list[tuple[float, float, float]]] = {}
-    for scores in reports.values():
-        for row in scores.filter(overall).to_dicts():
-            name = f"{row['benchmark']} {row['metric']}"
-            low, high = (row["score"] if row[end] is None else row[end] for end in ("ci_low", "ci_high"))
-            points.setdefault(name, []).append((row["score"], low, high))
+    for key, scores in reports.items():
+        headline = require_headline(this_round.at(key))
+        rows = direct_rows(
+            read_rows(scores.filter(model="checkpoint", task="all")), this_round.plan.settings.evaluation
+        )
+        # The subtasks of a group would be dozens of lines; their group has one.
+        whole = [row for row in rows if row["stratum"] is None and row["part_of"] is None]
+        # A mean is named by the number of its scores: all their names would fill the picture.
+        lines: list[tuple[str, ScoreRow | Headline]] = [(f"{row['benchmark']} {row['metric']}", row) for row in whole]
+        lines = [(headline["benchmark"], headline), *lines] if len(headline["parts"]) > 1 else lines
+        for name, line in lines:
+            low, high = (line["score"] if end is None else end for end in (line["ci_low"], line["ci_high"]))
+            direction = "" if line["higher_is_better"] else " (lower is better)"
+            points.setdefault(name + direction, []).append((line["score"], low, high))
     # A score that some rounds lack would be drawn at the wrong rounds.
     points = {name: values for name, values in points.items() if len(values) == len(reports)}
     by_stratum: dict[str, dict[int, float]] = {}
@@ -145,11 +187,46 @@ def collect_history(this_round: Round, keys: list[str]) -> dict[str, Fact]:
     if (world := this_round.plan.world) is not None:
         shown = ScoresByStratum(by_stratum, axis=world.axis, title=f"{name}: accuracy by {world.axis}")
         history[f"by_{world.axis.replace(' ', '_')}"] = shown
+    history["retention"] = Retention(
+        build_retention(read_retained(this_round, keys)), title=f"{name}: what is left of each score's best round"
+    )
     return history
 
 
 def no_regression(this_round: Round) -> Judged:
-    """Whether the 95% interval of the difference to the best earlier round does not lie wholly below zero."""
+    """Whether the 95% interval of the difference to the best earlier round does not lie wholly on the worse side."""
     outcomes = read_outcomes(this_round, [*this_round.earlier_keys, this_round.key])
     scores = {outcome.round_key: outcome.score for outcome in outcomes}
     return Judged(passed=not outcomes[-1].is_regression, is_error=False, facts={"scores": scores})
+
+
+def floors(this_round: Round) -> Judged:
+    """Whether the round keeps every floor of a single score."""
+    broken = read_outcomes(this_round, [*this_round.earlier_keys, this_round.key])[-1].broken_floors
+    num_floors = len(this_round.plan.settings.evaluation.floors)
+    return Judged(
+        passed=not broken,
+        description="; ".join(broken) or (None if num_floors else "This experiment sets no floors."),
+        facts={"num_floors": num_floors, "broken": list(broken)},
+    )
+
+
+def no_forgetting(this_round: Round) -> Judged:
+    """Whether no task or stratum fell from the best it ever had, beyond the bar and beyond the noise."""
+    bar = this_round.plan.settings.checks.max_forgetting
+    rounds = read_retained(this_round, [*this_round.earlier_keys, this_round.key])
+    falls = find_falls(rounds, lambda key, row: read_retained_items(this_round, key, row))
+    forgotten = [] if bar is None else list_forgotten(falls, bar=bar)
+    names = ("name", "best_round", "before", "after", "fall", "low", "high")
+    largest = pl.DataFrame(
+        [{name: getattr(fall, name) for name in names} for fall in sorted(falls, key=lambda fall: -fall.low)],
+        schema={name: pl.String if name in ("name", "best_round") else pl.Float64 for name in names},
+    )
+    facts: Report = {
+        "num_compared": len(falls),
+        "num_forgotten": len(forgotten),
+        **({} if bar is None else {"max_forgetting": bar}),
+        "falls": Rows(largest, names, num_rows=20),
+    }
+    told = "; ".join(describe_fall(fall, this_round.key) for fall in forgotten)
+    return Judged(passed=not forgotten, is_error=False, description=told or None, facts=facts)

@@ -7,11 +7,12 @@ import hashlib
 
 import polars as pl
 
-from lance_assets.algorithms.measures.progress import START_ROUND, choose_parent_round
+from lance_assets.algorithms.measures.progress import START_ROUND, choose_parent_round, list_rejected_rounds
 from lance_assets.records import START_CHECKPOINT
+from lance_assets.rounds.headline import read_outcomes
 from lance_assets.rounds.nouns import list_handed_over
 from lance_assets.rounds.report import Histogram, Judged, Made, Report, Rows, count_values
-from lance_assets.rounds.round import Round, read_outcomes
+from lance_assets.rounds.round import Round
 from resources.readers.seed_files import read_seeds
 from resources.stores.checkpoints import require_chat_template, validate_model_folder
 
@@ -25,11 +26,14 @@ def make_start_checkpoint(this_round: Round) -> Made:
     Raises:
         ValueError: the folder of the parent's checkpoint does not hold what was recorded.
     """
-    parent = None
+    parent, left_out, stop = None, list[str](), this_round.plan.settings.stop
     if not this_round.is_start:
         outcomes = read_outcomes(this_round, this_round.earlier_keys)
-        rule = this_round.plan.settings.stop.on_regression
-        parent = choose_parent_round(outcomes, before=this_round.key, on_regression=rule)
+        parent = choose_parent_round(outcomes, before=this_round.key, on_regression=stop.on_regression)
+        if stop.rejected_data == "leave_out":
+            # The seeds of r0000 are no data of a rejected round, and neither are those of the parent.
+            rejected = list_rejected_rounds(outcomes, on_regression=stop.on_regression)
+            left_out = [key for key in rejected if key not in (START_ROUND, parent)]
     path = this_round.model_path(parent)
     # A model that cannot be asked is found here, and not after the first hours of the round.
     validate_model_folder(path)
@@ -45,8 +49,13 @@ def make_start_checkpoint(this_round: Round) -> Made:
     for key in this_round.earlier_keys:
         for noun in list_handed_over(this_round.plan):
             digest.update(this_round.platform.tables.hash(this_round.plan.name, key, noun).encode())
+    if left_out:
+        digest.update(f"without {' '.join(left_out)}".encode())
     handover = digest.hexdigest()
-    row = {"parent_round": parent, "content_hash": content_hash, "handover_hash": handover}
+    row = {
+        **{"parent_round": parent, "content_hash": content_hash},
+        **{"handover_hash": handover, "left_out": left_out},
+    }
     return Made(pl.DataFrame([row], schema=START_CHECKPOINT), version=handover)
 
 
@@ -57,6 +66,7 @@ def report_start_checkpoint(this_round: Round) -> Report:
         "path": this_round.model_path(row["parent_round"]),
         "content_hash": row["content_hash"],
         "parent_round": row["parent_round"] or BASE_MODEL,
+        "left_out": ", ".join(row["left_out"]) or "no round",
     }
 
 
@@ -76,7 +86,7 @@ def make_seed_set(this_round: Round) -> Made:
     """Read the experiment's seeds, add what earlier rounds reviewed, and take the round's share."""
     plan = this_round.plan
     file_seeds, leaked = leave_out_evaluation(this_round, read_seeds(plan.settings.seeds, plan.folder))
-    earlier = {key: this_round.read("reviewed_set", key) for key in this_round.earlier_keys if key != START_ROUND}
+    earlier = {key: this_round.read("reviewed_set", key) for key in this_round.kept_keys if key != START_ROUND}
     if this_round.is_start:
         # r0000 trains on all seeds of the file; the recipe samples from the pool only in later rounds.
         seeds, counts = file_seeds, {"num_pool": len(file_seeds)}
@@ -124,7 +134,7 @@ def make_raw_generations(this_round: Round) -> Made:
         table = plan.recipe.generate(
             this_round.build_inputs(ask=ask, texts=this_round.texts, read_states=this_round.read_states),
             this_round.read("seed_set"),
-            this_round.read("sft_set", this_round.earlier_keys[-1]),
+            this_round.read_grown("sft_set"),
         )
     return Made(table)
 

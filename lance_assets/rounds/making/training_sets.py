@@ -39,7 +39,7 @@ def make_sft_set(this_round: Round) -> Made:
         table = plan.recipe.build_sft_set(
             this_round.build_inputs(),
             this_round.read("reviewed_set"),
-            this_round.read("sft_set", this_round.earlier_keys[-1]),
+            this_round.read_grown("sft_set"),
         )
     facts: Report = {"vendi_score": round(measure_vendi(this_round, table), 3)} if plan.recipe.reports_vendi else {}
     return Made(table, facts=facts)
@@ -92,7 +92,7 @@ def make_preference_pairs(this_round: Round) -> Made:
     built = plan.recipe.build_pairs(
         this_round.build_inputs(),
         this_round.read("reviewed_set"),
-        this_round.read("preference_pairs", this_round.earlier_keys[-1]),
+        this_round.read_grown("preference_pairs"),
     )
     # Pairs of earlier rounds were judged when they were new.
     judgements = judge_new_pairs(this_round, built.filter(pl.col("source_round") == this_round.key))
