@@ -1,10 +1,15 @@
+import json
+from pathlib import Path
+
 import pytest
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 from lance_assets.algorithms.filters.output_filters import Repetition
 from lance_assets.algorithms.filters.rules import Words
+from lance_assets.algorithms.measures.headline import Wanted
 from lance_assets.settings.experiment import ExperimentSettings
+from lance_assets.settings.file import check_files
 from lance_assets.settings.filters import FILTERS, find_filter
 from lance_assets.settings.values import expand_environment
 
@@ -62,6 +67,9 @@ def test_left_out_parameters_are_the_papers() -> None:
     assert [getattr(parameters, name) for name in names] == [7.0, 4, 4, 3, 8.0, 2.0]
 
 
+SCORE = {"benchmark": "words", "metric": "acc"}
+WORDS: dict[str, object] = {"lm_eval": {"tasks": ["words"]}}
+
 WRONG = [
     ({"recipe": "lanse"}, "recipe", "there is no recipe 'lanse'; choose one of "),
     ({"rng_seed": -1}, "rng_seed", "greater than or equal to 0"),
@@ -75,6 +83,9 @@ WRONG = [
     ({"owners": ["lance"]}, "owners.0", "should match pattern"),
     ({"prompt_profile": "short"}, "prompt_profile", "'compact' or 'full'"),
     ({"evaluation": {"lm_eval": {"tasks": []}}}, "evaluation.lm_eval.tasks", "at least 1 item"),
+    ({"evaluation": WORDS | {"headline": [{"metric": "acc"}]}}, "evaluation.headline.0.benchmark", "Field required"),
+    ({"evaluation": WORDS | {"headline": [SCORE | {"weight": 0}]}}, "evaluation.headline.0.weight", "greater than 0"),
+    ({"stop": {"rejected_data": "drop"}}, "stop.rejected_data", "'keep' or 'leave_out'"),
     ({"seeds": {}}, "seeds.path", "Field required"),
     ({"evaluation": {"judge": {"model": "small"}}}, "evaluation.judge.path", "Field required"),
     ({"evaluation": {"judge": JUDGE | {"by": "vote"}}}, "evaluation.judge.by", "'verdict' or 'score'"),
@@ -139,6 +150,47 @@ def test_the_json_schema_takes_what_the_settings_take() -> None:
 def test_without_a_metric_no_round_can_be_compared() -> None:
     with pytest.raises(ValidationError, match="evaluation needs world, lm_eval or judge"):
         read(evaluation={})
+
+
+def test_scores_are_named_once_and_floors_have_a_bar() -> None:
+    for place in ("headline", "floors"):
+        with pytest.raises(ValidationError, match=f"evaluation.{place} names words acc twice; name each score once"):
+            read(evaluation=WORDS | {place: [SCORE | {"worst": 1.0} if place == "floors" else SCORE] * 2})
+    with pytest.raises(ValidationError, match="the floor of words acc sets no bar; give it worst or max_fall"):
+        read(evaluation=WORDS | {"floors": [SCORE]})
+    settings = read(evaluation=WORDS | {"headline": [SCORE | {"filter": "strict", "weight": 2}]})
+    (score,) = settings.evaluation.headline
+    assert score.wanted == Wanted("words", "acc (strict)", weight=2.0)
+    assert ExperimentSettings.model_validate(settings.model_dump()) == settings
+
+
+@pytest.mark.parametrize(
+    ("score", "told"),
+    [
+        ({"benchmark": "gsm8k", "metric": "acc"}, "nothing evaluates 'gsm8k'; benchmarks are: small_world"),
+        ({"benchmark": "judge", "metric": "win_rate"}, "nothing evaluates 'judge'; benchmarks are: small_world"),
+        ({"benchmark": "small_world", "metric": "acc"}, "has no metric 'acc'; name one of greedy, sampled"),
+        (
+            {"benchmark": "small_world", "metric": "greedy", "stratum": 99},
+            "there is no stratum 99: small_world has the",
+        ),
+    ],
+)
+def test_a_score_that_nothing_gives_is_found_when_the_file_is_loaded(tmp_path: Path, score: dict, told: str) -> None:
+    file = tmp_path / "defs.yaml"
+    evaluation = {"world": {"name": "lance_assets.small_world:WORLD"}}
+    lines = ["attributes:", "  evaluation:", "    headline:", f"      - {json.dumps(score)}"]
+    file.write_text("\n".join(["type: lance_assets.Experiment", *lines]))
+    (tmp_path / "seeds.jsonl").write_text("{}")
+    settings = read(seeds={"path": "seeds.jsonl"}, evaluation=evaluation | {"headline": [score]})
+    with pytest.raises(ValueError, match=r"attributes\.evaluation\.headline\.0") as caught:
+        check_files(settings, file)
+    assert str(caught.value).startswith(f"{file}:5: attributes.evaluation.headline.0: ")
+    assert told in str(caught.value)
+    # With the harness beside it a name may be one of its tasks.
+    harness = read(seeds={"path": "seeds.jsonl"}, evaluation=evaluation | WORDS | {"headline": [score]})
+    if score["benchmark"] == "gsm8k":
+        check_files(harness, file)
 
 
 def test_a_judge_alone_is_an_evaluation_and_needs_a_model() -> None:

@@ -291,11 +291,11 @@ def read_retained(this_round: ReadsRounds, keys: Sequence[str]) -> dict[str, Sco
         this_round: any round of the experiment.
         keys: finished rounds, in order.
     """
-    found = {
-        name: read_watched(this_round.at(key), model=model)
-        for key in keys
-        for name, model in ((BACKBONE, BACKBONE), (key, "checkpoint"))
-    }
+    found: dict[str, Scores] = {}
+    for key in keys:
+        if key == START_ROUND:
+            found[BACKBONE] = read_watched(this_round.at(key), model=BACKBONE)
+        found[key] = read_watched(this_round.at(key))
     return {name: scores for name, scores in found.items() if scores}
 
 

@@ -11,10 +11,12 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from lance_assets.algorithms.measures.headline import CONTROLLED, GREEDY, JUDGE, name_metric
 from lance_assets.recipes.contract import find_recipe
-from lance_assets.settings.experiment import ExperimentSettings
+from lance_assets.settings.experiment import EvaluationSettings, ExperimentSettings
 from lance_assets.settings.filters import find_filter
-from lance_assets.worlds import WorldError, find_world
+from lance_assets.settings.scores import ScoreSettings
+from lance_assets.worlds import World, WorldError, find_world
 
 TYPES = ("lance_assets.Experiment", ".Experiment", "lance_assets.assets.experiment.Experiment")
 """The types that an experiment's file may name; the second where the folder's own package imports the component."""
@@ -68,14 +70,48 @@ def check_files(settings: ExperimentSettings, file: Path) -> None:
                 f"{file}:{find_line(file, field) or 1}: attributes.{field}: got {value!r}, but there is no {place}; "
                 "put the file there or correct the path"
             )
+    world = None
     if settings.evaluation.world is not None:
         field = "evaluation.world.name"
         try:
-            find_world(settings.evaluation.world.name, file.parent)
+            world = find_world(settings.evaluation.world.name, file.parent)
         except WorldError as error:
             mistakes.append(f"{file}:{find_line(file, field) or 1}: attributes.{field}: {error}")
+    for field, told in find_unknown_scores(settings.evaluation, world):
+        mistakes.append(f"{file}:{find_line(file, field) or 1}: attributes.{field}: {told}")
     if mistakes:
         raise ValueError("\n".join(mistakes))
+
+
+def find_unknown_scores(evaluation: EvaluationSettings, world: World | None) -> list[tuple[str, str]]:
+    """The scores of the headline and the floors that no evaluation of the experiment gives: field, and what is wrong.
+
+    Which metrics a task of the harness has is known only once it was evaluated.
+
+    Args:
+        evaluation: what is evaluated.
+        world: the checkable task among it; None where there is none, or where it cannot be found.
+    """
+    named: list[tuple[str, ScoreSettings]] = [
+        *((f"evaluation.headline.{place}", score) for place, score in enumerate(evaluation.headline)),
+        *((f"evaluation.floors.{place}", score) for place, score in enumerate(evaluation.floors)),
+    ]
+    metrics = {JUDGE: (CONTROLLED, "win_rate")} if evaluation.judge is not None else {}
+    metrics |= {world.name: (GREEDY, "sampled")} if world is not None else {}
+    is_open = evaluation.lm_eval is not None or (evaluation.world is not None and world is None)
+    mistakes = []
+    for field, score in named:
+        known = metrics.get(score.benchmark)
+        if known is None and (score.benchmark == JUDGE or not is_open):
+            there = ", ".join(metrics) or "none but the harness's tasks"
+            mistakes.append((field, f"nothing evaluates {score.benchmark!r}; benchmarks are: {there}"))
+        elif known is not None and (score.filter is not None or score.metric not in known):
+            name = name_metric(score.metric, score.filter)
+            mistakes.append((field, f"{score.benchmark} has no metric {name!r}; name one of {', '.join(known)}"))
+        elif score.stratum is not None and (world is None or score.stratum not in world.strata):
+            strata = "has no strata" if world is None else f"has the strata {', '.join(map(str, world.strata))}"
+            mistakes.append((field, f"there is no stratum {score.stratum}: {score.benchmark} {strata}"))
+    return mistakes
 
 
 def read_attributes(file: Path) -> ExperimentSettings:

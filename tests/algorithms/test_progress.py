@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,8 +9,10 @@ from lance_assets.algorithms.measures.progress import (
     RoundOutcome,
     choose_parent_round,
     decide_next_round,
+    find_best_outcome,
     find_best_round,
     format_round,
+    list_rejected_rounds,
     parse_round,
 )
 
@@ -116,3 +120,50 @@ def test_the_next_round_is_the_one_after_and_never_above_the_last(
     assert decision.reason
     if decision.next_round is not None:
         assert parse_round(decision.next_round) == len(scores) <= max_rounds
+
+
+def perplexities(*scores: float, regressed: tuple[int, ...] = ()) -> list[RoundOutcome]:
+    return [replace(one, higher_is_better=False) for one in outcomes(*scores, regressed=regressed)]
+
+
+def test_where_lower_is_better_the_lowest_is_the_best() -> None:
+    finished = perplexities(20.0, 12.3, 40.0, regressed=(2,))
+    assert find_best_outcome(finished) == "r0001"
+    assert choose_parent_round(finished, before="r0003", on_regression="rollback") == "r0001"
+    assert decide(finished, on_regression="stop").reason == "r0002 regressed against r0001 beyond the noise band"
+    assert decide(perplexities(20.0, 12.3, 12.2), patience=1).next_round == "r0003"
+    assert decide(perplexities(20.0, 12.3, 12.4), patience=1).reason == "no gain over r0001 for patience=1 rounds"
+
+
+def breaking(finished: list[RoundOutcome], *numbers: int) -> list[RoundOutcome]:
+    """The same rounds, some of which break a floor."""
+    return [
+        replace(one, broken_floors=("gsm8k acc is 0.1, below the floor 0.5",)) if number in numbers else one
+        for number, one in enumerate(finished)
+    ]
+
+
+@pytest.mark.parametrize("rule", ["rollback", "continue"])
+def test_nothing_is_built_on_a_round_that_breaks_a_floor(rule: str) -> None:
+    """r0002 has the best headline; r0001 is the best of the others."""
+    finished = breaking(outcomes(0.5, 0.7, 0.9), 2)
+    assert list_rejected_rounds(finished, on_regression=rule) == ["r0002"]
+    assert choose_parent_round(finished, before="r0003", on_regression=rule) == "r0001"
+    assert decide(finished, on_regression=rule).next_round == "r0003"
+    assert find_best_outcome(finished) == "r0001"
+    assert decide(finished, on_regression="stop").reason == (
+        "r0002 breaks a floor: gsm8k acc is 0.1, below the floor 0.5"
+    )
+
+
+def test_without_a_round_that_keeps_its_floors_the_loop_ends() -> None:
+    finished = breaking(outcomes(0.5, 0.7), 0, 1)
+    assert decide(finished).reason == "every round breaks a floor: gsm8k acc is 0.1, below the floor 0.5"
+    with pytest.raises(ValueError, match=r"r0002 has nothing to start from: .* r0001 because gsm8k acc is 0.1, below"):
+        choose_parent_round(finished, before="r0002", on_regression="rollback")
+
+
+def test_only_a_rollback_rejects_a_regression() -> None:
+    finished = outcomes(0.5, 0.3, regressed=(1,))
+    assert list_rejected_rounds(finished, on_regression="rollback") == ["r0001"]
+    assert list_rejected_rounds(finished, on_regression="continue") == []

@@ -128,6 +128,13 @@ def test_how_the_model_is_asked_decides_the_pairs_where_it_judges_them(folder: P
         ("checks.max_unscored_rate", 0.9, set()),
         ("model", "other", {"start_checkpoint"}),
         ("stop.on_regression", "stop", {"start_checkpoint"}),
+        ("stop.rejected_data", "keep", set()),
+        ("stop.rejected_data", "leave_out", {"start_checkpoint"}),
+        ("checks.max_forgetting", 0.1, set()),
+        # Which score counts moves the parent of a later round, and no score.
+        ("evaluation.headline", [{"benchmark": "gsm8k_local", "metric": "acc"}], {"start_checkpoint"}),
+        ("evaluation.floors", [{"benchmark": "gsm8k_local", "metric": "acc", "worst": 0.5}], {"start_checkpoint"}),
+        ("evaluation.higher_is_better", {"acc": False}, {"start_checkpoint"}),
         ("seeds.prompt_field", "question", {"seed_set"}),
         ("seeds.limit", 5, {"seed_set"}),
         ("rng_seed", 1, SAMPLING | {"seed_set", "diversity_report"}),

@@ -1,6 +1,7 @@
 """The presets for Qwen2-7B load, hold the paper's constants, and are what accelerate and vLLM accept."""
 
 import json
+import re
 import socket
 from pathlib import Path
 
@@ -62,7 +63,29 @@ def test_a_preset_has_the_papers_constants(plans: dict[str, Plan], name: str) ->
     assert settings.prompt_profile == "full"
     assert settings.stop.max_rounds == 4
     assert settings.evaluation.lm_eval is not None
-    assert len(settings.evaluation.lm_eval.tasks) == 6
+    tasks = settings.evaluation.lm_eval.tasks
+    assert [score.benchmark for score in settings.evaluation.headline] == tasks[:6]
+    assert {score.weight for score in settings.evaluation.headline} == {1.0}
+    (gsm8k,) = (score for score in settings.evaluation.headline if score.benchmark == "gsm8k")
+    assert gsm8k.wanted.metric == "exact_match (flexible-extract)"
+
+
+def test_every_score_of_the_headlines_is_one_of_the_harnesss(plans: dict[str, Plan]) -> None:
+    """The harness's own task files have every task and group, and the metric and filter of every named score."""
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager()
+    for plan in plans.values():
+        evaluation = plan.settings.evaluation
+        assert evaluation.lm_eval is not None
+        assert set(evaluation.lm_eval.tasks) <= set(manager.all_tasks)
+        for score in evaluation.headline:
+            file = Path(manager.task_index[score.benchmark].yaml_path)
+            text = file.read_text(encoding="utf-8")
+            for included in re.findall(r"^include: (.+)$", text, re.MULTILINE):
+                text += (file.parent / included).read_text(encoding="utf-8")
+            assert re.search(rf"metric: {score.metric}$", text, re.MULTILINE), score
+            assert score.filter is None or f'name: "{score.filter}"' in text, score
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -1,12 +1,14 @@
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 
-from lance_assets.records import EVAL_REPORT
+from lance_assets.records import EVAL_REPORT, HARNESS_ITEMS
 from resources.evaluation.evaluator import (
     EvaluationError,
     parse_lm_eval,
+    parse_samples,
     run_lm_eval,
 )
 
@@ -30,33 +32,92 @@ def test_harness_results_are_read() -> None:
         parse_lm_eval({"results": {"x": {"alias": "x"}}, "n-samples": {}}, model_name="checkpoint")
 
 
-def test_a_local_harness_task(tiny_model: Path, tmp_path: Path) -> None:
+def write_harness_tasks(folder: Path) -> None:
+    """Two tasks whose names are in the opposite order of their files' rows, and a perplexity."""
     rows = [{"question": f"Reverse the list {i} 2.", "answer": f"2 {i}"} for i in range(3, 8)]
-    data = tmp_path / "items.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "reverse.yaml").write_text(
-        "task: tiny_reverse\ndataset_path: json\n"
-        f"dataset_kwargs:\n  data_files:\n    test: {data}\n"
-        "test_split: test\noutput_type: multiple_choice\n"
-        "doc_to_text: '{{question}}'\ndoc_to_choice: ['{{answer}}', '9 9']\ndoc_to_target: 0\n"
-        "metric_list:\n  - metric: acc\n    aggregation: mean\n    higher_is_better: true\n"
+    (folder / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = f"dataset_path: json\ndataset_kwargs:\n  data_files:\n    test: {folder / 'items.jsonl'}\ntest_split: test\n"
+    choices = "doc_to_choice: ['{{answer}}', '9 9']\ndoc_to_target: 0\n"
+    metrics = "metric_list:\n" + "".join(
+        f"  - metric: {metric}\n    aggregation: mean\n    higher_is_better: true\n" for metric in ("acc", "acc_norm")
     )
+    for name in ("a_task", "b_task"):
+        (folder / f"{name}.yaml").write_text(
+            f"task: {name}\n{data}output_type: multiple_choice\ndoc_to_text: '{{{{question}}}}'\n{choices}{metrics}"
+        )
+    (folder / "words.yaml").write_text(
+        f"task: words\n{data}output_type: loglikelihood_rolling\ndoc_to_text: ''\ndoc_to_target: '{{{{question}}}}'\n"
+        "metric_list:\n  - metric: word_perplexity\n    aggregation: weighted_perplexity\n    higher_is_better: false\n"
+    )
+
+
+def test_local_harness_tasks(tiny_model: Path, tmp_path: Path) -> None:
+    """Of an accuracy each item is kept, and their mean is the score; of a perplexity none is, since it is no mean."""
+    write_harness_tasks(tmp_path)
     lines: list[str] = []
     found = run_lm_eval(
         tiny_model,
-        ["tiny_reverse"],
+        ["b_task", "words", "a_task"],
         model_name="checkpoint",
         include_path=tmp_path,
         limit=4,
         batch_size=2,
         log=lines.append,
     )
-    report = found.report
-    assert report.schema == EVAL_REPORT
-    row = report.filter(metric="acc").row(0, named=True)
-    assert (row["benchmark"], row["task"], row["num_items"]) == ("tiny_reverse", "all", 4)
-    assert row["ci_low"] <= row["score"] <= row["ci_high"]
     assert lines
+    assert found.report.schema == EVAL_REPORT
+    assert set(found.report["num_items"]) == {4}
+    row = found.report.filter(benchmark="b_task", metric="acc").row(0, named=True)
+    assert row["ci_low"] <= row["score"] <= row["ci_high"]
+    directions = dict(found.report.select("metric", "higher_is_better").iter_rows())
+    assert directions == {"acc": True, "acc_norm": True, "word_perplexity": False}
+    assert found.items.schema == HARNESS_ITEMS
+    for (benchmark, metric), items in found.items.group_by("benchmark", "metric"):
+        score = found.report.filter(benchmark=benchmark, metric=metric).row(0, named=True)
+        assert items["item"].n_unique() == score["num_items"] == 4
+        assert items["score"].mean() == pytest.approx(score["score"])
+    assert sorted(found.items.select("benchmark", "metric").unique().rows()) == [
+        (task, metric) for task in ("a_task", "b_task") for metric in ("acc", "acc_norm")
+    ]
+    # The same documents have the same keys in every task and run.
+    keys = [found.items.filter(benchmark=task, metric="acc")["item"].to_list() for task in ("a_task", "b_task")]
+    assert keys[0] == keys[1]
+
+
+def test_a_groups_subtasks_are_parts_of_it() -> None:
+    """mmlu holds stem, which holds physics; mixed has no score, so mmlu holds what is in it."""
+    accuracy = {"acc,none": 0.5, "acc_stderr,none": 0.1, "alias": "x"}
+    report = {
+        "results": {name: accuracy for name in ("mmlu", "stem", "physics", "other", "alone", "inner")} | {"mixed": {}},
+        "group_subtasks": {"mmlu": ["stem", "mixed"], "stem": ["physics"], "mixed": ["inner"], "loose": ["other"]},
+        "n-samples": {},
+        "higher_is_better": {"mmlu": {"acc": None}, "alone": {"acc": False}},
+    }
+    found = parse_lm_eval(report, model_name="checkpoint")
+    assert dict(found.select("benchmark", "part_of").iter_rows()) == {
+        **{"mmlu": None, "stem": "mmlu", "physics": "stem", "other": None, "alone": None, "inner": "mmlu"}
+    }
+    assert found.filter(~pl.col("higher_is_better"))["benchmark"].to_list() == ["alone"]
+
+
+def test_items_that_do_not_make_the_score_are_left_out() -> None:
+    """A perplexity of 2 from log-likelihoods, a pair of numbers for each item, and an accuracy of 0.5."""
+    scores = {"acc,none": 0.5, "ppl,none": 2.0, "f1,none": 0.5, "acc,strict": 1.0}
+    report = parse_lm_eval({"results": {"t": scores}, "n-samples": {}}, model_name="checkpoint")
+    samples = [
+        {
+            **{"doc_id": place, "doc_hash": "ab" * 32, "filter": "none", "metrics": ["acc", "ppl", "f1"]},
+            **{"acc": place == 0, "ppl": -0.7, "f1": [1, 0]},
+        }
+        for place in range(2)
+    ]
+    samples += [sample | {"filter": "strict", "metrics": ["acc"], "acc": 1} for sample in samples]
+    assert parse_samples({"t": samples}, report).rows() == [
+        ("checkpoint", "t", "acc", f"0-{'ab' * 8}", 1.0),
+        ("checkpoint", "t", "acc", f"1-{'ab' * 8}", 0.0),
+        ("checkpoint", "t", "acc (strict)", f"0-{'ab' * 8}", 1.0),
+        ("checkpoint", "t", "acc (strict)", f"1-{'ab' * 8}", 1.0),
+    ]
 
 
 @pytest.mark.slow
