@@ -1,7 +1,9 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
@@ -191,6 +193,14 @@ def test_a_score_that_nothing_gives_is_found_when_the_file_is_loaded(tmp_path: P
     harness = read(seeds={"path": "seeds.jsonl"}, evaluation=evaluation | WORDS | {"headline": [score]})
     if score["benchmark"] == "gsm8k":
         check_files(harness, file)
+
+
+def test_the_evaluation_of_the_page_on_scoring_is_one() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "scoring.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    evaluation = read(**yaml.safe_load(example)).evaluation
+    assert [score.weight for score in evaluation.headline] == [1.0, 0.5, 0.5]
+    assert [(floor.worst, floor.max_fall) for floor in evaluation.floors] == [(0.5, None), (None, 2.0)]
 
 
 def test_a_judge_alone_is_an_evaluation_and_needs_a_model() -> None:

@@ -219,7 +219,7 @@ def draw_retention(fact: Retention) -> "Figure | None":
     figure = Figure(figsize=(4.0 + 0.8 * len(rounds), 1.2 + 0.26 * len(names)), layout="constrained")
     axes = figure.subplots()
     grid = [[float("nan") if rate is None else rate for rate in line] for line in rates]
-    image = axes.imshow(grid, cmap="RdYlGn", vmin=0.5, vmax=1.0, aspect="auto")
+    image = axes.imshow(grid, cmap="RdYlGn", vmin=0.5, vmax=1.0, aspect="auto", alpha=0.6)
     for (name, key), row in cells.items():
         if name in worst:
             place = (rounds.index(key), names.index(name))

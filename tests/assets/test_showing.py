@@ -5,7 +5,8 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from lance_assets.assets.showing import show_fact, show_report
+from lance_assets.algorithms.measures.retention import RETENTION
+from lance_assets.assets.showing import MAX_LINES, draw_retention, draw_scores, show_fact, show_report
 from lance_assets.rounds.report import (
     Counts,
     Fact,
@@ -13,6 +14,7 @@ from lance_assets.rounds.report import (
     Losses,
     Markdown,
     Measures,
+    Retention,
     Rows,
     ScoresByStratum,
     ScoresOverRounds,
@@ -106,3 +108,49 @@ def test_everything_else_is_shown_as_it_is() -> None:
     assert shown["scores"] == dg.MetadataValue.json({"r0": 0.5})
     assert shown["text"] == dg.MetadataValue.md("**b**")
     assert shown["path"] == dg.MetadataValue.path("/somewhere")
+
+
+def build_matrix(scores: dict[str, list[float]], *, lower: tuple[str, ...] = ()) -> pl.DataFrame:
+    """A retention matrix in which each score loses a tenth of its best in every round."""
+    rows = [
+        {
+            **{"name": name, "round": f"r{place:04d}", "score": score, "best_round": "r0000", "best_score": values[0]},
+            **{"fall": 0.0, "retained_rate": 1 - place / 10, "higher_is_better": name not in lower},
+        }
+        for name, values in scores.items()
+        for place, score in enumerate(values)
+    ]
+    return pl.DataFrame(rows, schema=RETENTION)
+
+
+def test_retention_is_drawn_with_scores_and_directions() -> None:
+    matrix = build_matrix({"a acc": [0.5, 0.25], "w perplexity": [10.0, 12.5]}, lower=("w perplexity",))
+    figure = draw_retention(Retention(matrix, title="t"))
+    assert figure is not None
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "a acc",
+        "w perplexity (lower is better)",
+    ]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["r0000", "r0001"]
+    assert sorted(text.get_text() for text in axes.texts) == ["0.25", "0.5", "10", "12.5"]
+    assert draw_retention(Retention(matrix.clear(), title="t")) is None
+    assert_is_picture(Retention(matrix, title="t"))
+
+
+def test_of_many_scores_those_that_lost_most_are_drawn() -> None:
+    scores = {f"t{place} acc": [0.5] if place < MAX_LINES else [0.5, 0.4] for place in range(MAX_LINES + 5)}
+    figure = draw_retention(Retention(build_matrix(scores), title="t"))
+    assert figure is not None
+    drawn = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert len(drawn) == MAX_LINES
+    assert set(list(scores)[-5:]) <= set(drawn)
+
+
+def test_a_perplexity_has_a_panel_of_its_own() -> None:
+    points = {"a acc": [(0.5, 0.4, 0.6)], "words ppl (lower is better)": [(12.3, 12.0, 13.0)]}
+    for backbone, place in ((0.4, 0), (15.0, 1)):
+        figure = draw_scores(ScoresOverRounds(["r0000"], points, title="t", backbone=backbone))
+        labels = [axes.get_legend_handles_labels()[1] for axes in figure.axes]
+        assert ["raw backbone" in panel for panel in labels] == [place == 0, place == 1]
+        assert ["a acc" in labels[0], "words ppl (lower is better)" in labels[1]] == [True, True]
