@@ -7,6 +7,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+# As every integration does: there is no public way to serve a workspace.
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import PythonFileTarget
+from dagster_webserver.webserver import DagsterWebserver
+from starlette.testclient import TestClient
+
 from lance_assets.assets.sensors import decide
 from lance_assets.pictures.leaderboard import tabulate_experiments
 from lance_assets.records import HARNESS_ITEMS
@@ -221,6 +227,48 @@ def test_a_bar_or_none_lets_a_fall_pass(open_harness: Callable[..., World]) -> N
         )
         evaluate(world, "r0000")
         assert judge(world, "r0001")["no_forgetting"][0]
+
+
+def test_the_ui_shows_the_headline_a_broken_floor_and_what_was_forgotten(
+    open_harness: Callable[..., World], monkeypatch: pytest.MonkeyPatch, project_root: Path
+) -> None:
+    """The page of eval_report, by the webserver's GraphQL: metadata of r0001, and the red cells of its checks."""
+    floors = [{"benchmark": "a", "metric": "acc", "worst": 0.6}]
+    world = open_harness({"r0000": TASKS, "r0001": TRADED}, evaluation={"floors": floors})
+    judge(world, "r0000")
+    judge(world, "r0001", succeeds=False)
+    monkeypatch.setenv("TINY_WORLD", str(world.root))
+    target = PythonFileTarget(
+        python_file=str(Path(__file__).parent / "scripted_workspace.py"),
+        attribute=None,
+        working_directory=str(project_root),
+        location_name="tiny",
+    )
+    with WorkspaceProcessContext(world.instance, target) as workspace:
+        client = TestClient(DagsterWebserver(workspace).create_asgi_app())
+        reply = client.post(
+            "/graphql",
+            json={
+                "query": """{ assetNodes(assetKeys: [{path: ["tiny", "eval_report"]}]) {
+                    assetMaterializations(partitions: ["r0001"], limit: 1) { metadataEntries {
+                        label ... on TextMetadataEntry { text } ... on FloatMetadataEntry { floatValue } } }
+                    assetChecksOrError { ... on AssetChecks { checks { name blocking partitionStatuses {
+                        ... on AssetCheckDefaultPartitionStatuses { succeededPartitions failedPartitions }
+                    } } } } } }"""
+            },
+        ).json()
+    assert "errors" not in reply, reply["errors"]
+    (node,) = reply["data"]["assetNodes"]
+    shown = {entry["label"]: entry for entry in node["assetMaterializations"][0]["metadataEntries"]}
+    assert shown["metric"]["text"] == "mean of 2 a acc, b acc"
+    assert shown["score"]["floatValue"] == pytest.approx((0.5 + 0.95) / 2)
+    assert "retention" in shown
+    checks = {check["name"]: check for check in node["assetChecksOrError"]["checks"]}
+    assert [name for name, check in checks.items() if check["blocking"]] == ["floors"]
+    for name, failed in (("floors", ["r0001"]), ("no_forgetting", ["r0001"]), ("no_regression", [])):
+        statuses = checks[name]["partitionStatuses"]
+        assert statuses["failedPartitions"] == failed, name
+        assert "r0000" in statuses["succeededPartitions"], name
 
 
 def reject(world: World, key: str) -> None:

@@ -244,7 +244,8 @@ def test_every_check_passes_for_a_reason_of_the_recipe(world: World) -> None:
     this_round, checks = world.round("r0001"), {name: check for (_, name), check in found["r0001"].items()}
     shown = {name: {field: value.value for field, value in check.metadata.items()} for name, check in checks.items()}
     told = {name for name, check in checks.items() if check.description}
-    assert told == {name for name, recipes in NOT_APPLICABLE.items() if recipe in recipes}
+    # None of these experiments sets a floor.
+    assert told == {name for name, recipes in NOT_APPLICABLE.items() if recipe in recipes} | {"floors"}
     start = this_round.read("start_checkpoint").row(0, named=True)
     assert shown["is_newest"]["parent_round"] == "r0000"
     assert shown["is_newest"]["started_from"] == shown["is_newest"]["newest"] == start["content_hash"]
@@ -259,6 +260,8 @@ def test_every_check_passes_for_a_reason_of_the_recipe(world: World) -> None:
     assert shown["no_collapse"] == {"breached": [], "not_measurable": []}
     assert shown["loss_moved"] == {"is_trained": True, "is_finite": True, "num_losses": 2}
     assert set(shown["no_regression"]["scores"]) == {"r0000", "r0001"}
+    assert shown["floors"] == {"num_floors": 0, "broken": []}
+    assert shown["no_forgetting"]["num_compared"] > shown["no_forgetting"]["num_forgotten"] == 0
 
 
 def test_each_asset_is_declared_to_be_made_from_what_it_reads(world: World) -> None:
