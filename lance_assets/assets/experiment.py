@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from lance_assets.assets.graph import build_experiment
 from lance_assets.assets.platform import build_platform
 from lance_assets.assets.self_evolution import define_overview
+from lance_assets.assets.upkeep import define_upkeep
 from lance_assets.rounds.experiments import plan_experiment
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.new_experiment import create_experiment
@@ -69,4 +70,6 @@ class Experiment(dg.Component):
         """
         plan = plan_experiment(self.settings, Path(context.path))
         platform = dg.Definitions(resources={"platform": build_platform()})
-        return dg.Definitions.merge(build_experiment(plan), define_overview(plan), platform)
+        # A component knows of no other, and two sensors of one name do not load.
+        upkeep = define_upkeep([plan], prefix=f"{plan.name}_")
+        return dg.Definitions.merge(build_experiment(plan), define_overview(plan), upkeep, platform)

@@ -1,10 +1,10 @@
-"""The graph of one experiment's rounds: its assets and checks, the job of a round, and the sensors of the loop."""
+"""The graph of one experiment's rounds: its assets and checks, the job of a round, and the sensor of the loop."""
 
 import dagster as dg
 
 from lance_assets.assets.building import build_assets, build_checks
 from lance_assets.assets.platform import find_rounds
-from lance_assets.assets.sensors import build_failure_sensor, build_next_round_sensor
+from lance_assets.assets.sensors import build_next_round_sensor
 from lance_assets.rounds.plan import Plan
 
 
@@ -21,5 +21,5 @@ def build_experiment(plan: Plan) -> dg.Definitions:
         assets=assets,
         asset_checks=build_checks(plan),
         jobs=[job],
-        sensors=[build_next_round_sensor(plan), build_failure_sensor(plan)],
+        sensors=[build_next_round_sensor(plan)],
     )

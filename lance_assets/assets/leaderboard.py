@@ -1,4 +1,4 @@
-"""The asset `leaderboard` over all experiments, and the sensor that makes it again when it is old."""
+"""The asset `leaderboard` over all experiments, and the sensor that makes the overviews again when they are old."""
 
 import hashlib
 import json
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 
 from lance_assets.assets.building import USER_ERRORS, explain_error
+from lance_assets.assets.location import REFRESH_SENSOR
 from lance_assets.assets.platform import PlatformResource, find_key
 from lance_assets.assets.showing import show_figure
 from lance_assets.pictures.leaderboard import (
@@ -95,12 +96,18 @@ def build_leaderboard(plans: Sequence[Plan], left_out: Mapping[str, str] | None 
     return leaderboard
 
 
-def build_refresh_sensor() -> dg.AutomationConditionSensorDefinition:
-    """Makes the leaderboard again when it is old; running by default, since it takes a second and no model."""
+def build_refresh_sensor(plans: Sequence[Plan]) -> dg.AutomationConditionSensorDefinition:
+    """Makes what shows all rounds again when it is old; running by default, since it takes seconds and no model.
+
+    Args:
+        plans: every experiment.
+    """
+    overviews = [find_key(plan, "self_evolution") for plan in plans if plan.settings.evaluation.world]
     return dg.AutomationConditionSensorDefinition(
-        "leaderboard_refresh",
-        target=dg.AssetSelection.assets(LEADERBOARD_KEY),
+        REFRESH_SENSOR,
+        target=dg.AssetSelection.assets(LEADERBOARD_KEY, *overviews),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
-        description="Makes the leaderboard again when an eval_report is new, or an experiment is another.",
+        description="Makes the leaderboard and each self_evolution again when an eval_report is new, and the "
+        "leaderboard when an experiment is another.",
     )

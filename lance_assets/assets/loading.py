@@ -17,6 +17,7 @@ from lance_assets.assets.graph import build_experiment
 from lance_assets.assets.leaderboard import build_leaderboard, build_refresh_sensor
 from lance_assets.assets.platform import build_platform
 from lance_assets.assets.self_evolution import define_overview
+from lance_assets.assets.upkeep import define_upkeep
 from lance_assets.rounds.experiments import load_plans
 from lance_assets.rounds.plan import Plan
 
@@ -86,8 +87,8 @@ def load_experiments(folders: Sequence[Path] | None = None) -> dg.Definitions:
     if left_out and os.environ.get("DAGSTER_IS_DEFS_VALIDATION_CLI"):
         raise BrokenExperimentsError("\n".join(left_out.values()))
     plans = [plan for _, plan in defined.values() if isinstance(plan, Plan)]
-    board = dg.Definitions(assets=[build_leaderboard(plans, left_out)], sensors=[build_refresh_sensor()])
-    return dg.Definitions.merge(*(defs for defs, _ in defined.values()), board)
+    board = dg.Definitions(assets=[build_leaderboard(plans, left_out)], sensors=[build_refresh_sensor(plans)])
+    return dg.Definitions.merge(*(defs for defs, _ in defined.values()), board, define_upkeep(plans))
 
 
 @functools.cache

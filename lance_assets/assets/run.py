@@ -13,7 +13,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from lance_assets.algorithms.measures.progress import START_ROUND, parse_round
+from lance_assets.algorithms.measures.progress import parse_round
+from lance_assets.assets.location import run_as_launched
 from lance_assets.assets.platform import build_platform, find_key, name_rounds
 from lance_assets.assets.sensors import decide, find_finished_rounds
 from lance_assets.rounds.experiments import find_home
@@ -51,8 +52,7 @@ def run_round(instance: dg.DagsterInstance, plan: Plan, key: str) -> bool:
     instance.add_dynamic_partitions(name_rounds(plan), [key])
     # Each step runs in a process of its own, which cannot be sent a job and builds it again by this name.
     job = dg.build_reconstructable_job(JOB_MODULE, "build_round_job", (plan.name,))
-    with dg.execute_job(job, instance=instance, tags={"dagster/partition": key}) as result:
-        return result.success
+    return run_as_launched(job, instance, tags={"dagster/partition": key})
 
 
 def run_rounds(plan: Plan, definitions: dg.Definitions, *, num_rounds: int, say: Callable[[str], None]) -> None:
@@ -72,9 +72,8 @@ def run_rounds(plan: Plan, definitions: dg.Definitions, *, num_rounds: int, say:
         started = time.monotonic()
         while True:
             # What is finished is asked before each round, so that a command that was killed goes on where it was.
-            finished = find_finished_rounds(instance, plan)
             decision = decide(instance, plan, platform)
-            following = START_ROUND if not finished else decision.next_round
+            following = decision.next_round
             if following is None or parse_round(following) > num_rounds:
                 break
             say(f"== {plan.name} {following}: {decision.reason}")
@@ -91,8 +90,9 @@ def run_rounds(plan: Plan, definitions: dg.Definitions, *, num_rounds: int, say:
 
 def show_all_rounds(instance: dg.DagsterInstance, plan: Plan, definitions: dg.Definitions) -> None:
     """Materialize the assets over all rounds: the leaderboard and, where the experiment has one, self_evolution."""
-    overviews = [find_key(plan, "self_evolution"), dg.AssetKey(["leaderboard"])]
-    there = [definitions.resolve_assets_def(key) for key in overviews if key in definitions.resolve_all_asset_keys()]
-    for overview in there:
-        # The rounds are finished in any case; the UI shows why an overview failed.
-        dg.materialize([overview], instance=instance, raise_on_error=False)
+    overviews = {find_key(plan, "self_evolution"), dg.AssetKey(["leaderboard"])}
+    there = overviews & set(definitions.resolve_all_asset_keys())
+    # They hold no model, so a process of their own would only cost seconds.
+    job = definitions.resolve_implicit_global_asset_job_def().with_executor_def(dg.in_process_executor)
+    # The rounds are finished in any case; the UI shows why an overview failed.
+    run_as_launched(job, instance, tags={}, selection=frozenset(there))

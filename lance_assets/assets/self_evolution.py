@@ -66,6 +66,7 @@ def define_overview(plan: Plan) -> dg.Definitions:
 
 def build_self_evolution(plan: Plan) -> dg.AssetsDefinition:
     """The asset of one experiment; it has no partitions, since it looks at all of them."""
+    condition = dg.AutomationCondition
 
     @dg.asset(
         key=find_key(plan, "self_evolution"),
@@ -74,6 +75,9 @@ def build_self_evolution(plan: Plan) -> dg.AssetsDefinition:
         owners=plan.settings.owners,
         kinds={"polars"},
         tags={"recipe": plan.settings.recipe},
+        # Where no round has finished there is nothing to show, so the first eval_report is waited for.
+        automation_condition=condition.any_deps_updated()
+        | (condition.missing() & condition.any_deps_match(~condition.missing())).newly_true(),
     )
     def self_evolution(platform: PlatformResource) -> dg.MaterializeResult:
         """Accuracy by round and stratum over all rounds, and every arm of the study where one was run."""

@@ -1,4 +1,7 @@
-"""The loop: a sensor that starts the next round until a stop rule says no, and one that reports failed rounds."""
+"""The loop: a sensor on eval_report that starts the next round until a stop rule says no."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import dagster as dg
 
@@ -41,32 +44,73 @@ def decide(instance: dg.DagsterInstance, plan: Plan, platform: Platform) -> Deci
     )
 
 
-def is_started(instance: dg.DagsterInstance, plan: Plan, round_key: str) -> bool:
-    """Whether any run was ever started for a round: by the sensor, or by hand from the graph, whose job is another."""
+class StateSensor(dg.AssetSensorDefinition):
+    """An asset sensor whose function is called at every tick, also when nothing of the asset is new.
+
+    Dagster's own hands over the newest of the events since the last tick and none at all before the first one. A round
+    whose event was passed over would never be followed, and a tick could not say what the loop waits for. The UI shows
+    the asset among what this sensor monitors, as it does for any asset sensor.
+    """
+
+    def __init__(self, asset_key: dg.AssetKey, **arguments: Any) -> None:
+        """Keep the asset; the other arguments are those of `dagster.SensorDefinition`."""
+        # Past dagster.AssetSensorDefinition, whose own evaluation ends a tick without a new event.
+        dg.SensorDefinition.__init__(self, **arguments)
+        self._asset_key, self._arguments = asset_key, arguments
+
+    def with_attributes(
+        self,
+        *,
+        jobs: Sequence[Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """A copy with other metadata: Dagster asks for one where a component is loaded. The job is known by name."""
+        return type(self)(self._asset_key, **(self._arguments | ({} if metadata is None else {"metadata": metadata})))
+
+
+def find_runs(instance: dg.DagsterInstance, plan: Plan, round_key: str) -> list[dg.DagsterRun]:
+    """The runs of a round, the newest first: those of its job, and those that were started from the graph."""
     records = instance.get_run_records(dg.RunsFilter(tags={"dagster/partition": round_key}))
     runs = [record.dagster_run for record in records]
-    return any(
-        run.job_name == f"{plan.name}_round" or any(key.path[0] == plan.name for key in run.asset_selection or ())
+    # A run from the graph has a job of Dagster's own.
+    return [
+        run
         for run in runs
-    )
+        if run.job_name == f"{plan.name}_round" or any(key.path[0] == plan.name for key in run.asset_selection or ())
+    ]
+
+
+def explain_wait(round_key: str, runs: Sequence[dg.DagsterRun]) -> str:
+    """Why a round that was started and has no eval_report is not started again.
+
+    Args:
+        round_key: the round.
+        runs: its runs, the newest first; at least one.
+    """
+    # A round that failed is not started again by itself: its cause is still there, and a round may cost hours.
+    unfinished = [run for run in runs if not run.is_finished]
+    if unfinished:
+        run = unfinished[0]
+        return f"waiting for {round_key}: its run {run.run_id} is {run.status.value.lower().replace('_', ' ')}"
+    run = runs[0]
+    if run.is_success:
+        return (
+            f"{round_key} was already started and has no eval_report (run {run.run_id} made a part of it); "
+            "materialize the rest by hand"
+        )
+    ended = "was canceled" if run.status == dg.DagsterRunStatus.CANCELED else "failed"
+    return f"{round_key} was already started and {ended} (run {run.run_id}); mend the cause and start it again by hand"
 
 
 def build_next_round_sensor(plan: Plan) -> dg.SensorDefinition:
-    """Adds the next round's partition and starts it, once."""
+    """Adds the next round's partition, r0000 at first, and starts it, once."""
 
-    @dg.sensor(
-        name=f"{plan.name}_next_round",
-        job_name=f"{plan.name}_round",
-        minimum_interval_seconds=30,
-        description=f"Starts the next round of {plan.name} when an eval_report is finished, until a stop rule says no.",
-    )
     def next_round(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SensorResult | dg.SkipReason:
         decision = decide(context.instance, plan, platform)
         if decision.next_round is None:
-            return dg.SkipReason(decision.reason)
-        # A round that failed is not started again by itself: its cause is still there, and a round may cost hours.
-        if is_started(context.instance, plan, decision.next_round):
-            return dg.SkipReason(f"{decision.next_round} was already started; start it again by hand if it failed")
+            return dg.SkipReason(f"the loop has ended: {decision.reason}")
+        if runs := find_runs(context.instance, plan, decision.next_round):
+            return dg.SkipReason(explain_wait(decision.next_round, runs))
         context.log.info(f"starting {decision.next_round}: {decision.reason}")
         return dg.SensorResult(
             run_requests=[
@@ -76,47 +120,12 @@ def build_next_round_sensor(plan: Plan) -> dg.SensorDefinition:
             dynamic_partitions_requests=[find_rounds(plan).build_add_request([decision.next_round])],
         )
 
-    return next_round
-
-
-def describe_failure(event: dg.DagsterEvent) -> str:
-    """Why a step failed: what it reported to the user, else the error that ended it."""
-    failure = event.step_failure_data
-    if failure.user_failure_data is not None and failure.user_failure_data.description:
-        return failure.user_failure_data.description
-    if failure.error is None:
-        return event.message or "no reason was given"
-    return (failure.error.cause or failure.error).message.strip()
-
-
-def build_failure_sensor(plan: Plan) -> dg.SensorDefinition:
-    """Reports a failed round where people look: on the page of its eval_report."""
-
-    @dg.run_failure_sensor(
-        name=f"{plan.name}_failed_round",
-        description=f"Notes each failed run of a round of {plan.name} on its eval_report, with the step and the error.",
+    return StateSensor(
+        find_key(plan, "eval_report"),
+        name=f"{plan.name}_next_round",
+        job_name=f"{plan.name}_round",
+        evaluation_fn=next_round,
+        minimum_interval_seconds=30,
+        description=f"Starts the next round of {plan.name}, r0000 at first, whenever the eval_report of the last one is "
+        "there, until a stop rule says no. A tick that starts nothing says what it waits for.",
     )
-    def failed_round(context: dg.RunFailureSensorContext) -> None:
-        # The sensor sees the failed runs of every experiment.
-        tags, selection = context.dagster_run.tags, context.dagster_run.asset_selection or set()
-        partition = tags.get("dagster/partition")
-        is_ours = context.dagster_run.job_name == f"{plan.name}_round" or any(
-            key.path[0] == plan.name for key in selection
-        )
-        if partition is None or not is_ours:
-            return
-        failures = {event.step_key or "run": describe_failure(event) for event in context.get_step_failure_events()}
-        metadata = {
-            "failed_run": dg.MetadataValue.dagster_run(context.dagster_run.run_id),
-            "error": dg.MetadataValue.md(
-                "\n".join(f"* `{step}`: {text}" for step, text in failures.items())
-                or context.failure_event.message
-                or ""
-            ),
-        }
-        # The run has ended, so this event belongs to no run.
-        observation = dg.AssetObservation(find_key(plan, "eval_report"), partition=partition, metadata=metadata)
-        context.instance.report_runless_asset_event(observation)
-        context.log.error(f"round {partition} of {plan.name} failed: {failures}")
-
-    return failed_round

@@ -10,11 +10,21 @@ from tests.assets.scripted_platform import SCRIPTED_SETTINGS, ScriptedPlatform, 
 from tests.assets.tiny_experiment import build_tiny_definitions, plan_tiny
 
 
-@dg.definitions
-def tiny_world() -> dg.Definitions:
-    """Built when the location is loaded, in the code server and in each run's process, which draws no pictures."""
+def build_tiny_world() -> dg.Definitions:
+    """The world's definitions, whose rounds draw no pictures."""
     building.POLL_SECONDS = 0.2
     showing.show_picture = draw_nothing
     root = Path(os.environ["TINY_WORLD"])
     plan = plan_tiny(root / "tiny", **SCRIPTED_SETTINGS)
     return build_tiny_definitions(plan, ScriptedPlatform(data_root=str(root / "data")))
+
+
+@dg.definitions
+def tiny_world() -> dg.Definitions:
+    """Built when the location is loaded, in the code server and in each run's process."""
+    return build_tiny_world()
+
+
+def build_round_job(name: str) -> dg.JobDefinition:
+    """In place of `lance_assets.assets.loading.build_round_job`."""
+    return build_tiny_world().resolve_job_def(f"{name}_round")

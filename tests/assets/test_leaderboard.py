@@ -18,6 +18,8 @@ from lance_assets.assets.leaderboard import (
     describe_leaderboard,
 )
 from lance_assets.assets.platform import PlatformResource, find_key, name_rounds
+from lance_assets.assets.self_evolution import define_overview
+from lance_assets.assets.upkeep import define_upkeep
 from lance_assets.cli.reading import print_leaderboard
 from lance_assets.pictures.leaderboard import NOTHING, tabulate_all_rounds, tabulate_experiments
 from lance_assets.records import LEADERBOARD
@@ -319,11 +321,11 @@ def define(plans: list[Plan], platform: PlatformResource, left_out: dict[str, st
     """The experiments' definitions with the leaderboard."""
     own = dg.Definitions(
         assets=[build_leaderboard(plans, left_out)],
-        sensors=[build_refresh_sensor()],
+        sensors=[build_refresh_sensor(plans)],
         resources={"platform": platform},
         executor=dg.in_process_executor,
     )
-    return dg.Definitions.merge(*map(build_experiment, plans), own)
+    return dg.Definitions.merge(*map(build_experiment, plans), *map(define_overview, plans), define_upkeep(plans), own)
 
 
 def materialize(definitions: dg.Definitions, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
@@ -399,46 +401,56 @@ def report(instance: dg.DagsterInstance, plan: Plan, key: str) -> None:
     instance.report_runless_asset_event(dg.AssetMaterialization(find_key(plan, "eval_report"), partition=key))
 
 
-def test_it_is_made_again_when_any_eval_report_is_new(
+def test_the_overviews_are_made_again_when_an_eval_report_is_new(
     plans: list[Plan], platform: PlatformResource, instance: dg.DagsterInstance
 ) -> None:
-    """Once at first, then whether or not other rounds are missing; a tick without news asks for nothing."""
+    """The leaderboard once at first, self_evolution with its first round; a tick without news asks for nothing."""
     definitions, cursor = define(plans[:2], platform), None
+    first, second = (find_key(plan, "self_evolution") for plan in plans[:2])
 
-    def is_requested() -> bool:
+    def list_requested() -> set[dg.AssetKey]:
         nonlocal cursor
         result = dg.evaluate_automation_conditions(defs=definitions, instance=instance, cursor=cursor)
         cursor = result.cursor
-        return result.total_requested == 1
+        return {found.key for found in result.results if found.true_subset.size}
 
-    assert is_requested()
+    assert list_requested() == {LEADERBOARD_KEY}
     read_event(materialize(definitions, instance))
-    assert not is_requested()
+    assert list_requested() == set()
     report(instance, plans[0], "r0000")
     instance.add_dynamic_partitions(name_rounds(plans[1]), ["r0000", "r0001"])
-    assert is_requested()
+    # Whether or not other rounds are missing.
+    assert list_requested() == {LEADERBOARD_KEY, first}
     read_event(materialize(definitions, instance))
-    assert not is_requested()
-    assert not is_requested()
+    instance.report_runless_asset_event(dg.AssetMaterialization(first))
+    assert list_requested() == set()
+    assert list_requested() == set()
     report(instance, plans[1], "r0001")
-    assert is_requested()
+    assert list_requested() == {LEADERBOARD_KEY, second}
     report(instance, plans[0], "r0000")  # made again while the run was asked for
-    assert is_requested()
-    assert not is_requested()
+    assert list_requested() == {LEADERBOARD_KEY, first}
+    assert list_requested() == set()
     definitions = define(plans[:2], platform, BROKEN)
-    assert is_requested()
-    assert not is_requested()
+    assert list_requested() == {LEADERBOARD_KEY}
+    assert list_requested() == set()
+    # Rounds that ended before the sensor ever looked, as those of a command do.
+    cursor = None
+    assert second in list_requested()
 
 
-def test_the_sensor_runs_from_the_start_and_is_the_leaderboards_alone(
+def test_the_refresh_runs_from_the_start_and_twelve_experiments_have_few_sensors(
     plans: list[Plan], platform: PlatformResource
 ) -> None:
-    sensor = build_refresh_sensor()
+    definitions = define(plans, platform)
+    sensor = definitions.resolve_sensor_def("overviews_refresh")
     assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
-    definitions = define(plans[:1], platform)
-    assert sensor.asset_selection.resolve(definitions.resolve_asset_graph()) == {LEADERBOARD_KEY}
-    names = {found.name for found in definitions.get_repository_def().sensor_defs}
-    assert names == {"leaderboard_refresh", "first_next_round", "first_failed_round"}
+    overviews = {find_key(plan, "self_evolution") for plan in plans[:2]}
+    assert sensor.asset_selection.resolve(definitions.resolve_asset_graph()) == {LEADERBOARD_KEY, *overviews}
+    found = {one.name: one.default_status.value for one in definitions.get_repository_def().sensor_defs}
+    assert found == {
+        **{name: "RUNNING" for name in ("overviews_refresh", "round_keys", "failed_round")},
+        **{f"{plan.name}_next_round": "STOPPED" for plan in plans},
+    }
 
 
 def test_a_full_disk_is_told(

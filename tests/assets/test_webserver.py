@@ -3,18 +3,21 @@
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-# As every integration does: there is no public way to serve a workspace or to tick the backfill daemon.
+# As every integration does: there is no public way to serve a workspace or to tick the daemons.
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import PythonFileTarget
 from dagster._daemon.backfill import execute_backfill_iteration
+from dagster._daemon.sensor import execute_sensor_iteration
 from dagster_webserver.webserver import DagsterWebserver
 from starlette.testclient import TestClient
 
+from lance_assets.assets import run as command_line
 from lance_assets.assets.platform import find_key
 from tests.assets.conftest import OpenWorld
 from tests.assets.tiny_experiment import CHECKS, NOUNS, World
@@ -99,6 +102,31 @@ class Ui:
         runs = self.world.instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": launched["backfillId"]}))
         return sorted(runs, key=lambda run: run.tags["dagster/partition"])
 
+    def switch_on(self, sensor: str) -> None:
+        """The switch beside a sensor."""
+        started = self.ask(
+            """mutation StartSensor($selector: SensorSelector!) {
+                 startSensor(sensorSelector: $selector) { __typename ... on PythonError { message } }
+               }""",
+            selector={**REPOSITORY, "sensorName": sensor},
+        )["startSensor"]
+        assert started["__typename"] == "Sensor", started
+
+    def tick(self, sensor: str) -> dict:
+        """What the sensor's page says of its newest tick, after the daemon looked at every sensor that is on."""
+        # The daemon leaves a sensor alone that ticked less than its interval ago.
+        for state in self.world.instance.all_instigator_state():
+            data = state.instigator_data._replace(last_tick_timestamp=None, last_tick_start_timestamp=None)
+            self.world.instance.update_instigator_state(state.with_data(data))
+        for error in execute_sensor_iteration(self.workspace, logging.getLogger("sensors"), None, None):
+            assert error is None, error
+        return self.ask(
+            """query Ticks($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) { ... on Sensor {
+                 sensorState { ticks(limit: 1) { status skipReason runIds error { message }
+                   dynamicPartitionsRequestResults { partitionKeys type } } } } } }""",
+            selector={**REPOSITORY, "sensorName": sensor},
+        )["sensorOrError"]["sensorState"]["ticks"][0]
+
     def wait(self, run_id: str) -> dg.DagsterRun:
         """Wait until a run has ended."""
         until = time.monotonic() + SECONDS
@@ -111,7 +139,20 @@ class Ui:
 @pytest.fixture
 def ui(make_scripted_world: OpenWorld, monkeypatch: pytest.MonkeyPatch, project_root: Path) -> Iterator[Ui]:
     """The webserver over a world in which r0000 stands."""
-    world = make_scripted_world()
+    with serve(make_scripted_world(), monkeypatch, project_root) as opened:
+        yield opened
+
+
+@pytest.fixture
+def fresh_ui(make_scripted_world: OpenWorld, monkeypatch: pytest.MonkeyPatch, project_root: Path) -> Iterator[Ui]:
+    """The webserver over a world in which nothing ever ran."""
+    with serve(make_scripted_world(made_before=None), monkeypatch, project_root) as opened:
+        yield opened
+
+
+@contextmanager
+def serve(world: World, monkeypatch: pytest.MonkeyPatch, project_root: Path) -> Iterator[Ui]:
+    """The webserver over a world; its code location is called tiny."""
     monkeypatch.setenv("TINY_WORLD", str(world.root))
     target = PythonFileTarget(
         python_file=str(Path(__file__).parent / "scripted_workspace.py"),
@@ -177,6 +218,129 @@ def test_a_person_runs_redoes_and_inspects_rounds(ui: Ui):
     assert "seeds.jsonl" in read_failure(ui, first.run_id)["tiny__seed_set"]
     assert ui.world.read_bytes("r0001") == kept
     assert read_partitions(ui)["start_checkpoint"] == {"materialized": ["r0000"], "failed": ["r0001"]}
+
+
+def test_a_round_of_the_command_is_seen_and_run_again(ui: Ui, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As one that the UI launched: in the job's runs, in the timeline, and with the button "re-execute"."""
+    monkeypatch.setattr(command_line, "JOB_MODULE", "tests.assets.scripted_workspace")
+    # The folder that the UI is started in.
+    monkeypatch.chdir(tmp_path)
+    location = "load_from:\n  - python_module:\n      module_name: definitions\n      location_name: tiny\n"
+    (tmp_path / "workspace.yaml").write_text(location)
+    assert command_line.run_round(ui.world.instance, ui.world.plan, "r0001")
+    command_line.show_all_rounds(ui.world.instance, ui.world.plan, ui.world.definitions)
+
+    found = ui.ask(
+        """query Runs($job: PipelineSelector!, $label: String!) {
+             pipelineOrError(params: $job) { ... on Pipeline { runs(limit: 9) { runId } } }
+             timeline: runsOrError(filter: {tags: [{key: ".dagster/repository", value: $label}]}) { ... on Runs {
+               results { runId pipelineName repositoryOrigin { repositoryName repositoryLocationName } status
+                         tags { key value } } } } }""",
+        job={**REPOSITORY, "pipelineName": "tiny_round"},
+        label="__repository__@tiny",
+    )
+    overviews, made = found["timeline"]["results"]
+    for run in (overviews, made):
+        assert run["repositoryOrigin"] == REPOSITORY
+        assert run["status"] == "SUCCESS"
+    assert (overviews["pipelineName"], made["pipelineName"]) == ("__ASSET_JOB", "tiny_round")
+    assert {"key": "dagster/partition", "value": "r0001"} in made["tags"]
+    assert [run["runId"] for run in found["pipelineOrError"]["runs"]] == [made["runId"]]
+
+    for parent in (made, overviews):
+        again = ui.ask(
+            """mutation Again($params: ReexecutionParams!) { launchRunReexecution(reexecutionParams: $params) {
+                 __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }""",
+            params={"parentRunId": parent["runId"], "strategy": "ALL_STEPS"},
+        )["launchRunReexecution"]
+        assert again["__typename"] == "LaunchRunSuccess", again
+        assert ui.wait(again["run"]["runId"]).is_success
+    assert find_materialization(ui, "eval_report", "r0001").run_id != made["runId"]
+
+
+def test_a_fresh_instance_comes_to_its_first_round_by_one_switch(fresh_ui: Ui) -> None:
+    ui = fresh_ui
+    # The upkeep is on by default: it adds r0000, so that the dialog offers it.
+    ticked = ui.tick("round_keys")
+    assert ticked["skipReason"] == "tiny: added r0000"
+    assert ticked["dynamicPartitionsRequestResults"] == [{"partitionKeys": ["r0000"], "type": "ADD_PARTITIONS"}]
+    assert list_offered(ui) == ["r0000"]
+    assert read_partitions(ui) == {noun: {"materialized": [], "failed": []} for noun in NOUNS}
+    assert read_checks(ui) == {check: [] for check in CHECKS}
+    assert read_progress(ui) == {noun: {"numPartitions": 1, "numMaterialized": 0, "numFailed": 0} for noun in NOUNS}
+
+    # A key that is typed wrong fails with words, and goes.
+    assert ui.add_round("round1") == "AddDynamicPartitionSuccess"
+    run = ui.wait(ui.materialize("round1"))
+    told = read_failure(ui, run.run_id)["tiny__start_checkpoint"]
+    assert "a round's key is r and four digits, such as r0001; got 'round1'" in told
+    assert read_partitions(ui)["start_checkpoint"]["failed"] == ["round1"]
+    assert ui.tick("round_keys")["skipReason"] == (
+        "tiny: removed the key round1: a round's key is r and four digits, such as r0001; got 'round1'"
+    )
+    assert list_offered(ui) == ["r0000"]
+    assert read_partitions(ui)["start_checkpoint"]["failed"] == []
+    assert ui.tick("round_keys")["skipReason"] == "r0000 of every experiment is there, and no key is wrong"
+
+    # The loop begins with r0000.
+    ui.switch_on("tiny_next_round")
+    (first,) = ui.tick("tiny_next_round")["runIds"]
+    waiting = ui.tick("tiny_next_round")
+    if not ui.world.instance.get_run_by_id(first).is_finished:
+        assert waiting["skipReason"].startswith(f"waiting for r0000: its run {first} is ")
+    assert ui.wait(first).is_success
+    assert ui.world.instance.get_run_by_id(first).tags["dagster/partition"] == "r0000"
+
+
+def test_the_sensor_is_on_the_page_of_what_it_looks_at(ui: Ui) -> None:
+    found = ui.ask(
+        """query Sensor($selector: SensorSelector!) {
+             sensorOrError(sensorSelector: $selector) { ... on Sensor {
+               sensorType metadata { assetKeys { path } } targets { pipelineName } } }
+             assetNodeOrError(assetKey: {path: ["tiny", "eval_report"]}) { ... on AssetNode {
+               targetingInstigators { ... on Sensor { name } } } } }""",
+        selector={**REPOSITORY, "sensorName": "tiny_next_round"},
+    )
+    assert found["sensorOrError"] == {
+        "sensorType": "ASSET",
+        "metadata": {"assetKeys": [{"path": ["tiny", "eval_report"]}]},
+        "targets": [{"pipelineName": "tiny_round"}],
+    }
+    assert {"name": "tiny_next_round"} in found["assetNodeOrError"]["targetingInstigators"]
+
+
+def test_the_state_decides_and_each_tick_says_why_it_waits(ui: Ui) -> None:
+    """r0000 ended before the sensor was switched on, and a round that fails stays failed in words."""
+    (ui.world.root / "tiny" / "seeds.jsonl").write_text('{"prompt": \n')
+    ui.switch_on("tiny_next_round")
+    (failed,) = ui.tick("tiny_next_round")["runIds"]
+    assert ui.wait(failed).is_failure
+    waits = ui.tick("tiny_next_round")
+    assert waits["status"] == "SKIPPED"
+    assert waits["skipReason"] == (
+        f"r0001 was already started and failed (run {failed}); mend the cause and start it again by hand"
+    )
+    # The one failure sensor is on by default, and began with the first tick.
+    ui.tick("failed_round")
+    (noted,) = ui.world.instance.fetch_observations(find_key(ui.world.plan, "eval_report"), limit=5).records
+    assert noted.asset_observation.metadata["failed_run"].value == failed
+
+
+def list_offered(ui: Ui) -> list[str]:
+    """The rounds that the dialog "Materialize" offers."""
+    node = ui.ask(
+        """{ assetNodeOrError(assetKey: {path: ["tiny", "seed_set"]}) { ... on AssetNode { partitionKeys } } }"""
+    )
+    return node["assetNodeOrError"]["partitionKeys"]
+
+
+def read_progress(ui: Ui) -> dict[str, dict[str, int]]:
+    """What the lineage graph counts: an asset without any rounds would be shown as all made."""
+    nodes = ui.ask(
+        f"{{ assetNodes({OF_A_ROUND})"
+        "{ assetKey { path } partitionStats { numPartitions numMaterialized numFailed } } }"
+    )
+    return {node["assetKey"]["path"][1]: node["partitionStats"] for node in nodes["assetNodes"]}
 
 
 def find_materialization(ui: Ui, noun: str, key: str) -> dg.EventLogRecord:

@@ -19,6 +19,7 @@ from dagster._core.loader import LoadingContextForTest
 from lance_assets.assets.graph import build_experiment
 from lance_assets.assets.platform import PlatformResource, find_key
 from lance_assets.assets.self_evolution import define_overview
+from lance_assets.assets.upkeep import define_upkeep
 from lance_assets.rounds.experiments import plan_experiment
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.round import Round
@@ -103,7 +104,7 @@ def plan_tiny(folder: Path, **changed: object) -> Plan:
 def build_tiny_definitions(plan: Plan, platform: PlatformResource) -> dg.Definitions:
     """The experiment's definitions, every step in the process of its run."""
     machines = dg.Definitions(resources={"platform": platform}, executor=dg.in_process_executor)
-    return dg.Definitions.merge(build_experiment(plan), define_overview(plan), machines)
+    return dg.Definitions.merge(build_experiment(plan), define_overview(plan), define_upkeep([plan]), machines)
 
 
 @dataclass(frozen=True)

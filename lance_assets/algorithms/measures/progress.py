@@ -152,13 +152,13 @@ def decide_next_round(
         on_regression: `stop` ends after a regression, and after a round that breaks a floor.
 
     Returns:
-        The next round, or None with the rule that ended the loop.
+        The next round, r0000 where none has finished, or None with the rule that ended the loop.
 
-    >>> decide_next_round([], max_rounds=3, patience=None, max_tokens=None, max_hours=None, on_regression="stop").reason
-    'r0000 has not finished; materialize it to start the loop'
+    >>> decide_next_round([], max_rounds=3, patience=None, max_tokens=None, max_hours=None, on_regression="stop")
+    Decision(next_round='r0000', reason='no round has finished yet')
     """
     if not outcomes:
-        return Decision(None, f"{START_ROUND} has not finished; materialize it to start the loop")
+        return Decision(START_ROUND, "no round has finished yet")
     last = outcomes[-1]
     number = parse_round(last.round_key)
     best = find_best_outcome(outcomes) or last.round_key

@@ -1,0 +1,89 @@
+"""The code location that a run of the command `lance` belongs to, so that the UI shows it beside those it launches.
+
+The UI sorts runs by the code location that they were launched from: the timeline, a job's page and "re-execute" leave
+out a run that names none. A run that a command executes is launched from none, so it is given the one that the UI has.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import dagster as dg
+
+# There is no public way to name a run's code location, to read a workspace file, or to execute a run that is there.
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.definitions.reconstruct import ReconstructableJob
+from dagster._core.execution.api import execute_run
+from dagster._core.remote_origin import RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorType, SensorInstigatorData
+from dagster._core.workspace.load_target import ModuleTarget, WorkspaceFileTarget
+
+REFRESH_SENSOR = "overviews_refresh"
+"""A sensor of every code location that this package builds, on by default: where it ticked, the UI has one."""
+
+MODULE = "lance_assets.assets.code_location"
+"""The module of the code location, also where this package is installed."""
+
+MODULES = (MODULE, "definitions")
+"""The modules that a workspace file may load the experiments from."""
+
+REPOSITORY = "__repository__"
+"""Dagster's name for the definitions of a code location."""
+
+
+def find_last_tick(state: InstigatorState) -> float:
+    """When a sensor last ticked, in seconds since 1970; 0 for never."""
+    data = state.instigator_data
+    return (data.last_tick_start_timestamp or 0.0) if isinstance(data, SensorInstigatorData) else 0.0
+
+
+def find_repository(instance: dg.DagsterInstance, folder: Path) -> RemoteRepositoryOrigin:
+    """The definitions that the UI shows the experiments of.
+
+    They are those whose refresh sensor ticked last in this instance. Where none ever did, no UI was started yet: they
+    are the ones of the folder's `workspace.yaml`, else those of the module of this package.
+
+    Args:
+        instance: where the daemon of a UI keeps what it ticked.
+        folder: the one that the UI would be started from.
+    """
+    seen = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+    ours = [state for state in seen if state.instigator_name == REFRESH_SENSOR]
+    if ours:
+        return max(ours, key=find_last_tick).origin.repository_origin
+    file = folder / "workspace.yaml"
+    origins = list(WorkspaceFileTarget([str(file)]).create_origins()) if file.is_file() else []
+    # A workspace may hold other people's locations too; those on a server of their own name no module.
+    named = [one for one in origins if one.get_display_metadata().get("module_name") in MODULES]
+    module = ModuleTarget(MODULE, attribute=None, working_directory=str(folder), location_name=None)
+    (origin, *_) = named or module.create_origins()
+    return RemoteRepositoryOrigin(origin, REPOSITORY)
+
+
+def run_as_launched(
+    job: ReconstructableJob | dg.JobDefinition,
+    instance: dg.DagsterInstance,
+    *,
+    tags: Mapping[str, str],
+    selection: frozenset[dg.AssetKey] | None = None,
+) -> bool:
+    """Run a job here, and let the UI show the run as one that it launched; whether it succeeded.
+
+    Args:
+        job: the job, of the name that the code location knows it by; steps in processes of their own need one that
+            can be built again there.
+        instance: where the run is kept.
+        tags: the run's tags, its partition among them.
+        selection: the assets of the job that are made; None: all of them.
+    """
+    here = InMemoryJob(job) if isinstance(job, dg.JobDefinition) else job
+    chosen = here.get_subset(asset_selection=selection) if selection is not None else here
+    definition = chosen.get_definition()
+    run = instance.create_run_for_job(
+        definition,
+        tags={**definition.run_tags, **tags},
+        asset_selection=selection,
+        job_code_origin=chosen.get_python_origin() if isinstance(chosen, ReconstructableJob) else None,
+        remote_job_origin=find_repository(instance, Path.cwd()).get_job_origin(definition.name),
+    )
+    with execute_run(chosen, run, instance) as result:
+        return bool(result.success)
