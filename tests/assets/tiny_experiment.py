@@ -216,6 +216,8 @@ def open_instance(folder: Path) -> dg.DagsterInstance:
     """An instance on SQLite files, as a person's."""
     overrides = {
         "telemetry": {"enabled": False},
+        # A process that outlives its test is reported at the end of all tests.
+        "code_servers": {"wait_for_local_processes_on_shutdown": True},
         "run_coordinator": {"module": "dagster._core.run_coordinator", "class": "DefaultRunCoordinator"},
     }
     return dg.DagsterInstance.local_temp(str(folder), overrides=overrides)
