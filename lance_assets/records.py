@@ -107,8 +107,8 @@ NUMBERS = pl.List(pl.Float64)
 SEED_SET = pl.Schema(
     {
         "row_id": pl.String,  # derived from the prompt, or of the generated row it was
-        "prompt": pl.String,
-        "completion": pl.String,
+        "prompt": pl.String,  # what the model is asked
+        "completion": pl.String,  # the reply that stands for it: the file's, or the accepted one
         "answer": pl.String,  # the gold answer, null where the task has none; never part of a training signal
         "source": pl.String,  # "seed" from the experiment's file, "generated" by an earlier round
         "source_round": pl.String,  # the round that made it, null for the file's
@@ -120,7 +120,7 @@ SEED_SET = pl.Schema(
 
 RAW_GENERATIONS = pl.Schema(
     {
-        "row_id": pl.String,
+        "row_id": pl.String,  # derived from the stage, the request and the sample's number
         "kind": pl.String,  # "seed_review", "new_prompt", "completion", "degraded_completion" or a recipe's own
         "seed_id": pl.String,  # the seed_set row, or the text, it started from
         "parent_id": pl.String,  # a completion's new_prompt row; otherwise the seed
@@ -130,9 +130,9 @@ RAW_GENERATIONS = pl.Schema(
         "raw_text": pl.String,  # exactly what the model wrote
         "finish_reason": pl.String,  # "stop", "length" or "error"
         "error": pl.String,  # why the row failed, else null
-        "prompt_tokens": pl.Int64,
-        "completion_tokens": pl.Int64,
-        "sampling_seed": pl.Int64,
+        "prompt_tokens": pl.Int64,  # tokens of the chat as the model saw it
+        "completion_tokens": pl.Int64,  # tokens sampled, the end-of-turn token not counted
+        "sampling_seed": pl.Int64,  # seed of the row's own random stream
         "expected_score": pl.Float64,  # of a seed_review, where expected scores are asked for; else null
         "unscored_reason": pl.String,  # why a seed_review has none although it was asked for; else null
         "pool_measure": pl.Float64,  # of a pool_row, what it was taken by: its distance, or the control's measure
@@ -148,10 +148,10 @@ CLEANED_SET = pl.Schema(
     {
         "row_id": pl.String,  # the raw_generations row
         "kind": pl.String,  # "new_prompt", "completion" or "degraded_completion"
-        "seed_id": pl.String,
-        "parent_id": pl.String,
-        "prompt": pl.String,
-        "completion": pl.String,
+        "seed_id": pl.String,  # the seed_set row, or the text, it started from
+        "parent_id": pl.String,  # a completion's new_prompt row; otherwise the seed
+        "prompt": pl.String,  # after the filters' repairs
+        "completion": pl.String,  # null for new prompts
         "drop_reason": pl.String,  # null for a kept row
         "nearest_id": pl.String,  # for a near-duplicate, the row or seed it is too like
         "tier": pl.String,  # how it was found: "exact", "lexical" or "embedding"; null for every other row
@@ -167,25 +167,25 @@ NEAR_DUPLICATES = pl.Schema(
         "other_round": pl.String,  # the round of the other row
         "tier": pl.String,  # "exact", "lexical" (ROUGE-L) or "embedding" (cosine)
         "similarity": pl.Float64,  # -1..1; for earlier rounds' nearest neighbour by embedding also below the threshold
-        "text": pl.String,
-        "other_text": pl.String,
+        "text": pl.String,  # of the row itself
+        "other_text": pl.String,  # of the other row
     }
 )
 """Every pair of like texts that cleaning found: a threshold can be raised over them without computing anything."""
 
 DIVERSITY_REPORT = pl.Schema(
     {
-        "round": pl.String(),
+        "round": pl.String(),  # the round it is about
         "num_rows": pl.Int64(),  # texts that cleaning kept
-        "novelty": pl.Float64(),  # the fields of DiversityReport (`algorithms.measures`); null where unknown
-        "vendi_score": pl.Float64(),
-        "vendi_rate": pl.Float64(),
-        "distinct_1": pl.Float64(),
-        "distinct_2": pl.Float64(),
-        "cluster_entropy": pl.Float64(),
-        "length_drift": pl.Float64(),
-        "score_length_correlation": pl.Float64(),
-        "seed_share": pl.Float64(),
+        "novelty": pl.Float64(),  # mean of 1 - cosine to the nearest earlier text, 0..2; null where unknown, as below
+        "vendi_score": pl.Float64(),  # effective number of different texts, 1..num_rows
+        "vendi_rate": pl.Float64(),  # vendi_score over num_rows, 0..1
+        "distinct_1": pl.Float64(),  # share of different words among all words, 0..1
+        "distinct_2": pl.Float64(),  # share of different word pairs among all word pairs, 0..1
+        "cluster_entropy": pl.Float64(),  # evenness of the texts over clusters, 0..1
+        "length_drift": pl.Float64(),  # log of the median completion length over the seeds' median
+        "score_length_correlation": pl.Float64(),  # Spearman's, of review score and completion length, -1..1
+        "seed_share": pl.Float64(),  # share of the SFT rows that people wrote, 0..1
     }
 )
 """How varied a round's data is, one row."""
@@ -194,9 +194,9 @@ REVIEWED_SET = pl.Schema(
     {
         "row_id": pl.String(),  # the cleaned_set row, or the seed_set row
         "kind": pl.String(),  # "seed", "completion" or "degraded_completion"
-        "seed_id": pl.String(),
-        "prompt": pl.String(),
-        "completion": pl.String(),
+        "seed_id": pl.String(),  # the seed_set row it started from; a seed's own
+        "prompt": pl.String(),  # what the model is asked
+        "completion": pl.String(),  # the reply that was reviewed; the polished one where it was polished
         "answer": pl.String(),  # a seed's gold answer
         "reviews": TEXTS,  # every review as written
         "scores": NUMBERS,  # as used: parsed or expected, 0..10, null where unscored, one for each review
@@ -210,9 +210,9 @@ REVIEWED_SET = pl.Schema(
 
 SFT_SET = pl.Schema(
     {
-        "row_id": pl.String,
-        "prompt": pl.String,
-        "completion": pl.String,
+        "row_id": pl.String,  # of the row it was
+        "prompt": pl.String,  # what is asked
+        "completion": pl.String,  # what is trained on
         "source": pl.String,  # "seed", "eft" or "generated"
         "source_round": pl.String,  # the round it was accepted in
         "source_id": pl.String,  # the reviewed_set or seed_set row
@@ -223,16 +223,16 @@ SFT_SET = pl.Schema(
 
 PREFERENCE_PAIRS = pl.Schema(
     {
-        "row_id": pl.String,
-        "prompt": pl.String,
-        "chosen": pl.String,
-        "rejected": pl.String,
+        "row_id": pl.String,  # derived from the two rows
+        "prompt": pl.String,  # what both completions reply to
+        "chosen": pl.String,  # the better completion
+        "rejected": pl.String,  # the worse completion
         "chosen_id": pl.String,  # reviewed_set rows
-        "rejected_id": pl.String,
-        "chosen_score": pl.Float64,
-        "rejected_score": pl.Float64,
+        "rejected_id": pl.String,  # as chosen_id
+        "chosen_score": pl.Float64,  # review score, 0..10
+        "rejected_score": pl.Float64,  # review score, 0..10
         "score_gap": pl.Float64,  # chosen_score - rejected_score, above 0
-        "source_round": pl.String,
+        "source_round": pl.String,  # the round it was built in
     }
 )
 """What preference training trains on."""
@@ -240,16 +240,16 @@ PREFERENCE_PAIRS = pl.Schema(
 PAIR_JUDGEMENTS = pl.Schema(
     {
         "row_id": pl.String,  # the pair's, as in preference_pairs
-        "prompt": pl.String,
-        "chosen": pl.String,
-        "rejected": pl.String,
-        "score_gap": pl.Float64,
+        "prompt": pl.String,  # what both completions reply to
+        "chosen": pl.String,  # the completion with the higher review score
+        "rejected": pl.String,  # the one with the lower
+        "score_gap": pl.Float64,  # of the review scores, above 0
         "chosen_first_text": pl.String,  # exactly what the judge wrote where the chosen completion was A
         "chosen_first_verdict": pl.String,  # "A", "B" or "tie"; null where it could not be read
         "chosen_first_reason": pl.String,  # why it could not be read, else null
         "rejected_first_text": pl.String,  # the same where the rejected completion was A
-        "rejected_first_verdict": pl.String,
-        "rejected_first_reason": pl.String,
+        "rejected_first_verdict": pl.String,  # as chosen_first_verdict
+        "rejected_first_reason": pl.String,  # as chosen_first_reason
         "outcome": pl.String,  # "chosen", "rejected", "tie", "flipped" or "unread"
         "drop_reason": pl.String,  # the outcome where it keeps the pair out of training, else null
     }
@@ -265,8 +265,8 @@ EVAL_REPORT = pl.Schema(
         "stratum": pl.Int64,  # of the world; null for all strata
         "score": pl.Float64,  # a fraction in [0, 1] for accuracies and win rates
         "ci_low": pl.Float64,  # 95% interval
-        "ci_high": pl.Float64,
-        "num_items": pl.Int64,
+        "ci_high": pl.Float64,  # its upper end
+        "num_items": pl.Int64,  # items that the score is the mean of
         "higher_is_better": pl.Boolean,  # false for a perplexity, a word error or a loss
         "part_of": pl.String,  # of the harness, the group whose score holds this one; null where none does
     }
@@ -275,15 +275,15 @@ EVAL_REPORT = pl.Schema(
 
 EVAL_ITEMS = pl.Schema(
     {
-        "model": pl.String,
-        "metric": pl.String,
-        "task": pl.String,
-        "stratum": pl.Int64,
-        "prompt": pl.String,
-        "answer": pl.String,
-        "completion": pl.String,
-        "finish_reason": pl.String,
-        "is_correct": pl.Boolean,
+        "model": pl.String,  # "checkpoint", or in r0000 also "backbone"
+        "metric": pl.String,  # "greedy" or "sampled"
+        "task": pl.String,  # of the world
+        "stratum": pl.Int64,  # of the world
+        "prompt": pl.String,  # the held-out problem
+        "answer": pl.String,  # the right answer
+        "completion": pl.String,  # what the model said
+        "finish_reason": pl.String,  # "stop", "length" or "error"
+        "is_correct": pl.Boolean,  # by the world's rule
     }
 )
 """The world's held-out prompts with what the model said: what paired comparisons of rounds are made from."""
@@ -302,24 +302,24 @@ HARNESS_ITEMS = pl.Schema(
 JUDGE_ITEMS = pl.Schema(
     {
         "model": pl.String,  # "checkpoint", or in r0000 also "backbone"
-        "prompt": pl.String,
+        "prompt": pl.String,  # what both reply to
         "completion": pl.String,  # the model's, greedy
-        "finish_reason": pl.String,
-        "opponent_completion": pl.String,
+        "finish_reason": pl.String,  # "stop", "length" or "error"
+        "opponent_completion": pl.String,  # that of the opponent
         # by: verdict
         "own_first_text": pl.String,  # exactly what the judge wrote where the model's completion was A
         "own_first_verdict": pl.String,  # "A", "B" or "tie"; null where it could not be read
         "own_first_reason": pl.String,  # why it could not be read, else null
         "opponent_first_text": pl.String,  # the same where the opponent's completion was A
-        "opponent_first_verdict": pl.String,
-        "opponent_first_reason": pl.String,
+        "opponent_first_verdict": pl.String,  # as own_first_verdict
+        "opponent_first_reason": pl.String,  # as own_first_reason
         # by: score
         "review": pl.String,  # exactly what the judge wrote of the model's completion
         "judge_score": pl.Float64,  # 0..10; null where unscored
         "unscored_reason": pl.String,  # why it has no score, else null
         "opponent_review": pl.String,  # the same of the opponent's
-        "opponent_judge_score": pl.Float64,
-        "opponent_unscored_reason": pl.String,
+        "opponent_judge_score": pl.Float64,  # 0..10; null where unscored
+        "opponent_unscored_reason": pl.String,  # why it has no score, else null
         "outcome": pl.String,  # "win", "tie", "loss", "flipped" or "unread"; equal completions tie unasked
         "preference": pl.Float64,  # 1 for a win, 0.5 for a tie or a flip, 0 for a loss; null for unread, left out
     }
@@ -339,13 +339,13 @@ START_CHECKPOINT = pl.Schema(
 
 CHECKPOINT = pl.Schema(
     {
-        "content_hash": pl.String(),
+        "content_hash": pl.String(),  # of the weights, tokenizer and configuration
         "parent_hash": pl.String(),  # the start checkpoint's
         "is_trained": pl.Boolean(),  # false when the round brought nothing new and kept its start checkpoint
-        "num_sft_rows": pl.Int64(),
-        "num_pairs": pl.Int64(),
+        "num_sft_rows": pl.Int64(),  # rows that SFT trained on
+        "num_pairs": pl.Int64(),  # pairs that DPO trained on
         "sft_losses": NUMBERS,  # by logged optimizer step
-        "dpo_losses": NUMBERS,
+        "dpo_losses": NUMBERS,  # the same of DPO
         "num_truncated": pl.Int64(),  # training rows longer than max_length
         "num_tokens": pl.Int64(),  # trained on in both stages, padding not counted
     }
@@ -354,50 +354,50 @@ CHECKPOINT = pl.Schema(
 
 STUDY_ROWS = pl.Schema(
     {
-        "rng_seed": pl.Int64(),
+        "rng_seed": pl.Int64(),  # the seed of the arm
         "arm": pl.String(),  # a name of `rounds.study.ARMS`, or "backbone", which has no rounds but r0000
-        "round": pl.String(),
+        "round": pl.String(),  # which round
         "num_items": pl.Int64(),  # held-out problems of each accuracy
         "greedy": pl.Float64(),  # accuracies in [0, 1], of the round's checkpoint
         "greedy_by_stratum": NUMBERS,  # in the order of the world's strata
         "greedy_items": FLAGS,  # whether each problem was answered right, in the order they are drawn
         "sampled": pl.Float64(),  # at the experiment's sampled_temperature
-        "sampled_by_stratum": NUMBERS,
-        "sampled_items": FLAGS,
+        "sampled_by_stratum": NUMBERS,  # as greedy_by_stratum
+        "sampled_items": FLAGS,  # as greedy_items
         "num_new_sft": pl.Int64(),  # completions the round accepted
         "new_sft_right_rate": pl.Float64(),  # how many of them are right, by rule; null without any
-        "new_sft_mean_stratum": pl.Float64(),
+        "new_sft_mean_stratum": pl.Float64(),  # their mean stratum; null without any
         "num_pairs": pl.Int64(),  # preference pairs trained on
-        "train_tokens": pl.Int64(),
-        "seconds": pl.Float64(),
+        "train_tokens": pl.Int64(),  # tokens trained on
+        "seconds": pl.Float64(),  # of all steps of the round
     }
 )
 """One row for each seed, arm and round of a study of self-evolution."""
 
 LEADERBOARD = pl.Schema(
     {
-        "experiment": pl.String(),
-        "recipe": pl.String(),
-        "round": pl.String(),
+        "experiment": pl.String(),  # name of the experiment
+        "recipe": pl.String(),  # the method it uses
+        "round": pl.String(),  # which round
         "scale": pl.String(),  # scores with the same one compare: `algorithms.measures.leaderboard.identify_scale`
-        "benchmark": pl.String(),
-        "metric": pl.String(),
+        "benchmark": pl.String(),  # of the headline score, as in EVAL_REPORT
+        "metric": pl.String(),  # of the headline score
         "evaluation": pl.String(),  # the settings that the scale is made of, as JSON
-        "num_items": pl.Int64(),
+        "num_items": pl.Int64(),  # items that the score is the mean of
         "score": pl.Float64(),  # the headline score of the round's checkpoint
         "higher_is_better": pl.Boolean(),  # false for a perplexity, a word error or a loss
         "ci_low": pl.Float64(),  # 95% interval; null where nothing is known of the noise
-        "ci_high": pl.Float64(),
+        "ci_high": pl.Float64(),  # its upper end
         "since_start": pl.List(pl.Float64()),  # less r0000: difference, low, high; null where scales differ
         "over_backbone": pl.List(pl.Float64()),  # less the raw backbone
-        "num_sft_rows": pl.Int64(),
+        "num_sft_rows": pl.Int64(),  # rows that SFT trained on
         "num_new_sft_rows": pl.Int64(),  # those the round brought: completions it accepted, rows it took from a pool
-        "num_pairs": pl.Int64(),
+        "num_pairs": pl.Int64(),  # pairs that DPO trained on
         "num_new_pairs": pl.Int64(),  # preference pairs the round accepted
         "sampled_tokens": pl.Int64(),  # null where no costs are kept
-        "train_tokens": pl.Int64(),
+        "train_tokens": pl.Int64(),  # tokens trained on
         "seconds": pl.Float64(),  # of all its steps
-        "seconds_by_noun": pl.List(pl.Struct({"noun": pl.String(), "seconds": pl.Float64()})),
+        "seconds_by_noun": pl.List(pl.Struct({"noun": pl.String(), "seconds": pl.Float64()})),  # of each step
         "price": pl.Float64(),  # of its engines; null where no prices are given
     }
 )

@@ -7,16 +7,18 @@ its parent's page.
 import errno
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import dagster as dg
 
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round, parse_round
-from lance_assets.assets.platform import PlatformResource, find_key, find_rounds
+from lance_assets.assets.platform import PlatformResource, find_key, find_rounds, read_tables
 from lance_assets.assets.showing import show_report
+from lance_assets.assets.tables import describe_table, locate_table
 from lance_assets.rounds.nouns import compute_code_versions, explain_identity, list_inputs, list_nouns
 from lance_assets.rounds.plan import Check, Noun, Plan
 from lance_assets.rounds.round import Round, make_noun
-from resources.engines.contract import EngineError
+from resources.engines.contract import EngineError, EngineUnavailableError
 from resources.evaluation.evaluator import EvaluationError
 from resources.machine.handover import LeakedProcessError
 from resources.stores.lance_tables import HistoryError
@@ -94,6 +96,44 @@ USER_ERRORS = (
 """What a person can mend: the message says how, so no stack is needed."""
 
 
+RETRIES = dg.RetryPolicy(max_retries=3, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+"""For what may pass by itself; a step gives its process, and with it the memory, back before it is tried again."""
+
+MAY_PASS = (EngineUnavailableError, LeakedProcessError, MemoryError)
+"""A server that does not answer, a process that still holds the memory, memory that others took."""
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the same step may succeed later although nobody changed anything."""
+    if isinstance(error, MAY_PASS):
+        return True
+    # torch is not imported here, so its error is known by its words; a process of its own that ran out of memory did so
+    # alone on the machine, and would again.
+    words = ("out of memory", "can't allocate memory")
+    return (
+        isinstance(error, RuntimeError) and not isinstance(error, USER_ERRORS) and any(w in str(error) for w in words)
+    )
+
+
+def end_step(context: dg.AssetExecutionContext, error: Exception, text: str) -> NoReturn:
+    """Raise what ends a step.
+
+    Args:
+        context: the step's.
+        error: what went wrong.
+        text: what a person reads of it.
+
+    Raises:
+        dagster.RetryRequested: it may pass, and `RETRIES` has tries left.
+        dagster.Failure: a person has to mend it: the same mistake would come again.
+    """
+    if may_pass(error) and context.retry_number < RETRIES.max_retries:
+        pause = RETRIES.calculate_delay(context.retry_number + 1)
+        context.log.warning(f"{text}\ntrying again in {pause:.0f} seconds")
+        raise dg.RetryRequested(max_retries=RETRIES.max_retries, seconds_to_wait=pause) from error
+    raise dg.Failure(description=text, allow_retries=False) from error
+
+
 def explain_error(error: Exception, root: Path) -> str:
     """What went wrong; for a full disk, which libraries report without place and remedy, also where and what to do."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC and not isinstance(error, DiskFullError):
@@ -117,25 +157,32 @@ def build_asset(plan: Plan, noun: Noun, code_version: str) -> dg.AssetsDefinitio
         code_version=code_version,
         pool=GPU_POOL if noun.uses_model(plan) else None,
         tags={"recipe": plan.settings.recipe},
+        metadata=describe_table(plan, noun),
+        # It reads tables for whoever asks Dagster for one; what is made here was written before the step returns.
+        io_manager_def=read_tables,
     )
     def make(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:
-        # start_checkpoint is the one noun that is made from nothing in its round.
-        if not noun.inputs:
-            wait_for_previous_round(context)
         try:
+            # start_checkpoint is the one noun that is made from nothing in its round.
+            if not noun.inputs:
+                wait_for_previous_round(context)
             this_round = Round(plan, platform, context.partition_key, context.log.info)
             made = make_noun(this_round, noun)
             # The report reads the stored tables, so it shows what later steps will read.
             report = noun.report(this_round)
-        except USER_ERRORS as error:
+        except (*USER_ERRORS, MemoryError, RuntimeError) as error:
+            if not isinstance(error, USER_ERRORS) and not may_pass(error):
+                raise
             text = f"{plan.name} {context.partition_key} {noun.name}: {explain_error(error, platform.root)}"
-            # The same mistake would come again, so Dagster must not retry.
-            raise dg.Failure(description=text, allow_retries=False) from error
+            end_step(context, error, text)
         links = {} if noun.inputs else link_parent(context, this_round, checkpoint)
         # By default Dagster gives each run a version of its own. With the hash of the content, a run that gives the
         # same bytes leaves what follows fresh.
         version = dg.DataVersion(made.version or "")
-        return dg.MaterializeResult(data_version=version, metadata={**show_report(report | made.facts), **links})
+        file = platform.tables.path(plan.name, this_round.key, noun.name)
+        of_table = locate_table(plan, noun, file=file, num_rows=made.table.height)
+        shown = {**of_table, **show_report(report | made.facts)}
+        return dg.MaterializeResult(data_version=version, metadata={**shown, **links})
 
     return make
 

@@ -126,6 +126,6 @@ def build_next_round_sensor(plan: Plan) -> dg.SensorDefinition:
         job_name=f"{plan.name}_round",
         evaluation_fn=next_round,
         minimum_interval_seconds=30,
-        description=f"Starts the next round of {plan.name}, r0000 at first, whenever the eval_report of the last one is "
-        "there, until a stop rule says no. A tick that starts nothing says what it waits for.",
+        description=f"Starts the next round of {plan.name}, r0000 at first, when the last one has its eval_report, "
+        "until a stop rule says no. A tick that starts nothing says what it waits for.",
     )

@@ -72,6 +72,8 @@ class Stage(Generic[S]):
     """Which model answers. An experiment may give the role a second model; without one the round's own answers."""
     sampling: Callable[[S], SamplingSettings] | None = None
     """How the stage is sampled, from the recipe's settings; None is `RecipeSettings.sampling`."""
+    asked_in: str = "raw_generations"
+    """The asset whose step asks it: the UI shows there which engine answers."""
     numbered: bool = False
     """Whether the stage is a family whose names end in a number: `lesson1`, `lesson2` and on."""
 

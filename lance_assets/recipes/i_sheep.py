@@ -114,7 +114,11 @@ def build_sft_set(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame)
 RECIPE: Recipe[ISheepSettings] = Recipe(
     name="i_sheep",
     settings=ISheepSettings,
-    stages=(Stage("new_prompt"), Stage("completion"), Stage("review", sampling=sample_reviews)),
+    stages=(
+        Stage("new_prompt"),
+        Stage("completion"),
+        Stage("review", sampling=sample_reviews, asked_in="reviewed_set"),
+    ),
     settings_of_step={
         "seed_set": ("max_seeds",),
         "raw_generations": ("num_examples", "num_prompts", "temperature", "top_p", "max_new_tokens"),

@@ -269,9 +269,9 @@ RECIPE: Recipe[KunSettings] = Recipe(
     settings=KunSettings,
     stages=(
         Stage("label", role="label"),
-        Stage("verdict", role="reviewer"),
-        Stage("pair_score", role="reviewer"),
-        Stage("polish"),
+        Stage("verdict", role="reviewer", asked_in="reviewed_set"),
+        Stage("pair_score", role="reviewer", asked_in="reviewed_set"),
+        Stage("polish", asked_in="reviewed_set"),
     ),
     settings_of_step={
         "label_checkpoint": ("language",),

@@ -100,8 +100,8 @@ STAGES: tuple[Stage[LanceSettings], ...] = (
     Stage("new_prompt"),
     Stage("completion"),
     Stage("degraded_completion"),
-    Stage("review", role="reviewer", sampling=sample_reviews),
-    Stage("judge_pair", role="reviewer", sampling=sample_verdicts),
+    Stage("review", role="reviewer", sampling=sample_reviews, asked_in="reviewed_set"),
+    Stage("judge_pair", role="reviewer", sampling=sample_verdicts, asked_in="preference_pairs"),
 )
 
 SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {

@@ -116,7 +116,7 @@ RECIPE: Recipe[SelfRewardingSettings] = Recipe(
     stages=(
         Stage("new_prompt", role="prompter"),
         Stage("completion"),
-        Stage("review", role="reviewer", sampling=sample_reviews),
+        Stage("review", role="reviewer", sampling=sample_reviews, asked_in="reviewed_set"),
     ),
     settings_of_step={
         "seed_set": ("max_seeds",),

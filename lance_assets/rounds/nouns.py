@@ -29,6 +29,9 @@ from lance_assets.settings.engines import EngineSettings
 MAKING = "lance_assets.rounds.making"
 """The room of the makers."""
 
+MAX_KINDS = 3
+"""How many kinds Dagster lets an asset have."""
+
 TRAINING = ("torch", "transformers", "trl", "peft")
 
 
@@ -47,6 +50,33 @@ def _judges(plan: Plan) -> Sequence[EngineSettings]:
 
 def _pairing(plan: Plan) -> tuple[str, ...]:
     return ("build_pairs", *(["judge_pairs"] if _judges_pairs(plan) else []))
+
+
+def _show_kinds(engines: set[str]) -> set[str]:
+    # The UI shows at most three, and how a table is stored is the least of them.
+    return engines | {"parquet"} if len(engines) < MAX_KINDS else engines
+
+
+def _find_kinds(plan: Plan, noun: str) -> set[str]:
+    """What answers the stages of a step that asks; polars where the recipe has none for it."""
+    roles = plan.roles
+    stages = [stage for stage in plan.recipe.stages if stage.asked_in == noun]
+    engines = {(roles[one.role].engine if one.role in roles else plan.settings.engine).kind for one in stages}
+    return _show_kinds(engines or {"polars"})
+
+
+def _find_kinds_of_generating(plan: Plan) -> set[str]:
+    # States are read with transformers, whatever the engine is.
+    return {"transformers", "parquet"} if plan.recipe.reads_states else _find_kinds(plan, "raw_generations")
+
+
+def _find_kinds_of_evaluating(plan: Plan) -> set[str]:
+    evaluation = plan.settings.evaluation
+    # The harness loads the checkpoint by itself.
+    engines = {"transformers"} if evaluation.lm_eval is not None else set()
+    if evaluation.world is not None or evaluation.judge is not None:
+        engines.update(engine.kind for engine in identity.list_evaluated_engines(plan))
+    return _show_kinds(engines)
 
 
 def _reading(plan: Plan) -> tuple[str, ...]:
@@ -108,7 +138,7 @@ NOUNS: dict[str, Noun] = {
             asks=identity.list_asked_engines,
             libraries=_reading,
             uses_model=always,
-            kinds=lambda plan: {plan.settings.engine.kind, "parquet"},
+            kinds=_find_kinds_of_generating,
         ),
         Noun(
             "cleaned_set",
@@ -144,7 +174,7 @@ NOUNS: dict[str, Noun] = {
             recipe_steps=lambda plan: ("review",),
             asks=identity.list_asked_engines,
             uses_model=always,
-            kinds=lambda plan: {plan.settings.engine.kind, "parquet"},
+            kinds=lambda plan: _find_kinds(plan, "reviewed_set"),
             checks=(
                 Check(
                     "unscored_rate",
@@ -186,7 +216,7 @@ NOUNS: dict[str, Noun] = {
             recipe_steps=_pairing,
             asks=_judges,
             uses_model=_judges_pairs,
-            kinds=lambda plan: {plan.settings.engine.kind if _judges_pairs(plan) else "polars", "parquet"},
+            kinds=lambda plan: _find_kinds(plan, "preference_pairs") if _judges_pairs(plan) else {"polars", "parquet"},
             checks=(
                 Check(
                     "pairs_differ",
@@ -244,7 +274,7 @@ NOUNS: dict[str, Noun] = {
             chosen_code=identity.list_world_code,
             libraries=_harness,
             uses_model=always,
-            kinds=lambda plan: {"parquet"},
+            kinds=_find_kinds_of_evaluating,
             checks=(
                 Check(
                     "no_regression",

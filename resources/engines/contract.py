@@ -25,6 +25,10 @@ class EngineError(RuntimeError):
     """The engine cannot go on; what it finished is kept, and the step can be run again."""
 
 
+class EngineUnavailableError(EngineError):
+    """The engine cannot go on now and may later, without anyone changing anything: a server does not answer."""
+
+
 class ModelLoadError(ValueError):
     """The folder is not a model that can be loaded."""
 

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from lance_assets.records import Request, Sample, SamplingSettings, TokenChoice
-from resources.engines.contract import EngineError
+from resources.engines.contract import EngineError, EngineUnavailableError
 from resources.stores.tables import DiskFullError, validate_name
 
 LOG_SECONDS = 5.0
@@ -142,7 +142,7 @@ def _open_store(file: Path, *, stage: str, log: Callable[[str], None]) -> tuple[
     """Open a stage's database and read it; one that cannot be read is removed, and everything is asked again.
 
     Raises:
-        EngineError: another process works on the stage.
+        EngineUnavailableError: another process works on the stage.
         DiskFullError: there is no room for the database.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -167,7 +167,8 @@ def _raise_explained(error: sqlite3.DatabaseError, file: Path) -> NoReturn:
     """Raise what says what a person can do about an error of SQLite; the error itself where that is not known."""
     kind = error.sqlite_errorcode & _KIND
     if kind == sqlite3.SQLITE_BUSY:
-        raise EngineError(f"another process works on {file.stem} ({file}); wait until it has ended") from error
+        message = f"another process works on {file.stem} ({file}); wait until it has ended"
+        raise EngineUnavailableError(message) from error
     if kind == sqlite3.SQLITE_FULL:
         free = shutil.disk_usage(file.parent).free
         message = f"the disk is full: {free} bytes free; free some space and run the step again"
@@ -219,7 +220,7 @@ def run_durably(
         SampleMismatchError: `generate` left a request out, or gave a sample twice or for no request.
         TooManyFailuresError: more rows failed than `max_failure_rate`; the others are kept.
         DiskFullError: the disk is full; what was stored before stays.
-        EngineError: another process works on the same stage.
+        EngineUnavailableError: another process works on the same stage.
     """
     _check_arguments(requests, fingerprint=fingerprint, flush_seconds=flush_seconds, max_failure_rate=max_failure_rate)
     hashes = {request.row_id: hash_request(request, sampling) for request in requests}

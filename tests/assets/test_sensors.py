@@ -75,7 +75,7 @@ def test_the_loop_begins_with_the_first_round(make_world: OpenWorld):
 
 
 def keep(world: World) -> dict[str, str]:
-    """One evaluation of the sensor that keeps the rounds' keys, and what it asks for done; the keys with what it did."""
+    """One evaluation of the sensor that keeps the rounds' keys; what it asks for is done, and returned by key."""
     sensor = world.definitions.resolve_sensor_def("round_keys")
     context = dg.build_sensor_context(instance=world.instance)
     done = {}

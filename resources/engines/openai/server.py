@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from lance_assets.records import Request, SamplingSettings
-from resources.engines.contract import Adapter, EngineError
+from resources.engines.contract import Adapter, EngineError, EngineUnavailableError
 from resources.engines.openai.chat_completions import DIALECTS, build_body, read_sample
 from resources.engines.openai.client import COMPLETIONS, Client, RequestFailedError
 
@@ -175,24 +175,24 @@ async def raise_if_gone(client: Client, error: RequestFailedError, *, began: flo
     """Raise where the server, and not the row that failed through its retries, is at fault.
 
     Raises:
-        EngineError: it cannot be reached, or completes nothing any more.
+        EngineUnavailableError: it cannot be reached, or completes nothing any more.
     """
     if error.is_connection and not await _is_reachable(client):
         raise describe_failure(client, error) from None
     health.num_exhausted = health.num_exhausted + 1 if health.last_success < began else 0
     if health.num_exhausted >= MAX_EXHAUSTED:
-        raise EngineError(
+        raise EngineUnavailableError(
             f"{MAX_EXHAUSTED} rows failed through all their retries at {client.base_url} and none succeeded meanwhile, "
             f"the last: {error}; see the server's log, then run the step again, which asks for the missing rows alone"
         ) from None
 
 
-def describe_failure(client: Client, error: RequestFailedError) -> EngineError:
-    """The error of a server that nothing more can be asked."""
+def describe_failure(client: Client, error: RequestFailedError) -> EngineUnavailableError:
+    """The error of a server that nothing more can be asked at present."""
     what, remedy = "does not work", "see its log"
     if error.is_connection:
         what, remedy = "cannot be reached", "start it or correct base_url"
-    return EngineError(
+    return EngineUnavailableError(
         f"the server at {client.base_url} {what} ({error}); {remedy}, then run the step again, which asks for the "
         "missing rows alone"
     )
