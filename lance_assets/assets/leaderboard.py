@@ -10,6 +10,7 @@ from lance_assets.assets.building import USER_ERRORS, explain_error
 from lance_assets.assets.location import REFRESH_SENSOR
 from lance_assets.assets.platform import PlatformResource, find_key
 from lance_assets.assets.showing import show_figure
+from lance_assets.assets.tables import show_schema
 from lance_assets.pictures.leaderboard import (
     draw_leaderboard,
     list_left_out,
@@ -17,6 +18,7 @@ from lance_assets.pictures.leaderboard import (
     tabulate_experiments,
     tabulate_seconds,
 )
+from lance_assets.records import LEADERBOARD
 from lance_assets.rounds.finished.leaderboard import read_leaderboard
 from lance_assets.rounds.identity.parts import identify_headline
 from lance_assets.rounds.nouns import compute_fingerprint
@@ -41,11 +43,12 @@ def describe_leaderboard(
     write_file_atomically(path, encode_table(rows))
     measured = rows.drop("seconds", "seconds_by_noun", "price")
     version = hashlib.sha256(encode_table(measured) + json.dumps(missing).encode()).hexdigest()
-    metadata: dict[str, dg.MetadataValue | int] = {
+    metadata: dict[str, dg.MetadataValue | int | str] = {
         "dagster/row_count": len(rows),
         "num_experiments": rows["experiment"].n_unique(),
         "experiments": dg.MetadataValue.md(tabulate_experiments(rows)),
         "left_out": dg.MetadataValue.md(list_left_out(missing)),
+        "dagster/uri": path.as_uri(),
         "path": dg.MetadataValue.path(path),
     }
     if len(rows):
@@ -79,6 +82,7 @@ def build_leaderboard(plans: Sequence[Plan], left_out: Mapping[str, str] | None 
         group_name="leaderboard",
         owners=sorted({owner for plan in plans for owner in plan.settings.owners}),
         kinds={"parquet"},
+        metadata={"dagster/column_schema": show_schema(LEADERBOARD)},
         code_version=hashlib.sha256(json.dumps([identity, broken], sort_keys=True).encode()).hexdigest()[:16],
         # also while it is being made: a round that ends meanwhile may not be in it
         automation_condition=condition.newly_missing()

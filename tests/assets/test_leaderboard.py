@@ -346,6 +346,7 @@ def test_the_asset_shows_every_experiment(
     node = definitions.resolve_asset_graph().get(LEADERBOARD_KEY)
     assert node.parent_keys == {find_key(plan, "eval_report") for plan in filled}
     assert (node.is_partitioned, node.group_name) == (False, "leaderboard")
+    assert [column.name for column in node.metadata["dagster/column_schema"].columns] == LEADERBOARD.names()
     shown = read_event(materialize(definitions, instance))
     assert shown["dagster/row_count"] == 6
     assert shown["num_experiments"] == 3
@@ -355,6 +356,7 @@ def test_the_asset_shows_every_experiment(
     for name in ("experiments", "rounds", "seconds"):
         assert "| first |" in str(shown[name])
     assert str(shown["over_rounds"]).startswith("![plot](data:image/png;base64,")
+    assert shown["dagster/uri"] == Path(str(shown["path"])).as_uri()
     assert pl.read_parquet(str(shown["path"])).equals(read_leaderboard(filled, platform)[0])
 
 
