@@ -337,6 +337,15 @@ START_CHECKPOINT = pl.Schema(
 )
 """What a round begins from, one row."""
 
+HANDOVER = pl.Schema(
+    {
+        "round": pl.String,  # the earlier round
+        "noun": pl.String,  # what it hands over
+        "content_hash": pl.String,  # of the table's bytes when this round began
+    }
+)
+"""The tables that a round takes over from earlier ones."""
+
 CHECKPOINT = pl.Schema(
     {
         "content_hash": pl.String(),  # of the weights, tokenizer and configuration

@@ -20,7 +20,7 @@ from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.template import render_experiment
 from resources.stores.tables import TableStore
 
-COMMANDS = ["run", "plan", "study", "leaderboard", "new", "show", "trace"]
+COMMANDS = ["run", "plan", "study", "leaderboard", "new", "show", "trace", "doctor"]
 
 
 def call(*arguments: str) -> tuple[int, str, str]:

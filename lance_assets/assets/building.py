@@ -1,22 +1,30 @@
 """The assets and checks of an experiment, built from the table of nouns.
 
 start_checkpoint has two additions that only Dagster can make: it waits for the round before in a backfill, and links to
-its parent's page.
+its parent's page. A noun that later rounds read tells them when it has become another. A noun behind a gate is made
+where the checks of all that it is made from have passed, or where the launch says why it is made all the same.
 """
 
 import errno
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import dagster as dg
 
+# There is no public name for what a check was evaluated of.
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
+
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round, parse_round
-from lance_assets.assets.platform import PlatformResource, find_key, find_rounds, read_tables
+from lance_assets.assets.past.lineage import HANDOVER, START, list_parents, list_read, observe_sources, report_version
+from lance_assets.assets.platform import PlatformResource, find_key, find_rounds
 from lance_assets.assets.showing import show_report
-from lance_assets.assets.tables import describe_table, locate_table
-from lance_assets.rounds.nouns import compute_code_versions, explain_identity, list_inputs, list_nouns
+from lance_assets.assets.tables import describe_table, locate_table, read_tables
+from lance_assets.rounds.nouns import NOUNS, compute_code_versions, explain_identity, list_nouns
+from lance_assets.rounds.past.gate import pass_gate, record_verdict
 from lance_assets.rounds.plan import Check, Noun, Plan
+from lance_assets.rounds.report import Judged, Report
 from lance_assets.rounds.round import Round, make_noun
 from resources.engines.contract import EngineError, EngineUnavailableError
 from resources.evaluation.evaluator import EvaluationError
@@ -85,6 +93,118 @@ def link_parent(
     return links
 
 
+CHOOSES_PARENT = ("checkpoint", "eval_report")
+"""The nouns beside those that are handed over which decide what later rounds start from."""
+
+
+ACCEPT = "accept_failed_checks"
+"""The field of a launch that lets a noun behind a gate through."""
+GATE_CONFIG = {
+    ACCEPT: dg.Field(
+        str,
+        default_value="",
+        description="Why this may be made although blocking checks of what it is made from have not passed, in words "
+        "that stay in the metadata. Empty: it may not.",
+    )
+}
+"""What a launch may say of a noun behind a gate."""
+
+
+def observe_inputs(instance: dg.DagsterInstance, this_round: Round, noun: Noun) -> list[str]:
+    """Report what no step makes and a noun reads, where it is another than was last observed; the names of it.
+
+    start_checkpoint, the first step of a round, reports every source, and what the round takes over.
+
+    Raises:
+        ValueError: the round before has no finished eval_report.
+        OSError: an earlier round lacks a table.
+    """
+    plan = this_round.plan
+    read = list_read(plan, noun)
+    found = observe_sources(instance, plan, None if noun.name == START else read)
+    changed = [name for name in found if name in {source.name for source in read}]
+    return changed + ([HANDOVER] if noun.name == START and report_handover(instance, this_round) else [])
+
+
+def report_handover(instance: dg.DagsterInstance, this_round: Round) -> bool:
+    """Report what a round would take over now, where it is another than was last observed; r0000 takes over nothing."""
+    find_handover = NOUNS[START].find_function("find_handover")
+    assert find_handover is not None, "the module of start_checkpoint has it"
+    if this_round.is_start:
+        return False
+    key = find_key(this_round.plan, HANDOVER)
+    return report_version(instance, key, find_handover(this_round).version, partition=this_round.key)
+
+
+def tell_later_rounds(instance: dg.DagsterInstance, this_round: Round, noun: Noun) -> Iterator[dg.AssetCheckEvaluation]:
+    """Report what later rounds would take over now that a noun was made.
+
+    Yields:
+        The check `is_newest` of each later round that takes over something else than before.
+    """
+    if not noun.is_handed_over and noun.name not in CHOOSES_PARENT:
+        return
+    plan, tables = this_round.plan, this_round.platform.tables
+    (check,) = (one for one in NOUNS[START].checks if one.name == "is_newest")
+    begun = [
+        key for key in tables.list_rounds(plan.name) if key > this_round.key and tables.exists(plan.name, key, START)
+    ]
+    # The next round is told too if it has not begun, so that its first step finds its inputs as they are.
+    following = format_round(parse_round(this_round.key) + 1)
+    for key in dict.fromkeys([following, *begun]):
+        later = this_round.at(key)
+        try:
+            is_changed = report_handover(instance, later)
+        except USER_ERRORS:
+            # A round between lacks a table; it tells the later ones once it has it.
+            is_changed = True
+        if is_changed and key in begun:
+            judged = NOUNS[START].judge(check, later)
+            began = instance.fetch_materializations(
+                dg.AssetRecordsFilter(asset_key=find_key(plan, START), asset_partitions=[key]), limit=1
+            ).records
+            yield dg.AssetCheckEvaluation(
+                asset_key=find_key(plan, START),
+                check_name=check.name,
+                passed=judged.passed,
+                metadata=show_report(judged.facts),
+                severity=find_severity(judged),
+                description=judged.description,
+                partition=key,
+                # Of which materialization it is said: otherwise the UI takes the check as not evaluated since.
+                target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
+                    storage_id=began[0].storage_id, run_id=began[0].run_id, timestamp=began[0].timestamp
+                )
+                if began
+                else None,
+            )
+
+
+def find_severity(judged: Judged) -> dg.AssetCheckSeverity:
+    """How bad a failure of a check is."""
+    return dg.AssetCheckSeverity.ERROR if judged.is_error else dg.AssetCheckSeverity.WARN
+
+
+def reach_gate(context: dg.AssetExecutionContext, this_round: Round, noun: Noun) -> Report:
+    """Pass the gate of a noun, or be let through by the launch; what was let through is shown.
+
+    Raises:
+        GateError: a blocking check of what the noun is made from has not passed.
+    """
+    if not noun.is_gated:
+        return {}
+    accepted = context.op_execution_context.op_config[ACCEPT]
+    failures = pass_gate(
+        this_round.plan,
+        this_round.platform,
+        this_round.key,
+        noun,
+        lambda one, check: one.judge(check, this_round),
+        accepted=accepted,
+    )
+    return {"accepted_failed_checks": failures, "accepted_because": accepted} if failures else {}
+
+
 GPU_POOL = "gpu"
 """The pool of every step that holds a model: one at a time on a machine."""
 
@@ -149,7 +269,7 @@ def build_asset(plan: Plan, noun: Noun, code_version: str) -> dg.AssetsDefinitio
         key=find_key(plan, noun.name),
         description=noun.description,
         # Makers read their tables from the store by name, so these edges say what follows from what and carry no data.
-        deps=[find_key(plan, name) for name in list_inputs(plan, noun)],
+        deps=list_parents(plan, noun),
         group_name=plan.name,
         partitions_def=find_rounds(plan),
         kinds=noun.kinds(plan),
@@ -160,6 +280,7 @@ def build_asset(plan: Plan, noun: Noun, code_version: str) -> dg.AssetsDefinitio
         metadata=describe_table(plan, noun),
         # It reads tables for whoever asks Dagster for one; what is made here was written before the step returns.
         io_manager_def=read_tables,
+        config_schema=GATE_CONFIG if noun.is_gated else None,
     )
     def make(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:
         try:
@@ -167,6 +288,12 @@ def build_asset(plan: Plan, noun: Noun, code_version: str) -> dg.AssetsDefinitio
             if not noun.inputs:
                 wait_for_previous_round(context)
             this_round = Round(plan, platform, context.partition_key, context.log.info)
+            changed = observe_inputs(context.instance, this_round, noun)
+            # Dagster noted the versions of the inputs before the step began; it begins again, to note those of now.
+            if changed and context.retry_number == 0:
+                context.log.info(f"{', '.join(changed)}: another version than was last observed; the step begins again")
+                raise dg.RetryRequested(max_retries=1)
+            let_through = reach_gate(context, this_round, noun)
             made = make_noun(this_round, noun)
             # The report reads the stored tables, so it shows what later steps will read.
             report = noun.report(this_round)
@@ -175,13 +302,15 @@ def build_asset(plan: Plan, noun: Noun, code_version: str) -> dg.AssetsDefinitio
                 raise
             text = f"{plan.name} {context.partition_key} {noun.name}: {explain_error(error, platform.root)}"
             end_step(context, error, text)
+        for evaluation in tell_later_rounds(context.instance, this_round, noun):
+            context.log_event(evaluation)
         links = {} if noun.inputs else link_parent(context, this_round, checkpoint)
         # By default Dagster gives each run a version of its own. With the hash of the content, a run that gives the
         # same bytes leaves what follows fresh.
         version = dg.DataVersion(made.version or "")
         file = platform.tables.path(plan.name, this_round.key, noun.name)
         of_table = locate_table(plan, noun, file=file, num_rows=made.table.height)
-        shown = {**of_table, **show_report(report | made.facts)}
+        shown = {**of_table, **show_report(report | made.facts | let_through)}
         return dg.MaterializeResult(data_version=version, metadata={**shown, **links})
 
     return make
@@ -200,9 +329,11 @@ def build_check(plan: Plan, noun: Noun, check: Check) -> dg.AssetChecksDefinitio
     def judge(context: dg.AssetCheckExecutionContext, platform: PlatformResource) -> dg.AssetCheckResult:
         this_round = Round(plan, platform, context.partition_key, context.log.info)
         judged = noun.judge(check, this_round)
+        if check.is_blocking:
+            record_verdict(this_round.plan, platform, this_round.key, noun, check, judged)
         return dg.AssetCheckResult(
             passed=judged.passed,
-            severity=dg.AssetCheckSeverity.ERROR if judged.is_error else dg.AssetCheckSeverity.WARN,
+            severity=find_severity(judged),
             description=judged.description,
             metadata=show_report(judged.facts),
         )

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from lance_assets.assets.building import build_assets, build_checks
+from lance_assets.assets.past.lineage import build_handover, build_sources
 from lance_assets.assets.platform import find_rounds
 from lance_assets.assets.sensors import build_next_round_sensor
 from lance_assets.rounds.plan import Plan
@@ -18,7 +19,7 @@ def build_experiment(plan: Plan) -> dg.Definitions:
         description=f"One round of {plan.name}. {plan.settings.description}",
     )
     return dg.Definitions(
-        assets=assets,
+        assets=[*assets, build_sources(plan), build_handover(plan)],
         asset_checks=build_checks(plan),
         jobs=[job],
         sensors=[build_next_round_sensor(plan)],

@@ -15,10 +15,12 @@ import dagster as dg
 
 from lance_assets.algorithms.measures.progress import parse_round
 from lance_assets.assets.location import run_as_launched
+from lance_assets.assets.past.lineage import observe_sources
+from lance_assets.assets.past.redo import list_from
 from lance_assets.assets.platform import build_platform, find_key, name_rounds
-from lance_assets.assets.sensors import decide, find_finished_rounds
-from lance_assets.rounds.experiments import find_home
+from lance_assets.assets.sensors import decide, explain_obstacle, find_finished_rounds
 from lance_assets.rounds.finished.summary import describe_rounds
+from lance_assets.rounds.home import find_home
 from lance_assets.rounds.plan import Plan
 
 INSTANCE_FILE = Path(__file__).with_name("dagster.yaml")
@@ -50,12 +52,21 @@ def open_instance() -> Iterator[dg.DagsterInstance]:
 def run_round(instance: dg.DagsterInstance, plan: Plan, key: str) -> bool:
     """Materialize one round; whether it succeeded."""
     instance.add_dynamic_partitions(name_rounds(plan), [key])
+    # The versions of files are known before a step notes them, also where no daemon watches the files.
+    observe_sources(instance, plan)
     # Each step runs in a process of its own, which cannot be sent a job and builds it again by this name.
     job = dg.build_reconstructable_job(JOB_MODULE, "build_round_job", (plan.name,))
     return run_as_launched(job, instance, tags={"dagster/partition": key})
 
 
-def run_rounds(plan: Plan, definitions: dg.Definitions, *, num_rounds: int, say: Callable[[str], None]) -> None:
+def run_rounds(
+    plan: Plan,
+    definitions: dg.Definitions,
+    *,
+    num_rounds: int,
+    say: Callable[[str], None],
+    redo_from: str | None = None,
+) -> None:
     """Run the rounds that are missing, in order, then materialize the overviews and say what was found.
 
     Args:
@@ -63,29 +74,45 @@ def run_rounds(plan: Plan, definitions: dg.Definitions, *, num_rounds: int, say:
         definitions: those of every experiment, as the module of `JOB_MODULE` builds them.
         num_rounds: rounds after r0000 that are finished at the end, unless a stop rule ends the loop before.
         say: takes each line that a person reads.
+        redo_from: a round that is made again first, and after it each later one that there is.
 
     Raises:
         FailedRoundError: the run of a round failed.
+        ValueError: there is no round to redo, or a round is missing that cannot be made as things are.
     """
     platform = build_platform()
     with open_instance() as instance:
         started = time.monotonic()
+        for key in list_from(instance, plan, platform, redo_from) if redo_from is not None else []:
+            say(f"== {plan.name} {key} again")
+            run_or_fail(instance, plan, key)
         while True:
             # What is finished is asked before each round, so that a command that was killed goes on where it was.
             decision = decide(instance, plan, platform)
             following = decision.next_round
             if following is None or parse_round(following) > num_rounds:
                 break
+            if obstacle := explain_obstacle(instance, plan, platform, following):
+                raise ValueError(f"{plan.name}: {obstacle}")
             say(f"== {plan.name} {following}: {decision.reason}")
-            if not run_round(instance, plan, following):
-                raise FailedRoundError(
-                    f"{plan.name} {following} failed; the log above and the UI say where. Correct it and run the "
-                    "command again: finished rounds are kept"
-                )
-        finished = find_finished_rounds(instance, plan)
+            run_or_fail(instance, plan, following)
+        finished = find_finished_rounds(instance, plan, platform)
         show_all_rounds(instance, plan, definitions)
         say(describe_rounds(plan, platform, finished))
         say(f"{len(finished)} rounds are finished after {time.monotonic() - started:.0f} s; loop: {decision.reason}")
+
+
+def run_or_fail(instance: dg.DagsterInstance, plan: Plan, key: str) -> None:
+    """Materialize one round.
+
+    Raises:
+        FailedRoundError: its run failed.
+    """
+    if not run_round(instance, plan, key):
+        raise FailedRoundError(
+            f"{plan.name} {key} failed; the log above and the UI say where. Correct it and run the "
+            "command again: finished rounds are kept"
+        )
 
 
 def show_all_rounds(instance: dg.DagsterInstance, plan: Plan, definitions: dg.Definitions) -> None:

@@ -5,21 +5,31 @@ from typing import Any, Self
 
 import dagster as dg
 
-from lance_assets.algorithms.measures.progress import START_ROUND, Decision, decide_next_round, format_round
+from lance_assets.algorithms.measures.progress import (
+    START_ROUND,
+    Decision,
+    decide_next_round,
+    format_round,
+    parse_round,
+)
+from lance_assets.assets.past.redo import name_redo_job
 from lance_assets.assets.platform import PlatformResource, find_key, find_rounds, name_rounds
 from lance_assets.rounds.headline import read_outcomes
+from lance_assets.rounds.nouns import NOUNS
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round
 
 
-def find_finished_rounds(instance: dg.DagsterInstance, plan: Plan) -> list[str]:
-    """Rounds whose eval_report is materialized, from r0000 without a gap."""
+def find_finished_rounds(instance: dg.DagsterInstance, plan: Plan, platform: Platform) -> list[str]:
+    """Rounds whose eval_report is materialized and on the disk, from r0000 without a gap."""
     rounds = sorted(instance.get_dynamic_partitions(name_rounds(plan)))
     statuses = instance.get_status_by_partition(find_key(plan, "eval_report"), rounds, find_rounds(plan)) or {}
     finished = (
         {key for key, status in statuses.items() if status == dg.AssetPartitionStatus.MATERIALIZED} if rounds else set()
     )
+    # What the instance remembers may have been removed from the disk since.
+    finished = {key for key in finished if platform.tables.exists(plan.name, key, "eval_report")}
     # A round after a gap was built on one that is missing now, so it does not count.
     in_order, number = [], 0
     while format_round(number) in finished:
@@ -30,7 +40,7 @@ def find_finished_rounds(instance: dg.DagsterInstance, plan: Plan) -> list[str]:
 
 def decide(instance: dg.DagsterInstance, plan: Plan, platform: Platform) -> Decision:
     """The next round by the experiment's stop rules, from what is finished."""
-    finished = find_finished_rounds(instance, plan)
+    finished = find_finished_rounds(instance, plan, platform)
     stop = plan.settings.stop
     # Any round can read the others; the newest one is as good as another.
     reader = Round(plan, platform, finished[-1] if finished else START_ROUND, lambda _: None)
@@ -76,7 +86,8 @@ def find_runs(instance: dg.DagsterInstance, plan: Plan, round_key: str) -> list[
     return [
         run
         for run in runs
-        if run.job_name == f"{plan.name}_round" or any(key.path[0] == plan.name for key in run.asset_selection or ())
+        if run.job_name in (f"{plan.name}_round", name_redo_job(plan))
+        or any(key.path[0] == plan.name for key in run.asset_selection or ())
     ]
 
 
@@ -102,6 +113,58 @@ def explain_wait(round_key: str, runs: Sequence[dg.DagsterRun]) -> str:
     return f"{round_key} was already started and {ended} (run {run.run_id}); mend the cause and start it again by hand"
 
 
+def explain_obstacle(instance: dg.DagsterInstance, plan: Plan, platform: Platform, round_key: str) -> str | None:
+    """Why a round must not be made as things are, and what to do; None where nothing is lost by making it.
+
+    Args:
+        instance: what remembers the rounds.
+        plan: the experiment.
+        platform: where the tables are.
+        round_key: the round that would be next.
+    """
+    redo = f"lance run {plan.name} --redo-from"
+    wanted = dg.AssetRecordsFilter(asset_key=find_key(plan, "eval_report"), asset_partitions=[round_key])
+    is_on_disk = platform.tables.exists(plan.name, round_key, "eval_report")
+    if is_on_disk and not instance.fetch_materializations(wanted, limit=1).records:
+        return (
+            f"{round_key} is finished in {platform.root}, and the Dagster instance does not know it: "
+            f"lance doctor {plan.name} --fix tells it, and {redo} {round_key} makes the round again"
+        )
+    if is_on_disk and round_key not in instance.get_dynamic_partitions(name_rounds(plan)):
+        return (
+            f"{round_key} is finished in {platform.root}, and its partition was deleted: lance doctor {plan.name} "
+            f"--fix adds it again, and {redo} {round_key} makes the round again"
+        )
+    if round_key == START_ROUND:
+        return None
+    # The next round must not be built on one that is itself built on what is gone.
+    before = Round(plan, platform, format_round(parse_round(round_key) - 1), lambda _: None)
+    (check,) = (one for one in NOUNS["start_checkpoint"].checks if one.name == "is_newest")
+    judged = NOUNS["start_checkpoint"].judge(check, before)
+    return None if judged.passed else f"{before.key} is out of date: {judged.description}"
+
+
+def explain_started(instance: dg.DagsterInstance, plan: Plan, platform: Platform, round_key: str) -> str | None:
+    """Why a round that is next was started before and is left to a person; None where the sensor may start it."""
+    runs = find_runs(instance, plan, round_key)
+    is_going = any(not run.is_finished for run in runs)
+    # A person who deletes the partition of a round that did not finish wants it to begin anew.
+    if not runs or (not is_going and round_key not in instance.get_dynamic_partitions(name_rounds(plan))):
+        return None
+    if any(run.is_success for run in runs) and not is_going and round_key not in platform.tables.list_rounds(plan.name):
+        return (
+            f"{round_key} was made before and its tables are gone from {platform.root}: bring the data back, or make "
+            f"it again by hand: lance run {plan.name}"
+        )
+    return explain_wait(round_key, runs)
+
+
+def name_run(instance: dg.DagsterInstance, plan: Plan, round_key: str) -> str:
+    """The key under which the daemon starts a round once; a round whose partition was deleted has another one."""
+    num_runs = len(find_runs(instance, plan, round_key))
+    return f"{plan.name}/{round_key}" + (f"/{num_runs}" if num_runs else "")
+
+
 def build_next_round_sensor(plan: Plan) -> dg.SensorDefinition:
     """Adds the next round's partition, r0000 at first, and starts it, once."""
 
@@ -109,12 +172,17 @@ def build_next_round_sensor(plan: Plan) -> dg.SensorDefinition:
         decision = decide(context.instance, plan, platform)
         if decision.next_round is None:
             return dg.SkipReason(f"the loop has ended: {decision.reason}")
-        if runs := find_runs(context.instance, plan, decision.next_round):
-            return dg.SkipReason(explain_wait(decision.next_round, runs))
+        # Tables are read for an obstacle, and runs alone for what was started: that is asked first.
+        obstacle = explain_started(context.instance, plan, platform, decision.next_round)
+        obstacle = obstacle or explain_obstacle(context.instance, plan, platform, decision.next_round)
+        if obstacle is not None:
+            return dg.SkipReason(obstacle)
         context.log.info(f"starting {decision.next_round}: {decision.reason}")
         return dg.SensorResult(
             run_requests=[
-                dg.RunRequest(run_key=f"{plan.name}/{decision.next_round}", partition_key=decision.next_round)
+                dg.RunRequest(
+                    run_key=name_run(context.instance, plan, decision.next_round), partition_key=decision.next_round
+                )
             ],
             # The partition has to exist before the run that is requested here begins.
             dynamic_partitions_requests=[find_rounds(plan).build_add_request([decision.next_round])],

@@ -1,6 +1,7 @@
 """What the UI shows of every table: its columns in words, what they come from, where it lies, and what makes it."""
 
 import ast
+import functools
 import importlib.util
 import inspect
 import io
@@ -15,7 +16,7 @@ import dagster as dg
 import polars as pl
 
 from lance_assets import records
-from lance_assets.rounds.nouns import list_inputs
+from lance_assets.rounds.nouns import list_inputs, list_schemas
 from lance_assets.rounds.plan import Noun, Plan
 
 _CANDIDATE = ("kind", "seed_id", "parent_id", "prompt", "completion")
@@ -168,3 +169,38 @@ def locate_table(plan: Plan, noun: Noun, *, file: Path, num_rows: int) -> dict[s
     if lineage := find_lineage(plan, noun):
         shown["dagster/column_lineage"] = dg.TableColumnLineage(lineage)
     return shown
+
+
+class TableReader(dg.IOManager):
+    """Gives a table to whoever asks Dagster for it: `defs.load_asset_value(key, partition_key=...)`."""
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        """Nothing is written here: a step writes its tables itself, whole or not at all.
+
+        Raises:
+            ValueError: a step returned a value.
+        """
+        raise ValueError(
+            f"{context.asset_key.to_user_string()} returned {type(obj).__name__}; an asset writes its table"
+        )
+
+    def load_input(self, context: dg.InputContext) -> pl.DataFrame | dict[str, pl.DataFrame]:
+        """The table of a round; of several rounds a dict by round.
+
+        Raises:
+            ValueError: no round is named.
+            MissingTableError: the round has none yet.
+        """
+        experiment, noun = context.asset_key.path
+        if not context.has_asset_partitions:
+            raise ValueError(f"{experiment}/{noun} has a table a round; name one: partition_key='r0001'")
+        tables = context.resources.platform.tables
+        read = functools.partial(tables.read, experiment, asset=noun, schema=list_schemas()[noun])
+        found = {key: read(key) for key in context.asset_partition_keys}
+        return next(iter(found.values())) if len(found) == 1 else found
+
+
+@dg.io_manager(required_resource_keys={"platform"})
+def read_tables() -> TableReader:
+    """Reads the tables of the platform that the assets write to."""
+    return TableReader()

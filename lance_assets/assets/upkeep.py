@@ -1,10 +1,16 @@
-"""Two sensors for all experiments, on by default: one keeps the keys of their rounds in order, one reports failures."""
+"""Sensors for all experiments, on by default.
+
+One keeps the keys of their rounds in order, one reports failures, one observes the files that rounds read, and one
+makes later rounds again after an earlier one was redone.
+"""
 
 from collections.abc import Sequence
 
 import dagster as dg
 
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round, parse_round
+from lance_assets.assets.past.lineage import build_source_sensor
+from lance_assets.assets.past.redo import build_redo_sensor, name_redo_job
 from lance_assets.assets.platform import find_key, find_rounds, name_rounds
 from lance_assets.assets.sensors import find_runs
 from lance_assets.rounds.nouns import list_nouns
@@ -121,7 +127,11 @@ def build_failure_sensor(plans: Sequence[Plan], *, prefix: str = "") -> dg.Senso
         partition = run.tags.get("dagster/partition")
         # A run from the graph has a job of Dagster's own, and may hold assets of several experiments.
         selected = {key.path[0] for key in run.asset_selection or ()}
-        failed = [plan for plan in plans if run.job_name == f"{plan.name}_round" or plan.name in selected]
+        failed = [
+            plan
+            for plan in plans
+            if run.job_name in (f"{plan.name}_round", name_redo_job(plan)) or plan.name in selected
+        ]
         if partition is None or not failed:
             return
         failures = {event.step_key or "run": describe_failure(event) for event in context.get_step_failure_events()}
@@ -143,11 +153,14 @@ def build_failure_sensor(plans: Sequence[Plan], *, prefix: str = "") -> dg.Senso
 
 
 def define_upkeep(plans: Sequence[Plan], *, prefix: str = "") -> dg.Definitions:
-    """The two sensors of some experiments.
+    """The sensors of some experiments.
 
     Args:
         plans: the experiments.
         prefix: begins the sensors' names, where several code locations or components each have their own.
     """
     sensors = [build_rounds_sensor(plans, prefix=prefix), build_failure_sensor(plans, prefix=prefix)]
+    sensors.append(build_source_sensor(plans, prefix=prefix))
+    # A sensor of runs has to know a job at least.
+    sensors += [build_redo_sensor(plans, prefix=prefix)] if plans else []
     return dg.Definitions(sensors=sensors)

@@ -1,7 +1,7 @@
 """The command `lance` and its subcommands.
 
 A user's mistake ends it with exit code 2 and one message: the value, its place and the remedy. A round that fails
-ends it with 1, and a plan that will not fit a machine with 3.
+ends it with 1, a plan that will not fit a machine with 3, and data that differs from what Dagster remembers with 4.
 """
 
 import sys
@@ -16,6 +16,8 @@ FAILED_ROUND = 1
 """The exit code when the run of a round failed."""
 WILL_NOT_FIT = 3
 """The exit code of a plan of which something will not fit."""
+DIFFERS = 4
+"""The exit code when the instance and the disk differ, or a round was built on what is gone."""
 
 app = typer.Typer(
     name="lance",
@@ -31,12 +33,18 @@ Rounds = Annotated[int, typer.Option("--rounds", min=0, help="Rounds after r0000
 
 
 @app.command()
-def run(experiment: Experiment, rounds: Rounds = 1) -> None:
+def run(
+    experiment: Experiment,
+    rounds: Rounds = 1,
+    redo_from: Annotated[
+        str | None, typer.Option(metavar="ROUND", help="Make this round again first, and each later one that there is.")
+    ] = None,
+) -> None:
     """Run an experiment's missing rounds.
 
     They run in order, and their table is printed at the end.
     """
-    _run([experiment], rounds)
+    _run([experiment], rounds, redo_from=redo_from)
     _say("See them in the UI: make ui, or dagster dev -m lance_assets.assets.code_location; http://localhost:3000")
 
 
@@ -57,7 +65,8 @@ def plan(
     """
     from lance_assets.forecast.build import build_forecast
     from lance_assets.forecast.table import render_forecast
-    from lance_assets.rounds.experiments import find_home, find_plan
+    from lance_assets.rounds.experiments import find_plan
+    from lance_assets.rounds.home import find_home
 
     forecast = build_forecast(find_plan(experiment), machine=machine, home=find_home(), num_seeds=num_seeds)
     _say(render_forecast(forecast))
@@ -169,7 +178,30 @@ def trace(
     show_story(open_platform(), row, experiment=experiment, say=_say)
 
 
-def _run(names: list[str], num_rounds: int) -> None:
+@app.command()
+def doctor(
+    experiment: Annotated[
+        str | None, typer.Argument(help="By default every experiment, and all data.", show_default=False)
+    ] = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Tell Dagster what is on the disk; nothing is removed.")] = False,
+    rename: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="OLD NEW", help="Give the data of an experiment that was renamed its new name."),
+    ] = None,
+) -> None:
+    """Compare what Dagster remembers with what is on the disk.
+
+    Each line says what differs, where, and what to do.
+    """
+    from lance_assets.cli.mending import print_findings, rename_experiment
+
+    if rename is not None:
+        experiment = rename_experiment(*rename, say=_say)
+    if print_findings(experiment, is_fixing=fix or rename is not None, say=_say):
+        raise typer.Exit(DIFFERS)
+
+
+def _run(names: list[str], num_rounds: int, *, redo_from: str | None = None) -> None:
     """Run rounds of experiments in order; every name is looked up before the first round runs."""
     from lance_assets.assets.loading import build_definitions
     from lance_assets.assets.run import FailedRoundError, run_rounds
@@ -178,7 +210,7 @@ def _run(names: list[str], num_rounds: int) -> None:
     plans = load_plans()
     for each in [find_plan(name, plans) for name in names]:
         try:
-            run_rounds(each, build_definitions(), num_rounds=num_rounds, say=_say)
+            run_rounds(each, build_definitions(), num_rounds=num_rounds, say=_say, redo_from=redo_from)
         except FailedRoundError as error:
             print(f"lance: {error}", file=sys.stderr)
             raise typer.Exit(FAILED_ROUND) from error

@@ -6,9 +6,9 @@ from pathlib import Path
 import polars as pl
 
 from lance_assets.algorithms.measures.progress import parse_round
-from lance_assets.rounds.experiments import find_data_root
 from lance_assets.rounds.finished.trace import LIKENESS, LINKS, Entry, Story, Tables, find_row_ids, trace_row
 from lance_assets.rounds.headline import read_headline
+from lance_assets.rounds.home import find_data_root
 from lance_assets.rounds.nouns import list_schemas
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
@@ -52,12 +52,6 @@ def print_leaderboard(
         draw_leaderboard(rows).savefig(picture, format="png", dpi=110, metadata={"Software": None})
 
 
-def list_experiments(platform: Platform) -> list[str]:
-    """Every experiment that has a table."""
-    folder = platform.root / "tables"
-    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-
-
 def list_tables(platform: Platform, experiment: str) -> list[tuple[str, str]]:
     """Round and name of every table of an experiment, in the order in which they were made.
 
@@ -67,7 +61,7 @@ def list_tables(platform: Platform, experiment: str) -> list[tuple[str, str]]:
     rounds = sorted(platform.root.joinpath("tables", experiment).glob("r[0-9]*"))
     found = [(path.name, noun) for path in rounds for noun in list_schemas() if (path / f"{noun}.parquet").is_file()]
     if not found:
-        there = ", ".join(list_experiments(platform)) or "none"
+        there = ", ".join(platform.tables.list_experiments()) or "none"
         raise ValueError(f"no round of {experiment!r} in {platform.root / 'tables'}; experiments with rounds: {there}")
     return found
 
@@ -181,7 +175,7 @@ def show_story(platform: Platform, row: str, *, experiment: str | None, say: Say
     Raises:
         ValueError: no table has a row whose id begins so, or several have.
     """
-    names = list_experiments(platform) if experiment is None else [experiment]
+    names = platform.tables.list_experiments() if experiment is None else [experiment]
     found: dict[tuple[str, str], Tables] = {}
     for name in names:
         tables = {

@@ -1,4 +1,4 @@
-"""Where experiments and their data lie, and what each experiment's file says.
+"""Where experiments lie, and what each experiment's file says.
 
 Each file is read on its own, so that a broken one is left out with its mistakes and the others stay.
 """
@@ -15,16 +15,6 @@ from lance_assets.settings.new_experiment import SHIPPED_FOLDER
 
 SHIPPED = "shipped"
 """What LANCE_EXPERIMENTS calls the experiments of this package."""
-
-
-def find_home() -> Path:
-    """The folder of all data and of the Dagster instance: LANCE_HOME, or `.lance` in the current folder."""
-    return Path(os.environ.get("LANCE_HOME") or ".lance").expanduser().resolve()
-
-
-def find_data_root() -> Path:
-    """The folder of tables, checkpoints, unfinished stages and the history."""
-    return find_home() / "data"
 
 
 def list_folders() -> list[Path]:

@@ -95,9 +95,12 @@ NOUNS: dict[str, Noun] = {
             "What the round begins with: the base model in r0000, afterwards the checkpoint of the round before.",
             f"{MAKING}.proposing",
             records.START_CHECKPOINT,
+            tables={"handover": records.HANDOVER},
             identify=identity.identify_start,
             kinds=lambda plan: {"safetensors"},
-            checks=(Check("is_newest", "The parent's checkpoint was not trained again since this round began."),),
+            checks=(
+                Check("is_newest", "Earlier rounds still hand over the weights and tables that this round began with."),
+            ),
         ),
         Noun(
             "seed_set",
@@ -247,6 +250,7 @@ NOUNS: dict[str, Noun] = {
             records.CHECKPOINT,
             # Training reads nothing of the report; as an input its blocking check can stop the training.
             inputs=("start_checkpoint", "sft_set", "preference_pairs", "diversity_report"),
+            is_gated=True,
             identify=identity.identify_training,
             libraries=lambda plan: TRAINING,
             uses_model=always,

@@ -117,6 +117,8 @@ class Noun:
     """Whether an experiment has it."""
     is_handed_over: bool = False
     """Whether later rounds read it: it is then part of what a round starts from."""
+    is_gated: bool = False
+    """Whether it is made only where every blocking check of all that it is made from has passed."""
     identify: Callable[[Plan], dict[str, Any]] = _nothing
     """What changes it beside its inputs and the recipe's parameters."""
     recipe_steps: Callable[[Plan], tuple[str, ...]] = _no_names

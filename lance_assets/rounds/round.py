@@ -27,6 +27,7 @@ from lance_assets.rounds.asking import Asker, Cost
 from lance_assets.rounds.guard import EvaluationGuard
 from lance_assets.rounds.identity.kept import record_identity
 from lance_assets.rounds.nouns import compute_fingerprint, explain_identity, list_schemas
+from lance_assets.rounds.past.origin import record_origin
 from lance_assets.rounds.plan import Noun, Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.report import Made
@@ -206,7 +207,8 @@ class Round:
         if parent is not None and self.read("checkpoint", parent)["content_hash"][0] != start["content_hash"]:
             raise ValueError(
                 f"{self.plan.name} {self.key} started from a checkpoint of {parent} that was trained again since; "
-                f"materialize start_checkpoint of {self.key} again"
+                f"redo this round and all after it (lance run {self.plan.name} --redo-from {self.key}), or materialize "
+                f"start_checkpoint of {self.key} again"
             )
         return self.model_path(parent)
 
@@ -302,5 +304,9 @@ def make_noun(this_round: Round, noun: Noun) -> Made:
     # Finished samples are removed only now: after a kill before the write they are all there is.
     this_round.forget_stage(noun.name)
     record_identity(this_round.platform.tables, this_round.plan.name, this_round.key, noun.name, identity)
+    # What the evaluation asks is trained on by no round.
+    is_asked = noun.asks(this_round.plan) and "checkpoint" not in noun.inputs and len(made.table)
+    origin = this_round.read("start_checkpoint")["content_hash"][0] if is_asked else None
+    record_origin(this_round.plan, this_round.platform, this_round.key, noun.name, origin)
     cost = this_round.record_cost(noun.name, started)
     return replace(made, version=made.version or stored.content_hash, facts={**made.facts, **cost})

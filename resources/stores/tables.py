@@ -168,6 +168,16 @@ class TableStore:
         """Whether the table was written."""
         return self.path(experiment, round_key, asset).is_file()
 
+    def list_experiments(self) -> list[str]:
+        """Every experiment that has a folder of tables, by name."""
+        folder = self.root / "tables"
+        return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+    def list_rounds(self, experiment: str) -> list[str]:
+        """Every round of an experiment that has a table, oldest first."""
+        folders = (self.root / "tables" / validate_name(experiment, what="experiment")).glob("r[0-9]*")
+        return sorted(path.name for path in folders if _ROUND_KEY.fullmatch(path.name) and any(path.glob("*.parquet")))
+
     def hash(self, experiment: str, round_key: str, asset: str) -> str:
         """SHA-256 of the table's bytes as they are on disk now.
 

@@ -172,12 +172,13 @@ def test_a_person_runs_redoes_and_inspects_rounds(ui: Ui):
              owners { ... on TeamAssetOwner { team } } } }"""
     )
     by_noun = {node["assetKey"]["path"][1]: node for node in nodes["assetNodes"]}
-    assert set(by_noun) == {*NOUNS, "self_evolution"}
+    sources = {"base_model", "seeds_file", "eft_file", "evaluation_world", "handover"}
+    assert set(by_noun) == {*NOUNS, *sources, "self_evolution"}
     before = {noun: {key["path"][1] for key in node["dependencyKeys"]} for noun, node in by_noun.items()}
-    assert before["checkpoint"] == {"start_checkpoint", "sft_set", "preference_pairs", "diversity_report"}
-    assert before["start_checkpoint"] == set()
+    assert before["checkpoint"] == {"start_checkpoint", "sft_set", "preference_pairs", "diversity_report", "handover"}
+    assert before["start_checkpoint"] == {"base_model", "handover"}
     assert before["self_evolution"] == {"eval_report"}
-    assert {noun for noun, node in by_noun.items() if node["isPartitioned"]} == set(NOUNS)
+    assert {noun for noun, node in by_noun.items() if node["isPartitioned"]} == {*NOUNS, "handover"}
     for node in by_noun.values():
         assert (node["groupName"], node["owners"]) == ("tiny", [{"team": "lance"}])
         assert node["description"]

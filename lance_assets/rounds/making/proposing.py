@@ -3,14 +3,11 @@
 start_checkpoint resolves the edge between rounds that Dagster cannot declare.
 """
 
-import hashlib
-
 import polars as pl
 
-from lance_assets.algorithms.measures.progress import START_ROUND, choose_parent_round, list_rejected_rounds
+from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.records import START_CHECKPOINT
-from lance_assets.rounds.headline import read_outcomes
-from lance_assets.rounds.nouns import list_handed_over
+from lance_assets.rounds.past.handover import Handover, find_handover, find_parent, list_changes
 from lance_assets.rounds.report import Histogram, Judged, Made, Report, Rows, count_values
 from lance_assets.rounds.round import Round
 from resources.readers.seed_files import read_seeds
@@ -26,14 +23,7 @@ def make_start_checkpoint(this_round: Round) -> Made:
     Raises:
         ValueError: the folder of the parent's checkpoint does not hold what was recorded.
     """
-    parent, left_out, stop = None, list[str](), this_round.plan.settings.stop
-    if not this_round.is_start:
-        outcomes = read_outcomes(this_round, this_round.earlier_keys)
-        parent = choose_parent_round(outcomes, before=this_round.key, on_regression=stop.on_regression)
-        if stop.rejected_data == "leave_out":
-            # The seeds of r0000 are no data of a rejected round, and neither are those of the parent.
-            rejected = list_rejected_rounds(outcomes, on_regression=stop.on_regression)
-            left_out = [key for key in rejected if key not in (START_ROUND, parent)]
+    parent, left_out = find_parent(this_round)
     path = this_round.model_path(parent)
     # A model that cannot be asked is found here, and not after the first hours of the round.
     validate_model_folder(path)
@@ -45,18 +35,13 @@ def make_start_checkpoint(this_round: Round) -> Made:
             f"materialize checkpoint of {parent} again"
         )
     # The version covers all that the round reads of earlier ones, so that a change there makes this round stale.
-    digest = hashlib.sha256(content_hash.encode())
-    for key in this_round.earlier_keys:
-        for noun in list_handed_over(this_round.plan):
-            digest.update(this_round.platform.tables.hash(this_round.plan.name, key, noun).encode())
-    if left_out:
-        digest.update(f"without {' '.join(left_out)}".encode())
-    handover = digest.hexdigest()
+    handover = find_handover(this_round, Handover(parent, content_hash, left_out))
     row = {
         **{"parent_round": parent, "content_hash": content_hash},
-        **{"handover_hash": handover, "left_out": left_out},
+        **{"handover_hash": handover.version, "left_out": list(left_out)},
     }
-    return Made(pl.DataFrame([row], schema=START_CHECKPOINT), version=handover)
+    table = pl.DataFrame([row], schema=START_CHECKPOINT)
+    return Made(table, others={"handover": handover.tables}, version=handover.version)
 
 
 def report_start_checkpoint(this_round: Round) -> Report:
@@ -71,14 +56,22 @@ def report_start_checkpoint(this_round: Round) -> Report:
 
 
 def is_newest(this_round: Round) -> Judged:
-    """Whether the parent's checkpoint has been trained again since this round began."""
+    """Whether earlier rounds still hand over what this round began with: the parent's weights, and every table."""
     row = this_round.read("start_checkpoint").row(0, named=True)
-    parent = row["parent_round"]
-    newest = this_round.platform.checkpoints.hash_checkpoint(this_round.model_path(parent))
+    facts: Report = {"parent_round": row["parent_round"] or BASE_MODEL, "started_from": row["content_hash"]}
+    redo = f"redo this round and all after it: lance run {this_round.plan.name} --redo-from {this_round.key}"
+    try:
+        handover = find_handover(this_round)
+    # An earlier round that is being made again, or whose tables are gone, hands over nothing that could be compared.
+    except (ValueError, OSError) as error:
+        return Judged(passed=False, is_error=False, facts=facts, description=f"{error}; then {redo}")
+    passed = handover.version == row["handover_hash"]
+    changed = [] if passed else list_changes(this_round, handover)
     return Judged(
-        passed=newest == row["content_hash"],
+        passed=passed,
         is_error=False,
-        facts={"parent_round": parent or BASE_MODEL, "started_from": row["content_hash"], "newest": newest},
+        facts=facts | {"newest": handover.content_hash, "handover": handover.version, "changed": changed},
+        description=None if passed else f"{', '.join(changed)} changed since this round began; {redo}",
     )
 
 

@@ -8,6 +8,7 @@ import polars as pl
 
 from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.records import CHECKPOINT
+from lance_assets.rounds.past.origin import require_origin
 from lance_assets.rounds.report import Judged, Losses, Made, Report, Rows
 from lance_assets.rounds.round import Round
 from resources.engines.durable_stage import clear_stage
@@ -124,10 +125,11 @@ def train(this_round: Round) -> Trained | None:
     """Train on the round's sets and publish the checkpoint; None when the round brought nothing new.
 
     Raises:
-        ValueError: a training row belongs to the evaluation.
+        ValueError: a training row belongs to the evaluation, or was written by a model that is gone.
         LeakedProcessError: an engine still runs, or a GPU is not free.
         TrainingError: training failed.
     """
+    require_living_model(this_round)
     # This is the last look before weights see the rows: a person may have changed a table since cleaning.
     if leaked := find_evaluation_rows(this_round):
         raise ValueError(
@@ -150,6 +152,18 @@ def train(this_round: Round) -> Trained | None:
     trained = train_when_free(this_round, build_job(this_round, staging))
     platform.checkpoints.publish(trained.result.path, plan.name, this_round.key)
     return trained
+
+
+def require_living_model(this_round: Round) -> None:
+    """Check that the rows to train on were written by the round's start checkpoint, and that it is still there.
+
+    Raises:
+        ValueError: the parent was trained again, or rows come from another start checkpoint.
+    """
+    # A training that begins with the base model reads no start checkpoint, and its rows come from one all the same.
+    this_round.start_path()
+    content_hash = this_round.read("start_checkpoint")["content_hash"][0]
+    require_origin(this_round.plan, this_round.platform, this_round.key, content_hash)
 
 
 def find_evaluation_rows(this_round: Round) -> list[str]:

@@ -1,0 +1,64 @@
+"""What `lance doctor` prints and does."""
+
+from collections.abc import Callable
+
+from lance_assets.assets.past.doctor import examine, find_unfinished_runs
+from lance_assets.assets.run import open_instance
+from lance_assets.cli.reading import open_platform
+from lance_assets.rounds.experiments import find_plan, load_plans
+from lance_assets.rounds.past.renaming import rename_data
+
+Say = Callable[[str], None]
+"""Takes text that a person reads."""
+
+
+def print_findings(name: str | None, *, is_fixing: bool, say: Say) -> int:
+    """Print what differs between the instance and the disk, a line each; how much is left.
+
+    Args:
+        name: one experiment; None for all of them.
+        is_fixing: whether what can be mended without a loss is mended.
+        say: takes each line.
+
+    Raises:
+        ValueError: no experiment and no data has that name.
+    """
+    plans, platform = load_plans(), open_platform()
+    with open_instance() as instance:
+        found = examine(instance, plans, platform, name)
+        if is_fixing:
+            for finding in found:
+                if finding.fix is not None:
+                    finding.fix()
+                    say(f"mended: {finding.where}: {finding.what}")
+            found = examine(instance, plans, platform, name)
+        for finding in found:
+            say(finding.describe())
+    of = "every experiment" if name is None else name
+    say(f"{len(found)} differences" if found else f"the Dagster instance and {platform.root} agree on {of}")
+    return len(found)
+
+
+def rename_experiment(old: str, new: str, *, say: Say) -> str:
+    """Give the data of an experiment that was renamed its new name; the new name.
+
+    Args:
+        old: the name that the data has.
+        new: the name that the experiment's folder has now.
+        say: takes a line for everything that was moved.
+
+    Raises:
+        ValueError: no experiment has the new name, the old one still is an experiment's, a run of one of them has not
+            ended, or there is no data to move.
+    """
+    plans = load_plans()
+    find_plan(new, plans)
+    if old in plans:
+        raise ValueError(f"{old!r} is an experiment still; rename its folder to {new!r} first, then its data")
+    with open_instance() as instance:
+        for name in (old, new):
+            if runs := find_unfinished_runs(instance, name):
+                raise ValueError(f"run {runs[0].run_id} of {name} has not ended; wait for it, or terminate it")
+    for moved in rename_data(open_platform(), old, new):
+        say(f"moved: {moved}")
+    return new

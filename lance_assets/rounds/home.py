@@ -1,0 +1,14 @@
+"""Where all data lies."""
+
+import os
+from pathlib import Path
+
+
+def find_home() -> Path:
+    """The folder of all data and of the Dagster instance: LANCE_HOME, or `.lance` in the current folder."""
+    return Path(os.environ.get("LANCE_HOME") or ".lance").expanduser().resolve()
+
+
+def find_data_root() -> Path:
+    """The folder of tables, checkpoints, unfinished stages and the history."""
+    return find_home() / "data"
