@@ -408,6 +408,7 @@ LEADERBOARD = pl.Schema(
         "seconds": pl.Float64(),  # of all its steps
         "seconds_by_noun": pl.List(pl.Struct({"noun": pl.String(), "seconds": pl.Float64()})),  # of each step
         "price": pl.Float64(),  # of its engines; null where no prices are given
+        "overrides": pl.String(),  # what its launch set in place of the file's settings, in words; null where nothing
     }
 )
 """One row for each finished round, of every experiment."""

@@ -19,13 +19,15 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round, parse_round
 from lance_assets.assets.past.lineage import HANDOVER, START, list_parents, list_read, observe_sources, report_version
 from lance_assets.assets.platform import PlatformResource, find_key, find_rounds
+from lance_assets.assets.settings import build_launch_config, read_launch, show_some_settings
 from lance_assets.assets.showing import show_report
 from lance_assets.assets.tables import describe_table, locate_table, read_tables
+from lance_assets.rounds.differences import compare_with_file, describe_differences, read_settings
 from lance_assets.rounds.nouns import NOUNS, compute_code_versions, explain_identity, list_nouns
 from lance_assets.rounds.past.gate import pass_gate, record_verdict
 from lance_assets.rounds.plan import Check, Noun, Plan
 from lance_assets.rounds.report import Judged, Report
-from lance_assets.rounds.round import Round, make_noun
+from lance_assets.rounds.round import Round, begin_round, make_noun
 from resources.engines.contract import EngineError, EngineUnavailableError
 from resources.evaluation.evaluator import EvaluationError
 from resources.machine.handover import LeakedProcessError
@@ -263,9 +265,17 @@ def explain_error(error: Exception, root: Path) -> str:
 
 def build_asset(plan: Plan, noun: Noun, code_version: str) -> dg.AssetsDefinition:
     """The asset of one noun."""
-    checkpoint = find_key(plan, "checkpoint")
 
-    @dg.asset(
+    def make(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:
+        return materialize(plan, noun, context, platform)
+
+    def begin(context: dg.AssetExecutionContext, platform: PlatformResource, config: dg.Config) -> dg.MaterializeResult:
+        return materialize(plan, noun, context, platform, config)
+
+    if not noun.inputs:
+        # Dagster reads what a launch may set from the annotation, and each experiment has a class of its own.
+        begin.__annotations__["config"] = build_launch_config(plan)
+    build = dg.asset(
         key=find_key(plan, noun.name),
         description=noun.description,
         # Makers read their tables from the store by name, so these edges say what follows from what and carry no data.
@@ -277,43 +287,72 @@ def build_asset(plan: Plan, noun: Noun, code_version: str) -> dg.AssetsDefinitio
         code_version=code_version,
         pool=GPU_POOL if noun.uses_model(plan) else None,
         tags={"recipe": plan.settings.recipe},
-        metadata=describe_table(plan, noun),
+        metadata={**describe_table(plan, noun), **show_some_settings(plan, read_settings(plan, noun.name))},
         # It reads tables for whoever asks Dagster for one; what is made here was written before the step returns.
         io_manager_def=read_tables,
         config_schema=GATE_CONFIG if noun.is_gated else None,
     )
-    def make(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:
-        try:
-            # start_checkpoint is the one noun that is made from nothing in its round.
-            if not noun.inputs:
-                wait_for_previous_round(context)
-            this_round = Round(plan, platform, context.partition_key, context.log.info)
-            changed = observe_inputs(context.instance, this_round, noun)
-            # Dagster noted the versions of the inputs before the step began; it begins again, to note those of now.
-            if changed and context.retry_number == 0:
-                context.log.info(f"{', '.join(changed)}: another version than was last observed; the step begins again")
-                raise dg.RetryRequested(max_retries=1)
-            let_through = reach_gate(context, this_round, noun)
-            made = make_noun(this_round, noun)
-            # The report reads the stored tables, so it shows what later steps will read.
-            report = noun.report(this_round)
-        except (*USER_ERRORS, MemoryError, RuntimeError) as error:
-            if not isinstance(error, USER_ERRORS) and not may_pass(error):
-                raise
-            text = f"{plan.name} {context.partition_key} {noun.name}: {explain_error(error, platform.root)}"
-            end_step(context, error, text)
-        for evaluation in tell_later_rounds(context.instance, this_round, noun):
-            context.log_event(evaluation)
-        links = {} if noun.inputs else link_parent(context, this_round, checkpoint)
-        # By default Dagster gives each run a version of its own. With the hash of the content, a run that gives the
-        # same bytes leaves what follows fresh.
-        version = dg.DataVersion(made.version or "")
-        file = platform.tables.path(plan.name, this_round.key, noun.name)
-        of_table = locate_table(plan, noun, file=file, num_rows=made.table.height)
-        shown = {**of_table, **show_report(report | made.facts | let_through)}
-        return dg.MaterializeResult(data_version=version, metadata={**shown, **links})
+    return build(make if noun.inputs else begin)
 
-    return make
+
+def materialize(
+    plan: Plan,
+    noun: Noun,
+    context: dg.AssetExecutionContext,
+    platform: PlatformResource,
+    config: dg.Config | None = None,
+) -> dg.MaterializeResult:
+    """Make a noun of a round, and show it.
+
+    Args:
+        plan: the experiment as its file has it.
+        noun: the noun.
+        context: of the step.
+        platform: the machines.
+        config: for start_checkpoint, what the launch sets for the round.
+
+    Raises:
+        dagster.Failure: a user's mistake, or a round before that failed.
+    """
+    try:
+        # start_checkpoint is the one noun that is made from nothing in its round.
+        if not noun.inputs:
+            wait_for_previous_round(context)
+        this_round = Round(plan, platform, context.partition_key, context.log.info)
+        if config is not None:
+            this_round = begin_round(this_round, read_launch(plan, config))
+        changed = observe_inputs(context.instance, this_round, noun)
+        # Dagster noted the versions of the inputs before the step began; it begins again, to note those of now.
+        if changed and context.retry_number == 0:
+            context.log.info(f"{', '.join(changed)}: another version than was last observed; the step begins again")
+            raise dg.RetryRequested(max_retries=1)
+        let_through = reach_gate(context, this_round, noun)
+        made = make_noun(this_round, noun)
+        # The report reads the stored tables, so it shows what later steps will read.
+        report = {**report_overrides(this_round, noun), **noun.report(this_round)}
+    except (*USER_ERRORS, MemoryError, RuntimeError) as error:
+        if not isinstance(error, USER_ERRORS) and not may_pass(error):
+            raise
+        text = f"{plan.name} {context.partition_key} {noun.name}: {explain_error(error, platform.root)}"
+        end_step(context, error, text)
+    for evaluation in tell_later_rounds(context.instance, this_round, noun):
+        context.log_event(evaluation)
+    links = {} if noun.inputs else link_parent(context, this_round, find_key(plan, "checkpoint"))
+    # By default Dagster gives each run a version of its own. With the hash of the content, a run that gives the
+    # same bytes leaves what follows fresh.
+    version = dg.DataVersion(made.version or "")
+    file = platform.tables.path(plan.name, this_round.key, noun.name)
+    of_table = locate_table(plan, noun, file=file, num_rows=made.table.height)
+    shown = {**of_table, **show_report(report | made.facts | let_through)}
+    return dg.MaterializeResult(data_version=version, metadata={**shown, **links})
+
+
+def report_overrides(this_round: Round, noun: Noun) -> Report:
+    """The fact that names which of the settings a noun reads are the round's own; none where they are the file's."""
+    if this_round.plan is this_round.experiment:
+        return {}
+    found = describe_differences(compare_with_file(this_round.experiment, this_round.plan, noun.name))
+    return {"overrides": found} if found else {}
 
 
 def build_check(plan: Plan, noun: Noun, check: Check) -> dg.AssetChecksDefinition:

@@ -6,6 +6,7 @@ from lance_assets.assets.building import build_assets, build_checks
 from lance_assets.assets.past.lineage import build_handover, build_sources
 from lance_assets.assets.platform import find_rounds
 from lance_assets.assets.sensors import build_next_round_sensor
+from lance_assets.assets.settings import show_all_settings
 from lance_assets.rounds.plan import Plan
 
 
@@ -17,6 +18,7 @@ def build_experiment(plan: Plan) -> dg.Definitions:
         selection=dg.AssetSelection.assets(*assets),
         partitions_def=find_rounds(plan),
         description=f"One round of {plan.name}. {plan.settings.description}",
+        metadata=show_all_settings(plan),
     )
     return dg.Definitions(
         assets=[*assets, build_sources(plan), build_handover(plan)],

@@ -65,6 +65,7 @@ def run_as_launched(
     *,
     tags: Mapping[str, str],
     selection: frozenset[dg.AssetKey] | None = None,
+    run_config: Mapping[str, object] | None = None,
 ) -> bool:
     """Run a job here, and let the UI show the run as one that it launched; whether it succeeded.
 
@@ -74,12 +75,14 @@ def run_as_launched(
         instance: where the run is kept.
         tags: the run's tags, its partition among them.
         selection: the assets of the job that are made; None: all of them.
+        run_config: what the launch sets; None: nothing.
     """
     here = InMemoryJob(job) if isinstance(job, dg.JobDefinition) else job
     chosen = here.get_subset(asset_selection=selection) if selection is not None else here
     definition = chosen.get_definition()
     run = instance.create_run_for_job(
         definition,
+        run_config=run_config,
         tags={**definition.run_tags, **tags},
         asset_selection=selection,
         job_code_origin=chosen.get_python_origin() if isinstance(chosen, ReconstructableJob) else None,

@@ -19,9 +19,12 @@ from lance_assets.assets.past.lineage import observe_sources
 from lance_assets.assets.past.redo import list_from
 from lance_assets.assets.platform import build_platform, find_key, name_rounds
 from lance_assets.assets.sensors import decide, explain_obstacle, find_finished_rounds
+from lance_assets.assets.settings import build_run_config
 from lance_assets.rounds.finished.summary import describe_rounds
 from lance_assets.rounds.home import find_home
+from lance_assets.rounds.overrides import Launch
 from lance_assets.rounds.plan import Plan
+from lance_assets.settings.overrides import apply_overrides
 
 INSTANCE_FILE = Path(__file__).with_name("dagster.yaml")
 """The settings of an instance that this module creates."""
@@ -49,14 +52,16 @@ def open_instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def run_round(instance: dg.DagsterInstance, plan: Plan, key: str) -> bool:
-    """Materialize one round; whether it succeeded."""
+def run_round(instance: dg.DagsterInstance, plan: Plan, key: str, launch: Launch | None = None) -> bool:
+    """Materialize one round, with what a launch sets for it; whether it succeeded."""
     instance.add_dynamic_partitions(name_rounds(plan), [key])
     # The versions of files are known before a step notes them, also where no daemon watches the files.
     observe_sources(instance, plan)
     # Each step runs in a process of its own, which cannot be sent a job and builds it again by this name.
     job = dg.build_reconstructable_job(JOB_MODULE, "build_round_job", (plan.name,))
-    return run_as_launched(job, instance, tags={"dagster/partition": key})
+    op = find_key(plan, "start_checkpoint").to_python_identifier()
+    run_config = None if launch is None else build_run_config(op, launch)
+    return run_as_launched(job, instance, tags={"dagster/partition": key}, run_config=run_config)
 
 
 def run_rounds(
@@ -66,6 +71,7 @@ def run_rounds(
     num_rounds: int,
     say: Callable[[str], None],
     redo_from: str | None = None,
+    launch: Launch | None = None,
 ) -> None:
     """Run the rounds that are missing, in order, then materialize the overviews and say what was found.
 
@@ -75,17 +81,22 @@ def run_rounds(
         num_rounds: rounds after r0000 that are finished at the end, unless a stop rule ends the loop before.
         say: takes each line that a person reads.
         redo_from: a round that is made again first, and after it each later one that there is.
+        launch: what the first of these rounds is to have otherwise than the experiment's file.
 
     Raises:
         FailedRoundError: the run of a round failed.
-        ValueError: there is no round to redo, or a round is missing that cannot be made as things are.
+        ValueError: there is no round to redo, a round is missing that cannot be made as things are, the launch sets
+            what cannot be set, or there is no round to set it for.
     """
+    apply_overrides(plan.settings, launch.values if launch else {})
     platform = build_platform()
     with open_instance() as instance:
-        started = time.monotonic()
+        started, waiting = time.monotonic(), launch if launch != Launch() else None
         for key in list_from(instance, plan, platform, redo_from) if redo_from is not None else []:
             say(f"== {plan.name} {key} again")
-            run_or_fail(instance, plan, key)
+            # A launch is for one round: the next one begins with the file's settings, and with what is kept.
+            now, waiting = waiting, None
+            run_or_fail(instance, plan, key, now)
         while True:
             # What is finished is asked before each round, so that a command that was killed goes on where it was.
             decision = decide(instance, plan, platform)
@@ -95,20 +106,26 @@ def run_rounds(
             if obstacle := explain_obstacle(instance, plan, platform, following):
                 raise ValueError(f"{plan.name}: {obstacle}")
             say(f"== {plan.name} {following}: {decision.reason}")
-            run_or_fail(instance, plan, following)
+            now, waiting = waiting, None
+            run_or_fail(instance, plan, following, now)
+        if waiting is not None:
+            raise ValueError(
+                f"{plan.name} has no round to begin with {', '.join(waiting.values) or 'other settings'}: "
+                f"{decision.reason}; ask for more --rounds than {num_rounds}"
+            )
         finished = find_finished_rounds(instance, plan, platform)
         show_all_rounds(instance, plan, definitions)
         say(describe_rounds(plan, platform, finished))
         say(f"{len(finished)} rounds are finished after {time.monotonic() - started:.0f} s; loop: {decision.reason}")
 
 
-def run_or_fail(instance: dg.DagsterInstance, plan: Plan, key: str) -> None:
-    """Materialize one round.
+def run_or_fail(instance: dg.DagsterInstance, plan: Plan, key: str, launch: Launch | None = None) -> None:
+    """Materialize one round, with what a launch sets for it.
 
     Raises:
         FailedRoundError: its run failed.
     """
-    if not run_round(instance, plan, key):
+    if not run_round(instance, plan, key, launch):
         raise FailedRoundError(
             f"{plan.name} {key} failed; the log above and the UI say where. Correct it and run the "
             "command again: finished rounds are kept"

@@ -19,7 +19,7 @@ from lance_assets import records
 from lance_assets.rounds.nouns import list_inputs, list_schemas
 from lance_assets.rounds.plan import Noun, Plan
 
-_CANDIDATE = ("kind", "seed_id", "parent_id", "prompt", "completion")
+_CANDIDATE: tuple[str, ...] = ("kind", "seed_id", "parent_id", "prompt", "completion")
 _TEXTS = ("cleaned_set.prompt", "cleaned_set.completion")
 
 LINEAGE: dict[str, dict[str, tuple[str, ...]]] = {
@@ -30,7 +30,7 @@ LINEAGE: dict[str, dict[str, tuple[str, ...]]] = {
         "is_correct": ("seed_set.answer",),
     },
     "cleaned_set": {"row_id": ("raw_generations.row_id",)}
-    | {name: (f"raw_generations.{name}",) for name in _CANDIDATE},
+    | dict[str, tuple[str, ...]]((name, (f"raw_generations.{name}",)) for name in _CANDIDATE),
     "reviewed_set": {
         "row_id": ("cleaned_set.row_id", "seed_set.row_id"),
         "kind": ("cleaned_set.kind",),

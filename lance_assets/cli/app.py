@@ -6,9 +6,12 @@ ends it with 1, a plan that will not fit a machine with 3, and data that differs
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from lance_assets.rounds.overrides import Launch
 
 USER_MISTAKE = 2
 """The exit code of a mistake that the user can correct."""
@@ -39,12 +42,22 @@ def run(
     redo_from: Annotated[
         str | None, typer.Option(metavar="ROUND", help="Make this round again first, and each later one that there is.")
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="A setting of the next round alone; may be repeated."),
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="What --set sets is kept for later rounds too.")] = False,
+    drop_kept: Annotated[bool, typer.Option("--drop-kept", help="What earlier rounds kept ends here.")] = False,
 ) -> None:
     """Run an experiment's missing rounds.
 
     They run in order, and their table is printed at the end.
     """
-    _run([experiment], rounds, redo_from=redo_from)
+    from lance_assets.rounds.overrides import Launch
+    from lance_assets.settings.overrides import parse_assignments
+
+    launch = Launch(parse_assignments(settings or []), is_kept=keep, drops_kept=drop_kept)
+    _run([experiment], rounds, redo_from=redo_from, launch=launch)
     _say("See them in the UI: make ui, or dagster dev -m lance_assets.assets.code_location; http://localhost:3000")
 
 
@@ -201,7 +214,7 @@ def doctor(
         raise typer.Exit(DIFFERS)
 
 
-def _run(names: list[str], num_rounds: int, *, redo_from: str | None = None) -> None:
+def _run(names: list[str], num_rounds: int, *, redo_from: str | None = None, launch: "Launch | None" = None) -> None:
     """Run rounds of experiments in order; every name is looked up before the first round runs."""
     from lance_assets.assets.loading import build_definitions
     from lance_assets.assets.run import FailedRoundError, run_rounds
@@ -210,7 +223,7 @@ def _run(names: list[str], num_rounds: int, *, redo_from: str | None = None) -> 
     plans = load_plans()
     for each in [find_plan(name, plans) for name in names]:
         try:
-            run_rounds(each, build_definitions(), num_rounds=num_rounds, say=_say, redo_from=redo_from)
+            run_rounds(each, build_definitions(), num_rounds=num_rounds, say=_say, redo_from=redo_from, launch=launch)
         except FailedRoundError as error:
             print(f"lance: {error}", file=sys.stderr)
             raise typer.Exit(FAILED_ROUND) from error

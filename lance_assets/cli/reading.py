@@ -10,10 +10,12 @@ from lance_assets.rounds.finished.trace import LIKENESS, LINKS, Entry, Story, Ta
 from lance_assets.rounds.headline import read_headline
 from lance_assets.rounds.home import find_data_root
 from lance_assets.rounds.nouns import list_schemas
+from lance_assets.rounds.overrides import read_overrides
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.report import format_score
 from lance_assets.settings.experiment import EvaluationSettings
+from lance_assets.settings.overrides import format_value
 
 Say = Callable[[str], None]
 """Takes text that a person reads."""
@@ -102,6 +104,11 @@ def show_round(
         rounds = ", ".join(dict.fromkeys(key for key, _ in list_tables(platform, experiment)))
         raise ValueError(f"{experiment} has no round {round_key}; it has {rounds}")
     say(f"{experiment} {round_key}")
+    # The file may be gone, so that its values are not known here.
+    own = read_overrides(platform.tables, experiment, round_key).values
+    if own:
+        said = ", ".join(f"{path} {format_value(value)}" for path, value in sorted(own.items()))
+        say(f"  in place of the file's settings: {said}")
     for noun in nouns:
         say(f"  {noun:<18}{len(read_table(platform, experiment, round_key, noun)):>8} rows")
     if "eval_report" in nouns:

@@ -67,7 +67,7 @@ def tabulate_experiments(rows: pl.DataFrame) -> str:
         rank_experiments(rows),
         ["place", "experiment", "recipe", "best of rounds", *RESULTS],
         lambda row: [
-            *(str(row["place"]), row["experiment"], row["recipe"], f"{row['round']} of {row['num_rounds']}"),
+            *(str(row["place"]), row["experiment"], row["recipe"], f"{name_round(row)} of {row['num_rounds']}"),
             *show_results(row),
         ],
     )
@@ -79,7 +79,14 @@ def tabulate_experiments(rows: pl.DataFrame) -> str:
 def tabulate_all_rounds(rows: pl.DataFrame) -> str:
     """One line for each round, with what this round took."""
     titles = ["experiment", "recipe", "round", *RESULTS]
-    return tabulate_by_scale(rows, titles, lambda row: [row[name] for name in titles[:3]] + show_results(row))
+    return tabulate_by_scale(
+        rows, titles, lambda row: [row["experiment"], row["recipe"], name_round(row), *show_results(row)]
+    )
+
+
+def name_round(row: dict) -> str:
+    """A round, with what its launch set in place of the file's settings."""
+    return f"{row['round']} ({row['overrides']})" if row["overrides"] else str(row["round"])
 
 
 def tabulate_seconds(rows: pl.DataFrame) -> str:

@@ -61,7 +61,7 @@ def _find_kinds(plan: Plan, noun: str) -> set[str]:
     """What answers the stages of a step that asks; polars where the recipe has none for it."""
     roles = plan.roles
     stages = [stage for stage in plan.recipe.stages if stage.asked_in == noun]
-    engines = {(roles[one.role].engine if one.role in roles else plan.settings.engine).kind for one in stages}
+    engines: set[str] = {(roles[one.role].engine if one.role in roles else plan.settings.engine).kind for one in stages}
     return _show_kinds(engines or {"polars"})
 
 

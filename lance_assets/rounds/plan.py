@@ -34,7 +34,9 @@ class Plan:
     folder: Path
     """The folder of its file; relative paths start there."""
     settings: ExperimentSettings
-    """What its file says."""
+    """What its file says, with a round's overrides where there are any."""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Of the settings those that are a round's own and not the file's, by path."""
 
     @property
     def recipe(self) -> AnyRecipe:

@@ -26,7 +26,15 @@ from lance_assets.records import Ask
 from lance_assets.rounds.asking import Asker, Cost
 from lance_assets.rounds.guard import EvaluationGuard
 from lance_assets.rounds.identity.kept import record_identity
-from lance_assets.rounds.nouns import compute_fingerprint, explain_identity, list_schemas
+from lance_assets.rounds.nouns import compute_fingerprint, explain_identity, list_nouns, list_schemas
+from lance_assets.rounds.overrides import (
+    Launch,
+    Overrides,
+    choose_overrides,
+    describe_changes,
+    plan_round,
+    read_overrides,
+)
 from lance_assets.rounds.past.origin import record_origin
 from lance_assets.rounds.plan import Noun, Plan
 from lance_assets.rounds.platform import Platform
@@ -44,8 +52,8 @@ from resources.stores.tables import TableVersion, write_file_atomically
 class Round:
     """One round of one experiment."""
 
-    plan: Plan
-    """The experiment."""
+    experiment: Plan
+    """The experiment as its file has it."""
     platform: Platform
     """The machines."""
     key: str
@@ -54,9 +62,27 @@ class Round:
     """Takes what is said of progress."""
     cost: Cost = field(default_factory=Cost)
     """What the noun being made has taken so far."""
+    begins_with: Overrides | None = None
+    """What a launch sets, in the step that makes start_checkpoint; None: what that step recorded."""
 
     def __post_init__(self) -> None:
         parse_round(self.key)
+
+    @property
+    def overrides(self) -> Overrides:
+        """The settings of this round that are not the file's."""
+        if self.begins_with is not None:
+            return self.begins_with
+        return read_overrides(self.platform.tables, self.experiment.name, self.key)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The experiment as this round has it: what its file says, and the round's overrides.
+
+        Raises:
+            ValueError: the file has changed since, and the overrides do not suit it any more.
+        """
+        return plan_round(self.experiment, self.key, self.overrides)
 
     @property
     def is_start(self) -> bool:
@@ -85,10 +111,15 @@ class Round:
         # That round may have been made while the data of a round before it was still kept.
         return grown.filter(~pl.col("source_round").is_in(left_out)) if (left_out := self.left_out) else grown
 
+    def describe_overrides(self) -> dict[str, str]:
+        """The fact that names what the round has otherwise than the file, in words; none where it has nothing."""
+        said = describe_changes(self.experiment, self.overrides)
+        return {"overrides": said} if said else {}
+
     def at(self, key: str) -> "Round":
         """Another round of the experiment."""
         # The other round is given a cost of its own, so that reading it is not charged to the noun being made.
-        return replace(self, key=key, cost=Cost())
+        return replace(self, key=key, cost=Cost(), begins_with=None)
 
     def compute_fingerprint(self, noun: str) -> str:
         """A hash of what changes a noun beside its inputs."""
@@ -167,11 +198,11 @@ class Round:
 
     def has(self, noun: str, key: str) -> bool:
         """Whether a table of a round exists."""
-        return self.platform.tables.exists(self.plan.name, key, noun)
+        return self.platform.tables.exists(self.experiment.name, key, noun)
 
     def read(self, noun: str, key: str | None = None) -> pl.DataFrame:
         """A table of this or another round."""
-        return self.platform.tables.read(self.plan.name, key or self.key, noun, schema=list_schemas()[noun])
+        return self.platform.tables.read(self.experiment.name, key or self.key, noun, schema=list_schemas()[noun])
 
     def read_new_sft_rows(self) -> pl.DataFrame:
         """The SFT rows that this round brought, generated or taken from a pool; none in r0000, which has the seeds."""
@@ -180,7 +211,7 @@ class Round:
 
     def write(self, noun: str, table: pl.DataFrame) -> TableVersion:
         """Store a table of this round, whole or not at all."""
-        return self.platform.tables.write(self.plan.name, self.key, noun, table, schema=list_schemas()[noun])
+        return self.platform.tables.write(self.experiment.name, self.key, noun, table, schema=list_schemas()[noun])
 
     def empty(self, noun: str) -> pl.DataFrame:
         """A table without rows, for what r0000 does not have."""
@@ -193,7 +224,7 @@ class Round:
             return self.platform.checkpoints.resolve_model(
                 settings.model, base=self.plan.folder, revision=settings.model_revision
             )
-        return self.platform.checkpoints.find(self.plan.name, parent_round)
+        return self.platform.checkpoints.find(self.experiment.name, parent_round)
 
     def start_path(self) -> Path:
         """The folder of this round's start checkpoint.
@@ -285,7 +316,29 @@ class Round:
         return {path.stem: Cost(**json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))}
 
     def _cost_path(self, noun: str, key: str | None = None) -> Path:
-        return self.platform.root / "costs" / self.plan.name / (key or self.key) / f"{noun}.json"
+        return self.platform.root / "costs" / self.experiment.name / (key or self.key) / f"{noun}.json"
+
+
+def begin_round(this_round: Round, launch: Launch) -> Round:
+    """The round as a launch begins it, before anything of it is made.
+
+    Args:
+        this_round: the round.
+        launch: what its launch sets.
+
+    Raises:
+        ValueError: a setting that cannot be set for a round, or a value outside its range.
+    """
+    plan, tables = this_round.experiment, this_round.platform.tables
+    begun = replace(this_round, begins_with=choose_overrides(plan, tables, this_round.key, launch))
+    holding = [noun.name for noun in list_nouns(plan) if noun.uses_model(begun.plan) and not noun.uses_model(plan)]
+    # Which steps run one at a time is decided when the code location is loaded.
+    if holding:
+        raise ValueError(
+            f"{', '.join(begun.plan.overrides)}: with this {', '.join(holding)} would hold a model, which by the "
+            "experiment's file it does not; set it in the file"
+        )
+    return begun
 
 
 def make_noun(this_round: Round, noun: Noun) -> Made:

@@ -107,19 +107,19 @@ def _render_roles(info: FieldInfo, values: Mapping[str, Any], roles: Sequence[st
 def _describe(info: FieldInfo) -> list[str]:
     """The description with default and range, as lines of comment."""
     facts = []
-    if choices := _list_choices(info.annotation):
+    if choices := list_choices(info.annotation):
         facts.append(f"One of: {', '.join(map(str, choices))}.")
     if info.is_required():
         facts.append("Required.")
     elif _find_section(info.annotation) is None or _read_default(info) is None:
         facts.append(f"Default: {_dump(_read_default(info))}.")
-    if bounds := _describe_range(info):
+    if bounds := describe_range(info):
         facts.append(f"Range: {bounds}.")
     text = " ".join([info.description or "", *facts]).strip()
     return [f"# {line}" for line in textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False)]
 
 
-def _describe_range(info: FieldInfo) -> str:
+def describe_range(info: FieldInfo) -> str:
     """The bounds of a field, or the pattern it has to match."""
     found = []
     for constraint in info.metadata:
@@ -129,12 +129,12 @@ def _describe_range(info: FieldInfo) -> str:
     return ", ".join(found)
 
 
-def _list_choices(annotation: Any) -> list[object]:
+def list_choices(annotation: Any) -> list[object]:
     """The values of a Literal, also within Annotated, None or a list."""
     if get_origin(annotation) is Literal:
         return list(get_args(annotation))
     inner = get_args(annotation)[:1] if get_origin(annotation) is Annotated else get_args(annotation)
-    return [choice for kind in inner for choice in _list_choices(kind)]
+    return [choice for kind in inner for choice in list_choices(kind)]
 
 
 def _find_section(annotation: Any) -> type[BaseModel] | None:

@@ -24,7 +24,7 @@ from resources.machine.processes import MemoryPeak
 from tests.assets.tiny_experiment import TRAINING
 
 SCRIPTED_TRAINER = (sys.executable, str(Path(__file__).parent / "scripted_trainer.py"))
-"""A launcher that trains nothing; the checkpoint differs from its start in one byte."""
+"""A launcher that trains nothing; the checkpoint differs from its start in two bytes."""
 _STEPS = {
     step: render_prompt("compact", f"lance/{step}", prompt="", completion="").split("\n")[0]
     for step in ("review", "new_prompt", "degrade")

@@ -1,5 +1,6 @@
 """Acts as the training process: `scripted_trainer.py -m resources.training.train_worker job.json --watch-stdin`."""
 
+import hashlib
 import shutil
 import sys
 from pathlib import Path
@@ -8,13 +9,15 @@ from resources.training.trainer import TrainJob, TrainResult
 
 
 def main() -> None:
-    """Copy the start checkpoint, turn the last bit of its weights, and write a result."""
+    """Copy the start checkpoint, change the last two bytes of its weights, and write a result."""
     file = Path(sys.argv[3])
     job = TrainJob.model_validate_json(file.read_text())
     checkpoint = file.parent / "checkpoint"
     shutil.copytree(job.start_checkpoint, checkpoint, dirs_exist_ok=True)
     weights = bytearray((checkpoint / "model.safetensors").read_bytes())
     weights[-1] ^= 1
+    # Other settings give another checkpoint, as of a real trainer.
+    weights[-2] = hashlib.sha256(f"{job.sft} {job.dpo}".encode()).digest()[0]
     (checkpoint / "model.safetensors").write_bytes(weights)
     result = TrainResult(path=checkpoint, num_truncated=0, num_tokens=1, seconds=0.0, sft_losses=[1.0, 0.5])
     (file.parent / "result.json").write_text(result.model_dump_json())

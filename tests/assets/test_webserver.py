@@ -1,5 +1,6 @@
 """The webserver in this process, asked what the UI asks it; runs have processes of their own, as in real life."""
 
+import json
 import logging
 import time
 from collections.abc import Iterator
@@ -52,6 +53,12 @@ class Ui:
 
     def materialize(self, key: str) -> str:
         """The button "Materialize" for all assets of a round; returns the run."""
+        launched = self.launch(key, {})
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        return launched["run"]["runId"]
+
+    def launch(self, key: str, run_config: dict) -> dict:
+        """The launchpad's button, for all assets of a round; returns what the UI is told."""
         selector = {
             **REPOSITORY,
             "pipelineName": "__ASSET_JOB",
@@ -62,17 +69,17 @@ class Ui:
             """mutation LaunchAssets($params: ExecutionParams!) {
                  launchPipelineExecution(executionParams: $params) {
                    __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
+                   ... on RunConfigValidationInvalid { errors { message } }
                  }
                }""",
             params={
                 "mode": "default",
-                "runConfigData": "{}",
+                "runConfigData": json.dumps(run_config),
                 "selector": selector,
                 "executionMetadata": {"tags": [{"key": "dagster/partition", "value": key}]},
             },
         )["launchPipelineExecution"]
-        assert launched["__typename"] == "LaunchRunSuccess", launched
-        return launched["run"]["runId"]
+        return launched
 
     def backfill(self, *keys: str) -> list[dg.DagsterRun]:
         """The dialog's backfill over rounds, with the daemon's work done here; returns its runs, by round."""

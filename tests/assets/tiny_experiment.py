@@ -19,8 +19,10 @@ from dagster._core.loader import LoadingContextForTest
 from lance_assets.assets.graph import build_experiment
 from lance_assets.assets.platform import PlatformResource, find_key
 from lance_assets.assets.self_evolution import define_overview
+from lance_assets.assets.settings import build_run_config
 from lance_assets.assets.upkeep import define_upkeep
 from lance_assets.rounds.experiments import plan_experiment
+from lance_assets.rounds.overrides import Launch
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.round import Round
 from lance_assets.settings.experiment import ExperimentSettings
@@ -126,13 +128,16 @@ class World:
         """Add rounds."""
         self.instance.add_dynamic_partitions("tiny_round", list(keys))
 
-    def run(self, key: str) -> dg.ExecuteInProcessResult:
-        """Run a whole round by its job."""
+    def run(self, key: str, launch: Launch | None = None) -> dg.ExecuteInProcessResult:
+        """Run a whole round by its job, with what a launch sets for it."""
         self.add(key)
         job = self.definitions.resolve_job_def("tiny_round")
-        return job.execute_in_process(partition_key=key, instance=self.instance, raise_on_error=False)
+        run_config = build_run_config("tiny__start_checkpoint", launch) if launch else None
+        return job.execute_in_process(
+            partition_key=key, instance=self.instance, raise_on_error=False, run_config=run_config
+        )
 
-    def materialize(self, key: str, *nouns: str) -> dg.ExecuteInProcessResult:
+    def materialize(self, key: str, *nouns: str, launch: Launch | None = None) -> dg.ExecuteInProcessResult:
         """Materialize some assets of a round, with their checks, as the asset page does."""
         self.add(key)
         job = self.definitions.resolve_implicit_global_asset_job_def()
@@ -141,6 +146,7 @@ class World:
             instance=self.instance,
             raise_on_error=False,
             asset_selection=[find_key(self.plan, noun) for noun in nouns],
+            run_config=build_run_config("tiny__start_checkpoint", launch) if launch else None,
         )
 
     def round(self, key: str) -> Round:

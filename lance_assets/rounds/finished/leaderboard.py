@@ -140,6 +140,7 @@ def read_row(this_round: Round, start: Measured | None, backbone: Measured | Non
         "seconds": sum(cost.seconds for cost in costs.values()) if costs else None,
         "seconds_by_noun": [{"noun": noun, "seconds": costs[noun].seconds} for noun in NOUNS if noun in costs],
         "price": price or None,
+        **{"overrides": None, **this_round.describe_overrides()},
     }
 
 

@@ -72,6 +72,9 @@ def describe_rounds(plan: Plan, platform: Platform, keys: list[str]) -> str:
         tbl_hide_column_data_types=True,
     ):
         parts = [str(summarise_rounds(plan, platform, keys)), str(summarise_stages(plan, platform, keys))]
+    for key in keys:
+        if said := Round(plan, platform, key, lambda _: None).describe_overrides():
+            parts.append(f"{key} ran with {said['overrides']}")
     backbone = find_headline(Round(plan, platform, START_ROUND, lambda _: None), model=BACKBONE)
     if backbone is not None:
         parts.append(f"raw backbone: {format_score(backbone)}")

@@ -19,7 +19,9 @@ NOT_FOLLOWED = (
     "lance_assets.recipes.contract:find_recipe",  # the steps of the experiment's own recipe are roots
     "lance_assets.rounds.asking:Cost",  # what a round took is shown, and decides nothing
     "lance_assets.rounds.identity",
+    "lance_assets.rounds.differences",  # showing
     "lance_assets.rounds.nouns",  # an asset's columns are in its identity as they are
+    "lance_assets.rounds.overrides",  # the values that they give are in the identity
     "lance_assets.rounds.plan",  # the values of the settings are in the identity
     "lance_assets.rounds.platform",  # says where data lies; the engines that it opens are roots
     "lance_assets.rounds.report",  # showing

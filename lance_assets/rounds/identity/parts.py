@@ -30,7 +30,7 @@ Identity = dict[str, Any]
 
 
 def identify_start(plan: Plan) -> Identity:
-    """The base model, which round follows a regression, and what rounds are compared by."""
+    """The base model, which round follows a regression, what rounds are compared by, and what a launch set."""
     settings = plan.settings
     # What is at its default has no entry: such an experiment is the same as before there was the setting.
     kept = {} if settings.stop.rejected_data == "keep" else {"rejected_data": settings.stop.rejected_data}
@@ -41,6 +41,8 @@ def identify_start(plan: Plan) -> Identity:
         }
         | kept
         | identify_headline(plan)
+        # Here, since a check's bar is in no other identity.
+        | ({"overrides": dict(plan.overrides)} if plan.overrides else {})
     )
 
 

@@ -132,6 +132,7 @@ def report_eval_report(this_round: Round) -> Report:
         "higher_is_better": headline["higher_is_better"],
         "is_regression": outcomes[-1].is_regression,
         "broken_floors": list(outcomes[-1].broken_floors),
+        **this_round.describe_overrides(),
         "scores": Rows(overall, columns, num_rows=20),
     }
     for name, other in (("previous", before[-1].round_key if before else None), ("best", find_best_outcome(before))):

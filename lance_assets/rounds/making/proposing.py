@@ -3,11 +3,17 @@
 start_checkpoint resolves the edge between rounds that Dagster cannot declare.
 """
 
+import hashlib
+import json
+
 import polars as pl
 
 from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.records import START_CHECKPOINT
+from lance_assets.rounds.differences import compare_with_round, describe_differences
+from lance_assets.rounds.overrides import record_overrides
 from lance_assets.rounds.past.handover import Handover, find_handover, find_parent, list_changes
+from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.report import Histogram, Judged, Made, Report, Rows, count_values
 from lance_assets.rounds.round import Round
 from resources.readers.seed_files import read_seeds
@@ -15,6 +21,9 @@ from resources.stores.checkpoints import require_chat_template, validate_model_f
 
 BASE_MODEL = "none: the base model"
 """What is shown in place of a parent round."""
+
+NO_DIFFERENCE = "the same settings"
+"""What is shown where nothing differs from the round before."""
 
 
 def make_start_checkpoint(this_round: Round) -> Made:
@@ -40,19 +49,35 @@ def make_start_checkpoint(this_round: Round) -> Made:
         **{"parent_round": parent, "content_hash": content_hash},
         **{"handover_hash": handover.version, "left_out": list(left_out)},
     }
+    record_overrides(this_round.platform.tables, this_round.experiment.name, this_round.key, this_round.overrides)
     table = pl.DataFrame([row], schema=START_CHECKPOINT)
-    return Made(table, others={"handover": handover.tables}, version=handover.version)
+    version = version_start(handover.version, this_round.plan)
+    return Made(table, others={"handover": handover.tables}, version=version)
+
+
+def version_start(handover_hash: str, plan: Plan) -> str:
+    """The data version of start_checkpoint: every step of the round reads the handover and the round's overrides."""
+    if not plan.overrides:
+        return handover_hash
+    text = json.dumps([handover_hash, plan.overrides], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def report_start_checkpoint(this_round: Round) -> Report:
-    """The folder, its content and the parent round."""
+    """The folder, its content, the parent round, and the settings that differ from the round before."""
     row = this_round.read("start_checkpoint").row(0, named=True)
-    return {
+    facts: Report = {
         "path": this_round.model_path(row["parent_round"]),
         "content_hash": row["content_hash"],
         "parent_round": row["parent_round"] or BASE_MODEL,
         "left_out": ", ".join(row["left_out"]) or "no round",
+        **this_round.describe_overrides(),
     }
+    if this_round.is_start:
+        return facts
+    before = this_round.earlier_keys[-1]
+    differences = compare_with_round(this_round.plan, this_round.platform.tables, before)
+    return facts | {"differs_from_previous": f"{before}: {describe_differences(differences) or NO_DIFFERENCE}"}
 
 
 def is_newest(this_round: Round) -> Judged:
