@@ -7,8 +7,8 @@ Row ids are stable: the same row of the same experiment and round has the same i
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
 
 import polars as pl
 
@@ -29,6 +29,17 @@ class SamplingSettings:
     """Regular expression the whole completion shall match; an engine that cannot constrain samples freely."""
     tail_tokens: int = 0
     """How many of a completion's last tokens carry their alternatives (`Sample.tail`)."""
+    repetition_penalty: float = 1.0
+    """What the logit of every token of prompt and completion so far is divided by, or multiplied with where it is
+    negative; above 0, and 1 leaves all as they are (CTRL, arXiv 1909.05858)."""
+
+    def describe(self) -> dict[str, Any]:
+        """The settings by name, as hashes and other processes are given them; a penalty of 1 is left out."""
+        described = asdict(self)
+        # Without a penalty a sample is the same as before there were penalties, so it keeps the same hash.
+        if self.repetition_penalty == 1.0:
+            del described["repetition_penalty"]
+        return described
 
 
 @dataclass(frozen=True)
@@ -135,7 +146,7 @@ RAW_GENERATIONS = pl.Schema(
         "sampling_seed": pl.Int64,  # seed of the row's own random stream
         "expected_score": pl.Float64,  # of a seed_review, where expected scores are asked for; else null
         "unscored_reason": pl.String,  # why a seed_review has none although it was asked for; else null
-        "pool_measure": pl.Float64,  # of a pool_row, what it was taken by: its distance, or the control's measure
+        "pool_measure": pl.Float64,  # of a pool_row, what it was taken by; of a text that was read, its perplexity
         "is_correct": pl.Boolean,  # of a student_answer, whether it matches the gold answer
         "similarity": pl.Float64,  # of a lesson, ROUGE-L F to the prompt that refused it, 0..1; null where none did
         "agreement": pl.Float64,  # of a lesson that the teacher disagrees on, the commonest answer's share, 0..1

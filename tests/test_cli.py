@@ -145,7 +145,8 @@ def test_every_setting_is_written_with_its_default() -> None:
     everything = yaml.safe_load(uncomment(text))["attributes"]
     assert set(everything) == set(ExperimentSettings.model_fields) - {"texts"}
     assert set(everything["parameters"]) == set(find_recipe("lance").settings.model_fields)
-    for optional, section in (("openai", everything["engine"]), ("lora", everything["training"])):
+    training = everything["training"]
+    for optional, section in (("openai", everything["engine"]), ("lora", training), ("label", training)):
         assert section.pop(optional)
     for name in ("lm_eval", "judge"):
         assert everything["evaluation"].pop(name)

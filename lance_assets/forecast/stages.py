@@ -81,7 +81,8 @@ class Forecaster:
         model = self.reviewer if role in roles else self.model
         parameters = self.plan.settings.parameters
         assert isinstance(parameters, RecipeSettings), "plans are made for recipe lance, which asks models"
-        limit = parameters.max_new_tokens
+        recipe = self.plan.recipe
+        limit = max(recipe.sample_stage(stage, parameters).max_new_tokens for stage in recipe.stages)
         return Host(engine, None if engine.kind == "openai" else model, self.machine, self.table, longest, limit)
 
     @property
@@ -132,7 +133,7 @@ class Forecaster:
 
     def forecast_training(self, expected: RoundForecast, at_most: RoundForecast, *, number: int) -> list[Row]:
         """SFT and DPO with the tokens of all epochs; the disk of the round's checkpoint counts with SFT."""
-        trainer, training, rows = self.trainer, self.plan.settings.training, []
+        trainer, training, rows = self.trainer, self.plan.settings.training.at_round(expected.key), []
         budget = training.token_budget if expected.stages else None
         pair_tokens = [this.pair_tokens * training.dpo.num_epochs for this in (expected, at_most)]
         sft_tokens = [this.sft_tokens * training.sft.num_epochs for this in (expected, at_most)]

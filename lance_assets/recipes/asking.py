@@ -76,6 +76,10 @@ class StateReader(Protocol):
         """How sure the model is of each row: `mean_max_logit`, `mean_margin` and `mean_entropy`."""
         ...
 
+    def measure_perplexity(self, texts: Sequence[str]) -> np.ndarray:
+        """How much each plain text surprises the model, float64 [num_texts]."""
+        ...
+
     def close(self) -> None:
         """Free the model's memory."""
         ...
@@ -104,7 +108,9 @@ def read_no_states(*, of_base: bool = False) -> StateReader:
     Raises:
         RuntimeError: always.
     """
-    raise RuntimeError("this step reads no states; a recipe reads them in generate, and sets reads_states=True")
+    raise RuntimeError(
+        "this step reads no states; a recipe reads them in generate, and its settings' reads_states says so"
+    )
 
 
 def recognise_nothing(prompt: str) -> bool:

@@ -5,15 +5,18 @@
 | `starts_from` | what a round's training begins with: the `base` model, or the `previous` round's checkpoint |
 | `trains_on` | whose rows it trains on: those of `all` rounds, of the `last_two`, or of the `latest` alone |
 | `losses` | `sft`, `dpo`, or `sft_then_dpo` |
+| `sft_on_seeds` | whether the seeds are trained on, as r0000 does, or only proposed from |
 
 What is proposed and from what is the recipe's `generate`, and the quality signal its `review`: a recipe file is these
 functions in the order of the paper's algorithm, with the paper's constants as defaults.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar, Literal, Self, get_args
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lance_assets.algorithms.measures.progress import format_round, parse_round
 from lance_assets.records import SamplingSettings
@@ -27,6 +30,10 @@ LOSSES = {"sft": ("sft",), "dpo": ("dpo",), "sft_then_dpo": ("sft", "dpo")}
 
 STARTS_FROM = "What a round's training begins with."
 TRAINS_ON = "Whose rows a round trains on: all rounds', the last two's, or its own alone."
+SFT_ON_SEEDS = (
+    "Whether r0000 trains on the seeds, and later rounds on them as far as trains_on keeps r0000's rows. false: r0000 "
+    "trains on the EFT rows alone; without any, its checkpoint is the base model."
+)
 TRAINED_LOSSES = "The stages of a round's training; without 'dpo' no pairs are built."
 
 
@@ -41,6 +48,7 @@ class AxisSettings(BaseModel):
     starts_from: StartsFrom = Field("previous", description=STARTS_FROM)
     trains_on: TrainsOn = Field("all", description=TRAINS_ON)
     losses: Losses = Field("sft_then_dpo", description=TRAINED_LOSSES)
+    sft_on_seeds: bool = Field(True, description=SFT_ON_SEEDS)
 
     @model_validator(mode="after")
     def _has_data_for_its_losses(self) -> Self:
@@ -60,6 +68,11 @@ class AxisSettings(BaseModel):
         return False
 
     @property
+    def reads_states(self) -> bool:
+        """Whether `generate` reads rows or texts with a model (`RoundInputs.read_states`)."""
+        return False
+
+    @property
     def has_reviews(self) -> bool:
         """Whether a round's rows are scored, so that a row without a score is a fault."""
         return True
@@ -70,17 +83,59 @@ class AxisSettings(BaseModel):
         return False
 
 
+class StageSampling(BaseModel):
+    """How one stage of asking samples where it differs; a field that is left out is as everywhere else."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    temperature: float | None = Field(None, ge=0, le=5, description="Sampling temperature; 0 is greedy.")
+    top_p: float | None = Field(None, gt=0, le=1, description="Nucleus mass.")
+    max_new_tokens: int | None = Field(None, ge=1, description="Tokens after which a sample is cut.")
+    repetition_penalty: float | None = Field(None, gt=0, le=10, description="Penalty on repeated tokens; 1 is none.")
+
+    def apply(self, sampling: SamplingSettings) -> SamplingSettings:
+        """The settings with what this stage says in place of theirs."""
+        return replace(sampling, **self.model_dump(exclude_none=True))
+
+
+SAMPLING = ("temperature", "top_p", "max_new_tokens", "repetition_penalty", "stages")
+"""The settings that say how stages are sampled."""
+
+
 class RecipeSettings(AxisSettings):
     """What the parameters of a recipe have that asks a model; one that samples nothing has `AxisSettings` alone."""
+
+    own_stages: ClassVar[Mapping[str, StageSampling]] = {}
+    """How the paper samples single stages; what an experiment's file says of a stage comes before it."""
 
     temperature: float = Field(0.7, ge=0, le=5, description="Sampling temperature of every step.")
     top_p: float = Field(0.9, gt=0, le=1, description="Nucleus mass of every step.")
     max_new_tokens: int = Field(512, ge=1, description="Tokens after which a sample is cut.")
+    repetition_penalty: float = Field(
+        1.0, gt=0, le=10, description="Penalty on tokens of the prompt and of what was written; 1 is none."
+    )
+    stages: Mapping[str, StageSampling] = Field(
+        default_factory=dict,
+        validate_default=True,
+        description="Sampling of single stages of asking, by the recipe's names of them: temperature, top_p, "
+        "max_new_tokens and repetition_penalty, each where it differs from the above.",
+    )
+
+    @field_validator("stages")
+    @classmethod
+    def _begin_with_the_papers(cls, stages: Mapping[str, StageSampling]) -> Mapping[str, StageSampling]:
+        """The paper's sampling of each stage under the file's, so that what is shown and kept is what is used."""
+        given = {name: own.model_dump(exclude_none=True) for name, own in stages.items()}
+        papers = {name: own.model_dump(exclude_none=True) for name, own in cls.own_stages.items()}
+        names = dict.fromkeys([*papers, *given])
+        return {name: StageSampling(**(papers.get(name, {}) | given.get(name, {}))) for name in names}
 
     @property
     def sampling(self) -> SamplingSettings:
         """How every step samples that says nothing else."""
-        return SamplingSettings(self.temperature, self.top_p, self.max_new_tokens)
+        return SamplingSettings(
+            self.temperature, self.top_p, self.max_new_tokens, repetition_penalty=self.repetition_penalty
+        )
 
 
 def keep_rounds(earlier: pl.DataFrame, *, trains_on: TrainsOn, round_key: str) -> pl.DataFrame:

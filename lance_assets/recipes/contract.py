@@ -54,7 +54,7 @@ class RoundInputs(Generic[S_co]):
     texts: pl.DataFrame = field(default_factory=list_no_texts)
     """Texts without prompts, columns `row_id` and `text`. Given to `generate` of a recipe with `needs_texts`."""
     read_states: ReadStates = read_no_states
-    """Opens a model to read states. Given to `generate`; a recipe that uses it sets `reads_states`."""
+    """Opens a model to read states. Given to `generate`; the settings' `reads_states` says whether it is used."""
 
     @property
     def round_key(self) -> str:
@@ -71,9 +71,13 @@ class Stage(Generic[S]):
     role: str = ROUND_MODEL
     """Which model answers. An experiment may give the role a second model; without one the round's own answers."""
     sampling: Callable[[S], SamplingSettings] | None = None
-    """How the stage is sampled, from the recipe's settings; None is `RecipeSettings.sampling`."""
-    asked_in: str = "raw_generations"
-    """The asset whose step asks it: the UI shows there which engine answers."""
+    """How the stage is sampled, from the recipe's settings; None is `RecipeSettings.sampling`. What the settings'
+    `stages` say of the stage comes before both."""
+    asked_in: str | None = None
+    """The asset whose step asks it: the UI shows there which engine answers, and how this stage alone is sampled marks
+    that asset alone. None: every one that asks a model."""
+    kind: str | None = None
+    """The kind of its rows in raw_generations; None: the stage's name."""
     numbered: bool = False
     """Whether the stage is a family whose names end in a number: `lesson1`, `lesson2` and on."""
 
@@ -134,7 +138,8 @@ class Recipe(Generic[S]):
     stages: tuple[Stage[S], ...]
     """Every stage of asking; empty for a recipe that asks no model."""
     settings_of_step: Mapping[str, tuple[str, ...]]
-    """Which settings each asset depends on: a change of one marks exactly those assets as stale."""
+    """Which settings each asset depends on: a change of one marks exactly those assets as stale. How stages are sampled
+    (`axes.SAMPLING`) need not be named: the platform knows which asset asks which stage."""
     build_seed_set: Callable[
         [RoundInputs[S], pl.DataFrame, dict[str, pl.DataFrame]], tuple[pl.DataFrame, dict[str, int]]
     ]
@@ -168,8 +173,6 @@ class Recipe(Generic[S]):
     that role a model. None: there is no label model."""
     needs_texts: bool = False
     """Whether the experiment must have a section `texts`; without this it must have none."""
-    reads_states: bool = False
-    """Whether `generate` reads states, so that raw_generations depends on where rows are cut."""
     reports_vendi: bool = False
     """Whether each SFT set is shown with its Vendi score, on the base model's states."""
     describe_generations: Callable[[RoundInputs[S], pl.DataFrame], Mapping[str, float | int]] = describe_nothing
@@ -273,11 +276,16 @@ class Recipe(Generic[S]):
         Raises:
             ValueError: the recipe declares no such stage.
         """
-        stage = self.find_stage(stage_name)
-        if stage.sampling is not None:
+        return self.sample_stage(self.find_stage(stage_name), settings)
+
+    def sample_stage(self, stage: Stage[S], settings: S) -> SamplingSettings:
+        """How one of the recipe's stages is sampled; of a numbered family all are sampled alike."""
+        if not isinstance(settings, RecipeSettings):
+            assert stage.sampling is not None, "checked when the recipe was made"
             return stage.sampling(settings)
-        assert isinstance(settings, RecipeSettings), "checked when the recipe was made"
-        return settings.sampling
+        sampling = settings.sampling if stage.sampling is None else stage.sampling(settings)
+        stages = settings.stages
+        return stages[stage.name].apply(sampling) if stage.name in stages else sampling
 
 
 AnyRecipe = Recipe[Any]

@@ -62,6 +62,7 @@ class DiverseEvolSettings(AxisSettings):
         "all", description="Everything taken so far: what the training set lacks would be taken again."
     )
     losses: Losses = "sft"
+    sft_on_seeds: Literal[True] = Field(True, description="r0000 trains on the first items of the pool.")
     num_first: int = Field(100, ge=1, description="Items drawn at random for r0000.")
     num_picks: int = Field(100, ge=1, description="Items taken in each round (k).")
     method: PoolMethod = Field("k_center", description="How items are taken; all but k_center are controls.")
@@ -74,6 +75,11 @@ class DiverseEvolSettings(AxisSettings):
         if self.states_of == "base" and self.method == "random":
             raise ValueError("states_of: base needs a method that reads the pool, got method: random, which reads none")
         return self
+
+    @property
+    def reads_states(self) -> bool:
+        """Whether the pool is read, by distance or by how sure the model is."""
+        return self.method != "random"
 
     @property
     def has_reviews(self) -> bool:
@@ -157,7 +163,7 @@ RECIPE: Recipe[DiverseEvolSettings] = Recipe(
     stages=(),
     settings_of_step={
         "raw_generations": ("num_picks", "method", "states_of"),
-        "sft_set": ("num_first", "trains_on"),
+        "sft_set": ("num_first", "trains_on", "sft_on_seeds"),
         "preference_pairs": ("losses",),
         "checkpoint": ("starts_from",),
     },
@@ -168,6 +174,5 @@ RECIPE: Recipe[DiverseEvolSettings] = Recipe(
     review=review_without_scores,
     build_sft_set=build_sft_set,
     build_pairs=build_no_pairs,
-    reads_states=True,
     reports_vendi=True,
 )

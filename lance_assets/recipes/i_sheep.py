@@ -20,7 +20,7 @@ Unknown, and chosen here: the bar (8 of 10), the number of seeds shown (3; the c
 (temperature 0.7, nucleus 0.9).
 """
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import polars as pl
 from pydantic import Field
@@ -53,6 +53,7 @@ class ISheepSettings(RecipeSettings):
     starts_from: StartsFrom = "base"
     trains_on: TrainsOn = "latest"
     losses: Losses = "sft"
+    sft_on_seeds: Literal[False] = Field(False, description="The seeds are shown and never trained on.")
     max_seeds: int | None = Field(None, ge=1, description="Seeds that a round's prompts are modelled on; none: all.")
     num_examples: int = Field(
         3, ge=1, le=32, description="Seeds shown for one new prompt; the compact templates show one."
@@ -115,16 +116,16 @@ RECIPE: Recipe[ISheepSettings] = Recipe(
     name="i_sheep",
     settings=ISheepSettings,
     stages=(
-        Stage("new_prompt"),
-        Stage("completion"),
+        Stage("new_prompt", asked_in="raw_generations"),
+        Stage("completion", asked_in="raw_generations"),
         Stage("review", sampling=sample_reviews, asked_in="reviewed_set"),
     ),
     settings_of_step={
         "seed_set": ("max_seeds",),
-        "raw_generations": ("num_examples", "num_prompts", "temperature", "top_p", "max_new_tokens"),
+        "raw_generations": ("num_examples", "num_prompts"),
         "cleaned_set": ("rouge_l_threshold", "min_prompt_words", "min_completion_words", "max_words"),
-        "reviewed_set": ("num_reviews", "temperature", "top_p", "max_new_tokens"),
-        "sft_set": ("accept_score", "trains_on"),
+        "reviewed_set": ("num_reviews",),
+        "sft_set": ("accept_score", "trains_on", "sft_on_seeds"),
         "preference_pairs": ("losses",),
         "checkpoint": ("starts_from",),
     },

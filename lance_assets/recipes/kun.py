@@ -23,17 +23,19 @@ Differences from the authors' code:
 3.  Prompts are repaired before their verdict; their code repairs them after polishing. The repair keeps the same rows.
 4.  Repetition is looked for anywhere in a completion (`algorithms.filters.output_filters`); their code looks at its
     start.
-5.  There is no repetition penalty (1.2 in their code), since the sampler has none. Texts are not cut to a token budget;
-    long ones are left to the engine's context, and the engine reports them as failed.
+5.  Texts are not cut to a token budget; long ones are left to the engine's context, and the engine reports them as
+    failed.
 6.  Prompts that are near-duplicates of each other or of an earlier round's are dropped; their code compares none.
-7.  Texts are filtered by length in characters where the experiment says so; the authors' perplexity filter is not
-    published.
+7.  Texts are filtered by length in characters and by perplexity where the experiment says so. The authors' filter, its
+    model and its threshold are not published: here M reads each text of the round, `max_text_perplexity` is the bar,
+    and by default nothing is read.
 
 Unknown, and chosen by the experiment: whether the final model starts from base or chat (`starts_from`), learning
 rates but those of L and M, sizes.
 """
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -44,7 +46,7 @@ from lance_assets.algorithms.filters.backtranslation import RepairPrompt
 from lance_assets.algorithms.filters.contract import Candidate, Filter, RowFilter, find_first_reason
 from lance_assets.algorithms.filters.keywords import PROFILES, Keywords, LanguageProfile
 from lance_assets.algorithms.filters.output_filters import CompletionChars, Repetition
-from lance_assets.algorithms.filters.rules import Complete, EvaluationOverlap
+from lance_assets.algorithms.filters.rules import Complete, EvaluationOverlap, Refused
 from lance_assets.algorithms.measures.progress import parse_round
 from lance_assets.algorithms.reviews.pairwise import Unread
 from lance_assets.algorithms.reviews.review_parsing import ReviewResult
@@ -56,6 +58,7 @@ from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
 from lance_assets.recipes.steps.reviewing import Rubric, read_review
 from lance_assets.recipes.steps.rows import (
     CleanedRow,
+    Generation,
     Origin,
     ReviewedRow,
     RowReviews,
@@ -68,11 +71,15 @@ from lance_assets.recipes.steps.rows import (
     record_samples,
 )
 from lance_assets.recipes.steps.sets import build_no_pairs, reviewed_as_sft_rows, start_sft_set, take_all_file_seeds
-from lance_assets.records import RAW_GENERATIONS, REVIEWED_SET, SFT_SET, Sample
+from lance_assets.records import RAW_GENERATIONS, REVIEWED_SET, SFT_SET, Sample, derive_row_id
 
 PAIR_RUBRIC = Rubric("kun/review_pair", 1, 5)
 _NOT_POLISHED = {"stop": None, "length": "cut_off", "error": "generation_failed"}
 """Why a polished completion is none, by how its sample ended."""
+
+
+_QUANTILES = {"median": 0.5, "p90": 0.9, "max": 1.0}
+"""Of the texts' perplexities, shown so that a bar can be chosen."""
 
 
 class KunSettings(RecipeSettings):
@@ -86,9 +93,15 @@ class KunSettings(RecipeSettings):
     temperature: float = Field(0.5, ge=0, le=5, description="Sampling temperature of every step.")
     top_p: float = Field(0.95, gt=0, le=1, description="Nucleus mass of every step.")
     max_new_tokens: int = Field(1024, ge=1, description="Tokens after which a sample is cut.")
+    repetition_penalty: float = Field(
+        1.2, gt=0, le=10, description="Penalty on tokens of the prompt and of what was written; 1 is none."
+    )
     language: Literal["chinese", "english"] = Field("chinese", description="Of keywords, tags and prompts.")
     max_texts: int | None = Field(None, ge=1, description="Texts of one round, the next ones each; none takes all.")
     max_text_chars: int | None = Field(None, ge=1, description="Longer texts are left out; none leaves all in.")
+    max_text_perplexity: float | None = Field(
+        None, gt=1, description="Texts that surprise the round's model more are left out; none reads no text."
+    )
     signal: Literal["verdict", "pair_score"] = Field(
         "verdict", description="M's verdict on the prompt alone, or its score of prompt and text together."
     )
@@ -96,6 +109,11 @@ class KunSettings(RecipeSettings):
     polish: bool = Field(True, description="Whether M writes a completion of its own from the text.")
     min_chars: int = Field(20, ge=0, description="Shortest completion, in characters.")
     max_repeats: int = Field(5, ge=1, description="Times that a part of a completion may be repeated in a row.")
+
+    @property
+    def reads_states(self) -> bool:
+        """Whether the round's model reads the texts, to leave out those above a perplexity."""
+        return self.max_text_perplexity is not None
 
     @property
     def profile(self) -> LanguageProfile:
@@ -138,7 +156,11 @@ def take_texts(texts: pl.DataFrame, *, settings: KunSettings, round_key: str) ->
 def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.DataFrame:
     """The prompt that L names for each text, schema `RAW_GENERATIONS`."""
     taken = take_texts(inputs.texts, settings=inputs.settings, round_key=inputs.round_key)
-    texts: list[tuple[str, str]] = taken.select("row_id", "text").rows()
+    found: list[tuple[str, str]] = taken.select("row_id", "text").rows()
+    perplexities = _read_texts(inputs, found)
+    bar = inputs.settings.max_text_perplexity
+    is_left_out = {row_id: bar is not None and perplexities[row_id] > bar for row_id in perplexities}
+    texts = [(row_id, text) for row_id, text in found if not is_left_out.get(row_id)]
     labeller = inputs.identity.of_role("label")
     # The role may have templates of its own, so its identity renders the prompt.
     asked = [(row_id, _ask_label(labeller, text, inputs.settings)) for row_id, text in texts]
@@ -148,14 +170,54 @@ def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.D
         Origin(row_id, row_id, 0, prompt=sample.text.strip() or None, completion=text)
         for (row_id, text), sample in zip(texts, samples, strict=True)
     ]
-    return build_table(record_samples("named_prompt", origins, requests, samples), RAW_GENERATIONS)
+    named = record_samples("named_prompt", origins, requests, samples)
+    left_out = [_record_left_out(inputs.identity, text) for text in found if is_left_out.get(text[0])]
+    rows = [replace(row, pool_measure=perplexities.get(row.seed_id)) for row in [*named, *left_out]]
+    return build_table(rows, RAW_GENERATIONS)
+
+
+def _read_texts(inputs: Inputs, texts: Sequence[tuple[str, str]]) -> dict[str, float]:
+    """The perplexity of each text by its id; nothing where no bar is set."""
+    if inputs.settings.max_text_perplexity is None or not texts:
+        return {}
+    # The reader holds a model, whose memory the label model needs.
+    with closing(inputs.read_states()) as reader:
+        measured = reader.measure_perplexity([text for _, text in texts])
+    return {row_id: float(value) for (row_id, _), value in zip(texts, measured, strict=True)}
+
+
+def _record_left_out(identity: RoundIdentity, text: tuple[str, str]) -> Generation:
+    """The row of a text above the bar, which no model was asked about."""
+    row_id, written = text
+    return Generation(
+        row_id=derive_row_id(identity.experiment, identity.round_key, "left_out", row_id),
+        kind="named_prompt",
+        seed_id=row_id,
+        parent_id=row_id,
+        sample_number=0,
+        prompt=None,
+        completion=written,
+        raw_text="",
+        finish_reason="stop",
+        refused_reason="high_perplexity",
+    )
+
+
+def describe_generations(inputs: Inputs, raw_generations: pl.DataFrame) -> dict[str, float | int]:
+    """How surprising the texts are, and how many are left out for it; nothing where they were not read."""
+    measured = raw_generations["pool_measure"].drop_nulls()
+    if measured.is_empty():
+        return {}
+    quantiles = {f"texts/perplexity_{name}": measured.quantile(at) or 0.0 for name, at in _QUANTILES.items()}
+    num_left_out = raw_generations.filter(refused_reason="high_perplexity").height
+    return {**quantiles, "texts/num_read": len(measured), "texts/num_above_bar": num_left_out}
 
 
 def list_filters(settings: KunSettings) -> list[Filter]:
     """Repair prompts, and drop those that ask about something not shown."""
     profile = settings.profile
     keywords = Keywords(of="prompt", keywords=profile.prompt_keywords, whole_words=profile.whole_words)
-    return [RepairPrompt(), keywords, Complete(), EvaluationOverlap()]
+    return [Refused(), RepairPrompt(), keywords, Complete(), EvaluationOverlap()]
 
 
 def list_output_filters(settings: KunSettings) -> list[RowFilter]:
@@ -268,20 +330,17 @@ RECIPE: Recipe[KunSettings] = Recipe(
     name="kun",
     settings=KunSettings,
     stages=(
-        Stage("label", role="label"),
+        Stage("label", role="label", asked_in="raw_generations", kind="named_prompt"),
         Stage("verdict", role="reviewer", asked_in="reviewed_set"),
         Stage("pair_score", role="reviewer", asked_in="reviewed_set"),
         Stage("polish", asked_in="reviewed_set"),
     ),
     settings_of_step={
         "label_checkpoint": ("language",),
-        "raw_generations": ("language", "max_texts", "max_text_chars", "temperature", "top_p", "max_new_tokens"),
+        "raw_generations": ("language", "max_texts", "max_text_chars", "max_text_perplexity"),
         "cleaned_set": ("language",),
-        "reviewed_set": (
-            *("language", "signal", "polish", "min_chars", "max_repeats", "accept_score"),
-            *("temperature", "top_p", "max_new_tokens"),
-        ),
-        "sft_set": ("signal", "accept_score", "trains_on"),
+        "reviewed_set": ("language", "signal", "polish", "min_chars", "max_repeats", "accept_score"),
+        "sft_set": ("signal", "accept_score", "trains_on", "sft_on_seeds"),
         "preference_pairs": ("losses",),
         "checkpoint": ("starts_from",),
     },
@@ -294,5 +353,6 @@ RECIPE: Recipe[KunSettings] = Recipe(
     build_sft_set=build_sft_set,
     build_pairs=build_no_pairs,
     build_label_rows=build_label_rows,
+    describe_generations=describe_generations,
     needs_texts=True,
 )

@@ -72,7 +72,7 @@ from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.axes import keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs
 from lance_assets.recipes.lance_forecast import FORECAST
-from lance_assets.recipes.lance_settings import RUBRIC, SETTINGS_OF_JUDGING, SETTINGS_OF_STEP, STAGES, LanceSettings
+from lance_assets.recipes.lance_settings import RUBRIC, SETTINGS_OF_STEP, STAGES, LanceSettings
 from lance_assets.recipes.steps.reviewing import (
     build_review_requests,
     judge_pairs_in_both_orders,
@@ -319,7 +319,6 @@ RECIPE: Recipe[LanceSettings] = Recipe(
     settings=LanceSettings,
     stages=STAGES,
     settings_of_step=SETTINGS_OF_STEP,
-    settings_of_judging=SETTINGS_OF_JUDGING,
     build_seed_set=build_seed_set,
     start_sft_set=start_sft_set,
     generate=generate,

@@ -124,7 +124,7 @@ def forecast_rounds(
         pool: what there is at the start.
         num_rounds: after r0000.
     """
-    rounds = [_forecast_start(lengths, pool)]
+    rounds = [_forecast_start(settings, lengths, pool)]
     for number in range(1, num_rounds + 1):
         this = _forecast_round(settings, assumptions, lengths, number, _count_seeds(settings, pool, rounds))
         rounds.append(_accumulate(settings, pool, this, rounds[-1]))
@@ -140,13 +140,13 @@ def forecast_at_most(settings: LanceSettings, lengths: Lengths, pool: Pool, *, n
         pool: what there is at the start.
         num_rounds: after r0000.
     """
-    limit = float(settings.max_new_tokens)
+    limit = float(max(_find_limit(settings, stage.name) for stage in STAGES))
     asked = {step: max(tokens, lengths.templates[step] + 2 * limit) for step, tokens in lengths.longest_asked.items()}
     longest = replace(
         lengths, asked=asked, prompt=max(lengths.prompt, limit), completion=max(lengths.completion, limit)
     )
     rest = (1.0, 1.0, 1.0, 1.0, 1.0, float(settings.num_completions), limit, limit, 1.0)
-    rounds = [_forecast_start(lengths, pool)]
+    rounds = [_forecast_start(settings, lengths, pool)]
     for number in range(1, num_rounds + 1):
         num_seeds = _count_seeds(settings, pool, rounds)
         low, high = (
@@ -157,8 +157,9 @@ def forecast_at_most(settings: LanceSettings, lengths: Lengths, pool: Pool, *, n
     return rounds
 
 
-def _forecast_start(lengths: Lengths, pool: Pool) -> RoundForecast:
-    """Round r0000: SFT on all seeds and EFT rows."""
+def _forecast_start(settings: LanceSettings, lengths: Lengths, pool: Pool) -> RoundForecast:
+    """Round r0000: SFT on all seeds, unless they are left out, and on the EFT rows."""
+    num_trained = pool.num_seeds if settings.sft_on_seeds else 0
     seed_tokens = lengths.chat + lengths.prompt + lengths.completion
     return RoundForecast(
         key=format_round(0),
@@ -167,8 +168,8 @@ def _forecast_start(lengths: Lengths, pool: Pool) -> RoundForecast:
         num_kept=0.0,
         kept_tokens=0.0,
         num_reviewed=0.0,
-        num_sft=pool.num_seeds + pool.num_eft,
-        sft_tokens=pool.num_seeds * seed_tokens + pool.eft_tokens,
+        num_sft=num_trained + pool.num_eft,
+        sft_tokens=num_trained * seed_tokens + pool.eft_tokens,
         num_pairs=0.0,
         pair_tokens=0.0,
     )
@@ -245,26 +246,35 @@ def _forecast_round(
 
 def _size_texts(settings: LanceSettings, assumptions: Assumptions, lengths: Lengths) -> tuple[float, float]:
     """Tokens of a new prompt and of a completion."""
-    limit = settings.max_new_tokens
-    return min(limit, lengths.prompt), min(limit, lengths.completion * assumptions.completion_ratio)
+    prompt, completion = (_find_limit(settings, stage) for stage in ("new_prompt", "completion"))
+    return min(prompt, lengths.prompt), min(completion, lengths.completion * assumptions.completion_ratio)
+
+
+def _find_limit(settings: LanceSettings, stage: str) -> int:
+    """Tokens after which a stage's samples are cut."""
+    own = settings.stages[stage].max_new_tokens if stage in settings.stages else None
+    return own or settings.max_new_tokens
 
 
 def _build_stages(
     settings: LanceSettings, assumptions: Assumptions, lengths: Lengths, rows: dict[str, float]
 ) -> tuple[StageForecast, ...]:
     """Every stage, from how many different prompts it asks."""
-    limit, thought = settings.max_new_tokens, assumptions.thought_tokens
+    thought, expected = assumptions.thought_tokens, assumptions.review_tokens
+    limit = {stage.name: _find_limit(settings, stage.name) for stage in STAGES}
     prompt, completion = _size_texts(settings, assumptions, lengths)
-    review = min(limit, assumptions.review_tokens)
     samples = {"completion": settings.num_completions, "degraded_completion": settings.num_completions}
     samples |= {"new_prompt": settings.num_prompts, "judge_pair": 1}
     asked = {
-        "seed_review": (lengths.asked["review"], review),
-        "new_prompt": (lengths.asked["new_prompt"], min(limit, prompt + thought)),
+        "seed_review": (lengths.asked["review"], min(limit["seed_review"], expected)),
+        "new_prompt": (lengths.asked["new_prompt"], min(limit["new_prompt"], prompt + thought)),
         "completion": (lengths.chat + prompt, completion),
-        "degraded_completion": (lengths.asked["degrade"], min(limit, completion + thought)),
-        "review": (lengths.templates["review"] + prompt + completion, review),
-        "judge_pair": (lengths.templates["judge_pair"] + lengths.prompt + 2 * completion, review),
+        "degraded_completion": (lengths.asked["degrade"], min(limit["degraded_completion"], completion + thought)),
+        "review": (lengths.templates["review"] + prompt + completion, min(limit["review"], expected)),
+        "judge_pair": (
+            lengths.templates["judge_pair"] + lengths.prompt + 2 * completion,
+            min(limit["judge_pair"], expected),
+        ),
     }
     stages, role_of_stage = [], {stage.name: stage.role for stage in STAGES}
     for stage, (name, noun) in NAMES_OF_STAGES.items():

@@ -1,8 +1,8 @@
 """LANCE's parameters, the stages in which it asks models, and which step depends on which parameter."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lance_assets.recipes.axes import Losses, RecipeSettings
 from lance_assets.recipes.contract import Stage
@@ -64,6 +64,12 @@ class LanceSettings(RecipeSettings):
         False, description="Whether judged pairs train only where the chosen completion is preferred in both orders."
     )
 
+    @model_validator(mode="after")
+    def _has_rows_to_train_on(self) -> Self:
+        if not self.propose and not self.sft_on_seeds:
+            raise ValueError("propose: false trains on the seeds alone, and sft_on_seeds: false leaves them out")
+        return self
+
     @property
     def judges_pairs(self) -> bool:
         """Whether any new pair is judged in both orders."""
@@ -96,10 +102,10 @@ def sample_verdicts(settings: LanceSettings) -> SamplingSettings:
 
 
 STAGES: tuple[Stage[LanceSettings], ...] = (
-    Stage("seed_review", role="reviewer", sampling=sample_reviews),
-    Stage("new_prompt"),
-    Stage("completion"),
-    Stage("degraded_completion"),
+    Stage("seed_review", role="reviewer", sampling=sample_reviews, asked_in="raw_generations"),
+    Stage("new_prompt", asked_in="raw_generations"),
+    Stage("completion", asked_in="raw_generations"),
+    Stage("degraded_completion", asked_in="raw_generations"),
     Stage("review", role="reviewer", sampling=sample_reviews, asked_in="reviewed_set"),
     Stage("judge_pair", role="reviewer", sampling=sample_verdicts, asked_in="preference_pairs"),
 )
@@ -108,21 +114,16 @@ SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
     "seed_set": ("seed_growth", "grow_with_degraded", "max_seeds", "reviewer"),
     "raw_generations": (
         *("branch_threshold", "num_prompts", "num_completions", "num_reviews", "branches"),
-        *("review_seeds_each_round", "temperature", "top_p", "max_new_tokens", "reviewer", "propose", "score_from"),
+        *("review_seeds_each_round", "reviewer", "propose", "score_from"),
     ),
     "cleaned_set": (
         *("rouge_l_threshold", "min_prompt_words", "max_prompt_words", "min_completion_words", "max_completion_words"),
     ),
-    "reviewed_set": (
-        *("branch_threshold", "num_reviews", "temperature", "top_p", "max_new_tokens", "reviewer", "score_from"),
-    ),
-    "sft_set": ("sft_threshold", "min_chars", "trains_on", "reviewer"),
+    "reviewed_set": ("branch_threshold", "num_reviews", "reviewer", "score_from"),
+    "sft_set": ("sft_threshold", "min_chars", "trains_on", "reviewer", "sft_on_seeds"),
     "checkpoint": ("starts_from",),
     "preference_pairs": (
         *("score_gap", "min_chars", "trains_on", "reviewer", "losses", "num_judged_pairs", "drop_flipped_pairs"),
     ),
 }
 """Which settings each step reads: what a change of one marks as out of date, and nothing else."""
-
-SETTINGS_OF_JUDGING = ("temperature", "top_p", "max_new_tokens")
-"""What preference_pairs reads beside, where pairs are judged."""

@@ -19,7 +19,10 @@ Differences from the authors' code:
 1.  Training and trying use one prompt; their code has two.
 2.  The student answers greedily, with room for the longest answer; their code samples
     at 0.7 and cuts at 100 tokens.
-3.  Answers are matched with their sign, as fractions, at the last mark (`algorithms.reviews.answer_matching`).
+3.  Answers are matched with their sign, as fractions, at the last mark (`algorithms.reviews.answer_matching`). Their
+    code is for GSM8K alone. `answer_kind` says what another task's answers are: one of some `labels`, for
+    classification as in the paper's TREC, SNIPS, SST-2 and CaseHOLD, or a few words; lessons are asked for accordingly
+    (`algorithms.reviews.answer_kinds`). A lesson that names no single label is dropped (`no_label`).
 4.  A new problem is compared with all data, not with this step's wrong seeds and new problems alone
     (`algorithms.selection.lessons`).
 5.  The teacher is asked at most `max_attempts` times about a seed, for what it still lacks and one more each time;
@@ -27,6 +30,8 @@ Differences from the authors' code:
 6.  `teacher_writes="prompt_then_completion"` asks for the new prompt and its completion one after the other, for
     teachers too small for the format; of `num_votes` completions the first with the commonest answer counts, where
     at least `min_agreement` agree. The authors check no answer.
+7.  Seeds whose own completion does not give their gold answer are counted (`num_against_gold` of seed_set): the student
+    is wrong for learning them. Where no seed gives its own, the settings cannot be right, and r0000 fails.
 """
 
 from dataclasses import replace
@@ -35,7 +40,6 @@ import polars as pl
 
 from lance_assets.algorithms.filters.contract import Filter
 from lance_assets.algorithms.filters.rules import Complete, EvaluationOverlap, Refused
-from lance_assets.algorithms.reviews.answer_matching import match_answers
 from lance_assets.algorithms.selection.wrong_seeds import choose_lesson_sources, sample_seeds
 from lance_assets.recipes.axes import keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
@@ -47,7 +51,7 @@ from lance_assets.recipes.steps.sets import (
     reviewed_as_sft_rows,
     seeds_as_sft_rows,
 )
-from lance_assets.recipes.steps.teaching import Source, Teaching, read_answer
+from lance_assets.recipes.steps.teaching import Source, Teaching
 from lance_assets.records import RAW_GENERATIONS, SFT_SET, SamplingSettings
 
 Inputs = RoundInputs[Llm2LlmSettings]
@@ -59,15 +63,47 @@ TRIED = SFT_SET | {"is_correct": pl.Boolean(), "mistake": pl.String()}
 def build_seed_set(
     inputs: Inputs, file_seeds: pl.DataFrame, earlier_reviewed: dict[str, pl.DataFrame]
 ) -> tuple[pl.DataFrame, dict[str, int]]:
-    """The share of the file that is used, the same in every round."""
+    """The share of the file that is used, the same in every round, and how many seeds speak against their gold answer.
+
+    The student is wrong for learning such a seed, and is taught about it in every round, so a person has to see them.
+    """
     taken = sample_seeds(len(file_seeds), inputs.settings.seed_share, inputs.identity.rng_seed)
-    return file_seeds[taken], {"num_pool": len(file_seeds), "num_not_taken": len(file_seeds) - len(taken)}
+    counts = {"num_pool": len(file_seeds), "num_not_taken": len(file_seeds) - len(taken)}
+    num_against = len(find_against_gold(inputs.settings, file_seeds[taken]))
+    return file_seeds[taken], counts | ({"num_against_gold": num_against} if num_against else {})
 
 
 def start_sft_set(inputs: Inputs, seeds: pl.DataFrame, eft: pl.DataFrame) -> pl.DataFrame:
-    """The same share of the seeds, and the EFT rows where the experiment has them. Schema `SFT_SET`."""
-    taken = sample_seeds(len(seeds), inputs.settings.seed_share, inputs.identity.rng_seed)
-    return pl.concat([seeds_as_sft_rows(seeds[taken], round_key=inputs.round_key), eft])
+    """The same share of the seeds, and the EFT rows where the experiment has them. Schema `SFT_SET`.
+
+    Raises:
+        ValueError: no seed's own completion gives its gold answer, so that no student could be right.
+    """
+    settings = inputs.settings
+    taken = seeds[sample_seeds(len(seeds), settings.seed_share, inputs.identity.rng_seed)]
+    against = find_against_gold(settings, taken)
+    if len(against) == len(taken):
+        row = against.row(0, named=True)
+        raise ValueError(
+            f"none of {len(taken)} seeds gives its gold answer itself; the first, {row['row_id']}, ends "
+            f"{row['completion'][-60:]!r}, and its gold answer is {row['answer']!r}. Correct answer_mark "
+            f"({settings.answer_mark!r}), answer_kind ({settings.answer_kind}) or labels, or the seeds"
+        )
+    return pl.concat([seeds_as_sft_rows(taken, round_key=inputs.round_key), eft])
+
+
+def find_against_gold(settings: Llm2LlmSettings, seeds: pl.DataFrame) -> pl.DataFrame:
+    """The seeds of which the own completion does not give the gold answer, or that have none at all.
+
+    Raises:
+        ValueError: a gold answer is none of the labels.
+    """
+    rule, is_against = settings.answers, []
+    for completion, answer in seeds.select("completion", "answer").iter_rows():
+        own = rule.read(completion)
+        gold = own if answer is None else answer
+        is_against.append(gold is None or not rule.match(gold, own))
+    return seeds.filter(pl.Series(is_against, dtype=pl.Boolean))
 
 
 def sample_student(settings: Llm2LlmSettings) -> SamplingSettings:
@@ -81,21 +117,21 @@ def try_student(inputs: Inputs, trained: pl.DataFrame, seeds: pl.DataFrame) -> t
     Raises:
         ValueError: a seed has no gold answer, in its own field or behind the mark.
     """
-    mark, gold = inputs.settings.answer_mark, dict(seeds.select("row_id", "answer").iter_rows())
+    rule, gold = inputs.settings.answers, dict(seeds.select("row_id", "answer").iter_rows())
     rows = trained.filter(pl.col("source") != "eft")
     tried = read_rows(SftRow, rows)
     recorded, verdicts, mistakes = [], [], []
     for row, raw in zip(
         tried, complete_prompts(inputs.identity, inputs.ask, tried, stage="student_answer"), strict=True
     ):
-        answer = gold.get(row.source_id) or read_answer(row.completion, mark)
+        answer = gold.get(row.source_id) or rule.read(row.completion)
         if answer is None:
             raise ValueError(
                 f"row {row.row_id} has no gold answer: name seeds.answer_field, or an answer_mark that its "
-                f"completion has; got answer_mark={mark!r} and {row.completion[-60:]!r}"
+                f"completion has; got answer_mark={rule.mark!r} and {row.completion[-60:]!r}"
             )
-        written = read_answer(raw.raw_text, mark) if raw.finish_reason == "stop" else None
-        is_correct = match_answers(answer, written)
+        written = rule.read(raw.raw_text) if raw.finish_reason == "stop" else None
+        is_correct = rule.match(answer, written)
         recorded.append(replace(raw, is_correct=is_correct))
         verdicts.append(is_correct)
         mistakes.append("" if is_correct else raw.raw_text.strip())
@@ -142,19 +178,19 @@ RECIPE: Recipe[Llm2LlmSettings] = Recipe(
     name="llm2llm",
     settings=Llm2LlmSettings,
     stages=(
-        Stage("student_answer", sampling=sample_student),
-        Stage("lesson", role="teacher", numbered=True),
-        Stage("lesson_prompt", role="teacher", numbered=True),
-        Stage("lesson_completion", role="teacher", numbered=True),
+        Stage("student_answer", sampling=sample_student, asked_in="raw_generations"),
+        Stage("lesson", role="teacher", numbered=True, asked_in="raw_generations", kind="lesson_text"),
+        Stage("lesson_prompt", role="teacher", numbered=True, asked_in="raw_generations", kind="lesson_text"),
+        Stage("lesson_completion", role="teacher", numbered=True, asked_in="raw_generations"),
     ),
     settings_of_step={
-        "seed_set": ("seed_share",),
+        "seed_set": ("seed_share", "answer_mark", "answer_kind", "labels"),
         "raw_generations": (
-            *("temperature", "top_p", "max_new_tokens", "student_max_new_tokens", "num_lessons", "max_attempts"),
+            *("student_max_new_tokens", "num_lessons", "max_attempts"),
             *("rouge_l_threshold", "augment_source", "targeted", "show_mistake", "answer_mark", "teacher_writes"),
-            *("num_votes", "min_agreement"),
+            *("num_votes", "min_agreement", "answer_kind", "labels"),
         ),
-        "sft_set": ("seed_share", "trains_on"),
+        "sft_set": ("seed_share", "trains_on", "sft_on_seeds", "answer_mark", "answer_kind", "labels"),
         "preference_pairs": ("losses",),
         "checkpoint": ("starts_from",),
     },

@@ -1,9 +1,12 @@
 """LLM2LLM's parameters, which its own steps and the teacher's read."""
 
-from typing import ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from lance_assets.algorithms.reviews.answer_kinds import AnswerKind, AnswerRule
+from lance_assets.algorithms.reviews.label_matching import build_labels
 from lance_assets.algorithms.selection.wrong_seeds import AugmentSource
 from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom
 from lance_assets.records import SamplingSettings
@@ -19,6 +22,7 @@ class Llm2LlmSettings(RecipeSettings):
         "all", description="The seeds and all lessons: a seed that is not trained on would not be tried again."
     )
     losses: Losses = "sft"
+    sft_on_seeds: Literal[True] = Field(True, description="r0000 trains on the seeds, which the student is tried on.")
     temperature: float = Field(1.0, ge=0, le=5, description="Sampling temperature of the teacher.")
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus mass of the teacher.")
     max_new_tokens: int = Field(2149, ge=1, description="Tokens after which the teacher is cut.")
@@ -30,12 +34,45 @@ class Llm2LlmSettings(RecipeSettings):
     augment_source: AugmentSource = Field("seed", description="Whether only seeds are shown, or all wrong rows.")
     targeted: bool = Field(True, description="Whether only rows answered wrong are shown; false takes every one.")
     show_mistake: bool = Field(False, description="Whether the teacher sees what the student wrote.")
-    answer_mark: str = Field("####", min_length=1, description="What announces the final answer in a completion.")
+    answer_kind: AnswerKind = Field(
+        "number",
+        description="What the task's answers are: numbers, which are worked out; one of some labels; or a few words.",
+    )
+    labels: Mapping[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="For answer_kind label: each label with its further names, such as {spam: [junk], ham: []}.",
+    )
+    answer_mark: str | None = Field(
+        "####",
+        min_length=1,
+        description="What announces the final answer in a completion. None: the whole completion is the answer, which "
+        "is no number.",
+    )
     teacher_writes: Literal["lesson", "prompt_then_completion"] = Field(
         "lesson", description="Problem and answer in one text, or first the prompt and then its completion."
     )
     num_votes: int = Field(1, ge=1, le=32, description="Completions sampled for a prompt the teacher wrote alone.")
     min_agreement: float = Field(0.5, ge=0, le=1, description="Share of them that must have the commonest answer.")
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _are_texts(cls, labels: Any) -> Any:
+        for label in labels if isinstance(labels, dict) else ():
+            if not isinstance(label, str):
+                raise ValueError(
+                    f"a label must be a text, got {label!r}: YAML reads yes, no, on and 1 otherwise; quote it"
+                )
+        return labels
+
+    @model_validator(mode="after")
+    def _has_answers(self) -> Self:
+        if self.answer_kind == "label":
+            build_labels(self.labels)
+        elif self.labels:
+            raise ValueError(f"labels need answer_kind: label, got {self.answer_kind}")
+        if self.answer_mark is None and self.answer_kind == "number":
+            raise ValueError("answer_mark: null needs answer_kind: label or text; a number is read behind a mark")
+        return self
 
     @model_validator(mode="after")
     def _reads_what_is_set(self) -> Self:
@@ -50,6 +87,11 @@ class Llm2LlmSettings(RecipeSettings):
                     f"{name}: {value} needs teacher_writes: prompt_then_completion; a lesson has one completion"
                 )
         return self
+
+    @property
+    def answers(self) -> AnswerRule:
+        """How answers are read and matched."""
+        return AnswerRule(self.answer_kind, self.answer_mark, self.labels)
 
     @property
     def has_reviews(self) -> bool:

@@ -11,8 +11,8 @@ Round r0000 is SFT on the seeds (IFT) and on examples of scoring (EFT), the pape
 
 Differences:
 
-1.  The prompter is the role `prompter`; without one M writes the prompts. The paper's is a fixed Llama-2-Chat-70B,
-    sampled at temperature 0.6.
+1.  The prompter is the role `prompter`; without one M writes the prompts. The paper's is a fixed Llama-2-Chat-70B. Its
+    temperature of 0.6 is the default of the stage `new_prompt`.
 2.  A review that cannot be read leaves its row out of the mean, and a completion without any score out of the pairs.
 3.  Prompts and completions are cleaned as LANCE's are, against this and all earlier rounds: completions of one prompt
     that are alike are dropped too. There is no list of keywords.
@@ -23,13 +23,14 @@ Differences:
 Unknown, and chosen here: how reviews are sampled, the longest completion (512 tokens), the bounds of lengths.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import polars as pl
 from pydantic import Field
 
 from lance_assets.algorithms.selection.pairing import build_best_worst_pairs
-from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds
+from lance_assets.recipes.axes import Losses, RecipeSettings, StageSampling, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
 from lance_assets.recipes.steps.reviewing import Rubric, build_review_sampling, review_rows
 from lance_assets.recipes.steps.rows import (
@@ -49,6 +50,7 @@ class SelfRewardingSettings(RecipeSettings):
     """Self-Rewarding's parameters; the defaults are the paper's constants."""
 
     usable_losses: ClassVar[tuple[Losses, ...]] = ("dpo",)
+    own_stages: ClassVar[Mapping[str, StageSampling]] = {"new_prompt": StageSampling(temperature=0.6)}
 
     starts_from: StartsFrom = "previous"
     trains_on: TrainsOn = "latest"
@@ -114,15 +116,16 @@ RECIPE: Recipe[SelfRewardingSettings] = Recipe(
     name="self_rewarding",
     settings=SelfRewardingSettings,
     stages=(
-        Stage("new_prompt", role="prompter"),
-        Stage("completion"),
+        Stage("new_prompt", role="prompter", asked_in="raw_generations"),
+        Stage("completion", asked_in="raw_generations"),
         Stage("review", role="reviewer", sampling=sample_reviews, asked_in="reviewed_set"),
     ),
     settings_of_step={
         "seed_set": ("max_seeds",),
-        "raw_generations": ("num_examples", "num_prompts", "num_completions", "temperature", "top_p", "max_new_tokens"),
+        "raw_generations": ("num_examples", "num_prompts", "num_completions"),
         "cleaned_set": ("rouge_l_threshold", "min_prompt_words", "min_completion_words", "max_words"),
-        "reviewed_set": ("num_reviews", "highest_score", "temperature", "top_p", "max_new_tokens"),
+        "reviewed_set": ("num_reviews", "highest_score"),
+        "sft_set": ("sft_on_seeds",),
         "preference_pairs": ("trains_on", "losses"),
         "checkpoint": ("starts_from",),
     },

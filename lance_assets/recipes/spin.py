@@ -14,8 +14,8 @@ Differences from the authors' code:
 
 1.  An own completion that is the seed's but for case, spaces and punctuation at its ends makes no pair; nor does one
     that was cut off, is empty, or has an evaluation's prompt.
-2.  Learning rate and beta are the experiment's, the same in every round; their configurations lower the rate
-    from the third iteration on, and raise beta to 5 in the last.
+2.  Learning rate and beta are the experiment's. Their configurations lower the rate from the third iteration on, and
+    raise beta to 5 in the last: `training.by_round` can say so (`docs/methods/spin.md`), and by default does not.
 3.  AdamW in place of RMSprop.
 
 Unknown: epochs an iteration (2 in the paper, 3 in the configurations, 6 in the scripts), so the experiment says.
@@ -92,10 +92,10 @@ def build_pairs(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame) -
 RECIPE: Recipe[SpinSettings] = Recipe(
     name="spin",
     settings=SpinSettings,
-    stages=(Stage("own_completion"),),
+    stages=(Stage("own_completion", asked_in="raw_generations"),),
     settings_of_step={
         "seed_set": ("max_seeds",),
-        "raw_generations": ("temperature", "top_p", "max_new_tokens"),
+        "sft_set": ("sft_on_seeds",),
         "preference_pairs": ("trains_on", "losses"),
         "checkpoint": ("starts_from",),
     },

@@ -57,17 +57,22 @@ def _show_kinds(engines: set[str]) -> set[str]:
     return engines | {"parquet"} if len(engines) < MAX_KINDS else engines
 
 
+def _find_engines(plan: Plan, noun: str) -> set[str]:
+    """What answers the stages of a step that asks."""
+    roles = plan.roles
+    stages = [stage for stage in plan.recipe.stages if stage.asked_in in (noun, None)]
+    return {(roles[one.role].engine if one.role in roles else plan.settings.engine).kind for one in stages}
+
+
 def _find_kinds(plan: Plan, noun: str) -> set[str]:
     """What answers the stages of a step that asks; polars where the recipe has none for it."""
-    roles = plan.roles
-    stages = [stage for stage in plan.recipe.stages if stage.asked_in == noun]
-    engines: set[str] = {(roles[one.role].engine if one.role in roles else plan.settings.engine).kind for one in stages}
-    return _show_kinds(engines or {"polars"})
+    return _show_kinds(_find_engines(plan, noun) or {"polars"})
 
 
 def _find_kinds_of_generating(plan: Plan) -> set[str]:
     # States are read with transformers, whatever the engine is.
-    return {"transformers", "parquet"} if plan.recipe.reads_states else _find_kinds(plan, "raw_generations")
+    states = {"transformers"} if plan.settings.parameters.reads_states else set()
+    return _show_kinds(_find_engines(plan, "raw_generations") | states or {"polars"})
 
 
 def _find_kinds_of_evaluating(plan: Plan) -> set[str]:
@@ -80,7 +85,7 @@ def _find_kinds_of_evaluating(plan: Plan) -> set[str]:
 
 
 def _reading(plan: Plan) -> tuple[str, ...]:
-    return identity.TRANSFORMERS if plan.recipe.reads_states else ()
+    return identity.TRANSFORMERS if plan.settings.parameters.reads_states else ()
 
 
 def _harness(plan: Plan) -> tuple[str, ...]:
@@ -142,6 +147,12 @@ NOUNS: dict[str, Noun] = {
             libraries=_reading,
             uses_model=always,
             kinds=_find_kinds_of_generating,
+            checks=(
+                Check(
+                    "cut_off_rate",
+                    "Of no kind of samples more reach their token limit than the bar allows.",
+                ),
+            ),
         ),
         Noun(
             "cleaned_set",
@@ -173,7 +184,7 @@ NOUNS: dict[str, Noun] = {
             records.REVIEWED_SET,
             inputs=("start_checkpoint", "seed_set", "raw_generations", "cleaned_set"),
             is_handed_over=True,
-            identify=identity.identify_asking,
+            identify=identity.identify_reviewing,
             recipe_steps=lambda plan: ("review",),
             asks=identity.list_asked_engines,
             uses_model=always,
@@ -252,6 +263,7 @@ NOUNS: dict[str, Noun] = {
             inputs=("start_checkpoint", "sft_set", "preference_pairs", "diversity_report"),
             is_gated=True,
             identify=identity.identify_training,
+            settle=identity.settle_training,
             libraries=lambda plan: TRAINING,
             uses_model=always,
             kinds=lambda plan: {"pytorch", "huggingface"},
@@ -350,6 +362,12 @@ def explain_identity(plan: Plan, name: str) -> Identity:
     found = identify(plan, name)
     definitions = explain_own_code(list_roots(plan, NOUNS[name]), without=identity.list_unused(plan))
     return found | {"code": {"hash": found["code"], "definitions": definitions}}
+
+
+def explain_round_identity(plan: Plan, name: str, round_key: str) -> Identity:
+    """A noun's identity with the settings that hold in one round: what is kept beside its table."""
+    found = explain_identity(plan, name)
+    return found | {"settings": NOUNS[name].settle(plan, round_key, found["settings"])}
 
 
 def list_roots(plan: Plan, noun: Noun) -> list[str]:

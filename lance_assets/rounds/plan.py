@@ -79,6 +79,10 @@ def _nothing(plan: Plan) -> dict[str, Any]:
     return {}
 
 
+def _as_they_are(plan: Plan, round_key: str, settings: dict[str, Any]) -> dict[str, Any]:
+    return settings
+
+
 def _nobody(plan: Plan) -> Sequence[EngineSettings]:
     return ()
 
@@ -123,6 +127,8 @@ class Noun:
     """Whether it is made only where every blocking check of all that it is made from has passed."""
     identify: Callable[[Plan], dict[str, Any]] = _nothing
     """What changes it beside its inputs and the recipe's parameters."""
+    settle: Callable[[Plan, str, dict[str, Any]], dict[str, Any]] = _as_they_are
+    """The settings of its identity as they are in one round, given all of them and the round's key."""
     recipe_steps: Callable[[Plan], tuple[str, ...]] = _no_names
     """The recipe's functions that its maker runs, where a recipe has them."""
     asks: Callable[[Plan], Sequence[EngineSettings]] = _nobody

@@ -26,7 +26,7 @@ from lance_assets.records import Ask
 from lance_assets.rounds.asking import Asker, Cost
 from lance_assets.rounds.guard import EvaluationGuard
 from lance_assets.rounds.identity.kept import record_identity
-from lance_assets.rounds.nouns import compute_fingerprint, explain_identity, list_nouns, list_schemas
+from lance_assets.rounds.nouns import compute_fingerprint, explain_round_identity, list_nouns, list_schemas
 from lance_assets.rounds.overrides import (
     Launch,
     Overrides,
@@ -348,7 +348,7 @@ def make_noun(this_round: Round, noun: Noun) -> Made:
         ValueError, OSError: a user's mistake, see the noun's module.
     """
     # The identity is taken first, since a file may be changed while the noun is made.
-    started, identity = time.monotonic(), explain_identity(this_round.plan, noun.name)
+    started, identity = time.monotonic(), explain_round_identity(this_round.plan, noun.name, this_round.key)
     made = noun.make(this_round)
     # The noun's own table is written last: where it exists, the others do too.
     for name, table in made.others.items():

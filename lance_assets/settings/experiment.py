@@ -4,31 +4,47 @@ Every field has a range and a description. So a wrong value is reported with fil
 is loaded, and not when a round runs.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
     Field,
     SerializeAsAny,
+    ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
     WrapValidator,
     model_validator,
 )
+from pydantic_core import InitErrorDetails
 
-from lance_assets.recipes.axes import AxisSettings
+from lance_assets.algorithms.measures.progress import parse_round
+from lance_assets.recipes.axes import AxisSettings, RecipeSettings
 from lance_assets.recipes.contract import find_recipe, list_recipes
 from lance_assets.settings.engines import EngineSettings, RoleSettings
 from lance_assets.settings.filters import NamedFilter
 from lance_assets.settings.schema import simplify_schema
 from lance_assets.settings.scores import FloorSettings, HeadlineSettings, check_named_once
 from lance_assets.settings.values import FromEnvironment, ModelName, Owner, PromptProfile, Settings
-from resources.training.trainer import DpoSettings, LoraSettings, SftSettings
+from resources.training.trainer import (
+    DpoChanges,
+    DpoSettings,
+    LoraSettings,
+    SftChanges,
+    SftSettings,
+    change_stage,
+)
 
 
 def _check_recipe(name: str) -> str:
     find_recipe(name)
+    return name
+
+
+def _check_round(name: str) -> str:
+    parse_round(name)
     return name
 
 
@@ -38,7 +54,19 @@ def _read_parameters(value: Any, _: ValidatorFunctionWrapHandler, info: Validati
     if recipe is None:  # its own mistake is reported already
         return AxisSettings()
     settings: type[AxisSettings] = find_recipe(recipe).settings
-    return value if isinstance(value, settings) else settings.model_validate(value)
+    read = value if isinstance(value, settings) else settings.model_validate(value)
+    known = [stage.name for stage in find_recipe(recipe).stages]
+    stages = read.stages if isinstance(read, RecipeSettings) else {}
+    told = f"recipe {recipe} has no such stage of asking; it has: {', '.join(known) or 'none'}"
+    unknown: list[InitErrorDetails] = [
+        {"type": "value_error", "loc": ("stages", name), "input": own, "ctx": {"error": ValueError(told)}}
+        for name, own in stages.items()
+        if name not in known
+    ]
+    if unknown:
+        # Raised as pydantic's own, so that the mistake keeps its line.
+        raise ValidationError.from_exception_data("parameters", unknown)
+    return read
 
 
 RecipeName = Annotated[str, AfterValidator(_check_recipe)]
@@ -50,6 +78,10 @@ Parameters = Annotated[
     WithJsonSchema({"type": "object"}),
 ]
 """A recipe's own settings. Their fields depend on the recipe, so `model_json_schema` adds them."""
+
+
+RoundKey = Annotated[str, AfterValidator(_check_round)]
+"""The name of a round, as its partition has it."""
 
 
 class SeedSettings(Settings):
@@ -91,11 +123,26 @@ class EmbedderSettings(Settings):
     )
 
 
+class RoundTraining(Settings):
+    """How the checkpoint of one round is trained where it differs from the others."""
+
+    sft: SftChanges | None = Field(None, description="What differs in supervised fine-tuning.")
+    dpo: DpoChanges | None = Field(None, description="What differs in DPO.")
+
+
 class TrainingSettings(Settings):
     """How a round's checkpoint is trained."""
 
     sft: SftSettings = Field(default_factory=SftSettings, description="Supervised fine-tuning, the first stage.")
     dpo: DpoSettings = Field(default_factory=DpoSettings, description="DPO on preference pairs, the second stage.")
+    by_round: Mapping[RoundKey, RoundTraining] = Field(
+        default_factory=dict,
+        description="What differs in single rounds, such as r0003: {dpo: {learning_rate: 1.0e-7}}. Only the rounds "
+        "that are named change, and each name is for its round alone.",
+    )
+    label: SftChanges | None = Field(
+        None, description="What differs for the label model, for a recipe that trains one; it is trained by SFT alone."
+    )
     lora: LoraSettings | None = Field(None, description="LoRA adapters. None: all parameters are trained.")
     token_budget: int | None = Field(
         None,
@@ -125,6 +172,16 @@ class TrainingSettings(Settings):
         if self.launcher is not None and self.accelerate_config is not None:
             raise ValueError("launcher and accelerate_config both say how training is started; keep one of them")
         return self
+
+    def at_round(self, round_key: str) -> Self:
+        """The settings as the checkpoint of a round is trained with them; they have no schedule any more."""
+        changes = self.by_round[round_key] if round_key in self.by_round else RoundTraining()
+        sft, dpo = change_stage(self.sft, changes.sft), change_stage(self.dpo, changes.dpo)
+        return self.model_copy(update={"sft": sft, "dpo": dpo, "by_round": {}})
+
+    def for_label_model(self) -> Self:
+        """The settings as the label model is trained with them."""
+        return self.model_copy(update={"sft": change_stage(self.sft, self.label), "by_round": {}, "label": None})
 
 
 class WorldSettings(Settings):
@@ -262,6 +319,12 @@ class CheckSettings(Settings):
     max_unscored_rate: float = Field(
         0.2, ge=0, le=1, description="Largest share of rows without any score; above it the round stops."
     )
+    max_cut_off_rate: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Largest share of a kind of generations that reach their token limit, and so are never trained on.",
+    )
     min_pairs: int = Field(1, ge=0, description="Fewest preference pairs that each round after r0000 should add.")
     max_forgetting: float | None = Field(
         0.0,
@@ -351,6 +414,12 @@ class ExperimentSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _has_the_recipes_label_model(self) -> Self:
+        if self.training.label is not None and not find_recipe(self.recipe).trains_label_model:
+            raise ValueError(f"recipe {self.recipe} trains no label model; remove training.label")
+        return self
+
+    @model_validator(mode="after")
     def _has_the_recipes_texts(self) -> Self:
         needs = find_recipe(self.recipe).needs_texts
         if needs and self.texts is None:
@@ -382,11 +451,15 @@ class ExperimentSettings(Settings):
         ours: dict[str, Any] = {"enum": [recipe.name for recipe in recipes]}
         # A dotted name is a person's own module. Of any other name the error says which there are.
         schema["properties"]["recipe"] |= {"if": {"not": {"pattern": r"\."}}, "then": ours}
+        parameters = {recipe.name: recipe.settings.model_json_schema() for recipe in recipes}
+        for own in parameters.values():
+            # References are looked up from the root of the whole schema.
+            schema["$defs"] |= own.pop("$defs", {})
         by_recipe = [
             {
-                "if": {"properties": {"recipe": {"enum": [recipe.name]}}},
-                "then": {"properties": {"parameters": recipe.settings.model_json_schema()}},
+                "if": {"properties": {"recipe": {"enum": [name]}}},
+                "then": {"properties": {"parameters": own}},
             }
-            for recipe in recipes
+            for name, own in parameters.items()
         ]
         return simplify_schema(schema | {"allOf": by_recipe})

@@ -35,11 +35,13 @@ from lance_assets.small_world.tasks import (
     find_digits,
     phrase_prompt,
 )
+from lance_assets.small_world.ways import label_seeds
 
 NUM_SEEDS = 160
 SEED_RUNG_SHARES = {1: 0.3, 2: 0.3, 3: 0.2, 4: 0.2}
 HARD_RUNG_SHARES = {1: 0.1, 2: 0.1, 3: 0.1, 4: 0.1, 5: 0.2, 6: 0.2, 7: 0.1, 8: 0.1}
 NUM_LESSON_SEEDS = 80
+NUM_LABEL_SEEDS = 40
 NUM_POOL_ROWS = 1200
 POOL_RUNG_SHARES = {1: 0.4, 2: 0.2, 3: 0.1, 4: 0.1, 5: 0.05, 6: 0.05, 7: 0.05, 8: 0.05}
 NUM_TEXTS = 320
@@ -171,6 +173,9 @@ def build_files() -> dict[str, list[dict[str, str]]]:
         "mini_lance/eft.jsonl": draw_eft_rows(),
         "mini_spin/seeds.jsonl": draw_seeds(rng_seed=RNG_SEED + 3, rung_shares=hard),
         "mini_llm2llm/seeds.jsonl": draw_seeds(num_seeds=NUM_LESSON_SEEDS, rng_seed=RNG_SEED + 4, rung_shares=hard),
+        "mini_llm2llm_labels/seeds.jsonl": label_seeds(
+            draw_seeds(num_seeds=NUM_LABEL_SEEDS, rng_seed=RNG_SEED + 7, rung_shares=hard)
+        ),
         "mini_diverse_evol/pool.jsonl": draw_seeds(
             num_seeds=NUM_POOL_ROWS, rng_seed=RNG_SEED + 5, rung_shares=POOL_RUNG_SHARES
         ),

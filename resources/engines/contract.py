@@ -41,6 +41,10 @@ class GrammarIgnoredError(EngineError):
     """The experiment requires structured output and the engine's answers do not obey the grammar."""
 
 
+class PenaltyIgnoredError(EngineError):
+    """The experiment penalises repetition and the server does not read a penalty."""
+
+
 @dataclass(frozen=True)
 class Adapter:
     """A round's LoRA adapter, for engines that put it on a base model they hold."""

@@ -186,7 +186,7 @@ def _decode_sample(content: str) -> Sample | None:
 
 def hash_request(request: Request, sampling: SamplingSettings | None = None) -> str:
     """A hash of what is asked: id, messages, sampling seed and how it is sampled; 32 hex digits."""
-    asked = [asdict(request), None if sampling is None else asdict(sampling)]
+    asked = [asdict(request), None if sampling is None else sampling.describe()]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
 
 

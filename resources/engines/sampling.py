@@ -44,6 +44,8 @@ class SeededTopP:
             raise ValueError(f"temperature must be 0 (greedy) or more, got {sampling.temperature}")
         if not 0 < sampling.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1], got {sampling.top_p}")
+        if sampling.repetition_penalty <= 0:
+            raise ValueError(f"repetition_penalty must be above 0 (1 for none), got {sampling.repetition_penalty}")
         if sampling.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be 1 or more, got {sampling.max_new_tokens}")
         self.sampling = sampling
@@ -66,6 +68,23 @@ class SeededTopP:
             return logits.argmax(dim=-1)
         uniforms = self.uniforms[rows, step]
         return pick_tokens(logits, uniforms, temperature=self.sampling.temperature, top_p=self.sampling.top_p)
+
+
+def penalise_repetition(logits: "torch.Tensor", seen: "torch.Tensor", penalty: float) -> "torch.Tensor":
+    """The logits with every token less likely that was seen, as transformers and vLLM count it.
+
+    Args:
+        logits: [num_rows, vocabulary], any float dtype.
+        seen: bool [num_rows, vocabulary]: the tokens of each row's prompt and completion so far.
+        penalty: above 0; 1 changes nothing, and below 1 repetition becomes likelier.
+
+    Returns:
+        A new tensor of the same shape and dtype.
+    """
+    import torch
+
+    penalised = torch.where(logits < 0, logits * penalty, logits / penalty)
+    return torch.where(seen, penalised, logits)
 
 
 def pick_tokens(

@@ -20,7 +20,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
@@ -61,6 +61,31 @@ class DpoSettings(SftSettings):
     learning_rate: float = Field(5e-6, gt=0, description="Peak rate.")
     beta: float = Field(0.1, gt=0, description="Strength of the pull to the reference model.")
     sft_loss_weight: float = Field(0.0, ge=0, description="Weight of the chosen completions' NLL (RPO's alpha).")
+
+
+class SftChanges(BaseModel):
+    """What one training does in another way than the experiment's; a field that is left out is as everywhere else."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    learning_rate: float | None = Field(None, gt=0, description="Peak rate.")
+    num_epochs: float | None = Field(None, gt=0, description="Passes over the rows.")
+    warmup_steps: float | None = Field(None, ge=0, description="Steps of rising rate; below 1 a share of all steps.")
+
+
+class DpoChanges(SftChanges):
+    """The same of DPO."""
+
+    beta: float | None = Field(None, gt=0, description="Strength of the pull to the reference model.")
+    sft_loss_weight: float | None = Field(None, ge=0, description="Weight of the chosen completions' NLL.")
+
+
+Stage = TypeVar("Stage", bound=SftSettings)
+
+
+def change_stage(stage: Stage, changes: SftChanges | None) -> Stage:
+    """A stage's settings with what differs in place of theirs; None changes nothing."""
+    return stage if changes is None else stage.model_copy(update=changes.model_dump(exclude_none=True))
 
 
 class LoraSettings(BaseModel):

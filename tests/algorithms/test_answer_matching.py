@@ -21,7 +21,8 @@ from lance_assets.algorithms.reviews.answer_matching import MAX_CHARS, extract_f
         ("####5", "5"),
         ("## Steps\n2 + 3 = 5", None),
         ("#### 5\n####", None),
-        ("####\n5", None),
+        ("####\n5", "5"),
+        ("So ####:\n\n 5", "5"),
         ("", None),
     ],
 )

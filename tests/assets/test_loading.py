@@ -184,7 +184,7 @@ def test_a_parameter_of_another_recipe_is_told_with_those_of_its_own(shelf: Path
     told = load_plans([shelf])["pool"]
     assert told == (
         f"{file}:8: attributes.parameters.temperature: no such field (got 0.7); The fields here are "
-        "starts_from, trains_on, losses, num_first, num_picks, method, states_of"
+        "starts_from, trains_on, losses, sft_on_seeds, num_first, num_picks, method, states_of"
     )
 
 

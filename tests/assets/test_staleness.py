@@ -9,8 +9,10 @@ from lance_assets.rounds.identity.kept import compare_identities, read_identity
 from lance_assets.rounds.identity.own_code import hash_own_code
 from lance_assets.rounds.nouns import explain_identity
 from tests.assets.conftest import OpenWorld
+from tests.assets.scripted_platform import SCRIPTED_TRAINING
 from tests.assets.tiny_experiment import NOUNS, TRAINING, WORLD, find_failures, find_stale
 
+LAST = {"dpo": {"learning_rate": 1e-7}}
 AFTER_REVIEW = {"sft_set", "diversity_report", "checkpoint", "eval_report"}
 
 
@@ -22,6 +24,13 @@ AFTER_REVIEW = {"sft_set", "diversity_report", "checkpoint", "eval_report"}
         ({"score_gap": 5.0}, {"preference_pairs", "checkpoint", "eval_report"}),
         ({"rouge_l_threshold": 0.9}, set(NOUNS) - {"start_checkpoint", "seed_set", "raw_generations"}),
         ({"temperature": 0.5}, set(NOUNS) - {"start_checkpoint", "seed_set"}),
+        ({"stages": {"new_prompt": {"temperature": 0.5}}}, set(NOUNS) - {"start_checkpoint", "seed_set"}),
+        (
+            {"stages": {"review": {"max_new_tokens": 200}}},
+            {"reviewed_set", "preference_pairs"} | AFTER_REVIEW,
+        ),
+        ({"training": SCRIPTED_TRAINING | {"by_round": {"r0001": LAST}}}, {"checkpoint", "eval_report"}),
+        ({"checks": {"max_cut_off_rate": 0.0}}, set()),
         ({"engine": {"batch_size": 3, "device": "cpu"}}, set()),
         ({"training": TRAINING | {"launcher": ["accelerate", "launch"]}}, set()),
         ({"training": {}}, {"checkpoint", "eval_report"}),

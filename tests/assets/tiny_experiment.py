@@ -38,6 +38,7 @@ NOUNS = (
 )
 CHECKS = {
     ("start_checkpoint", "is_newest"),
+    ("raw_generations", "cut_off_rate"),
     ("cleaned_set", "near_duplicates"),
     ("diversity_report", "no_collapse"),
     ("reviewed_set", "unscored_rate"),

@@ -89,7 +89,7 @@ def test_an_axis_without_the_choice_names_those_there_are(given_value: dict, err
 
 
 def test_a_recipe_that_samples_nothing_has_the_axes_alone() -> None:
-    assert set(AxisSettings.model_fields) == {"starts_from", "trains_on", "losses"}
+    assert set(AxisSettings.model_fields) == {"starts_from", "trains_on", "losses", "sft_on_seeds"}
     assert not hasattr(AxisSettings(), "sampling")
     with pytest.raises(ValidationError, match="temperature"):
         AxisSettings(temperature=0.7)

@@ -6,6 +6,7 @@ import pytest
 from lance_assets.algorithms.filters.keywords import PROFILES
 from lance_assets.prompts import render_prompt
 from lance_assets.recipes.asking import RoundIdentity
+from lance_assets.recipes.axes import SAMPLING
 from lance_assets.recipes.contract import ROUND_MODEL
 from lance_assets.recipes.kun import (
     RECIPE,
@@ -169,7 +170,7 @@ def test_each_step_is_asked_in_its_template() -> None:
         stage: [render_prompt("compact", f"kun/{stage}", **given)] for stage in ("label", "verdict", "polish")
     }
     assert list_sampling(RECIPE, KunSettings(temperature=0.4, **ENGLISH), ask) == dict.fromkeys(
-        ("label", "verdict", "polish"), SamplingSettings(0.4, 0.95, 1024)
+        ("label", "verdict", "polish"), SamplingSettings(0.4, 0.95, 1024, repetition_penalty=1.2)
     )
     roles = {stage: RECIPE.find_role(stage) for stage in ("label", "verdict", "pair_score", "polish")}
     assert roles == {"label": "label", "verdict": "reviewer", "pair_score": "reviewer", "polish": ROUND_MODEL}
@@ -409,4 +410,6 @@ def test_the_authors_constants_and_every_parameter_is_read() -> None:
     assert (settings.temperature, settings.top_p, settings.max_new_tokens) == (0.5, 0.95, 1024)
     assert (settings.language, settings.min_chars, settings.max_repeats, settings.polish) == ("chinese", 20, 5, True)
     assert settings.has_reviews
-    assert {name for names in RECIPE.settings_of_step.values() for name in names} == set(KunSettings.model_fields)
+    assert (settings.repetition_penalty, settings.max_text_perplexity) == (1.2, None)
+    read = {name for names in RECIPE.settings_of_step.values() for name in names}
+    assert read == set(KunSettings.model_fields) - set(SAMPLING)

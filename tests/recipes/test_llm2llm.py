@@ -4,9 +4,11 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
+from lance_assets.algorithms.reviews.answer_kinds import AnswerRule
 from lance_assets.algorithms.reviews.answer_matching import match_answers
 from lance_assets.prompts import PROFILES, render_prompt
 from lance_assets.recipes.asking import RoundIdentity
+from lance_assets.recipes.axes import SAMPLING
 from lance_assets.recipes.contract import ROUND_MODEL
 from lance_assets.recipes.llm2llm import (
     RECIPE,
@@ -17,6 +19,7 @@ from lance_assets.recipes.llm2llm import (
     generate,
     start_sft_set,
 )
+from lance_assets.recipes.steps.sets import seeds_as_sft_rows
 from lance_assets.recipes.steps.teaching import choose_by_vote
 from lance_assets.records import (
     CLEANED_SET,
@@ -313,6 +316,7 @@ def test_the_teacher_sees_the_mistake_where_it_is_to(profile: str) -> None:
         assert text == render_prompt(
             *(profile, "llm2llm/lesson"),
             **{"prompt": PROMPTS["b"], "completion": COMPLETIONS["b"], "kept": "", "number": "1", "mark": "####"},
+            **{"kind": "number", "labels": ""},
             mistake=mistake if show_mistake else "",
         )
         assert (mistake in text) == show_mistake
@@ -332,6 +336,7 @@ def test_both_profiles_tell_the_teacher_how_many_and_what_is_kept(profile: str) 
     run_round(1, start(), ask, profile=profile, num_lessons=3, max_attempts=2)
     (first,), (second,) = (list_shown(ask, f"lesson{attempt}") for attempt in (1, 2))
     given = {"prompt": PROMPTS["b"], "completion": COMPLETIONS["b"], "number": "3", "mark": "####", "mistake": ""}
+    given |= {"kind": "number", "labels": ""}
     assert first == render_prompt(profile, "llm2llm/lesson", **given, kept="")
     assert second == render_prompt(profile, "llm2llm/lesson", **given, kept=BUS[0])
     assert BUS[0] not in first
@@ -414,13 +419,36 @@ def test_the_gold_answer_is_the_seeds_own_field_or_behind_the_mark() -> None:
         answer=pl.Series(["6", None, "4"]), completion=pl.Series(["It is 5. #### 5", "#### 10", "There is no mark."])
     )
     settings, identity = Llm2LlmSettings(max_attempts=1), identify("r0001")
-    trained = start_sft_set(build_inputs(settings, identify("r0000")), changed, EFT)
+    trained = seeds_as_sft_rows(changed, round_key="r0000")
     ask = script({}, {PROMPTS["a"]: [write(BUS)]})
     raw = generate(build_inputs(settings, identity, ask=ask), changed, trained)
     assert of_kind(raw, "student_answer")["is_correct"].to_list() == [False, True, True]
     without = changed.with_columns(answer=pl.lit(None, pl.String))
     with pytest.raises(ValueError, match=r"row c has no gold answer: name seeds\.answer_field, or .*'####'.*no mark"):
         generate(build_inputs(settings, identity, ask=script({}, {})), without, trained)
+
+
+def test_seeds_that_speak_against_their_gold_answer_are_counted() -> None:
+    """The student would be wrong for learning them, and be taught about them in every round."""
+    changed = SEEDS.with_columns(
+        answer=pl.Series(["5.00", "11", "4"]), completion=pl.Series([COMPLETIONS["a"], "#### 10", "There is no mark."])
+    )
+    inputs = build_inputs(Llm2LlmSettings(), identify("r0001"))
+    seeds, counts = build_seed_set(inputs, changed, {})
+    assert seeds.equals(changed)
+    assert counts == {"num_pool": 3, "num_not_taken": 0, "num_against_gold": 2}
+    assert build_seed_set(inputs, SEEDS, {})[1] == {"num_pool": 3, "num_not_taken": 0}
+
+
+def test_where_no_seed_gives_its_gold_answer_nothing_is_trained() -> None:
+    inputs = build_inputs(Llm2LlmSettings(answer_mark="The answer is"), identify("r0000"))
+    told = (
+        r"none of 3 seeds gives its gold answer itself; the first, a, ends '2 \+ 3 = 5\\n#### 5', and its gold answer "
+        r"is '5'. Correct answer_mark \('The answer is'\), answer_kind \(number\) or labels, or the seeds"
+    )
+    with pytest.raises(ValueError, match=told):
+        start_sft_set(inputs, SEEDS, EFT)
+    assert len(start_sft_set(build_inputs(Llm2LlmSettings(), identify("r0000")), SEEDS, EFT)) == 4
 
 
 def test_a_share_of_the_seeds_is_all_that_is_used() -> None:
@@ -551,7 +579,7 @@ def tell(*texts: Said) -> list[Sample]:
     ],
 )
 def test_votes(texts: list[Said], chosen: str | None, share: float) -> None:
-    sample, agreement = choose_by_vote(tell(*texts), "####")
+    sample, agreement = choose_by_vote(tell(*texts), AnswerRule())
     assert (None if sample is None else sample.row_id, agreement) == (chosen, pytest.approx(share))
 
 
@@ -560,13 +588,13 @@ def test_votes_agree_where_answers_match() -> None:
     answers = ["5", "-5", "5.0", "1/2", "0.5", "Play Music", "play music", "5 6", "5  6", "five", "1,200", "$1200"]
     for left in answers:
         for right in answers:
-            _, agreement = choose_by_vote(tell(f"#### {left}", f"#### {right}"), "####")
+            _, agreement = choose_by_vote(tell(f"#### {left}", f"#### {right}"), AnswerRule())
             assert agreement == (1.0 if match_answers(left, right) else 0.5), (left, right)
 
 
 def test_every_parameter_is_read_by_a_step() -> None:
     read = {name for names in RECIPE.settings_of_step.values() for name in names}
-    assert read == set(Llm2LlmSettings.model_fields)
+    assert read == set(Llm2LlmSettings.model_fields) - set(SAMPLING)
     settings = Llm2LlmSettings()
     assert (settings.num_lessons, settings.rouge_l_threshold, settings.augment_source) == (1, 0.95, "seed")
     assert settings.sampling == SamplingSettings(1.0, 1.0, 2149)

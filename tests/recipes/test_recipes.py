@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from lance_assets.prompts import PROFILES, list_steps
-from lance_assets.recipes.axes import AxisSettings, RecipeSettings
+from lance_assets.recipes.axes import SAMPLING, AxisSettings, RecipeSettings
 from lance_assets.recipes.contract import ROUND_MODEL, AnyRecipe, RoundInputs, Stage, find_recipe, list_recipes
 from lance_assets.records import Request, Sample, SamplingSettings
 from lance_assets.rounds.nouns import NOUNS
@@ -68,12 +68,14 @@ def test_what_a_recipe_does_not_have_has_a_default() -> None:
     """SPIN has nothing but the steps; every optional capability is on in some recipe."""
     spin = find_recipe("spin")
     assert (spin.judge_pairs, spin.build_label_rows, spin.forecast, spin.settings_of_judging) == (None, None, None, ())
-    assert (spin.needs_texts, spin.reads_states, spin.reports_vendi, spin.trains_label_model) == (False,) * 4
+    assert (spin.needs_texts, spin.reports_vendi, spin.trains_label_model) == (False,) * 3
     inputs, nothing = build_inputs(spin.settings()), pl.DataFrame()
     assert spin.describe_generations(inputs, nothing) == spin.describe_reviews(inputs, nothing) == {}
     assert {recipe.name for recipe in list_recipes() if recipe.forecast is not None} == {"lance"}
     assert {recipe.name for recipe in list_recipes() if recipe.trains_label_model or recipe.needs_texts} == {"kun"}
-    assert {recipe.name for recipe in list_recipes() if recipe.reads_states or recipe.reports_vendi} == {"diverse_evol"}
+    assert {recipe.name for recipe in list_recipes() if recipe.reports_vendi} == {"diverse_evol"}
+    assert {recipe.name for recipe in list_recipes() if recipe.settings().reads_states} == {"diverse_evol"}
+    assert find_recipe("kun").settings(max_text_perplexity=30.0).reads_states
 
 
 def test_what_a_step_was_not_given_it_can_not_use() -> None:
@@ -91,7 +93,8 @@ def test_what_a_step_was_not_given_it_can_not_use() -> None:
 @EVERY
 def test_every_setting_is_read_by_a_known_step(recipe: AnyRecipe) -> None:
     listed = {setting for settings in recipe.settings_of_step.values() for setting in settings}
-    assert listed == set(recipe.settings.model_fields)
+    # The platform knows which step asks which stage.
+    assert listed == set(recipe.settings.model_fields) - set(SAMPLING)
     assert set(recipe.settings_of_step) <= set(NOUNS)
     assert set(recipe.settings_of_judging) <= listed
     for step, settings in recipe.settings_of_step.items():
@@ -150,7 +153,7 @@ class Watch:
 
     def take(self) -> set[str]:
         names, self.names = self.names, set()
-        return names
+        return names - set(SAMPLING)
 
 
 def watch_settings(settings: type[AxisSettings], watch: Watch, **given: object) -> AxisSettings:
@@ -190,26 +193,29 @@ class Reader:
 
 
 POOL_ROW = {"num_first": 1, "num_picks": 1}
+WORDS = {"answer_kind": "text", "answer_mark": None}
 IN_TURN = {"teacher_writes": "prompt_then_completion"}
 
 
 @pytest.mark.parametrize(
     ("name", "given", "unread"),
     [
-        *((name, {}, {}) for name in ("spin", "self_rewarding", "i_sheep")),
-        ("diverse_evol", POOL_ROW, {}),
-        ("llm2llm", {}, {"raw_generations": {"num_votes", "min_agreement"}}),
-        ("llm2llm", IN_TURN, {"raw_generations": {"show_mistake"}}),
+        *((name, {}, {}) for name in ("spin", "self_rewarding")),
+        ("i_sheep", {}, {"sft_set": {"sft_on_seeds"}}),
+        ("diverse_evol", POOL_ROW, {"sft_set": {"sft_on_seeds"}}),
+        ("llm2llm", WORDS, {"raw_generations": {"num_votes", "min_agreement"}, "sft_set": {"sft_on_seeds"}}),
+        ("llm2llm", WORDS | IN_TURN, {"raw_generations": {"show_mistake"}, "sft_set": {"sft_on_seeds"}}),
     ],
     ids=["spin", "self_rewarding", "i_sheep", "diverse_evol", "llm2llm", "llm2llm_in_turn"],
 )
 def test_each_step_reads_the_settings_it_names(
     name: str, given: dict[str, object], unread: dict[str, set[str]]
 ) -> None:
-    """One round with everything watched; these have one choice of losses each."""
+    """One round with everything watched; these have one choice of losses each, and some of `sft_on_seeds`."""
     watch, recipe = Watch(), find_recipe(name)
     settings = watch_settings(recipe.settings, watch, **given)
-    table, read = seeds({"a": None, "b": None}), {}
+    # A seed's own completion gives its gold answer.
+    table, read = seeds({"a": None, "b": None}).with_columns(answer=pl.col("completion")), {}
 
     def ask(stage: str, requests: list[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
         assert isinstance(sampling or recipe.find_sampling(stage, settings), SamplingSettings)

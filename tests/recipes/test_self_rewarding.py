@@ -150,7 +150,10 @@ def test_each_step_is_asked_in_its_template_and_sampling() -> None:
     ask = ScriptedAsk(say)
     raw = generate(build_inputs(chosen, identity, ask=ask), TABLE, NOT_TRAINED)
     plain = SamplingSettings(0.7, 0.9, 512)
-    assert list_sampling(RECIPE, chosen, ask) == {"new_prompt": plain, "completion": plain}
+    assert list_sampling(RECIPE, chosen, ask) == {
+        "new_prompt": SamplingSettings(0.6, 0.9, 512),
+        "completion": plain,
+    }
     assert ask.counts == {"new_prompt": 7, "completion": 20}
     cleaned = RECIPE.clean(build_inputs(chosen, is_evaluation_prompt=is_held_out), raw, TABLE)
     judge = ScriptedAsk(lambda stage, text, number: "score: 3")

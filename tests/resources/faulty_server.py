@@ -84,6 +84,8 @@ class FaultyServer:
     """Serves `GET /models` in place of the list."""
     dialect: str | None = None
     """The field of a body by which this server is constrained: `structured_outputs`, `regex` or `response_format`."""
+    refuses_penalties: Callable[[float], bool] | None = None
+    """Which repetition penalties are refused; without it the field is ignored, as by a server that does not know it."""
     loras: bool = False
     """Whether adapters can be loaded."""
     answer_seconds: float = 0.0
@@ -173,6 +175,11 @@ class FaultyServer:
                 return await faults.pop(0)(request)
             if self.always is not None:
                 return await self.always(request)
+            penalty = body.get("repetition_penalty")
+            if penalty is not None and self.refuses_penalties is not None and self.refuses_penalties(penalty):
+                return await respond(400, f"repetition_penalty: {penalty} is not taken", code="BadRequestError")(
+                    request
+                )
             await asyncio.sleep(self.answer_seconds)
             return web.json_response(self._answer(body))
         finally:

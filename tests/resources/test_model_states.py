@@ -229,3 +229,26 @@ def test_wrong_arguments(tiny_model: Path, tmp_path: Path) -> None:
     (without / "chat_template.jinja").unlink()
     with pytest.raises(ModelWithoutChatTemplateError, match="no chat template"):
         open_reader(without).embed(ROWS[:1])
+
+
+def test_perplexity_is_that_of_the_plain_text_read_alone() -> None:
+    """One text at a time, by the logits of the whole model: e to the mean of -log p of every token but the first."""
+    texts = ["Sort the list 3 1 2.", "The answer is 7. " * 30, "3", "", "Reverse 1 2 and then 3.", "zq %% vv"]
+    tokenizer = AutoTokenizer.from_pretrained(SMALL_MODEL)
+    model = AutoModelForCausalLM.from_pretrained(SMALL_MODEL, dtype=torch.float32).eval()
+    expected = []
+    for text in texts:
+        input_ids = torch.tensor([tokenizer(text)["input_ids"][:64]], dtype=torch.int64)
+        if input_ids.shape[1] < 2:
+            expected.append(math.inf)
+            continue
+        with torch.no_grad():
+            expected.append(float(model(input_ids=input_ids, labels=input_ids).loss.exp()))
+    reader = open_reader(SMALL_MODEL, batch_size=3, max_length=64)
+    found = reader.measure_perplexity(texts)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, expected, rtol=2e-4)
+    assert reader.num_truncated == 1
+    assert len(reader.measure_perplexity([])) == 0
+    # What the model was trained on surprises it less than what no one writes.
+    assert found[0] < found[5]

@@ -512,6 +512,12 @@ def test_settings_reach_the_worker(scripted: Scripted) -> None:
     }
 
 
+def test_the_process_is_told_of_a_penalty_only_where_there_is_one(scripted: Scripted) -> None:
+    sample_in_order(scripted.open(), REQUESTS[:2], SamplingSettings(0.5, 0.8, 9, repetition_penalty=1.2))
+    (_, begin, _) = scripted.read_records()[0]
+    assert begin["begin"]["repetition_penalty"] == 1.2
+
+
 @pytest.mark.parametrize("tail_tokens", [1, 3])
 def test_tail_is_the_last_tokens_and_the_end_of_turn(
     scripted: Scripted, tokenizer: PreTrainedTokenizerBase, tail_tokens: int

@@ -324,3 +324,14 @@ def test_adapters_give_what_the_merged_models_give(
         assert measure_agreement(served, plain, f"adapter {number} and the base model") < 0.5
         texts.append([sample.text for sample in served])
     assert sum(one == other for one, other in zip(*texts, strict=True)) < 0.5 * len(requests)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_repetition_is_penalised_as_with_transformers(
+    engine: VllmEngine, local: TransformersEngine, temperature: float
+) -> None:
+    sampling = SamplingSettings(temperature, 0.95, 60, repetition_penalty=1.3)
+    served, expected = (sample_in_order(each, REQUESTS[:60], sampling) for each in (engine, local))
+    assert measure_agreement(served, expected, f"penalised at temperature {temperature}") >= 0.95
+    plain = sample_in_order(engine, REQUESTS[:60], SamplingSettings(temperature, 0.95, 60))
+    assert measure_agreement(served, plain, "with and without a penalty") < 0.5

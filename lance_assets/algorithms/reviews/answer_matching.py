@@ -13,10 +13,13 @@ Differences from the authors' code:
 6. The mark is as given; their code takes any run of "#" before a space, headings among them.
 7. Without an answer there is `None`, which matches nothing; their code has the answer "WRONG".
 8. A text with several numbers ("3 of 5") is no number; their code joins the digits to 35.
-9. "2 million" is 2,000,000; their code reads 2.
+9. "2 million", "2M" and "200万" are 2,000,000; their code reads 2, 2 and 200.
+10. What stands around an answer is no part of it: a colon after the mark, an empty line before it, brackets, a stop,
+    LaTeX's \boxed{} and $...$; their code compares it.
+11. A gold answer of several lines is its first line too, as the answer of the completion it came from is.
 
-Units are ignored, so that "$18", "18 dollars" and "18%" are 18. Numbers in words, exponents, LaTeX fractions, decimal
-commas, times and sums are not read as numbers but compared as text.
+Units are ignored, so that "$18", "18 dollars" and "18%" are 18, but not words that multiply ("dozen", "万"). Numbers in
+words, powers, decimal commas, times and sums are not read as numbers but compared as text.
 """
 
 import math
@@ -35,10 +38,12 @@ _MARKUP = re.compile(r"(?<![\w)])\*\*(?=\S)|(?<=\S)\*\*(?![\w(])|`|\\(?=[$%])")
 """Emphasis (but no power, as in 5**2), code marks, and the backslash of an escaped sign."""
 # Possessive quantifiers (++) give nothing back, so that a long run of digits is tried in one way only.
 _PLAIN = r"(?:[0-9]{1,3}(?:,[0-9]{3})++|[0-9]++)(?:\.[0-9]*+)?+|\.[0-9]++"
+_EXPONENT = r"(?:[eE][-+][0-9]{1,3}+(?![0-9]))?+"
+"""As Python and JSON write small numbers, 1e-05; of "5e3" the e may be a name."""
 _NUMBER = re.compile(
     rf"(?P<sign>[-+]\s?|(?:minus|negative)\s)?(?:(?:US|USD)?\s?[{_CURRENCY}]\s?|USD\s)?(?P<inner_sign>[-+])?"
     rf"(?:(?P<whole>[0-9]++)\s(?P<part>[0-9]++)\s?/\s?(?P<parts>[0-9]++)"
-    rf"|(?P<number>{_PLAIN})(?:\s?/\s?(?P<divisor>{_PLAIN}))?+)(?P<rest>.*)",
+    rf"|(?P<number>(?:{_PLAIN}){_EXPONENT})(?:\s?/\s?(?P<divisor>{_PLAIN}))?+)(?P<rest>.*)",
     re.IGNORECASE,
 )
 _UNIT = re.compile(rf"\s?[%°{_CURRENCY}]?(?:[^\W\d]|[\s.,;:!'’\"/()%°]|(?<!\s)-(?=[^\W\d]))*")
@@ -47,18 +52,35 @@ _NO_UNITS = frozenset(
     ("and", "or", "to", "by", "plus", "minus", "times", "point", "squared", "cubed", "k", "n", "x", "y", "z")
 )
 """Words after a number that make it another number, several numbers or a term."""
-_MAGNITUDES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_LONG = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+_LONG |= {"lakh": 10**5, "crore": 10**7}
+_SHORT = {"mn": 10**6, "mln": 10**6, "mio": 10**6, "bn": 10**9, "mrd": 10**9, "tn": 10**12}
+_MAGNITUDES = _LONG | {f"{word}s": factor for word, factor in _LONG.items()} | _SHORT
+"""Words that multiply the number before them, in lower case."""
+_CAPITALS = {"M": 10**6, "B": 10**9}
+"""The same as one capital; "5 m" is a length."""
+_SIGNS = {"万": 10**4, "萬": 10**4, "만": 10**4, "亿": 10**8, "億": 10**8, "억": 10**8, "兆": 10**12, "조": 10**12}
+_SMALL_SIGNS = {"十": 10, "百": 10**2, "千": 10**3}
+"""Signs that multiply, or begin a unit, as 千克, a kilogram."""
+_WRAPPED = re.compile(r"\\(?:boxed|fbox|mbox|text[a-z]*|math[a-z]*)\s*\{([^{}]*)\}")
+_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|([0-9]))\s*(?:\{([^{}]*)\}|([0-9]))")
+_SPACING = re.compile(r"\\(?:left|right)(?![a-zA-Z])|\\[,;:!()\[\]]")
+"""LaTeX that says how something looks, and delimiters of its formulas."""
+_BRACKETS = ("()", "[]", "{}", '""', "''", "“”", "‘’", "「」", "$$")
+_LOOSE = " \t\r\n.,;:!?*_`"
+"""What may stand at the ends of a text without being part of it."""
 
 
 def extract_final_answer(text: str, mark: str = "####") -> str | None:
-    r"""Read what follows the last mark on its line.
+    r"""Read what follows the last mark, on its line or on the next one that has anything.
 
     Args:
         text: a completion.
         mark: the text before the answer.
 
     Returns:
-        The answer without spaces around it; None where there is no mark, or nothing after the last one.
+        The answer without spaces around it and without a colon before it; None where there is no mark, or nothing after
+        the last one.
 
     Raises:
         ValueError: the mark is empty.
@@ -67,21 +89,62 @@ def extract_final_answer(text: str, mark: str = "####") -> str | None:
     '24'
     >>> extract_final_answer("#### 12? No:\n#### -12"), extract_final_answer("It is 24.")
     ('-12', None)
+    >>> extract_final_answer("The answer is:\n24", "The answer is")
+    '24'
     """
     if not mark:
         raise ValueError("mark must not be empty: name the text before the answer, as '####'")
     _, found, after = text.rpartition(mark)
-    return (after.partition("\n")[0].strip() or None) if found else None
+    if not found:
+        return None
+    lines = (line.strip().lstrip(":：=").strip() for line in after.split("\n"))
+    return next((line for line in lines if line), None)
+
+
+def _read_latex(text: str) -> str:
+    """The text without LaTeX around and within it, its fractions as a/b; any other text as it is."""
+    if "\\" not in text and "{" not in text:
+        return text
+    plain, before = _SPACING.sub("", text.replace("{,}", ",")), ""
+    # From the inside outwards, since braces lie within each other; each turn leaves fewer of them.
+    while plain != before:
+        before = plain
+        plain = _FRACTION.sub(lambda found: f" {found[1] or found[2]}/{found[3] or found[4]} ", plain)
+        plain = _WRAPPED.sub(r"\1", plain)
+    return plain
+
+
+def _unwrap(text: str) -> str:
+    """The text without brackets, quotes or dollar signs that are around all of it."""
+    plain = text.strip()
+    while len(plain) > 2 and plain[0] + plain[-1] in _BRACKETS and plain[-1] not in plain[1:-1]:
+        plain = plain[1:-1].strip()
+    return plain
+
+
+def _read_sign_multiplier(word: str) -> int | None:
+    """The factor of the signs that a word begins with: 1 where it begins with none, None where they may be a unit."""
+    signs = _SIGNS | _SMALL_SIGNS
+    size = next((place for place, sign in enumerate(word) if sign not in signs), len(word))
+    if size and size < len(word) and word[size - 1] in _SMALL_SIGNS:
+        return None
+    return math.prod(signs[sign] for sign in word[:size])
 
 
 def _read_multiplier(rest: str) -> int | None:
     """The factor that the words after a number mean: 1 for a unit; None where they are no unit."""
-    words = _WORDS.findall(rest.lower())
-    # "18 dollars" is 18, but after "3 of 5" or "2 x" the number is only a part of the answer.
-    if not _UNIT.fullmatch(rest) or not _NO_UNITS.isdisjoint(words):
+    words = _WORDS.findall(rest)
+    # "18 dollars" is 18, but after "3 of 5" or "2 x" the number is only a part of the answer, and 3! is 6.
+    if not _UNIT.fullmatch(rest) or not _NO_UNITS.isdisjoint(word.lower() for word in words) or rest[:1] == "!":
         return None
-    num_magnitudes = next((place for place, word in enumerate(words) if word not in _MAGNITUDES), len(words))
-    return math.prod(_MAGNITUDES[word] for word in words[:num_magnitudes])
+    factor = _read_sign_multiplier(words[0]) if words else 1
+    if factor is None or words[:1] == ["T"]:
+        return None
+    if words and words[0] in _CAPITALS:
+        return _CAPITALS[words[0]]
+    lower = [word.lower() for word in words]
+    num_magnitudes = next((place for place, word in enumerate(lower) if word not in _MAGNITUDES), len(lower))
+    return factor * math.prod(_MAGNITUDES[word] for word in lower[:num_magnitudes])
 
 
 def _read_amount(match: re.Match[str]) -> Fraction | None:
@@ -113,9 +176,9 @@ def parse_number(text: str) -> Fraction | None:
     if len(text) > MAX_CHARS:
         return None
     # The space before it makes 1½ the mixed number "1 1/2" and not 11/2.
-    spelt = _ONE_SIGN_FRACTION.sub(lambda sign: f" {unicodedata.normalize('NFKC', sign[0])}", text)
+    spelt = _ONE_SIGN_FRACTION.sub(lambda sign: f" {unicodedata.normalize('NFKC', sign[0])}", _read_latex(text))
     plain = " ".join(_MARKUP.sub("", spelt.translate(_TABLE)).strip("*_ \t\r\n").split())
-    match = _NUMBER.fullmatch(plain)
+    match = _NUMBER.fullmatch(_unwrap(plain))
     # Two signs, as in -$-5, are a term.
     if match is None or (match["sign"] and match["inner_sign"]):
         return None
@@ -126,6 +189,21 @@ def parse_number(text: str) -> Fraction | None:
     return amount * multiplier * (1 if sign == "+" else -1)
 
 
+def normalise_answer(answer: str) -> Fraction | str:
+    """What equal answers have in common: their number where they are one, else their words.
+
+    >>> normalise_answer("$1,200.00"), normalise_answer("(B)"), normalise_answer("Play  Music.")
+    (Fraction(1200, 1), 'b', 'play music')
+    """
+    number = parse_number(answer)
+    if number is not None:
+        return number
+    # casefold equates what differs in case alone in any script, as ß and SS.
+    plain = " ".join(answer.casefold().split())
+    # Of an answer of signs alone nothing else is left to compare.
+    return _unwrap(_read_latex(plain).strip(_LOOSE)).strip(_LOOSE) or plain
+
+
 def match_answers(gold: str, predicted: str | None) -> bool:
     """Whether an answer is the gold one: as numbers where both are, else as text.
 
@@ -134,7 +212,8 @@ def match_answers(gold: str, predicted: str | None) -> bool:
         predicted: the answer of a completion, None where it has none.
 
     Returns:
-        Equality of the numbers, or of the texts without case and with single spaces. An answer without text is wrong.
+        Equality of the numbers, or of the texts without case, with single spaces and without what is around them. An
+        answer without text is wrong.
 
     Raises:
         ValueError: the gold answer has no text.
@@ -148,8 +227,6 @@ def match_answers(gold: str, predicted: str | None) -> bool:
         raise ValueError(f"a gold answer must have text, got {gold!r}: correct the row, or leave it out")
     if predicted is None:
         return False
-    numbers = parse_number(gold), parse_number(predicted)
-    if None not in numbers:
-        return numbers[0] == numbers[1]
-    # casefold equates what differs in case alone in any script, as ß and SS.
-    return gold.casefold().split() == predicted.casefold().split()
+    # Of a completion the answer is one line, so of a gold answer of several lines the first one is the same answer.
+    first = next(line for line in gold.split("\n") if line.strip())
+    return normalise_answer(predicted) in (normalise_answer(gold), normalise_answer(first))

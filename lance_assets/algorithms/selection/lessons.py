@@ -15,6 +15,7 @@ Differences from the authors' code:
    it with this step's wrong seeds and new questions alone, so copies of other seeds and of earlier rounds pass.
 5. Candidates are decided about one by one in their order; the authors' code decides as its threads finish.
 6. What a teacher thinks before it writes (`<think>`) is no part of the text.
+7. Without a mark, as for labels, the answer is everything up to an empty line.
 
 No one checks here that the teacher's answer is right.
 """
@@ -39,6 +40,7 @@ REJECTIONS = {
     "several_marks": "more than one final answer is marked",
     "mark_in_question": "the final answer is marked before the answer begins",
     "empty_mark": "nothing follows the mark",
+    "no_label": "the answer names no single label (where answers are labels)",
 }
 """Why a piece of a teacher's text is no lesson, in the order in which it is checked."""
 
@@ -105,14 +107,18 @@ def _tidy(text: str) -> str:
     return tidy.strip()
 
 
-def _read_piece(piece: str, mark: str) -> Lesson | str:
+def _read_piece(piece: str, mark: str | None) -> Lesson | str:
     """The lesson behind a question's label, or the reason why there is none."""
     question, *answers = _ANSWER.split(piece)
     if len(answers) != 1:
         return "several_answers" if answers else "no_answer"
-    prompt, num_marks = _tidy(question), question.count(mark) + answers[0].count(mark)
+    prompt = _tidy(question)
     if not prompt:
         return "empty_question"
+    if mark is None:
+        whole = _tidy(answers[0].strip().split("\n\n")[0])
+        return Lesson(prompt, whole, whole) if whole else "no_answer"
+    num_marks = question.count(mark) + answers[0].count(mark)
     if num_marks != 1:
         return "several_marks" if num_marks else "no_mark"
     if mark in question:
@@ -124,7 +130,7 @@ def _read_piece(piece: str, mark: str) -> Lesson | str:
     return Lesson(prompt, f"{calculation}\n{mark} {answer}".strip(), answer)
 
 
-def parse_lessons(text: str, *, was_cut: bool, mark: str = "####") -> Parsed:
+def parse_lessons(text: str, *, was_cut: bool, mark: str | None = "####") -> Parsed:
     r"""Read the practice problems out of a teacher's text.
 
     A piece begins at a label "Question:" and ends before the next. It needs exactly one label "Answer:" and one mark;
@@ -134,7 +140,7 @@ def parse_lessons(text: str, *, was_cut: bool, mark: str = "####") -> Parsed:
     Args:
         text: what the teacher wrote.
         was_cut: whether it ended at the token limit: its last piece is rejected, however whole it looks.
-        mark: what announces the final answer.
+        mark: what announces the final answer; None: the answer is all that the label "Answer:" announces.
 
     Returns:
         Lessons and rejected pieces. A text without a question is one piece; one of spaces alone is none.
@@ -148,7 +154,7 @@ def parse_lessons(text: str, *, was_cut: bool, mark: str = "####") -> Parsed:
     >>> parsed.rejected
     [('cut_off', '2. Question: And')]
     """
-    if not mark:
+    if mark is not None and not mark:
         raise ValueError("mark must not be empty: name the text before the answer, as '####'")
     written = strip_thinking(text).replace("\r\n", "\n")
     found = list(_QUESTION.finditer(written))
@@ -157,7 +163,7 @@ def parse_lessons(text: str, *, was_cut: bool, mark: str = "####") -> Parsed:
         return Parsed([], [(reason, text.strip())] if text.strip() else [])
     ends = [label.start() for label in found[1:]] + [len(written)]
     preamble = written[: found[0].start()].strip()
-    parsed = Parsed([], [("no_question", preamble)] if mark in preamble else [])
+    parsed = Parsed([], [("no_question", preamble)] if mark is not None and mark in preamble else [])
     for label, end in zip(found, ends, strict=True):
         is_last = label is found[-1]
         read = "cut_off" if was_cut and is_last else _read_piece(written[label.end() : end], mark)

@@ -7,6 +7,7 @@ import polars as pl
 from lance_assets.algorithms.filters.contract import Filter
 from lance_assets.algorithms.filters.rules import list_word_filters
 from lance_assets.algorithms.selection.pairing import take_seeds
+from lance_assets.recipes.axes import AxisSettings
 from lance_assets.recipes.contract import RoundInputs
 from lance_assets.recipes.steps.rows import build_reviewed_row, build_table, read_kept
 from lance_assets.records import PREFERENCE_PAIRS, REVIEWED_SET, SFT_SET, derive_row_id
@@ -102,8 +103,10 @@ def seeds_as_sft_rows(seeds: pl.DataFrame, *, round_key: str) -> pl.DataFrame:
     ).cast(SFT_SET)
 
 
-def start_sft_set(inputs: RoundInputs[object], seeds: pl.DataFrame, eft: pl.DataFrame) -> pl.DataFrame:
-    """Round r0000's SFT set: the seeds, and the EFT rows where the experiment has them. Schema `SFT_SET`."""
+def start_sft_set(inputs: RoundInputs[AxisSettings], seeds: pl.DataFrame, eft: pl.DataFrame) -> pl.DataFrame:
+    """Round r0000's SFT set: the seeds unless `sft_on_seeds` leaves them out, and the EFT rows. Schema `SFT_SET`."""
+    if not inputs.settings.sft_on_seeds:
+        return eft
     return pl.concat([seeds_as_sft_rows(seeds, round_key=inputs.round_key), eft])
 
 

@@ -6,9 +6,8 @@ The rules of reading and accepting are in `algorithms.selection.lessons`.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 
-from lance_assets.algorithms.reviews.answer_matching import extract_final_answer, parse_number
+from lance_assets.algorithms.reviews.answer_kinds import AnswerRule
 from lance_assets.algorithms.selection.lessons import Lesson, accept_lessons, parse_lessons
 from lance_assets.prompts import render_prompt
 from lance_assets.recipes.asking import RoundIdentity, build_requests, read_final
@@ -47,8 +46,7 @@ def read_answer(completion: str, mark: str) -> str | None:
     >>> read_answer("4 + 3 = 7. The answer is 7.", "The answer is")
     '7'
     """
-    answer = extract_final_answer(completion, mark)
-    return None if answer is None else answer.rstrip(" .") or None
+    return AnswerRule(mark=mark).read(completion)
 
 
 @dataclass
@@ -92,10 +90,31 @@ class Teaching:
         for source, raw in zip(waiting, texts, strict=True):
             was_cut = raw.finish_reason == "length"
             parsed = parse_lessons(raw.raw_text, was_cut=was_cut, mark=self.settings.answer_mark)
-            found += [Written(source, raw, lesson) for lesson in parsed.lessons]
-            for number, (reason, piece) in enumerate(parsed.rejected):
+            rejected = list(parsed.rejected)
+            for lesson in parsed.lessons:
+                tidy = self._settle(lesson)
+                if tidy is None:
+                    rejected.append(("no_label", f"{lesson.prompt}\n{lesson.completion}"))
+                else:
+                    found.append(Written(source, raw, tidy))
+            for number, (reason, piece) in enumerate(rejected):
                 self._record(Written(source, raw, Lesson("", piece, "")), f"unread{number}", reason)
         return found
+
+    def _settle(self, lesson: Lesson) -> Lesson | None:
+        """The lesson with its label spelled as the seeds' are; None where it names no single one.
+
+        A teacher may call a label by another of its names, and a student that is trained on that would say so too.
+        """
+        rule = self.settings.answers
+        if rule.kind != "label":
+            return lesson
+        label = rule.normalise(lesson.answer)
+        if label is None:
+            return None
+        before = "" if rule.mark is None else lesson.completion.rpartition(rule.mark)[0]
+        announced = str(label) if rule.mark is None else f"{rule.mark} {label}"
+        return Lesson(lesson.prompt, f"{before}{announced}", str(label))
 
     def _render(self, source: Source, attempt: int) -> str:
         settings = self.settings
@@ -113,14 +132,16 @@ class Teaching:
             kept=" | ".join(kept) if attempt % 2 == 0 else "",
             # More are asked for at each attempt, since some of those before were rejected.
             number=str(min(self._count_missing(source) + attempt - 1, 10)),
-            mark=settings.answer_mark,
+            mark=settings.answer_mark or "",
+            kind=settings.answer_kind,
+            labels=", ".join(settings.labels),
         )
 
     def _write_in_turn(self, waiting: Sequence[Source], attempt: int) -> list[Written]:
         """Lessons of a new prompt and the completion that most of its samples agree on."""
         settings, readable = self.settings, self._write_prompts(waiting, attempt)
         stage = f"lesson_completion{attempt}"
-        asked = [(raw.row_id, prompt) for _, raw, prompt in readable]
+        asked = [(raw.row_id, self._ask_to_complete(prompt)) for _, raw, prompt in readable]
         requests = build_requests(self.identity, stage, asked, settings.num_votes)
         samples = self.ask(stage, requests)
         found = []
@@ -132,23 +153,35 @@ class Teaching:
                 for number, sample in enumerate(votes)
             ]
             self.rows += record_samples("lesson_completion", origins, requests[own], votes)
-            chosen, agreement = choose_by_vote(votes, settings.answer_mark)
+            chosen, agreement = choose_by_vote(votes, settings.answers)
             if chosen is None or agreement < settings.min_agreement:
                 written = Written(source, raw, Lesson(prompt, votes[0].text, ""))
                 self._record(written, "disagreed", "teacher_disagrees", agreement=agreement)
             else:
-                answer = read_answer(chosen.text, settings.answer_mark) or ""
-                found.append(Written(source, raw, Lesson(prompt, chosen.text.strip(), answer)))
+                answer = settings.answers.read(chosen.text) or ""
+                lesson = self._settle(Lesson(prompt, chosen.text.strip(), answer))
+                assert lesson is not None, "an answer without a label has no vote"
+                found.append(Written(source, raw, lesson))
         return found
+
+    def _ask_to_complete(self, prompt: str) -> str:
+        """A new prompt as the teacher is asked it: by itself, or with the labels it has to choose from."""
+        settings = self.settings
+        if settings.answer_kind != "label":
+            return prompt
+        given = {"prompt": prompt, "labels": ", ".join(settings.labels), "mark": settings.answer_mark or ""}
+        return render_prompt(self.identity.prompt_profile, "llm2llm/label", **given)
 
     def _write_prompts(self, waiting: Sequence[Source], attempt: int) -> list[tuple[Source, Generation, str]]:
         """A new prompt for each lesson that a source still lacks: source, row and prompt of those that were read."""
         wanted = [source for source in waiting for _ in range(self._count_missing(source))]
-        stage, profile = f"lesson_prompt{attempt}", self.identity.prompt_profile
+        stage, profile, kind = f"lesson_prompt{attempt}", self.identity.prompt_profile, self.settings.answer_kind
         asked = [
             (
                 f"{source.row_id}:{number}",
-                render_prompt(profile, "llm2llm/new_prompt", prompt=source.prompt, completion=source.completion),
+                render_prompt(
+                    profile, "llm2llm/new_prompt", prompt=source.prompt, completion=source.completion, kind=kind
+                ),
             )
             for number, source in enumerate(wanted)
         ]
@@ -212,22 +245,17 @@ class Teaching:
         self.rows.append(lesson)
 
 
-def _normalise_answer(answer: str) -> Fraction | str:
-    """What answers that `match_answers` calls equal have in common."""
-    number = parse_number(answer)
-    return " ".join(answer.casefold().split()) if number is None else number
-
-
-def choose_by_vote(samples: Sequence[Sample], mark: str) -> tuple[Sample | None, float]:
+def choose_by_vote(samples: Sequence[Sample], rule: AnswerRule) -> tuple[Sample | None, float]:
     """The first sample with the commonest answer, and the share of all samples that have it; None where none has one.
 
     >>> texts = ["The answer is 3.", "I think the answer is unclear", "so The answer is 3."]
-    >>> chosen, share = choose_by_vote([Sample(str(i), t, "stop", 1, 1) for i, t in enumerate(texts)], "The answer is")
+    >>> samples = [Sample(str(number), text, "stop", 1, 1) for number, text in enumerate(texts)]
+    >>> chosen, share = choose_by_vote(samples, AnswerRule(mark="The answer is"))
     >>> chosen.row_id, round(share, 2)
     ('0', 0.67)
     """
-    read = [read_answer(sample.text, mark) if sample.finish_reason == "stop" else None for sample in samples]
-    answers = [None if answer is None else _normalise_answer(answer) for answer in read]
+    read = [rule.read(sample.text) if sample.finish_reason == "stop" else None for sample in samples]
+    answers = [None if answer is None else rule.normalise(answer) for answer in read]
     counts = Counter(answer for answer in answers if answer is not None)
     if not counts:
         return None, 0.0

@@ -21,6 +21,8 @@ WHERE_TRAINING_RUNS = {"launcher", "accelerate_config", "min_free_gpu_rate", "ha
 
 SCORED_BY = {"headline", "floors", "higher_is_better"}
 """Settings of the evaluation that choose among its scores: they decide what follows a round, and no score."""
+SCHEDULES = {"by_round", "label"}
+"""Settings of training that say what differs for some checkpoints."""
 
 TRANSFORMERS = ("torch", "transformers")
 """The libraries of whatever runs a model in this process."""
@@ -58,12 +60,29 @@ def identify_seeds(plan: Plan) -> Identity:
     return {"seeds": read, "rng_seed": plan.settings.rng_seed} | identify_guard(plan)
 
 
-def identify_asking(plan: Plan) -> Identity:
-    """The templates, the engine and the second models of every step that asks a model."""
+def identify_asking(plan: Plan, noun: str) -> Identity:
+    """The templates, the engine, the second models and how each stage is sampled that a noun asks."""
     return identify_sampling(plan) | {
         "engine": identify_engine(plan.settings.engine),
         "roles": identify_roles(plan),
+        "stages": identify_stages(plan, noun),
     }
+
+
+def identify_stages(plan: Plan, noun: str) -> Identity:
+    """How each stage of asking of a noun is sampled, by its name; what a recipe adds to that is in its code."""
+    recipe, in_code = plan.recipe, ("grammar", "tail_tokens")
+    sampled = {
+        stage.name: recipe.sample_stage(stage, plan.settings.parameters).describe()
+        for stage in recipe.stages
+        if stage.asked_in in (None, noun)
+    }
+    return {name: {key: own[key] for key in own if key not in in_code} for name, own in sampled.items()}
+
+
+def identify_reviewing(plan: Plan) -> Identity:
+    """How the reviewer is asked."""
+    return identify_asking(plan, "reviewed_set")
 
 
 def identify_generations(plan: Plan) -> Identity:
@@ -72,8 +91,8 @@ def identify_generations(plan: Plan) -> Identity:
     # The path is left out: the same file in another place is the same input.
     of_texts = texts and texts.model_dump(exclude={"path"}) | {"content": hash_files(plan, texts.path)}
     # The cut is a setting of training, and matters here only to a recipe that reads whole rows.
-    reading = {"max_length": plan.settings.training.sft.max_length} if plan.recipe.reads_states else {}
-    return identify_asking(plan) | {"texts": of_texts} | reading
+    reading = {"max_length": plan.settings.training.sft.max_length} if plan.settings.parameters.reads_states else {}
+    return identify_asking(plan, "raw_generations") | {"texts": of_texts} | reading
 
 
 def identify_cleaning(plan: Plan) -> Identity:
@@ -100,7 +119,9 @@ def identify_pairs(plan: Plan) -> Identity:
     if not settings.parameters.judges_pairs:
         return {}
     parameters = settings.parameters.model_dump()
-    return identify_asking(plan) | {name: parameters[name] for name in plan.recipe.settings_of_judging}
+    return identify_asking(plan, "preference_pairs") | {
+        name: parameters[name] for name in plan.recipe.settings_of_judging
+    }
 
 
 def identify_diversity(plan: Plan) -> Identity:
@@ -109,13 +130,23 @@ def identify_diversity(plan: Plan) -> Identity:
 
 
 def identify_training(plan: Plan) -> Identity:
-    """How a checkpoint is trained."""
-    return plan.settings.training.model_dump(exclude=WHERE_TRAINING_RUNS) | identify_sampling(plan)
+    """How checkpoints are trained, those of all rounds, since an asset has one code version for all of them."""
+    training = plan.settings.training
+    # Without a schedule there is no entry: such an experiment is the same as before there were schedules.
+    schedule = {"by_round": training.model_dump(include={"by_round"})["by_round"]} if training.by_round else {}
+    return training.model_dump(exclude=WHERE_TRAINING_RUNS | SCHEDULES) | schedule | identify_sampling(plan)
+
+
+def settle_training(plan: Plan, round_key: str, settings: Identity) -> Identity:
+    """The settings of a checkpoint's identity as they are in one round, in place of the schedule."""
+    own = plan.settings.training.at_round(round_key).model_dump(include={"sft", "dpo"})
+    return {name: value for name, value in settings.items() if name not in SCHEDULES} | own
 
 
 def identify_label_training(plan: Plan) -> Identity:
     """How the label model is trained: by SFT alone."""
-    return plan.settings.training.model_dump(exclude={*WHERE_TRAINING_RUNS, "dpo"}) | identify_sampling(plan)
+    training = plan.settings.training.for_label_model()
+    return training.model_dump(exclude=WHERE_TRAINING_RUNS | SCHEDULES | {"dpo"}) | identify_sampling(plan)
 
 
 def identify_evaluation(plan: Plan) -> Identity:
@@ -185,11 +216,11 @@ def list_world_code(plan: Plan) -> list[str]:
 
 def list_unused(plan: Plan) -> list[str]:
     """The code of a round at work that this experiment never runs, though a maker names it."""
-    recipe, evaluation = plan.recipe, plan.settings.evaluation
+    recipe, evaluation, parameters = plan.recipe, plan.settings.evaluation, plan.settings.parameters
     unused = {
-        "lance_assets.rounds.round:Round.read_states": not (recipe.reads_states or recipe.reports_vendi),
+        "lance_assets.rounds.round:Round.read_states": not (parameters.reads_states or recipe.reports_vendi),
         "lance_assets.rounds.making.training_sets:measure_vendi": not recipe.reports_vendi,
-        "lance_assets.rounds.making.training_sets:judge_new_pairs": not plan.settings.parameters.judges_pairs,
+        "lance_assets.rounds.making.training_sets:judge_new_pairs": not parameters.judges_pairs,
         "lance_assets.rounds.judging.evaluation:judge_models": evaluation.judge is None,
         "lance_assets.rounds.judging.asking:complete_prompts": evaluation.judge is None,
         "lance_assets.rounds.world_evaluation:evaluate_world": evaluation.world is None,

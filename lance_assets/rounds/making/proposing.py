@@ -14,7 +14,7 @@ from lance_assets.rounds.differences import compare_with_round, describe_differe
 from lance_assets.rounds.overrides import record_overrides
 from lance_assets.rounds.past.handover import Handover, find_handover, find_parent, list_changes
 from lance_assets.rounds.plan import Plan
-from lance_assets.rounds.report import Histogram, Judged, Made, Report, Rows, count_values
+from lance_assets.rounds.report import Histogram, Judged, Made, Report, Rows, count_values, round_measure
 from lance_assets.rounds.round import Round
 from resources.readers.seed_files import read_seeds
 from resources.stores.checkpoints import require_chat_template, validate_model_folder
@@ -165,6 +165,32 @@ def report_raw_generations(this_round: Round) -> Report:
         "dagster/row_count": len(table),
         "kinds": count_values(table["kind"], of="kind"),
         "finish_reasons": count_values(table["finish_reason"], of="finish reason"),
+        **{f"cut_off_rate/{kind}": round_measure(rate) for kind, rate in measure_cut_off(table).items()},
         "preview": Rows(one_each, ("kind", "prompt", "raw_text", "finish_reason")),
     }
     return facts | dict(this_round.plan.recipe.describe_generations(this_round.build_inputs(), table))
+
+
+def measure_cut_off(table: pl.DataFrame) -> dict[str, float]:
+    """Of each kind of generation the share that reached its token limit, 0 to 1, in the order of the table."""
+    shares = table.group_by("kind", maintain_order=True).agg((pl.col("finish_reason") == "length").mean())
+    return dict(shares.iter_rows())
+
+
+def cut_off_rate(this_round: Round) -> Judged:
+    """Whether of no kind more samples reach their token limit than the bar allows: cut rows are never trained on."""
+    plan = this_round.plan
+    bar, rates = plan.settings.checks.max_cut_off_rate, measure_cut_off(this_round.read("raw_generations"))
+    above = [kind for kind, rate in rates.items() if rate > bar]
+    told = [f"{kind}: {rates[kind]:.1%} are cut; raise {name_limit(plan, kind)}" for kind in above]
+    facts: Report = {f"cut_off_rate/{kind}": round_measure(rate) for kind, rate in rates.items()}
+    return Judged(passed=not above, is_error=False, description="; ".join(told) or None, facts={**facts, "bar": bar})
+
+
+def name_limit(plan: Plan, kind: str) -> str:
+    """The settings that raise the token limit of a kind of generation, with the limit that each one has now."""
+    recipe, parameters = plan.recipe, plan.settings.parameters
+    asked = [stage for stage in recipe.stages if (stage.kind or stage.name) == kind]
+    limits = {stage.name: recipe.sample_stage(stage, parameters).max_new_tokens for stage in asked}
+    named = [f"parameters.stages.{name}.max_new_tokens (now {limit})" for name, limit in limits.items()]
+    return " or ".join(named) or "parameters.max_new_tokens"

@@ -11,6 +11,7 @@ from lance_assets.records import CHECKPOINT
 from lance_assets.rounds.past.origin import require_origin
 from lance_assets.rounds.report import Judged, Losses, Made, Report, Rows
 from lance_assets.rounds.round import Round
+from lance_assets.settings.experiment import TrainingSettings
 from resources.engines.durable_stage import clear_stage
 from resources.machine.handover import MemoryHandover, wait_until_free
 from resources.stores.checkpoints import copy_checkpoint
@@ -45,18 +46,23 @@ def train_when_free(this_round: Round, job: TrainJob) -> Trained:
 
 
 def build_job(
-    this_round: Round, staging: Path, *, sft: str = "sft_set", pairs: str | None = "preference_pairs"
+    this_round: Round,
+    staging: Path,
+    training: TrainingSettings,
+    *,
+    sft: str = "sft_set",
+    pairs: str | None = "preference_pairs",
 ) -> TrainJob:
     """What is trained: the model the round's training begins with, on two of the round's tables.
 
     Args:
         this_round: the round.
         staging: folder for what the trainer writes until it is published.
+        training: how this very model is trained.
         sft: the table of SFT rows.
         pairs: the table of preference pairs; None for SFT alone.
     """
     plan, tables = this_round.plan, this_round.platform.tables
-    training = plan.settings.training
     launcher = training.launcher
     if training.accelerate_config is not None:
         launcher = build_launcher(plan.folder / Path(training.accelerate_config).expanduser())
@@ -149,7 +155,8 @@ def train(this_round: Round) -> Trained | None:
         copy_checkpoint(this_round.start_path(), staging / "kept")
         platform.checkpoints.publish(staging / "kept", plan.name, this_round.key)
         return None
-    trained = train_when_free(this_round, build_job(this_round, staging))
+    training = plan.settings.training.at_round(this_round.key)
+    trained = train_when_free(this_round, build_job(this_round, staging, training))
     platform.checkpoints.publish(trained.result.path, plan.name, this_round.key)
     return trained
 
@@ -222,7 +229,8 @@ def make_label_checkpoint(this_round: Round) -> Made:
     # The trainer reads the rows from disk, so they are stored before it starts.
     this_round.write("label_set", rows)
     staging = platform.root / "stages" / plan.name / this_round.key / "label_checkpoint"
-    trained = train_when_free(this_round, build_job(this_round, staging, sft="label_set", pairs=None))
+    training = plan.settings.training.for_label_model()
+    trained = train_when_free(this_round, build_job(this_round, staging, training, sft="label_set", pairs=None))
     result = trained.result
     platform.checkpoints.publish(result.path, plan.label_model, this_round.key)
     path = platform.checkpoints.find(plan.label_model, this_round.key)

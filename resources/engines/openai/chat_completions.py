@@ -5,8 +5,9 @@ Source: the API reference of OpenAI, and vLLM 0.32 (`vllm/entrypoints/openai/cha
    is the server's matter: vLLM gives each request its own random stream, hosted models promise their best effort.
 2. What `usage` says is kept as it is. vLLM, SGLang and OpenAI count the end-of-turn token of a finished completion,
    which the other engines do not; a server that sends no usage counts as 0 tokens.
-3. Sampling parameters that are not sent (top_k, repetition penalty) are the server's own defaults. vLLM takes them
-   from the model's generation_config.json unless it was started with `--generation-config vllm`.
+3. Sampling parameters that are not sent (top_k, a repetition penalty of 1) are the server's own defaults. vLLM takes
+   them from the model's generation_config.json unless it was started with `--generation-config vllm`. A repetition
+   penalty is no part of the API; it is sent where the server has proved that it reads one (vLLM and SGLang do).
 4. `eos_token` and `stop_sequence`, which TGI says in place of `stop`, are read as `stop`.
 """
 
@@ -17,6 +18,9 @@ from lance_assets.records import FinishReason, Request, Sample, SamplingSettings
 from resources.engines.contract import NUM_ALTERNATIVES, fail
 
 SEED_BITS = 31
+
+PENALTY = "repetition_penalty"
+"""The field of a body in which vLLM and SGLang read the penalty."""
 
 FINISH_REASONS: dict[str, FinishReason] = {
     "stop": "stop",
@@ -52,6 +56,8 @@ def build_body(request: Request, sampling: SamplingSettings, *, model: str, dial
         "n": 1,
         "stream": False,
     }
+    if sampling.repetition_penalty != 1.0:
+        body[PENALTY] = sampling.repetition_penalty
     if sampling.tail_tokens:
         body |= {"logprobs": True, "top_logprobs": NUM_ALTERNATIVES}
     if sampling.grammar is not None and dialect is not None:

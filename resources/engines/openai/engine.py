@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 
 from lance_assets.records import Request, Sample, SamplingSettings
-from resources.engines.contract import Adapter, EngineError, fail
+from resources.engines.contract import Adapter, EngineError, PenaltyIgnoredError, fail
 from resources.engines.openai.chat_completions import build_body, read_sample
 from resources.engines.openai.client import COMPLETIONS, Client, RequestFailedError
 from resources.engines.openai.server import (
@@ -26,6 +26,7 @@ from resources.engines.openai.server import (
     load_adapter,
     raise_if_common,
     raise_if_gone,
+    reads_penalty,
     unload_adapter,
 )
 from resources.machine.processes import MemoryPeak, measure_own_peak
@@ -90,6 +91,7 @@ class OpenAIEngine:
         self._served_model: str | None = None
         self._dialect: str | None = None
         self._can_constrain: bool | None = None
+        self._reads_penalty: bool | None = None
         self._runs: set[concurrent.futures.Future[None]] = set()
 
     def generate(self, requests: Sequence[Request], sampling: SamplingSettings) -> Iterator[list[Sample]]:
@@ -98,6 +100,7 @@ class OpenAIEngine:
         A grammar is sent only after `can_constrain` has proved how.
 
         Raises:
+            PenaltyIgnoredError: repetition is to be penalised, and the server does not read a penalty.
             EngineError: no further row would succeed; everything finished has been yielded before.
         """
         from anyio.from_thread import start_blocking_portal
@@ -170,6 +173,20 @@ class OpenAIEngine:
                 self._served_model = await find_model(client, self.model)
         return self._served_model
 
+    async def _require_penalty(self, client: Client, model: str, penalty: float) -> None:
+        """Find out once whether the server reads a repetition penalty.
+
+        Raises:
+            PenaltyIgnoredError: it does not; most such servers sample without one and do not say so.
+        """
+        if self._reads_penalty is None:
+            self._reads_penalty = await reads_penalty(client, model)
+        if not self._reads_penalty:
+            raise PenaltyIgnoredError(
+                f"repetition_penalty is {penalty}, and the server at {self.base_url} does not read one; use vLLM or "
+                "SGLang, or set repetition_penalty: 1.0 for the stages that it answers"
+            )
+
     async def _ask_all(
         self, requests: Sequence[Request], sampling: SamplingSettings, emit: Callable[[Sample], None]
     ) -> None:
@@ -177,6 +194,8 @@ class OpenAIEngine:
 
         async with self._open() as client:
             model = await self._prepare(client)
+            if sampling.repetition_penalty != 1.0:
+                await self._require_penalty(client, model, sampling.repetition_penalty)
             health = Health()
             # All workers draw from this one iterator, in one thread, so that no row is asked twice.
             waiting = iter(requests)

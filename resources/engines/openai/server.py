@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from lance_assets.records import Request, SamplingSettings
 from resources.engines.contract import Adapter, EngineError, EngineUnavailableError
-from resources.engines.openai.chat_completions import DIALECTS, build_body, read_sample
+from resources.engines.openai.chat_completions import DIALECTS, PENALTY, build_body, read_sample
 from resources.engines.openai.client import COMPLETIONS, Client, RequestFailedError
 
 PROBE_GRAMMAR = r"(quokka|zebra)-[0-9]{4}"
@@ -20,6 +20,9 @@ PROBE_GRAMMAR = r"(quokka|zebra)-[0-9]{4}"
 
 PROBE_PROMPT = "Say hello."
 NUM_PROBES = 3
+
+PROBE_PENALTIES = (1.1, -1.0)
+"""A repetition penalty that a server which reads one takes, and one that it refuses."""
 
 CONTROL_RETRIES = 2
 """Retries of what asks for no row's completion and need not outlast an overload."""
@@ -143,6 +146,31 @@ async def _obeys(client: Client, request: Request, *, model: str, dialect: str) 
         return False
     sample = read_sample(answer.json(), request, tail_tokens=0)
     return sample.finish_reason == "stop" and re.fullmatch(PROBE_GRAMMAR, sample.text) is not None
+
+
+async def reads_penalty(client: Client, model: str) -> bool:
+    """Whether the server reads a repetition penalty: it takes a good one, and refuses one that is out of range.
+
+    A server that does not know the field takes both, or refuses both.
+
+    Raises:
+        EngineError: the server cannot be reached, or refuses for a reason that is not the penalty.
+    """
+    taken = [await _takes_penalty(client, penalty, model=model) for penalty in PROBE_PENALTIES]
+    return taken == [True, False]
+
+
+async def _takes_penalty(client: Client, penalty: float, *, model: str) -> bool:
+    request = Request("probe", ({"role": "user", "content": PROBE_PROMPT},), 0)
+    body = build_body(request, SamplingSettings(0.0, 1.0, 1), model=model, dialect=None) | {PENALTY: penalty}
+    try:
+        await client.ask(COMPLETIONS, body, max_retries=CONTROL_RETRIES)
+    except RequestFailedError as error:
+        if error.is_connection:
+            raise describe_failure(client, error) from None
+        await raise_if_common(client, error, model=model)
+        return False
+    return True
 
 
 async def raise_if_common(client: Client, error: RequestFailedError, *, model: str | None) -> None:

@@ -25,7 +25,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from resources.engines.sampling import SeededTopP
+from resources.engines.sampling import SeededTopP, penalise_repetition
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -117,6 +117,14 @@ def _read_prompts(model: "PreTrainedModel", prompts: Sequence[Sequence[int]], pa
     return _Batch(model, cache, rows, mask[source], positions[source, -1:], logits[source])
 
 
+def _note_prompts(prompts: Sequence[Sequence[int]], logits: torch.Tensor) -> torch.Tensor:
+    """Which tokens each prompt has, bool [num_prompts, vocabulary] where the logits are."""
+    seen = torch.zeros((len(prompts), logits.shape[-1]), dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        seen[row, torch.tensor(prompt)] = True
+    return seen.to(logits.device)
+
+
 def decode_batch(
     model: "PreTrainedModel",
     prompts: Sequence[Sequence[int]],
@@ -144,11 +152,16 @@ def decode_batch(
     completions: list[list[int]] = [[] for _ in prompts]
     tails: list[deque[tuple[int, list[tuple[int, float]]]]] = [deque(maxlen=tail_tokens + 1) for _ in prompts]
     finished: set[int] = set()
+    penalty = sampler.sampling.repetition_penalty
     with torch.inference_mode():
         batch = _read_prompts(model, prompts, pad_id)
+        seen = _note_prompts(prompts, batch.logits) if penalty != 1.0 else None
         for step in range(sampler.sampling.max_new_tokens):
+            logits = batch.logits if seen is None else penalise_repetition(batch.logits, seen[batch.rows], penalty)
             # A draw is found by row and step, so a row draws the same tokens whichever others have left the batch.
-            tokens = sampler.pick(batch.logits, rows=batch.rows, step=step)
+            tokens = sampler.pick(logits, rows=batch.rows, step=step)
+            if seen is not None:
+                seen[batch.rows, tokens] = True
             choices = _find_choices(batch.logits, tokens, num_alternatives) if tail_tokens else None
             rows, going_on = batch.rows.tolist(), []
             for place, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):

@@ -135,6 +135,38 @@ class ModelReader:
                 means[place] = measured.mean(dim=0).cpu().numpy()
         return pl.DataFrame(means, schema=CONFIDENCE)
 
+    def measure_perplexity(self, texts: Sequence[str]) -> np.ndarray:
+        """How much each text surprises the model, as plain text without any chat template.
+
+        It is e to the mean negative log-probability, in nats, of every token given those before it; of the first token
+        only where the tokenizer puts a token before each text. Tokens beyond `max_length` are not read.
+
+        Args:
+            texts: any number, also none.
+
+        Returns:
+            float64 [num_texts], 1 or more; infinite for a text in which no token has another before it.
+
+        Raises:
+            ModelLoadError: as `embed`.
+            ValueError: a model that changes its logits after the output embedding, or a text cut beyond its context.
+        """
+        model, tokenizer = self._engine.load()
+        sequences = self._cut([list(tokenizer(text)["input_ids"]) for text in texts])
+        readable = [place for place, tokens in enumerate(sequences) if len(tokens) > 1]
+        perplexities = np.full(len(texts), np.inf)
+        is_checked = False
+        chosen = [sequences[place] for place in readable]
+        for places, states, _ in self._read_sequences(chosen, "measure_perplexity"):
+            if not is_checked:
+                _check_output_embedding(model)
+                is_checked = True
+            for row, place in enumerate(places):
+                tokens = chosen[place]
+                surprise = _measure_surprise(model, states[row, : len(tokens) - 1], tokens[1:])
+                perplexities[readable[place]] = np.exp(surprise)
+        return perplexities
+
     def close(self) -> None:
         """Give the model's memory back; the next row loads it again."""
         self._engine.close()
@@ -144,16 +176,21 @@ class ModelReader:
 
         The longest rows come first, so that memory that does not suffice ends the reading at its start.
         """
+        # All rows are encoded first, so that one that cannot be rendered is found before any is read.
+        yield from self._read_sequences(self._encode(rows), name)
+
+    def _read_sequences(
+        self, sequences: Sequence[list[int]], name: str
+    ) -> "Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]":
+        """As `_read`, of token ids."""
         import torch
 
         model, tokenizer = self._engine.load()
-        # All rows are encoded first, so that one that cannot be rendered is found before any is read.
-        sequences = self._encode(rows)
-        order = sorted(range(len(rows)), key=lambda place: (-len(sequences[place]), sequences[place]))
+        order = sorted(range(len(sequences)), key=lambda place: (-len(sequences[place]), sequences[place]))
         # The decoder ends behind the final norm, so no logits are computed on the way to the states.
         decoder = model.get_decoder()
         started_at = logged_at = time.monotonic()
-        for start in range(0, len(rows), self.batch_size):
+        for start in range(0, len(sequences), self.batch_size):
             places = order[start : start + self.batch_size]
             input_ids, mask = _pad_right([sequences[place] for place in places], tokenizer.pad_token_id or 0)
             input_ids, mask = input_ids.to(model.device), mask.to(model.device)
@@ -162,18 +199,17 @@ class ModelReader:
             yield places, states, mask
             if self.log is not None and time.monotonic() - logged_at >= LOG_SECONDS:
                 logged_at = time.monotonic()
-                self.log(f"{name}: {start + len(places)} of {len(rows)} rows, {logged_at - started_at:.0f} s")
+                self.log(f"{name}: {start + len(places)} of {len(sequences)} rows, {logged_at - started_at:.0f} s")
         if self.log is not None:
             self.log(
-                f"{name}: {len(rows)} rows in {time.monotonic() - started_at:.1f} s, "
+                f"{name}: {len(sequences)} rows in {time.monotonic() - started_at:.1f} s, "
                 f"{self.num_truncated} cut at max_length={self.max_length}"
             )
 
     def _encode(self, rows: Sequence[TrainingRow]) -> list[list[int]]:
         """Token ids of each row, cut at `max_length`; counts what was cut."""
-        model, tokenizer = self._engine.load()
-        context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        sequences, self.num_truncated = [], 0
+        _, tokenizer = self._engine.load()
+        sequences = []
         for place, row in enumerate(rows):
             try:
                 tokens = encode_row(tokenizer, row)
@@ -181,14 +217,27 @@ class ModelReader:
                 raise ValueError(f"row {place} cannot be rendered by the chat template: {error}") from error
             if not tokens:
                 raise ValueError(f"row {place} is rendered as no tokens at all; give it a prompt or a completion")
+            sequences.append(tokens)
+        return self._cut(sequences)
+
+    def _cut(self, sequences: Sequence[list[int]]) -> list[list[int]]:
+        """Token ids of each row, cut at `max_length`; counts what was cut.
+
+        Raises:
+            ValueError: a row that is cut beyond the model's context.
+        """
+        model, _ = self._engine.load()
+        context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        kept, self.num_truncated = [], 0
+        for place, tokens in enumerate(sequences):
             self.num_truncated += len(tokens) > self.max_length
-            sequences.append(tokens[: self.max_length])
-            if context is not None and len(sequences[-1]) > context:
+            kept.append(tokens[: self.max_length])
+            if context is not None and len(kept[-1]) > context:
                 raise ValueError(
                     f"row {place} has {len(tokens)} tokens, is cut at max_length={self.max_length}, and the model's "
                     f"context is {context}: lower max_length, in an experiment's file training.sft.max_length"
                 )
-        return sequences
+        return kept
 
 
 def encode_row(tokenizer: "PreTrainedTokenizerBase", row: TrainingRow) -> list[int]:
@@ -229,6 +278,20 @@ def _measure_states(model: "PreTrainedModel", states: "torch.Tensor") -> "torch.
         return torch.cat([measure_logits(head(part)) for part in states.split(block)])
 
 
+def _measure_surprise(model: "PreTrainedModel", states: "torch.Tensor", tokens: Sequence[int]) -> float:
+    """The mean negative log-probability of tokens, in nats, by the states [num_tokens, hidden] before them."""
+    import torch
+
+    head = model.get_output_embeddings()
+    block = max(1, _BLOCK_LOGITS // int(head.weight.shape[0]))
+    expected, total = torch.tensor(tokens, device=states.device), 0.0
+    with torch.inference_mode():
+        for part, own in zip(states.split(block), expected.split(block), strict=True):
+            logprobs = head(part).float().log_softmax(dim=-1).gather(-1, own.unsqueeze(-1))
+            total -= float(logprobs.double().sum())
+    return total / len(tokens)
+
+
 def _check_output_embedding(model: "PreTrainedModel") -> None:
     """Raise ValueError if logits are more than the output embedding of the last states, as in Granite and Gemma 2."""
     import torch
@@ -241,7 +304,7 @@ def _check_output_embedding(model: "PreTrainedModel") -> None:
     if not torch.allclose(computed.float(), returned.float(), rtol=1e-3, atol=1e-3):
         raise ValueError(
             f"{type(model).__name__} changes its logits after the output embedding, so its confidence cannot be read "
-            "here; use k_center or random"
+            "here; use k_center or random, or no perplexity"
         )
 
 

@@ -15,7 +15,6 @@ client (`openai_vs_bare`). A server that dies does not say which row it died wit
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -305,4 +304,4 @@ class VllmEngine:
 
 def _begin(sampling: SamplingSettings) -> dict[str, object]:
     """What a process receives before the rows of a call."""
-    return {"begin": asdict(sampling) | {"num_alternatives": NUM_ALTERNATIVES}}
+    return {"begin": sampling.describe() | {"num_alternatives": NUM_ALTERNATIVES}}

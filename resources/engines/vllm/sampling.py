@@ -12,16 +12,18 @@ from vllm.config import VllmConfig
 from vllm.sampling_params import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
 
-from resources.engines.sampling import draw_uniforms, pick_tokens
+from resources.engines.sampling import draw_uniforms, penalise_repetition, pick_tokens
 
 ROW_ARGUMENTS = ("sampling_seed", "temperature", "top_p")
 """What a row's `SamplingParams.extra_args` hold; without them the row is greedy."""
+PENALTY = "repetition_penalty"
+"""What they hold beside where repetition is penalised: vLLM's own penalty comes after a token was picked here."""
 
 
 class _Row:
     """A row in the batch."""
 
-    def __init__(self, params: SamplingParams, output: list[int]) -> None:
+    def __init__(self, params: SamplingParams, prompt: list[int] | None, output: list[int]) -> None:
         arguments = params.extra_args
         assert arguments is not None, "a sampled row has its arguments"
         seed, self.temperature, self.top_p = (arguments[name] for name in ROW_ARGUMENTS)
@@ -29,6 +31,20 @@ class _Row:
         self.uniforms = draw_uniforms([seed], params.max_tokens or 1)[0]
         # vLLM appends the accepted tokens to this very list, so its length is the number of the next draw.
         self.output = output
+        self.penalty = float(arguments.get(PENALTY, 1.0))
+        self.prompt = prompt or []
+        self.seen: torch.Tensor | None = None
+        self.num_noted = 0
+
+    def note_seen(self, logits: torch.Tensor) -> torch.Tensor:
+        """Which tokens prompt and completion have so far, bool [vocabulary] where the logits are."""
+        if self.seen is None:
+            self.seen = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
+            self.seen[torch.tensor(self.prompt, dtype=torch.int64, device=logits.device)] = True
+        new = self.output[self.num_noted :]
+        self.seen[torch.tensor(new, dtype=torch.int64, device=logits.device)] = True
+        self.num_noted = len(self.output)
+        return self.seen
 
 
 class SeededSampling(LogitsProcessor):
@@ -49,11 +65,11 @@ class SeededSampling(LogitsProcessor):
         # vLLM asks for this order: removed, added, moved.
         for place in batch_update.removed:
             self.rows.pop(place, None)
-        for place, params, _, output in batch_update.added:
+        for place, params, prompt, output in batch_update.added:
             # A greedy row may take the place of a sampled one.
             self.rows.pop(place, None)
             if params.extra_args and ROW_ARGUMENTS[0] in params.extra_args:
-                self.rows[place] = _Row(params, output)
+                self.rows[place] = _Row(params, prompt, output)
         for one, other, direction in batch_update.moved:
             moved, replaced = self.rows.pop(one, None), self.rows.pop(other, None)
             if moved is not None:
@@ -64,15 +80,17 @@ class SeededSampling(LogitsProcessor):
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits [num_rows, vocabulary] in which a sampled row has one finite entry."""
         # Tokens are picked in one pass for all rows with the same settings; the rows of one call share them.
-        groups: dict[tuple[float, float], list[int]] = {}
+        groups: dict[tuple[float, float, float], list[int]] = {}
         for place, row in self.rows.items():
-            groups.setdefault((row.temperature, row.top_p), []).append(place)
-        for (temperature, top_p), places in groups.items():
+            groups.setdefault((row.temperature, row.top_p, row.penalty), []).append(place)
+        for (temperature, top_p, penalty), places in groups.items():
             rows = [self.rows[place] for place in places]
             uniforms = torch.tensor([row.uniforms[len(row.output)] for row in rows], dtype=torch.float64)
             where = torch.tensor(places, device=logits.device)
             # all rows as they lie, the usual case, without a copy
             mine = logits if len(places) == len(logits) and places == list(range(len(places))) else logits[where]
+            if penalty != 1.0:
+                mine = penalise_repetition(mine, torch.stack([row.note_seen(logits) for row in rows]), penalty)
             tokens = pick_tokens(mine, uniforms.to(logits.device), temperature=temperature, top_p=top_p)
             logits[where] = float("-inf")
             logits[where, tokens] = 0.0

@@ -73,8 +73,12 @@ def load_llm(job: dict) -> LLM:
 def build_params(sampling: dict, stop_ids: list[int], sampling_seed: int) -> SamplingParams:
     """One row's parameters: greedy for vLLM, since `SeededSampling` picks the token of a sampled row."""
     own = {name: sampling[name] for name in ("temperature", "top_p")} | {"sampling_seed": sampling_seed}
+    penalty = {name: sampling[name] for name in ("repetition_penalty",) if name in sampling}
+    is_greedy = sampling["temperature"] == 0
     return SamplingParams(
         temperature=0.0,
+        # Of a greedy row vLLM penalises repetition itself.
+        **(penalty if is_greedy else {}),
         max_tokens=sampling["max_new_tokens"],
         stop_token_ids=stop_ids,
         # The engine's process has the tokenizer, and makes the text itself.
@@ -82,7 +86,7 @@ def build_params(sampling: dict, stop_ids: list[int], sampling_seed: int) -> Sam
         output_kind=RequestOutputKind.FINAL_ONLY,
         logprobs=sampling["num_alternatives"] if sampling["tail_tokens"] else None,
         structured_outputs=StructuredOutputsParams(regex=sampling["grammar"]) if sampling["grammar"] else None,
-        extra_args=own if sampling["temperature"] > 0 else None,
+        extra_args=None if is_greedy else own | penalty,
     )
 
 
