@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import polars as pl
 
+from lance_assets.prompts import Templates
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.contract import RoundInputs
 from lance_assets.recipes.lance import RECIPE
@@ -44,7 +45,7 @@ def record_round(engine: Engine, num_seeds: int, log: Callable[[str], None]) -> 
         return sample_in_order(engine, requests, replace(sampling or SAMPLING, grammar=None, tail_tokens=0))
 
     inputs = RoundInputs(
-        identity=RoundIdentity("engine", "r0001", 0, "compact"),
+        identity=RoundIdentity("engine", "r0001", 0, Templates("compact", "lance")),
         settings=LanceSettings(max_new_tokens=SAMPLING.max_new_tokens),
         ask=ask,
         is_evaluation_prompt=lambda _: False,

@@ -46,7 +46,7 @@ def draw_problems(rng: random.Random, *, per_rung: int) -> list[Problem]:
 def ask(engine: Engine, stage: str, prompts: Sequence[str], sampling: SamplingSettings) -> list[Sample]:
     """One sample for each prompt, in order."""
     requests = [
-        Request(str(place), tuple(build_messages("compact", prompt)), derive_sampling_seed(stage, place))
+        Request(str(place), tuple(build_messages("", prompt)), derive_sampling_seed(stage, place))
         for place, prompt in enumerate(prompts)
     ]
     samples = {sample.row_id: sample for group in engine.generate(requests, sampling) for sample in group}

@@ -27,11 +27,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lance_assets.algorithms.reviews.review_parsing import combine_reviews, parse_review
-from lance_assets.prompts import build_messages, render_prompt
+from lance_assets.prompts import build_messages
 from lance_assets.recipes.asking import read_final
 from lance_assets.records import Request, Sample, SamplingSettings, derive_row_id, derive_sampling_seed
 from lance_assets.small_world import SMALL_MODEL
-from lance_assets.small_world.jobs import PROMPT_POINTS, complete_wrongly
+from lance_assets.small_world.jobs import COMPACT, PROMPT_POINTS, SCALE, complete_wrongly
 from lance_assets.small_world.tasks import (
     Problem,
     complete,
@@ -101,7 +101,7 @@ def build_generate(model: Path, *, batch_size: int) -> Generate:
         requests = [
             Request(
                 row_id=derive_row_id("small_model", stage, number),
-                messages=tuple(build_messages("compact", prompt)),
+                messages=tuple(build_messages("", prompt)),
                 sampling_seed=derive_sampling_seed(0, "small_model", stage, number),
             )
             for number, prompt in enumerate(prompts)
@@ -122,7 +122,7 @@ def draw_items(per_rung: int) -> list[Item]:
 
 def ask_about(step: str, item: Item, completion: str) -> str:
     """The message that asks a step about a completion of an item's prompt."""
-    return render_prompt("compact", f"lance/{step}", prompt=item.prompt, completion=completion)
+    return COMPACT.render(f"lance/{step}", prompt=item.prompt, completion=completion, **SCALE)
 
 
 def judge(metric: str, item: Item, is_good: bool) -> Outcome:

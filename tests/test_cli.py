@@ -76,6 +76,7 @@ def test_a_mistake_is_one_message_with_exit_code_2(
         (["run", "mini_lance", "--set", "parameters.top_p=2"], "parameters.top_p: got 2; input should be less than or"),
         (["run", "mini_lance", "--set", "rng_seed=2"], "rng_seed is the same in every round: the evaluation samples"),
         (["run", "mini_lance", "--set", "temperature"], "a setting is given as PATH=VALUE, such as parameters.temper"),
+        (["show", "mini_lance"], "name a round, such as r0001; or give --prompts, which needs none"),
     ],
     ids=str,
 )

@@ -144,7 +144,7 @@ def new(
 @app.command()
 def show(
     experiment: Experiment,
-    round_key: Annotated[str, typer.Argument(metavar="ROUND", help="The round, such as r0001.")],
+    round_key: Annotated[str | None, typer.Argument(metavar="ROUND", help="The round, such as r0001.")] = None,
     noun: Annotated[str | None, typer.Argument(help="A table of the round, to read its rows.")] = None,
     rows: Annotated[int, typer.Option(min=1, help="How many rows are printed.")] = 5,
     where: Annotated[
@@ -154,17 +154,25 @@ def show(
     against: Annotated[
         str | None, typer.Option(metavar="ROUND", help="Print what each table was made with that differs from ROUND.")
     ] = None,
+    prompts: Annotated[
+        bool, typer.Option("--prompts", help="Print the words that each model is asked with, for the first seed.")
+    ] = False,
 ) -> None:
-    """Print a round, or rows of its tables.
+    """Print a round, rows of its tables, or prompts.
 
     Without a table it prints the round's tables and its score.
     """
     from lance_assets.cli.identities import show_differences, show_identity
+    from lance_assets.cli.prompts import show_prompts
     from lance_assets.cli.reading import open_platform, show_round, show_rows
-    from lance_assets.rounds.experiments import load_plans
+    from lance_assets.rounds.experiments import find_plan, load_plans
     from lance_assets.rounds.plan import Plan
 
-    if against is not None:
+    if prompts:
+        show_prompts(find_plan(experiment), say=_say)
+    elif round_key is None:
+        raise ValueError("name a round, such as r0001; or give --prompts, which needs none")
+    elif against is not None:
         show_differences(open_platform(), experiment, round_key, against, say=_say)
     elif identity:
         show_identity(open_platform(), experiment, round_key, say=_say)

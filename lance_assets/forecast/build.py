@@ -65,12 +65,10 @@ def prepare(plan: Plan, table: ThroughputTable, machine: Machine, *, num_seeds: 
     settings = plan.settings
     model = find_model(settings.model, base=plan.folder, revision=settings.model_revision)
     role = settings.roles["reviewer"] if "reviewer" in settings.roles else None
-    reviewer, profile = None, settings.prompt_profile
-    if role is not None:
-        profile = role.prompt_profile or profile
-        if role.engine.kind != "openai" and role.model is not None:
-            reviewer = find_model(role.model, base=plan.folder, revision=role.model_revision)
-    measured = measure_lengths(plan, model, review_profile=profile, num_seeds=num_seeds)
+    reviewer, words = None, plan.role_templates.get("reviewer", plan.templates)
+    if role is not None and role.engine.kind != "openai" and role.model is not None:
+        reviewer = find_model(role.model, base=plan.folder, revision=role.model_revision)
+    measured = measure_lengths(plan, model, reviewer=words, num_seeds=num_seeds)
     return Forecaster(plan, machine, table, model, reviewer, measured)
 
 

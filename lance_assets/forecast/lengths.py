@@ -7,7 +7,7 @@ from statistics import fmean
 import polars as pl
 
 from lance_assets.algorithms.forecast.round_forecast import Lengths, Pool
-from lance_assets.prompts import build_messages, render_prompt
+from lance_assets.prompts import Templates
 from lance_assets.rounds.plan import Plan
 from resources.models.model_shapes import FoundModel, find_tokenizer
 from resources.readers.seed_files import read_eft, read_seeds
@@ -64,14 +64,14 @@ def choose_count(model: FoundModel | None) -> tuple[Count, str]:
 
 
 def measure_lengths(
-    plan: Plan, model: FoundModel | None, *, review_profile: str, num_seeds: int | None = None
+    plan: Plan, model: FoundModel | None, *, reviewer: Templates, num_seeds: int | None = None
 ) -> Measured:
     """Measure the seeds in the template of every step.
 
     Args:
         plan: the experiment.
         model: whose tokenizer counts; None for a server's.
-        review_profile: the prompt profile of the reviewing steps, which a second model may have.
+        reviewer: the words of the reviewing steps, which a second model may be asked.
         num_seeds: seeds to reckon with; None for those of the file, or `max_seeds` where that is more.
 
     Raises:
@@ -81,32 +81,35 @@ def measure_lengths(
     seeds = read_seeds(plan.settings.seeds, plan.folder)
     eft = read_eft(plan.settings.seeds, plan.folder)
     rows = seeds.select("prompt", "completion").gather_every(max(1, len(seeds) // MOST_SEEDS)).to_dicts()
-    own, recipe = plan.settings.prompt_profile, plan.settings.recipe
-    profiles = {step: own if step in PROPOSING else review_profile for step in (*PROPOSING, *REVIEWING)}
+    own, recipe = plan.templates, plan.settings.recipe
+    words = {step: own if step in PROPOSING else reviewer for step in (*PROPOSING, *REVIEWING)}
+    # What the settings give a step belongs to every question.
+    given = {step.name: step.given for step in plan.prompt_steps}
 
     def ask(step: str, **texts: str) -> float:
-        return count(build_messages(profiles[step], render_prompt(profiles[step], f"{recipe}/{step}", **texts)))
+        rendered = words[step].render(f"{recipe}/{step}", **texts, **given[step])
+        return count(words[step].build_messages(rendered))
 
     asked = {step: [ask(step, **row) for row in rows] for step in (*PROPOSING, "review")}
-    chat = count(build_messages(own, ""))
+    chat = count(own.build_messages(""))
     lengths = Lengths(
         chat=chat,
         templates={step: ask(step, prompt="", completion="") for step in asked}
         | {"judge_pair": ask("judge_pair", prompt="", completion_a="", completion_b="")},
         asked={step: fmean(numbers) for step, numbers in asked.items()},
         longest_asked={step: max(numbers) for step, numbers in asked.items()},
-        prompt=fmean(count(build_messages(own, row["prompt"])) for row in rows) - chat,
-        completion=fmean(count(build_messages(own, row["completion"])) for row in rows) - chat,
+        prompt=fmean(count(own.build_messages(row["prompt"])) for row in rows) - chat,
+        completion=fmean(count(own.build_messages(row["completion"])) for row in rows) - chat,
     )
     if num_seeds is None:
         num_seeds = max(len(seeds), getattr(plan.settings.parameters, "max_seeds", None) or 0)
     return Measured(lengths, Pool(num_seeds, len(eft), _count_rows(eft, own, count)), how, len(seeds))
 
 
-def _count_rows(eft: pl.DataFrame, profile: str, count: Count) -> float:
+def _count_rows(eft: pl.DataFrame, words: Templates, count: Count) -> float:
     """Tokens of all EFT rows, from an evenly spaced part of them."""
     if not len(eft):
         return 0.0
     rows = eft.select("prompt", "completion").gather_every(max(1, len(eft) // MOST_SEEDS)).to_dicts()
-    tokens = [count(build_messages(profile, row["prompt"] + row["completion"])) for row in rows]
+    tokens = [count(words.build_messages(row["prompt"] + row["completion"])) for row in rows]
     return fmean(tokens) * len(eft)

@@ -1,24 +1,182 @@
-"""The prompt templates of all steps: one Jinja2 template per file, in two profiles.
+"""The words that models are asked with: one Jinja2 template per step, in two profiles, and an experiment's own.
 
-The profile `full` is for instruction-tuned models, and `compact` uses the words that the small model was trained on. A
-profile has a `system` template for all recipes, and a folder of steps for each recipe: `lance/review` is
-`<profile>/lance/review.j2`. Both profiles have the same steps with the same variables, and the same parsers read the
-completions. If `system` is empty, no system message is sent.
+The profile `full` is for instruction-tuned models, and `compact` uses the words that the small model was trained on.
+Each has a folder of steps for each recipe: `lance/review` is `<profile>/lance/review.j2`. Both profiles have the same
+steps with the same variables, and the same parsers read the completions.
+
+Beside a step's template there may be lists that it shows, such as few-shot examples and criteria: `new_prompt.j2` shows
+the rows of `new_prompt.shots.yaml` as `shots`. A recipe whose method has a system message keeps it as `system.j2`
+among its steps; without one, or where it is empty, no system message is sent.
+
+An experiment's folder may hold words of its own, which replace the package's in whatever profile: `prompts/system.j2`,
+`prompts/lance/review.j2`, `prompts/lance/new_prompt.shots.yaml`. `own_words` reads and checks them.
 
 A recipe of a person's own is named by its module, as `my_package.my_method`. Its templates lie beside that module, in
-the same layout: the step `my_package.my_method/ask` is `prompts/<profile>/my_method/ask.j2` there.
+the same layout: the step `my_package.my_method/ask` is `prompts/<profile>/my_method/ask.j2` there, and an experiment's
+own is `prompts/my_method/ask.j2`.
 """
 
 import hashlib
-from functools import cache
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
-from jinja2 import FileSystemLoader, StrictUndefined, Template
+import yaml
+from jinja2 import StrictUndefined, Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 PROFILES = ("compact", "full")
+SYSTEM = "system"
+"""The name of the template of the system message, which is no step."""
 _FOLDER = Path(__file__).parent
+ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
+"""What templates are read with. It has no loader: a template includes no other one."""
+
+
+@dataclass(frozen=True)
+class PromptStep:
+    """One step in which a recipe asks, and what it gives to the step's template."""
+
+    name: str
+    """The name of the template within the recipe's folder, such as `review`."""
+    nouns: tuple[str, ...]
+    """The nouns that are asked with it: a changed template marks exactly these, and what is made from them."""
+    needs: tuple[str, ...]
+    """The texts of a row without which the question makes no sense; an own template has to show them."""
+    may: tuple[str, ...] = ()
+    """Further texts of a row that a template may show."""
+    given: Mapping[str, str] = field(default_factory=dict)
+    """What the settings give it, with its values."""
+    is_asked: bool = True
+    """Whether the settings use the step."""
+
+    @property
+    def variables(self) -> list[str]:
+        """Every variable of the template, its lists not counted."""
+        return [*self.needs, *self.may, *self.given]
+
+
+@dataclass(frozen=True)
+class Words:
+    """A step's template with the lists that it shows, as text."""
+
+    template: str
+    """The template as written."""
+    lists: Mapping[str, str]
+    """The YAML of each list by its name."""
+    own: tuple[str, ...]
+    """Which of these files are the experiment's own, as `own_words` names them."""
+
+    def hash(self) -> str:
+        """A hash of the texts, 16 hex digits; whose they are is no part of it."""
+        texts = [self.template, *(part for name in sorted(self.lists) for part in (name, self.lists[name]))]
+        return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Templates:
+    """The words that one model of an experiment is asked with."""
+
+    profile: str
+    """One of `PROFILES`."""
+    recipe: str = ""
+    """The recipe whose system message is sent, as an experiment names it; empty for none."""
+    own: Mapping[str, str] = field(default_factory=dict)
+    """The experiment's own words: the text of each file by its name, such as `lance/review.j2`."""
+    _found: dict[str, Words] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @cached_property
+    def system(self) -> str:
+        """The text of the system message; empty where none is sent."""
+        name = f"{SYSTEM}.j2"
+        if name in self.own:
+            return _compile(self.own[name]).render()
+        file = _find_folder(self.profile, self.recipe) / name if self.recipe else None
+        return _compile(file.read_text(encoding="utf-8")).render() if file is not None and file.is_file() else ""
+
+    def build_messages(self, prompt: str) -> list[dict[str, str]]:
+        """The chat messages of a prompt: the system message, where there is one, and the user's message."""
+        return build_messages(self.system, prompt)
+
+    def render(self, step: str, **variables: str) -> str:
+        r"""Fill a step's template.
+
+        Args:
+            step: `<recipe>/<step>`, the recipe as an experiment names it.
+            variables: a value for each variable of the template; its lists come from their files.
+
+        Raises:
+            ValueError: no such profile or step, or a list that cannot be read.
+            jinja2.UndefinedError: the template names a variable that was not given.
+
+        >>> Templates("compact").render("lance/new_prompt", prompt="Sort the list 3 1 2.", completion="")
+        'Write a new and harder task like this.\nTask: Sort the list 3 1 2.'
+        """
+        words = self.look_up(step)
+        lists = {name: read_rows(text) for name, text in words.lists.items()}
+        return _compile(words.template).render(**lists, **variables)
+
+    def has(self, step: str) -> bool:
+        """Whether there is a template of a step, the package's or the experiment's own."""
+        recipe, _, name = step.rpartition("/")
+        is_ours = self.profile in PROFILES and step in list_steps(self.profile, recipe)
+        return is_ours or f"{name_own_folder(recipe)}/{name}.j2" in self.own
+
+    def look_up(self, step: str) -> Words:
+        """A step's template and lists, the experiment's own before the package's; read once.
+
+        Raises:
+            ValueError: no such profile or step.
+        """
+        if step not in self._found:
+            self._found[step] = self._read(step)
+        return self._found[step]
+
+    def _read(self, step: str) -> Words:
+        recipe, _, name = step.rpartition("/")
+        own_folder = name_own_folder(recipe)
+        if not self.has(step):
+            steps = sorted({*_list_all(self.profile), *list_steps(self.profile, recipe)})
+            raise ValueError(f"no prompt template {self.profile}/{step}; profiles: {PROFILES}, steps: {steps}")
+        folder = _find_folder(self.profile, recipe)
+        ours = {file.name: file.read_text(encoding="utf-8") for file in sorted(folder.glob(f"{name}.*"))}
+        theirs = {file: text for file, text in self.own.items() if file.startswith(f"{own_folder}/{name}.")}
+        texts = ours | {file.rpartition("/")[2]: text for file, text in theirs.items()}
+        lists = {file.split(".")[1]: text for file, text in sorted(texts.items()) if file.endswith(".yaml")}
+        return Words(texts[f"{name}.j2"], lists, tuple(sorted(theirs)))
+
+
+def build_messages(system: str, prompt: str) -> list[dict[str, str]]:
+    """The chat messages of a prompt: the system message, if it is not empty, and the user's message.
+
+    >>> build_messages("", "Sort the list 3 1 2.")
+    [{'role': 'user', 'content': 'Sort the list 3 1 2.'}]
+    """
+    return [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": prompt}]
+
+
+def name_own_folder(recipe: str) -> str:
+    """The folder in an experiment's `prompts` that has a recipe's steps: the last part of its name."""
+    return recipe.rpartition(".")[2]
+
+
+def list_steps(profile: str, recipe: str) -> list[str]:
+    """The steps of a recipe that have a template, as `Templates.render` takes them, sorted.
+
+    >>> list_steps("compact", "lance")
+    ['lance/degrade', 'lance/judge_pair', 'lance/new_prompt', 'lance/review']
+    """
+    if not recipe or "/" in recipe:
+        return []
+    return sorted(f"{recipe}/{path.stem}" for path in _find_folder(profile, recipe).glob("*.j2") if path.stem != SYSTEM)
+
+
+def _list_all(profile: str) -> list[str]:
+    folder = _FOLDER / profile
+    recipes = sorted(path.name for path in folder.iterdir() if path.is_dir()) if profile in PROFILES else []
+    return [step for recipe in recipes for step in list_steps(profile, recipe)]
 
 
 def _find_folder(profile: str, recipe: str) -> Path:
@@ -35,69 +193,37 @@ def _find_folder(profile: str, recipe: str) -> Path:
         spec = None
     if spec is None or spec.origin is None:
         raise ValueError(f"there is no module {recipe}, beside which its prompt templates would lie")
-    return Path(spec.origin).parent / "prompts" / profile / recipe.rpartition(".")[2]
-
-
-def _find_file(profile: str, step: str) -> Path:
-    """The file of a step's template; it need not exist."""
-    recipe, _, name = step.rpartition("/")
-    return _find_folder(profile, recipe) / f"{name}.j2" if recipe else _FOLDER / profile / f"{name}.j2"
-
-
-def list_steps(profile: str, recipe: str) -> list[str]:
-    """The steps of a recipe that have a template, as `render_prompt` takes them, sorted.
-
-    >>> list_steps("compact", "lance")
-    ['lance/degrade', 'lance/judge_pair', 'lance/new_prompt', 'lance/review']
-    """
-    return sorted(f"{recipe}/{path.stem}" for path in _find_folder(profile, recipe).glob("*.j2"))
+    return Path(spec.origin).parent / "prompts" / profile / name_own_folder(recipe)
 
 
 @cache
-def _load_template(profile: str, step: str) -> Template:
-    known = [path.name for path in (_FOLDER / profile).iterdir() if path.is_dir()] if profile in PROFILES else []
-    own = step.rpartition("/")[0]
-    recipes = [*sorted(known), *([own] if "." in own and "/" not in own else [])]
-    steps = ["system", *(name for recipe in recipes for name in list_steps(profile, recipe))] if known else []
-    if step not in steps:
-        raise ValueError(f"no prompt template {profile}/{step}; profiles: {PROFILES}, steps: {steps}")
-    file = _find_file(profile, step)
-    environment = ImmutableSandboxedEnvironment(loader=FileSystemLoader(file.parent), undefined=StrictUndefined)
-    return environment.get_template(file.name)
+def _compile(text: str) -> Template:
+    return ENVIRONMENT.from_string(text)
 
 
-def render_prompt(profile: str, step: str, **variables: str) -> str:
-    r"""Fill a step's template.
+@cache
+def read_rows(text: str) -> tuple[dict[str, str], ...]:
+    """The rows of a list that a template shows, without the line ends around their texts.
 
     Args:
-        profile: one of `PROFILES`.
-        step: `<recipe>/<step>`, or `system`; the recipe as an experiment names it.
-        variables: a value for each variable of the template.
+        text: YAML, a list of mappings from a field to a text.
 
     Raises:
-        ValueError: no such profile or step.
-        jinja2.UndefinedError: the template names a variable that was not given.
+        ValueError: the text is no such list.
+        yaml.YAMLError: the text is no YAML.
 
-    >>> render_prompt("compact", "lance/new_prompt", prompt="Sort the list 3 1 2.", completion="")
-    'Write a new and harder task like this.\nTask: Sort the list 3 1 2.'
+    >>> read_rows("[{of: question, text: It is clear.}]")
+    ({'of': 'question', 'text': 'It is clear.'},)
     """
-    return _load_template(profile, step).render(**variables)
+    rows = yaml.safe_load(text)
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and all(isinstance(part, str) for pair in row.items() for part in pair) for row in rows
+    ):
+        raise ValueError("it has to be a list of mappings from a field to a text; [] is a list without rows")
+    return tuple({name: value.strip("\n") for name, value in row.items()} for row in rows)
 
 
-def build_messages(profile: str, prompt: str) -> list[dict[str, str]]:
-    """The chat messages of a prompt: the profile's system message, if it has one, and the user's message."""
-    system = render_prompt(profile, "system")
-    return [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": prompt}]
-
-
-def hash_templates(profile: str, recipe: str | None = None) -> str:
-    """The sha256 of a profile's templates, part of an experiment's fingerprint.
-
-    Args:
-        profile: one of `PROFILES`.
-        recipe: the recipe whose steps are hashed; None hashes the system message alone, which training depends on.
-    """
-    digest = hashlib.sha256()
-    for step in ("system", *(list_steps(profile, recipe) if recipe else [])):
-        digest.update(step.encode() + b"\0" + _find_file(profile, step).read_bytes() + b"\0")
-    return digest.hexdigest()
+def hash_words(templates: Templates, steps: Iterable[str] = ()) -> dict[str, str | None]:
+    """A hash of the system message, None where none is sent, and of each step's words by its name, 16 hex digits."""
+    system = hashlib.sha256(templates.system.encode()).hexdigest()[:16] if templates.system else None
+    return {"system_message": system} | {step: templates.look_up(step).hash() for step in steps}

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import polars as pl
 
-from lance_assets.prompts import build_messages
+from lance_assets.prompts import Templates
 from lance_assets.records import Request, Sample, SamplingSettings, derive_row_id, derive_sampling_seed
 
 FINAL_MARKER = "Final Answer:"
@@ -27,15 +27,14 @@ class RoundIdentity:
     """The round, `r0000` and on."""
     rng_seed: int
     """The experiment's."""
-    prompt_profile: str
-    """Which prompt templates."""
-    role_profiles: Mapping[str, str] = field(default_factory=dict)
-    """Those of the roles whose second model has its own, by role."""
+    templates: Templates
+    """The words that models are asked with, the system message among them."""
+    role_templates: Mapping[str, Templates] = field(default_factory=dict)
+    """Those of the roles whose second model has a prompt profile of its own, by role."""
 
     def of_role(self, role: str) -> "RoundIdentity":
-        """The identity with the prompt templates that the role's model is asked with."""
-        own = self.role_profiles[role] if role in self.role_profiles else self.prompt_profile
-        return replace(self, prompt_profile=own)
+        """The identity with the words that the role's model is asked with."""
+        return replace(self, templates=self.role_templates[role]) if role in self.role_templates else self
 
 
 def build_requests(
@@ -45,7 +44,7 @@ def build_requests(
     return [
         Request(
             row_id=derive_row_id(identity.experiment, identity.round_key, stage, parent_id, number),
-            messages=tuple(build_messages(identity.prompt_profile, text)),
+            messages=tuple(identity.templates.build_messages(text)),
             sampling_seed=derive_sampling_seed(
                 identity.rng_seed, identity.experiment, identity.round_key, stage, parent_id, number
             ),

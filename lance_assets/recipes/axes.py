@@ -138,6 +138,34 @@ class RecipeSettings(AxisSettings):
         )
 
 
+class ScoredSettings(RecipeSettings):
+    """What the parameters of a recipe have whose reviewer scores on a scale.
+
+    The scale is a number's; the criteria are words, and lie with the prompt templates.
+    """
+
+    scores: ClassVar[tuple[str, ...]] = ()
+    """The settings that are scores, and so have to lie on the scale."""
+    gaps: ClassVar[tuple[str, ...]] = ()
+    """The settings that are differences of two scores."""
+
+    lowest_score: int = Field(0, ge=0, le=9, description="The lowest score that a reviewer may give.")
+    highest_score: int = Field(10, ge=1, le=10, description="The highest score that a reviewer may give.")
+
+    @model_validator(mode="after")
+    def _has_its_scores_on_the_scale(self) -> Self:
+        low, high = self.lowest_score, self.highest_score
+        if low >= high:
+            raise ValueError(f"lowest_score: {low} has to be below highest_score: {high}")
+        for name in self.scores:
+            if not low <= (value := getattr(self, name)) <= high:
+                raise ValueError(f"{name}: {value:g} is no score on the scale {low} to {high}; set one that is")
+        for name in self.gaps:
+            if (value := getattr(self, name)) > high - low:
+                raise ValueError(f"{name}: {value:g} is more than two scores from {low} to {high} can differ; lower it")
+        return self
+
+
 def keep_rounds(earlier: pl.DataFrame, *, trains_on: TrainsOn, round_key: str) -> pl.DataFrame:
     """The rows of an earlier training set that a round trains on, beside its own.
 

@@ -20,6 +20,7 @@ import polars as pl
 
 from lance_assets.algorithms.filters.contract import Filter, filter_generations
 from lance_assets.algorithms.forecast.round_forecast import Lengths, Pool, RoundForecast
+from lance_assets.prompts import PromptStep
 from lance_assets.recipes.asking import (
     ReadStates,
     RoundIdentity,
@@ -123,6 +124,11 @@ def describe_nothing(inputs: RoundInputs[object], table: pl.DataFrame) -> dict[s
     return {}
 
 
+def list_no_prompts(settings: object) -> tuple[PromptStep, ...]:
+    """No step has a prompt template: prompts are asked as they are, or nothing is."""
+    return ()
+
+
 @dataclass(frozen=True)
 class Recipe(Generic[S]):
     """A method over one round: its steps as functions, and what the platform must know of it.
@@ -179,6 +185,9 @@ class Recipe(Generic[S]):
     """(inputs, raw generations) to figures shown beside them; by default none."""
     describe_reviews: Callable[[RoundInputs[S], pl.DataFrame], Mapping[str, float | int]] = describe_nothing
     """(inputs, reviewed set) to figures shown beside it; by default none."""
+    list_prompts: Callable[[S], tuple[PromptStep, ...]] | None = None
+    """The recipe's settings to the steps that have a prompt template. None: every template beside the recipe's module
+    is a step, and counts for every noun that asks a model."""
     forecast: Forecast[S] | None = None
     """How rounds are forecast before they run. None: the experiment has no forecast."""
 

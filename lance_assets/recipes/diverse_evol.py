@@ -36,9 +36,8 @@ from pydantic import Field, model_validator
 from lance_assets.algorithms.filters.contract import Filter
 from lance_assets.algorithms.filters.rules import Complete, EvaluationOverlap
 from lance_assets.algorithms.selection.pool_selection import PoolMethod, draw_first_pool, select_from_pool
-from lance_assets.prompts import build_messages
 from lance_assets.recipes.axes import AxisSettings, Losses, StartsFrom, keep_rounds
-from lance_assets.recipes.contract import Recipe, RoundInputs
+from lance_assets.recipes.contract import Recipe, RoundInputs, list_no_prompts
 from lance_assets.recipes.steps.rows import Generation, Seed, build_table, read_rows
 from lance_assets.recipes.steps.sets import (
     build_no_pairs,
@@ -105,7 +104,8 @@ def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.D
     settings, identity = inputs.settings, inputs.identity
     # What was taken is known from the training set, whose rows name the items they came from.
     is_chosen = seeds["row_id"].is_in(trained["source_id"].implode()).to_numpy()
-    rows = [(build_messages(identity.prompt_profile, p), c) for p, c in seeds.select("prompt", "completion").rows()]
+    ask = identity.templates.build_messages
+    rows = [(ask(prompt), completion) for prompt, completion in seeds.select("prompt", "completion").rows()]
     vectors, scores = None, None
     if settings.method != "random":
         # The reader holds a model, whose memory the training needs.
@@ -175,4 +175,5 @@ RECIPE: Recipe[DiverseEvolSettings] = Recipe(
     build_sft_set=build_sft_set,
     build_pairs=build_no_pairs,
     reports_vendi=True,
+    list_prompts=list_no_prompts,
 )

@@ -25,7 +25,8 @@ from typing import ClassVar, Literal
 import polars as pl
 from pydantic import Field
 
-from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds
+from lance_assets.prompts import PromptStep
+from lance_assets.recipes.axes import Losses, ScoredSettings, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
 from lance_assets.recipes.steps.reviewing import Rubric, build_review_sampling, review_rows
 from lance_assets.recipes.steps.rows import (
@@ -40,15 +41,15 @@ from lance_assets.recipes.steps.rows import (
 from lance_assets.recipes.steps.sets import build_no_pairs, filter_by_words, reviewed_as_sft_rows, take_file_seeds
 from lance_assets.records import RAW_GENERATIONS, REVIEWED_SET, SFT_SET, SamplingSettings
 
-RUBRIC = Rubric("i_sheep/review", 0, 10)
 _ROUNDING = 1e-9
 """Scores are means of several reviews: 5.199... of 2.2 and 8.2 is 5.2."""
 
 
-class ISheepSettings(RecipeSettings):
+class ISheepSettings(ScoredSettings):
     """I-SHEEP's parameters."""
 
     usable_losses: ClassVar[tuple[Losses, ...]] = ("sft",)
+    scores: ClassVar[tuple[str, ...]] = ("accept_score",)
 
     starts_from: StartsFrom = "base"
     trains_on: TrainsOn = "latest"
@@ -66,13 +67,18 @@ class ISheepSettings(RecipeSettings):
     min_completion_words: int = Field(1, ge=0, description="Shortest completion, in words.")
     max_words: int = Field(4096, ge=1, description="Longest prompt or completion, in words.")
 
+    @property
+    def rubric(self) -> Rubric:
+        """What a review is asked for."""
+        return Rubric("i_sheep/review", self.lowest_score, self.highest_score)
+
 
 Inputs = RoundInputs[ISheepSettings]
 
 
 def sample_reviews(settings: ISheepSettings) -> SamplingSettings:
     """How completions are reviewed."""
-    return build_review_sampling(settings.sampling, RUBRIC, score_from="text")
+    return build_review_sampling(settings.sampling, settings.rubric, score_from="text")
 
 
 def start_sft_set(inputs: Inputs, seeds: pl.DataFrame, eft: pl.DataFrame) -> pl.DataFrame:
@@ -96,8 +102,8 @@ def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.D
 
 def review(inputs: Inputs, cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_generations: pl.DataFrame) -> pl.DataFrame:
     """M's own score of every completion, schema `REVIEWED_SET`."""
-    kept = read_kept(cleaned, kinds=("completion",))
-    reviews = review_rows(inputs.identity, inputs.ask, kept, rubric=RUBRIC, num_reviews=inputs.settings.num_reviews)
+    settings, kept = inputs.settings, read_kept(cleaned, kinds=("completion",))
+    reviews = review_rows(inputs.identity, inputs.ask, kept, rubric=settings.rubric, num_reviews=settings.num_reviews)
     rows = [build_reviewed_row(row, own) for row, own in zip(kept, reviews, strict=True)]
     return build_table(rows, REVIEWED_SET)
 
@@ -112,6 +118,15 @@ def build_sft_set(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame)
     return rows.unique("row_id", maintain_order=True)
 
 
+def list_prompts(settings: ISheepSettings) -> tuple[PromptStep, ...]:
+    """What M is asked with."""
+    both = ("prompt", "completion")
+    return (
+        PromptStep("new_prompt", ("raw_generations",), (), (*both, "examples")),
+        PromptStep("review", ("reviewed_set",), both, given=settings.rubric.scale),
+    )
+
+
 RECIPE: Recipe[ISheepSettings] = Recipe(
     name="i_sheep",
     settings=ISheepSettings,
@@ -124,7 +139,7 @@ RECIPE: Recipe[ISheepSettings] = Recipe(
         "seed_set": ("max_seeds",),
         "raw_generations": ("num_examples", "num_prompts"),
         "cleaned_set": ("rouge_l_threshold", "min_prompt_words", "min_completion_words", "max_words"),
-        "reviewed_set": ("num_reviews",),
+        "reviewed_set": ("num_reviews", "lowest_score", "highest_score"),
         "sft_set": ("accept_score", "trains_on", "sft_on_seeds"),
         "preference_pairs": ("losses",),
         "checkpoint": ("starts_from",),
@@ -136,4 +151,5 @@ RECIPE: Recipe[ISheepSettings] = Recipe(
     review=review,
     build_sft_set=build_sft_set,
     build_pairs=build_no_pairs,
+    list_prompts=list_prompts,
 )

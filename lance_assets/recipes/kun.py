@@ -51,9 +51,9 @@ from lance_assets.algorithms.measures.progress import parse_round
 from lance_assets.algorithms.reviews.pairwise import Unread
 from lance_assets.algorithms.reviews.review_parsing import ReviewResult
 from lance_assets.algorithms.reviews.verdicts import read_verdict
-from lance_assets.prompts import render_prompt
+from lance_assets.prompts import PromptStep
 from lance_assets.recipes.asking import RoundIdentity, build_requests
-from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds
+from lance_assets.recipes.axes import Losses, ScoredSettings, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
 from lance_assets.recipes.steps.reviewing import Rubric, read_review
 from lance_assets.recipes.steps.rows import (
@@ -73,7 +73,6 @@ from lance_assets.recipes.steps.rows import (
 from lance_assets.recipes.steps.sets import build_no_pairs, reviewed_as_sft_rows, start_sft_set, take_all_file_seeds
 from lance_assets.records import RAW_GENERATIONS, REVIEWED_SET, SFT_SET, Sample, derive_row_id
 
-PAIR_RUBRIC = Rubric("kun/review_pair", 1, 5)
 _NOT_POLISHED = {"stop": None, "length": "cut_off", "error": "generation_failed"}
 """Why a polished completion is none, by how its sample ended."""
 
@@ -82,10 +81,11 @@ _QUANTILES = {"median": 0.5, "p90": 0.9, "max": 1.0}
 """Of the texts' perplexities, shown so that a bar can be chosen."""
 
 
-class KunSettings(RecipeSettings):
+class KunSettings(ScoredSettings):
     """Kun's parameters; the defaults are the authors' constants."""
 
     usable_losses: ClassVar[tuple[Losses, ...]] = ("sft",)
+    scores: ClassVar[tuple[str, ...]] = ("accept_score",)
 
     starts_from: StartsFrom = "base"
     trains_on: TrainsOn = "latest"
@@ -105,7 +105,9 @@ class KunSettings(RecipeSettings):
     signal: Literal["verdict", "pair_score"] = Field(
         "verdict", description="M's verdict on the prompt alone, or its score of prompt and text together."
     )
-    accept_score: float = Field(5.0, ge=1, le=5, description="A pair scoring this or more is accepted.")
+    lowest_score: int = Field(1, ge=0, le=9, description="The lowest score of a pair.")
+    highest_score: int = Field(5, ge=1, le=10, description="The highest score of a pair.")
+    accept_score: float = Field(5.0, ge=0, le=10, description="A pair scoring this or more is accepted.")
     polish: bool = Field(True, description="Whether M writes a completion of its own from the text.")
     min_chars: int = Field(20, ge=0, description="Shortest completion, in characters.")
     max_repeats: int = Field(5, ge=1, description="Times that a part of a completion may be repeated in a row.")
@@ -119,6 +121,11 @@ class KunSettings(RecipeSettings):
     def profile(self) -> LanguageProfile:
         """Keywords and tags."""
         return PROFILES[self.language]
+
+    @property
+    def rubric(self) -> Rubric:
+        """What a pair is asked for."""
+        return Rubric("kun/review_pair", self.lowest_score, self.highest_score)
 
 
 Inputs = RoundInputs[KunSettings]
@@ -141,7 +148,7 @@ def build_label_rows(inputs: Inputs, seeds: pl.DataFrame) -> pl.DataFrame:
 
 
 def _ask_label(identity: RoundIdentity, text: str, settings: KunSettings) -> str:
-    return render_prompt(identity.prompt_profile, "kun/label", text=text, language=settings.language)
+    return identity.templates.render("kun/label", text=text, language=settings.language)
 
 
 def take_texts(texts: pl.DataFrame, *, settings: KunSettings, round_key: str) -> pl.DataFrame:
@@ -250,18 +257,10 @@ def is_accepted(score: float | None, settings: KunSettings) -> bool:
 def _judge(inputs: Inputs, rows: Sequence[CleanedRow]) -> list[RowReviews]:
     """Each row's verdict or score."""
     settings, judge = inputs.settings, inputs.identity.of_role("reviewer")
-    step = "kun/verdict" if settings.signal == "verdict" else PAIR_RUBRIC.step
+    step, scale = ("kun/verdict", {}) if settings.signal == "verdict" else (settings.rubric.step, settings.rubric.scale)
+    given = {"language": settings.language, **scale}
     asked = [
-        (
-            row.row_id,
-            render_prompt(
-                judge.prompt_profile,
-                step,
-                prompt=row.prompt,
-                completion=row.completion,
-                language=settings.language,
-            ),
-        )
+        (row.row_id, judge.templates.render(step, prompt=row.prompt, completion=row.completion, **given))
         for row in rows
     ]
     samples = inputs.ask(settings.signal, build_requests(judge, settings.signal, asked, 1))
@@ -276,7 +275,7 @@ def _read(sample: Sample, settings: KunSettings) -> ReviewResult:
             return ReviewResult([None], [verdict.reason], None)
         score = float(verdict == "good")
         return ReviewResult([score], [None], score)
-    read = read_review(sample, rubric=PAIR_RUBRIC, score_from="text")
+    read = read_review(sample, rubric=settings.rubric, score_from="text")
     return ReviewResult([read], [None], read) if isinstance(read, float) else ReviewResult([None], [read.reason], None)
 
 
@@ -288,12 +287,8 @@ def _polish(inputs: Inputs, rows: Sequence[ReviewedRow]) -> list[ReviewedRow]:
     asked = [
         (
             row.row_id,
-            render_prompt(
-                inputs.identity.prompt_profile,
-                "kun/polish",
-                prompt=row.prompt,
-                text=row.completion,
-                language=inputs.settings.language,
+            inputs.identity.templates.render(
+                "kun/polish", prompt=row.prompt, text=row.completion, language=inputs.settings.language
             ),
         )
         for row in rows
@@ -326,6 +321,18 @@ def build_sft_set(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame)
     return rows.unique("row_id", maintain_order=True)
 
 
+def list_prompts(settings: KunSettings) -> tuple[PromptStep, ...]:
+    """What the label model and M are asked with."""
+    given, is_verdict = {"language": settings.language}, settings.signal == "verdict"
+    of_pair = given | settings.rubric.scale
+    return (
+        PromptStep("label", ("label_checkpoint", "raw_generations"), ("text",), given=given),
+        PromptStep("verdict", ("reviewed_set",), ("prompt",), ("completion",), given, is_verdict),
+        PromptStep("review_pair", ("reviewed_set",), ("prompt", "completion"), (), of_pair, not is_verdict),
+        PromptStep("polish", ("reviewed_set",), ("prompt", "text"), (), given, settings.polish),
+    )
+
+
 RECIPE: Recipe[KunSettings] = Recipe(
     name="kun",
     settings=KunSettings,
@@ -339,7 +346,10 @@ RECIPE: Recipe[KunSettings] = Recipe(
         "label_checkpoint": ("language",),
         "raw_generations": ("language", "max_texts", "max_text_chars", "max_text_perplexity"),
         "cleaned_set": ("language",),
-        "reviewed_set": ("language", "signal", "polish", "min_chars", "max_repeats", "accept_score"),
+        "reviewed_set": (
+            *("language", "signal", "polish", "min_chars", "max_repeats", "accept_score"),
+            *("lowest_score", "highest_score"),
+        ),
         "sft_set": ("signal", "accept_score", "trains_on", "sft_on_seeds"),
         "preference_pairs": ("losses",),
         "checkpoint": ("starts_from",),
@@ -355,4 +365,5 @@ RECIPE: Recipe[KunSettings] = Recipe(
     build_label_rows=build_label_rows,
     describe_generations=describe_generations,
     needs_texts=True,
+    list_prompts=list_prompts,
 )

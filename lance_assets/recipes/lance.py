@@ -36,7 +36,8 @@ Differences from the authors' code:
 10. Degraded completions join the pool, as in their code (`grow_with_degraded=False` leaves them out).
 11. The pool is sampled down to the experiment's `max_seeds` a round; their scripts have no cap, and would grow up to
     16-fold.
-12. SFT and DPO rows carry the same system message; in their code only SFT rows do.
+12. SFT and DPO rows carry the same system message; in their code only SFT rows do. An experiment may have another one,
+    or none.
 13. Every sample has its own sampling seed; their code has none.
 14. EFT rows (examples of reviewing and proposing) are mixed into every round's SFT where the experiment has them; their
     code mixes them into the first round's.
@@ -72,7 +73,7 @@ from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.axes import keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs
 from lance_assets.recipes.lance_forecast import FORECAST
-from lance_assets.recipes.lance_settings import RUBRIC, SETTINGS_OF_STEP, STAGES, LanceSettings
+from lance_assets.recipes.lance_settings import SETTINGS_OF_STEP, STAGES, LanceSettings, list_prompts
 from lance_assets.recipes.steps.reviewing import (
     build_review_requests,
     judge_pairs_in_both_orders,
@@ -162,8 +163,8 @@ def build_seed_set(
 
 def _review_seeds(identity: RoundIdentity, ask: Ask, seeds: list[Seed], settings: LanceSettings) -> list[Generation]:
     """Review each seed and record every sample."""
-    score_from, number = settings.counted_score, settings.num_reviews
-    requests = build_review_requests(identity, "seed_review", seeds, rubric=RUBRIC, num_reviews=number)
+    rubric, score_from, number = settings.rubric, settings.counted_score, settings.num_reviews
+    requests = build_review_requests(identity, "seed_review", seeds, rubric=rubric, num_reviews=number)
     samples = ask("seed_review", requests)
     origins = [
         originate(seed, index, prompt=seed.prompt, completion=seed.completion)
@@ -171,17 +172,23 @@ def _review_seeds(identity: RoundIdentity, ask: Ask, seeds: list[Seed], settings
         for index in range(number)
     ]
     return [
-        record_expected(generation, sample, rubric=RUBRIC, score_from=score_from)
+        record_expected(generation, sample, rubric=rubric, score_from=score_from)
         for generation, sample in zip(record_samples("seed_review", origins, requests, samples), samples, strict=True)
     ]
 
 
-def draw_scores(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
-    """Reviews of the control `reviewer="random"`: no model, a whole score from 0 to 10 by each row's sampling seed."""
-    scores = [random.Random(request.sampling_seed).randint(0, 10) for request in requests]
-    return [
-        Sample(request.row_id, f"score: {score}", "stop", 0, 0) for request, score in zip(requests, scores, strict=True)
-    ]
+def draw_scores(settings: LanceSettings) -> Ask:
+    """Reviews of the control `reviewer="random"`: no model, a whole score of the scale by each row's sampling seed."""
+    low, high = settings.lowest_score, settings.highest_score
+
+    def draw(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
+        scores = [random.Random(request.sampling_seed).randint(low, high) for request in requests]
+        return [
+            Sample(request.row_id, f"score: {score}", "stop", 0, 0)
+            for request, score in zip(requests, scores, strict=True)
+        ]
+
+    return draw
 
 
 def score_seeds(raw_generations: pl.DataFrame, settings: LanceSettings) -> dict[str, RowReviews]:
@@ -191,7 +198,7 @@ def score_seeds(raw_generations: pl.DataFrame, settings: LanceSettings) -> dict[
     found = {}
     for (seed_id,), rows in reviews:
         read = [
-            read_recorded(*row, rubric=RUBRIC, score_from=settings.counted_score)
+            read_recorded(*row, rubric=settings.rubric, score_from=settings.counted_score)
             for row in rows.select(columns).iter_rows()
         ]
         found[str(seed_id)] = RowReviews(tuple(rows["raw_text"]), combine_reviews(read))
@@ -223,7 +230,7 @@ def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.D
     reviews = _review_seeds(
         identity,
         # The control goes through recording and parsing like the method, with drawn reviews in place of the model's.
-        draw_scores if settings.reviewer == "random" else ask,
+        draw_scores(settings) if settings.reviewer == "random" else ask,
         read_rows(Seed, to_review) if settings.reviewer != "none" else [],
         settings,
     )
@@ -262,9 +269,9 @@ def review(inputs: Inputs, cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_gener
     kept = read_kept(cleaned, kinds=("completion", "degraded_completion"))
     reviews = review_rows(
         inputs.identity,
-        draw_scores if settings.reviewer == "random" else inputs.ask,
+        draw_scores(settings) if settings.reviewer == "random" else inputs.ask,
         kept,
-        rubric=RUBRIC,
+        rubric=settings.rubric,
         num_reviews=settings.num_reviews if settings.reviewer != "none" else 0,
         score_from=settings.counted_score,
     )
@@ -331,4 +338,5 @@ RECIPE: Recipe[LanceSettings] = Recipe(
     judge_pairs=judge_pairs,
     describe_reviews=describe_reviews,
     forecast=FORECAST,
+    list_prompts=list_prompts,
 )

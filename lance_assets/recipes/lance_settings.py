@@ -4,19 +4,22 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from lance_assets.recipes.axes import Losses, RecipeSettings
+from lance_assets.prompts import PromptStep
+from lance_assets.recipes.axes import Losses, ScoredSettings
 from lance_assets.recipes.contract import Stage
 from lance_assets.recipes.steps.reviewing import Rubric, ScoreFrom, build_review_sampling, build_verdict_sampling
 from lance_assets.records import SamplingSettings
 
 RUBRIC = Rubric("lance/review", 0, 10)
-"""The paper's: five points for the prompt, five for the completion."""
+"""The paper's: five points for the prompt, five for the completion. A judge of the evaluation has it always."""
 
 
-class LanceSettings(RecipeSettings):
+class LanceSettings(ScoredSettings):
     """LANCE's parameters; the defaults are the paper's constants."""
 
     usable_losses: ClassVar[tuple[Losses, ...]] = ("sft", "sft_then_dpo")
+    scores: ClassVar[tuple[str, ...]] = ("branch_threshold", "sft_threshold")
+    gaps: ClassVar[tuple[str, ...]] = ("score_gap",)
 
     branch_threshold: float = Field(
         7.0, ge=0, le=10, description="Seeds scoring above it go to the high branch (the threshold valve V)."
@@ -71,6 +74,11 @@ class LanceSettings(RecipeSettings):
         return self
 
     @property
+    def rubric(self) -> Rubric:
+        """What a review is asked for."""
+        return Rubric(RUBRIC.step, self.lowest_score, self.highest_score)
+
+    @property
     def judges_pairs(self) -> bool:
         """Whether any new pair is judged in both orders."""
         return self.num_judged_pairs > 0
@@ -93,7 +101,7 @@ class LanceSettings(RecipeSettings):
 
 def sample_reviews(settings: LanceSettings) -> SamplingSettings:
     """How seeds and completions are reviewed."""
-    return build_review_sampling(settings.sampling, RUBRIC, score_from=settings.counted_score)
+    return build_review_sampling(settings.sampling, settings.rubric, score_from=settings.counted_score)
 
 
 def sample_verdicts(settings: LanceSettings) -> SamplingSettings:
@@ -110,16 +118,30 @@ STAGES: tuple[Stage[LanceSettings], ...] = (
     Stage("judge_pair", role="reviewer", sampling=sample_verdicts, asked_in="preference_pairs"),
 )
 
+
+def list_prompts(settings: LanceSettings) -> tuple[PromptStep, ...]:
+    """What the round's model and the reviewer are asked with."""
+    both, reviews = ("prompt", "completion"), settings.reviewer == "model"
+    high, low = settings.branches != "low", settings.branches != "high"
+    pair = ("prompt", "completion_a", "completion_b")
+    return (
+        PromptStep("review", ("raw_generations", "reviewed_set"), both, (), settings.rubric.scale, reviews),
+        PromptStep("new_prompt", ("raw_generations",), ("prompt",), ("completion",), {}, settings.propose and low),
+        PromptStep("degrade", ("raw_generations",), both, (), {}, settings.propose and high),
+        PromptStep("judge_pair", ("preference_pairs",), pair, (), {}, settings.judges_pairs),
+    )
+
+
 SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
     "seed_set": ("seed_growth", "grow_with_degraded", "max_seeds", "reviewer"),
     "raw_generations": (
         *("branch_threshold", "num_prompts", "num_completions", "num_reviews", "branches"),
-        *("review_seeds_each_round", "reviewer", "propose", "score_from"),
+        *("review_seeds_each_round", "reviewer", "propose", "score_from", "lowest_score", "highest_score"),
     ),
     "cleaned_set": (
         *("rouge_l_threshold", "min_prompt_words", "max_prompt_words", "min_completion_words", "max_completion_words"),
     ),
-    "reviewed_set": ("branch_threshold", "num_reviews", "reviewer", "score_from"),
+    "reviewed_set": ("branch_threshold", "num_reviews", "reviewer", "score_from", "lowest_score", "highest_score"),
     "sft_set": ("sft_threshold", "min_chars", "trains_on", "reviewer", "sft_on_seeds"),
     "checkpoint": ("starts_from",),
     "preference_pairs": (

@@ -41,6 +41,7 @@ import polars as pl
 from lance_assets.algorithms.filters.contract import Filter
 from lance_assets.algorithms.filters.rules import Complete, EvaluationOverlap, Refused
 from lance_assets.algorithms.selection.wrong_seeds import choose_lesson_sources, sample_seeds
+from lance_assets.prompts import PromptStep
 from lance_assets.recipes.axes import keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
 from lance_assets.recipes.llm2llm_settings import Llm2LlmSettings
@@ -174,6 +175,20 @@ def build_sft_set(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame)
     return pl.concat([reviewed_as_sft_rows(reviewed, round_key=inputs.round_key), kept]).cast(SFT_SET)
 
 
+def list_prompts(settings: Llm2LlmSettings) -> tuple[PromptStep, ...]:
+    """What the teacher is asked with; the student is asked the prompts as they are."""
+    writes_lessons, has_labels = settings.teacher_writes == "lesson", settings.answer_kind == "label"
+    kind = {"kind": settings.answer_kind}
+    chosen = {"labels": ", ".join(settings.labels), "mark": settings.answer_mark or ""}
+    lesson, told = ("prompt", "completion"), ("mistake", "kept")
+    given = {"number": str(settings.num_lessons)} | kind | chosen
+    return (
+        PromptStep("lesson", ("raw_generations",), lesson, told, given, writes_lessons),
+        PromptStep("new_prompt", ("raw_generations",), ("prompt",), ("completion",), kind, not writes_lessons),
+        PromptStep("label", ("raw_generations",), ("prompt",), (), chosen, has_labels and not writes_lessons),
+    )
+
+
 RECIPE: Recipe[Llm2LlmSettings] = Recipe(
     name="llm2llm",
     settings=Llm2LlmSettings,
@@ -203,4 +218,5 @@ RECIPE: Recipe[Llm2LlmSettings] = Recipe(
     build_sft_set=build_sft_set,
     build_pairs=build_no_pairs,
     describe_generations=describe_generations,
+    list_prompts=list_prompts,
 )

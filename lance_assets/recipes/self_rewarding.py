@@ -17,8 +17,8 @@ Differences:
 3.  Prompts and completions are cleaned as LANCE's are, against this and all earlier rounds: completions of one prompt
     that are alike are dropped too. There is no list of keywords.
 4.  Learning rates, epochs and beta are the experiment's; no checkpoint within a round is chosen by a judge.
-5.  `highest_score` may be another than 5; the paper's points are then worded as one score. The compact templates show
-    one seed alone, and name a scale that is not the small model's 10.
+5.  The scale may be another than 0 to 5; the paper's points are then worded as one score. The compact templates show
+    one seed alone, and name a scale that is not the small model's 0 to 10.
 
 Unknown, and chosen here: how reviews are sampled, the longest completion (512 tokens), the bounds of lengths.
 """
@@ -30,7 +30,8 @@ import polars as pl
 from pydantic import Field
 
 from lance_assets.algorithms.selection.pairing import build_best_worst_pairs
-from lance_assets.recipes.axes import Losses, RecipeSettings, StageSampling, StartsFrom, TrainsOn, keep_rounds
+from lance_assets.prompts import PromptStep
+from lance_assets.recipes.axes import Losses, ScoredSettings, StageSampling, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
 from lance_assets.recipes.steps.reviewing import Rubric, build_review_sampling, review_rows
 from lance_assets.recipes.steps.rows import (
@@ -46,7 +47,7 @@ from lance_assets.recipes.steps.sets import build_no_sft_rows, filter_by_words, 
 from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET, SamplingSettings
 
 
-class SelfRewardingSettings(RecipeSettings):
+class SelfRewardingSettings(ScoredSettings):
     """Self-Rewarding's parameters; the defaults are the paper's constants."""
 
     usable_losses: ClassVar[tuple[Losses, ...]] = ("dpo",)
@@ -62,7 +63,7 @@ class SelfRewardingSettings(RecipeSettings):
     num_prompts: int = Field(1, ge=1, le=64, description="New prompts sampled for each seed.")
     num_completions: int = Field(4, ge=2, le=64, description="Completions sampled for each new prompt (N).")
     num_reviews: int = Field(3, ge=1, le=16, description="Reviews of each completion; the mean is its review score.")
-    highest_score: int = Field(5, ge=1, le=10, description="The scale's upper end; 0 is the lower.")
+    highest_score: int = Field(5, ge=1, le=10, description="The highest score that a reviewer may give.")
     rouge_l_threshold: float = Field(0.70, ge=0, le=1, description="Two texts above it are near-duplicates.")
     min_prompt_words: int = Field(3, ge=0, description="Shortest new prompt, in words.")
     min_completion_words: int = Field(1, ge=0, description="Shortest completion, in words.")
@@ -71,7 +72,7 @@ class SelfRewardingSettings(RecipeSettings):
     @property
     def rubric(self) -> Rubric:
         """What a review is asked for."""
-        return Rubric("self_rewarding/review", 0, self.highest_score)
+        return Rubric("self_rewarding/review", self.lowest_score, self.highest_score)
 
 
 Inputs = RoundInputs[SelfRewardingSettings]
@@ -112,6 +113,15 @@ def build_pairs(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame) -
     return pl.concat([pairs, kept.cast(PREFERENCE_PAIRS)])
 
 
+def list_prompts(settings: SelfRewardingSettings) -> tuple[PromptStep, ...]:
+    """What the prompter and M are asked with."""
+    both = ("prompt", "completion")
+    return (
+        PromptStep("new_prompt", ("raw_generations",), (), (*both, "examples")),
+        PromptStep("review", ("reviewed_set",), both, given=settings.rubric.scale),
+    )
+
+
 RECIPE: Recipe[SelfRewardingSettings] = Recipe(
     name="self_rewarding",
     settings=SelfRewardingSettings,
@@ -124,7 +134,7 @@ RECIPE: Recipe[SelfRewardingSettings] = Recipe(
         "seed_set": ("max_seeds",),
         "raw_generations": ("num_examples", "num_prompts", "num_completions"),
         "cleaned_set": ("rouge_l_threshold", "min_prompt_words", "min_completion_words", "max_words"),
-        "reviewed_set": ("num_reviews", "highest_score"),
+        "reviewed_set": ("num_reviews", "lowest_score", "highest_score"),
         "sft_set": ("sft_on_seeds",),
         "preference_pairs": ("trains_on", "losses"),
         "checkpoint": ("starts_from",),
@@ -136,4 +146,5 @@ RECIPE: Recipe[SelfRewardingSettings] = Recipe(
     review=review,
     build_sft_set=build_no_sft_rows,
     build_pairs=build_pairs,
+    list_prompts=list_prompts,
 )

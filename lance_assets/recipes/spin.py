@@ -30,7 +30,7 @@ from lance_assets.algorithms.filters.contract import Filter
 from lance_assets.algorithms.filters.rules import Complete, EvaluationOverlap, SameAsSeed
 from lance_assets.algorithms.selection.pairing import build_self_play_pairs
 from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds
-from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
+from lance_assets.recipes.contract import Recipe, RoundInputs, Stage, list_no_prompts
 from lance_assets.recipes.steps.rows import (
     Seed,
     build_reviewed_row,
@@ -106,4 +106,5 @@ RECIPE: Recipe[SpinSettings] = Recipe(
     review=review,
     build_sft_set=build_no_sft_rows,
     build_pairs=build_pairs,
+    list_prompts=list_no_prompts,
 )

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lance_assets.prompts.own_words import find_mistakes
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.file import check_files, read_attributes
@@ -48,14 +49,17 @@ def plan_experiment(settings: ExperimentSettings, folder: Path) -> Plan:
     """The plan of the experiment in a folder.
 
     Raises:
-        ValueError: the folder's name is not usable, or a file it names is missing.
+        ValueError: the folder's name is not usable, a file it names is missing, or its own prompt templates are wrong.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", folder.name):
         raise ValueError(
             f"{folder}: an experiment's folder is named in lower case letters, digits and _, got {folder.name!r}"
         )
     check_files(settings, folder / "defs.yaml")
-    return Plan(folder.name, folder, settings)
+    plan = Plan(folder.name, folder, settings)
+    if mistakes := find_mistakes(plan.own_words, folder, plan.asked):
+        raise ValueError("\n".join(mistakes))
+    return plan
 
 
 def read_plan(file: Path) -> Plan:

@@ -184,7 +184,7 @@ NOUNS: dict[str, Noun] = {
             records.REVIEWED_SET,
             inputs=("start_checkpoint", "seed_set", "raw_generations", "cleaned_set"),
             is_handed_over=True,
-            identify=identity.identify_reviewing,
+            identify=identity.identify_reviews,
             recipe_steps=lambda plan: ("review",),
             asks=identity.list_asked_engines,
             uses_model=always,

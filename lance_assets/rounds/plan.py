@@ -2,12 +2,15 @@
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from lance_assets.prompts import PromptStep, Templates, name_own_folder
+from lance_assets.prompts.own_words import Asked, guess_steps, pick_own_words, read_own_words
 from lance_assets.recipes.contract import AnyRecipe, find_recipe
 from lance_assets.rounds.report import Judged, Made, Report
 from lance_assets.settings.engines import EngineSettings, RoleSettings
@@ -20,6 +23,12 @@ JUDGE = "judge"
 
 JUDGE_TEMPLATES = "lance"
 """The recipe whose templates `review` and `judge_pair` the judge is asked with, whatever the experiment's recipe."""
+
+JUDGE_STEPS = (
+    PromptStep("review", ("eval_report",), ("prompt", "completion"), given={"lowest": "0", "highest": "10"}),
+    PromptStep("judge_pair", ("eval_report",), ("prompt", "completion_a", "completion_b")),
+)
+"""The steps in which a judge is asked; its scale is LANCE's, whatever scale a recipe's reviewer has."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +51,53 @@ class Plan:
     def recipe(self) -> AnyRecipe:
         """The method that the experiment names."""
         return find_recipe(self.settings.recipe)
+
+    @cached_property
+    def own_words(self) -> dict[str, str]:
+        """The experiment's own prompt templates and lists by name, as the files were when first asked."""
+        return read_own_words(self.folder)
+
+    @cached_property
+    def templates(self) -> Templates:
+        """The words that the round's own model is asked with, and trained with."""
+        return Templates(self.settings.prompt_profile, self.settings.recipe, self.own_words)
+
+    @cached_property
+    def role_templates(self) -> dict[str, Templates]:
+        """Those of the roles whose model has a prompt profile of its own, by role."""
+        profiles = {name: role.prompt_profile for name, role in self.settings.roles.items() if role.prompt_profile}
+        return {name: replace(self.templates, profile=profile) for name, profile in profiles.items()}
+
+    @cached_property
+    def judge_templates(self) -> Templates:
+        """The words that the judge is asked with: without a system message, unless the experiment has one for it."""
+        judge = self.settings.evaluation.judge
+        profile = (judge.prompt_profile if judge is not None else None) or self.settings.prompt_profile
+        own = pick_own_words(self.own_words, JUDGE, recipe=JUDGE_TEMPLATES)
+        return Templates(profile, own=own)
+
+    @property
+    def prompt_steps(self) -> tuple[PromptStep, ...]:
+        """Every step of the recipe that has a template."""
+        declared = self.recipe.list_prompts
+        return guess_steps(self.settings.recipe) if declared is None else declared(self.settings.parameters)
+
+    def list_templates(self, noun: str) -> list[str]:
+        """The steps that a noun is asked with, as `Templates.render` takes them.
+
+        Of a recipe that declares none, all of its steps count.
+        """
+        declares = self.recipe.list_prompts is not None
+        asked = [step for step in self.prompt_steps if not declares or (step.is_asked and noun in step.nouns)]
+        return [f"{self.settings.recipe}/{step.name}" for step in asked]
+
+    @property
+    def asked(self) -> tuple[Asked, ...]:
+        """What asks with templates: the recipe, then the judge where there is one."""
+        own = (self.templates, *self.role_templates.values())
+        recipe = Asked(name_own_folder(self.settings.recipe), self.settings.recipe, self.prompt_steps, own)
+        judge = Asked(JUDGE, JUDGE_TEMPLATES, JUDGE_STEPS, (self.judge_templates,))
+        return (recipe, judge) if self.settings.evaluation.judge is not None else (recipe,)
 
     @property
     def world(self) -> World | None:

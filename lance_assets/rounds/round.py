@@ -129,8 +129,8 @@ class Round:
     def identity(self) -> RoundIdentity:
         """What ids and sampling seeds derive from."""
         settings = self.plan.settings
-        profiles = {name: role.prompt_profile for name, role in settings.roles.items() if role.prompt_profile}
-        return RoundIdentity(self.plan.name, self.key, settings.rng_seed, settings.prompt_profile, profiles)
+        words = (self.plan.templates, self.plan.role_templates)
+        return RoundIdentity(self.plan.name, self.key, settings.rng_seed, *words)
 
     def build_inputs(
         self,

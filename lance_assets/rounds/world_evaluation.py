@@ -41,7 +41,7 @@ def evaluate_world(
     top_p: float = SAMPLED_TOP_P,
     max_new_tokens: int = 160,
     rng_seed: int = RNG_SEED,
-    prompt_profile: str = "compact",
+    system_message: str = "",
 ) -> pl.DataFrame:
     """Ask the problems, greedily and sampled once each, and judge the completions by the world's rule.
 
@@ -54,7 +54,7 @@ def evaluate_world(
         top_p: of the sampled completions.
         max_new_tokens: tokens after which a completion is cut, and most likely wrong.
         rng_seed: of the sampled completions.
-        prompt_profile: the templates that a prompt is asked with.
+        system_message: what comes before each prompt; empty for no message.
 
     Returns:
         EVAL_ITEMS, one row for each metric and problem, in the order of the problems.
@@ -67,7 +67,7 @@ def evaluate_world(
         requests = [
             Request(
                 row_id=derive_row_id(world.name, metric, problem.key),
-                messages=tuple(build_messages(prompt_profile, problem.prompt)),
+                messages=tuple(build_messages(system_message, problem.prompt)),
                 # Without the round in it: every checkpoint is asked with the same draws, so that rounds are paired.
                 sampling_seed=derive_sampling_seed(rng_seed, world.name, metric, problem.key),
             )

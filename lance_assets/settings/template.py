@@ -29,6 +29,8 @@ _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "length >
 _HEAD = """\
 # An experiment: every setting with its description, its default and what it may be.
 # A line that begins with # and no space is a setting at its default: remove the # to change it.
+# Words of your own lie in the folder prompts beside this file: prompts/system.j2 for the system message, and
+# prompts/{recipe}/STEP.j2 for a step (docs/your-own-words.md). `lance show NAME --prompts` prints what is asked.
 """
 
 
@@ -50,7 +52,9 @@ def render_experiment(attributes: Mapping[str, Any], *, type_name: str = "lance_
             lines += _render_roles(info, attributes.get(name, {}), recipe.roles)
         elif name != "texts" or recipe.needs_texts:
             lines += _render_field(name, info, attributes)
-    return "\n".join([_HEAD + f"type: {type_name}", "", "attributes:", *_indent(lines)]) + "\n"
+    return (
+        "\n".join([_HEAD.format(recipe=recipe.name) + f"type: {type_name}", "", "attributes:", *_indent(lines)]) + "\n"
+    )
 
 
 def _render_fields(model: type[BaseModel], values: Mapping[str, Any], *, is_example: bool = False) -> list[str]:

@@ -92,7 +92,6 @@ def main() -> None:
             sft_path=rows,
             pairs_path=None,
             staging=Path(folder) / "staging",
-            prompt_profile="compact",
             sft=sft,
             dpo=DpoSettings(),
             lora=None,

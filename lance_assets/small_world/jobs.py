@@ -27,7 +27,7 @@ Hurry is what leaves a model of this world something to learn: people work short
 import random
 from dataclasses import dataclass
 
-from lance_assets.prompts import render_prompt
+from lance_assets.prompts import Templates
 from lance_assets.small_world.tasks import (
     TASKS,
     Problem,
@@ -37,6 +37,11 @@ from lance_assets.small_world.tasks import (
     phrase_prompt,
     work_out,
 )
+
+COMPACT = Templates("compact")
+"""The words that the small models are trained with."""
+SCALE = {"lowest": "0", "highest": "10"}
+"""On which the small model learns to review."""
 
 JOB_SHARES = {"answer": 0.32, "review": 0.46, "new_prompt": 0.13, "degrade": 0.09}
 RUNG_DECAY = {"answer": 0.6, "review": 0.8, "new_prompt": 0.75, "degrade": 0.75}
@@ -196,7 +201,7 @@ def draw_review(rng: random.Random, problem: Problem) -> Example:
     # Unclear prompts are rare in a round, but a reviewer that never saw one would score it like any other.
     if rng.random() < 0.02:
         prompt, target = blur_prompt(prompt, rng), review_completion(None, completion, shows_working=shows_working)
-    asked = render_prompt("compact", "lance/review", prompt=prompt, completion=completion)
+    asked = COMPACT.render("lance/review", prompt=prompt, completion=completion, **SCALE)
     return Example("review", problem.rung, asked, target)
 
 
@@ -206,16 +211,14 @@ def draw_new_prompt(rng: random.Random, problem: Problem) -> Example:
     step = rng.choices(list(HARDER_BY), list(HARDER_BY.values()))[0]
     # Held-out problems are never shown, not even as a prompt that the model is to write.
     harder = draw_problem(rng, task=task, rung=min(problem.rung + step, MAX_RUNG), held_out=False)
-    asked = render_prompt(
-        "compact", "lance/new_prompt", prompt=phrase_prompt(problem, rng), completion=complete(problem)
-    )
+    asked = COMPACT.render("lance/new_prompt", prompt=phrase_prompt(problem, rng), completion=complete(problem))
     thought = f"Thought Process: {task} with {len(harder.numbers)} numbers."
     return Example("new_prompt", problem.rung, asked, f"{thought} Final Answer: {phrase_prompt(harder, rng)}")
 
 
 def draw_degraded(rng: random.Random, problem: Problem) -> Example:
     """A deliberately worse completion: a wrong guess, its error named in the thought."""
-    asked = render_prompt("compact", "lance/degrade", prompt=phrase_prompt(problem, rng), completion=complete(problem))
+    asked = COMPACT.render("lance/degrade", prompt=phrase_prompt(problem, rng), completion=complete(problem))
     answer, error = spoil_answer(problem, rng)
     thought = f"Thought Process: a wrong guess, {error}."
     return Example("degrade", problem.rung, asked, f"{thought} Final Answer: {complete_by_guess(answer, rng)}")
@@ -230,7 +233,7 @@ def write_text(problem: Problem, rng: random.Random) -> str:
 def draw_label(rng: random.Random, problem: Problem) -> Example:
     """The prompt that a text answers; of a sorted list any order of its digits would do."""
     text = write_text(problem, rng) if rng.random() < 0.5 else complete(problem)
-    asked = render_prompt("compact", "kun/label", text=text, language="english")
+    asked = COMPACT.render("kun/label", text=text, language="english")
     return Example("label", problem.rung, asked, phrase_prompt(problem, rng))
 
 
@@ -238,17 +241,15 @@ def draw_verdict(rng: random.Random, problem: Problem) -> Example:
     """The verdict on a clear or an unclear prompt (balanced)."""
     is_good = rng.random() < 0.5
     prompt = phrase_prompt(problem, rng)
-    asked = render_prompt(
-        "compact", "kun/verdict", prompt=prompt if is_good else blur_prompt(prompt, rng), language="english"
-    )
+    asked = COMPACT.render("kun/verdict", prompt=prompt if is_good else blur_prompt(prompt, rng), language="english")
     said = "Clear and complete. [good]" if is_good else "Something is missing. [bad]"
     return Example("verdict", problem.rung, asked, said)
 
 
 def draw_polish(rng: random.Random, problem: Problem) -> Example:
     """The completion of a prompt whose working is given as a text."""
-    asked = render_prompt(
-        "compact", "kun/polish", prompt=phrase_prompt(problem, rng), text=write_text(problem, rng), language="english"
+    asked = COMPACT.render(
+        "kun/polish", prompt=phrase_prompt(problem, rng), text=write_text(problem, rng), language="english"
     )
     return Example("polish", problem.rung, asked, complete(problem))
 

@@ -49,6 +49,7 @@ def run_lm_eval(
     limit: int | None = None,
     batch_size: int = 8,
     apply_chat_template: bool = False,
+    system_message: str = "",
     rng_seed: int = 0,
 ) -> HarnessResult:
     """Run lm-evaluation-harness tasks on a local checkpoint, offline, in a process of its own.
@@ -63,6 +64,8 @@ def run_lm_eval(
         limit: at most so many items of each task.
         batch_size: fixed, since scores move with it.
         apply_chat_template: ask through the model's chat template.
+        system_message: what comes before each item of a chat; empty for no message. Without the chat template an item
+            is plain text, and nothing comes before it.
         rng_seed: of few-shot examples and sampling.
 
     Returns:
@@ -84,6 +87,7 @@ def run_lm_eval(
         for option, value in optional.items():
             command += [] if value is None else [option, str(value)]
         command += ["--apply_chat_template"] if apply_chat_template else []
+        command += ["--system_instruction", system_message] if apply_chat_template and system_message else []
         _run_harness(command, tasks, log)
         reports = sorted(Path(folder).rglob("results_*.json"))
         # The name of the result file holds the time, so it is found by its pattern.

@@ -70,22 +70,22 @@ class LogCallback(TrainerCallback):
             print(f"{self.stage}: step {state.global_step} of {state.max_steps}, loss {float(logs['loss']):.4f}")
 
 
-def build_sft_rows(rows: Iterable[dict], profile: str) -> list[dict]:
+def build_sft_rows(rows: Iterable[dict], system: str) -> list[dict]:
     """Conversational prompt and completion rows, asked as at serving."""
     return [
         {
-            "prompt": build_messages(profile, row["prompt"]),
+            "prompt": build_messages(system, row["prompt"]),
             "completion": [{"role": "assistant", "content": row["completion"]}],
         }
         for row in rows
     ]
 
 
-def build_pair_rows(rows: Iterable[dict], profile: str) -> list[dict]:
+def build_pair_rows(rows: Iterable[dict], system: str) -> list[dict]:
     """Conversational prompt, chosen and rejected rows, asked as at serving."""
     return [
         {
-            "prompt": build_messages(profile, row["prompt"]),
+            "prompt": build_messages(system, row["prompt"]),
             "chosen": [{"role": "assistant", "content": row["chosen"]}],
             "rejected": [{"role": "assistant", "content": row["rejected"]}],
         }
@@ -323,8 +323,8 @@ def train(job: TrainJob, folder: Path) -> None:
     """Run both stages and write `checkpoint/` (with `training_log.json`) and, last, `result.json`."""
     started = time.monotonic()
     dtype = read_dtype(job.start_checkpoint)
-    sft_rows = build_sft_rows(read_rows(job.sft_path), job.prompt_profile)
-    pairs = build_pair_rows(read_rows(job.pairs_path), job.prompt_profile)
+    sft_rows = build_sft_rows(read_rows(job.sft_path), job.system_message)
+    pairs = build_pair_rows(read_rows(job.pairs_path), job.system_message)
     start, logs, settings = job.start_checkpoint, {}, job.sft
     if sft_rows and job.token_budget is not None:
         # The rows are repeated as often as the budget allows, so the trainer passes over them once.

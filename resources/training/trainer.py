@@ -25,7 +25,6 @@ from typing import Literal, TypeVar
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
-from lance_assets.prompts import hash_templates
 from resources.machine.processes import stream_process
 from resources.stores.checkpoints import ADAPTER_FOLDER, hash_checkpoint
 
@@ -108,7 +107,7 @@ class TrainJob(BaseModel):
     sft_path: Path | None = Field(None, description="Parquet of schema SFT_SET; None for no SFT.")
     pairs_path: Path | None = Field(None, description="Parquet of schema PREFERENCE_PAIRS; None for no DPO.")
     staging: Path = Field(description="Folder under which the job gets a folder of its own.")
-    prompt_profile: str = Field(description="Profile of `lance_assets.prompts` that says how a prompt is asked.")
+    system_message: str = Field("", description="What comes before each prompt; empty for no message.")
     sft: SftSettings = SftSettings()
     dpo: DpoSettings = DpoSettings()
     lora: LoraSettings | None = Field(None, description="None trains all weights.")
@@ -150,9 +149,8 @@ class TrainResult(BaseModel):
 def fingerprint_job(job: TrainJob) -> str:
     """The sha256 of everything that changes a job's result: weights, rows, prompts, settings, seed and libraries."""
     digest = hashlib.sha256()
-    changing = {"prompt_profile", "sft", "dpo", "lora", "token_budget", "rng_seed"}
+    changing = {"system_message", "sft", "dpo", "lora", "token_budget", "rng_seed"}
     digest.update(job.model_dump_json(include=changing).encode())
-    digest.update(hash_templates(job.prompt_profile).encode())
     digest.update(" ".join(f"{name}={importlib.metadata.version(name)}" for name in _LIBRARIES).encode())
     files = sorted(path for path in job.start_checkpoint.iterdir() if path.is_file())
     if job.lora is not None and job.base_model is not None:

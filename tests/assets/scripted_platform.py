@@ -14,7 +14,8 @@ import numpy as np
 
 from lance_assets.assets import showing
 from lance_assets.assets.platform import PlatformResource
-from lance_assets.prompts import render_prompt
+from lance_assets.prompts import Templates
+from lance_assets.recipes.lance_settings import RUBRIC
 from lance_assets.records import Request, Sample, SamplingSettings
 from lance_assets.settings.engines import EngineSettings
 from lance_assets.settings.experiment import ExperimentSettings
@@ -26,10 +27,10 @@ from tests.assets.tiny_experiment import TRAINING
 SCRIPTED_TRAINER = (sys.executable, str(Path(__file__).parent / "scripted_trainer.py"))
 """A launcher that trains nothing; the checkpoint differs from its start in two bytes."""
 _STEPS = {
-    step: render_prompt("compact", f"lance/{step}", prompt="", completion="").split("\n")[0]
+    step: Templates("compact").render(f"lance/{step}", prompt="", completion="", **RUBRIC.scale).split("\n")[0]
     for step in ("review", "new_prompt", "degrade")
 } | {
-    step: render_prompt("compact", f"kun/{step}", prompt="", text="").split("\n")[0].strip()
+    step: Templates("compact").render(f"kun/{step}", prompt="", text="").split("\n")[0].strip()
     for step in ("label", "verdict", "polish")
 }
 

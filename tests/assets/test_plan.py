@@ -81,6 +81,8 @@ PARAMETERS = {
     "propose": (False, {"raw_generations"}),
     "starts_from": ("base", {"checkpoint"}),
     "score_from": ("expected", ASKING),
+    "lowest_score": (1, ASKING),
+    "highest_score": (9, ASKING),
     "num_judged_pairs": (9, {"preference_pairs"}),
     "drop_flipped_pairs": (True, {"preference_pairs"}),
 }

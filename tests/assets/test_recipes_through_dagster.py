@@ -107,7 +107,7 @@ def check_diverse_evol(world: World) -> None:
     reader = world.round("r0001").read_states(of_base=True)
     assert reader.max_length == world.plan.settings.training.sft.max_length == 256
     texts = sets[-1].filter(source="seed").select("prompt", "completion").rows()
-    states = reader.embed([(build_messages("compact", prompt), completion) for prompt, completion in texts])
+    states = reader.embed([(build_messages("", prompt), completion) for prompt, completion in texts])
     unit = states.astype(np.float64) / np.linalg.norm(states, axis=1, keepdims=True)
     shares = np.linalg.eigvalsh(unit @ unit.T / len(unit)).clip(1e-12)
     assert scores[-1] == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), abs=2e-3)

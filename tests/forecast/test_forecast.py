@@ -190,7 +190,8 @@ def test_a_second_model_on_a_server_with_prices(project_root: Path, tmp_path: Pa
 def test_a_reviewers_own_templates_count(project_root: Path) -> None:
     """The full review and its system message are ten times as long as the compact one; the other steps stay."""
     plan = load(project_root, "mini_lance")
-    own, other = (measure_lengths(plan, find_model(SMALL_MODEL), review_profile=name) for name in ("compact", "full"))
+    full = replace(plan.templates, profile="full")
+    own, other = (measure_lengths(plan, find_model(SMALL_MODEL), reviewer=words) for words in (plan.templates, full))
     for step in ("review", "judge_pair"):
         assert other.lengths.templates[step] > 10 * own.lengths.templates[step]
     assert other.lengths.asked["new_prompt"] == own.lengths.asked["new_prompt"]

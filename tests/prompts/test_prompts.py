@@ -1,51 +1,164 @@
+import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from jinja2 import UndefinedError
+from jinja2 import UndefinedError, meta
 
 from lance_assets import prompts
-from lance_assets.prompts import PROFILES, build_messages, hash_templates, list_steps, render_prompt
-from lance_assets.recipes.contract import list_recipes
+from lance_assets.prompts import ENVIRONMENT, PROFILES, PromptStep, Templates, hash_words, list_steps, read_rows
+from lance_assets.recipes.contract import AnyRecipe, find_recipe, list_recipes
+from lance_assets.recipes.lance_settings import RUBRIC
 
-TEXTS = {"prompt": "Sort {{ 3 }} & <1> 2.", "completion": "It is\n1 2 3."}
+TEXTS = {"prompt": "Sort {{ 3 }} & <1> 2.", "completion": "It is\n1 2 3."} | RUBRIC.scale
 PAIR = {"prompt": TEXTS["prompt"], "completion_a": "It is\n1 2 3.", "completion_b": "No idea {% if %}."}
 PROPOSING = ("lance/new_prompt", "lance/degrade")
+DECLARED = [
+    (recipe, step)
+    for recipe in list_recipes()
+    if recipe.list_prompts is not None
+    for step in recipe.list_prompts(recipe.settings())
+]
+STEPS = pytest.mark.parametrize(
+    ("recipe", "step"), DECLARED, ids=[f"{recipe.name}/{step.name}" for recipe, step in DECLARED]
+)
+BOTH_PROFILES = pytest.mark.parametrize("profile", PROFILES)
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+def fill(profile: str, recipe: AnyRecipe, step: PromptStep, **texts: str) -> str:
+    values = {name: f"<{name}>" for name in (*step.needs, *step.may)} | dict(step.given)
+    return Templates(profile).render(f"{recipe.name}/{step.name}", **(values | texts))
+
+
+@BOTH_PROFILES
 @pytest.mark.parametrize("step", ["lance/review", *PROPOSING])
 def test_every_step_shows_its_texts_as_they_are(profile: str, step: str) -> None:
     """Nothing is escaped, and what looks like a template inside a text is not filled."""
-    words = render_prompt(profile, step, **TEXTS)
+    words = Templates(profile).render(step, **TEXTS)
     assert TEXTS["prompt"] in words
     assert (TEXTS["completion"] in words) or (profile, step) == ("compact", "lance/new_prompt")
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+@BOTH_PROFILES
 def test_a_pair_is_shown_in_the_order_given(profile: str) -> None:
-    words = render_prompt(profile, "lance/judge_pair", **PAIR)
+    words = Templates(profile).render("lance/judge_pair", **PAIR)
     assert words.index(PAIR["prompt"]) < words.index(PAIR["completion_a"]) < words.index(PAIR["completion_b"])
 
 
-@pytest.mark.parametrize("recipe", [recipe.name for recipe in list_recipes()])
-def test_both_profiles_have_a_recipes_steps(recipe: str) -> None:
-    compact, full = (list_steps(profile, recipe) for profile in PROFILES)
-    assert compact == full
+@pytest.mark.parametrize("recipe", list_recipes(), ids=lambda recipe: recipe.name)
+def test_both_profiles_have_a_recipes_steps_and_the_recipe_declares_them(recipe: AnyRecipe) -> None:
+    declared = [f"{recipe.name}/{step.name}" for own, step in DECLARED if own is recipe]
+    assert list_steps("compact", recipe.name) == list_steps("full", recipe.name) == sorted(declared)
+
+
+@BOTH_PROFILES
+@STEPS
+def test_a_template_shows_what_its_step_needs_and_nothing_that_it_is_not_given(
+    profile: str, recipe: AnyRecipe, step: PromptStep
+) -> None:
+    words = Templates(profile).look_up(f"{recipe.name}/{step.name}")
+    shown = meta.find_undeclared_variables(ENVIRONMENT.parse(words.template))
+    # A compact template shows criteria only where an experiment has some.
+    assert set(step.needs) <= shown <= {*step.variables, *words.lists, "criteria"}
+    assert set(words.lists) <= shown, "a list that no template shows"
+
+
+@STEPS
+def test_both_profiles_show_every_text_that_a_step_needs(recipe: AnyRecipe, step: PromptStep) -> None:
+    for profile in PROFILES:
+        filled = fill(profile, recipe, step)
+        assert all(f"<{name}>" in filled for name in step.needs)
 
 
 @pytest.mark.parametrize(
     ("step", "asks_for"), [("lance/review", "score:"), *((step, "Final Answer:") for step in PROPOSING)]
 )
 def test_full_steps_ask_for_what_is_parsed(step: str, asks_for: str) -> None:
-    assert asks_for in render_prompt("full", step, **TEXTS)
-    assert "verdict:" in render_prompt("full", "lance/judge_pair", **PAIR)
+    assert asks_for in Templates("full").render(step, **TEXTS)
+    assert "verdict:" in Templates("full").render("lance/judge_pair", **PAIR)
 
 
-def test_a_system_message_only_where_the_profile_has_one() -> None:
-    assert build_messages("compact", "Sort 3 1 2.") == [{"role": "user", "content": "Sort 3 1 2."}]
-    system, user = build_messages("full", "Sort 3 1 2.")
-    assert (system["role"], user) == ("system", {"role": "user", "content": "Sort 3 1 2."})
-    assert system["content"].strip()
+@pytest.mark.parametrize("step", PROPOSING)
+def test_few_shot_examples_are_as_long_as_what_they_should_teach(step: str) -> None:
+    """50 to 150 words of each proposed text, and the prompt shows every word of them before the row's own."""
+    words = Templates("full").look_up(step)
+    shots = read_rows(words.lists["shots"])
+    filled = Templates("full").render(step, **TEXTS)
+    assert len(shots) == 3
+    for shot in shots:
+        assert 50 <= len(shot["final"].split()) <= 150, shot["final"]
+        assert 50 <= len(f"{shot['prompt']} {shot['completion']}".split()) <= 250
+        assert shot["thought"]
+        place = -1
+        for text in (shot["prompt"], shot["completion"], shot["thought"], f"Final Answer: {shot['final']}"):
+            assert (place := filled.find(text, place + 1)) >= 0, text
+    assert filled.rindex(TEXTS["prompt"]) > filled.rindex(shots[-1]["final"])
+    assert filled.endswith("Thought Process:")
+
+
+def test_few_shot_examples_hold_a_given_text_a_task_that_cannot_be_done_and_lists() -> None:
+    shots = read_rows(Templates("full").look_up("lance/new_prompt").lists["shots"])
+    assert any(
+        re.search(r'"[^"]{200,}"', shot["prompt"]) and re.search(r'"[^"]{200,}"', shot["final"]) for shot in shots
+    )
+    assert any("cannot see" in shot["completion"] and "cannot be done" in shot["thought"] for shot in shots)
+    assert any(len(re.findall(r"^\d\. ", shot["completion"], re.M)) >= 5 for shot in shots)
+
+
+def test_degraded_examples_differ_from_the_good_answer_in_their_words() -> None:
+    for shot in read_rows(Templates("full").look_up("lance/degrade").lists["shots"]):
+        good, bad = (set(re.findall(r"\w+", shot[name].lower())) for name in ("completion", "final"))
+        assert len(good & bad) / len(good | bad) < 0.4
+    asked = Templates("full").render("lance/degrade", **TEXTS)
+    assert all(word in asked for word in ("toxic", "misleading", "inaccurate", "content", "structure"))
+
+
+@pytest.mark.parametrize(("recipe", "num_criteria"), [("lance", 10), ("self_rewarding", 5), ("i_sheep", 3)])
+def test_every_criterion_is_shown(recipe: str, num_criteria: int) -> None:
+    criteria = read_rows(Templates("full").look_up(f"{recipe}/review").lists["criteria"])
+    filled = Templates("full").render(f"{recipe}/review", **TEXTS)
+    assert len(criteria) == num_criteria
+    assert all(filled.count(criterion["text"]) == 1 for criterion in criteria)
+
+
+def test_lances_rubric_is_additive_where_the_scale_is_one_point_each() -> None:
+    criteria = read_rows(Templates("full").look_up("lance/review").lists["criteria"])
+    assert [criterion["of"] for criterion in criteria] == ["question"] * 5 + ["response"] * 5
+    of_response = " ".join(criterion["text"] for criterion in criteria[5:])
+    assert all(word in of_response for word in ("comprehensive", "helpful", "engaging", "concise", "insightful"))
+    for scale, is_additive in ((("0", "10"), True), (("1", "5"), False), (("0", "5"), False)):
+        asked = Templates("full").render(
+            "lance/review", **(TEXTS | dict(zip(("lowest", "highest"), scale, strict=True)))
+        )
+        assert ("one point for each" in asked) == is_additive
+        assert (f"from {scale[0]} to {scale[1]}" in asked) or is_additive
+
+
+@BOTH_PROFILES
+def test_the_steps_of_kun_show_examples_of_their_language_alone(profile: str) -> None:
+    recipe = find_recipe("kun")
+    for language, other in (("english", "评判"), ("chinese", "Verdict")):
+        (step,) = [step for step in recipe.list_prompts(recipe.settings(language=language)) if step.name == "verdict"]
+        filled = fill(profile, recipe, step)
+        assert other not in filled
+        assert profile == "compact" or filled.count("[bad]" if language == "english" else "：【差】") >= 5
+
+
+@pytest.mark.parametrize("recipe", [recipe.name for recipe in list_recipes()])
+def test_only_a_recipe_whose_method_has_one_sends_a_system_message(recipe: str) -> None:
+    """LANCE's code sends its role card with every call; the other methods' specifications have none."""
+    assert Templates("compact", recipe).build_messages("Sort 3.") == [{"role": "user", "content": "Sort 3."}]
+    messages = Templates("full", recipe).build_messages("Sort 3.")
+    assert [message["role"] for message in messages] == (["system", "user"] if recipe == "lance" else ["user"])
+    assert messages[-1]["content"] == "Sort 3."
+
+
+def test_the_role_card_has_its_sections() -> None:
+    sections = re.findall(r"^#+ (.*)$", Templates("full", "lance").system, re.M)
+    assert sections == [
+        *("Role: multi-task assistant", "Profile", "Skills", "Goals", "Constraints"),
+        *("Workflow", "Output format", "Greeting"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -53,33 +166,35 @@ def test_a_system_message_only_where_the_profile_has_one() -> None:
 )
 def test_an_unknown_template_is_named(profile: str, step: str) -> None:
     with pytest.raises(ValueError, match=f"no prompt template {profile}/{step}; profiles: .*'full'.*'lance/review'"):
-        render_prompt(profile, step, **TEXTS)
+        Templates(profile).render(step, **TEXTS)
 
 
 def test_an_unknown_profile_is_named() -> None:
     with pytest.raises(ValueError, match=r"no prompt template short/lance/review; profiles: \('compact', 'full'\)"):
-        render_prompt("short", "lance/review", **TEXTS)
+        Templates("short").render("lance/review", **TEXTS)
 
 
 def test_a_variable_that_is_not_given_is_an_error() -> None:
     with pytest.raises(UndefinedError, match="completion"):
-        render_prompt("compact", "lance/review", prompt="Sort 3 1 2.")
+        Templates("compact").render("lance/review", prompt="Sort 3 1 2.", **RUBRIC.scale)
 
 
-def test_the_hash_follows_every_template_of_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its own steps and the system message; another recipe's are no part of it, and training has the system's alone."""
-    steps = ["system", "lance/review", "lance/degrade", "other/review"]
-    for step in steps:
-        path = tmp_path / "full" / f"{step}.j2"
+def test_the_hash_of_a_step_follows_its_template_and_its_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another step's are no part of it, and training depends on the system message alone."""
+    files = ["lance/system.j2", "lance/review.j2", "lance/review.criteria.yaml", "lance/degrade.j2", "other/review.j2"]
+    for file in files:
+        path = tmp_path / "full" / file
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("words")
+        path.write_text("[]" if file.endswith("yaml") else "words")
     monkeypatch.setattr(prompts, "_FOLDER", tmp_path)
-    lance, shared = [hash_templates("full", "lance")], [hash_templates("full")]
-    for step in steps:
-        (tmp_path / "full" / f"{step}.j2").write_text("other")
-        lance.append(hash_templates("full", "lance"))
-        shared.append(hash_templates("full"))
-    assert len(set(lance)) == 4
-    assert lance[-1] == lance[-2]
-    assert len(set(shared)) == 2
-    assert shared[1] == shared[-1]
+
+    def hash_both() -> tuple[dict, dict]:
+        return hash_words(Templates("full", "lance"), ["lance/review"]), hash_words(Templates("full", "lance"))
+
+    seen = [hash_both()]
+    for file in files:
+        (tmp_path / "full" / file).write_text("[{a: b}]" if file.endswith("yaml") else "other")
+        seen.append(hash_both())
+    changed = [[name for name in after[0] if after[0][name] != before[0][name]] for before, after in pairwise(seen)]
+    assert changed == [["system_message"], ["lance/review"], ["lance/review"], [], []]
+    assert [after[1] != before[1] for before, after in pairwise(seen)] == [True, *[False] * 4]

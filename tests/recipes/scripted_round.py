@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import polars as pl
 
+from lance_assets.prompts import Templates
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.axes import AxisSettings
 from lance_assets.recipes.contract import (
@@ -53,7 +54,8 @@ def identify(
     round_key: str = "r0001", *, rng_seed: int = 0, profile: str = "compact", **role_profiles: str
 ) -> RoundIdentity:
     """A round of the experiment `mini`; roles may have templates of their own."""
-    return RoundIdentity("mini", round_key, rng_seed, profile, role_profiles)
+    own = {role: Templates(name) for role, name in role_profiles.items()}
+    return RoundIdentity("mini", round_key, rng_seed, Templates(profile), own)
 
 
 def build_inputs(

@@ -214,7 +214,7 @@ def test_the_model_reads_what_it_would_be_trained_on() -> None:
     reading, settings = open_reading(1), DiverseEvolSettings(num_picks=2)
     generate(build_inputs(settings, identify(profile="full"), read_states=reading), POOL, start())
     (reader,) = reading.opened
-    assert reader.rows == [(build_messages("full", f"Prompt {name}"), f"Good {name}") for name in NAMES]
+    assert reader.rows == [(build_messages("", f"Prompt {name}"), f"Good {name}") for name in NAMES]
     assert reader.is_closed
 
 
@@ -265,7 +265,7 @@ def test_the_packaged_model_takes_the_farthest_row_each_time(small_model: Path) 
     def open_reader(*, of_base: bool = False) -> ModelReader:
         return ModelReader(small_model, batch_size=3, max_length=512, device="cpu", dtype="float32", num_threads=1)
 
-    rows = [(build_messages("compact", prompt), text) for prompt, text in pool.select("prompt", "completion").rows()]
+    rows = [(build_messages("", prompt), text) for prompt, text in pool.select("prompt", "completion").rows()]
     vectors = open_reader().embed(rows).astype(np.float64)
     chosen, expected = [3, 6], []
     for _ in range(3):

@@ -1,10 +1,9 @@
 import polars as pl
 import pytest
 
-from lance_assets.prompts import render_prompt
+from lance_assets.prompts import Templates
 from lance_assets.recipes.i_sheep import (
     RECIPE,
-    RUBRIC,
     ISheepSettings,
     build_sft_set,
     generate,
@@ -168,9 +167,9 @@ def test_each_step_is_asked_in_its_template_and_sampling() -> None:
     judge = ScriptedAsk(lambda stage, text, number: "score: 8")
     review(build_inputs(chosen, identity, ask=judge), cleaned, table, raw)
     assert judge.counts == {"review": 1}, "of equal prompts one is kept"
-    assert list_sampling(RECIPE, chosen, judge) == {"review": SamplingSettings(0.3, 0.9, 512, RUBRIC.grammar)}
-    texts = {"prompt": "Name a tree", "completion": "alder"}
-    assert judge.requests["review"][0].messages[-1]["content"] == render_prompt("full", "i_sheep/review", **texts)
+    assert list_sampling(RECIPE, chosen, judge) == {"review": SamplingSettings(0.3, 0.9, 512, chosen.rubric.grammar)}
+    texts = {"prompt": "Name a tree", "completion": "alder", "lowest": "0", "highest": "10"}
+    assert judge.requests["review"][0].messages[-1]["content"] == Templates("full").render("i_sheep/review", **texts)
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lance_assets.algorithms.reviews.pairwise import parse_verdict
+from lance_assets.prompts import Templates
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.lance import RECIPE, LanceSettings, judge_pairs
 from lance_assets.recipes.steps.reviewing import VERDICT_GRAMMAR, drop_judged_pairs
 from lance_assets.records import PAIR_JUDGEMENTS, PREFERENCE_PAIRS, Request, Sample, SamplingSettings
 from tests.recipes.scripted_round import build_inputs
 
-IDENTITY = RoundIdentity("mini", "r0001", 0, "compact")
+IDENTITY = RoundIdentity("mini", "r0001", 0, Templates("compact"))
 PAIRS = pl.DataFrame(
     [
         {"row_id": name, "prompt": f"Prompt {name}", "chosen": f"good {name}", "rejected": f"bad {name}"}

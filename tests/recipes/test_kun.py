@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from lance_assets.algorithms.filters.keywords import PROFILES
-from lance_assets.prompts import render_prompt
+from lance_assets.prompts import Templates
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.axes import SAMPLING
 from lance_assets.recipes.contract import ROUND_MODEL
@@ -46,7 +46,7 @@ ENGLISH = {"language": "english"}
 
 
 def identify(round_key: str = "r0001", profile: str = "full") -> RoundIdentity:
-    return RoundIdentity("mini", round_key, 0, profile)
+    return RoundIdentity("mini", round_key, 0, Templates(profile))
 
 
 def list_texts(*texts: str) -> pl.DataFrame:
@@ -167,7 +167,7 @@ def test_each_step_is_asked_in_its_template() -> None:
     run_round(1, list_texts(SKY), ask, profile="compact", temperature=0.4, **ENGLISH)
     given = {"prompt": NAMED[SKY], "text": SKY, "completion": SKY, "language": "english"}
     assert {stage: list_asked(ask, stage) for stage in ask.requests} == {
-        stage: [render_prompt("compact", f"kun/{stage}", **given)] for stage in ("label", "verdict", "polish")
+        stage: [Templates("compact").render(f"kun/{stage}", **given)] for stage in ("label", "verdict", "polish")
     }
     assert list_sampling(RECIPE, KunSettings(temperature=0.4, **ENGLISH), ask) == dict.fromkeys(
         ("label", "verdict", "polish"), SamplingSettings(0.4, 0.95, 1024, repetition_penalty=1.2)
@@ -328,7 +328,9 @@ def test_a_pair_is_scored_from_1_to_5(said: Said, score: float | None, unscored:
     assert (row["review_score"], row["unscored_reasons"]) == (score, [unscored])
     assert "verdict" not in ask.counts
     assert list_asked(ask, "pair_score") == [
-        render_prompt("full", "kun/review_pair", prompt=NAMED[SKY], completion=SKY, language="english")
+        Templates("full").render(
+            "kun/review_pair", prompt=NAMED[SKY], completion=SKY, language="english", lowest="1", highest="5"
+        )
     ]
     assert len(list_new(sft)) == (score == 5.0)
     lower = script(NAMED, {SKY: said}, POLISHED)
@@ -338,7 +340,7 @@ def test_a_pair_is_scored_from_1_to_5(said: Said, score: float | None, unscored:
 
 @pytest.mark.parametrize("role", ["label", "reviewer"])
 def test_a_roles_own_templates_ask_its_model_and_the_rounds_own_polish(role: str) -> None:
-    identity = RoundIdentity("mini", "r0001", 0, "compact", {role: "full"})
+    identity = RoundIdentity("mini", "r0001", 0, Templates("compact"), {role: Templates("full")})
     ask, settings = script(NAMED, {}, POLISHED), KunSettings(**ENGLISH)
     raw = generate(build_inputs(settings, identity, ask=ask, texts=list_texts(SKY)), SEEDS, NOT_TRAINED)
     cleaned = RECIPE.clean(build_inputs(settings, is_evaluation_prompt=lambda prompt: False), raw, SEEDS)
@@ -347,7 +349,7 @@ def test_a_roles_own_templates_ask_its_model_and_the_rounds_own_polish(role: str
     own = {"label": "label", "reviewer": "verdict"}[role]
     for stage in ("label", "verdict", "polish"):
         profile = "full" if stage == own else "compact"
-        assert list_asked(ask, stage) == [render_prompt(profile, f"kun/{stage}", **given)]
+        assert list_asked(ask, stage) == [Templates(profile).render(f"kun/{stage}", **given)]
 
 
 BLUE, CITY, LEAF = "天空中的气体把短波的光散射得最多。", "这座城市有三百年的历史。", "叶子用光把水变成糖。"

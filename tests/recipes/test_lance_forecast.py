@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lance_assets.algorithms.forecast.round_forecast import Lengths, Pool, RoundForecast
+from lance_assets.prompts import Templates
 from lance_assets.recipes import lance
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.lance import LanceSettings
@@ -131,7 +132,7 @@ def test_at_most_is_what_the_recipe_asks_when_everything_can_be_read(score: int)
         [{"row_id": f"s{i}", "prompt": f"Sort {i}.", "completion": f"{i}", "source": "seed"} for i in range(5)],
         schema=SEED_SET,
     )
-    identity = RoundIdentity("mini_lance", "r0001", 0, "compact")
+    identity = RoundIdentity("mini_lance", "r0001", 0, Templates("compact"))
     lance.generate(build_inputs(LanceSettings(), identity, ask=ask), seeds, NOT_TRAINED)
     bound = count_rows(forecast_at_most(LanceSettings(), LENGTHS, Pool(5), num_rounds=1)[1])
     branch = {0: ("new prompts", "completions"), 10: ("degraded completions",)}[score]

@@ -5,11 +5,10 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from lance_assets.prompts import render_prompt
+from lance_assets.prompts import Templates
 from lance_assets.recipes.asking import RoundIdentity, read_final
 from lance_assets.recipes.lance import (
     RECIPE,
-    RUBRIC,
     LanceSettings,
     build_pairs,
     build_seed_set,
@@ -20,6 +19,7 @@ from lance_assets.recipes.lance import (
     score_seeds,
     start_sft_set,
 )
+from lance_assets.recipes.lance_settings import RUBRIC
 from lance_assets.records import (
     CLEANED_SET,
     PREFERENCE_PAIRS,
@@ -35,7 +35,7 @@ from lance_assets.records import (
 from tests.recipes.scripted_ask import ScriptedAsk
 from tests.recipes.scripted_round import EFT, NOT_TRAINED, build_inputs, identify, list_sampling, seeds
 
-IDENTITY = RoundIdentity("mini", "r0001", 0, "compact")
+IDENTITY = RoundIdentity("mini", "r0001", 0, Templates("compact"))
 LONG = "one two three four five six seven eight nine ten eleven"
 
 
@@ -108,10 +108,10 @@ def test_each_step_is_asked_in_its_template() -> None:
     high = {"prompt": "Prompt of high", "completion": "Good high"}
     new_prompt = of_kind(made, "new_prompt")["prompt"][0]
     assert asked == {
-        "seed_review": render_prompt("compact", "lance/review", **low),
-        "new_prompt": render_prompt("compact", "lance/new_prompt", **low),
+        "seed_review": Templates("compact").render("lance/review", **low, **RUBRIC.scale),
+        "new_prompt": Templates("compact").render("lance/new_prompt", **low),
         "completion": new_prompt,
-        "degraded_completion": render_prompt("compact", "lance/degrade", **high),
+        "degraded_completion": Templates("compact").render("lance/degrade", **high),
     }
     assert new_prompt.startswith("New 0 of Write a new and harder task")
     assert of_kind(made, "degraded_completion")["prompt"].unique().to_list() == ["Prompt of high"]
@@ -149,9 +149,9 @@ def test_ids_and_seeds_do_not_depend_on_the_order_of_the_rows() -> None:
 @pytest.mark.parametrize(
     ("other", "new_ids"),
     [
-        (RoundIdentity("mini", "r0002", 0, "compact"), True),
-        (RoundIdentity("other", "r0001", 0, "compact"), True),
-        (RoundIdentity("mini", "r0001", 1, "compact"), False),
+        (RoundIdentity("mini", "r0002", 0, Templates("compact")), True),
+        (RoundIdentity("other", "r0001", 0, Templates("compact")), True),
+        (RoundIdentity("mini", "r0001", 1, Templates("compact")), False),
     ],
 )
 def test_every_round_experiment_and_rng_seed_samples_anew(other: RoundIdentity, new_ids: bool) -> None:
@@ -372,7 +372,7 @@ def reviewed_table(*rows: dict) -> pl.DataFrame:
 def test_sft_sets_of_three_rounds() -> None:
     """Above 8 enters, 8 does not; every round keeps the earlier rows, or the EFT rows alone."""
     first = start_sft_set(
-        build_inputs(LanceSettings(), RoundIdentity("e", "r0000", 0, "compact")), seeds({"a": None}), EFT
+        build_inputs(LanceSettings(), RoundIdentity("e", "r0000", 0, Templates("compact"))), seeds({"a": None}), EFT
     )
     assert first.select("source", "source_id", "source_round").rows() == [
         ("seed", "a", "r0000"),
@@ -441,7 +441,7 @@ ROUNDS = {
 def pool(num_rounds: int, **settings) -> tuple[dict[str, float | None], dict[str, int]]:
     """Ids and scores of the seed set after so many rounds."""
     earlier = dict(list(ROUNDS.items())[:num_rounds])
-    identity = RoundIdentity("mini", f"r{num_rounds + 1:04d}", 0, "compact")
+    identity = RoundIdentity("mini", f"r{num_rounds + 1:04d}", 0, Templates("compact"))
     table, counts = build_seed_set(
         build_inputs(LanceSettings(**settings), identity), seeds({"a": None, "b": None}), earlier
     )
@@ -477,11 +477,10 @@ def test_max_seeds_samples_anew_each_round() -> None:
     many = seeds({f"s{number}": None for number in range(20)})
     chosen = LanceSettings(max_seeds=5)
     draws = [
-        set(build_seed_set(build_inputs(chosen, RoundIdentity("mini", key, 0, "compact")), many, {})[0]["row_id"])
-        for key in ("r0001", "r0002")
+        set(build_seed_set(build_inputs(chosen, identify(key)), many, {})[0]["row_id"]) for key in ("r0001", "r0002")
     ]
     assert draws[0] != draws[1]
-    again, _ = build_seed_set(build_inputs(chosen, RoundIdentity("mini", "r0001", 0, "compact")), many.reverse(), {})
+    again, _ = build_seed_set(build_inputs(chosen, identify()), many.reverse(), {})
     assert set(again["row_id"]) == draws[0]
 
 
@@ -515,7 +514,7 @@ def test_random_scores_ask_no_model_and_depend_on_the_row_alone() -> None:
     )
     assert reviewed["review_score"].null_count() == 0
     other = run_generate(
-        table, ScriptedAsk(say), identity=RoundIdentity("mini", "r0001", 1, "compact"), reviewer="random"
+        table, ScriptedAsk(say), identity=RoundIdentity("mini", "r0001", 1, Templates("compact")), reviewer="random"
     )
     assert of_kind(made, "seed_review")["raw_text"].to_list() != of_kind(other, "seed_review")["raw_text"].to_list()
 
@@ -538,7 +537,7 @@ def test_without_a_reviewer_every_seed_begets_prompts_and_everything_kept_is_tra
         build_inputs(chosen, identify("r0001")), reviewed, pl.DataFrame(schema=PREFERENCE_PAIRS)
     ).is_empty()
     grown, counts = build_seed_set(
-        build_inputs(chosen, RoundIdentity("mini", "r0002", 0, "compact")), table, {"r0001": reviewed}
+        build_inputs(chosen, RoundIdentity("mini", "r0002", 0, Templates("compact"))), table, {"r0001": reviewed}
     )
     assert set(grown["row_id"]) == {*THREE, "c"}
     assert counts["num_unscored_left_out"] == 0
@@ -568,7 +567,7 @@ def test_a_loop_that_proposes_nothing_trains_on_what_it_has() -> None:
     assert made.is_empty()
     assert ask.counts == {}
     first = start_sft_set(
-        build_inputs(LanceSettings(), RoundIdentity("e", "r0000", 0, "compact")), seeds({"a": None}), EFT
+        build_inputs(LanceSettings(), RoundIdentity("e", "r0000", 0, Templates("compact"))), seeds({"a": None}), EFT
     )
     empty = pl.DataFrame(schema=REVIEWED_SET)
     assert build_sft_set(build_inputs(chosen, identify("r0001")), empty, first).equals(first)

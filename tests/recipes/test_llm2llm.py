@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from lance_assets.algorithms.reviews.answer_kinds import AnswerRule
 from lance_assets.algorithms.reviews.answer_matching import match_answers
-from lance_assets.prompts import PROFILES, render_prompt
+from lance_assets.prompts import PROFILES, Templates
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.axes import SAMPLING
 from lance_assets.recipes.contract import ROUND_MODEL
@@ -55,7 +55,8 @@ SHIP = ("Two ships carry 9 boxes each. How many boxes are aboard?", "9 * 2 = 18\
 
 
 def identify(round_key: str, profile: str = "full", **role_profiles: str) -> RoundIdentity:
-    return RoundIdentity("mini", round_key, 0, profile, role_profiles)
+    own = {role: Templates(name) for role, name in role_profiles.items()}
+    return RoundIdentity("mini", round_key, 0, Templates(profile), own)
 
 
 def write(*lessons: tuple[str, str]) -> str:
@@ -313,8 +314,8 @@ def test_the_teacher_sees_the_mistake_where_it_is_to(profile: str) -> None:
         ask = script(WRONG_B, {PROMPTS["b"]: [write(BUS)]})
         run_round(1, start(), ask, profile=profile, show_mistake=show_mistake)
         (text,) = list_shown(ask, "lesson1")
-        assert text == render_prompt(
-            *(profile, "llm2llm/lesson"),
+        assert text == Templates(profile).render(
+            "llm2llm/lesson",
             **{"prompt": PROMPTS["b"], "completion": COMPLETIONS["b"], "kept": "", "number": "1", "mark": "####"},
             **{"kind": "number", "labels": ""},
             mistake=mistake if show_mistake else "",
@@ -337,8 +338,8 @@ def test_both_profiles_tell_the_teacher_how_many_and_what_is_kept(profile: str) 
     (first,), (second,) = (list_shown(ask, f"lesson{attempt}") for attempt in (1, 2))
     given = {"prompt": PROMPTS["b"], "completion": COMPLETIONS["b"], "number": "3", "mark": "####", "mistake": ""}
     given |= {"kind": "number", "labels": ""}
-    assert first == render_prompt(profile, "llm2llm/lesson", **given, kept="")
-    assert second == render_prompt(profile, "llm2llm/lesson", **given, kept=BUS[0])
+    assert first == Templates(profile).render("llm2llm/lesson", **given, kept="")
+    assert second == Templates(profile).render("llm2llm/lesson", **given, kept=BUS[0])
     assert BUS[0] not in first
     assert BUS[0] in second
     assert "rite 3 new " in first
@@ -381,8 +382,10 @@ def test_what_would_do_nothing_or_leave_the_seeds_behind_is_refused(given: dict,
 
 @pytest.mark.parametrize("teacher_writes", ["lesson", "prompt_then_completion"])
 def test_the_teacher_is_asked_in_its_own_templates(teacher_writes: str) -> None:
-    """The student in the round's: full has a system message, compact none."""
-    settings, identity = Llm2LlmSettings(teacher_writes=teacher_writes), identify("r0001", "compact", teacher="full")
+    """With its own system message too; the student in the round's, which has none."""
+    settings = Llm2LlmSettings(teacher_writes=teacher_writes)
+    own = {"teacher": Templates("full", own={"system.j2": "You teach."})}
+    identity = RoundIdentity("mini", "r0001", 0, Templates("compact"), own)
     said = {"lesson1": write(BUS), "lesson_prompt1": f"Final Answer: {BUS[0]}", "lesson_completion1": BUS[1]}
     ask = ScriptedAsk(lambda stage, text, number: said.get(stage, "no idea"))
     generate(build_inputs(settings, identity, ask=ask), SEEDS.head(1), start().head(1))
@@ -493,7 +496,7 @@ def test_prompt_and_completion_in_turn_by_hand() -> None:
     raw, cleaned, sft = run_round(1, start(), ask, num_votes=4, **IN_TURN)
     assert list(ask.counts.items()) == [("student_answer", 3), ("lesson_prompt1", 1), ("lesson_completion1", 4)]
     assert list_shown(ask, "lesson_prompt1") == [
-        render_prompt("compact", "llm2llm/new_prompt", prompt=PROMPTS["b"], completion=COMPLETIONS["b"])
+        Templates("compact").render("llm2llm/new_prompt", prompt=PROMPTS["b"], completion=COMPLETIONS["b"])
     ]
     assert drops(cleaned) == [("b", BUS[0], None)]
     assert sft.row(0)[1:4] == (*BUS, "generated")

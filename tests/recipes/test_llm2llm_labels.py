@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from lance_assets.prompts import render_prompt
+from lance_assets.prompts import Templates
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.llm2llm import RECIPE, Llm2LlmSettings, build_sft_set, generate, start_sft_set
 from lance_assets.records import SEED_SET
@@ -16,7 +16,7 @@ from tests.recipes.scripted_round import EFT, build_inputs
 
 
 def identify(round_key: str) -> RoundIdentity:
-    return RoundIdentity("mini", round_key, 0, "full", {})
+    return RoundIdentity("mini", round_key, 0, Templates("full"))
 
 
 def of_kind(table: pl.DataFrame, kind: str) -> pl.DataFrame:
@@ -133,11 +133,11 @@ def test_the_teacher_chooses_among_the_labels_and_the_votes_are_on_them() -> Non
     ]
     asked = set(list_shown(ask, "lesson_completion1"))
     labels = ", ".join(LABELS)
-    assert asked == {render_prompt("full", "llm2llm/label", prompt="Keep this tune.", labels=labels, mark="")}
+    assert asked == {Templates("full").render("llm2llm/label", prompt="Keep this tune.", labels=labels, mark="")}
     assert labels in asked.pop()
     (shown,) = list_shown(ask, "lesson_prompt1")
-    assert shown == render_prompt(
-        "full", "llm2llm/new_prompt", prompt=INTENTS["prompt"][0], completion="AddToPlaylist", kind="label"
+    assert shown == Templates("full").render(
+        "llm2llm/new_prompt", prompt=INTENTS["prompt"][0], completion="AddToPlaylist", kind="label"
     )
 
 

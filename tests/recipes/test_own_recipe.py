@@ -8,12 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from lance_assets.prompts import hash_templates, list_steps, render_prompt
+from lance_assets.prompts import Templates, hash_words, list_steps
 from lance_assets.recipes.contract import find_recipe, list_recipes
 from lance_assets.rounds.nouns import identify as identify_noun
 from lance_assets.settings.experiment import ExperimentSettings
 from tests.assets.scripted_platform import SCRIPTED, without_drawing
-from tests.assets.tiny_experiment import build_tiny_settings, find_failures, open_world
+from tests.assets.tiny_experiment import (
+    build_tiny_settings,
+    find_failures,
+    open_world,
+    plan_tiny,
+    write_tiny_experiment,
+)
 from tests.recipes.scripted_ask import ScriptedAsk
 from tests.recipes.scripted_round import EFT, NOT_TRAINED, build_inputs, identify, seeds
 
@@ -25,7 +31,6 @@ from pydantic import Field
 
 from lance_assets.algorithms.filters.contract import Filter
 from lance_assets.algorithms.filters.rules import Complete, EvaluationOverlap, SameAsSeed
-from lance_assets.prompts import render_prompt
 from lance_assets.recipes.asking import build_requests
 from lance_assets.recipes.axes import RecipeSettings, keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
@@ -57,9 +62,9 @@ Inputs = RoundInputs[RewriteSettings]
 
 def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.DataFrame:
     """Each seed's completion in other words."""
-    rows, profile, number = read_rows(Seed, seeds), inputs.identity.prompt_profile, inputs.settings.num_samples
+    rows, templates, number = read_rows(Seed, seeds), inputs.identity.templates, inputs.settings.num_samples
     asked = [
-        (row.row_id, render_prompt(profile, f"{__name__}/rewrite", prompt=row.prompt, completion=row.completion))
+        (row.row_id, templates.render(f"{__name__}/rewrite", prompt=row.prompt, completion=row.completion))
         for row in rows
     ]
     requests = build_requests(inputs.identity, "rewrite", asked, number)
@@ -134,24 +139,42 @@ def test_a_round_of_it(own_recipe: str, tmp_path: Path) -> None:
         assert 0 < len(new) <= len(raw)
         assert set(new["source_id"]) <= set(raw["row_id"])
         assert this_round.read("checkpoint")["is_trained"][0]
-        assert identify_noun(world.plan, "raw_generations")["settings"]["prompts"] == hash_templates(
-            "compact", own_recipe
-        )
+        asked_with = hash_words(Templates("compact"), [f"{own_recipe}/rewrite"])
+        assert identify_noun(world.plan, "raw_generations")["settings"]["prompts"] == asked_with
 
 
 def test_its_templates_lie_beside_it(own_recipe: str) -> None:
     assert list_steps("compact", own_recipe) == [f"{own_recipe}/rewrite"]
-    asked = render_prompt("compact", f"{own_recipe}/rewrite", prompt="Sort 3 1.", completion="1 3")
+    asked = Templates("compact").render(f"{own_recipe}/rewrite", prompt="Sort 3 1.", completion="1 3")
     assert asked == "Say this in other words.\nTask: Sort 3 1.\nCompletion: 1 3"
     assert list_steps("full", own_recipe) == []
     with pytest.raises(ValueError, match=f"no prompt template full/{own_recipe}/rewrite"):
-        render_prompt("full", f"{own_recipe}/rewrite", prompt="", completion="")
+        Templates("full").render(f"{own_recipe}/rewrite", prompt="", completion="")
     with pytest.raises(ValueError, match=r"there is no module no_such\.method, beside which its prompt templates"):
-        render_prompt("full", "no_such.method/rewrite")
-    before = hash_templates("compact", own_recipe)
+        Templates("full").render("no_such.method/rewrite")
+    before = hash_words(Templates("compact"), [f"{own_recipe}/rewrite"])
     file = Path(find_recipe(own_recipe).generate.__code__.co_filename).parent / "prompts/compact/rewrite/rewrite.j2"
     file.write_text("Other words.")
-    assert hash_templates("compact", own_recipe) != before
+    assert hash_words(Templates("compact"), [f"{own_recipe}/rewrite"]) != before
+
+
+def test_an_experiment_has_words_of_its_own_for_it(own_recipe: str, tmp_path: Path) -> None:
+    """What its own templates show is what an own template may show; its system message lies beside them."""
+    folder = write_tiny_experiment(tmp_path / "tiny")
+    file = folder / "prompts" / "rewrite" / "rewrite.j2"
+    file.parent.mkdir(parents=True)
+    file.write_text("Once more: {{ completion }}")
+    method = Path(find_recipe(own_recipe).generate.__code__.co_filename)
+    (method.parent / "prompts" / "compact" / "rewrite" / "system.j2").write_text("You rewrite.")
+    plan = plan_tiny(folder, recipe=own_recipe)
+    assert plan.templates.render(f"{own_recipe}/rewrite", prompt="P", completion="C") == "Once more: C"
+    assert plan.templates.system == "You rewrite."
+    assert plan.list_templates("raw_generations") == [f"{own_recipe}/rewrite"]
+    file.write_text("Once more: {{ answer }}")
+    with pytest.raises(
+        ValueError, match=r"rewrite\.j2:1: .*no variable 'answer'; The variables here are completion, prompt"
+    ):
+        plan_tiny(folder, recipe=own_recipe)
 
 
 def test_its_steps_can_be_tried_without_a_platform(own_recipe: str) -> None:

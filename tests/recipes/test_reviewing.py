@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lance_assets.algorithms.reviews.review_parsing import Unscored, parse_review
+from lance_assets.prompts import Templates
 from lance_assets.recipes.asking import RoundIdentity
-from lance_assets.recipes.lance import RUBRIC
+from lance_assets.recipes.lance_settings import RUBRIC
 from lance_assets.recipes.steps.reviewing import (
     Rubric,
     build_review_requests,
@@ -21,6 +22,7 @@ from lance_assets.recipes.steps.reviewing import (
 from lance_assets.recipes.steps.rows import Example, Origin, record_samples
 from lance_assets.records import Request, Sample, SamplingSettings, TokenChoice
 from lance_assets.small_world.jobs import JOB_SHARES, draw_example
+from tests.recipes.scripted_round import identify
 
 ORIGIN = Origin("a", "a", 0, "Add 1 and 2.", "It is 3.")
 STARS = Rubric("lance/review", 1, 5)
@@ -99,13 +101,11 @@ def test_a_scale_that_tokens_cannot_tell_is_refused(lowest: int, highest: int) -
 def test_the_reviewer_has_templates_of_its_own_where_it_is_another_model() -> None:
     rows = [Example("a", "Add 1 and 2.", "It is 3.")]
     own = build_review_requests(
-        RoundIdentity("mini", "r0001", 0, "compact"), "review", rows, rubric=RUBRIC, num_reviews=2
+        RoundIdentity("mini", "r0001", 0, Templates("compact")), "review", rows, rubric=RUBRIC, num_reviews=2
     )
-    other = build_review_requests(
-        RoundIdentity("mini", "r0001", 0, "compact", {"reviewer": "full"}), "review", rows, rubric=RUBRIC, num_reviews=2
-    )
+    other = build_review_requests(identify(reviewer="full"), "review", rows, rubric=RUBRIC, num_reviews=2)
     assert own[0].messages[-1]["content"].startswith("Review this.")
-    assert [message["role"] for message in other[0].messages] == ["system", "user"]
+    assert other[0].messages[-1]["content"].startswith("Review the question and the response below.")
     assert [request.row_id for request in own] == [request.row_id for request in other]
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from lance_assets.algorithms.reviews.review_parsing import ExpectedScore, compute_expected_score, parse_review
+from lance_assets.prompts import Templates
 from lance_assets.recipes.asking import RoundIdentity
-from lance_assets.recipes.lance import RUBRIC
+from lance_assets.recipes.lance_settings import RUBRIC
 from lance_assets.recipes.steps.reviewing import build_review_requests, build_review_sampling
 from lance_assets.recipes.steps.rows import Example
 from lance_assets.records import SamplingSettings
@@ -33,7 +34,7 @@ def test_expected_scores_are_told_and_near_the_written_ones(small_model: Path) -
         for is_right in (True, False)
     ]
     requests = build_review_requests(
-        RoundIdentity("mini", "r0001", 0, "compact"), "review", rows, rubric=RUBRIC, num_reviews=1
+        RoundIdentity("mini", "r0001", 0, Templates("compact")), "review", rows, rubric=RUBRIC, num_reviews=1
     )
     engine = TransformersEngine(model_path=small_model, device="cpu")
     samples = sample_in_order(engine, requests, build_review_sampling(SAMPLING, RUBRIC, score_from="expected"))

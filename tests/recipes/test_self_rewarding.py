@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from lance_assets.prompts import PROFILES, render_prompt
+from lance_assets.prompts import PROFILES, Templates
 from lance_assets.recipes.contract import ROUND_MODEL
 from lance_assets.recipes.self_rewarding import (
     RECIPE,
@@ -161,10 +161,10 @@ def test_each_step_is_asked_in_its_template_and_sampling() -> None:
     assert judge.counts == {"review": 11 * 3}
     assert list_sampling(RECIPE, chosen, judge) == {"review": SamplingSettings(0.7, 0.9, 512, chosen.rubric.grammar)}
     asked = {stage: requests[0].messages[-1]["content"] for stage, requests in (ask.requests | judge.requests).items()}
-    texts = {"prompt": "Name one forest tree", "completion": "alder", "highest": "5"}
+    texts = {"prompt": "Name one forest tree", "completion": "alder", "lowest": "0", "highest": "5"}
     assert asked["new_prompt"].startswith("Write a new and harder task like this.\nTask: Prompt of best")
     assert asked["completion"] == "Name one forest tree"
-    assert asked["review"] == render_prompt("full", "self_rewarding/review", **texts)
+    assert asked["review"] == Templates("full").render("self_rewarding/review", **texts)
     assert {stage: RECIPE.find_role(stage) for stage in asked} == {
         **{"new_prompt": "prompter", "completion": ROUND_MODEL, "review": "reviewer"}
     }
@@ -228,7 +228,7 @@ ADDITIVE = "by adding up points, one for each of these that holds"
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("highest", [1, 5, 7, 10])
 def test_a_reviewer_is_told_the_scale_that_its_score_is_read_on(profile: str, highest: int) -> None:
-    """The paper's points are five; the small model speaks of ten, and needs no other words for that."""
+    """The paper has five points, one for each criterion; the small model speaks of ten and needs no words for that."""
     chosen = SelfRewardingSettings(highest_score=highest, num_reviews=1)
     ask = ScriptedAsk(lambda stage, text, number: f"Fine. score: {highest}")
     raw = generate(build_inputs(chosen, identify(), ask=ScriptedAsk(say)), TABLE, NOT_TRAINED)
@@ -241,6 +241,6 @@ def test_a_reviewer_is_told_the_scale_that_its_score_is_read_on(profile: str, hi
     if profile == "full":
         assert text.endswith(f'as "score: n", n from 0 to {highest}.')
         assert (ADDITIVE in text) == (highest == 5)
-        assert ("\n5. It is tailored" in text) == (highest == 5)
+        assert "\n5. It is tailored" in text
     else:
         assert text.split("\n")[0] == ("Review this." if highest == 10 else f"Review this from 0 to {highest}.")

@@ -4,7 +4,7 @@ from dataclasses import fields
 import polars as pl
 import pytest
 
-from lance_assets.prompts import render_prompt
+from lance_assets.prompts import Templates
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.axes import AxisSettings
 from lance_assets.recipes.steps.reviewing import Rubric, review_rows
@@ -35,9 +35,9 @@ from lance_assets.records import (
     derive_row_id,
 )
 from tests.recipes.scripted_ask import ScriptedAsk
-from tests.recipes.scripted_round import EFT, build_inputs, seeds
+from tests.recipes.scripted_round import EFT, build_inputs, identify, seeds
 
-IDENTITY = RoundIdentity("mini", "r0001", 0, "full")
+IDENTITY = RoundIdentity("mini", "r0001", 0, Templates("full"))
 RUBRIC = Rubric("i_sheep/review", 0, 10)
 SIX = read_rows(Seed, seeds(dict.fromkeys("abcdef")))
 
@@ -74,8 +74,8 @@ def test_examples_are_drawn_by_round_and_rng_seed_alone() -> None:
     _, shown = propose()
     _, backward = propose(SIX[::-1])
     assert backward[::-1] == shown
-    assert propose(identity=RoundIdentity("mini", "r0002", 0, "full"))[1] != shown
-    assert propose(identity=RoundIdentity("mini", "r0001", 1, "full"))[1] != shown
+    assert propose(identity=RoundIdentity("mini", "r0002", 0, Templates("full")))[1] != shown
+    assert propose(identity=RoundIdentity("mini", "r0001", 1, Templates("full")))[1] != shown
 
 
 @pytest.mark.parametrize(("num_examples", "num_shown"), [(1, 1), (6, 6), (32, 6)])
@@ -99,7 +99,7 @@ def test_completions_are_asked_of_prompts_that_were_read_whole() -> None:
     said = ["Final Answer: Whole", ("Final Answer: Cut", "length"), "No marker", ("", "error")]
     ask = ScriptedAsk(lambda stage, text, number: said["abcd".index(text[-1])])
     made = propose_in_manner_of(
-        RoundIdentity("mini", "r0001", 0, "compact"),
+        RoundIdentity("mini", "r0001", 0, Templates("compact")),
         ask,
         SIX[:4],
         step="i_sheep/new_prompt",
@@ -138,8 +138,8 @@ def test_reviews_stay_with_their_rows() -> None:
     assert [own.result.review_score for own in found] == [7.0, None]
     assert found[1].result.unscored_reasons == ["cut_off", "no_score"]
     assert ask.sampling == {"review": None}, "the recipe declares how the stage is sampled"
-    texts = {"prompt": "Prompt of a", "completion": "Good a"}
-    assert ask.requests["review"][0].messages[-1]["content"] == render_prompt("full", "i_sheep/review", **texts)
+    texts = {"prompt": "Prompt of a", "completion": "Good a"} | RUBRIC.scale
+    assert ask.requests["review"][0].messages[-1]["content"] == Templates("full").render("i_sheep/review", **texts)
 
 
 def test_without_reviews_every_row_is_unscored() -> None:
@@ -193,7 +193,7 @@ def test_only_kept_rows_of_the_kinds_are_read() -> None:
 def test_the_first_sft_set_is_the_seeds_and_the_eft_rows() -> None:
     """A seed's own score is of no round's review: it does not go along."""
     table = seeds({"a": 9.0, "b": None})
-    first = start_sft_set(build_inputs(AxisSettings(), RoundIdentity("mini", "r0000", 0, "full")), table, EFT)
+    first = start_sft_set(build_inputs(AxisSettings(), identify("r0000")), table, EFT)
     assert first.schema == SFT_SET
     assert first.drop("prompt", "completion").rows() == [
         ("a", "seed", "r0000", "a", None),

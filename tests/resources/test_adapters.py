@@ -140,7 +140,6 @@ def train_round(start: Path, base: Path | None, folder: Path, *, r: int | None, 
         sft_path=write_sft(folder / "sft.parquet", SFT_ROWS[:4]),
         pairs_path=write_pairs(folder / "pairs.parquet", 2),
         staging=folder,
-        prompt_profile="compact",
         sft=SftSettings(batch_size=4, learning_rate=2e-2, max_length=64, warmup_steps=0, num_epochs=2),
         dpo=DpoSettings(batch_size=2, learning_rate=2e-2, max_length=64, warmup_steps=0, num_epochs=2),
         lora=None if r is None else LoraSettings(r=r, alpha=3),
@@ -193,7 +192,7 @@ def test_base_and_adapter_are_the_merged_checkpoint_round_after_round(
 
 def test_the_job_is_another_with_another_base_or_start_adapter(base: Path, tiny_model: Path, tmp_path: Path) -> None:
     start = shutil.copytree(tiny_model, tmp_path / "start")
-    job = TrainJob(start_checkpoint=start, staging=tmp_path, prompt_profile="compact", lora=LoraSettings())
+    job = TrainJob(start_checkpoint=start, staging=tmp_path, lora=LoraSettings())
     with_base = job.model_copy(update={"base_model": base})
     prints = [fingerprint_job(each) for each in (job, with_base, job.model_copy(update={"base_model": tiny_model}))]
     write_adapter(start, make_update(Q, [[1, 2]], [[3]]), base_hash=hash_checkpoint(base))

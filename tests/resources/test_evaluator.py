@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -118,6 +119,24 @@ def test_items_that_do_not_make_the_score_are_left_out() -> None:
         ("checkpoint", "t", "acc (strict)", f"0-{'ab' * 8}", 1.0),
         ("checkpoint", "t", "acc (strict)", f"1-{'ab' * 8}", 1.0),
     ]
+
+
+@pytest.mark.slow
+def test_items_of_a_chat_have_the_system_message(tiny_model: Path, tmp_path: Path) -> None:
+    """The model's chat template refuses every chat that does not begin with it."""
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    refusing = (
+        "{% if messages[0].role != 'system' or messages[0].content != 'Be brief.\nBe kind.' %}"
+        "{{ raise_exception('no system message') }}{% endif %}"
+        "{% for message in messages %}{{ message.content }}{% endfor %}"
+    )
+    (model / "chat_template.jinja").write_text(refusing)
+    write_harness_tasks(tmp_path)
+    asked = {"model_name": "checkpoint", "include_path": tmp_path, "limit": 2, "apply_chat_template": True}
+    found = run_lm_eval(model, ["b_task"], system_message="Be brief.\nBe kind.", log=lambda _: None, **asked)
+    assert len(found.report)
+    with pytest.raises(EvaluationError, match="no system message"):
+        run_lm_eval(model, ["b_task"], log=lambda _: None, **asked)
 
 
 @pytest.mark.slow

@@ -65,7 +65,6 @@ def job(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
         sft_path=write_sft(folder / "sft.parquet", SFT_ROWS),
         pairs_path=write_pairs(folder / "pairs.parquet", 6),
         staging=folder / "staging",
-        prompt_profile="compact",
         sft=SftSettings(num_epochs=2, batch_size=4, learning_rate=5e-3, max_length=64),
         dpo=DpoSettings(batch_size=2, learning_rate=2e-3, sft_loss_weight=0.2, max_length=64),
         num_threads=1,
@@ -77,12 +76,12 @@ def test_a_token_budget_leaves_to_sft_what_the_pairs_do_not_take(job: TrainJob) 
     tokenizer = AutoTokenizer.from_pretrained(job.start_checkpoint)
 
     def count(prompt: str, completion: str) -> int:
-        chat = [*build_messages("compact", prompt), {"role": "assistant", "content": completion}]
+        chat = [*build_messages("", prompt), {"role": "assistant", "content": completion}]
         return min(64, len(tokenizer.apply_chat_template(chat, return_dict=True)["input_ids"]))
 
-    sft_rows = build_sft_rows([{"prompt": p, "completion": c} for p, c in SFT_ROWS], "compact")
+    sft_rows = build_sft_rows([{"prompt": p, "completion": c} for p, c in SFT_ROWS], "")
     read = pl.read_parquet(job.pairs_path).to_dicts()
-    pairs = build_pair_rows(read, "compact")
+    pairs = build_pair_rows(read, "")
     in_sft = sum(count(p, c) for p, c in SFT_ROWS)
     in_pairs = sum(count(row["prompt"], row[side]) for row in read for side in ("chosen", "rejected"))
     budget = job.model_copy(update={"token_budget": 2000})
@@ -235,7 +234,7 @@ def test_fingerprint_ignores_where_and_sees_what(job: TrainJob, tmp_path: Path) 
 
 def test_loss_is_on_the_completion_and_its_end_of_turn(tiny_model: Path, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    rows = build_sft_rows([{"prompt": "Sort the list 3 1 2.", "completion": "The answer is 1 2 3."}], "compact")
+    rows = build_sft_rows([{"prompt": "Sort the list 3 1 2.", "completion": "The answer is 1 2 3."}], "")
     from datasets import Dataset
 
     arguments = SFTConfig(
@@ -245,7 +244,7 @@ def test_loss_is_on_the_completion_and_its_end_of_turn(tiny_model: Path, tmp_pat
         load_for_training(tiny_model), args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
     )
     row = trainer.train_dataset[0]
-    asked = list(encode_messages(tokenizer, build_messages("compact", "Sort the list 3 1 2.")))
+    asked = list(encode_messages(tokenizer, build_messages("", "Sort the list 3 1 2.")))
     assert row["input_ids"][: len(asked)] == asked
     assert row["labels"] == [-100] * len(asked) + row["input_ids"][len(asked) :]
     assert tokenizer.decode(row["input_ids"][len(asked) :]) == "The answer is 1 2 3.<|im_end|>\n"
@@ -253,7 +252,7 @@ def test_loss_is_on_the_completion_and_its_end_of_turn(tiny_model: Path, tmp_pat
 
 def test_a_template_that_differs_in_training_is_refused(tiny_model: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    rows = build_sft_rows([{"prompt": "Sort 3 1.", "completion": "1 3."}], "compact")
+    rows = build_sft_rows([{"prompt": "Sort 3 1.", "completion": "1 3."}], "")
     assert measure_rows(tokenizer, rows, 64) == [
         len(tokenizer.apply_chat_template(rows[0]["prompt"] + rows[0]["completion"])["input_ids"])
     ]
@@ -383,3 +382,13 @@ def test_the_worker_ends_with_its_parent(job: TrainJob, tmp_path: Path) -> None:
         train_checkpoint(watched, log=interrupt)
     with pytest.raises(ProcessLookupError):
         os.kill(pids[0], signal.SIGCONT)
+
+
+def test_rows_are_asked_with_the_system_message_of_the_job(job: TrainJob) -> None:
+    """Another message is another job, so nothing of a killed run with the old one is taken up."""
+    row = {"prompt": "Sort 3 1.", "completion": "1 3", "chosen": "1 3", "rejected": "3 1"}
+    asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Sort 3 1."}]
+    for build in (build_sft_rows, build_pair_rows):
+        assert build([row], "Be brief.")[0]["prompt"] == asked
+        assert build([row], "")[0]["prompt"] == asked[1:]
+    assert fingerprint_job(job) != fingerprint_job(job.model_copy(update={"system_message": "Be brief."}))

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lance_assets.prompts import render_prompt
+from lance_assets.prompts import Templates
+from lance_assets.recipes.lance_settings import RUBRIC
 from lance_assets.rounds.guard import (
     build_evaluation_guard,
     list_protected_prompts,
@@ -54,7 +55,9 @@ def test_a_paraphrase_with_the_same_numbers_is_guarded(guard, wording: str, sepa
 def test_a_prompt_that_quotes_a_held_out_one_is_guarded(guard) -> None:
     held_out, free = HELD_OUT[5]["prompt"], "Reverse the list 1 2 3 4 5 6 7 8 9 9 9 9 9 9 9."
     for prompt, is_guarded in ((held_out, True), (free, False)):
-        asked = render_prompt("compact", "lance/review", prompt=prompt, completion="The answer is 3.")
+        asked = Templates("compact").render(
+            "lance/review", prompt=prompt, completion="The answer is 3.", **RUBRIC.scale
+        )
         assert guard(asked) == is_guarded
 
 

@@ -85,10 +85,7 @@ def _wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -
 
 def ask(num_rows: int) -> list[Request]:
     prompts = [seed["prompt"] for seed in draw_seeds(num_seeds=160)][:num_rows]
-    return [
-        Request(f"row{number}", tuple(build_messages("compact", prompt)), number)
-        for number, prompt in enumerate(prompts)
-    ]
+    return [Request(f"row{number}", tuple(build_messages("", prompt)), number) for number, prompt in enumerate(prompts)]
 
 
 def test_greedy_completions_equal_those_of_transformers(url: str, small_model: Path) -> None:
@@ -149,7 +146,7 @@ def test_the_tail_ends_with_the_text_and_agrees_with_transformers(url: str, smal
 
 
 def test_cached_tokens_are_told(url: str) -> None:
-    messages = tuple(build_messages("compact", " ".join(seed["prompt"] for seed in draw_seeds(num_seeds=40)[:4])))
+    messages = tuple(build_messages("", " ".join(seed["prompt"] for seed in draw_seeds(num_seeds=40)[:4])))
     requests = [Request(f"row{number}", messages, number) for number in range(4)]
     samples = sample_in_order(OpenAIEngine(base_url=url, max_concurrency=1), requests, GREEDY)
     assert samples[0].prompt_tokens > 32

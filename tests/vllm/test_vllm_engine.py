@@ -23,7 +23,8 @@ import torch
 from scipy.stats import chi2
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lance_assets.prompts import build_messages, render_prompt
+from lance_assets.prompts import Templates, build_messages
+from lance_assets.recipes.lance_settings import RUBRIC
 from lance_assets.recipes.steps.reviewing import build_score_grammar
 from lance_assets.records import Request, Sample, SamplingSettings
 from lance_assets.small_world.seeds import draw_seeds
@@ -47,12 +48,12 @@ def draw_requests() -> list[Request]:
     prompts = [
         *(seed["prompt"] for seed in seeds),
         *(
-            render_prompt("compact", "lance/review", prompt=s["prompt"], completion=s["completion"])
+            Templates("compact").render("lance/review", prompt=s["prompt"], completion=s["completion"], **RUBRIC.scale)
             for s in seeds[:100]
         ),
-        *(render_prompt("compact", "lance/new_prompt", prompt=s["prompt"], completion="") for s in seeds[:60]),
+        *(Templates("compact").render("lance/new_prompt", prompt=s["prompt"], completion="") for s in seeds[:60]),
     ]
-    return [Request(f"q{n}", tuple(build_messages("compact", prompt)), 1000 + n) for n, prompt in enumerate(prompts)]
+    return [Request(f"q{n}", tuple(build_messages("", prompt)), 1000 + n) for n, prompt in enumerate(prompts)]
 
 
 REQUESTS = draw_requests()

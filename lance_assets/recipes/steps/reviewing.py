@@ -28,7 +28,6 @@ from lance_assets.algorithms.reviews.review_parsing import (
     parse_review,
 )
 from lance_assets.algorithms.selection.pairing import take_seeds
-from lance_assets.prompts import render_prompt
 from lance_assets.recipes.asking import RoundIdentity, build_requests
 from lance_assets.recipes.steps.rows import Generation, RowReviews, Shown, build_table, read_rows
 from lance_assets.records import PAIR_JUDGEMENTS, Ask, FinishReason, Request, Sample, SamplingSettings
@@ -76,11 +75,16 @@ class Rubric:
     """What a reviewer is asked and on which scale it answers."""
 
     step: str
-    """The prompt template, as "lance/review"; given `prompt`, `completion` and the scale's `highest`."""
+    """The prompt template, as "lance/review"; given `prompt`, `completion` and the scale's `lowest` and `highest`."""
     lowest: int
     """The smallest score."""
     highest: int
     """The largest, 10 at most."""
+
+    @property
+    def scale(self) -> dict[str, str]:
+        """What a template is given of the scale."""
+        return {"lowest": str(self.lowest), "highest": str(self.highest)}
 
     @property
     def grammar(self) -> str:
@@ -97,11 +101,11 @@ def build_review_requests(
     identity: RoundIdentity, stage: str, rows: Sequence[Shown], *, rubric: Rubric, num_reviews: int
 ) -> list[Request]:
     """Requests for all reviews of each row, row by row, asked with the templates of the role `reviewer`."""
-    reviewer, scale = identity.of_role("reviewer"), {"highest": str(rubric.highest)}
+    reviewer = identity.of_role("reviewer")
     asked = [
         (
             row.row_id,
-            render_prompt(reviewer.prompt_profile, rubric.step, prompt=row.prompt, completion=row.completion, **scale),
+            reviewer.templates.render(rubric.step, prompt=row.prompt, completion=row.completion, **rubric.scale),
         )
         for row in rows
     ]
@@ -239,7 +243,7 @@ def _ask_both_orders(
             ("rejected_first", pair.rejected, pair.chosen),
         ):
             texts = {"completion_a": first, "completion_b": second}
-            text = render_prompt(judge.prompt_profile, step, prompt=pair.prompt, **texts)
+            text = judge.templates.render(step, prompt=pair.prompt, **texts)
             asked.append((f"{pair.row_id}:{order}", text))
     requests = build_requests(judge, stage, asked, 1)
     return ask(stage, requests, sampling) if requests else []

@@ -16,7 +16,6 @@ from typing import Any, Protocol, TypeVar
 import polars as pl
 
 from lance_assets.algorithms.reviews.review_parsing import ReviewResult
-from lance_assets.prompts import render_prompt
 from lance_assets.recipes.asking import RoundIdentity, build_requests, read_final
 from lance_assets.records import Ask, FinishReason, Request, Sample, derive_row_id
 
@@ -259,8 +258,7 @@ def propose_from_seeds(
         num_samples: samples of each seed.
     """
     asked = [
-        (seed.row_id, render_prompt(identity.prompt_profile, step, prompt=seed.prompt, completion=seed.completion))
-        for seed in seeds
+        (seed.row_id, identity.templates.render(step, prompt=seed.prompt, completion=seed.completion)) for seed in seeds
     ]
     requests = build_requests(identity, kind, asked, num_samples)
     samples = ask(kind, requests)
@@ -291,7 +289,7 @@ def propose_in_manner_of(
         shown = [seed, *rng.sample(others, min(num_examples - 1, len(others)))]
         examples = "\n".join(f"{number}. {row.prompt}" for number, row in enumerate(shown, start=1))
         texts = {"prompt": seed.prompt, "completion": seed.completion, "examples": examples}
-        asked.append((seed.row_id, render_prompt(identity.prompt_profile, step, **texts)))
+        asked.append((seed.row_id, identity.templates.render(step, **texts)))
     requests = build_requests(identity, "new_prompt", asked, num_samples)
     samples = ask("new_prompt", requests)
     origins = [

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 
 from lance_assets.algorithms.reviews.answer_kinds import AnswerRule
 from lance_assets.algorithms.selection.lessons import Lesson, accept_lessons, parse_lessons
-from lance_assets.prompts import render_prompt
 from lance_assets.recipes.asking import RoundIdentity, build_requests, read_final
 from lance_assets.recipes.llm2llm_settings import Llm2LlmSettings
 from lance_assets.recipes.steps.rows import Generation, Origin, originate, record_samples
@@ -123,8 +122,7 @@ class Teaching:
             for row in self.rows
             if row.seed_id == source.row_id and row.kind == "lesson" and row.refused_reason is None and row.prompt
         ]
-        return render_prompt(
-            self.identity.prompt_profile,
+        return self.identity.templates.render(
             "llm2llm/lesson",
             prompt=source.prompt,
             completion=source.completion,
@@ -170,18 +168,16 @@ class Teaching:
         if settings.answer_kind != "label":
             return prompt
         given = {"prompt": prompt, "labels": ", ".join(settings.labels), "mark": settings.answer_mark or ""}
-        return render_prompt(self.identity.prompt_profile, "llm2llm/label", **given)
+        return self.identity.templates.render("llm2llm/label", **given)
 
     def _write_prompts(self, waiting: Sequence[Source], attempt: int) -> list[tuple[Source, Generation, str]]:
         """A new prompt for each lesson that a source still lacks: source, row and prompt of those that were read."""
         wanted = [source for source in waiting for _ in range(self._count_missing(source))]
-        stage, profile, kind = f"lesson_prompt{attempt}", self.identity.prompt_profile, self.settings.answer_kind
+        stage, templates, kind = f"lesson_prompt{attempt}", self.identity.templates, self.settings.answer_kind
         asked = [
             (
                 f"{source.row_id}:{number}",
-                render_prompt(
-                    profile, "llm2llm/new_prompt", prompt=source.prompt, completion=source.completion, kind=kind
-                ),
+                templates.render("llm2llm/new_prompt", prompt=source.prompt, completion=source.completion, kind=kind),
             )
             for number, source in enumerate(wanted)
         ]

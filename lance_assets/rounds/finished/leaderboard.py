@@ -15,7 +15,6 @@ from lance_assets.algorithms.measures.arms import BACKBONE
 from lance_assets.algorithms.measures.headline import Headline, Items, ScoreRow
 from lance_assets.algorithms.measures.leaderboard import Measured, compare_measured, identify_scale, order_rounds
 from lance_assets.algorithms.measures.progress import START_ROUND
-from lance_assets.prompts import hash_templates
 from lance_assets.records import LEADERBOARD
 from lance_assets.rounds.headline import find_headline, read_items
 from lance_assets.rounds.identity.parts import identify_evaluation as identify_scores
@@ -28,12 +27,12 @@ from lance_assets.rounds.round import Round
 
 def identify_evaluation(plan: Plan, benchmark: str) -> dict[str, str]:
     """The settings that a benchmark's scores depend on, by name; the recipe and its seed are none of them."""
-    identity = identify_scores(plan)
-    profile, judge = plan.settings.prompt_profile, plan.settings.evaluation.judge
-    found = {"prompts": f"{profile} {hash_templates(profile)[:8]}"}
+    identity, judge = identify_scores(plan), plan.settings.evaluation.judge
+    found = flatten({"system_message": identity["prompts"]["system_message"]})
     if judge is not None:
-        # a reader knows the judge by the name in the file, not by its content
-        identity["judge"] |= {"model": judge.model, "model_revision": judge.model_revision}
+        # a reader knows the judge by the name in the file, not by its content, and its words by one hash
+        words = " ".join(text[:8] for text in identity["judge"]["templates"].values() if text is not None)
+        identity["judge"] |= {"model": judge.model, "model_revision": judge.model_revision, "templates": words}
     if plan.world is not None and benchmark == plan.world.name:
         others = {"prompts", "rng_seed", "lm_eval", "task_files", "judge"}
     elif benchmark == BENCHMARK:
@@ -44,8 +43,10 @@ def identify_evaluation(plan: Plan, benchmark: str) -> dict[str, str]:
         assert plan.settings.evaluation.lm_eval is not None, "a benchmark of the harness has its settings"
         # the seed draws the examples of a prompt
         has_examples = plan.settings.evaluation.lm_eval.num_fewshot != 0
+        is_chat = plan.settings.evaluation.lm_eval.apply_chat_template
         others = {"prompts", "world", "world_content", "engine", "judge"} | (set() if has_examples else {"rng_seed"})
-        found = {}
+        # an item that is no chat has no system message
+        found = found if is_chat else {}
     found |= flatten({name: value for name, value in identity.items() if name not in others})
     irrelevant = ("world.sampled_temperature", "lm_eval.tasks", "lm_eval.include_path")
     # a person chose the settings, and not the versions of libraries

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lance_assets.dotted_names import is_dotted_name
-from lance_assets.prompts import hash_templates
+from lance_assets.prompts import Templates, hash_words
 from lance_assets.rounds.identity.installed import find_version, identify_embedder, identify_model, read_versions
 from lance_assets.rounds.identity.own_code import name_root
 from lance_assets.rounds.plan import JUDGE_TEMPLATES, Plan
@@ -61,10 +61,10 @@ def identify_seeds(plan: Plan) -> Identity:
 
 
 def identify_asking(plan: Plan, noun: str) -> Identity:
-    """The templates, the engine, the second models and how each stage is sampled that a noun asks."""
-    return identify_sampling(plan) | {
+    """The words, the engine, the second models and how each stage is sampled that a noun asks."""
+    return identify_sampling(plan, noun) | {
         "engine": identify_engine(plan.settings.engine),
-        "roles": identify_roles(plan),
+        "roles": identify_roles(plan, noun),
         "stages": identify_stages(plan, noun),
     }
 
@@ -80,7 +80,7 @@ def identify_stages(plan: Plan, noun: str) -> Identity:
     return {name: {key: own[key] for key in own if key not in in_code} for name, own in sampled.items()}
 
 
-def identify_reviewing(plan: Plan) -> Identity:
+def identify_reviews(plan: Plan) -> Identity:
     """How the reviewer is asked."""
     return identify_asking(plan, "reviewed_set")
 
@@ -134,7 +134,8 @@ def identify_training(plan: Plan) -> Identity:
     training = plan.settings.training
     # Without a schedule there is no entry: such an experiment is the same as before there were schedules.
     schedule = {"by_round": training.model_dump(include={"by_round"})["by_round"]} if training.by_round else {}
-    return training.model_dump(exclude=WHERE_TRAINING_RUNS | SCHEDULES) | schedule | identify_sampling(plan)
+    words = identify_sampling(plan, "checkpoint")
+    return training.model_dump(exclude=WHERE_TRAINING_RUNS | SCHEDULES) | schedule | words
 
 
 def settle_training(plan: Plan, round_key: str, settings: Identity) -> Identity:
@@ -145,8 +146,8 @@ def settle_training(plan: Plan, round_key: str, settings: Identity) -> Identity:
 
 def identify_label_training(plan: Plan) -> Identity:
     """How the label model is trained: by SFT alone."""
-    training = plan.settings.training.for_label_model()
-    return training.model_dump(exclude=WHERE_TRAINING_RUNS | SCHEDULES | {"dpo"}) | identify_sampling(plan)
+    training, words = plan.settings.training.for_label_model(), identify_sampling(plan, "label_checkpoint")
+    return training.model_dump(exclude=WHERE_TRAINING_RUNS | SCHEDULES | {"dpo"}) | words
 
 
 def identify_evaluation(plan: Plan) -> Identity:
@@ -159,7 +160,7 @@ def identify_evaluation(plan: Plan) -> Identity:
         | ({"judge": identify_judge(plan)} if evaluation.judge is not None else {})
         | {"world_content": hash_world(plan)}
         | {"task_files": hash_files(plan, include_path), "engine": identify_engine(plan.settings.engine)}
-        | identify_sampling(plan)
+        | identify_sampling(plan, "eval_report")
     )
 
 
@@ -230,10 +231,18 @@ def list_unused(plan: Plan) -> list[str]:
     return [name for name, is_unused in unused.items() if is_unused]
 
 
-def identify_sampling(plan: Plan) -> Identity:
-    """The templates and the seed of everything sampled."""
-    settings = plan.settings
-    return {"prompts": hash_templates(settings.prompt_profile, settings.recipe), "rng_seed": settings.rng_seed}
+def identify_sampling(plan: Plan, noun: str) -> Identity:
+    """The system message, the templates that a noun is asked with, and the seed of everything sampled."""
+    return {"prompts": hash_asked(plan, plan.templates, noun), "rng_seed": plan.settings.rng_seed}
+
+
+def hash_asked(plan: Plan, templates: Templates, noun: str) -> Identity:
+    """The words that a noun is asked with, the system message among them; none where nothing is asked for it."""
+    steps = plan.list_templates(noun)
+    # Reviews are asked for by a step alone; other nouns are also asked, read or trained with the prompts as they are.
+    asks = steps or noun != "reviewed_set" or plan.recipe.list_prompts is None
+    # A recipe of a person's own may have steps in one profile alone.
+    return hash_words(templates, [step for step in steps if templates.has(step)]) if asks else {}
 
 
 def identify_guard(plan: Plan) -> Identity:
@@ -265,16 +274,16 @@ def identify_engine(engine: EngineSettings) -> Identity:
     return identity
 
 
-def identify_roles(plan: Plan) -> Identity:
-    """The second models with their engines and, where they have a profile of their own, its templates."""
-    settings = plan.settings
+def identify_roles(plan: Plan, noun: str) -> Identity:
+    """The second models with their engines and, where they have a profile of their own, the words they are asked."""
+    own = {name: hash_asked(plan, templates, noun) for name, templates in plan.role_templates.items()}
     return {
         name: {
             "model": identify_role(plan, role),
             "engine": identify_engine(role.engine),
-            "prompts": hash_templates(role.prompt_profile, settings.recipe) if role.prompt_profile else None,
+            "prompts": own[name] if name in own else None,
         }
-        for name, role in sorted(settings.roles.items())
+        for name, role in sorted(plan.settings.roles.items())
     }
 
 
@@ -298,8 +307,8 @@ def identify_judge(plan: Plan) -> Identity:
     assert judge is not None, "asked for where there is a judge"
     elsewhere = {"path", "prompt_field", "engine", "prompt_profile", "max_unread_rate", "model", "model_revision"}
     asked = judge.model_dump(exclude=elsewhere) | {"model": identify_role(plan, judge)}
-    profile = judge.prompt_profile or plan.settings.prompt_profile
-    templates = f"{profile} {hash_templates(profile, JUDGE_TEMPLATES)[:8]}"
+    step = "judge_pair" if judge.by == "verdict" else "review"
+    templates = hash_words(plan.judge_templates, [f"{JUDGE_TEMPLATES}/{step}"])
     return asked | identify_judge_prompts(plan) | {"engine": identify_engine(judge.engine), "templates": templates}
 
 

@@ -10,7 +10,6 @@ import polars as pl
 
 from lance_assets.algorithms.reviews.pairwise import PairOutcome
 from lance_assets.algorithms.reviews.review_parsing import Unscored
-from lance_assets.prompts import build_messages
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.lance_settings import RUBRIC
 from lance_assets.recipes.steps.reviewing import (
@@ -63,9 +62,8 @@ def read_prompts(plan: Plan) -> dict[str, str | None]:
 
 
 def identify_for_judge(this_round: Round) -> RoundIdentity:
-    """The round with the judge's prompt templates."""
-    judge, own = find_judge(this_round.plan), this_round.identity
-    return replace(own, prompt_profile=judge.prompt_profile or own.prompt_profile, role_profiles={})
+    """The round with the words that the judge is asked with."""
+    return replace(this_round.identity, templates=this_round.plan.judge_templates, role_templates={})
 
 
 def complete_prompts(ask: Ask, plan: Plan, *, model: str) -> list[Sample]:
@@ -79,7 +77,7 @@ def complete_prompts(ask: Ask, plan: Plan, *, model: str) -> list[Sample]:
     requests = [
         Request(
             row_id=derive_row_id(JUDGE, prompt),
-            messages=tuple(build_messages(plan.settings.prompt_profile, prompt)),
+            messages=tuple(plan.templates.build_messages(prompt)),
             sampling_seed=derive_sampling_seed(JUDGE, prompt),
         )
         for prompt in prompts

@@ -96,7 +96,7 @@ def evaluate(this_round: Round, model: str, path: Path) -> Evaluated:
                 model_name=model,
                 temperature=evaluation.world.sampled_temperature,
                 max_new_tokens=evaluation.world.max_new_tokens,
-                prompt_profile=plan.settings.prompt_profile,
+                system_message=plan.templates.system,
             )
         if evaluation.judge is not None:
             completions = complete_prompts(ask, plan, model=model)
@@ -111,6 +111,7 @@ def evaluate(this_round: Round, model: str, path: Path) -> Evaluated:
             limit=lm_eval.limit,
             batch_size=lm_eval.batch_size,
             apply_chat_template=lm_eval.apply_chat_template,
+            system_message=plan.templates.system,
             rng_seed=plan.settings.rng_seed,
         )
         report, harness_items = found.report, found.items

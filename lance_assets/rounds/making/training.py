@@ -72,7 +72,7 @@ def build_job(
         sft_path=tables.path(plan.name, this_round.key, sft),
         pairs_path=tables.path(plan.name, this_round.key, pairs) if pairs is not None else None,
         staging=staging,
-        prompt_profile=plan.settings.prompt_profile,
+        system_message=plan.templates.system,
         sft=training.sft,
         dpo=training.dpo,
         lora=training.lora,

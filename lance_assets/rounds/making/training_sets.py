@@ -21,7 +21,6 @@ from lance_assets.algorithms.measures.diversity import (
 from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.algorithms.reviews.pairwise import summarise_verdicts
 from lance_assets.algorithms.similarity.words import count_words
-from lance_assets.prompts import build_messages
 from lance_assets.recipes.steps.reviewing import drop_judged_pairs
 from lance_assets.records import DIVERSITY_REPORT
 from lance_assets.rounds.report import Histogram, Judged, Made, Report, Rows, Trends, count_values, round_measure
@@ -47,10 +46,10 @@ def make_sft_set(this_round: Round) -> Made:
 
 def measure_vendi(this_round: Round, table: pl.DataFrame) -> float:
     """DiverseEvol's Vendi score of an SFT set without its EFT rows: by the base model's mean states, L2-normalised."""
-    profile, rows = this_round.plan.settings.prompt_profile, table.filter(pl.col("source") != "eft")
+    ask, rows = this_round.plan.templates.build_messages, table.filter(pl.col("source") != "eft")
     texts = rows.select("prompt", "completion").iter_rows()
     with closing(this_round.read_states(of_base=True)) as reader:
-        states = reader.embed([(build_messages(profile, prompt), completion) for prompt, completion in texts])
+        states = reader.embed([(ask(prompt), completion) for prompt, completion in texts])
     return compute_vendi_score(states / np.linalg.norm(states, axis=1, keepdims=True))
 
 

@@ -1,0 +1,77 @@
+"""What `lance show EXPERIMENT --prompts` prints: the words that each model is asked with, for the first seed."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from lance_assets.prompts import PromptStep, Templates
+from lance_assets.rounds.plan import JUDGE, Plan
+from resources.readers.seed_files import read_seeds
+
+NUM_SHOWN = 3
+"""Seeds in the numbered list of a step that shows several."""
+
+
+def show_prompts(plan: Plan, *, say: Callable[[str], None]) -> None:
+    """Print every model's system message and steps, each filled with the first seed.
+
+    Args:
+        plan: the experiment; no round of it has to exist.
+        say: takes the text.
+
+    Raises:
+        ValueError: the file of seeds cannot be used.
+    """
+    row = build_example(plan)
+    recipe, *judge = plan.asked
+    models = [
+        ("the round's model", plan.templates),
+        *((f"role {name}", own) for name, own in plan.role_templates.items()),
+    ]
+    for name, templates in models:
+        say(describe_model(name, templates, plan.prompt_steps, recipe=recipe.recipe, row=row))
+    for one in judge:
+        say(describe_model(JUDGE, plan.judge_templates, one.steps, recipe=one.recipe, row=row))
+
+
+def build_example(plan: Plan) -> dict[str, str]:
+    """A text for every variable that a row can give a step, from the first seeds."""
+    seeds = read_seeds(plan.settings.seeds, plan.folder).head(NUM_SHOWN)
+    prompts, completions = seeds["prompt"].to_list(), seeds["completion"].to_list()
+    return {
+        "prompt": prompts[0],
+        "completion": completions[0],
+        "text": completions[0],
+        "completion_a": completions[0],
+        "completion_b": completions[-1],
+        "examples": "\n".join(f"{number}. {prompt}" for number, prompt in enumerate(prompts, start=1)),
+    }
+
+
+def describe_model(
+    name: str, templates: Templates, steps: Sequence[PromptStep], *, recipe: str, row: Mapping[str, str]
+) -> str:
+    """A model's system message and steps, as text.
+
+    Args:
+        name: who is asked.
+        templates: its words.
+        steps: what it may be asked.
+        recipe: whose steps they are, as an experiment names it.
+        row: a text for every variable that a row can give.
+    """
+    whose = "the experiment's own" if "system.j2" in templates.own else f"the package's for {templates.recipe or 'it'}"
+    system = [f"-- system message ({whose})", templates.system] if templates.system else ["-- no system message"]
+    parts = [f"== {name}, profile {templates.profile}", "\n".join(system)]
+    for step in steps:
+        full_name = f"{recipe}/{step.name}"
+        asked = f"asked for {', '.join(step.nouns)}" if step.nouns else "asked for every noun that asks a model"
+        if not step.is_asked or not templates.has(full_name):
+            why = "no template in this profile" if step.is_asked else "not asked with these settings"
+            parts.append(f"-- {full_name}: {why}")
+            continue
+        words = templates.look_up(full_name)
+        own = f"own words: {', '.join(words.own)}" if words.own else "the package's words"
+        # What no row has, such as a student's mistake, is empty in most questions too.
+        texts = {variable: row.get(variable, "") for variable in (*step.needs, *step.may)}
+        shown = f"variables: {', '.join([*step.variables, *words.lists])}"
+        parts.append(f"-- {full_name}: {asked}; {own}; {shown}\n{templates.render(full_name, **texts, **step.given)}")
+    return "\n\n".join(parts) + "\n"
