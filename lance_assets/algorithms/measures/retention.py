@@ -101,9 +101,9 @@ def build_retention(rounds: Mapping[str, Scores]) -> pl.DataFrame:
         The scores in the order in which they first appear, each with its rounds in order.
 
     >>> row = ScoreRow(benchmark="a", metric="acc", task="all", stratum=None, score=0.5, higher_is_better=True)
-    >>> found = build_retention({key: {"a acc": row | {"score": score}} for key, score in (("r0", 0.8), ("r1", 0.6))})
+    >>> found = build_retention({key: {"a acc": row | {"score": score}} for key, score in (("r0", 0.8), ("r1", 0.4))})
     >>> found.select("round", "best_round", "retained_rate").row(1)
-    ('r1', 'r0', 0.75)
+    ('r1', 'r0', 0.5)
     """
     names = dict.fromkeys(name for scores in rounds.values() for name in scores)
     found = []
