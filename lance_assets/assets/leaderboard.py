@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 
 from lance_assets.assets.building import USER_ERRORS, explain_error
-from lance_assets.assets.location import REFRESH_SENSOR
-from lance_assets.assets.platform import PlatformResource, find_key
+from lance_assets.assets.platform import REFRESH_SENSOR, PlatformResource, find_key
 from lance_assets.assets.showing import show_figure
 from lance_assets.assets.tables import show_schema
 from lance_assets.pictures.leaderboard import (

@@ -17,8 +17,7 @@ from dagster._core.remote_origin import RemoteRepositoryOrigin
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorType, SensorInstigatorData
 from dagster._core.workspace.load_target import ModuleTarget, WorkspaceFileTarget
 
-REFRESH_SENSOR = "overviews_refresh"
-"""A sensor of every code location that this package builds, on by default: where it ticked, the UI has one."""
+from lance_assets.assets.platform import REFRESH_SENSOR
 
 MODULE = "lance_assets.assets.code_location"
 """The module of the code location, also where this package is installed."""

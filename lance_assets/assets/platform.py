@@ -9,6 +9,10 @@ from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 
 
+REFRESH_SENSOR = "overviews_refresh"
+"""A sensor of every code location that this package builds, on by default: where it ticked, the UI has one."""
+
+
 class PlatformResource(dg.ConfigurableResource, Platform):
     """Where the rounds' data is kept and how models are opened, as Dagster configures it."""
 
