@@ -8,7 +8,6 @@ from lance_assets.rounds.home import find_data_root
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 
-
 REFRESH_SENSOR = "overviews_refresh"
 """A sensor of every code location that this package builds, on by default: where it ticked, the UI has one."""
 
