@@ -29,8 +29,10 @@ LINEAGE: dict[str, dict[str, tuple[str, ...]]] = {
         "prompt": ("seed_set.prompt",),
         "is_correct": ("seed_set.answer",),
     },
-    "cleaned_set": {"row_id": ("raw_generations.row_id",)}
-    | dict[str, tuple[str, ...]]((name, (f"raw_generations.{name}",)) for name in _CANDIDATE),
+    "cleaned_set": {
+        "row_id": ("raw_generations.row_id",),
+        **{name: (f"raw_generations.{name}",) for name in _CANDIDATE},
+    },
     "reviewed_set": {
         "row_id": ("cleaned_set.row_id", "seed_set.row_id"),
         "kind": ("cleaned_set.kind",),
