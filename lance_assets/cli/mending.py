@@ -35,7 +35,12 @@ def print_findings(name: str | None, *, is_fixing: bool, say: Say) -> int:
         for finding in found:
             say(finding.describe())
     of = "every experiment" if name is None else name
-    say(f"{len(found)} differences" if found else f"the Dagster instance and {platform.root} agree on {of}")
+    num = len(found)
+    say(
+        f"{num} difference{'s' if num > 1 else ''}"
+        if found
+        else f"the Dagster instance and {platform.root} agree on {of}"
+    )
     return len(found)
 
 

@@ -33,6 +33,8 @@ def call(world: World, monkeypatch: pytest.MonkeyPatch) -> Call:
     """Calls the command in the world: its data, its instance, its experiment and its scripted platform."""
     monkeypatch.setenv("TINY_WORLD", str(world.root))
     monkeypatch.setenv("DAGSTER_HOME", str(world.root / "dagster"))
+    # An instance without settings of its own.
+    (world.root / "dagster" / "dagster.yaml").touch()
     monkeypatch.chdir(world.root)
     monkeypatch.setattr(command_line, "JOB_MODULE", "tests.assets.scripted_workspace")
     monkeypatch.setattr(command_line, "build_platform", lambda: world.platform)
@@ -89,6 +91,7 @@ def test_a_partition_without_a_finished_round_may_begin_anew(world: World) -> No
 def test_an_instance_that_knows_nothing_learns_all(world: World, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     empty = world.root / "another_instance"
     empty.mkdir()
+    (empty / "dagster.yaml").touch()
     monkeypatch.setenv("DAGSTER_HOME", str(empty))
     code, lines = call("run", "tiny")
     assert code != 0

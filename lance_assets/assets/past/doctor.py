@@ -23,6 +23,7 @@ from lance_assets.assets.past.lineage import (
 )
 from lance_assets.assets.platform import find_key, name_rounds
 from lance_assets.assets.showing import show_report
+from lance_assets.assets.tables import locate_table
 from lance_assets.records import CHECKPOINT
 from lance_assets.rounds.identity.kept import NoIdentityError, read_identity
 from lance_assets.rounds.nouns import NOUNS, compute_code_versions, explain_identity, list_inputs, list_nouns
@@ -231,11 +232,13 @@ def report_round(instance: dg.DagsterInstance, this_round: Round, nouns: list[No
             "dagster/code_version": versions[noun.name] if is_now else MADE_BEFORE,
             **_describe_inputs(instance, this_round, noun),
         }
+        file = this_round.platform.tables.path(plan.name, key, noun.name)
+        shown = locate_table(plan, noun, file=file, num_rows=len(this_round.read(noun.name)))
         try:
-            shown = show_report(noun.report(this_round))
+            shown |= show_report(noun.report(this_round))
         except USER_ERRORS as error:
             # The table is there in any case; what is shown of it may need another that is not.
-            shown = {"no_report": str(error)}
+            shown["no_report"] = str(error)
         instance.report_runless_asset_event(
             dg.AssetMaterialization(
                 find_key(plan, noun.name),
