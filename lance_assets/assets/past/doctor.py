@@ -6,12 +6,13 @@ removes nothing but keys that are no rounds.
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import dagster as dg
 
 from lance_assets.algorithms.measures.progress import format_round, parse_round
-from lance_assets.assets.building import USER_ERRORS, report_handover
+from lance_assets.assets.building import USER_ERRORS, report_handover, tell_later_rounds
 from lance_assets.assets.past.lineage import (
     HANDOVER,
     START,
@@ -31,6 +32,12 @@ from lance_assets.rounds.past.gate import list_before
 from lance_assets.rounds.plan import Noun, Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round
+
+UNFINISHED = (
+    *(dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING),
+    *(dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING),
+)
+"""The states of a run that has not ended."""
 
 MADE_BEFORE = "made by other code or settings than those of now"
 """The code version of a noun that was found on the disk and whose identity is not that of now."""
@@ -187,8 +194,7 @@ def _examine_weights(this_round: Round, redo: str) -> Iterator[Finding]:
 
 def find_unfinished_runs(instance: dg.DagsterInstance, name: str) -> list[dg.DagsterRun]:
     """The runs of an experiment that have not ended, whether or not it has a file."""
-    going = [status for status in dg.DagsterRunStatus if not dg.DagsterRun("any", status=status).is_finished]
-    runs = instance.get_runs(dg.RunsFilter(statuses=going))
+    runs = instance.get_runs(dg.RunsFilter(statuses=list(UNFINISHED)))
     jobs = (f"{name}_round", f"{name}_redo")
     return [
         run for run in runs if run.job_name in jobs or any(key.path[0] == name for key in run.asset_selection or ())
@@ -248,11 +254,13 @@ def report_round(instance: dg.DagsterInstance, this_round: Round, nouns: list[No
                 tags=tags,
             )
         )
-    try:
+    # An earlier round may lack a table, which is a finding of its own.
+    with suppress(*USER_ERRORS):
         report_handover(instance, this_round)
-    except USER_ERRORS:
-        # An earlier round lacks a table: a finding of its own.
-        return
+    for noun in nouns:
+        # No run is under way that an evaluation of the later rounds' check could belong to; the handover is reported.
+        for _ in tell_later_rounds(instance, this_round, noun):
+            pass
 
 
 def _describe_inputs(instance: dg.DagsterInstance, this_round: Round, noun: Noun) -> dict[str, str]:
