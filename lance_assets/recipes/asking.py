@@ -3,18 +3,24 @@
 The functions at the end replace what a round hands over, in a step that has none of it.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import polars as pl
 
+from lance_assets.algorithms.reviews.thoughts import part_thoughts, strip_thinking
 from lance_assets.prompts import Templates
 from lance_assets.records import Request, Sample, SamplingSettings, derive_row_id, derive_sampling_seed
 
 FINAL_MARKER = "Final Answer:"
 """What comes before the text that a proposing step is asked for."""
+
+
+Thoughts = Literal["strip", "keep"]
+"""What becomes of a model's thoughts in completions: "strip" removes them, "keep" trains on them."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,9 @@ class RoundIdentity:
     """The words that models are asked with, the system message among them."""
     role_templates: Mapping[str, Templates] = field(default_factory=dict)
     """Those of the roles whose second model has a prompt profile of its own, by role."""
+
+    thoughts: Thoughts = "strip"
+    """What becomes of thoughts in completions. Prompts, reviews and verdicts are read without them in any case."""
 
     def of_role(self, role: str) -> "RoundIdentity":
         """The identity with the words that the role's model is asked with."""
@@ -54,10 +63,92 @@ def build_requests(
     ]
 
 
+def close_thoughts(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples, where one that ends within a thought counts as cut: the model never came to its answer.
+
+    >>> [sample.finish_reason for sample in close_thoughts([Sample("r", "<think>So", "stop", 1, 1)])]
+    ['length']
+    """
+    return [
+        replace(sample, finish_reason="length")
+        if sample.finish_reason == "stop" and part_thoughts(sample.text).is_open
+        else sample
+        for sample in samples
+    ]
+
+
+def read_completion(identity: RoundIdentity, sample: Sample) -> str | None:
+    r"""The completion that a sample holds, without blanks around it; None where there is nothing but thoughts.
+
+    >>> sample = Sample("r", "<think>Easy.</think>\n\nIt is 4.", "stop", 1, 1)
+    >>> read_completion(RoundIdentity("mini", "r0001", 0, "full"), sample)
+    'It is 4.'
+    """
+    said = strip_thinking(sample.text).strip()
+    kept = sample.text.strip() if identity.thoughts == "keep" else said
+    return kept if said else None
+
+
+_NAME = r"(?:the )?(?:final[ \t]*answer|最终答案|最終答案|最終回答|최종 답변)"
+_MARKER = re.compile(
+    # as asked for, anywhere; in another spelling, with a colon at a line's start or as a heading
+    rf"(?-i:{re.escape(FINAL_MARKER)}(?:[*_]{{1,3}}(?=\s))?)"
+    rf"|^[ \t>#*_\-\[(]*+{_NAME}[*_\])]{{0,4}}[ \t]*(?:\([^()\n]{{0,40}}\)|is)?[ \t]*[:：](?:[*_]{{1,3}}(?=\s))?"
+    rf"|^[ \t>]*+[#*_]{{0,6}}[ \t]*{_NAME}[*_]{{0,4}}[ \t]*$",
+    re.I | re.M,
+)
+_OPENS_EXAMPLE = re.compile(
+    r"^[ \t>#*_-]*+(?:(?:new |another |next )?(?:example|instruction|task|question|prompt|problem|input|answer"
+    r"|thought process)\b[ \t]*(?:[0-9]{1,3}[.)]?)?[ \t]*(?:[:：]|[*_]{0,4}[ \t]*$)"
+    r"|[^\n]{0,40}\b(?:another|next) (?:example|instruction|task|question|one)\b[^\n]{0,20}:[ \t]*$)",
+    re.I | re.M,
+)
+_RULE = re.compile(r"\n\s*[-=*_]{3,}\s*\Z")
+_THOUGHT_PROCESS = re.compile(r"^[ \t>#*_-]*+thought process\b", re.I | re.M)
+
+
+def _tidy(text: str, before: str) -> str:
+    """Without blanks, the emphasis that is all around the text, and the end of one that opened before the marker."""
+    tidy = _RULE.sub("", text.strip()).strip()
+    if tidy.count("**") == 2 and tidy.startswith("**") and tidy.endswith("**"):
+        return tidy[2:-2].strip()
+    for sign in ("**", "__"):
+        if before.count(sign) % 2 and tidy.count(sign) % 2:
+            tidy = tidy.removesuffix(sign).strip()
+    return tidy
+
+
 def read_final(sample: Sample) -> str | None:
-    """What follows the last `Final Answer:`, or None when the sample has none."""
-    _, marker, after = sample.text.rpartition(FINAL_MARKER)
-    return after.strip() or None if marker else None
+    r"""Read the text that a proposing step asks for: what follows `Final Answer:`.
+
+    Thoughts are no part of it, and a marker in a thought is none. Of several markers the last one counts, since the
+    earlier ones announce drafts; but where the model runs on and makes up another example of the template, the text
+    before that example counts.
+
+    Args:
+        sample: what the model wrote.
+
+    Returns:
+        The text, without blanks and emphasis around it; None where there is no marker, or nothing after it.
+
+    >>> read_final(Sample("r", "A fact.\n**Final Answer:** Sort 3 1 2.", "stop", 1, 1))
+    'Sort 3 1 2.'
+    """
+    text = strip_thinking(sample.text)
+    markers = list(_MARKER.finditer(text))
+    for place, marker in enumerate(markers):
+        end = markers[place + 1].start() if place + 1 < len(markers) else len(text)
+        final = text[marker.end() : end]
+        example = _OPENS_EXAMPLE.search(final)
+        # A prompt may well have a line "Input:", but only another example has thoughts or a marker of its own.
+        runs_on = example is not None and (end < len(text) or _THOUGHT_PROCESS.search(final, example.start()))
+        if example is not None and runs_on and final[: example.start()].strip():
+            final = final[: example.start()]
+        elif end < len(text):
+            continue
+        line = text[text.rfind("\n", 0, marker.start()) + 1 : marker.end()]
+        return _tidy(final, line) or None
+    return None
 
 
 StateRow = tuple[Sequence[dict[str, str]], str]

@@ -50,9 +50,10 @@ from lance_assets.algorithms.filters.rules import Complete, EvaluationOverlap, R
 from lance_assets.algorithms.measures.progress import parse_round
 from lance_assets.algorithms.reviews.pairwise import Unread
 from lance_assets.algorithms.reviews.review_parsing import ReviewResult
+from lance_assets.algorithms.reviews.thoughts import strip_thinking
 from lance_assets.algorithms.reviews.verdicts import read_verdict
 from lance_assets.prompts import PromptStep
-from lance_assets.recipes.asking import RoundIdentity, build_requests
+from lance_assets.recipes.asking import RoundIdentity, build_requests, close_thoughts, read_completion
 from lance_assets.recipes.axes import Losses, ScoredSettings, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
 from lance_assets.recipes.steps.reviewing import Rubric, read_review
@@ -172,9 +173,9 @@ def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.D
     # The role may have templates of its own, so its identity renders the prompt.
     asked = [(row_id, _ask_label(labeller, text, inputs.settings)) for row_id, text in texts]
     requests = build_requests(labeller, "label", asked, 1)
-    samples = inputs.ask("label", requests)
+    samples = close_thoughts(inputs.ask("label", requests))
     origins = [
-        Origin(row_id, row_id, 0, prompt=sample.text.strip() or None, completion=text)
+        Origin(row_id, row_id, 0, prompt=strip_thinking(sample.text).strip() or None, completion=text)
         for (row_id, text), sample in zip(texts, samples, strict=True)
     ]
     named = record_samples("named_prompt", origins, requests, samples)
@@ -293,10 +294,10 @@ def _polish(inputs: Inputs, rows: Sequence[ReviewedRow]) -> list[ReviewedRow]:
         )
         for row in rows
     ]
-    samples = inputs.ask("polish", build_requests(inputs.identity, "polish", asked, 1))
+    samples = close_thoughts(inputs.ask("polish", build_requests(inputs.identity, "polish", asked, 1)))
     polished = []
     for row, sample in zip(rows, samples, strict=True):
-        completion = sample.text.strip()
+        completion = read_completion(inputs.identity, sample)
         reason = _NOT_POLISHED[sample.finish_reason] or (None if completion else "unparsed")
         # A row without a polished text keeps what it had, so that a person can see what was dropped.
         texts = (completion, row.completion) if completion else (row.completion, None)

@@ -40,6 +40,7 @@ import polars as pl
 
 from lance_assets.algorithms.filters.contract import Filter
 from lance_assets.algorithms.filters.rules import Complete, EvaluationOverlap, Refused
+from lance_assets.algorithms.reviews.thoughts import strip_thinking
 from lance_assets.algorithms.selection.wrong_seeds import choose_lesson_sources, sample_seeds
 from lance_assets.prompts import PromptStep
 from lance_assets.recipes.axes import keep_rounds
@@ -135,7 +136,7 @@ def try_student(inputs: Inputs, trained: pl.DataFrame, seeds: pl.DataFrame) -> t
         is_correct = rule.match(answer, written)
         recorded.append(replace(raw, is_correct=is_correct))
         verdicts.append(is_correct)
-        mistakes.append("" if is_correct else raw.raw_text.strip())
+        mistakes.append("" if is_correct else strip_thinking(raw.raw_text).strip())
     judged = rows.with_columns(
         is_correct=pl.Series(verdicts, dtype=pl.Boolean), mistake=pl.Series(mistakes, dtype=pl.String)
     )

@@ -130,7 +130,7 @@ class Round:
         """What ids and sampling seeds derive from."""
         settings = self.plan.settings
         words = (self.plan.templates, self.plan.role_templates)
-        return RoundIdentity(self.plan.name, self.key, settings.rng_seed, *words)
+        return RoundIdentity(self.plan.name, self.key, settings.rng_seed, *words, settings.thoughts)
 
     def build_inputs(
         self,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from lance_assets.algorithms.measures.statistics import compute_wilson_interval
+from lance_assets.algorithms.reviews.thoughts import strip_thinking
 from lance_assets.prompts import build_messages
 from lance_assets.records import (
     EVAL_ITEMS,
@@ -91,7 +92,7 @@ def _judge(world: World, problem: Problem, sample: Sample) -> dict:
         "answer": problem.answer,
         "completion": sample.text,
         "finish_reason": sample.finish_reason,
-        "is_correct": world.is_right(problem, sample.text),
+        "is_correct": world.is_right(problem, strip_thinking(sample.text)),
     }
 
 

@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails
 
 from lance_assets.algorithms.measures.progress import parse_round
+from lance_assets.recipes.asking import Thoughts
 from lance_assets.recipes.axes import AxisSettings, RecipeSettings
 from lance_assets.recipes.contract import find_recipe, list_recipes
 from lance_assets.settings.engines import EngineSettings, RoleSettings
@@ -374,6 +375,11 @@ class ExperimentSettings(Settings):
     model_revision: str | None = Field(None, description="Revision of a hub model.")
     prompt_profile: PromptProfile = Field(
         "full", description="'full' templates for instruction-tuned models, 'compact' for the small model."
+    )
+    thoughts: Thoughts = Field(
+        "strip",
+        description="What becomes of a model's thoughts (<think> and its relatives) in completions: 'strip' removes "
+        "them, 'keep' trains on them. Prompts, reviews and verdicts are read without them.",
     )
     rng_seed: int = Field(0, ge=0, lt=2**31, description="The seed of all random numbers.")
     description: str = Field("", description="What the experiment is for, shown in the UI.")

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.reviews.answer_matching import MAX_CHARS, extract_final_answer, match_answers, parse_number
+from lance_assets.algorithms.reviews.answer_matching import (
+    MAX_CHARS,
+    extract_final_answer,
+    match_answers,
+    normalise_answer,
+    parse_number,
+)
+from lance_assets.recipes.steps.teaching import read_answer
 
 
 @pytest.mark.parametrize(
@@ -23,6 +30,10 @@ from lance_assets.algorithms.reviews.answer_matching import MAX_CHARS, extract_f
         ("#### 5\n####", None),
         ("####\n5", "5"),
         ("So ####:\n\n 5", "5"),
+        ("####\n\n**5**\nDone.", "**5**"),
+        ("####: 5", "5"),
+        ("**####** = 5", "5"),
+        ("#### 5 ####", "5"),
         ("", None),
     ],
 )
@@ -113,11 +124,11 @@ def test_other_marks() -> None:
         ("5 squared", None),
         ("5 times as many", None),
         ("5 plus tax", None),
-        ("5k", None),
+        ("5k", "5000"),
         ("10+John's age", None),
         ("5**2", None),
         ("5^2", None),
-        ("1e5", None),
+        ("1e5", "100000"),
         ("x = 5", None),
         ("seven", None),
         ("$", None),
@@ -261,3 +272,46 @@ def test_every_gold_answer_of_gsm8k_in_every_writing(real_data: Path) -> None:
         wrong = [str(value + 1), f"{value}.5", f"{10 * value + 1}", f"{value} or {value + 1}"]
         wrong += [str(-value)] * (value != 0)
         assert not any(match_answers(gold, predicted) for predicted in wrong), gold
+
+
+GOLDS = st.one_of(
+    st.integers(-(10**12), 10**12).map(str),
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.floats(1e-12, 1e-4).map("{:.2e}".format),
+    st.fractions(-1000, 1000).map(str),
+    st.from_regex(
+        r"\(?[A-Ea-e][).]?|[$€]?[0-9]{1,4}(\.[0-9]{2})?[%.]?|[0-9]{1,3}( ?[kKM]| dozen| million|万)", fullmatch=True
+    ),
+    st.from_regex(r"[A-Za-zäß]{1,8}( [a-z]{1,6}){0,3}[.!?]{0,2}", fullmatch=True),
+    st.from_regex(r"\\boxed\{[0-9]{1,4}\}|\$[0-9]{1,3}\{,\}[0-9]{3}\$|\\frac\{[1-9]\}\{[1-9]\}", fullmatch=True),
+    st.lists(st.from_regex(r"[a-z0-9]{1,6}( [=/+] [0-9]{1,3})?\.?", fullmatch=True), min_size=2, max_size=3).map(
+        "\n".join
+    ),
+    st.text(min_size=1, max_size=20).filter(lambda text: any(sign.isalnum() for sign in text.strip().split("\n")[0])),
+)
+
+
+@given(GOLDS, st.sampled_from(["####", "The answer is", "\nA:"]))
+def test_a_seeds_own_completion_matches_its_gold_answer(gold: str, mark: str) -> None:
+    if mark.strip() in gold:
+        return
+    for completion in (f"So it is.\n{mark.strip()} {gold}", f"So it is.\n{mark.strip()}: {gold}\n"):
+        assert match_answers(gold, read_answer(completion, mark.strip()))
+
+
+@given(GOLDS)
+def test_equal_answers_have_one_normal_form(gold: str) -> None:
+    first = gold.strip().split("\n")[0]
+    assert normalise_answer(first) == normalise_answer(f" **{first}** ") or "*" in first or "_" in first
+
+
+@pytest.mark.parametrize(
+    "magnitude", ["k", "K", "M", "B", " thousand", " million", " bn", " dozen", "万", "億", "千", "만"]
+)
+def test_a_magnitude_is_no_unit(magnitude: str) -> None:
+    for number in ("5", "12", "1.5"):
+        assert not match_answers(number, f"{number}{magnitude}")
+        assert match_answers(f"{number}{magnitude}", f"${number}{magnitude}")
+        value = parse_number(f"{number}{magnitude}")
+        assert value is not None
+        assert value > Fraction(number)

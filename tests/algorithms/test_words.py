@@ -7,6 +7,7 @@ from lance_assets.algorithms.similarity.words import (
     RougeL,
     compute_rouge_l,
     compute_similarity,
+    count_words,
     list_ngrams,
     normalise_text,
     tokenize_words,
@@ -79,3 +80,25 @@ def test_an_ngram_has_a_word() -> None:
 def test_normalising_twice_changes_nothing(text: str) -> None:
     once = normalise_text(text)
     assert normalise_text(once) == once
+
+
+@pytest.mark.parametrize(
+    ("text", "num_words"),
+    [
+        ("ประเทศใดมีภูเขาสูงที่สุด", 18),
+        ("ຂ້ອຍຮັກພາສາລາວ", 12),
+        ("ខ្ញុំស្រលាញ់", 6),
+        ("ကျွန်တော် စာဖတ်တယ်", 8),
+        ("ไทย and English", 5),
+        ("नमस्ते दुनिया", 2),
+    ],
+)
+def test_letters_of_scripts_without_spaces_count_with_their_marks(text: str, num_words: int) -> None:
+    assert count_words(text) == num_words
+    assert len(tokenize_words(text)) == num_words
+
+
+def test_thai_texts_that_differ_in_one_word_are_alike_and_others_are_not() -> None:
+    one, other = "แม่น้ำสายใดในยุโรปยาวที่สุด", "แม่น้ำสายใดในเอเชียยาวที่สุด"
+    assert compute_rouge_l(one, other).f > 0.7
+    assert compute_rouge_l(one, "ช่วยเขียนจดหมายถึงครู").f < 0.5

@@ -15,6 +15,7 @@ from typing import Literal
 
 from lance_assets.algorithms.reviews.answer_matching import extract_final_answer, normalise_answer
 from lance_assets.algorithms.reviews.label_matching import Labels, build_labels, split_label
+from lance_assets.algorithms.reviews.thoughts import strip_thinking
 
 AnswerKind = Literal["number", "label", "text"]
 """What a task's answers are."""
@@ -40,10 +41,13 @@ class AnswerRule:
     def read(self, completion: str) -> str | None:
         """The final answer of a completion as it is written, without the stop that ends its sentence; None without one.
 
+        What a model thinks before it answers is no part of its answer.
+
         >>> AnswerRule("label", None, {"yes": (), "no": ()}).read(" Yes. ")
         'Yes'
         """
-        answer = completion if self.mark is None else extract_final_answer(completion, self.mark)
+        said = strip_thinking(completion)
+        answer = said if self.mark is None else extract_final_answer(said, self.mark)
         return None if answer is None else answer.strip().rstrip(" .") or None
 
     def normalise(self, answer: str) -> Fraction | str | None:

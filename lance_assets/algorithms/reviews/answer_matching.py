@@ -7,19 +7,20 @@ Differences from the authors' code:
 
 1. The minus counts; their code drops it, so that -5 is 5.
 2. "1/2" is a half and "1 1/2" three halves; their code drops the slash and reads 12 and 112.
-3. The last mark counts; their code takes the first, which may belong to a step or to an answer that is corrected later.
+3. The last mark counts; their code takes the first, which may belong to a step or to an answer that is corrected
+   later. The answer stands behind it, on the next line where nothing is behind it, or between two marks.
 4. "7", "7." and "7.0." are one number; their code cannot read "7.0." and compares it as text.
 5. Numbers are exact fractions; in their code they are floats, so that large ones are equal by rounding.
 6. The mark is as given; their code takes any run of "#" before a space, headings among them.
 7. Without an answer there is `None`, which matches nothing; their code has the answer "WRONG".
 8. A text with several numbers ("3 of 5") is no number; their code joins the digits to 35.
-9. "2 million", "2M" and "200万" are 2,000,000; their code reads 2, 2 and 200.
-10. What stands around an answer is no part of it: a colon after the mark, an empty line before it, brackets, a stop,
-    LaTeX's \boxed{} and $...$; their code compares it.
-11. A gold answer of several lines is its first line too, as the answer of the completion it came from is.
+9. "2 million", "2M" and "200万" are 2,000,000 and "1e-05" is 0.00001; their code reads 2, 2, 200 and 1.
+10. LaTeX around a number and its fractions are read; what is no number is compared without emphasis, LaTeX and signs
+    around it, and a choice by its letter ("(B)" is "B").
 
-Units are ignored, so that "$18", "18 dollars" and "18%" are 18, but not words that multiply ("dozen", "万"). Numbers in
-words, powers, decimal commas, times and sums are not read as numbers but compared as text.
+Gold and student have one normal form, so that a seed's own completion matches its gold answer. Units are ignored, so
+that "$18", "18 dollars" and "18%" are 18; "3!" and "5²" are no 3 and 5. Numbers in words, decimal commas, times and
+sums are not read as numbers but compared as text.
 """
 
 import math
@@ -34,53 +35,127 @@ _CURRENCY = "$€£¥¢₹₱₩₪₫₦₽"
 _TABLE = {0xFF01 + i: 0x21 + i for i in range(94)} | dict.fromkeys(map(ord, "‐‑–−﹣"), "-") | {0x2044: "/"}
 """Full-width signs to ASCII, every dash used as a minus to "-", the fraction slash to "/"."""
 _ONE_SIGN_FRACTION = re.compile("[¼-¾⅐-⅞]")
-_MARKUP = re.compile(r"(?<![\w)])\*\*(?=\S)|(?<=\S)\*\*(?![\w(])|`|\\(?=[$%])")
+_MARKUP = re.compile(r"(?<![\w)])\*\*(?=\S)|(?<=\S)\*\*(?![\w(])|`|\\(?=[$%#&])")
 """Emphasis (but no power, as in 5**2), code marks, and the backslash of an escaped sign."""
+_LATEX = (
+    (re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]{1,40})\}|([0-9]))\s*(?:\{([^{}]{1,40})\}|([0-9]))"), r" \1\2/\3\4"),
+    (
+        re.compile(
+            r"\\(?:boxed|text(?:bf|it|rm)?|math(?:bf|rm|it)|mbox|displaystyle|fbox|underline|large|left|right)(?![a-zA-Z])"
+        ),
+        "",
+    ),
+    (re.compile(r"(?<=[0-9])(?:\{,\}|\\[,!]|[\u00a0\u202f\u2009'’])(?=[0-9]{3}(?![0-9]))"), ","),
+    (re.compile(r"\\[,;:! ]|~|\\q?quad(?![a-zA-Z])"), " "),
+    (re.compile(r"\\(?:times|cdot)(?![a-zA-Z])"), "×"),
+    (re.compile(r"\^\s*\{?\s*\\circ\s*\}?"), "°"),
+    (re.compile(r"\\[()\[\]]"), ""),
+)
+"""What LaTeX writes around a number, and for a fraction, a thousands sign, a blank, a product."""
+_GROUP = re.compile(r"\{([^{}]*)\}")
 # Possessive quantifiers (++) give nothing back, so that a long run of digits is tried in one way only.
 _PLAIN = r"(?:[0-9]{1,3}(?:,[0-9]{3})++|[0-9]++)(?:\.[0-9]*+)?+|\.[0-9]++"
-_EXPONENT = r"(?:[eE][-+][0-9]{1,3}+(?![0-9]))?+"
-"""As Python and JSON write small numbers, 1e-05; of "5e3" the e may be a name."""
+_CODES = "USD|EUR|GBP|INR|JPY|CNY|RMB|CAD|AUD|CHF"
 _NUMBER = re.compile(
-    rf"(?P<sign>[-+]\s?|(?:minus|negative)\s)?(?:(?:US|USD)?\s?[{_CURRENCY}]\s?|USD\s)?(?P<inner_sign>[-+])?"
+    rf"(?P<sign>[-+]\s?|(?:minus|negative)\s)?(?:(?P<currency>(?:US|A|AU|C|CA|NZ|HK|S|R|{_CODES})?\s?[{_CURRENCY}])\s?"
+    rf"|(?:{_CODES}|Rs\.?)\s?)?(?P<inner_sign>[-+])?"
     rf"(?:(?P<whole>[0-9]++)\s(?P<part>[0-9]++)\s?/\s?(?P<parts>[0-9]++)"
-    rf"|(?P<number>(?:{_PLAIN}){_EXPONENT})(?:\s?/\s?(?P<divisor>{_PLAIN}))?+)(?P<rest>.*)",
+    rf"|(?P<number>{_PLAIN})(?:(?:\s?[×x*]\s?10\s?(?:\^|\*\*)\s?|(?-i:[eE]))(?P<exponent>[-+]?[0-9]{{1,3}})(?![0-9])"
+    rf"|\s?/\s?(?P<divisor>{_PLAIN}))?+)(?P<rest>.*)",
     re.IGNORECASE,
 )
-_UNIT = re.compile(rf"\s?[%°{_CURRENCY}]?(?:[^\W\d]|[\s.,;:!'’\"/()%°]|(?<!\s)-(?=[^\W\d]))*")
+_UNIT = re.compile(
+    rf"(?!\s?[!²³¹⁰⁴-⁹])\s?[%°{_CURRENCY}]?(?:[^\W\d]|[²³]|[\s.,;:!'’\"/()%°{_CURRENCY}]|(?<!\s)-(?=[^\W\d]))*"
+)
 _WORDS = re.compile(r"[^\W\d_]+")
 _NO_UNITS = frozenset(
-    ("and", "or", "to", "by", "plus", "minus", "times", "point", "squared", "cubed", "k", "n", "x", "y", "z")
+    [
+        "and",
+        "or",
+        "to",
+        "by",
+        "plus",
+        "minus",
+        "times",
+        "over",
+        "mod",
+        "choose",
+        "factorial",
+        "point",
+        "squared",
+        "cubed",
+        "half",
+        "halves",
+        "thirds",
+        "fourths",
+        "fifths",
+        "sixths",
+        "sevenths",
+        "eighths",
+        "ninths",
+        "tenths",
+        "hundredths",
+        "thousandths",
+        "gross",
+        "n",
+        "x",
+        "y",
+        "z",
+        "i",
+        "e",
+        "b",
+        "q",
+        "r",
+        "u",
+        "π",
+        "pi",
+        "sqrt",
+        "log",
+    ]
 )
 """Words after a number that make it another number, several numbers or a term."""
-_LONG = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-_LONG |= {"lakh": 10**5, "crore": 10**7}
-_SHORT = {"mn": 10**6, "mln": 10**6, "mio": 10**6, "bn": 10**9, "mrd": 10**9, "tn": 10**12}
-_MAGNITUDES = _LONG | {f"{word}s": factor for word, factor in _LONG.items()} | _SHORT
-"""Words that multiply the number before them, in lower case."""
-_CAPITALS = {"M": 10**6, "B": 10**9}
-"""The same as one capital; "5 m" is a length."""
-_SIGNS = {"万": 10**4, "萬": 10**4, "만": 10**4, "亿": 10**8, "億": 10**8, "억": 10**8, "兆": 10**12, "조": 10**12}
-_SMALL_SIGNS = {"十": 10, "百": 10**2, "千": 10**3}
-"""Signs that multiply, or begin a unit, as 千克, a kilogram."""
-_WRAPPED = re.compile(r"\\(?:boxed|fbox|mbox|text[a-z]*|math[a-z]*)\s*\{([^{}]*)\}")
-_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|([0-9]))\s*(?:\{([^{}]*)\}|([0-9]))")
-_SPACING = re.compile(r"\\(?:left|right)(?![a-zA-Z])|\\[,;:!()\[\]]")
-"""LaTeX that says how something looks, and delimiters of its formulas."""
-_BRACKETS = ("()", "[]", "{}", '""', "''", "“”", "‘’", "「」", "$$")
-_LOOSE = " \t\r\n.,;:!?*_`"
-"""What may stand at the ends of a text without being part of it."""
+_MAGNITUDES = {
+    **dict.fromkeys(("dozen", "dozens"), 12),
+    **dict.fromkeys(("hundred", "hundreds", "백"), 10**2),
+    **dict.fromkeys(("thousand", "thousands", "k", "mil", "mille", "tausend", "тыс", "тысяч", "тысячи", "천"), 10**3),
+    **dict.fromkeys(("lakh", "lakhs", "लाख"), 10**5),
+    **dict.fromkeys(("million", "millions", "millionen", "millones", "milhões", "milioni", "mio", "mn", "млн"), 10**6),
+    **dict.fromkeys(("crore", "crores", "करोड़"), 10**7),
+    **dict.fromkeys(("billion", "billions", "bn", "milliarden", "milliards", "mrd", "млрд"), 10**9),
+    **dict.fromkeys(("trillion", "trillions", "tn"), 10**12),
+}
+_CAPITALS = {"M": 10**6, "MM": 10**6, "B": 10**9, "T": 10**12}
+"""Magnitudes in capitals alone: "5m" is five metres, unless a currency comes before it."""
+_CJK_MAGNITUDES = (
+    {"百": 10**2, "千": 10**3, "만": 10**4, "억": 10**8}
+    | dict.fromkeys("万萬", 10**4)
+    | {
+        **dict.fromkeys("亿億", 10**8),
+        "兆": 10**12,
+    }
+)
+_CJK_UNIT = re.compile("千(?=[克米瓦卡赫字帕])|百(?=分)|兆(?=[瓦赫字帕])")
+"""Where the sign of a magnitude is part of a unit, as in 千克, a kilogram."""
+_CHOICE = re.compile(r"(?:(?:option|choice|answer) )?(?:[(\[]?([a-z])[)\]](?:\s.*)?|([a-z])[.:]?)", re.I)
+_ENDS = " \t\r\n.。*_`\"“”'’‘,;:"
+"""What may surround a text without being part of it."""
+_OPENING = re.compile(
+    r"\A[\s*_]*(?:(?:is\b[\s*_]*)?[:：=]+|(?:the )?(?:final )?answer[\s*_]*(?:is\b[\s*_]*[:：=]*|[:：=]+))"
+    r"[\s*_]*(?=\S)",
+    re.I,
+)
+_AFTER_MARK_ONLY = re.compile(r"[\s:：]*(?:\*\*|__)?[\s:：]*")
 
 
 def extract_final_answer(text: str, mark: str = "####") -> str | None:
-    r"""Read what follows the last mark, on its line or on the next one that has anything.
+    r"""Read what follows the last mark, on its line or else on the next.
 
     Args:
         text: a completion.
         mark: the text before the answer.
 
     Returns:
-        The answer without spaces around it and without a colon before it; None where there is no mark, or nothing after
-        the last one.
+        The answer without spaces around it; None where there is no mark, or nothing after the last one.
 
     Raises:
         ValueError: the mark is empty.
@@ -89,62 +164,42 @@ def extract_final_answer(text: str, mark: str = "####") -> str | None:
     '24'
     >>> extract_final_answer("#### 12? No:\n#### -12"), extract_final_answer("It is 24.")
     ('-12', None)
-    >>> extract_final_answer("The answer is:\n24", "The answer is")
-    '24'
     """
     if not mark:
         raise ValueError("mark must not be empty: name the text before the answer, as '####'")
-    _, found, after = text.rpartition(mark)
+    before, found, after = text.rpartition(mark)
     if not found:
         return None
-    lines = (line.strip().lstrip(":：=").strip() for line in after.split("\n"))
-    return next((line for line in lines if line), None)
+    line, _, later = after.partition("\n")
+    if _AFTER_MARK_ONLY.fullmatch(line):
+        # The answer stands on the next line, or between two marks ("#### 24 ####").
+        between = before.rpartition("\n")[2].rpartition(mark)
+        line = next((one for one in later.split("\n") if one.strip()), "") or (between[2] if between[1] else "") or line
+    return _OPENING.sub("", line.strip()).strip() or None
 
 
-def _read_latex(text: str) -> str:
-    """The text without LaTeX around and within it, its fractions as a/b; any other text as it is."""
-    if "\\" not in text and "{" not in text:
-        return text
-    plain, before = _SPACING.sub("", text.replace("{,}", ",")), ""
-    # From the inside outwards, since braces lie within each other; each turn leaves fewer of them.
-    while plain != before:
-        before = plain
-        plain = _FRACTION.sub(lambda found: f" {found[1] or found[2]}/{found[3] or found[4]} ", plain)
-        plain = _WRAPPED.sub(r"\1", plain)
-    return plain
-
-
-def _unwrap(text: str) -> str:
-    """The text without brackets, quotes or dollar signs that are around all of it."""
-    plain = text.strip()
-    while len(plain) > 2 and plain[0] + plain[-1] in _BRACKETS and plain[-1] not in plain[1:-1]:
-        plain = plain[1:-1].strip()
-    return plain
-
-
-def _read_sign_multiplier(word: str) -> int | None:
-    """The factor of the signs that a word begins with: 1 where it begins with none, None where they may be a unit."""
-    signs = _SIGNS | _SMALL_SIGNS
-    size = next((place for place, sign in enumerate(word) if sign not in signs), len(word))
-    if size and size < len(word) and word[size - 1] in _SMALL_SIGNS:
-        return None
-    return math.prod(signs[sign] for sign in word[:size])
-
-
-def _read_multiplier(rest: str) -> int | None:
+def _read_multiplier(rest: str, *, is_money: bool) -> int | None:
     """The factor that the words after a number mean: 1 for a unit; None where they are no unit."""
     words = _WORDS.findall(rest)
-    # "18 dollars" is 18, but after "3 of 5" or "2 x" the number is only a part of the answer, and 3! is 6.
-    if not _UNIT.fullmatch(rest) or not _NO_UNITS.isdisjoint(word.lower() for word in words) or rest[:1] == "!":
+    # "18 dollars" is 18, but after "3 of 5" or "2 x" the number is only a part of the answer.
+    if (
+        not _UNIT.fullmatch(rest)
+        or not _NO_UNITS.isdisjoint(word.lower() for word in words if word != "B")
+        or words[:1] == ["G"]
+    ):
         return None
-    factor = _read_sign_multiplier(words[0]) if words else 1
-    if factor is None or words[:1] == ["T"]:
-        return None
-    if words and words[0] in _CAPITALS:
-        return _CAPITALS[words[0]]
-    lower = [word.lower() for word in words]
-    num_magnitudes = next((place for place, word in enumerate(lower) if word not in _MAGNITUDES), len(lower))
-    return factor * math.prod(_MAGNITUDES[word] for word in lower[:num_magnitudes])
+    factors = []
+    for place, word in enumerate(words):
+        if word.lower() in _MAGNITUDES:
+            factors.append(_MAGNITUDES[word.lower()])
+        elif place == 0 and (word in _CAPITALS or (is_money and word.upper() in _CAPITALS)):
+            factors.append(_CAPITALS[word.upper()])
+        else:
+            # 5万元, and not 5千克
+            signs = "" if _CJK_UNIT.match(word) else re.match("[百千万萬亿億兆만억]*", word)[0]  # type: ignore[index]
+            factors += [_CJK_MAGNITUDES[sign] for sign in signs]
+            break
+    return math.prod(factors)
 
 
 def _read_amount(match: re.Match[str]) -> Fraction | None:
@@ -153,8 +208,27 @@ def _read_amount(match: re.Match[str]) -> Fraction | None:
         whole, part, parts = int(match["whole"]), int(match["part"]), int(match["parts"])
         # "1 3/2" is no mixed number: it may as well be two numbers.
         return whole + Fraction(part, parts) if part < parts else None
+    if match["exponent"] is not None:
+        exponent = int(match["exponent"])
+        return Fraction(match["number"].replace(",", "")) * Fraction(10) ** exponent
     number, divisor = (Fraction((match[name] or "1").replace(",", "")) for name in ("number", "divisor"))
     return number / divisor if divisor else None
+
+
+def _plain(text: str) -> str:
+    """A text without emphasis and LaTeX, with single spaces."""
+    # The space before it makes 1½ the mixed number "1 1/2" and not 11/2.
+    spelt = _ONE_SIGN_FRACTION.sub(lambda sign: f" {unicodedata.normalize('NFKC', sign[0])}", text)
+    plain = spelt.translate(_TABLE)
+    for pattern, written in _LATEX:
+        plain = pattern.sub(written, plain)
+    # Innermost groups first; a text has few.
+    for _ in range(4):
+        plain = _GROUP.sub(r"\1", plain) if "\\" in text and "{" in plain else plain
+    plain = _MARKUP.sub("", plain).strip("*_ \t\r\n")
+    if len(plain) > 1 and plain[0] == plain[-1] == "$":
+        plain = plain.strip("$")
+    return " ".join(plain.split())
 
 
 def parse_number(text: str) -> Fraction | None:
@@ -162,7 +236,8 @@ def parse_number(text: str) -> Fraction | None:
 
     Args:
         text: an answer: a sign, a currency, digits with thousands commas and a decimal point, a fraction or a mixed
-            number, a magnitude ("million") or a unit; with emphasis, and with a stop at its end.
+            number, an exponent, a magnitude ("million", "M", "dozen", "万") or a unit; with emphasis or LaTeX, and
+            with a stop at its end.
 
     Returns:
         The number. Units, currencies and "%" are ignored: "50%" is 50. None where the text is no number, has
@@ -175,33 +250,43 @@ def parse_number(text: str) -> Fraction | None:
     """
     if len(text) > MAX_CHARS:
         return None
-    # The space before it makes 1½ the mixed number "1 1/2" and not 11/2.
-    spelt = _ONE_SIGN_FRACTION.sub(lambda sign: f" {unicodedata.normalize('NFKC', sign[0])}", _read_latex(text))
-    plain = " ".join(_MARKUP.sub("", spelt.translate(_TABLE)).strip("*_ \t\r\n").split())
-    match = _NUMBER.fullmatch(_unwrap(plain))
+    plain = _plain(text)
+    match = _NUMBER.fullmatch(plain)
     # Two signs, as in -$-5, are a term.
     if match is None or (match["sign"] and match["inner_sign"]):
         return None
-    amount, multiplier = _read_amount(match), _read_multiplier(match["rest"])
+    amount, multiplier = _read_amount(match), _read_multiplier(match["rest"], is_money=match["currency"] is not None)
     if amount is None or multiplier is None:
         return None
     sign = (match["sign"] or match["inner_sign"] or "+").strip().lower()
     return amount * multiplier * (1 if sign == "+" else -1)
 
 
-def normalise_answer(answer: str) -> Fraction | str:
-    """What equal answers have in common: their number where they are one, else their words.
+def normalise_answer(text: str) -> Fraction | str:
+    r"""What equal answers have in common: the number, the letter of a choice, or the text as it is compared.
 
-    >>> normalise_answer("$1,200.00"), normalise_answer("(B)"), normalise_answer("Play  Music.")
-    (Fraction(1200, 1), 'b', 'play music')
+    Args:
+        text: an answer, gold or a student's.
+
+    Returns:
+        The number where the text is one (`parse_number`); else the text without case, emphasis, LaTeX, signs around it
+        and repeated spaces; of "(B)", "B." and "(B) the second" the letter. A text of such signs alone is itself.
+
+    >>> normalise_answer("$\\boxed{24}$"), normalise_answer("**Yes.**"), normalise_answer("(B)")
+    (Fraction(24, 1), 'yes', 'b')
     """
-    number = parse_number(answer)
+    number = parse_number(text)
     if number is not None:
         return number
+    plain = _plain(text[: 4 * MAX_CHARS]) + text[4 * MAX_CHARS :]
+    choice = _CHOICE.fullmatch(plain)
+    if choice:
+        return next(letter for letter in choice.groups() if letter).casefold()
+    tidy = plain.strip(_ENDS)
+    # "3!" is no 3, but "Yes!" is "yes".
+    tidy = tidy.rstrip("!").rstrip(_ENDS) if re.search(r"[^\W\d]!+\Z", tidy) else tidy
     # casefold equates what differs in case alone in any script, as ß and SS.
-    plain = " ".join(answer.casefold().split())
-    # Of an answer of signs alone nothing else is left to compare.
-    return _unwrap(_read_latex(plain).strip(_LOOSE)).strip(_LOOSE) or plain
+    return " ".join((tidy or text).casefold().split())
 
 
 def match_answers(gold: str, predicted: str | None) -> bool:
@@ -212,8 +297,8 @@ def match_answers(gold: str, predicted: str | None) -> bool:
         predicted: the answer of a completion, None where it has none.
 
     Returns:
-        Equality of the numbers, or of the texts without case, with single spaces and without what is around them. An
-        answer without text is wrong.
+        Equality of the normal forms (`normalise_answer`). Of a gold answer of several lines the first alone is enough,
+        since only it stands behind the mark. An answer without text is wrong.
 
     Raises:
         ValueError: the gold answer has no text.
@@ -225,8 +310,10 @@ def match_answers(gold: str, predicted: str | None) -> bool:
     """
     if not gold.strip():
         raise ValueError(f"a gold answer must have text, got {gold!r}: correct the row, or leave it out")
-    if predicted is None:
+    if predicted is None or not predicted.strip():
         return False
-    # Of a completion the answer is one line, so of a gold answer of several lines the first one is the same answer.
-    first = next(line for line in gold.split("\n") if line.strip())
-    return normalise_answer(predicted) in (normalise_answer(gold), normalise_answer(first))
+    if normalise_answer(gold) == normalise_answer(predicted):
+        return True
+    # Of a gold answer of several lines only the first stands behind the mark.
+    first, several, _ = gold.strip().partition("\n")
+    return bool(several) and "\n" not in predicted.strip() and normalise_answer(first) == normalise_answer(predicted)

@@ -1,7 +1,8 @@
 r"""Read the score out of a review, as written or as the probabilities expect it, or say why there is none.
 
-`strip_thinking` and `normalise_review` bring what a model wrote to plain signs and digits, without thoughts and markup,
-so that the readers of scores and verdicts need one pattern each.
+`normalise_review` brings what a model wrote to plain signs and digits without markup, so that the readers of scores and
+verdicts need one pattern each. A review never yields a number that it did not give as its score; where that cannot be
+told, it is unscored.
 
 Source: LANCE's review prompt asks for a rationale of at most 100 words and then `score: <total>`, 0 to 10; its code
 (Control-derek/LANCE, `review_instances_vllm.py`) reads `score: (\d+(\.\d+)?)`.
@@ -11,13 +12,15 @@ Differences from the authors' code:
 1. The last score statement counts. Their code takes the first, so that "score: 1 for clarity ... score: 9" became 1. Of
    several statements that each name a part ("question score: 4") none is the score.
 2. Markdown, brackets, full-width signs, `=`, no space or several, "8/10", "8 out of 10", "8,5", "7 1/2", "4 + 5 = 9",
-   English number words and the words for a score in other languages (`score_statements`) are read. "score of 8" and
-   "score is 8" are read where there is no labelled statement ("score: 8", "final score is 8") and nothing before denies
-   it, and "8/10" without the word only where it ends the text or is given ("I'd give it 8/10"), or a number alone.
+   English number words and the words for a score in other languages (`score_statements`) are read. A label
+   counts where it opens its clause ("score: 8", "so my score is: 8"). "I give it a score of 8" and "8/10" without the
+   word are read where there is no such label: given, or at the end, or a number alone. What is quoted, supposed, asked,
+   another's, a part's or a rubric's is not read (`claims`).
 3. A range, several numbers, or a scale other than 10 is `ambiguous`; their code takes the first number.
-4. A number that a token limit may have cut in two ("score: 1" of 10) is `cut_off`.
+4. A review that the token limit cut is `cut_off`, unless its score opens it: what stands later may be a first guess, or
+   a number that was cut in two ("score: 1" of 10).
 5. A review without a score is `Unscored`; in their code it becomes 0 where all three fail.
-6. What a model thinks before it writes (`<think>`) is no part of the review.
+6. What a model thinks (`thoughts`) is no part of the review.
 
 Source of the expected score: G-Eval (Liu et al. 2023, arXiv 2303.16634), section 2: the sum over the scale of p(score)
 times score, which distinguishes rows that whole scores leave tied.
@@ -42,7 +45,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from lance_assets.algorithms.reviews.score_statements import find_statement, is_ambiguous, read_number
+from lance_assets.algorithms.reviews.score_statements import find_statement, is_ambiguous
+from lance_assets.algorithms.reviews.score_words import read_number
+from lance_assets.algorithms.reviews.thoughts import strip_thinking
 from lance_assets.records import FinishReason, Sample, TokenChoice
 
 _DIGITS = {
@@ -52,7 +57,7 @@ _DIGITS = {
 }
 """Decimal digits of every script of the basic plane, Arabic and Devanagari among them, to ASCII."""
 _SIGNS = {0x2212: "-", 0x301C: "~", 0x066B: ".", 0x066A: "%", 0x3000: " ", 0x3001: ",", 0x3002: ".", 0x1F51F: "10"} | {
-    ord(bracket): plain for bracket, plain in zip("【】「」『』〈〉《》", '[][][]""""', strict=False)
+    ord(bracket): plain for bracket, plain in zip("【】「」『』〈〉《》“”„«»", "[]" + '"' * 13, strict=True)
 }
 _GONE = dict.fromkeys(
     (*b"*`", *range(0x200B, 0x2010), 0x2060, 0xFE0F, 0x20E3, 0xFEFF, *map(ord, "⭐🌟✨✅🎯📊📝👉★")), ""
@@ -63,13 +68,12 @@ _TABLE = {0xFF01 + i: 0x21 + i for i in range(94)} | _DIGITS | _SIGNS | _GONE | 
 _BLANKS, _LINE_ENDS = re.compile(r"[^\S\n]+"), re.compile(r" ?\n(?: ?\n)* ?")
 _TAGS = re.compile(r"</?(?:b|strong|i|em|u|p|div|span|h[1-6]|code|td|tr|th|br)(?:\s[^<>\n]{0,80})?/?>", re.I)
 _RULES = re.compile(r"\n[ |:]{0,4}-{2,}[ |:-]{0,200}(?=\n)")
+_TIMES = re.compile(r"(?<=[0-9])\*{1,2}(?=[0-9])")
 _LATEX = re.compile(r"\\(?:boxed|text(?:bf|it)?|math(?:bf|rm)|large|displaystyle)\b", re.I)
 _LATEX_FRACTION = re.compile(r"\\[dt]?frac ?\{ ?([0-9]{1,3}(?:\.[0-9])?) ?\} ?\{ ?([0-9]{1,3}) ?\}")
 _FRACTION = re.compile(r"(?P<whole>[0-9])? ?(?P<sign>[¼½¾⅐-⅞])")
 _MIXED = re.compile(r"(?<![0-9/.,])([0-9]{1,3}) ([1-9])/([2-9])(?![0-9/.,]?[0-9/])")
 _AND_A_HALF = re.compile(r"(?<![0-9.,/])([0-9]{1,3})(?: and a half\b| ?分半)", re.I)
-_THINKING = re.compile(r"\A\s*<think(?:ing)?>", re.I)
-_THOUGHT = re.compile(r"</think(?:ing)?>", re.I)
 
 UNSCORED_REASONS = {
     "error": "the sample failed in the engine",
@@ -89,24 +93,14 @@ MIN_MASS = 0.5
 """Probability that scores must hold at the score's place."""
 
 
-def strip_thinking(text: str) -> str:
-    """Remove a model's thinking; the rest is empty where the text opens with a thought that never ends.
-
-    >>> strip_thinking("<think>Perhaps score: 3?</think>score: 8"), strip_thinking("<think>score: 3")
-    ('score: 8', '')
-    """
-    ends = list(_THOUGHT.finditer(text))
-    rest = text[ends[-1].end() :] if ends else text
-    return "" if _THINKING.match(text) and _THINKING.match(rest) else rest
-
-
 def normalise_review(text: str) -> str:
     r"""Bring a review to plain signs: ASCII digits, no emphasis, no tags, single spaces, decimal fractions.
 
     >>> normalise_review("**Score**：\n\n ７½ / 10"), normalise_review("评分: 7 1/2"), normalise_review("7 and a half")
     ('Score:\n7.5 / 10', '评分: 7.5', '7.5')
     """
-    plain = _TAGS.sub("", text.translate(_TABLE))
+    # Emphasis goes, but what multiplies two numbers must not make one of them.
+    plain = _TAGS.sub("", _TIMES.sub("×", text).translate(_TABLE))
     plain = _LINE_ENDS.sub("\n", _BLANKS.sub(" ", _LATEX.sub("", plain)))
     plain = _LATEX_FRACTION.sub(r"\1/\2", _LINE_ENDS.sub("\n", _RULES.sub("", plain)).strip())
     plain = _FRACTION.sub(lambda match: (match["whole"] or "0") + _decimals(unicodedata.numeric(match["sign"])), plain)
@@ -180,7 +174,9 @@ def read_score(
         return Unscored("cut_off" if finish_reason == "length" else "no_score", text)
     # The limit can have cut the number (1 of 10, 8 of 8.5) only where the text ends with it.
     may_go_on = _MAY_GO_ON.match(plain, statement.value.end("number")) and _ENDS_OPEN.search(text[-1:])
-    if finish_reason == "length" and may_go_on:
+    # And what stands inside a review that was cut may be a first guess, or the score of a part.
+    is_early = not statement.is_labelled or re.search(r"\w", plain[: statement.start]) is not None
+    if finish_reason == "length" and (may_go_on or is_early):
         return Unscored("cut_off", text)
     if is_ambiguous(statement, plain, highest=highest):
         return Unscored("ambiguous", text)

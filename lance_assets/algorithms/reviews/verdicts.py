@@ -19,7 +19,7 @@ from typing import Literal
 
 from lance_assets.algorithms.filters.keywords import LanguageProfile
 from lance_assets.algorithms.reviews.pairwise import Unread
-from lance_assets.algorithms.reviews.review_parsing import strip_thinking
+from lance_assets.algorithms.reviews.thoughts import strip_thinking
 from lance_assets.records import FinishReason
 
 PromptVerdict = Literal["good", "bad"]

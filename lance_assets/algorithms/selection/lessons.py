@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lance_assets.algorithms.reviews.answer_matching import extract_final_answer
-from lance_assets.algorithms.reviews.review_parsing import strip_thinking
+from lance_assets.algorithms.reviews.thoughts import strip_thinking
 from lance_assets.algorithms.similarity.lexical_pairs import find_rouge_pairs
 from lance_assets.algorithms.similarity.words import compute_rouge_l
 

@@ -5,8 +5,9 @@ the rouge-score package computes it with its default tokenizer and no stemming.
 
 Differences from rouge-score:
 
-1. Each Chinese or Japanese character and each run of letters of any other script is a token too; rouge-score drops
-   everything outside a-z and 0-9. On ASCII text both give the same tokens.
+1. Each Chinese or Japanese character, each letter with its marks of the other scripts without spaces (Thai, Lao, Khmer,
+   Burmese), and each run of letters of any other script is a token too; rouge-score drops everything outside a-z and
+   0-9. On ASCII text both give the same tokens.
 2. The longest common subsequence comes from rapidfuzz, which computes it bit by bit: there is no recursion, and texts
    of 4,000 words take milliseconds.
 
@@ -17,7 +18,8 @@ Differences from the `rouge` 1.0.1 package that LANCE's code calls:
 4. No text raises an error. The package fails with RecursionError on two texts of 520 words without a period, and with
    ValueError on a text of dots alone.
 
-In scripts without spaces other than Chinese and Japanese (Thai, Lao, Khmer) a run of letters is one token.
+A letter with its marks is what Unicode calls a grapheme cluster (UAX 29). Where words end in Thai or Khmer, Unicode
+leaves to dictionaries, which differ between libraries and their versions; a Thai word has three or four such letters.
 """
 
 import re
@@ -33,6 +35,12 @@ CJK_CHARACTER = re.compile(
     "[\u3005\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff]"
 )
 """A character of a script that is written without spaces: Han and kana."""
+_UNSPACED = (
+    "\u0e01-\u0e30\u0e32\u0e33\u0e40-\u0e46\u0e81-\u0eb0\u0eb2\u0eb3\u0ebd-\u0ec6\u0edc-\u0edf"
+    "\u1000-\u102a\u103f\u1050-\u1055\u1780-\u17b3"
+)
+"""Letters of Thai, Lao, Burmese and Khmer, which are written without spaces too."""
+_UNSPACED_LETTER = re.compile(rf"[{_UNSPACED}]")
 # Most texts are ASCII, and need no pattern that knows the marks of every script.
 _ASCII_TOKEN = re.compile("[a-z0-9]+")
 _EDGES = " .,;:!?…\"'`*_“”‘’«»()[]{}。、「」『』"
@@ -54,11 +62,11 @@ class RougeL:
 
 @cache
 def _build_token_pattern() -> re.Pattern[str]:
-    """A CJK character, or a run of other letters and digits with their combining marks (vowel signs, accents)."""
+    """A letter of a script without spaces with its marks, or a run of other letters and digits with theirs."""
     # Every code point is looked at, which takes long; ASCII text never comes here.
     marks = "".join(chr(i) for i in range(sys.maxunicode + 1) if unicodedata.category(chr(i)).startswith("M"))
     cjk = CJK_CHARACTER.pattern
-    return re.compile(rf"{cjk}|(?:(?!{cjk})[^\W_][{marks}]*)+")
+    return re.compile(rf"{cjk}|[{_UNSPACED}][{marks}]*|(?:(?!{cjk}|[{_UNSPACED}])[^\W_][{marks}]*)+")
 
 
 def tokenize_words(text: str) -> list[str]:
@@ -74,12 +82,16 @@ def tokenize_words(text: str) -> list[str]:
 
 
 def count_words(text: str) -> int:
-    """Count the words between spaces; each Chinese or Japanese character counts as one.
+    """Count the words between spaces; each character of a script without spaces counts as one, with its marks.
 
-    >>> count_words("What is 5 + 3?"), count_words("五加三 is")
-    (5, 4)
+    >>> count_words("What is 5 + 3?"), count_words("五加三 is"), count_words("แม่น้ำ")
+    (5, 4, 4)
     """
-    return len((text if text.isascii() else CJK_CHARACTER.sub(r" \g<0> ", text)).split())
+    if text.isascii():
+        return len(text.split())
+    spaced = CJK_CHARACTER.sub(r" \g<0> ", text)
+    # Before each letter alone, so that its marks stay with it.
+    return len(_UNSPACED_LETTER.sub(r" \g<0>", spaced).split())
 
 
 def list_ngrams(words: Sequence[str], n: int) -> list[str]:

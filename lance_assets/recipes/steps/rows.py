@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 import polars as pl
 
 from lance_assets.algorithms.reviews.review_parsing import ReviewResult
-from lance_assets.recipes.asking import RoundIdentity, build_requests, read_final
+from lance_assets.recipes.asking import RoundIdentity, build_requests, close_thoughts, read_completion, read_final
 from lance_assets.records import Ask, FinishReason, Request, Sample, derive_row_id
 
 R = TypeVar("R")
@@ -261,7 +261,7 @@ def propose_from_seeds(
         (seed.row_id, identity.templates.render(step, prompt=seed.prompt, completion=seed.completion)) for seed in seeds
     ]
     requests = build_requests(identity, kind, asked, num_samples)
-    samples = ask(kind, requests)
+    samples = close_thoughts(ask(kind, requests))
     origins = []
     for index, sample in enumerate(samples):
         # Requests come seed by seed, each with all its samples, so the place says which seed it was.
@@ -291,7 +291,7 @@ def propose_in_manner_of(
         texts = {"prompt": seed.prompt, "completion": seed.completion, "examples": examples}
         asked.append((seed.row_id, identity.templates.render(step, **texts)))
     requests = build_requests(identity, "new_prompt", asked, num_samples)
-    samples = ask("new_prompt", requests)
+    samples = close_thoughts(ask("new_prompt", requests))
     origins = [
         originate(seeds[index // num_samples], index % num_samples, prompt=read_final(sample), completion=None)
         for index, sample in enumerate(samples)
@@ -306,11 +306,11 @@ def complete_new_prompts(
     # A prompt that was cut asks for something else than it was going to.
     readable = [(row, row.prompt) for row in new_prompts if row.prompt is not None and row.finish_reason == "stop"]
     requests = build_requests(identity, "completion", [(row.row_id, prompt) for row, prompt in readable], num_samples)
-    samples = ask("completion", requests)
+    samples = close_thoughts(ask("completion", requests))
     origins = []
     for index, sample in enumerate(samples):
         row, prompt = readable[index // num_samples]
-        completion = sample.text.strip() or None
+        completion = read_completion(identity, sample)
         origins.append(Origin(row.seed_id, row.row_id, index % num_samples, prompt, completion))
     return record_samples("completion", origins, requests, samples)
 
@@ -318,9 +318,9 @@ def complete_new_prompts(
 def complete_prompts(identity: RoundIdentity, ask: Ask, rows: Sequence[Shown], *, stage: str) -> list[Generation]:
     """One completion of each row's own prompt, asked as it is and recorded as the kind `stage`."""
     requests = build_requests(identity, stage, [(row.row_id, row.prompt) for row in rows], 1)
-    samples = ask(stage, requests)
+    samples = close_thoughts(ask(stage, requests))
     origins = [
-        originate(row, 0, prompt=row.prompt, completion=sample.text.strip() or None)
+        originate(row, 0, prompt=row.prompt, completion=read_completion(identity, sample))
         for row, sample in zip(rows, samples, strict=True)
     ]
     return record_samples(stage, origins, requests, samples)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from lance_assets.algorithms.reviews.answer_kinds import AnswerRule
 from lance_assets.algorithms.selection.lessons import Lesson, accept_lessons, parse_lessons
-from lance_assets.recipes.asking import RoundIdentity, build_requests, read_final
+from lance_assets.recipes.asking import RoundIdentity, build_requests, close_thoughts, read_completion, read_final
 from lance_assets.recipes.llm2llm_settings import Llm2LlmSettings
 from lance_assets.recipes.steps.rows import Generation, Origin, originate, record_samples
 from lance_assets.records import Ask, Sample, derive_row_id
@@ -40,7 +40,7 @@ class Written:
 
 
 def read_answer(completion: str, mark: str) -> str | None:
-    """The final answer of a completion, without the stop that ends its sentence.
+    """The final answer of a completion, without the stop that ends its sentence; none in a thought counts.
 
     >>> read_answer("4 + 3 = 7. The answer is 7.", "The answer is")
     '7'
@@ -81,7 +81,7 @@ class Teaching:
         asked = [(source.row_id, self._render(source, attempt)) for source in waiting]
         stage = f"lesson{attempt}"
         requests = build_requests(self.identity, stage, asked, 1)
-        samples = self.ask(stage, requests)
+        samples = close_thoughts(self.ask(stage, requests))
         origins = [originate(source, attempt, prompt=None, completion=None) for source in waiting]
         texts = record_samples("lesson_text", origins, requests, samples)
         self.rows += texts
@@ -141,13 +141,13 @@ class Teaching:
         stage = f"lesson_completion{attempt}"
         asked = [(raw.row_id, self._ask_to_complete(prompt)) for _, raw, prompt in readable]
         requests = build_requests(self.identity, stage, asked, settings.num_votes)
-        samples = self.ask(stage, requests)
+        samples = close_thoughts(self.ask(stage, requests))
         found = []
         for place, (source, raw, prompt) in enumerate(readable):
             own = slice(place * settings.num_votes, (place + 1) * settings.num_votes)
             votes = samples[own]
             origins = [
-                Origin(source.row_id, raw.row_id, number, prompt, sample.text.strip() or None)
+                Origin(source.row_id, raw.row_id, number, prompt, read_completion(self.identity, sample))
                 for number, sample in enumerate(votes)
             ]
             self.rows += record_samples("lesson_completion", origins, requests[own], votes)
@@ -157,7 +157,7 @@ class Teaching:
                 self._record(written, "disagreed", "teacher_disagrees", agreement=agreement)
             else:
                 answer = settings.answers.read(chosen.text) or ""
-                lesson = self._settle(Lesson(prompt, chosen.text.strip(), answer))
+                lesson = self._settle(Lesson(prompt, read_completion(self.identity, chosen) or "", answer))
                 assert lesson is not None, "an answer without a label has no vote"
                 found.append(Written(source, raw, lesson))
         return found
@@ -182,7 +182,7 @@ class Teaching:
             for number, source in enumerate(wanted)
         ]
         requests = build_requests(self.identity, stage, asked, 1)
-        samples = self.ask(stage, requests)
+        samples = close_thoughts(self.ask(stage, requests))
         origins = [
             originate(source, attempt, prompt=read_final(sample), completion=None)
             for source, sample in zip(wanted, samples, strict=True)

@@ -62,10 +62,13 @@ def identify_seeds(plan: Plan) -> Identity:
 
 def identify_asking(plan: Plan, noun: str) -> Identity:
     """The words, the engine, the second models and how each stage is sampled that a noun asks."""
+    # Stripping is how every experiment was before there was a choice.
+    thoughts = {} if plan.settings.thoughts == "strip" else {"thoughts": plan.settings.thoughts}
     return identify_sampling(plan, noun) | {
         "engine": identify_engine(plan.settings.engine),
         "roles": identify_roles(plan, noun),
         "stages": identify_stages(plan, noun),
+        **thoughts,
     }
 
 

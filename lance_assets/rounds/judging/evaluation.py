@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
+from lance_assets.algorithms.reviews.thoughts import strip_thinking
 from lance_assets.recipes.contract import ROUND_MODEL
 from lance_assets.records import JUDGE_ITEMS, Ask, Sample
 from lance_assets.rounds.judging.asking import (
@@ -48,9 +49,9 @@ def complete_as_opponent(this_round: Round, known: Mapping[str, Sequence[Sample]
     if find_judge(plan).opponent == "reference":
         return [completion for completion in read_prompts(plan).values() if completion is not None]
     if "backbone" in known:
-        return [sample.text for sample in known["backbone"]]
+        return [strip_thinking(sample.text) for sample in known["backbone"]]
     with this_round.asking("eval_report", this_round.model_path(None), role=ROUND_MODEL) as ask:
-        return [sample.text for sample in complete_prompts(ask, plan, model="opponent")]
+        return [strip_thinking(sample.text) for sample in complete_prompts(ask, plan, model="opponent")]
 
 
 def find_opponents(this_round: Round, known: Mapping[str, Sequence[Sample]]) -> Rows:
@@ -88,7 +89,7 @@ def find_opponents(this_round: Round, known: Mapping[str, Sequence[Sample]]) -> 
 def judge_model(ask: Ask, this_round: Round, model: str, samples: Sequence[Sample], opponents: Rows) -> pl.DataFrame:
     """One model's completions beside the opponent's, schema `JUDGE_ITEMS`, in the order of the file."""
     rows = [
-        opponent | {"model": model, "completion": sample.text, "finish_reason": sample.finish_reason}
+        opponent | {"model": model, "completion": strip_thinking(sample.text), "finish_reason": sample.finish_reason}
         for sample, opponent in zip(samples, opponents, strict=True)
     ]
     differing = [row for row in rows if row["completion"] != row["opponent_completion"]]
