@@ -5,8 +5,7 @@ guarded when it equals one of the experiment's protected prompts, or shares a lo
 the experiment's judge are protected, and where they ask problems of the world, these problems are held out too.
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,75 +22,46 @@ from lance_assets.algorithms.similarity.decontamination import (
 from lance_assets.rounds.report import Report, Rows
 from lance_assets.settings.experiment import EvaluationSettings, JudgeSettings
 from lance_assets.worlds import draw_problems, find_world
+from resources.readers.row_kinds import SeedFields
+from resources.readers.seed_files import check_repeated, read_prompts
 
 
-def read_lines(path: Path, *, setting: str, fields: Mapping[str, tuple[str, str]]) -> dict[int, tuple[str, ...]]:
-    """The texts of a JSONL file by their line, from 1; blank lines are skipped.
+def read_protected_prompts(path: Path, field: str | None) -> list[str]:
+    """The prompts of a file; of a dialogue everything that the user asks.
 
     Args:
-        path: the file.
-        setting: what names it.
-        fields: which texts a line holds, as "prompt"; of each its field, and what else would help where it is missing.
+        path: a file, a folder or a pattern.
+        field: the column that holds the prompt; None: recognised.
 
     Raises:
-        ValueError: the file is missing or not UTF-8, or a line is not a JSON object with text in the fields.
+        ValueError: anything about the file or its rows that cannot be used.
     """
-    if not path.is_file():
-        named = " and ".join(f"the field {field!r}" for field, _ in fields.values())
-        raise ValueError(f"{setting}: no file {path}; give a JSONL file with {named}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
-    # not splitlines: a JSON string may hold line separators that are no line feeds
-    return {
-        number: tuple(_read_field(f"{path}:{number}", line, what, *field) for what, field in fields.items())
-        for number, line in enumerate(text.split("\n"), start=1)
-        if line.strip()
-    }
-
-
-def _read_field(place: str, line: str, what: str, field: str, remedy: str) -> str:
-    try:
-        value = json.loads(line)[field]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{place}: every line is a JSON object with the field {field!r}: {error!r}; correct the line, or {remedy}"
-        ) from error
-    if not isinstance(value, str):
-        raise ValueError(f"{place}: the field {field!r} holds a {what}, got {value!r}; make it a string")
-    return value
-
-
-def read_protected_prompts(path: Path, field: str) -> list[str]:
-    """The prompts of a JSONL file.
-
-    Raises:
-        ValueError: see `read_lines`.
-    """
-    fields = {"prompt": (field, "set evaluation.protected_field")}
-    return [prompt for (prompt,) in read_lines(path, setting="evaluation.protected_prompts", fields=fields).values()]
+    fields = SeedFields(prompt=field, turns="last", setting="evaluation", needs_completion=False)
+    rows = read_prompts(path, fields=fields)
+    return [
+        text
+        for row in rows
+        for text in ([turn.text for turn in row.turns if turn.role == "user"] if row.turns else [row.prompt])
+    ]
 
 
 def read_judge_prompts(judge: JudgeSettings, folder: Path) -> dict[str, str | None]:
     """What a judge is to compare: by prompt the completion of the file, None where the raw base model is the opponent.
 
     Raises:
-        ValueError: see `read_lines`; or the file holds no prompt, or one of them twice.
+        ValueError: anything about the file or its rows that cannot be used, or a prompt stands there twice.
     """
-    path, where = folder / Path(judge.path).expanduser(), "evaluation.judge"
-    fields = {"prompt": (judge.prompt_field, f"set {where}.prompt_field")}
-    if judge.opponent == "reference":
-        fields["completion"] = (judge.completion_field, f"set {where}.completion_field, or {where}.opponent: backbone")
-    found: dict[str, str | None] = {}
-    line_of: dict[str, int] = {}
-    for number, (prompt, *completion) in read_lines(path, setting=f"{where}.path", fields=fields).items():
-        if prompt in found:
-            raise ValueError(f"{path}:{number}: this prompt is also in line {line_of[prompt]}; remove one of them")
-        found[prompt], line_of[prompt] = completion[0] if completion else None, number
-    if not found:
-        raise ValueError(f"{path}: the file is empty; it needs at least one line with the field {judge.prompt_field!r}")
-    return found
+    has_reference = judge.opponent == "reference"
+    fields = SeedFields(
+        prompt=judge.prompt_field,
+        completion=judge.completion_field if has_reference else None,
+        setting="evaluation.judge",
+        needs_completion=has_reference,
+        takes_empty=True,
+    )
+    rows = read_prompts(folder / Path(judge.path).expanduser(), fields=fields)
+    check_repeated(rows)
+    return {row.prompt: row.completion if has_reference else None for row in rows}
 
 
 def list_texts(prompt: str) -> list[str]:

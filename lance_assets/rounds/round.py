@@ -43,7 +43,7 @@ from resources.engines.durable_stage import clear_stage
 from resources.engines.transformers.model_states import ModelReader
 from resources.evaluation.evaluator import read_task_prompts
 from resources.machine.processes import measure_own_peak
-from resources.readers.seed_files import read_texts
+from resources.readers.text_files import read_texts
 from resources.stores.embeddings import Embedder
 from resources.stores.tables import TableVersion, write_file_atomically
 
@@ -258,8 +258,7 @@ class Round:
         settings = self.plan.settings.texts
         if settings is None:
             return pl.DataFrame(schema={"row_id": pl.String, "text": pl.String})
-        path = self.plan.folder / Path(settings.path).expanduser()
-        return read_texts(path, field=settings.field, limit=settings.limit)
+        return read_texts(settings.find(self.plan.folder), field=settings.field, limit=settings.limit)
 
     def read_states(self, *, of_base: bool = False) -> ModelReader:
         """The round's model, or the base model, to read its states over whole rows, cut where training cuts them."""

@@ -5,6 +5,7 @@ is loaded, and not when a round runs.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -29,6 +30,10 @@ from lance_assets.settings.filters import NamedFilter
 from lance_assets.settings.schema import simplify_schema
 from lance_assets.settings.scores import FloorSettings, HeadlineSettings, check_named_once
 from lance_assets.settings.values import FromEnvironment, ModelName, Owner, PromptProfile, Settings
+from resources.readers.column_templates import check_template
+from resources.readers.row_kinds import Format, SeedFields
+from resources.readers.sources import Source, find_source
+from resources.readers.turns import Turns
 from resources.training.trainer import (
     DpoChanges,
     DpoSettings,
@@ -83,14 +88,35 @@ Parameters = Annotated[
 
 RoundKey = Annotated[str, AfterValidator(_check_round)]
 """The name of a round, as its partition has it."""
+RowTemplate = Annotated[str, AfterValidator(check_template)]
+"""A template over the columns of a row."""
 
 
 class SeedSettings(Settings):
     """Where the seeds come from."""
 
-    path: FromEnvironment = Field(description="JSONL or Parquet file of seeds, relative to the experiment's folder.")
-    prompt_field: str = Field("prompt", description="The field that holds the prompt.")
-    completion_field: str = Field("completion", description="The field that holds the completion.")
+    path: FromEnvironment = Field(
+        description="JSONL, JSON, CSV, TSV, Parquet or Arrow, also with .gz or .zst; a folder or a pattern of such "
+        "files, relative to the experiment's folder; or the id of a data set of the hub."
+    )
+    prompt_field: str | None = Field(None, description="The column that holds the prompt. None: recognised.")
+    completion_field: str | None = Field(None, description="The column that holds the completion. None: recognised.")
+    split: str | None = Field(None, description="The part of a data set, or of a folder by the names of files: train.")
+    subset: str | None = Field(None, description="The configuration of a data set of the hub, such as 'main'.")
+    revision: str | None = Field(None, description="The commit, tag or branch of a data set of the hub.")
+    format: Format = Field("auto", description="The kind of the rows. 'auto' recognises it by their columns.")
+    prompt: RowTemplate | None = Field(
+        None, description="A Jinja template of the prompt, such as '{{ question }} {{ context }}', for prompt_field."
+    )
+    completion: RowTemplate | None = Field(
+        None, description="A Jinja template of the completion, in place of completion_field."
+    )
+    turns: Turns = Field(
+        "refuse",
+        description="Rows with a system message or earlier turns: 'refuse' them, 'join' these into the prompt, or use "
+        "the 'last' user turn alone.",
+    )
+    ignore: tuple[str, ...] = Field((), description="Columns that are left out, although they belong to the task.")
     answer_field: str | None = Field(
         None, description="The field that holds the gold answer. None: the rows have none."
     )
@@ -100,18 +126,50 @@ class SeedSettings(Settings):
     strip_calculator_marks: bool = Field(False, description="Remove GSM8K's <<...>> from completions.")
     limit: int | None = Field(None, ge=1, description="Use only this many rows, from the first. None: all.")
     eft_path: str | None = Field(
-        None, description="JSONL file of EFT rows (prompt, completion): examples of reviewing, added to every SFT set."
+        None, description="File of EFT rows (prompt, completion): examples of reviewing, added to every SFT set."
     )
+
+    @property
+    def row_fields(self) -> SeedFields:
+        """How rows are read."""
+        return SeedFields(
+            format=self.format,
+            prompt=self.prompt or self.prompt_field,
+            completion=self.completion or self.completion_field,
+            turns=self.turns,
+            ignore=self.ignore,
+            answer=self.answer_field,
+            answer_after=self.answer_after,
+            strip_marks=self.strip_calculator_marks,
+        )
+
+    def find(self, folder: Path) -> Source:
+        """Where the rows are, for an experiment in a folder."""
+        return find_source(self.path, folder, subset=self.subset, split=self.split, revision=self.revision)
+
+    @model_validator(mode="after")
+    def _names_each_part_once(self) -> Self:
+        for part in ("prompt", "completion"):
+            if getattr(self, part) is not None and getattr(self, f"{part}_field") is not None:
+                raise ValueError(f"{part} and {part}_field both say what the {part} is; keep one of them")
+        return self
 
 
 class TextSettings(Settings):
     """Where unlabelled texts, which have no prompts, come from."""
 
     path: FromEnvironment = Field(
-        description="JSONL, Parquet, or plain text with blank lines between texts; relative to the experiment's folder."
+        description="A file, folder, pattern or data set as of seeds, or plain text with blank lines between texts."
     )
+    split: str | None = Field(None, description="The part of a data set, or of a folder by the names of files: train.")
+    subset: str | None = Field(None, description="The configuration of a data set of the hub.")
+    revision: str | None = Field(None, description="The commit, tag or branch of a data set of the hub.")
     field: str = Field("text", description="The field or column that holds the text.")
     limit: int | None = Field(None, ge=1, description="Use only this many texts, from the first. None: all.")
+
+    def find(self, folder: Path) -> Source:
+        """Where the rows are, for an experiment in a folder."""
+        return find_source(self.path, folder, subset=self.subset, split=self.split, revision=self.revision)
 
 
 class EmbedderSettings(Settings):
@@ -216,9 +274,11 @@ class LmEvalSettings(Settings):
 class JudgeSettings(RoleSettings):
     """Evaluation on open-ended prompts: a judge, the same in every round, compares completions with an opponent's."""
 
-    path: FromEnvironment = Field(description="JSONL file of prompts, relative to the experiment's folder.")
-    prompt_field: str = Field("prompt", description="The field that holds the prompt.")
-    completion_field: str = Field("completion", description="The field that holds the opponent's completion.")
+    path: FromEnvironment = Field(description="File of prompts as of seeds, relative to the experiment's folder.")
+    prompt_field: str | None = Field(None, description="The column that holds the prompt. None: recognised.")
+    completion_field: str | None = Field(
+        None, description="The column that holds the opponent's completion. None: recognised."
+    )
     opponent: Literal["reference", "backbone"] = Field(
         "reference",
         description="The opponent: 'reference' for the completions of the file, 'backbone' for the base model's.",
@@ -272,9 +332,11 @@ class EvaluationSettings(Settings):
         description="Whether a higher score is better, by metric, where the harness does not know: {my_metric: false}.",
     )
     protected_prompts: FromEnvironment | None = Field(
-        None, description="JSONL file of evaluation prompts that generated data may not contain."
+        None, description="File of evaluation prompts, as of seeds, that generated data may not contain."
     )
-    protected_field: str = Field("prompt", description="The field of that file that holds the prompt.")
+    protected_field: str | None = Field(
+        None, description="The column of that file that holds the prompt. None: recognised."
+    )
     ngram: int = Field(
         13, ge=1, description="A prompt that shares this many words in a row with a protected prompt is left out."
     )

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from lance_assets.algorithms.measures.headline import CONTROLLED, GREEDY, JUDGE, name_metric
+from lance_assets.data_paths import list_files, name_dataset
 from lance_assets.recipes.contract import find_recipe
 from lance_assets.settings.experiment import EvaluationSettings, ExperimentSettings
 from lance_assets.settings.filters import find_filter
@@ -57,15 +58,19 @@ def check_files(settings: ExperimentSettings, file: Path) -> None:
     named = {
         "seeds.path": settings.seeds.path,
         "seeds.eft_path": settings.seeds.eft_path,
+        "texts.path": settings.texts.path if settings.texts else None,
         "training.accelerate_config": settings.training.accelerate_config,
         "evaluation.protected_prompts": settings.evaluation.protected_prompts,
         "evaluation.lm_eval.include_path": lm_eval.include_path if lm_eval else None,
         "evaluation.judge.path": judge.path if judge else None,
     }
     mistakes = []
+    splits = {"seeds.path": settings.seeds.split, "texts.path": settings.texts.split if settings.texts else None}
     for field, value in named.items():
+        if value is None or name_dataset(value, file.parent, split=splits[field] if field in splits else None):
+            continue
         # expanded as the readers do it
-        if value is not None and not (place := file.parent / Path(value).expanduser()).exists():
+        if not list_files(place := file.parent / Path(value).expanduser()) and not place.exists():
             mistakes.append(
                 f"{file}:{find_line(file, field) or 1}: attributes.{field}: got {value!r}, but there is no {place}; "
                 "put the file there or correct the path"

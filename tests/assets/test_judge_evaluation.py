@@ -282,8 +282,10 @@ def test_greedy_accuracy_stays_the_headline_and_the_harness_comes_before_the_jud
 def test_a_file_without_completions_says_what_to_do(make_scripted_world: OpenWorld, tmp_path: Path) -> None:
     told = fail(open_judged(make_scripted_world, tmp_path, references=False))
     path = tmp_path / "judge_prompts.jsonl"
-    assert told.startswith(f"tiny r0000 eval_report: {path}:1: every line is a JSON object with the field 'completion'")
-    assert "set evaluation.judge.completion_field, or evaluation.judge.opponent: backbone" in told
+    assert told.startswith(
+        f"tiny r0000 eval_report: {path}: no column is known to hold the completion, found ['prompt']"
+    )
+    assert "set evaluation.judge.completion_field to the column that does, or evaluation.judge.opponent: bac" in told
 
 
 def test_prompts_of_the_judge_are_never_trained_on(make_scripted_world: OpenWorld, tmp_path: Path) -> None:

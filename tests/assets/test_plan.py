@@ -139,6 +139,11 @@ def test_how_the_model_is_asked_decides_the_pairs_where_it_judges_them(folder: P
         ("evaluation.higher_is_better", {"acc": False}, {"start_checkpoint"}),
         ("seeds.prompt_field", "question", {"seed_set"}),
         ("seeds.limit", 5, {"seed_set"}),
+        ("seeds.format", "alpaca", {"seed_set"}),
+        ("seeds.turns", "last", {"seed_set"}),
+        ("seeds.prompt", "{{ question }}", {"seed_set"}),
+        ("seeds.ignore", ["input"], {"seed_set"}),
+        ("seeds.revision", "v2", {"seed_set"}),
         ("rng_seed", 1, SAMPLING | {"seed_set", "diversity_report"}),
         ("prompt_profile", "compact", SAMPLING),
         ("near_duplicates.embedding_threshold", 0.5, {"cleaned_set"}),
@@ -219,6 +224,25 @@ def test_where_training_cuts_rows_decides_what_is_read_of_a_pool(folder: Path, r
     before = change("recipe", recipe)
     after = before | {"training": {"sft": {"max_length": 512}}}
     assert find_changed(fingerprints(folder, before), fingerprints(folder, after)) == changed
+
+
+@pytest.mark.parametrize("path", ["rows", "rows/*.csv", "ro*/[ab].csv"])
+def test_the_content_of_every_file_of_seeds_is_identity(folder: Path, path: str) -> None:
+    (folder / "rows").mkdir()
+    for name in ("a.csv", "b.csv"):
+        (folder / "rows" / name).write_text(name)
+    before = fingerprints(folder, change("seeds.path", path))
+    (folder / "rows" / "b.csv").write_text("other")
+    assert find_changed(before, fingerprints(folder, change("seeds.path", path))) == {"seed_set"}
+
+
+def test_a_data_set_of_the_hub_is_known_by_its_name_and_revision(folder: Path) -> None:
+    named = [{"path": "a/b", "split": "train", "revision": "1"}, {"path": "hf://datasets/a/b", "split": "train"}]
+    seeds = [change("seeds", one) for one in (*named, {"path": "a/c", "split": "train", "revision": "1"})]
+    prints = [fingerprints(folder, one) for one in seeds]
+    assert all(find_changed(prints[0], other) >= {"seed_set"} for other in prints[1:])
+    same = change("seeds", {"path": "hf://datasets/a/b", "split": "train", "revision": "1"})
+    assert find_changed(prints[0], fingerprints(folder, same)) == set()
 
 
 def test_where_a_file_lies_is_not(folder: Path) -> None:

@@ -1,3 +1,4 @@
+import gzip
 import json
 import logging
 from pathlib import Path
@@ -8,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lance_assets.records import derive_row_id
-from resources.readers.row_files import SeedFileError
-from resources.readers.seed_files import UNLABELLED_TEXTS, read_text_file, read_texts
+from resources.readers.mistakes import SeedFileError
+from resources.readers.text_files import UNLABELLED_TEXTS, read_text_file, read_texts
 
 
 def write_lines(path: Path, *rows: object) -> Path:
@@ -92,7 +93,7 @@ def test_repeated_texts_collapse_to_the_first(tmp_path: Path, caplog: pytest.Log
     read = read_text_file(path)
     assert read.table.select("text", "source_tag").rows() == [("a", "1"), ("b", "2")]
     assert read.num_duplicates == 2
-    with caplog.at_level(logging.INFO, logger="resources.readers.seed_files"):
+    with caplog.at_level(logging.INFO, logger="resources.readers.text_files"):
         assert read_texts(path).equals(read.table)
     assert caplog.messages == [f"{path}: left out 2 texts that come earlier in the file"]
 
@@ -114,7 +115,7 @@ def test_limit(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ('{"text": "x', r"t\.jsonl: line 3 is not JSON .*write one JSON object on each line"),
+        ('{"text": "x', r"t\.jsonl: line 3: is not JSON .*write one JSON object on each line"),
         ({"body": "x"}, r"line 3: field 'text' is missing, found \['body'\]; add it"),
         ({"text": 5}, r"line 3: field 'text' must be a string, got int 5"),
         ({"text": " "}, r"line 3: field 'text' is empty, got ' '; fill it or remove the row"),
@@ -133,20 +134,21 @@ def test_bad_files(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text(" \n\n")
     (tmp_path / "latin.txt").write_bytes(b"one\n\ncaf\xe9\n")
     (tmp_path / "junk.parquet").write_bytes(b"junk")
+    (tmp_path / "texts.doc").write_bytes(b"one")
     pl.DataFrame({"body": ["a"], "n": [1]}).write_parquet(tmp_path / "field.parquet")
     pl.DataFrame({"text": ["a", None]}).write_parquet(tmp_path / "null.parquet")
     write_lines(tmp_path / "empty.jsonl")
     for name, message in {
         "none.txt": "no such file; check the path",
         "none.parquet": "no such file; check the path",
-        "folder.txt": "is a folder, not a file",
-        "texts.csv": r"must end in \.jsonl .* or \.txt .*, got '\.csv'",
+        "folder.txt": "is a folder without a file that ends in .*.txt",
+        "texts.doc": r"must end in \.jsonl, .*, \.txt, or .*, got '\.doc'",
         "empty.txt": "the file is empty; it needs at least one paragraph",
         "empty.jsonl": "the file is empty",
-        "latin.txt": "line 3 is not UTF-8: byte 0xe9 at offset 8; save the file as UTF-8",
-        "junk.parquet": "not a readable Parquet file",
+        "latin.txt": "line 3: is not UTF-8: byte 0xe9 at offset 8; save the file as UTF-8",
+        "junk.parquet": "not a readable .parquet file",
         "field.parquet": r"column 'text' is missing, found \['body', 'n'\]; set field to one of them",
-        "null.parquet": "row 2: field 'text' must be a string, got NoneType",
+        "null.parquet": "row 2: field 'text' is empty, got null",
     }.items():
         with pytest.raises(SeedFileError, match=message) as caught:
             read_texts(tmp_path / name)
@@ -156,9 +158,35 @@ def test_bad_files(tmp_path: Path) -> None:
 def test_larger_than_memory_allows(tmp_path: Path) -> None:
     path = tmp_path / "t.txt"
     path.write_text("\n\n".join(f"{number} " + "x" * 96 for number in range(100)))
-    with pytest.raises(SeedFileError, match=r"line \d+ goes beyond the 2000 bytes of memory.*limit"):
+    with pytest.raises(SeedFileError, match=r"\d+ bytes are more than the 2000 bytes of memory.*limit"):
         read_text_file(path, max_bytes=2000)
     assert read_text_file(path, limit=5, max_bytes=2000).table.height == 5
+
+
+def test_every_format_gives_what_lines_give(tmp_path: Path) -> None:
+    """Also a folder, a pattern, compressed and as a saved data set of which one split is read."""
+    texts = ["天空是蓝色的。\n海也是。", 'Whales, "mammals" they are.', "Rain falls."]
+    table = pl.DataFrame({"text": texts})
+    lines = read_texts(write_lines(tmp_path / "t.jsonl", *({"text": text} for text in texts)))
+    table.write_csv(tmp_path / "t.csv")
+    table.write_csv(tmp_path / "t.tsv", separator="\t")
+    table.write_ipc(tmp_path / "t.arrow")
+    (tmp_path / "t.json").write_text(json.dumps([{"text": text} for text in texts]))
+    (tmp_path / "t.txt.gz").write_bytes(gzip.compress("\n\n".join(texts).encode()))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for number, text in enumerate(texts):
+        (folder / f"{number}.txt").write_text(text)
+    for name in ("t.csv", "t.tsv", "t.arrow", "t.json", "t.txt.gz", "folder", "folder/*.txt", "f*/[0-9].txt"):
+        assert read_texts(tmp_path / name).equals(lines), name
+
+
+def test_all_bad_rows_are_told_at_once(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "t.jsonl", {"text": "a"}, {"text": ""}, "{", {"text": None}, {"body": "b"})
+    with pytest.raises(
+        SeedFileError, match=r"4 rows cannot be used:\n  line 2: .*\n  line 3: .*\n  line 4: .*\n  line 5: "
+    ):
+        read_texts(path)
 
 
 def test_real_texts(real_data: Path) -> None:

@@ -108,11 +108,13 @@ def test_lines_are_read_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"prompt": "cut', ":2: every line is a JSON object with the field 'prompt': JSONDecodeError"),
-        ('{"question": "x"}', ":2: every line is .* the field 'prompt': KeyError.*; .*set evaluation.protected_field"),
-        ('["x"]', ":2: every line is a JSON object with the field 'prompt': TypeError"),
-        ("7", ":2: every line is a JSON object with the field 'prompt': TypeError"),
-        ('{"prompt": 7}', ":2: the field 'prompt' holds a prompt, got 7; make it a string"),
+        ('{"prompt": "cut', ": line 2: is not JSON"),
+        ('{"question": "x"}', r": line 2: field 'prompt' is missing, found \['question'\]; add it"),
+        ('\n{"prompt": ""}\n7', r": 2 rows cannot be used:\n  line 3: .*\n  line 4: must be"),
+        ('["x"]', r": line 2: must be a JSON object, got list \['x'\]"),
+        ("7", ": line 2: must be a JSON object, got int 7"),
+        ('{"prompt": 7}', ": line 2: field 'prompt' must be a string, got int 7; put it in quotes"),
+        ('{"prompt": " "}', ": line 2: field 'prompt' is empty"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path: Path, line: str, message: str) -> None:
@@ -122,11 +124,38 @@ def test_a_broken_line_is_named(tmp_path: Path, line: str, message: str) -> None
 
 
 def test_a_file_that_is_missing_or_not_text_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"evaluation.protected_prompts: no file .*none.jsonl; give a JSONL file"):
+    with pytest.raises(ValueError, match=r"none.jsonl: no such file; check the path in the experiment$"):
         read_protected_prompts(tmp_path / "none.jsonl", "prompt")
     (tmp_path / "latin.jsonl").write_bytes(b'{"prompt": "caf\xe9"}')
-    with pytest.raises(ValueError, match=r"latin.jsonl: not UTF-8 at byte 15; save it as UTF-8"):
+    with pytest.raises(ValueError, match=r"latin.jsonl: line 1: is not UTF-8: byte 0xe9 at offset 15; save"):
         read_protected_prompts(tmp_path / "latin.jsonl", "prompt")
+    for name in ("empty.jsonl", "empty.csv"):
+        (tmp_path / name).write_text("\n")
+        with pytest.raises(ValueError, match=rf"{name}: the file is empty; it needs at least one row"):
+            read_protected_prompts(tmp_path / name, "prompt")
+    (tmp_path / "other.csv").write_text("title,q\na,What is 2 + 2?\n")
+    with pytest.raises(ValueError, match=r"the prompt, found \['q', 'title'\]; set evaluation.protected_f"):
+        read_protected_prompts(tmp_path / "other.csv", None)
+
+
+def test_protected_prompts_are_recognised_in_every_format(tmp_path: Path) -> None:
+    """Of a dialogue everything is protected that the user asks; an Alpaca row is protected with its input."""
+    (tmp_path / "bom.jsonl").write_bytes(b'\xef\xbb\xbf{"prompt": "What is 2 + 2?"}\n')
+    (tmp_path / "q.csv").write_text("question,answer\nWhat is 2 + 2?,\n")
+    turns = [{"from": role, "value": text} for role, text in (("human", "A?"), ("gpt", "B."), ("human", "C?"))]
+    rows = {
+        "alpaca.json": [{"instruction": "Sort.", "input": "3 1", "output": "1 3"}],
+        "sharegpt.json": [{"conversations": turns}, {"conversations": turns[:1]}],
+        "pairs.json": [{"chosen": [{"role": "user", "content": "A?"}, {"role": "assistant", "content": "B."}],
+                        "rejected": [{"role": "user", "content": "A?"}, {"role": "assistant", "content": "D."}]}],
+    }  # fmt: skip
+    for name, written in rows.items():
+        (tmp_path / name).write_text(json.dumps(written))
+    found = {path.name: read_protected_prompts(path, None) for path in tmp_path.iterdir()}
+    assert found["bom.jsonl"] == found["q.csv"] == ["What is 2 + 2?"]
+    assert found["alpaca.json"] == ["Sort.\n\n3 1"]
+    assert found["sharegpt.json"] == ["A?", "C?", "A?"]
+    assert found["pairs.json"] == ["A?"]
 
 
 def judge_of(folder: Path, *rows: object, **changed: object) -> JudgeSettings:
@@ -170,17 +199,18 @@ def test_a_judges_file_is_read_with_or_without_completions(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "judge.jsonl: the file is empty; it needs at least one line with the field 'prompt'"),
-        ([{"prompt": "x", "completion": "y"}] * 2, ":2: this prompt is also in line 1; remove one of them"),
+        ([], "judge.jsonl: the file is empty; it needs at least one row"),
         (
-            [{"prompt": "x"}],
-            ":1: .* the field 'completion': KeyError.*set evaluation.judge.completion_field, or .*backbone",
+            [{"prompt": prompt, "completion": "y"} for prompt in "xyxx"],
+            "2 rows cannot be used:\n  line 3: has the prompt of line 1 again: 'x'; remove one of them\n  line 4: ",
         ),
+        ([{"prompt": "x"}], "the completion, found .*set evaluation.judge.completion_field to .*, or .*backbone"),
+        ([{"text": "x", "completion": "y"}], "the prompt, found .*set evaluation.judge.prompt_field to"),
+        ([{"prompt": "x", "completion": 7}], "line 1: field 'completion' must be a string, got int 7"),
         (
-            [{"question": "x"}],
-            ":1: .* the field 'prompt': KeyError.*; correct the line, or set evaluation.judge.prompt_",
+            [{"prompt": "x", "completion": "y", "input": "z"}],
+            "'input' belongs to the task .*; write it into",
         ),
-        ([{"prompt": "x", "completion": 7}], ":1: the field 'completion' holds a completion, got 7; make it a string"),
     ],
 )
 def test_a_judges_broken_file_is_named(tmp_path: Path, rows: list[dict], message: str) -> None:
@@ -188,7 +218,5 @@ def test_a_judges_broken_file_is_named(tmp_path: Path, rows: list[dict], message
         read_judge_prompts(judge_of(tmp_path, *rows), tmp_path)
     (tmp_path / "judge.jsonl").unlink()
     missing = JudgeSettings.model_validate({"path": "judge.jsonl", "model": "small"})
-    with pytest.raises(
-        ValueError, match=r"evaluation.judge.path: no file .* fields? 'prompt' and the field 'completion'"
-    ):
+    with pytest.raises(ValueError, match=r"judge.jsonl: no such file; check the path in the experiment"):
         read_judge_prompts(missing, tmp_path)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lance_assets.data_paths import list_files, name_dataset
 from lance_assets.dotted_names import is_dotted_name
 from lance_assets.prompts import Templates, hash_words
 from lance_assets.rounds.identity.installed import find_version, identify_embedder, identify_model, read_versions
@@ -56,7 +57,7 @@ def identify_headline(plan: Plan) -> Identity:
 def identify_seeds(plan: Plan) -> Identity:
     """The file of seeds, how it is read, and what is kept out of it."""
     seeds = plan.settings.seeds
-    read = seeds.model_dump(exclude={"path", "eft_path"}) | {"content": hash_files(plan, seeds.path)}
+    read = seeds.model_dump(exclude={"path", "eft_path"}) | {"content": hash_source(plan, seeds.path, seeds.split)}
     return {"seeds": read, "rng_seed": plan.settings.rng_seed} | identify_guard(plan)
 
 
@@ -92,7 +93,7 @@ def identify_generations(plan: Plan) -> Identity:
     """How the models are asked, the texts without prompts, and where rows are cut that a model reads."""
     texts = plan.settings.texts
     # The path is left out: the same file in another place is the same input.
-    of_texts = texts and texts.model_dump(exclude={"path"}) | {"content": hash_files(plan, texts.path)}
+    of_texts = texts and texts.model_dump(exclude={"path"}) | {"content": hash_source(plan, texts.path, texts.split)}
     # The cut is a setting of training, and matters here only to a recipe that reads whole rows.
     reading = {"max_length": plan.settings.training.sft.max_length} if plan.settings.parameters.reads_states else {}
     return identify_asking(plan, "raw_generations") | {"texts": of_texts} | reading
@@ -301,7 +302,8 @@ def identify_judge_prompts(plan: Plan) -> Identity:
     """Which prompts a judge evaluates."""
     judge = plan.settings.evaluation.judge
     assert judge is not None, "asked for where there is a judge"
-    return {"content": hash_files(plan, judge.path)[0][:16], "prompt_field": judge.prompt_field}
+    content = " ".join(content[:16] for content in hash_files(plan, judge.path))
+    return {"content": content, "prompt_field": judge.prompt_field}
 
 
 def identify_judge(plan: Plan) -> Identity:
@@ -321,12 +323,20 @@ def hash_world(plan: Plan) -> str | None:
     return hash_world_file(named.name, plan.folder) if named is not None else None
 
 
+def hash_source(plan: Plan, name: str, split: str | None) -> list[str]:
+    """The content of files; the id of a data set of the hub, whose revision is among the settings."""
+    dataset = name_dataset(name, plan.folder, split=split)
+    return hash_files(plan, name) if dataset is None else [f"data set {dataset}"]
+
+
 def hash_files(plan: Plan, name: str | None) -> list[str]:
-    """The content of a file, or of every file in a folder; `missing` for one that does not exist."""
+    """The content of a file, or of every file in a folder or of a pattern; `missing` for one that does not exist."""
     if name is None:
         return []
     path = plan.folder / Path(name).expanduser()
     # Python compiles files beside a task file, which are no part of it.
-    inside = (file for file in path.rglob("*") if "__pycache__" not in file.parts) if path.is_dir() else [path]
+    inside = (
+        [file for file in path.rglob("*") if "__pycache__" not in file.parts] if path.is_dir() else list_files(path)
+    )
     files = sorted(file for file in inside if file.is_file())
     return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files] or ["missing"]

@@ -16,7 +16,7 @@ from lance_assets.rounds.past.handover import Handover, find_handover, find_pare
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.report import Histogram, Judged, Made, Report, Rows, count_values, round_measure
 from lance_assets.rounds.round import Round
-from resources.readers.seed_files import read_seeds
+from resources.readers.seed_files import open_seeds
 from resources.stores.checkpoints import require_chat_template, validate_model_folder
 
 BASE_MODEL = "none: the base model"
@@ -103,7 +103,9 @@ def is_newest(this_round: Round) -> Judged:
 def make_seed_set(this_round: Round) -> Made:
     """Read the experiment's seeds, add what earlier rounds reviewed, and take the round's share."""
     plan = this_round.plan
-    file_seeds, leaked = leave_out_evaluation(this_round, read_seeds(plan.settings.seeds, plan.folder))
+    read = open_seeds(plan.settings.seeds, plan.folder)
+    this_round.log(read.how)
+    file_seeds, leaked = leave_out_evaluation(this_round, read.table)
     earlier = {key: this_round.read("reviewed_set", key) for key in this_round.kept_keys if key != START_ROUND}
     if this_round.is_start:
         # r0000 trains on all seeds of the file; the recipe samples from the pool only in later rounds.
@@ -111,7 +113,14 @@ def make_seed_set(this_round: Round) -> Made:
     else:
         seeds, counts = plan.recipe.build_seed_set(this_round.build_inputs(), file_seeds, earlier)
     overlap = Rows(leaked, ("rule", "similarity", "prompt", "evaluation_prompt"))
-    facts: Report = {**counts, "num_evaluation_overlap": len(leaked), "preview_evaluation_overlap": overlap}
+    facts: Report = {
+        **counts,
+        "read_as": read.how,
+        "num_repeated_prompts": len(read.repeated),
+        "preview_repeated_prompts": Rows(read.repeated, read.repeated.columns),
+        "num_evaluation_overlap": len(leaked),
+        "preview_evaluation_overlap": overlap,
+    }
     return Made(seeds, facts=facts)
 
 
