@@ -3,8 +3,8 @@
     python -m benchmarks.real_rationales [--quick] [--data DIR]
 
 `--data` names a folder with mt_bench_eval.json or vicuna_eval.json (prometheus-eval/prometheus-eval, folder
-eval/benchmark/data): each row has `gpt4_feedback`, three rationales, and `gpt4_score`, their scores from 1 to 5. Without
-it the rationales without a score of tests/algorithms/golden_reviews.jsonl are taken, with made scores.
+eval/benchmark/data): each row has `gpt4_feedback`, three rationales, and `gpt4_score`, their scores from 1 to 5.
+Without it the rationales without a score of tests/algorithms/golden_reviews.jsonl are taken, with made scores.
 
 Each rationale is read as it is, where a score that differs is spurious, and with its score in the endings of `ENDINGS`.
 """
