@@ -34,8 +34,10 @@ from lance_assets.algorithms.reviews.review_parsing import Unscored
 from lance_assets.recipes.steps.teaching import read_answer
 from lance_assets.records import Sample
 from lance_assets.rounds.guard import read_protected_prompts
-from resources.readers.row_files import SeedFileError
-from resources.readers.seed_files import SeedFields, read_seed_file
+from resources.readers.mistakes import SeedFileError
+from resources.readers.row_kinds import SeedFields
+from resources.readers.seed_files import open_seed_file
+from resources.readers.sources import Source
 
 ROOT = Path(__file__).parents[1]
 OWN_CASES = ROOT / "tests" / "cases"
@@ -133,14 +135,14 @@ LINES: dict[str, Callable[[dict], bool]] = {"thai": check_prompt_length, "gsm8k_
 
 
 def try_seeds(
-    path: Path, *, prompt: str = "prompt", completion: str = "completion", answer: str | None = None
+    path: Path, *, prompt: str | None = None, completion: str | None = None, answer: str | None = None
 ) -> list[tuple[str, str, str | None]] | str:
-    """Prompt, completion and answer of each row, or the message that refuses the file."""
+    """Prompt, completion and answer of each row, or the message that refuses the file; None: columns are recognised."""
     try:
-        table = read_seed_file(path, fields=SeedFields(prompt, completion, answer))
+        read = open_seed_file(Source(path), fields=SeedFields(prompt=prompt, completion=completion, answer=answer))
     except SeedFileError as error:
         return str(error)
-    return table.select("prompt", "completion", "answer").rows()
+    return read.table.select("prompt", "completion", "answer").rows()
 
 
 def check_alpaca_input(path: Path) -> bool:
@@ -151,13 +153,13 @@ def check_alpaca_input(path: Path) -> bool:
 
 def check_alpaca_same(path: Path) -> bool:
     """One instruction with two inputs makes two tasks."""
-    rows = try_seeds(path, prompt="instruction", completion="output")
+    rows = try_seeds(path)
     return not isinstance(rows, str) and len({prompt for prompt, _, _ in rows}) == 2
 
 
 def check_array(path: Path) -> bool:
     """A JSON array is read."""
-    return try_seeds(path, prompt="prompt", completion="response") == [("Name a red fruit.", "An apple.", None)]
+    return try_seeds(path) == [("Name a red fruit.", "An apple.", None)]
 
 
 def check_messages(path: Path) -> bool:
@@ -168,7 +170,7 @@ def check_messages(path: Path) -> bool:
 
 def check_other_names(path: Path) -> bool:
     """Other column names are recognised, or named."""
-    rows = try_seeds(path)
+    rows = try_seeds(path, prompt="prompt", completion="completion")
     return "instruction" in rows and "empty" not in rows if isinstance(rows, str) else bool(rows)
 
 
