@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from lance_assets.assets.past.lineage import observe_sources
 from lance_assets.small_world import SMALL_MODEL
 from tests.assets.conftest import OpenWorld
 from tests.assets.scripted_platform import WatchedPlatform
@@ -18,6 +19,8 @@ from tests.assets.tiny_experiment import World, find_failures
 
 def fail_alone(world: World, key: str, noun: str) -> str:
     """What one asset's failure says; it is a mistake to mend, so it is not tried again."""
+    # As the sensor of the sources does: a step that finds another file than was last observed begins again.
+    observe_sources(world.instance, world.plan)
     result = world.materialize(key, noun)
     (event,) = [event for event in result.all_events if event.is_step_failure]
     assert event.step_failure_data.user_failure_data is not None, find_failures(result)
