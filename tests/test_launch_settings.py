@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -62,10 +63,13 @@ def test_a_launch_can_set_each_number_word_and_switch_that_makes_no_round_incomp
     plan = load_plans()[name]
     assert isinstance(plan, Plan)
     known = list_overridable(plan.settings)
+    parameters = plan.settings.parameters
+    # A recipe fixes a setting of all recipes by a type of one value.
+    fixed = {field for field, info in type(parameters).model_fields.items() if len(get_args(info.annotation)) == 1}
     scalars = {
         f"parameters.{field}"
-        for field, value in plan.settings.parameters.model_dump().items()
-        if isinstance(value, bool | int | float | str)
+        for field, value in parameters.model_dump().items()
+        if isinstance(value, bool | int | float | str) and field not in fixed
     }
     assert scalars <= set(known)
     assert {"training.sft.learning_rate", "training.dpo.beta", "checks.min_pairs", "seeds.limit"} <= set(known)
@@ -231,3 +235,16 @@ def test_the_example_of_the_page_can_be_launched(project_root: Path) -> None:
     # what the command sends is what the launchpad writes
     sent = build_run_config(op, from_page)["ops"][op]["config"]
     assert read_launch(plan, build_launch_config(plan)(**sent)) == from_page
+
+
+def test_what_the_schedule_of_the_file_sets_is_refused(tmp_path: Path) -> None:
+    """The file's value for the round would win without a word."""
+    training = {"by_round": {"r0001": {"dpo": {"learning_rate": 1e-7}}}}
+    plan = Plan("mini", tmp_path, ExperimentSettings.model_validate(ATTRIBUTES | {"training": training}))
+    launch, tables = Launch({"training.dpo.learning_rate": 1e-6}), TableStore(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"training\.dpo\.learning_rate: training\.by_round sets dpo\.learning_rate of r0001"
+    ):
+        choose_overrides(plan, tables, "r0001", launch)
+    assert choose_overrides(plan, tables, "r0002", launch).own == {"training.dpo.learning_rate": 1e-6}
+    assert choose_overrides(plan, tables, "r0001", Launch({"training.dpo.beta": 0.2})).own

@@ -5,7 +5,7 @@ import random
 from pathlib import Path
 
 from lance_assets.rounds.guard import build_evaluation_guard
-from lance_assets.settings.experiment import EvaluationSettings, WorldSettings
+from lance_assets.settings.evaluation import EvaluationSettings, WorldSettings
 from lance_assets.small_world.jobs import JOB_SHARES, draw_example
 from lance_assets.small_world.tasks import parse_prompt
 

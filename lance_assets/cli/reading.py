@@ -14,7 +14,7 @@ from lance_assets.rounds.overrides import read_overrides
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.report import format_score
-from lance_assets.settings.experiment import EvaluationSettings
+from lance_assets.settings.evaluation import EvaluationSettings
 from lance_assets.settings.overrides import format_value
 
 Say = Callable[[str], None]

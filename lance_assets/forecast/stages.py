@@ -14,7 +14,7 @@ from lance_assets.recipes.axes import RecipeSettings
 from lance_assets.rounds.guard import read_judge_prompts
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.engines import EngineSettings
-from lance_assets.settings.experiment import JudgeSettings
+from lance_assets.settings.evaluation import JudgeSettings
 from lance_assets.worlds import World, draw_problems
 from resources.models.model_shapes import FoundModel
 

@@ -20,7 +20,7 @@ from lance_assets.algorithms.similarity.decontamination import (
     overlaps_evaluation,
 )
 from lance_assets.rounds.report import Report, Rows
-from lance_assets.settings.experiment import EvaluationSettings, JudgeSettings
+from lance_assets.settings.evaluation import EvaluationSettings, JudgeSettings
 from lance_assets.worlds import draw_problems, find_world
 from resources.readers.row_kinds import SeedFields
 from resources.readers.seed_files import check_repeated, read_prompts

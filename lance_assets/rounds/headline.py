@@ -32,7 +32,7 @@ from lance_assets.algorithms.measures.retention import Scores, find_best, measur
 from lance_assets.algorithms.measures.statistics import Interval
 from lance_assets.rounds.judging.report import find_parts
 from lance_assets.rounds.plan import Plan
-from lance_assets.settings.experiment import EvaluationSettings
+from lance_assets.settings.evaluation import EvaluationSettings
 
 
 class Spent(Protocol):
@@ -119,7 +119,7 @@ def find_headline(this_round: ReadsRounds, *, model: str = "checkpoint") -> Head
     """The headline of a finished round by its experiment's settings, as `read_headline`."""
     try:
         found = read_headline(
-            this_round.read("eval_report"), model=model, evaluation=this_round.plan.settings.evaluation
+            this_round.read("eval_report"), model=model, evaluation=this_round.experiment.settings.evaluation
         )
     except ValueError as error:
         raise ValueError(f"{this_round.plan.name} {this_round.key}: {error}") from None
@@ -198,7 +198,7 @@ def find_broken_floors(this_round: ReadsRounds, earlier: Sequence[str]) -> list[
     Raises:
         ValueError: eval_report has no score of a floor's name.
     """
-    evaluation = this_round.plan.settings.evaluation
+    evaluation = this_round.experiment.settings.evaluation
     if not evaluation.floors:
         return []
     reports = {
@@ -270,7 +270,7 @@ def read_watched(this_round: ReadsRounds, *, model: str = "checkpoint") -> Score
     They are greedy accuracy by task and by stratum of the world, the main score of each task and group of the harness,
     the length-controlled win rate, and every score of the headline and of a floor.
     """
-    evaluation = this_round.plan.settings.evaluation
+    evaluation = this_round.experiment.settings.evaluation
     rows = direct_rows(read_rows(this_round.read("eval_report").filter(pl.col("model") == model)), evaluation)
     world = this_round.plan.world
     of_world = [row for row in rows if world is not None and row["benchmark"] == world.name]

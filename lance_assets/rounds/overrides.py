@@ -94,9 +94,25 @@ def choose_overrides(plan: Plan, tables: TableStore, round_key: str, launch: Lau
                 f"{error}; {before} keeps this for later rounds: begin {round_key} with drop_kept"
             ) from error
     settings = apply_overrides(plan.settings, {**inherited, **launch.values})
+    _refuse_what_is_scheduled(plan, round_key, {**inherited, **launch.values})
     # As the settings read them: 1 of a number is 1.0.
     given = {path: read_setting(settings, path) for path in launch.values}
     return Overrides({}, {**inherited, **given}) if launch.is_kept else Overrides(given, inherited)
+
+
+def _refuse_what_is_scheduled(plan: Plan, round_key: str, values: Values) -> None:
+    """Refuse a setting of training that the file's schedule sets for the round: it would change nothing."""
+    schedule = plan.settings.training.by_round
+    if round_key not in schedule:
+        return
+    scheduled = schedule[round_key].model_dump(exclude_none=True)
+    for path in values:
+        section, stage, *name = path.split(".")
+        if section == "training" and name and name[0] in (scheduled[stage] if stage in scheduled else {}):
+            raise ValueError(
+                f"{path}: training.by_round sets {stage}.{name[0]} of {round_key} in the experiment's file, and that "
+                "comes before a launch; change it there"
+            )
 
 
 def plan_round(plan: Plan, round_key: str, overrides: Overrides) -> Plan:

@@ -14,9 +14,9 @@ from pydantic_core import ErrorDetails
 from lance_assets.algorithms.measures.headline import CONTROLLED, GREEDY, JUDGE, name_metric
 from lance_assets.data_paths import list_files, name_dataset
 from lance_assets.recipes.contract import find_recipe
-from lance_assets.settings.experiment import EvaluationSettings, ExperimentSettings
+from lance_assets.settings.evaluation import EvaluationSettings, ScoreSettings
+from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.filters import find_filter
-from lance_assets.settings.scores import ScoreSettings
 from lance_assets.worlds import World, WorldError, find_world
 
 TYPES = ("lance_assets.Experiment", ".Experiment", "lance_assets.assets.experiment.Experiment")

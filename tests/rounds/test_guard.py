@@ -12,7 +12,7 @@ from lance_assets.rounds.guard import (
     read_judge_prompts,
     read_protected_prompts,
 )
-from lance_assets.settings.experiment import EvaluationSettings, JudgeSettings, WorldSettings
+from lance_assets.settings.evaluation import EvaluationSettings, JudgeSettings, WorldSettings
 from lance_assets.small_world.tasks import Problem, draw_held_out_prompts, parse_prompt, phrase_prompt
 
 HELD_OUT = draw_held_out_prompts(per_rung=1)

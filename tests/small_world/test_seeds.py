@@ -8,7 +8,7 @@ import yaml
 
 from lance_assets.algorithms.reviews.review_parsing import parse_review
 from lance_assets.rounds.guard import build_evaluation_guard
-from lance_assets.settings.experiment import EvaluationSettings, JudgeSettings, WorldSettings
+from lance_assets.settings.evaluation import EvaluationSettings, JudgeSettings, WorldSettings
 from lance_assets.small_world.seeds import (
     EVALUATED_PER_RUNG,
     HARD_RUNG_SHARES,

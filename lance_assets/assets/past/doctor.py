@@ -204,7 +204,9 @@ def find_unfinished_runs(instance: dg.DagsterInstance, name: str) -> list[dg.Dag
 def read_version(this_round: Round, noun: Noun) -> str:
     """The data version of a noun as it is on the disk."""
     if noun.name == START:
-        version = this_round.read(START)["handover_hash"][0]
+        compute_version = NOUNS[START].find_function("version_start")
+        assert compute_version is not None, "the module of start_checkpoint has it"
+        version = compute_version(this_round.read(START)["handover_hash"][0], this_round.plan)
     elif noun.schema == CHECKPOINT:
         version = this_round.read(noun.name)["content_hash"][0]
     else:

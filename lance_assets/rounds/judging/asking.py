@@ -32,7 +32,7 @@ from lance_assets.records import (
 from lance_assets.rounds.guard import read_judge_prompts
 from lance_assets.rounds.plan import JUDGE, JUDGE_TEMPLATES, Plan
 from lance_assets.rounds.round import Round
-from lance_assets.settings.experiment import JudgeSettings
+from lance_assets.settings.evaluation import JudgeSettings
 from resources.evaluation.evaluator import EvaluationError
 
 OUTCOMES: dict[PairOutcome, str] = {

@@ -1,0 +1,159 @@
+"""The settings of evaluation: a world, lm-evaluation-harness or a judge, and which scores decide."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from lance_assets.algorithms.measures.headline import ALL_TASKS, Wanted, name_metric, name_score
+from lance_assets.settings.engines import RoleSettings
+from lance_assets.settings.values import FromEnvironment, Settings
+
+
+class ScoreSettings(Settings):
+    """One score of the evaluation."""
+
+    benchmark: str = Field(description="The world's name, a task of the harness, or 'judge'.")
+    metric: str = Field(description="Such as 'greedy', or the harness's metric, such as 'exact_match'.")
+    filter: str | None = Field(
+        None, description="The harness's filter of the metric, such as 'flexible-extract'. None: the one named none."
+    )
+    task: str = Field(ALL_TASKS, description="A task of the world; 'all' for every task.")
+    stratum: int | None = Field(None, description="A stratum of the world. None: every stratum.")
+
+    @property
+    def wanted(self) -> Wanted:
+        """The score by the names of eval_report."""
+        return Wanted(self.benchmark, name_metric(self.metric, self.filter), self.task, self.stratum)
+
+
+class HeadlineSettings(ScoreSettings):
+    """One score of the headline."""
+
+    weight: float = Field(1.0, gt=0, description="Its weight in the mean of the headline's scores.")
+
+    @property
+    def wanted(self) -> Wanted:
+        """The score by the names of eval_report, with its weight."""
+        named = super().wanted
+        return Wanted(named.benchmark, named.metric, named.task, named.stratum, self.weight)
+
+
+class FloorSettings(ScoreSettings):
+    """The worst that one score may become."""
+
+    worst: float | None = Field(
+        None, description="The worst score allowed: the smallest, or the largest where a lower one is better."
+    )
+    max_fall: float | None = Field(
+        None, ge=0, description="The largest fall allowed from the best of the earlier rounds, in the score's unit."
+    )
+
+    @model_validator(mode="after")
+    def _has_a_bar(self) -> Self:
+        if self.worst is None and self.max_fall is None:
+            raise ValueError(f"the floor of {name_score(self.wanted)} sets no bar; give it worst or max_fall")
+        return self
+
+
+def check_named_once(scores: tuple[ScoreSettings, ...], *, what: str) -> None:
+    """No score is named twice.
+
+    Raises:
+        ValueError: one is.
+    """
+    names = [name_score(score.wanted) for score in scores]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{what} names {', '.join(twice)} twice; name each score once")
+
+
+class WorldSettings(Settings):
+    """Evaluation on the held-out problems of a checkable task, by its rule."""
+
+    name: str = Field(
+        description="The world: package.module:NAME, or my_task.py:NAME for a file in the experiment's folder."
+    )
+    per_stratum: int = Field(12, ge=1, le=200, description="Held-out problems for each task and stratum of the world.")
+    max_new_tokens: int = Field(160, ge=8, description="Most tokens of a completion; a longer one is cut.")
+    sampled_temperature: float = Field(
+        0.7, gt=0, le=5, description="Temperature of the sampled accuracy, which is reported beside the greedy one."
+    )
+
+
+class LmEvalSettings(Settings):
+    """Evaluation by lm-evaluation-harness in its own process."""
+
+    tasks: list[str] = Field(min_length=1, description="Names of the harness's tasks, or of tasks in include_path.")
+    include_path: str | None = Field(
+        None, description="Folder of your own task files (YAML), relative to the experiment's folder."
+    )
+    num_fewshot: int | None = Field(None, ge=0, description="Examples before each item. None: the task's own number.")
+    limit: int | None = Field(None, ge=1, description="Items of each task. None: all.")
+    apply_chat_template: bool = Field(False, description="Whether items are sent as chat messages.")
+    batch_size: int = Field(
+        8, ge=1, description="Items evaluated together; it is fixed because scores change slightly with it."
+    )
+
+
+class JudgeSettings(RoleSettings):
+    """Evaluation on open-ended prompts: a judge, the same in every round, compares completions with an opponent's."""
+
+    path: FromEnvironment = Field(description="File of prompts as of seeds, relative to the experiment's folder.")
+    prompt_field: str | None = Field(None, description="The column that holds the prompt. None: recognised.")
+    completion_field: str | None = Field(
+        None, description="The column that holds the opponent's completion. None: recognised."
+    )
+    opponent: Literal["reference", "backbone"] = Field(
+        "reference",
+        description="The opponent: 'reference' for the completions of the file, 'backbone' for the base model's.",
+    )
+    by: Literal["verdict", "score"] = Field(
+        "verdict",
+        description="'verdict': the judge compares both completions, in both orders. 'score': it reviews each alone.",
+    )
+    limit: int | None = Field(None, ge=1, description="Use only this many prompts, from the first. None: all.")
+    max_new_tokens: int = Field(512, ge=8, description="Most tokens of a completion; a longer one is cut.")
+    max_judge_tokens: int = Field(512, ge=8, description="Most tokens of a verdict or review; a longer one is cut.")
+    max_unread_rate: float = Field(
+        0.2, ge=0, le=1, description="Largest share of items without a verdict or score; above it the step fails."
+    )
+
+
+class EvaluationSettings(Settings):
+    """What the checkpoint of every round is scored on."""
+
+    world: WorldSettings | None = Field(None, description="The held-out problems of a checkable task.")
+    lm_eval: LmEvalSettings | None = Field(None, description="Tasks of lm-evaluation-harness.")
+    judge: JudgeSettings | None = Field(None, description="Open-ended prompts, whose completions a judge compares.")
+    headline: tuple[HeadlineSettings, ...] = Field(
+        (),
+        description="What rounds are compared by: one score, or several whose mean it is. Empty: the world's greedy "
+        "accuracy; else the mean of the main metrics of the harness's tasks; else the length-controlled win rate.",
+    )
+    floors: tuple[FloorSettings, ...] = Field(
+        (), description="Bars of single scores. A round that breaks one is rejected, whatever its headline."
+    )
+    higher_is_better: dict[str, bool] = Field(
+        default_factory=dict,
+        description="Whether a higher score is better, by metric, where the harness does not know: {my_metric: false}.",
+    )
+    protected_prompts: FromEnvironment | None = Field(
+        None, description="File of evaluation prompts, as of seeds, that generated data may not contain."
+    )
+    protected_field: str | None = Field(
+        None, description="The column of that file that holds the prompt. None: recognised."
+    )
+    ngram: int = Field(
+        13, ge=1, description="A prompt that shares this many words in a row with a protected prompt is left out."
+    )
+    max_similarity: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Cosine to an evaluation prompt above which a prompt is left out. None: not compared.",
+    )
+
+    @model_validator(mode="after")
+    def _names_scores_once(self) -> Self:
+        check_named_once(self.headline, what="evaluation.headline")
+        check_named_once(self.floors, what="evaluation.floors")
+        return self
