@@ -301,7 +301,7 @@ EVAL_ITEMS = pl.Schema(
 
 HARNESS_ITEMS = pl.Schema(
     {
-        "model": pl.String,
+        "model": pl.String,  # "checkpoint" or "backbone"
         "benchmark": pl.String,  # the harness's task, a subtask where it is a group's
         "metric": pl.String,  # as in eval_report
         "item": pl.String,  # number and hash of the document

@@ -17,6 +17,7 @@ MAY_VERIFY = {
     "lance_assets/rounds/world_evaluation.py",
     "lance_assets/small_world/jobs.py",  # pretraining
     "lance_assets/small_world/seeds.py",  # the seeds
+    "lance_assets/small_world/ways.py",  # the rule of a task whose answers are ways of working
 }
 
 

@@ -165,6 +165,7 @@ def test_data_of_a_renamed_experiment_goes_on_under_its_name(
     assert "has no rounds of 'tiny'" in lines[-1]
 
 
+@pytest.mark.slow
 def test_the_example_of_the_page_redoes_rounds_in_order(world: World, call: Call, project_root: Path) -> None:
     """The commands of the page's example are run, and every line that it shows is printed, in its order."""
     page = (project_root / "docs" / "operations.md").read_text(encoding="utf-8").replace("mini_lance", "tiny")

@@ -55,6 +55,9 @@ def test_one_in_the_training_set_is_refused_by_the_training(
     world = make_scripted_world(made_before=scripted_rounds)
     plant(world, "sft_set", prompt=WORDINGS[1])
     told = find_failures(world.materialize("r0001", "checkpoint"))["tiny__checkpoint"]
+    assert "1 blocking checks of what checkpoint is made from have not passed: no_evaluation_overlap" in told
+    # Whoever lets it through the gate still trains on no evaluation prompt.
+    told = find_failures(world.materialize("r0001", "checkpoint", accept="a trial"))["tiny__checkpoint"]
     assert "1 training rows are evaluation prompts" in told
 
 

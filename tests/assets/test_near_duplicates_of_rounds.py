@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from lance_assets.algorithms.similarity.near_duplicates import choose_survivors
-from lance_assets.records import CLEANED_SET, NEAR_DUPLICATES
+from lance_assets.records import CLEANED_SET, NEAR_DUPLICATES, START_CHECKPOINT
 from lance_assets.rounds.making.cleaning import drop_near_duplicates, read_thresholds
 from lance_assets.settings.experiment import NearDuplicateSettings
 from tests.assets.conftest import OpenWorld
@@ -40,6 +40,9 @@ def store(world: World, key: str, table: pl.DataFrame) -> pl.DataFrame:
 @pytest.fixture
 def world(make_scripted_world: OpenWorld) -> World:
     world = make_scripted_world(**ALL_TIERS)
+    start = {"parent_round": "r0000", "content_hash": "weights", "handover_hash": "handover", "left_out": []}
+    for key in ("r0001", "r0002"):
+        world.round(key).write("start_checkpoint", pl.DataFrame([start], schema=START_CHECKPOINT))
     store(world, "r0000", cleaned())
     store(world, "r0001", cleaned(("old", "Tell a story.", STORY)))
     return world

@@ -68,7 +68,8 @@ def test_every_model_of_a_round_is_asked_and_trained_with_the_experiments_own_wo
         reviews = [messages[-1]["content"] for messages in asked if messages[-1]["content"].startswith("Review this.")]
         assert reviews
         assert all(text.endswith("From 1 to 5\n- It names the dose.") for text in reviews)
-        assert build_job(world.round("r0001"), tmp_path).system_message == SYSTEM
+        job = build_job(world.round("r0001"), tmp_path, world.plan.settings.training)
+        assert job.system_message == SYSTEM
         reviewed = world.round("r0001").read("reviewed_set")
         scores = [score for row in reviewed["scores"] for score in row]
         assert {score for score in scores if score is not None} <= {1.0, 2.0, 3.0, 4.0, 5.0}

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from lance_assets.recipes import axes as recipe_axes
 from lance_assets.recipes.lance_settings import SETTINGS_OF_STEP, LanceSettings
 from lance_assets.rounds.nouns import compute_fingerprint
 from lance_assets.rounds.plan import Plan
@@ -70,11 +71,14 @@ PARAMETERS = {
     "temperature": (0.8, ASKING),
     "top_p": (0.8, ASKING),
     "max_new_tokens": (99, ASKING),
+    "repetition_penalty": (1.1, ASKING),
+    "stages": ({"completion": {"temperature": 0.3}}, {"raw_generations"}),
     "branches": ("low", {"raw_generations"}),
     "seed_growth": ("code", {"seed_set"}),
     "grow_with_degraded": (False, {"seed_set"}),
     "review_seeds_each_round": (False, {"raw_generations"}),
     "trains_on": ("latest", {"sft_set", "preference_pairs"}),
+    "sft_on_seeds": (False, {"sft_set"}),
     "max_seeds": (9, {"seed_set"}),
     "reviewer": ("random", ASKING | {"seed_set", "sft_set", "preference_pairs"}),
     "losses": ("sft", {"preference_pairs"}),
@@ -90,7 +94,7 @@ PARAMETERS = {
 
 
 def test_every_parameter_is_read_by_a_step() -> None:
-    read = {name for names in SETTINGS_OF_STEP.values() for name in names}
+    read = {name for names in SETTINGS_OF_STEP.values() for name in names} | set(recipe_axes.SAMPLING)
     assert read == set(LanceSettings.model_fields) == set(PARAMETERS)
     assert set(SETTINGS_OF_STEP) <= set(NOUNS)
 

@@ -319,6 +319,7 @@ def test_what_a_round_hands_over_is_in_the_version_of_the_next(scratch: World) -
     assert len(set(versions)) == len(versions)
 
 
+@pytest.mark.slow
 def test_a_redone_round_gives_the_same_and_leaves_the_rest_fresh(world: World) -> None:
     """Redone up to raw_generations, then what comes after."""
     keys = list_keys(world)

@@ -228,6 +228,7 @@ def test_a_person_runs_redoes_and_inspects_rounds(ui: Ui):
     assert read_partitions(ui)["start_checkpoint"] == {"materialized": ["r0000"], "failed": ["r0001"]}
 
 
+@pytest.mark.slow
 def test_a_round_of_the_command_is_seen_and_run_again(ui: Ui, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As one that the UI launched: in the job's runs, in the timeline, and with the button "re-execute"."""
     monkeypatch.setattr(command_line, "JOB_MODULE", "tests.assets.scripted_workspace")

@@ -138,16 +138,21 @@ class World:
             partition_key=key, instance=self.instance, raise_on_error=False, run_config=run_config
         )
 
-    def materialize(self, key: str, *nouns: str, launch: Launch | None = None) -> dg.ExecuteInProcessResult:
+    def materialize(
+        self, key: str, *nouns: str, launch: Launch | None = None, accept: str = ""
+    ) -> dg.ExecuteInProcessResult:
         """Materialize some assets of a round, with their checks, as the asset page does."""
         self.add(key)
+        run_config = build_run_config("tiny__start_checkpoint", launch) if launch else None
+        if accept:
+            run_config = {"ops": {"tiny__checkpoint": {"config": {"accept_failed_checks": accept}}}}
         job = self.definitions.resolve_implicit_global_asset_job_def()
         return job.execute_in_process(
             partition_key=key,
             instance=self.instance,
             raise_on_error=False,
             asset_selection=[find_key(self.plan, noun) for noun in nouns],
-            run_config=build_run_config("tiny__start_checkpoint", launch) if launch else None,
+            run_config=run_config,
         )
 
     def round(self, key: str) -> Round:

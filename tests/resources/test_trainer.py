@@ -104,6 +104,7 @@ def weights_of(folder: Path) -> bytes:
     return (folder / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_training_is_whole_repeatable_and_resumed(job: TrainJob, tmp_path: Path) -> None:
     lines: list[str] = []
     failing = TrainJob.model_validate(job.model_dump() | {"launcher": ("sh", "-c", "exit 3")})

@@ -121,8 +121,8 @@ def name_metric(metric: str, filter_name: str | None) -> str:
 def name_score(row: ScoreRow | Wanted) -> str:
     """A score in words: benchmark, metric, and its task or stratum where it has one.
 
-    >>> name_score(Wanted("small_world", "greedy", stratum=4)), name_score(Wanted("gsm8k", "exact_match"))
-    ('small_world greedy stratum 4', 'gsm8k exact_match')
+    >>> name_score(Wanted("durations", "greedy", stratum=4)), name_score(Wanted("gsm8k", "exact_match"))
+    ('durations greedy stratum 4', 'gsm8k exact_match')
     """
     benchmark, metric, task, stratum = (
         (row.benchmark, row.metric, row.task, row.stratum)

@@ -180,8 +180,8 @@ def list_forgotten(falls: Sequence[Fall], *, bar: float) -> list[Fall]:
 def describe_fall(fall: Fall, round_key: str) -> str:
     """A fall in words.
 
-    >>> describe_fall(Fall("small_world greedy stratum 4", "r0001", 1.0, 0.5, 0.5, 0.2, 0.8), "r0002")
-    'small_world greedy stratum 4 fell from 1 in r0001 to 0.5 in r0002 (worse by 0.5 [0.2, 0.8])'
+    >>> describe_fall(Fall("durations greedy stratum 4", "r0001", 1.0, 0.5, 0.5, 0.2, 0.8), "r0002")
+    'durations greedy stratum 4 fell from 1 in r0001 to 0.5 in r0002 (worse by 0.5 [0.2, 0.8])'
     """
     figures = f"{fall.fall:.4g} [{fall.low:.4g}, {fall.high:.4g}]"
     moved = "fell" if fall.after <= fall.before else "rose"
