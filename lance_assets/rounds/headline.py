@@ -58,8 +58,8 @@ class ReadsRounds(Protocol):
         ...
 
     @property
-    def plan(self) -> Plan:
-        """Its experiment."""
+    def experiment(self) -> Plan:
+        """Its experiment as the file has it: what rounds are compared by is the same in all of them."""
         ...
 
     def at(self, key: str) -> "ReadsRounds":
@@ -122,7 +122,7 @@ def find_headline(this_round: ReadsRounds, *, model: str = "checkpoint") -> Head
             this_round.read("eval_report"), model=model, evaluation=this_round.experiment.settings.evaluation
         )
     except ValueError as error:
-        raise ValueError(f"{this_round.plan.name} {this_round.key}: {error}") from None
+        raise ValueError(f"{this_round.experiment.name} {this_round.key}: {error}") from None
     return found
 
 
@@ -137,7 +137,7 @@ def read_items(this_round: ReadsRounds, row: ScoreRow) -> Items:
     """By prompt or key each item's part in a score, which is their mean; empty where none were kept."""
     if row["benchmark"] == JUDGE:
         return find_parts(this_round.read("judge_items").filter(model=row["model"]), row["metric"])
-    world = this_round.plan.world
+    world = this_round.experiment.world
     if world is None or row["benchmark"] != world.name:
         return _read_harness_items(this_round, row)
     items = this_round.read("eval_items").filter(model=row["model"], metric=row["metric"])
@@ -185,7 +185,7 @@ def compare_with(this_round: ReadsRounds, other_key: str) -> Interval:
     try:
         return compare_headlines(before, after, then, now)
     except ValueError as error:
-        raise ValueError(f"{this_round.plan.name} {this_round.key} against {other_key}: {error}") from None
+        raise ValueError(f"{this_round.experiment.name} {this_round.key} against {other_key}: {error}") from None
 
 
 def find_broken_floors(this_round: ReadsRounds, earlier: Sequence[str]) -> list[str]:
@@ -211,7 +211,7 @@ def find_broken_floors(this_round: ReadsRounds, earlier: Sequence[str]) -> list[
             rows = {key: find_score(report, floor.wanted) for key, report in reports.items()}
         except ValueError as error:
             raise ValueError(
-                f"{this_round.plan.name} {this_round.key}: evaluation.floors: {error}; name one of these"
+                f"{this_round.experiment.name} {this_round.key}: evaluation.floors: {error}; name one of these"
             ) from None
         now, name = rows.pop(this_round.key), name_score(floor.wanted)
         if floor.worst is not None and not _keeps(now, floor.worst):
@@ -272,7 +272,7 @@ def read_watched(this_round: ReadsRounds, *, model: str = "checkpoint") -> Score
     """
     evaluation = this_round.experiment.settings.evaluation
     rows = direct_rows(read_rows(this_round.read("eval_report").filter(pl.col("model") == model)), evaluation)
-    world = this_round.plan.world
+    world = this_round.experiment.world
     of_world = [row for row in rows if world is not None and row["benchmark"] == world.name]
     watched = [
         row for row in of_world if row["metric"] == GREEDY and (row["task"] != ALL_TASKS or row["stratum"] is not None)
