@@ -109,7 +109,8 @@ def test_an_instance_that_knows_nothing_learns_all(world: World, call: Call, mon
         assert request.partition_key == "r0002"
 
 
-def test_data_that_is_gone_stops_the_loop_with_a_way_on(world: World, call: Call) -> None:
+def test_case_dagster_wipe(world: World, call: Call) -> None:
+    """Data that is gone while the instance stays stops the loop, with a way on that loses nothing."""
     away = world.root / "away"
     shutil.move(world.platform.root / "tables" / "tiny" / "r0001", away)
     told = str(tick(world).skip_message)
