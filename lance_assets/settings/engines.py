@@ -72,6 +72,11 @@ class OpenAISettings(Settings):
     max_retries: int = Field(
         9, ge=0, description="How often a request is repeated after 408, 409, 429, 5xx or an unreadable answer."
     )
+    parameters: dict[str, str | None] = Field(
+        default_factory=dict,
+        description="Other names of the API's parameters on this server, such as {max_tokens: max_completion_tokens}; "
+        "null leaves one out: {temperature: null}.",
+    )
     load_adapters: bool = Field(
         False,
         description="Whether each round's LoRA adapter is loaded into the server, by vLLM's API; it serves the base "

@@ -484,6 +484,49 @@ def test_what_every_row_would_meet_ends_the_stage(server: FaultyServer, fault: F
     assert len(server.bodies) == 1
 
 
+UNKNOWN = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+
+
+@pytest.mark.parametrize(
+    ("fault", "name"),
+    [
+        (respond(400, UNKNOWN, code="unsupported_parameter"), "max_tokens"),
+        (respond(400, "`temperature` does not support 0.7; only the default (1) is allowed"), "temperature"),
+        (respond(422, "body.seed: Extra inputs are not permitted"), "seed"),
+        (respond(400, "Unrecognized request argument supplied: top_p", code="invalid_request_error"), "top_p"),
+    ],
+)
+def test_case_openai_server(server: FaultyServer, fault: Fault, name: str) -> None:
+    """A parameter that the server does not take ends the stage at the first refusal, and a setting names it."""
+    server.always = fault
+    samples, error = drain(build(server, max_concurrency=1), ask(300))
+    assert samples == {}
+    assert f"it does not take the parameter {name} as it is sent" in str(error)
+    assert f"set engine.openai.parameters to {{{name}: its name there}}" in str(error)
+    assert len(server.bodies) == 1
+
+
+def test_a_refusal_that_names_a_parameter_and_is_the_rows_own_takes_no_other(server: FaultyServer) -> None:
+    told = "'max_tokens' is too large: 512. This model's maximum context length is 4096 tokens"
+    server.script["question 0"] = [respond(400, told)]
+    samples, error = drain(build(server), ask(3))
+    assert error is None
+    assert [samples[request.row_id].finish_reason for request in ask(3)] == ["error", "stop", "stop"]
+
+
+def test_parameters_are_sent_by_the_servers_own_names(server: FaultyServer) -> None:
+    names = {"max_tokens": "max_completion_tokens", "temperature": None}
+    engine = build(server, parameters=names, tokens_per_minute=100_000)
+    samples, error = drain(engine, ask(2))
+    assert error is None
+    assert len(samples) == 2
+    for body in server.bodies:
+        assert body["max_completion_tokens"] == 16
+        assert not {"max_tokens", "temperature"} & body.keys()
+    with pytest.raises(ValueError, match="parameters has no max_token; it may name temperature, top_p, max_tokens"):
+        build(server, parameters={"max_token": None})
+
+
 def test_of_several_models_one_must_be_named(server: FaultyServer) -> None:
     server.models = [{"id": "b"}, {"id": "a"}]
     _, error = drain(build(server), ask(1))

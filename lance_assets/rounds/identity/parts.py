@@ -275,6 +275,8 @@ def identify_engine(engine: EngineSettings) -> Identity:
         identity["max_model_len"] = engine.vllm.max_model_len
     if engine.openai is not None and engine.kind == "openai":
         identity["served"] = engine.openai.model
+        # What is sent as the API has it has no entry: such an experiment is the same as before there was the setting.
+        identity |= {"parameters": engine.openai.parameters} if engine.openai.parameters else {}
     return identity
 
 

@@ -22,6 +22,9 @@ SEED_BITS = 31
 PENALTY = "repetition_penalty"
 """The field of a body in which vLLM and SGLang read the penalty."""
 
+PARAMETERS = ("temperature", "top_p", "max_tokens", "seed", "n", "stream", "logprobs", "top_logprobs", PENALTY)
+"""The parameters of a body that a server may know by another name, or not at all."""
+
 FINISH_REASONS: dict[str, FinishReason] = {
     "stop": "stop",
     "eos_token": "stop",
@@ -63,6 +66,20 @@ def build_body(request: Request, sampling: SamplingSettings, *, model: str, dial
     if sampling.grammar is not None and dialect is not None:
         body |= DIALECTS[dialect](sampling.grammar)
     return body
+
+
+def rename_parameters(body: Mapping[str, Any], names: Mapping[str, str | None]) -> dict[str, Any]:
+    """The body with a server's own names of parameters.
+
+    Args:
+        body: as `build_body` gives it.
+        names: by the API's name the server's; None leaves the parameter out.
+
+    >>> rename_parameters({"max_tokens": 9, "seed": 1}, {"max_tokens": "max_completion_tokens", "seed": None})
+    {'max_completion_tokens': 9}
+    """
+    renamed = {(names[name] if name in names else name): value for name, value in body.items()}
+    return {name: value for name, value in renamed.items() if name is not None}
 
 
 def read_sample(answer: Mapping[str, Any], request: Request, *, tail_tokens: int) -> Sample:

@@ -23,11 +23,13 @@ import asyncio
 import json
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from resources.engines.contract import EngineError
+from resources.engines.openai.chat_completions import rename_parameters
 
 if TYPE_CHECKING:
     from aiolimiter import AsyncLimiter
@@ -75,6 +77,7 @@ class Client:
     max_concurrency: int = 64
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    parameters: Mapping[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Read the key.
@@ -82,6 +85,7 @@ class Client:
         Raises:
             EngineError: the variable is not set, or holds no key.
         """
+        self._limit = self.parameters["max_tokens"] if "max_tokens" in self.parameters else "max_tokens"
         self._key = None if self.api_key_env is None else os.environ.get(self.api_key_env, "").strip()
         if self._key is not None and not (self._key and self._key.isascii() and self._key.isprintable()):
             found = "holds characters that no key has" if self._key else "is not set"
@@ -137,6 +141,8 @@ class Client:
         import openai
 
         retries = self.max_retries if max_retries is None else max_retries
+        if body is not None and path == COMPLETIONS:
+            body = rename_parameters(body, self.parameters)
         try:
             # As the plain answer: the package's typed records take 0.6 ms more CPU each and accept anything in a field.
             if body is None:
@@ -156,7 +162,7 @@ class Client:
             await self._requests.acquire()
         if self._tokens is not None:
             async with self._turn:
-                left = float(estimate_tokens(json.loads(request.content)))
+                left = float(estimate_tokens(json.loads(request.content), self._limit))
                 while (
                     left > 0
                 ):  # a request that is larger than the bucket fills it several times; aiolimiter refuses it
@@ -227,15 +233,20 @@ def check_completion(answer: object) -> None:
         raise ValueError(f"content is {type(message['content']).__name__} and not text")
 
 
-def estimate_tokens(body: dict[str, Any]) -> int:
+def estimate_tokens(body: Mapping[str, Any], limit: str | None = "max_tokens") -> int:
     """Tokens a completion may cost: a quarter of its prompt's characters and all that it may sample.
 
     The estimate is not corrected by the real cost: hosted providers count a request the same way before they answer.
 
+    Args:
+        body: of the request.
+        limit: the server's name of what may be sampled; None where it is not told.
+
     >>> estimate_tokens({"messages": [{"role": "user", "content": "x" * 40}], "max_tokens": 100})
     110
     """
-    return sum(len(message["content"]) for message in body["messages"]) // 4 + int(body["max_tokens"])
+    prompt_tokens = sum(len(message["content"]) for message in body["messages"]) // 4
+    return prompt_tokens + (int(body[limit]) if limit is not None else 0)
 
 
 def _build_limiter(per_minute: int | None) -> "AsyncLimiter | None":

@@ -11,12 +11,12 @@ import functools
 import logging
 import queue
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from lance_assets.records import Request, Sample, SamplingSettings
 from resources.engines.contract import Adapter, EngineError, PenaltyIgnoredError, fail
-from resources.engines.openai.chat_completions import build_body, read_sample
+from resources.engines.openai.chat_completions import PARAMETERS, build_body, read_sample
 from resources.engines.openai.client import COMPLETIONS, Client, RequestFailedError
 from resources.engines.openai.server import (
     Health,
@@ -52,6 +52,7 @@ class OpenAIEngine:
         tokens_per_minute: int | None = None,
         timeout_seconds: float = 300.0,
         max_retries: int = 9,
+        parameters: Mapping[str, str | None] | None = None,
         adapter: Adapter | None = None,
     ) -> None:
         """Name the server; it is spoken to at the first request.
@@ -65,6 +66,8 @@ class OpenAIEngine:
             tokens_per_minute: the provider's limit on prompt and completion tokens, 1 or more; None for none.
             timeout_seconds: longest wait for a connection and for each next byte of an answer, above 0.
             max_retries: times a request is sent again, 0 or more.
+            parameters: by the API's name of a parameter the server's own, of `chat_completions.PARAMETERS`; None leaves
+                it out. Without an entry it is sent as it is.
             adapter: loaded into the server, which holds its base model, and asked in place of `model`.
 
         Raises:
@@ -75,6 +78,8 @@ class OpenAIEngine:
         for name, number in {**counts, "timeout_seconds": timeout_seconds, "max_retries": max_retries + 1}.items():
             if number is not None and number <= 0:
                 raise ValueError(f"{name} is too small: max_retries must be 0 or more, every other number above 0")
+        if unknown := sorted(set(parameters or {}) - set(PARAMETERS)):
+            raise ValueError(f"parameters has no {', '.join(unknown)}; it may name {', '.join(PARAMETERS)}")
         self.base_url = check_base_url(base_url)
         self.model = model
         self.max_concurrency = max_concurrency
@@ -85,6 +90,7 @@ class OpenAIEngine:
             timeout_seconds=timeout_seconds,
             max_retries=max_retries,
             max_concurrency=max_concurrency,
+            parameters=parameters or {},
             **limits,
         )
         self.adapter = adapter

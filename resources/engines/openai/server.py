@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from lance_assets.records import Request, SamplingSettings
 from resources.engines.contract import Adapter, EngineError, EngineUnavailableError
-from resources.engines.openai.chat_completions import DIALECTS, PENALTY, build_body, read_sample
+from resources.engines.openai.chat_completions import DIALECTS, PARAMETERS, PENALTY, build_body, read_sample
 from resources.engines.openai.client import COMPLETIONS, Client, RequestFailedError
 
 PROBE_GRAMMAR = r"(quokka|zebra)-[0-9]{4}"
@@ -32,6 +32,16 @@ MAX_EXHAUSTED = 10
 
 MAX_NAMES = 20
 """Models that an error lists; hosted servers have hundreds."""
+
+UNKNOWN_PARAMETER = re.compile(
+    r"unsupported (?:parameter|value|argument)|(?:unknown|unrecogni[sz]ed|unexpected|invalid) "
+    r"(?:request )?(?:parameter|argument|field|keyword)|(?:not|n't) (?:supported?|permitted|allowed)|does not support",
+    re.I,
+)
+"""How servers say that they do not know a parameter, or not this value of it; other refusals are a row's own."""
+
+PARAMETER_CODES = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
+"""OpenAI's names of the same."""
 
 ADAPTER_REMEDY = (
     "start vLLM with --enable-lora, a --max-lora-rank that suffices and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, on a "
@@ -177,7 +187,7 @@ async def raise_if_common(client: Client, error: RequestFailedError, *, model: s
     """Raise for a refusal that every other request would meet as well.
 
     Raises:
-        EngineError: the key, the account, the address or the model is refused.
+        EngineError: the key, the account, the address, the model or a parameter is refused.
     """
     status, where = error.status, f"{client.base_url} refused a request ({error})"
     if status in (401, 403):
@@ -188,6 +198,13 @@ async def raise_if_common(client: Client, error: RequestFailedError, *, model: s
         raise EngineError(f"{where}; see to the account's balance and limits") from None
     if 300 <= status < 400:
         raise EngineError(f"{where}, and points elsewhere; put the address it is served at into base_url") from None
+    named = [name for name in PARAMETERS if re.search(rf"(?<![a-z_]){name}(?![a-z_])", error.text)]
+    if status in (400, 422) and named and (error.code in PARAMETER_CODES or UNKNOWN_PARAMETER.search(error.text)):
+        name = named[0]
+        raise EngineError(
+            f"{where}: it does not take the parameter {name} as it is sent; set engine.openai.parameters to "
+            f"{{{name}: its name there}}, or to {{{name}: null}} to leave it out"
+        ) from None
     missing = r"\bmodel\b.*\b(not exist|not found|no such)|\b(not found|no such|unknown)\b.*\bmodel\b"
     if status == 404 and (error.code == "model_not_found" or re.search(missing, error.text, re.IGNORECASE)):
         try:
