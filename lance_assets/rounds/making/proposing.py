@@ -12,7 +12,7 @@ from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.records import START_CHECKPOINT
 from lance_assets.rounds.differences import compare_with_round, describe_differences
 from lance_assets.rounds.overrides import record_overrides
-from lance_assets.rounds.past.handover import Handover, find_handover, find_parent, list_changes
+from lance_assets.rounds.past.handover import Handover, find_first_to_redo, find_handover, find_parent, list_changes
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.report import Histogram, Judged, Made, Report, Rows, count_values, round_measure
 from lance_assets.rounds.round import Round
@@ -84,19 +84,24 @@ def is_newest(this_round: Round) -> Judged:
     """Whether earlier rounds still hand over what this round began with: the parent's weights, and every table."""
     row = this_round.read("start_checkpoint").row(0, named=True)
     facts: Report = {"parent_round": row["parent_round"] or BASE_MODEL, "started_from": row["content_hash"]}
-    redo = f"redo this round and all after it: lance run {this_round.plan.name} --redo-from {this_round.key}"
+    command = f"lance run {this_round.plan.name} --redo-from"
     try:
         handover = find_handover(this_round)
     # An earlier round that is being made again, or whose tables are gone, hands over nothing that could be compared.
     except (ValueError, OSError) as error:
-        return Judged(passed=False, is_error=False, facts=facts, description=f"{error}; then {redo}")
-    passed = handover.version == row["handover_hash"]
-    changed = [] if passed else list_changes(this_round, handover)
+        again = f"{error}; then redo this round and all after it: {command} {this_round.key}"
+        return Judged(passed=False, is_error=False, facts=facts, description=again)
+    facts |= {"newest": handover.content_hash, "handover": handover.version}
+    if handover.version == row["handover_hash"]:
+        return Judged(passed=True, is_error=False, facts=facts | {"changed": []})
+    changes = list_changes(this_round, handover)
+    first, changed = find_first_to_redo(this_round, changes), [change.what for change in changes]
     return Judged(
-        passed=passed,
+        passed=False,
         is_error=False,
-        facts=facts | {"newest": handover.content_hash, "handover": handover.version, "changed": changed},
-        description=None if passed else f"{', '.join(changed)} changed since this round began; {redo}",
+        facts=facts | {"changed": changed},
+        description=f"{', '.join(changed)} changed since this round began; redo {first} and all after it: "
+        f"{command} {first}",
     )
 
 

@@ -4,11 +4,19 @@ Dagster knows no edge between rounds, so this is the one place that says what su
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import polars as pl
 
-from lance_assets.algorithms.measures.progress import START_ROUND, choose_parent_round, list_rejected_rounds
+from lance_assets.algorithms.measures.progress import (
+    START_ROUND,
+    choose_parent_round,
+    format_round,
+    list_rejected_rounds,
+    parse_round,
+)
 from lance_assets.records import HANDOVER
 from lance_assets.rounds.headline import read_outcomes
 from lance_assets.rounds.nouns import list_handed_over
@@ -86,23 +94,39 @@ def find_handover(this_round: Round, parent: Handover | None = None) -> Handover
     return replace(parent, tables=pl.DataFrame(rows, schema=HANDOVER))
 
 
-def list_changes(this_round: Round, now: Handover) -> list[str]:
-    """What differs from what the round began with, such as `r0001 sft_set`.
+class Change(NamedTuple):
+    """One thing that earlier rounds hand over otherwise than when a round began."""
+
+    round_key: str | None
+    """The earlier round it is of; None where that is not known, or of the base model."""
+    what: str
+    """In words, such as `r0001 sft_set`."""
+
+
+def list_changes(this_round: Round, now: Handover) -> list[Change]:
+    """What differs from what the round began with.
 
     Args:
         this_round: the round.
         now: what it would take over now.
     """
     start = this_round.read("start_checkpoint").row(0, named=True)
-    changed = []
+    changed: list[Change] = []
     if (start["parent_round"], start["content_hash"]) != (now.parent, now.content_hash):
-        changed.append(f"the checkpoint of {now.parent}" if now.parent else "the base model")
+        changed.append(Change(now.parent, f"the checkpoint of {now.parent}" if now.parent else "the base model"))
     if tuple(start["left_out"]) != now.left_out:
-        changed.append("the rejected rounds whose data is left out")
+        changed.append(Change(None, "the rejected rounds whose data is left out"))
     # Rounds of an older version of this project kept the hash of all tables alone.
     if this_round.has("handover", this_round.key):
         before = this_round.read("handover")
         both = now.tables.join(before, on=["round", "noun"], how="left", suffix="_before", maintain_order="left")
         is_new = pl.col("content_hash") != pl.col("content_hash_before").fill_null("")
-        changed += [f"{key} {noun}" for key, noun in both.filter(is_new).select("round", "noun").iter_rows()]
-    return changed or ["a table of an earlier round"]
+        rows = both.filter(is_new).select("round", "noun").iter_rows()
+        changed += [Change(key, f"{key} {noun}") for key, noun in rows]
+    return changed or [Change(None, "a table of an earlier round")]
+
+
+def find_first_to_redo(this_round: Round, changes: Sequence[Change]) -> str:
+    """The first round that began before something changed: rounds after the changed one, in their order."""
+    keys = [change.round_key for change in changes if change.round_key is not None]
+    return min([format_round(parse_round(key) + 1) for key in keys], default=this_round.key)
