@@ -286,9 +286,9 @@ def test_a_large_round_is_fast() -> None:
             )
     frame = pl.DataFrame(rows, schema=RAW_GENERATIONS)
     seeds = seed_set(*(f"s{i}" for i in range(500)))
-    started = time.perf_counter()
+    started = time.process_time()
     cleaned = filter_generations(frame, seeds, filters=RULES, is_evaluation_prompt=lambda prompt: False)
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
     assert len(cleaned) == len(frame)
 
 

@@ -142,10 +142,10 @@ def test_any_text_is_read_without_losing_a_piece(noise: str, parts: list[str]) -
 
 @pytest.mark.parametrize("unit", ["*", "_", "> ", "#", "- ", "1. ", "(1", "\n", " ", "Question ", "1.**", "*_\n"])
 def test_long_runs_take_no_time(unit: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     parse_lessons(unit * 20_000, was_cut=False)
     parse_lessons(f"Question: {unit * 20_000}", was_cut=False)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 def as_lessons(*prompts: str) -> list[tuple[str, Lesson]]:
@@ -265,9 +265,9 @@ def test_near_duplicates_among_all_real_questions(questions: list[str]) -> None:
         candidates.append((str(place), Lesson(" ".join(words), "#### 1", "1")))
         is_like = compute_rouge_l(" ".join(words), questions[place]).f > 0.95
         wanted.append("like_known" if is_like else None)
-    started = time.perf_counter()
+    started = time.process_time()
     decisions = accept_lessons(candidates, questions)
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
     assert reasons(decisions) == wanted
     assert Counter(wanted)["like_known"] > 200
     assert wanted[0::4] == ["like_known"] * 100

@@ -46,9 +46,9 @@ def test_never_raises(text: str, finish_reason: str) -> None:
     ["verdict: " * 20_000, "A is " * 30_000, "[[" * 50_000, "A is better " * 10_000, "I prefer response " * 9_000],
 )
 def test_long_text_takes_linear_time(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     parse_verdict(text)
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3
 
 
 @pytest.mark.parametrize(

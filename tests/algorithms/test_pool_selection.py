@@ -156,9 +156,9 @@ def test_real_rows_are_picked_as_by_the_full_matrix(real_vectors: np.ndarray) ->
 
 def test_a_thousand_of_fifty_thousand_real_rows(real_vectors: np.ndarray) -> None:
     is_chosen = flag(len(real_vectors), draw_first_pool(len(real_vectors), 100, 0))
-    started = time.monotonic()
+    started = time.process_time()
     chosen = pick("k_center", real_vectors, is_chosen, 1000)
-    seconds = time.monotonic() - started
+    seconds = time.process_time() - started
     by_lot = pick("random", np.zeros(0), is_chosen, 1000)
     radii, scores = [], []
     for picks in (chosen.places, by_lot.places):

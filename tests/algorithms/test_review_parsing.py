@@ -102,9 +102,9 @@ def test_never_raises_on_near_scores(text: str) -> None:
     ],
 )
 def test_long_text_takes_linear_time(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     parse_review(text)
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,6 @@ def test_a_thought_that_never_ends_gives_nothing(thought: str, pair: tuple[str, 
     ],
 )
 def test_long_text_takes_linear_time(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     strip_thinking(text)
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3
