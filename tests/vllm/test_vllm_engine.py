@@ -331,7 +331,8 @@ def test_adapters_give_what_the_merged_models_give(
 def test_repetition_is_penalised_as_with_transformers(
     engine: VllmEngine, local: TransformersEngine, temperature: float
 ) -> None:
-    sampling = SamplingSettings(temperature, 0.95, 60, repetition_penalty=1.3)
+    # The small model is so sure of its lists that a penalty of 1.3 changes 1 text of 60.
+    sampling = SamplingSettings(temperature, 0.95, 60, repetition_penalty=3.0)
     served, expected = (sample_in_order(each, REQUESTS[:60], sampling) for each in (engine, local))
     assert measure_agreement(served, expected, f"penalised at temperature {temperature}") >= 0.95
     plain = sample_in_order(engine, REQUESTS[:60], SamplingSettings(temperature, 0.95, 60))
