@@ -65,6 +65,19 @@ def parse_round(round_key: str) -> int:
     return int(round_key[1:])
 
 
+def is_round_key(text: str) -> bool:
+    """Whether a text is the key of a round.
+
+    >>> is_round_key("r0001"), is_round_key("round1")
+    (True, False)
+    """
+    try:
+        parse_round(text)
+    except ValueError:
+        return False
+    return True
+
+
 def find_best_round(scores: dict[str, float], *, higher_is_better: bool = True) -> str | None:
     """The round with the best score, the earliest on ties; None when there is none.
 

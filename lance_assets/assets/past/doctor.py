@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from lance_assets.algorithms.measures.progress import format_round, parse_round
+from lance_assets.algorithms.measures.progress import format_round, is_round_key, parse_round
 from lance_assets.assets.building import USER_ERRORS, report_handover, tell_later_rounds
 from lance_assets.assets.past.lineage import (
     HANDOVER,
@@ -105,14 +105,14 @@ def examine_experiment(instance: dg.DagsterInstance, plan: Plan, platform: Platf
     """What differs of one experiment: its keys, then each of its rounds."""
     keys, on_disk = instance.get_dynamic_partitions(name_rounds(plan)), platform.tables.list_rounds(plan.name)
     fixes = f"lance doctor {plan.name} --fix"
-    for key in sorted(key for key in keys if not _is_round(key)):
+    for key in sorted(key for key in keys if not is_round_key(key)):
         yield Finding(
             plan.name,
             f"{key!r} is no round's key (r and four digits, such as r0001)",
             f"{fixes} removes it",
             lambda key=key: instance.delete_dynamic_partition(name_rounds(plan), key),  # type: ignore[misc]
         )
-    for key in sorted(key for key in {*keys, *on_disk} if _is_round(key)):
+    for key in sorted(key for key in {*keys, *on_disk} if is_round_key(key)):
         where = f"{plan.name} {key}"
         if key not in keys:
             yield Finding(
@@ -300,11 +300,3 @@ def _find_version(instance: dg.DagsterInstance, plan: Plan, key: str, noun: str)
     records = instance.fetch_materializations(wanted, limit=1).records
     made = records[0].asset_materialization if records else None
     return None if made is None else (made.tags or {}).get(VERSION_TAG, "none")
-
-
-def _is_round(key: str) -> bool:
-    try:
-        parse_round(key)
-    except ValueError:
-        return False
-    return True

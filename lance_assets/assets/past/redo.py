@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from lance_assets.algorithms.measures.progress import parse_round
+from lance_assets.algorithms.measures.progress import is_round_key, parse_round
 from lance_assets.assets.platform import find_key, find_rounds, name_rounds
 from lance_assets.rounds.nouns import list_nouns
 from lance_assets.rounds.plan import Plan
@@ -45,7 +45,7 @@ def build_redo_job(plan: Plan) -> Any:
 
 def list_rounds(instance: dg.DagsterInstance, plan: Plan, platform: Platform) -> list[str]:
     """Every round that the instance or the disk knows, oldest first."""
-    known = {key for key in instance.get_dynamic_partitions(name_rounds(plan)) if _is_round(key)}
+    known = {key for key in instance.get_dynamic_partitions(name_rounds(plan)) if is_round_key(key)}
     return sorted(known | set(platform.tables.list_rounds(plan.name)))
 
 
@@ -114,11 +114,3 @@ def name_experiment(run: dg.DagsterRun) -> str:
         if run.job_name.endswith(name):
             return run.job_name.removesuffix(name)
     return next((key.path[0] for key in sorted(run.asset_selection or ())), "")
-
-
-def _is_round(key: str) -> bool:
-    try:
-        parse_round(key)
-    except ValueError:
-        return False
-    return True

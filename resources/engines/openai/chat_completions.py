@@ -68,20 +68,6 @@ def build_body(request: Request, sampling: SamplingSettings, *, model: str, dial
     return body
 
 
-def rename_parameters(body: Mapping[str, Any], names: Mapping[str, str | None]) -> dict[str, Any]:
-    """The body with a server's own names of parameters.
-
-    Args:
-        body: as `build_body` gives it.
-        names: by the API's name the server's; None leaves the parameter out.
-
-    >>> rename_parameters({"max_tokens": 9, "seed": 1}, {"max_tokens": "max_completion_tokens", "seed": None})
-    {'max_completion_tokens': 9}
-    """
-    renamed = {(names[name] if name in names else name): value for name, value in body.items()}
-    return {name: value for name, value in renamed.items() if name is not None}
-
-
 def read_sample(answer: Mapping[str, Any], request: Request, *, tail_tokens: int) -> Sample:
     """The sample in an answer; an `error` sample where the server ended it for a reason of its own.
 

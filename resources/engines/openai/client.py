@@ -29,7 +29,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from resources.engines.contract import EngineError
-from resources.engines.openai.chat_completions import rename_parameters
 
 if TYPE_CHECKING:
     from aiolimiter import AsyncLimiter
@@ -231,6 +230,20 @@ def check_completion(answer: object) -> None:
         raise ValueError("the choice has no message")
     if not isinstance(message.get("content"), str | None):
         raise ValueError(f"content is {type(message['content']).__name__} and not text")
+
+
+def rename_parameters(body: Mapping[str, Any], names: Mapping[str, str | None]) -> dict[str, Any]:
+    """The body with a server's own names of parameters.
+
+    Args:
+        body: of a request.
+        names: by the API's name the server's; None leaves the parameter out.
+
+    >>> rename_parameters({"max_tokens": 9, "seed": 1}, {"max_tokens": "max_completion_tokens", "seed": None})
+    {'max_completion_tokens': 9}
+    """
+    renamed = {(names[name] if name in names else name): value for name, value in body.items()}
+    return {name: value for name, value in renamed.items() if name is not None}
 
 
 def estimate_tokens(body: Mapping[str, Any], limit: str | None = "max_tokens") -> int:
