@@ -20,7 +20,7 @@ from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.template import render_experiment
 from resources.stores.tables import TableStore
 
-COMMANDS = ["run", "plan", "study", "leaderboard", "new", "show", "trace", "doctor"]
+COMMANDS = ["run", "plan", "study", "leaderboard", "new", "show", "model", "trace", "doctor"]
 
 
 def call(*arguments: str) -> tuple[int, str, str]:
@@ -233,3 +233,24 @@ def test_a_rows_story_from_its_first_digits() -> None:
     code, _, text = call("trace", "abcd")
     assert code == 2
     assert text.startswith("2 rows begin with 'abcd': abcd000000000001 of tiny, abcd000000000002 of tiny; give more")
+
+
+def test_model_says_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANCE_HOME", str(tmp_path))
+    code, said, _ = call("model", "small")
+    assert code == 0
+    assert "1.7 M parameters of 2 bytes, vocabulary 640, context 1024, with a chat template" in said
+    assert re.search(r"^content [0-9a-f]{16}$", said, re.M)
+
+
+def test_a_model_that_no_package_brings(tmp_path: Path, project_root: Path) -> None:
+    code = "from lance_assets.cli.app import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "model", "owner/name"],
+        env=os.environ | {"PYTHONPATH": str(project_root), "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "no package is known that carries it" in done.stderr
+    assert "hf download owner/name" in done.stderr

@@ -4,7 +4,7 @@ import functools
 
 import dagster as dg
 
-from lance_assets.rounds.home import find_data_root
+from lance_assets.home import find_data_root
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 

@@ -20,8 +20,8 @@ from lance_assets.assets.past.redo import list_from
 from lance_assets.assets.platform import build_platform, find_key, name_rounds
 from lance_assets.assets.sensors import decide, explain_obstacle, find_finished_rounds
 from lance_assets.assets.settings import build_run_config
+from lance_assets.home import find_home
 from lance_assets.rounds.finished.summary import describe_rounds
-from lance_assets.rounds.home import find_home
 from lance_assets.rounds.overrides import Launch
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.overrides import apply_overrides

@@ -78,8 +78,8 @@ def plan(
     """
     from lance_assets.forecast.build import build_forecast
     from lance_assets.forecast.table import render_forecast
+    from lance_assets.home import find_home
     from lance_assets.rounds.experiments import find_plan
-    from lance_assets.rounds.home import find_home
 
     forecast = build_forecast(find_plan(experiment), machine=machine, home=find_home(), num_seeds=num_seeds)
     _say(render_forecast(forecast))
@@ -183,6 +183,24 @@ def show(
         show_round(open_platform(), experiment, round_key, evaluation=evaluation, say=_say)
     else:
         show_rows(open_platform(), experiment, round_key, noun, num_rows=rows, where=where or [], say=_say)
+
+
+@app.command()
+def model(
+    name: Annotated[
+        str, typer.Argument(help="A hub id, a folder, a GGUF file, or package.module:NAME.", show_default=False)
+    ],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
+) -> None:
+    """Bring a model to this machine and say what it is.
+
+    Where the hub cannot be reached, some models are taken from a package. An experiment's file names the model as here.
+    """
+    from lance_assets.settings.values import name_model
+    from resources.models.obtaining import describe, obtain
+
+    folder = obtain(name_model(name), revision=revision, say=_say)
+    _say(f"{folder}\n{describe(folder)}")
 
 
 @app.command()

@@ -6,9 +6,9 @@ from pathlib import Path
 import polars as pl
 
 from lance_assets.algorithms.measures.progress import parse_round
+from lance_assets.home import find_data_root
 from lance_assets.rounds.finished.trace import LIKENESS, LINKS, Entry, Story, Tables, find_row_ids, trace_row
 from lance_assets.rounds.headline import read_headline
-from lance_assets.rounds.home import find_data_root
 from lance_assets.rounds.nouns import list_schemas
 from lance_assets.rounds.overrides import read_overrides
 from lance_assets.rounds.plan import Plan

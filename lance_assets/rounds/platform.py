@@ -15,6 +15,7 @@ from resources.engines.transformers.engine import TransformersEngine
 from resources.engines.vllm.engine import VllmEngine
 from resources.machine.handover import EngineLeases
 from resources.models.adapters import find_adapter
+from resources.models.finding import resolve_model
 from resources.stores.checkpoints import CheckpointStore
 from resources.stores.embeddings import Embedder, EmbeddingStore
 from resources.stores.history import HistoryStore
@@ -115,7 +116,7 @@ class Platform:
         wanted = engine.kind == "openai" or (engine.kind == "vllm" and engine.vllm.merge_adapters_above > 0)
         if not wanted:
             return None
-        base = self.checkpoints.resolve_model(settings.model, base=folder, revision=settings.model_revision)
+        base = resolve_model(settings.model, base=folder, revision=settings.model_revision)
         adapter = find_adapter(model_path, base, name=name)
         is_base = self.checkpoints.hash_checkpoint(model_path) == self.checkpoints.hash_checkpoint(base)
         if engine.kind == "openai" and adapter is None and not is_base:
@@ -132,7 +133,7 @@ class Platform:
             # Nothing is known of a server's weights, so its model is known by its name.
             name = role.engine.openai.model or "the only one served"
             return None, hashlib.sha256(name.encode()).hexdigest()[:16]
-        path = self.checkpoints.resolve_model(role.model, base=base, revision=role.model_revision)
+        path = resolve_model(role.model, base=base, revision=role.model_revision)
         return path, self.checkpoints.hash_checkpoint(path)[:16]
 
     def open_embedder(self, settings: ExperimentSettings) -> Embedder:

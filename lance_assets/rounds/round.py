@@ -43,6 +43,7 @@ from resources.engines.durable_stage import clear_stage
 from resources.engines.transformers.model_states import ModelReader
 from resources.evaluation.evaluator import read_task_prompts
 from resources.machine.processes import measure_own_peak
+from resources.models.finding import resolve_model
 from resources.readers.text_files import read_texts
 from resources.stores.embeddings import Embedder
 from resources.stores.tables import TableVersion, write_file_atomically
@@ -221,9 +222,7 @@ class Round:
         """The folder of a round's checkpoint, or of the base model."""
         settings = self.plan.settings
         if parent_round is None:
-            return self.platform.checkpoints.resolve_model(
-                settings.model, base=self.plan.folder, revision=settings.model_revision
-            )
+            return resolve_model(settings.model, base=self.plan.folder, revision=settings.model_revision)
         return self.platform.checkpoints.find(self.experiment.name, parent_round)
 
     def start_path(self) -> Path:

@@ -1,8 +1,8 @@
 """A model's shape from its configuration alone, exact to the parameter; no weights are read and no hub is asked.
 
-The configuration is looked for in this order: a local folder, a packaged model, the hub's cache, and the folder
-`architectures` beside this file, which has those of the presets' models. The model is built on torch's meta device,
-where parameters have shapes and no memory, so any architecture that transformers knows can be counted.
+The configuration is looked for in this order: a local folder, a packaged model, a converted GGUF file, the hub's cache,
+and the folder `architectures` beside this file, which has those of the presets' models. The model is built on torch's
+meta device, where parameters have shapes and no memory, so any architecture that transformers knows can be counted.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from lance_assets.algorithms.forecast.costs import ModelShape
 from lance_assets.dotted_names import is_dotted_name
-from resources.stores.checkpoints import UnknownModelError, find_packaged_folder
+from resources.models.finding import UnknownModelError, find_model_here, find_packaged_folder
+from resources.models.gguf_files import SOURCE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -60,6 +61,9 @@ def find_config(name: str, *, base: Path | None = None, revision: str | None = N
             return find_packaged_folder(name), f"the packaged model {name}"
         except UnknownModelError as error:
             raise UnknownShapeError(f"no config.json of model {name!r}: {error}") from None
+    here = find_model_here(name, base=base, revision=revision)
+    if here is not None and (here / SOURCE).is_file():
+        return here, "a model that was converted from a GGUF file"
     if name.count("/") == 1 and not name.startswith((".", "~", "/")):
         from huggingface_hub import try_to_load_from_cache
 

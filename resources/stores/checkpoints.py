@@ -1,7 +1,6 @@
-"""Models on disk: where a name leads, whether a folder holds a whole model, and the checkpoints of the rounds.
+"""Models on disk: whether a folder holds a whole model, what its hash is, and the checkpoints of the rounds.
 
-A model is a local folder, a folder that an installed package brings, or an id of the hub. `hash_checkpoint` hashes the
-files that change what a model says.
+`hash_checkpoint` hashes the files that change what a model says.
 
 A checkpoint is one folder per experiment and round. How a reader sees a checkpoint that is being replaced: `publish`
 renames the old folder to `<round>.replaced`, renames the finished one into its place, and deletes the old. A kill
@@ -12,12 +11,10 @@ next `publish`. A folder under the round's own name is always complete.
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from lance_assets.dotted_names import find_dotted, is_dotted_name
 from resources.stores.tables import flush_to_disk, validate_name, validate_round_key
 
 HASHED_PATTERNS = (
@@ -41,7 +38,6 @@ ADAPTER_FOLDER = "adapter"
 The hash of the model is of the weights, and so without it.
 """
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
-_HUB_PATTERNS = [*HASHED_PATTERNS, "*.json", "*.txt", "*.jinja"]
 
 
 class NotACheckpointError(ValueError):
@@ -50,10 +46,6 @@ class NotACheckpointError(ValueError):
 
 class NoChatTemplateError(ValueError):
     """A model that has to follow a chat has no chat template."""
-
-
-class UnknownModelError(ValueError):
-    """A name that is neither a folder nor a model of the hub, as far as can be seen from here."""
 
 
 def hash_checkpoint(path: Path) -> str:
@@ -158,98 +150,6 @@ def require_chat_template(path: Path) -> None:
     )
 
 
-def resolve_model(name: str, *, base: Path | None = None, revision: str | None = None) -> Path:
-    """The folder of a model, checked.
-
-    Args:
-        name: a folder, `package.module:NAME` for the folder of a model that an installed package brings, or a hub id;
-            this function looks for them in this order.
-        base: what a relative folder is relative to, the experiment's own; None for the working directory.
-        revision: branch, tag or commit of a hub id.
-
-    Raises:
-        NotACheckpointError: a folder that does not hold a model.
-        UnknownModelError: no such folder or packaged model, and the hub does not have it or cannot be reached.
-    """
-    return validate_model_folder(find_model_folder(name, base=base, revision=revision))
-
-
-def find_model_here(name: str, *, base: Path | None, revision: str | None) -> Path | None:
-    """The folder that `find_model_folder` finds; None where it would have to download it, or finds nothing."""
-    local = (base or Path()) / Path(name).expanduser()
-    try:
-        if local.exists() or is_dotted_name(name):
-            return find_model_folder(name, base=base, revision=revision)
-    except UnknownModelError:
-        return None
-    # What looks like a path is never sent to the hub.
-    if not name or name.startswith((".", "~", "/")) or name.count("/") > 1 or not _find_hub_folder(name).is_dir():
-        return None
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_PATTERNS, local_files_only=True))
-    except (HFValidationError, LocalEntryNotFoundError):
-        return None
-
-
-def _find_hub_folder(name: str) -> Path:
-    """Where the hub's cache keeps a model, without importing the hub's library, which takes a while."""
-    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    home = os.environ.get("HF_HOME") or f"{caches}/huggingface"
-    hub = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
-    return Path(os.path.expandvars(hub)).expanduser() / f"models--{name.replace('/', '--')}"
-
-
-def find_model_folder(name: str, *, base: Path | None, revision: str | None) -> Path:
-    """The folder `name` means: a local one, a packaged one, or that of a hub id, which is downloaded once.
-
-    Raises:
-        UnknownModelError: no such folder or packaged model, and the hub does not have it or cannot be reached.
-    """
-    local = (base or Path()) / Path(name).expanduser()
-    if local.exists():
-        return local.resolve()
-    if is_dotted_name(name):
-        return find_packaged_folder(name)
-    if not name or name.startswith((".", "~", "/")) or name.count("/") > 1:
-        raise UnknownModelError(f"unknown model {name!r}: {local.absolute()} is not there")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        try:
-            # The cache is tried first, so that a machine without a network works and no run waits for the hub.
-            return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_PATTERNS, local_files_only=True))
-        except LocalEntryNotFoundError:
-            return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_PATTERNS))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        raise UnknownModelError(
-            f"unknown model {name!r} (revision {revision or 'main'}): not a folder ({local.absolute()}), not in the "
-            f"hub's cache, hub not reachable or without it ({type(error).__name__}: {str(error).splitlines()[0]}); "
-            "name a folder, or download the model where the hub can be reached"
-        ) from error
-
-
-def find_packaged_folder(name: str) -> Path:
-    """The folder of a model that an installed package brings.
-
-    Args:
-        name: `package.module:NAME`, where NAME is a `Path`.
-
-    Raises:
-        UnknownModelError: the module cannot be imported, it has no NAME, or NAME is not the path of a folder.
-    """
-    try:
-        found = find_dotted(name)
-    except ValueError as error:
-        raise UnknownModelError(f"unknown model {error}") from None
-    if not isinstance(found, Path) or not found.is_dir():
-        raise UnknownModelError(f"unknown model {name!r}: it is {found!r}, not the path of a folder; correct the name")
-    return found
-
-
 class MissingCheckpointError(FileNotFoundError):
     """A checkpoint was looked for that no run has published."""
 
@@ -288,10 +188,6 @@ class CheckpointStore:
     def hash_checkpoint(self, path: Path) -> str:
         """SHA-256 of what makes the model in a folder, see `hash_checkpoint`."""
         return hash_checkpoint(path)
-
-    def resolve_model(self, name: str, *, base: Path | None = None, revision: str | None = None) -> Path:
-        """The folder of the model a round starts from, see `resolve_model`."""
-        return resolve_model(name, base=base, revision=revision)
 
     def staging_folder(self, experiment: str, round_key: str) -> Path:
         """An empty folder beside the round's place, on the same disk, to build the checkpoint in."""

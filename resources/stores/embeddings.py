@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import polars as pl
 
-from resources.stores.checkpoints import NotACheckpointError, find_model_folder
+from resources.models.finding import find_model_folder
+from resources.stores.checkpoints import NotACheckpointError
 from resources.stores.lance_tables import HistoryError, LanceTable, read_width
 
 if TYPE_CHECKING:

@@ -1,8 +1,11 @@
-"""A model small enough to be made, asked and trained in a test, with the small world's own tokenizer."""
+"""Model folders: one small enough to be made, asked and trained in a test, and one that only looks like a model."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +39,25 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., Path]:
+    """Makes a folder with every file of a model, and one weight matrix of a value."""
+
+    def make(folder: Path, value: float = 1.0) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text('{"model_type": "qwen2"}')
+        (folder / "tokenizer.json").write_text("{}")
+        (folder / "tokenizer_config.json").write_text("{}")
+        (folder / "chat_template.jinja").write_text("{{ messages }}")
+        save_file({"weight": np.full((64, 64), value, dtype=np.float32)}, folder / "model.safetensors")
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def model(make_model: Callable[..., Path], tmp_path: Path) -> Path:
+    """Such a folder."""
+    return make_model(tmp_path / "model")

@@ -1,46 +1,29 @@
 """A checkpoint's folder is always whole, its hash is that of the model, and what is no model is refused."""
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from resources.stores.checkpoints import (
     CheckpointStore,
     MissingCheckpointError,
     NoChatTemplateError,
     NotACheckpointError,
-    UnknownModelError,
     copy_checkpoint,
     hash_checkpoint,
     require_chat_template,
-    resolve_model,
     validate_model_folder,
 )
 
-
-def make_model(folder: Path, value: float = 1.0) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text('{"model_type": "qwen2"}')
-    (folder / "tokenizer.json").write_text("{}")
-    (folder / "tokenizer_config.json").write_text("{}")
-    (folder / "chat_template.jinja").write_text("{{ messages }}")
-    save_file({"weight": np.full((64, 64), value, dtype=np.float32)}, folder / "model.safetensors")
-    return folder
+MakeModel = Callable[..., Path]
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return make_model(tmp_path / "model")
-
-
-def test_hash_is_of_what_makes_the_model(model: Path, tmp_path: Path) -> None:
+def test_hash_is_of_what_makes_the_model(make_model: MakeModel, model: Path, tmp_path: Path) -> None:
     before = hash_checkpoint(model)
     (model / "training_log.jsonl").write_text("{}")
     (model / "README.md").write_text("card")
@@ -111,55 +94,7 @@ def test_chat_template(model: Path) -> None:
     require_chat_template(model)
 
 
-def test_resolve_a_folder(model: Path, tmp_path: Path) -> None:
-    assert resolve_model("model", base=tmp_path, revision=None) == model
-    assert resolve_model("./model", base=tmp_path, revision=None) == model
-    assert resolve_model(str(model), base=tmp_path / "elsewhere", revision=None) == model
-    with pytest.raises(NotACheckpointError, match="is not a folder"):
-        resolve_model("model/config.json", base=tmp_path, revision=None)
-
-
-@pytest.mark.parametrize("name", ["../none", "/none/such", "", "a/b/c", "~/none_such"])
-def test_resolve_a_folder_that_is_not_there(tmp_path: Path, name: str) -> None:
-    with pytest.raises((UnknownModelError, NotACheckpointError)):
-        resolve_model(name, base=tmp_path, revision=None)
-
-
-@pytest.mark.parametrize("name", ["no-such-owner/no-such-model", "no_such_model", "spaces are/wrong"])
-def test_unknown_model(tmp_path: Path, name: str) -> None:
-    script = (
-        "import sys; from pathlib import Path; from resources.stores.checkpoints import *\n"
-        "try: resolve_model(sys.argv[1], base=Path(sys.argv[2]), revision=None)\n"
-        "except UnknownModelError as error: print(error)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, name, str(tmp_path)],
-        cwd=Path(__file__).parents[2],
-        env={"HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "PATH": ""},
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout.startswith(f"unknown model {name!r} (revision main): not a folder ({tmp_path / name})"), done
-    assert "not in the hub's cache, hub not reachable" in done.stdout
-
-
-def test_resolve_from_the_hubs_cache(model: Path, tmp_path: Path) -> None:
-    repository = tmp_path / "hub" / "models--owner--name"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text("a" * 40)
-    shutil.copytree(model, repository / "snapshots" / ("a" * 40))
-    script = "from resources.stores.checkpoints import *; print(resolve_model('owner/name', base=None, revision=None))"
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=Path(__file__).parents[2],
-        env={"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "PATH": ""},
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout.strip() == str(repository / "snapshots" / ("a" * 40)), done.stderr
-
-
-def test_publish_and_find(tmp_path: Path) -> None:
+def test_publish_and_find(make_model: MakeModel, tmp_path: Path) -> None:
     store = CheckpointStore(root=tmp_path)
     with pytest.raises(MissingCheckpointError, match="no checkpoint of round r0001: materialize mini/checkpoint"):
         store.find("mini", "r0001")
@@ -172,7 +107,7 @@ def test_publish_and_find(tmp_path: Path) -> None:
         assert [path.name for path in folder.parent.iterdir()] == ["r0001"]
 
 
-def test_publish_refuses_what_is_not_a_model(tmp_path: Path) -> None:
+def test_publish_refuses_what_is_not_a_model(make_model: MakeModel, tmp_path: Path) -> None:
     store = CheckpointStore(root=tmp_path)
     before = hash_checkpoint(store.publish(make_model(store.staging_folder("mini", "r0001")), "mini", "r0001"))
     with pytest.raises(NotACheckpointError):
@@ -203,7 +138,7 @@ store.publish(staging, "mini", "r0001")
 
 
 @pytest.mark.parametrize("steps", range(10))
-def test_publish_killed_at_any_moment(tmp_path: Path, steps: int) -> None:
+def test_publish_killed_at_any_moment(make_model: MakeModel, tmp_path: Path, steps: int) -> None:
     store = CheckpointStore(root=tmp_path)
     old = hash_checkpoint(store.publish(make_model(store.staging_folder("mini", "r0001"), 1.0), "mini", "r0001"))
     new = hash_checkpoint(make_model(store.staging_folder("mini", "r0001"), 2.0))

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resources.stores.checkpoints import NotACheckpointError, UnknownModelError
+from resources.models.finding import UnknownModelError
+from resources.stores.checkpoints import NotACheckpointError
 from resources.stores.embeddings import Embedder
 
 TEXTS = ["Reverse the list 1 2 3.", "Turn around: 1 2 3.", "Who wrote Hamlet?", "", "é 漢字 " * 200]

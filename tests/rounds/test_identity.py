@@ -38,7 +38,7 @@ from lance_assets.rounds.platform import Platform
 from lance_assets.settings.engines import EngineSettings
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.small_world import SMALL_MODEL
-from resources.stores.checkpoints import find_model_here
+from resources.models.finding import find_model_here
 from resources.stores.tables import TableStore
 
 SMALL = "lance_assets.small_world:SMALL_MODEL"

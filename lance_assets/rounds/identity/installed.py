@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lance_assets.rounds.identity.remembered import remember
-from resources.stores.checkpoints import find_model_here, hash_checkpoint, list_hashed_files
+from resources.models.finding import find_model_here
+from resources.stores.checkpoints import hash_checkpoint, list_hashed_files
 from resources.stores.embeddings import Embedder
 
 NOT_INSTALLED = "not installed"

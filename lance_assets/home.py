@@ -12,3 +12,8 @@ def find_home() -> Path:
 def find_data_root() -> Path:
     """The folder of tables, checkpoints, unfinished stages and the history."""
     return find_home() / "data"
+
+
+def find_models_root() -> Path:
+    """The folder of models that were converted from other files or taken out of packages."""
+    return find_home() / "models"
