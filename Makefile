@@ -56,7 +56,7 @@ ui: setup ## Serve the Dagster UI
 test: setup ## Run the tests, a file a core
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
 
-test-slow: setup ## Run the tests that kill, repeat or shard real runs, or start the tools of others
+test-slow: setup ## Run the tests that are long: kills, repeats, whole journeys, the tools of others
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile -m slow
 
 lint: setup ## Check style, formatting, the direction of imports, and types

@@ -11,9 +11,26 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
 
 import pytest
+import sqlalchemy
 from hypothesis import settings
 
 from lance_assets.small_world import SMALL_MODEL
+
+_create_engine, _ENGINES = sqlalchemy.create_engine, {}
+
+
+def reuse_engine(url: str, **options: object) -> sqlalchemy.Engine:
+    """An engine for each SQLite file: Dagster makes one for every query, and compiles each statement again for it."""
+    if options.get("poolclass") is not sqlalchemy.pool.NullPool or not str(url).startswith("sqlite:///"):
+        return _create_engine(url, **options)
+    key = (str(url), *sorted(options))
+    if key not in _ENGINES:
+        _ENGINES[key] = _create_engine(url, **options)
+    return _ENGINES[key]
+
+
+# Before Dagster is imported by any test, since its modules import the function by name.
+sqlalchemy.create_engine = reuse_engine
 
 settings.register_profile("lance", deadline=None, max_examples=50)
 settings.load_profile("lance")

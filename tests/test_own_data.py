@@ -51,6 +51,7 @@ def test_joined_turns_are_as_the_page_says(tmp_path: Path) -> None:
     assert row == ("User: Name a bird.\n\nAssistant: A hen.\n\nUser: Another?", "A duck.")
 
 
+@pytest.mark.slow
 def test_the_csv_goes_through_two_rounds(tmp_path: Path) -> None:
     """The page of `seed_set` says as what the file was read, and the rows of r0000 are those of the file."""
     data = EXAMPLES["questions.csv"]["data"] + "What is 8 1 3 when sorted?,It is 1 3 8.\n"

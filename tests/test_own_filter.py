@@ -41,6 +41,7 @@ def is_mostly_digits(text: str | None) -> bool:
     return sum(sign.isdigit() for sign in written) > 0.3 * len(written)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_module")
 @pytest.mark.parametrize("recipe", sorted(RECIPES))
 def test_it_goes_through_a_round(recipe: str, tmp_path: Path) -> None:

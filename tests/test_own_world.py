@@ -72,6 +72,7 @@ def open_own(root: Path, text: str, **machines: object) -> Iterator[TinyWorld]:
         yield world
 
 
+@pytest.mark.slow
 def test_a_world_in_one_file_goes_through_two_rounds(tmp_path: Path) -> None:
     """3 problems of each unit and difficulty; every new prompt is a held-out one in other words, and none is kept.
 

@@ -129,6 +129,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk(small_disk: Path, make_scripted_world: OpenWorld):
     world = make_scripted_world()
     assert world.run("r0001").success

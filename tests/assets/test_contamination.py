@@ -35,6 +35,7 @@ def test_each_rule_names_the_pair(make_scripted_world: OpenWorld, tmp_path: Path
     assert "d" not in found["row_id"]
 
 
+@pytest.mark.slow
 def test_an_embedding_neighbour_is_left_out_of_seeds_and_candidates(
     make_scripted_world: OpenWorld, tmp_path: Path
 ) -> None:

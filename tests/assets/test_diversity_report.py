@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from lance_assets.records import DIVERSITY_REPORT
 from tests.assets.conftest import OpenWorld
 from tests.assets.scripted_platform import SCRIPTED
 
 
+@pytest.mark.slow
 def test_every_round_has_its_row_and_the_picture_shows_all(make_world: OpenWorld, scripted_rounds: Path) -> None:
     world = make_world(made_before=scripted_rounds, **SCRIPTED)
     assert world.run("r0002").success

@@ -40,6 +40,7 @@ def configure(**config: object) -> dict:
     return {"ops": {"tiny__start_checkpoint": {"config": config}}}
 
 
+@pytest.mark.slow
 def test_a_person_tries_settings_in_one_round(ui: Ui) -> None:  # noqa: F811
     world = ui.world
     ui.add_round("r0001")
@@ -276,6 +277,7 @@ def test_the_launchpad_describes_each_setting(ui: Ui) -> None:  # noqa: F811
     assert not {"evaluation", "rng_seed", "recipe", "model"} & set(fields)
 
 
+@pytest.mark.slow
 def test_the_command_sets_the_first_round_that_it_runs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rounds run in this process, on the scripted platform; all else is the command's."""
 

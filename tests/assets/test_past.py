@@ -80,6 +80,7 @@ def change_reviews(world: World, key: str) -> None:
     world.round(key).write("reviewed_set", table.filter(pl.int_range(pl.len()) % 2 == 0))
 
 
+@pytest.mark.slow
 def test_a_redone_past_shows_in_all_later_rounds_and_one_launch_redoes_them(ui: Ui) -> None:
     for sensor in ("redo_rounds", "source_files"):
         assert sensor in {state["name"] for state in list_sensors(ui) if state["status"] == "RUNNING"}, "on by default"
@@ -118,6 +119,7 @@ def list_sensors(ui: Ui) -> list[dict]:
     return [{"name": one["name"], "status": one["sensorState"]["status"]} for one in found]
 
 
+@pytest.mark.slow
 def test_a_changed_file_shows_what_reads_it_as_unsynced(ui: Ui) -> None:
     ui.tick("source_files")
     assert [read_unsynced(ui, key) for key in ROUNDS] == [set(), set(), set()]
@@ -181,6 +183,7 @@ def test_a_bar_that_was_raised_since_is_kept_too(make_scripted_world: OpenWorld,
     assert "min_distinct_2: 0.99" in told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("starts_from", ["base", "previous"])
 def test_no_recipe_trains_on_rows_of_a_model_that_is_gone(make_scripted_world: OpenWorld, starts_from: str) -> None:
     world = make_scripted_world(starts_from=starts_from)

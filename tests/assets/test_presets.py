@@ -70,6 +70,7 @@ def test_a_preset_has_the_papers_constants(plans: dict[str, Plan], name: str) ->
     assert gsm8k.wanted.metric == "exact_match (flexible-extract)"
 
 
+@pytest.mark.slow
 def test_every_score_of_the_headlines_is_one_of_the_harnesss(plans: dict[str, Plan]) -> None:
     """The harness's own task files have every task and group, and the metric and filter of every named score."""
     from lm_eval.tasks import TaskManager

@@ -174,7 +174,12 @@ CHECKED: dict[str, Callable[[World], None]] = {
 }
 
 
-@pytest.fixture(scope="module", params=[recipe.name for recipe in list_recipes()])
+def mark_slow(recipe: str) -> object:
+    """A recipe's parameter; those that need three rounds or a second model are slow."""
+    return pytest.param(recipe, marks=pytest.mark.slow) if recipe in CHECKED else recipe
+
+
+@pytest.fixture(scope="module", params=[mark_slow(recipe.name) for recipe in list_recipes()])
 def arguments(request: pytest.FixtureRequest) -> dict[str, object]:
     """What `open_world` needs for each recipe in turn, with the bars of the checks as they are by default."""
     checks = {"max_unscored_rate": 0.5} if request.param == "kun" else {}

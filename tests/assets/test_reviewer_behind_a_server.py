@@ -56,6 +56,7 @@ def find_key(*folders: Path) -> list[str]:
     return [str(file) for file in files if KEY.encode() in file.read_bytes()]
 
 
+@pytest.mark.slow
 def test_the_server_reviews_and_its_key_is_nowhere(
     make_scripted_world: OpenWorld,
     server: FaultyServer,

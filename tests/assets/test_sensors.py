@@ -20,6 +20,7 @@ def tick(world: World) -> dg.SensorResult | dg.SkipReason:
     return sensor.evaluate_tick(context)
 
 
+@pytest.mark.slow
 def test_the_next_round_starts_once(make_scripted_world: OpenWorld):
     world = make_scripted_world()
     first = tick(world)

@@ -172,6 +172,7 @@ def serve(world: World, monkeypatch: pytest.MonkeyPatch, project_root: Path) -> 
         yield Ui(world, workspace, TestClient(app))
 
 
+@pytest.mark.slow
 def test_a_person_runs_redoes_and_inspects_rounds(ui: Ui):
     # lineage
     nodes = ui.ask(

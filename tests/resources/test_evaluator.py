@@ -52,6 +52,7 @@ def write_harness_tasks(folder: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_local_harness_tasks(tiny_model: Path, tmp_path: Path) -> None:
     """Of an accuracy each item is kept, and their mean is the score; of a perplexity none is, since it is no mean."""
     write_harness_tasks(tmp_path)
