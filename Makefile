@@ -1,6 +1,8 @@
 PYTHON ?= python3
 PORT ?= 3000
 ROUNDS ?= 4
+REAL_ROUNDS ?= 2
+REAL_SEEDS ?=
 STUDY_ROUNDS ?= 2
 CORES ?= 2
 EXPERIMENT ?= mini_lance
@@ -19,7 +21,7 @@ INSTALLED_VLLM := $(VENV_VLLM)/.installed
 ON_VLLM := LANCE_VLLM_PYTHON="$(CURDIR)/$(VENV_VLLM)/bin/python"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study plan ui test test-slow lint bench test-vllm bench-engine
+.PHONY: help setup demo demo-real study plan ui test test-slow lint bench test-vllm bench-engine
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +42,10 @@ setup: $(INSTALLED) ## Install into .venv, and create LANCE_HOME with the Dagste
 
 demo: setup ## Run mini_lance for ROUNDS rounds after r0000 and print their table
 	$(BIN)/lance run mini_lance --rounds $(ROUNDS)
+
+demo-real: setup ## Run smollm2_lance: LANCE on SmolLM2-135M-Instruct, REAL_ROUNDS rounds after r0000; REAL_SEEDS takes fewer seeds
+	$(BIN)/lance model "$${SMOLLM2_MODEL:-HuggingFaceTB/SmolLM2-135M-Instruct}"
+	$(BIN)/lance run smollm2_lance --rounds $(REAL_ROUNDS) $(if $(REAL_SEEDS),--set parameters.max_seeds=$(REAL_SEEDS))
 
 study: setup ## Run STUDY_ROUNDS rounds of a mini experiment of every recipe, and print the leaderboard
 	$(BIN)/lance study --rounds $(STUDY_ROUNDS)

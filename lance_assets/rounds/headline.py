@@ -188,6 +188,17 @@ def compare_with(this_round: ReadsRounds, other_key: str) -> Interval:
         raise ValueError(f"{this_round.experiment.name} {this_round.key} against {other_key}: {error}") from None
 
 
+def compare_with_backbone(this_round: ReadsRounds) -> Interval | None:
+    """This round's headline against the raw backbone's, as `compare_with`; None where that was not evaluated."""
+    start = this_round.at(START_ROUND)
+    before = find_headline(start, model=BACKBONE)
+    if before is None:
+        return None
+    after = require_headline(this_round)
+    then = [read_items(start, part) for part in before["parts"]]
+    return compare_headlines(before, after, then, [read_items(this_round, part) for part in after["parts"]])
+
+
 def find_broken_floors(this_round: ReadsRounds, earlier: Sequence[str]) -> list[str]:
     """One sentence for each floor that a round breaks, in the order of the experiment's file.
 

@@ -7,6 +7,8 @@ import polars as pl
 
 from lance_assets.algorithms.measures.retention import RETENTION
 from lance_assets.assets.showing import MAX_LINES, draw_retention, draw_scores, show_fact, show_report
+from lance_assets.rounds.finished.summary import describe_difference, describe_worth
+from lance_assets.rounds.headline import compare_with
 from lance_assets.rounds.report import (
     Counts,
     Fact,
@@ -22,6 +24,7 @@ from lance_assets.rounds.report import (
     count_values,
     round_measure,
 )
+from tests.assets.conftest import OpenWorld
 
 
 def text_of(fact: Fact) -> str:
@@ -154,3 +157,13 @@ def test_a_perplexity_has_a_panel_of_its_own() -> None:
         labels = [axes.get_legend_handles_labels()[1] for axes in figure.axes]
         assert ["raw backbone" in panel for panel in labels] == [place == 0, place == 1]
         assert ["a acc" in labels[0], "words ppl (lower is better)" in labels[1]] == [True, True]
+
+
+def test_the_last_rounds_worth_is_said_in_words(make_scripted_world: OpenWorld, scripted_rounds: Path) -> None:
+    """Against the raw backbone and the first round, with the interval that decides the word."""
+    world = make_scripted_world(made_before=scripted_rounds)
+    said = describe_worth(world.plan, world.platform, ["r0000", "r0001"])
+    assert [line.split(": ")[0] for line in said] == ["r0001 against the raw backbone", "r0001 against r0000"]
+    difference = compare_with(world.round("r0001"), "r0000")
+    assert said[1].endswith(describe_difference(difference, higher_is_better=True))
+    assert describe_worth(world.plan, world.platform, []) == []

@@ -1,10 +1,17 @@
-"""Every finished round of an experiment in two small tables: what it made and scored, and what each step took."""
+"""Every finished round of an experiment in two small tables, and in words what the last one is worth."""
 
 import polars as pl
 
 from lance_assets.algorithms.measures.arms import BACKBONE
-from lance_assets.algorithms.measures.progress import START_ROUND
-from lance_assets.rounds.headline import find_headline, require_headline
+from lance_assets.algorithms.measures.progress import START_ROUND, find_best_outcome
+from lance_assets.algorithms.measures.statistics import Interval
+from lance_assets.rounds.headline import (
+    compare_with,
+    compare_with_backbone,
+    find_headline,
+    read_outcomes,
+    require_headline,
+)
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.report import format_score
@@ -78,4 +85,44 @@ def describe_rounds(plan: Plan, platform: Platform, keys: list[str]) -> str:
     backbone = find_headline(Round(plan, platform, START_ROUND, lambda _: None), model=BACKBONE)
     if backbone is not None:
         parts.append(f"raw backbone: {format_score(backbone)}")
-    return "\n".join(parts)
+    return "\n".join([*parts, *describe_worth(plan, platform, keys)])
+
+
+def describe_worth(plan: Plan, platform: Platform, keys: list[str]) -> list[str]:
+    """What the last round is worth: a sentence each on the raw backbone, on r0000, and on the best round before."""
+    if not keys:
+        return []
+    last = Round(plan, platform, keys[-1], lambda _: None)
+    higher_is_better = require_headline(last)["higher_is_better"]
+    earlier = list(dict.fromkeys([START_ROUND, find_best(last, keys[:-1])])) if keys[:-1] else []
+    compared: dict[str, Interval | None] = {"the raw backbone": compare_with_backbone(last)}
+    compared |= {key: compare_with(last, key) for key in earlier}
+    return [
+        f"{last.key} against {name}: {describe_difference(difference, higher_is_better=higher_is_better)}"
+        for name, difference in compared.items()
+        if difference is not None
+    ]
+
+
+def find_best(this_round: Round, keys: list[str]) -> str:
+    """The best of some rounds by their headlines, the first where several are equal."""
+    best = find_best_outcome(read_outcomes(this_round, keys))
+    return best if best is not None else keys[0]
+
+
+def describe_difference(difference: Interval, *, higher_is_better: bool) -> str:
+    """A change of a score in words; only one whose whole interval lies on one side is called better or worse.
+
+    Args:
+        difference: mean and 95% interval.
+        higher_is_better: whether a larger score is better.
+
+    >>> describe_difference((-0.11, -0.13, -0.09), higher_is_better=False)
+    '-0.110 [-0.130, -0.090], better'
+    >>> describe_difference((0.01, -0.02, 0.04), higher_is_better=True)
+    '+0.010 [-0.020, +0.040], which is within the noise of these items: no difference can be seen'
+    """
+    middle, low, high = difference
+    is_better, is_worse = (low > 0, high < 0) if higher_is_better else (high < 0, low > 0)
+    noise = ", which is within the noise of these items: no difference can be seen"
+    return f"{middle:+.3f} [{low:+.3f}, {high:+.3f}]" + (", better" if is_better else ", worse" if is_worse else noise)
