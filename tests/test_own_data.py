@@ -43,12 +43,21 @@ def test_an_example_is_read_as_the_page_says(name: str, tmp_path: Path) -> None:
     assert " ".join(told.split()) == " ".join(example["told"].split())
 
 
-def test_joined_turns_are_as_the_page_says(tmp_path: Path) -> None:
-    example = EXAMPLES["turns.json"]
-    (tmp_path / "turns.json").write_text(example["data"])
-    settings = SeedSettings.model_validate(yaml.safe_load(example["yaml"])["seeds"])
-    (row,) = open_seeds(settings, tmp_path).table.select("prompt", "completion").rows()
-    assert row == ("User: Name a bird.\n\nAssistant: A hen.\n\nUser: Another?", "A duck.")
+@pytest.mark.parametrize("turns", ["carry", "join", "last", "split"])
+def test_turns_are_as_the_page_says(tmp_path: Path, turns: str) -> None:
+    (tmp_path / "turns.json").write_text(EXAMPLES["turns.json"]["data"])
+    settings = SeedSettings.model_validate({"path": "turns.json", "turns": turns})
+    rows = open_seeds(settings, tmp_path).table.select("prompt", "completion").rows()
+    page = PAGE.read_text(encoding="utf-8")
+    assert f"| `{turns}` |" in page
+    if turns in ("carry", "join"):
+        shown = re.search(rf"\*\*`{turns}`\*\*.*?```text\n(.*?)\n```", page.replace("```txt", "```text"), re.S)
+        assert shown is not None
+        assert rows == [(shown.group(1), "A duck.")]
+    elif turns == "last":
+        assert rows == [("Another?", "A duck.")]
+    else:
+        assert [completion for _, completion in rows] == ["A hen.", "A duck."]
 
 
 @pytest.mark.slow
@@ -68,7 +77,7 @@ def test_the_csv_goes_through_two_rounds(tmp_path: Path) -> None:
     assert seeds["prompt"].to_list() == seeds["prompt"].unique(maintain_order=True).to_list()
     assert shown["read_as"] == (
         "read 5 rows as prompt and completion (columns question and answer) from questions.csv; left out 1 whose "
-        "prompt comes earlier (0 with the same completion)"
+        "prompt comes earlier (0 with the same completion): questions.csv line 6 repeats questions.csv line 5"
     )
     assert shown["num_repeated_prompts"] == 1
     assert "| questions.csv line 6 | questions.csv line 5 | False | What is 8 1 3 when sorted? |" in str(

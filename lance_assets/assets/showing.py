@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import polars as pl
 
+from lance_assets.conversations import show_prompt
 from lance_assets.rounds.report import (
     Counts,
     Fact,
@@ -71,7 +72,10 @@ def tabulate_rows(rows: Rows) -> dg.MetadataValue:
         return text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"
 
     lines = ["| " + " | ".join(rows.columns) + " |", "|" + " --- |" * len(rows.columns)]
-    for row in rows.table.head(rows.num_rows).to_dicts():
+    shown = rows.table.head(rows.num_rows)
+    if "prompt" in rows.columns:
+        shown = shown.with_columns(pl.col("prompt").map_elements(show_prompt, return_dtype=pl.String))
+    for row in shown.to_dicts():
         lines.append("| " + " | ".join(cell(row[name]) for name in rows.columns) + " |")
     return dg.MetadataValue.md("\n".join(lines))
 

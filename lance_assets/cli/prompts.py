@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from lance_assets.conversations import show_prompt
 from lance_assets.prompts import PromptStep, Templates
 from lance_assets.rounds.plan import JUDGE, Plan
 from resources.readers.seed_files import read_seeds
@@ -42,7 +43,7 @@ def build_example(plan: Plan) -> dict[str, str]:
         "text": completions[0],
         "completion_a": completions[0],
         "completion_b": completions[-1],
-        "examples": "\n".join(f"{number}. {prompt}" for number, prompt in enumerate(prompts, start=1)),
+        "examples": "\n".join(f"{number}. {show_prompt(prompt)}" for number, prompt in enumerate(prompts, start=1)),
     }
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from lance_assets.algorithms.measures.progress import parse_round
+from lance_assets.conversations import show_prompt
 from lance_assets.home import find_data_root
 from lance_assets.rounds.finished.trace import LIKENESS, LINKS, Entry, Story, Tables, find_row_ids, trace_row
 from lance_assets.rounds.headline import read_headline
@@ -167,13 +168,18 @@ def filter_rows(table: pl.DataFrame, where: Sequence[str]) -> pl.DataFrame:
 
 
 def format_row(row: Mapping[str, object]) -> str:
-    """A row whole, one column a line; the lines of a text are indented below one another."""
+    """A row whole, one column a line; the lines of a text are indented below one another, turns as a transcript."""
     width = max(map(len, row)) + 2
     lines = []
     for name, value in row.items():
-        first, *others = ("-" if value is None else str(value)).splitlines() or [""]
+        first, *others = _write_value(name, value).splitlines() or [""]
         lines += [f"{name:<{width}}{first}", *(f"{'':<{width}}{line}" for line in others)]
     return "\n".join(lines)
+
+
+def _write_value(name: str, value: object) -> str:
+    text = "-" if value is None else str(value)
+    return show_prompt(text) if name == "prompt" else text
 
 
 def show_story(platform: Platform, row: str, *, experiment: str | None, say: Say) -> None:
@@ -223,7 +229,8 @@ def format_entry(entry: Entry) -> str:
     row = entry.row
     named = [f"{link}={row[link]}" for link in (*LINKS, *LIKENESS) if link in row and row[link] is not None]
     facts = [str(row[name]) for name in ("kind", "source", "drop_reason") if name in row and row[name] is not None]
-    texts = [row[name] for name in ("completion", "prompt", "raw_text", "text") if row.get(name)]
-    text = " ".join(str(texts[0]).split()) if texts else ""
+    names = ("completion", "prompt", "raw_text", "text")
+    texts = [_write_value(name, row[name]) for name in names if row.get(name)]
+    text = " ".join(texts[0].split()) if texts else ""
     short = text if len(text) <= WIDTH else text[: WIDTH - 3] + "..."
     return "  ".join(["", entry.round_key, f"{entry.table:<16}", str(row["row_id"]), *facts, *named, short]).rstrip()

@@ -27,6 +27,8 @@ import yaml
 from jinja2 import StrictUndefined, Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from lance_assets.conversations import quote_prompt, read_conversation, show_prompt
+
 PROFILES = ("compact", "full")
 SYSTEM = "system"
 """The name of the template of the system message, which is no step."""
@@ -97,7 +99,7 @@ class Templates:
         return _compile(file.read_text(encoding="utf-8")).render() if file is not None and file.is_file() else ""
 
     def build_messages(self, prompt: str) -> list[dict[str, str]]:
-        """The chat messages of a prompt: the system message, where there is one, and the user's message."""
+        """The chat messages of a prompt, as `build_messages` has them, with the system message of these words."""
         return build_messages(self.system, prompt)
 
     def render(self, step: str, **variables: str) -> str:
@@ -105,7 +107,11 @@ class Templates:
 
         Args:
             step: `<recipe>/<step>`, the recipe as an experiment names it.
-            variables: a value for each variable of the template; its lists come from their files.
+            variables: a value for each variable of the template; its lists come from their files. A `prompt` that is a
+                conversation is shown as a transcript.
+
+        Returns:
+            What is asked, as a prompt of one user turn.
 
         Raises:
             ValueError: no such profile or step, or a list that cannot be read.
@@ -116,7 +122,8 @@ class Templates:
         """
         words = self.look_up(step)
         lists = {name: read_rows(text) for name, text in words.lists.items()}
-        return _compile(words.template).render(**lists, **variables)
+        shown = {name: show_prompt(text) if name == "prompt" else text for name, text in variables.items()}
+        return quote_prompt(_compile(words.template).render(**lists, **shown))
 
     def has(self, step: str) -> bool:
         """Whether there is a template of a step, the package's or the experiment's own."""
@@ -149,12 +156,22 @@ class Templates:
 
 
 def build_messages(system: str, prompt: str) -> list[dict[str, str]]:
-    """The chat messages of a prompt: the system message, if it is not empty, and the user's message.
+    """The chat messages of a prompt: the system message, and the prompt's turns.
+
+    Args:
+        system: the recipe's or the experiment's; empty for none. A prompt whose first turn is a system message of its
+            own is asked with that one alone.
+        prompt: one user turn, or a conversation (`conversations.write_conversation`).
 
     >>> build_messages("", "Sort the list 3 1 2.")
     [{'role': 'user', 'content': 'Sort the list 3 1 2.'}]
     """
-    return [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": prompt}]
+    turns = read_conversation(prompt)
+    is_added = system and turns[0].role != "system"
+    return [
+        *([{"role": "system", "content": system}] if is_added else []),
+        *({"role": role, "content": text} for role, text in turns),
+    ]
 
 
 def name_own_folder(recipe: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from lance_assets.algorithms.reviews.thoughts import part_thoughts, strip_thinking
-from lance_assets.prompts import Templates
+from lance_assets.conversations import quote_prompt
 from lance_assets.records import Request, Sample, SamplingSettings, derive_row_id, derive_sampling_seed
 
 FINAL_MARKER = "Final Answer:"
@@ -21,6 +21,18 @@ FINAL_MARKER = "Final Answer:"
 
 Thoughts = Literal["strip", "keep"]
 """What becomes of a model's thoughts in completions: "strip" removes them, "keep" trains on them."""
+
+
+class Wording(Protocol):
+    """The words that a model is asked with: `lance_assets.prompts.Templates`, named here so that imports stay short."""
+
+    def build_messages(self, prompt: str) -> list[dict[str, str]]:
+        """The chat messages of a prompt, a conversation's turns among them."""
+        ...
+
+    def render(self, step: str, **variables: str) -> str:
+        """Fill a step's template; what it gives is a prompt of one user turn."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -33,9 +45,9 @@ class RoundIdentity:
     """The round, `r0000` and on."""
     rng_seed: int
     """The experiment's."""
-    templates: Templates
+    templates: Wording
     """The words that models are asked with, the system message among them."""
-    role_templates: Mapping[str, Templates] = field(default_factory=dict)
+    role_templates: Mapping[str, Wording] = field(default_factory=dict)
     """Those of the roles whose second model has a prompt profile of its own, by role."""
 
     thoughts: Thoughts = "strip"
@@ -49,7 +61,7 @@ class RoundIdentity:
 def build_requests(
     identity: RoundIdentity, stage: str, asked: list[tuple[str, str]], num_samples: int
 ) -> list[Request]:
-    """Requests for `num_samples` samples of each (parent id, user message), row ids and sampling seeds derived."""
+    """Requests for `num_samples` samples of each (parent id, prompt), row ids and sampling seeds derived."""
     return [
         Request(
             row_id=derive_row_id(identity.experiment, identity.round_key, stage, parent_id, number),
@@ -149,6 +161,12 @@ def read_final(sample: Sample) -> str | None:
         line = text[text.rfind("\n", 0, marker.start()) + 1 : marker.end()]
         return _tidy(final, line) or None
     return None
+
+
+def read_new_prompt(sample: Sample) -> str | None:
+    """The prompt that a proposing step asks for, see `read_final`: one user turn, whatever the model wrote."""
+    final = read_final(sample)
+    return None if final is None else quote_prompt(final)
 
 
 StateRow = tuple[Sequence[dict[str, str]], str]

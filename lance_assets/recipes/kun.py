@@ -52,6 +52,7 @@ from lance_assets.algorithms.reviews.pairwise import Unread
 from lance_assets.algorithms.reviews.review_parsing import ReviewResult
 from lance_assets.algorithms.reviews.thoughts import strip_thinking
 from lance_assets.algorithms.reviews.verdicts import read_verdict
+from lance_assets.conversations import quote_prompt, read_conversation
 from lance_assets.prompts import PromptStep
 from lance_assets.recipes.asking import RoundIdentity, build_requests, close_thoughts, read_completion
 from lance_assets.recipes.axes import Losses, ScoredSettings, StartsFrom, TrainsOn, keep_rounds
@@ -133,12 +134,16 @@ Inputs = RoundInputs[KunSettings]
 
 
 def build_label_rows(inputs: Inputs, seeds: pl.DataFrame) -> pl.DataFrame:
-    """What the label model is trained on: each seed's completion, asked as at serving, to its prompt. `SFT_SET`."""
+    """What the label model is trained on: each seed's completion, asked as at serving, to its prompt. `SFT_SET`.
+
+    Raises:
+        ValueError: a seed has earlier turns.
+    """
     rows = [
         SftRow(
             row_id=seed.row_id,
             prompt=_ask_label(inputs.identity, seed.completion, inputs.settings),
-            completion=seed.prompt,
+            completion=_name_prompt(seed),
             source="seed",
             source_round=inputs.round_key,
             source_id=seed.row_id,
@@ -146,6 +151,23 @@ def build_label_rows(inputs: Inputs, seeds: pl.DataFrame) -> pl.DataFrame:
         for seed in read_rows(Seed, seeds)
     ]
     return build_table(rows, SFT_SET)
+
+
+def _name_prompt(seed: Seed) -> str:
+    """The prompt that the label model learns to name: a seed's only user turn, without its system message."""
+    said = [turn for turn in read_conversation(seed.prompt) if turn.role != "system"]
+    if len(said) > 1:
+        raise ValueError(
+            f"seed {seed.row_id} has {len(said) - 1} earlier turns, here {said[0].text[:60]!r}, and the label model "
+            "names one prompt for one text; set seeds.turns to last, which leaves them out, or to join, which writes "
+            "them into the prompt, or give the role label a model"
+        )
+    return said[0].text
+
+
+def _read_named(sample: Sample) -> str | None:
+    named = strip_thinking(sample.text).strip()
+    return quote_prompt(named) if named else None
 
 
 def _ask_label(identity: RoundIdentity, text: str, settings: KunSettings) -> str:
@@ -175,7 +197,7 @@ def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.D
     requests = build_requests(labeller, "label", asked, 1)
     samples = close_thoughts(inputs.ask("label", requests))
     origins = [
-        Origin(row_id, row_id, 0, prompt=strip_thinking(sample.text).strip() or None, completion=text)
+        Origin(row_id, row_id, 0, prompt=_read_named(sample), completion=text)
         for (row_id, text), sample in zip(texts, samples, strict=True)
     ]
     named = record_samples("named_prompt", origins, requests, samples)

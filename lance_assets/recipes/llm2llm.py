@@ -42,6 +42,7 @@ from lance_assets.algorithms.filters.contract import Filter
 from lance_assets.algorithms.filters.rules import Complete, EvaluationOverlap, Refused
 from lance_assets.algorithms.reviews.thoughts import strip_thinking
 from lance_assets.algorithms.selection.wrong_seeds import choose_lesson_sources, sample_seeds
+from lance_assets.conversations import show_prompt
 from lance_assets.prompts import PromptStep
 from lance_assets.recipes.axes import keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
@@ -148,7 +149,8 @@ def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.D
     settings = inputs.settings
     recorded, judged = try_student(inputs, trained, seeds)
     sources = choose_lesson_sources(judged, augment_source=settings.augment_source, targeted=settings.targeted)
-    teaching = Teaching(settings, inputs.identity.of_role("teacher"), inputs.ask, judged["prompt"].to_list())
+    known_prompts = list(map(show_prompt, judged["prompt"]))
+    teaching = Teaching(settings, inputs.identity.of_role("teacher"), inputs.ask, known_prompts)
     teaching.teach(read_rows(Source, sources))
     return build_table(recorded + teaching.rows, RAW_GENERATIONS)
 

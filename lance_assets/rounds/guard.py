@@ -19,6 +19,7 @@ from lance_assets.algorithms.similarity.decontamination import (
     find_nearest_evaluation,
     overlaps_evaluation,
 )
+from lance_assets.conversations import list_turn_texts, show_prompt
 from lance_assets.rounds.report import Report, Rows
 from lance_assets.settings.evaluation import EvaluationSettings, JudgeSettings
 from lance_assets.worlds import draw_problems, find_world
@@ -41,7 +42,9 @@ def read_protected_prompts(path: Path, field: str | None) -> list[str]:
     return [
         text
         for row in rows
-        for text in ([turn.text for turn in row.turns if turn.role == "user"] if row.turns else [row.prompt])
+        for text in (
+            [turn.text for turn in row.turns if turn.role == "user"] if row.turns else list_turn_texts(row.prompt)
+        )
     ]
 
 
@@ -141,7 +144,10 @@ def build_evaluation_guard(
     index = build_evaluation_index(protected, ngram=evaluation.ngram)
 
     def is_evaluation_prompt(prompt: str) -> bool:
-        return any(map(is_held_out, list_texts(prompt))) or overlaps_evaluation(prompt, index)
+        return any(
+            any(map(is_held_out, list_texts(text))) or overlaps_evaluation(text, index)
+            for text in list_turn_texts(prompt)
+        )
 
     return is_evaluation_prompt
 
@@ -179,7 +185,7 @@ class EvaluationGuard:
         return self._recognises(prompt)
 
     def find(self, row_ids: Sequence[str], prompts: Sequence[str]) -> pl.DataFrame:
-        """Every prompt that belongs to the evaluation, with what it matches.
+        """Every prompt that belongs to the evaluation, with what it matches; of a conversation each turn is looked at.
 
         Args:
             row_ids: the rows.
@@ -191,6 +197,9 @@ class EvaluationGuard:
             problems are not compared by n-grams, since they share their wording.
         """
         bar = self.evaluation.max_similarity
+        texts = [list_turn_texts(prompt) for prompt in prompts]
+        row_ids = [row_id for row_id, own in zip(row_ids, texts, strict=True) for _ in own]
+        prompts = [text for own in texts for text in own]
         found = find_contamination(row_ids, prompts, self.worded_prompts, ngram=self.evaluation.ngram)
         if bar is not None:
             known = self.known_prompts
@@ -222,7 +231,7 @@ class EvaluationGuard:
             "num_evaluation_prompts": len(known),
             "matches": Rows(contaminated, columns, num_rows=20),
         }
-        different = sorted(set(prompts))
+        different = sorted(set(map(show_prompt, prompts)))
         # Without a bar for embeddings the prompts need not have vectors, and none are made for the report alone.
         if different and known and self.evaluation.max_similarity is not None:
             places, similarities = find_nearest_evaluation(self.embed(different), self.embed(known))

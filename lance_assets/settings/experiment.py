@@ -114,9 +114,9 @@ class SeedSettings(Settings):
         None, description="A Jinja template of the completion, in place of completion_field."
     )
     turns: Turns = Field(
-        "refuse",
-        description="Rows with a system message or earlier turns: 'refuse' them, 'join' these into the prompt, or use "
-        "the 'last' user turn alone.",
+        "carry",
+        description="A row's system message and earlier turns: 'carry' them as turns, 'split' the conversation into a "
+        "row for each completion, 'join' them into the prompt, use the 'last' user turn alone, or 'refuse' the row.",
     )
     ignore: tuple[str, ...] = Field((), description="Columns that are left out, although they belong to the task.")
     answer_field: str | None = Field(

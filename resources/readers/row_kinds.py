@@ -67,7 +67,7 @@ class SeedFields:
     """The column of the prompt, or a template of it; None: recognised."""
     completion: str | None = None
     """The column of the completion, or a template of it; None: recognised."""
-    turns: Turns = "refuse"
+    turns: Turns = "carry"
     """What becomes of a system message and earlier turns."""
     ignore: tuple[str, ...] = ()
     """Columns of the task that are left out knowingly."""
@@ -151,12 +151,18 @@ def recognise(rows: Sequence[Row], fields: SeedFields) -> Reading:
 
 
 def _find_dialogues(rows: Sequence[Row], columns: Sequence[str]) -> dict[str, str]:
-    """The columns that hold lists of messages by their first values, each with the key that says who speaks."""
+    """The columns that hold lists of messages by their first values, each with the key that says who speaks.
+
+    Texts that look like lists are some only where all are: a prompt that quotes such a list is a text among texts.
+    """
     found: dict[str, str] = {}
     for name in columns:
-        values = (row.values[name] for row in rows[:1000] if name in row.values)
-        key = find_role_key(next((value for value in values if not is_missing(value)), None))
-        if key is not None and name.lower() not in HISTORIES:
+        values = [row.values[name] for row in rows[:1000] if name in row.values]
+        values = [value for value in values if not is_missing(value)]
+        key = find_role_key(values[0]) if values else None
+        may_be_text = key is not None and isinstance(values[0], str)
+        is_text = may_be_text and any(find_role_key(value) is None for value in values)
+        if key is not None and not is_text and name.lower() not in HISTORIES:
             found[name] = key
     return found
 

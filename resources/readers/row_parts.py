@@ -8,11 +8,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lance_assets.conversations import Turn, quote_prompt
 from resources.readers.column_templates import ColumnTemplate, write_column
 from resources.readers.mistakes import Mistakes, RowError, show_value
 from resources.readers.row_files import Row, Values
 from resources.readers.row_kinds import INPUTS, Reading, SeedFields, recognise
-from resources.readers.turns import Turn, is_missing, join_turns, load_nested, read_turns, split_last
+from resources.readers.turns import (
+    is_missing,
+    list_exchanges,
+    load_nested,
+    read_turns,
+    split_last,
+    write_prompt,
+)
 
 QUOTED = 12
 """Characters from which on a text that a prompt contains is no chance; our choice."""
@@ -25,11 +33,13 @@ class ReadRow:
     row: Row
     """As the file has it."""
     prompt: str
-    """What the user asks."""
+    """What is asked, a conversation where it has earlier turns (`lance_assets.conversations`)."""
     completion: str | None
     """The answer; None where none is needed."""
     turns: tuple[Turn, ...] = ()
     """All turns, where the row is no plain prompt and completion."""
+    is_last: bool = True
+    """Whether the completion is the last one of its conversation, to which the row's gold answer belongs."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +91,16 @@ def read_parts(rows: Sequence[Row], fields: SeedFields, mistakes: Mistakes) -> R
             mistakes.add(row.file, row.place, str(error))
             continue
         for name in reading.unread:
-            if name in row.values and not _is_said(row.values[name], parts, reading):
+            if name in row.values and not _is_said(row.values[name], parts[-1], reading):
                 lost.setdefault(name, []).append(row)
-        if fields.turns == "refuse" and parts.turns:
-            before.append((row, parts.turns[0]))
-        found.append(parts)
+        if fields.turns == "refuse" and parts[-1].turns:
+            before.append((row, parts[-1].turns[0]))
+        found += parts
     for name, of_rows in lost.items():
         mistakes.add(of_rows[0].file, of_rows[0].place, _explain_lost(name, of_rows, len(rows), reading, fields))
     if before:
         row, turn = before[0]
-        mistakes.add(row.file, row.place, _explain_turns(turn, len(before), len(rows), fields))
+        mistakes.add(row.file, row.place, _explain_turns(turn, len(before), len(rows)))
     return ReadRows(found, reading)
 
 
@@ -122,42 +132,46 @@ def _explain_lost(name: str, lost: Sequence[Row], num_rows: int, reading: Readin
     return f"{what}; {', '.join(remedies)}, or leave it out by seeds.ignore: [{name}]"
 
 
-def _explain_turns(first: Turn, num_before: int, num_rows: int, fields: SeedFields) -> str:
-    remedy = "write one user turn a row"
-    if fields.setting == "seeds":
-        remedy = (
-            "set seeds.turns to join, which writes them into the prompt, or to last, which leaves them out, or remove "
-            "these rows"
-        )
+def _explain_turns(first: Turn, num_before: int, num_rows: int) -> str:
     return (
         f"{num_before} of {num_rows} rows have a system message or earlier turns, here "
-        f"{first.role} {show_value(first.text)}, and a round asks with one user turn; {remedy}"
+        f"{first.role} {show_value(first.text)}, and seeds.turns is refuse; set it to carry, which keeps them as "
+        "turns, to join, which writes them into the prompt, or to last, which leaves them out, or remove these rows"
     )
 
 
-def _build_reader(reading: Reading, fields: SeedFields) -> Callable[[Row], ReadRow]:
-    """What finds the parts of a row."""
+def _build_reader(reading: Reading, fields: SeedFields) -> Callable[[Row], list[ReadRow]]:
+    """What finds the parts of a row: one, or one for each completion of a conversation."""
     prompt, completion = reading.prompt, reading.completion
 
-    def read_turns_of(row: Row) -> ReadRow:
+    def read_turns_of(row: Row) -> list[ReadRow]:
         turns = _read_row(row.values, reading, fields)
         before, last, answer = split_last(turns)
         if answer is None and fields.needs_completion:
             raise RowError("the last message is the user's, and there is no completion; remove the row or the message")
-        if fields.turns == "join" and before:
-            last = join_turns(before, last)
-        return ReadRow(row, last, answer, tuple(turns) if before else ())
+        exchanges = list_exchanges(turns) if fields.turns == "split" else [(before, last, answer)]
+        return [
+            ReadRow(
+                row,
+                write_prompt(earlier, asked, fields.turns),
+                said,
+                turns=tuple(turns) if earlier else (),
+                is_last=number == len(exchanges),
+            )
+            for number, (earlier, asked, said) in enumerate(exchanges, start=1)
+        ]
 
     if not isinstance(prompt, str) or not isinstance(completion, str) or not fields.needs_completion:
         return read_turns_of
     if reading.input or reading.system or reading.history or fields.takes_empty or reading.used & reading.dialogues:
         return read_turns_of
 
-    def read_texts_of(row: Row) -> ReadRow:
+    def read_texts_of(row: Row) -> list[ReadRow]:
         values = row.values
         # Most rows are two texts, and need no list of turns.
         if type(values.get(prompt)) is str and type(values.get(completion)) is str:
-            return ReadRow(row, check_text(prompt, values[prompt]), check_text(completion, values[completion]))
+            asked = quote_prompt(check_text(prompt, values[prompt]))
+            return [ReadRow(row, asked, check_text(completion, values[completion]))]
         return read_turns_of(row)
 
     return read_texts_of

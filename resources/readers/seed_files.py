@@ -14,10 +14,11 @@ from typing import Protocol
 import polars as pl
 
 from lance_assets.records import SEED_SET, SFT_SET, derive_row_id
-from resources.readers.mistakes import Mistakes, RowError, show_value
+from resources.readers.mistakes import MOST_SHOWN, Mistakes, RowError, show_value
 from resources.readers.row_kinds import SeedFields
 from resources.readers.row_parts import ReadRow, ReadRows, check_text, read_parts
 from resources.readers.sources import Source, read_rows
+from resources.readers.turns import TOLD
 
 logger = logging.getLogger(__name__)
 
@@ -134,8 +135,14 @@ def open_seed_file(
     left_out = pl.DataFrame(repeated, schema=REPEATED_ROWS, orient="row")
     if repeated:
         how += f"; left out {len(repeated)} whose prompt comes earlier"
-        how += f" ({left_out['same_completion'].sum()} with the same completion)"
+        how += f" ({left_out['same_completion'].sum()} with the same completion): {_list_repeated(repeated)}"
     return SeedFile(table.with_columns(*absent).select(SEED_SET.names()), how, left_out)
+
+
+def _list_repeated(repeated: list[tuple[str, str, bool, str]]) -> str:
+    """The places of the first rows that were left out, and how many there are beside them."""
+    told = [f"{place} repeats {first}" for place, first, *_ in repeated[:MOST_SHOWN]]
+    return ", ".join(told) + (f", and {len(repeated) - MOST_SHOWN} more" if len(repeated) > MOST_SHOWN else "")
 
 
 def _place(one: ReadRow) -> str:
@@ -152,6 +159,8 @@ def _read_checked(source: Source, fields: SeedFields, limit: int | None, max_byt
     read = read_parts(rows, fields, mistakes)
     mistakes.check()
     how = f"read {len(read.rows)} row{'s'[: len(read.rows) != 1]} as {read.reading.describe()} from {source.name}"
+    if num_before := sum(bool(one.turns) for one in read.rows):
+        how += f"; {num_before} with earlier turns or a system message, {TOLD[fields.turns]}"
     if unread := [name for name in read.reading.columns if name not in read.reading.used | {fields.answer}]:
         how += f"; not read: {', '.join(unread)}"
     return read, how
@@ -214,6 +223,8 @@ def check_repeated(rows: list[ReadRow]) -> None:
 
 
 def _take_answer(one: ReadRow, fields: SeedFields) -> str | None:
+    if not one.is_last:
+        return None
     if fields.answer_after is not None:
         completion = one.completion or ""
         _, mark, after = completion.rpartition(fields.answer_after)

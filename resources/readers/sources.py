@@ -77,6 +77,8 @@ def read_rows(
     budget, path = build_budget(max_bytes), source.path
     if source.dataset is not None:
         return _read_dataset(source.dataset, lambda: _load_from_hub(source), limit, budget)
+    if path.exists():
+        _refuse_hub_settings(source)
     if any((path / name).is_file() for name in SAVED):
         return _read_dataset(str(path), lambda: _load_from_disk(source), limit, budget)
     rows: list[Row] = []
@@ -86,6 +88,19 @@ def read_rows(
             break
         rows += read_file(file, limit=left, budget=budget, mistakes=mistakes, paragraphs=paragraphs)
     return rows
+
+
+def _refuse_hub_settings(source: Source) -> None:
+    """Refuse what only a data set of the hub has: left aside, other rows would be read than those that are meant."""
+    given = {"subset": source.subset, "revision": source.revision}
+    named = [f"{name} {value!r}" for name, value in given.items() if value is not None]
+    if named:
+        raise refuse_file(
+            source.path,
+            f"is on this machine, and {' and '.join(named)} can only be chosen of a data set of the hub; leave "
+            f"{' and '.join(name for name, value in given.items() if value is not None)} out and name the files that "
+            "are meant, or let the path begin with hf://datasets/",
+        )
 
 
 def _find_files(source: Source, *, with_text: bool) -> list[Path]:
@@ -134,6 +149,11 @@ def _load_from_disk(source: Source) -> "Dataset":
     except (OSError, ValueError, KeyError) as error:
         raise refuse_file(source.path, f"is no data set that can be loaded ({error}); save it again") from error
     if isinstance(found, Dataset):
+        if source.split is not None and str(found.split) != source.split:
+            told = "a part without a name" if found.split is None else f"the split {found.split}"
+            raise refuse_file(
+                source.path, f"holds {told}, and split is {source.split!r}; correct split or leave it out"
+            )
         return found
     if source.split not in found:
         told = "set split to one of them" if source.split is None else f"there is no {source.split!r}"

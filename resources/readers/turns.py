@@ -1,18 +1,23 @@
-"""The turns of a row: a system message, the user's and the assistant's, in whatever spelling; and the last of them.
+"""The turns of a row: a system message, the user's and the assistant's, in whatever spelling; and what becomes of them.
 
-A round asks with one user turn. What comes before the last one is refused, written into the prompt or left out, as the
-experiment chooses (`Turns`); nothing else is lost: an image, a tool or another part that is no text is an error.
+What comes before the last user turn is carried along as turns of the prompt, or what else the experiment chooses
+(`Turns`). Nothing is lost: an image, a tool or another part that is no text is an error.
 """
 
 import json
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
+from lance_assets.conversations import Turn, quote_prompt, write_conversation
 from resources.readers.mistakes import RowError, show_value
 
-Turns = Literal["refuse", "join", "last"]
-"""What becomes of a system message and of earlier turns: the row is an error, they are written into the prompt, or left
-out."""
+Turns = Literal["carry", "split", "join", "last", "refuse"]
+"""What becomes of a system message and of earlier turns: they stay turns of the prompt; every completion of the
+conversation is a row, with the turns before it; they are written into the text of one user turn; they are left out; or
+the row is an error."""
+
+TOLD = {"carry": "carried", "split": "carried", "join": "written into the prompt", "last": "left out"}
+"""What a person is told of earlier turns."""
 
 ROLES = {
     **dict.fromkeys(("user", "human", "prompter", "customer"), "user"),
@@ -40,15 +45,6 @@ PARTS_OF_A_MESSAGE = (
     *("reasoning_content", "reasoning", "thinking"),
 )
 """Keys of a message that belong to it and that no round can carry."""
-
-
-class Turn(NamedTuple):
-    """One message."""
-
-    role: str
-    """`system`, `user` or `assistant`."""
-    text: str
-    """What it says."""
 
 
 def is_missing(value: object) -> bool:
@@ -157,6 +153,29 @@ def split_last(turns: Sequence[Turn]) -> tuple[list[Turn], str, str | None]:
         roles = ", ".join(turn.role for turn in turns) or "none"
         raise RowError(f"the messages must end in one of the user and one of the assistant, got {roles}; correct them")
     return said[:-1], said[-1].text, completion
+
+
+def list_exchanges(turns: Sequence[Turn]) -> list[tuple[list[Turn], str, str]]:
+    """Every completion of a conversation: the turns before the prompt, the prompt and the completion.
+
+    A turn of the assistant that follows no user's is carried by what comes after it, and is no completion.
+
+    >>> said = [Turn(role, text) for role, text in zip(("user", "assistant") * 2, "abcd")]
+    >>> [(len(before), prompt, completion) for before, prompt, completion in list_exchanges(said)]
+    [(0, 'a', 'b'), (2, 'c', 'd')]
+    """
+    return [
+        (list(turns[: place - 1]), turns[place - 1].text, turn.text)
+        for place, turn in enumerate(turns)
+        if place > 0 and turn.role == "assistant" and turns[place - 1].role == "user"
+    ]
+
+
+def write_prompt(before: Sequence[Turn], prompt: str, turns: Turns) -> str:
+    """The last user turn with what comes before it, as the experiment chooses."""
+    if turns == "join":
+        return quote_prompt(join_turns(before, prompt))
+    return quote_prompt(prompt) if turns == "last" else write_conversation([*before, Turn("user", prompt)])
 
 
 def join_turns(before: Sequence[Turn], prompt: str) -> str:

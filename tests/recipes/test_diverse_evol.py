@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from lance_assets.algorithms.selection.pool_selection import METHODS
+from lance_assets.conversations import Turn, write_conversation
 from lance_assets.prompts import build_messages
 from lance_assets.recipes.diverse_evol import (
     RECIPE,
@@ -216,6 +217,14 @@ def test_the_model_reads_what_it_would_be_trained_on() -> None:
     (reader,) = reading.opened
     assert reader.rows == [(build_messages("", f"Prompt {name}"), f"Good {name}") for name in NAMES]
     assert reader.is_closed
+
+
+def test_the_model_reads_every_turn_of_a_conversation() -> None:
+    turns = [Turn("system", "Be brief."), Turn("user", "Hi"), Turn("assistant", "Ho"), Turn("user", "And?")]
+    pool = POOL.with_columns(prompt=pl.lit(write_conversation(turns)))
+    reading = open_reading(1)
+    generate(build_inputs(DiverseEvolSettings(num_picks=2), read_states=reading), pool, start())
+    assert reading.opened[0].rows[0][0] == [{"role": role, "content": text} for role, text in turns]
 
 
 def test_a_model_that_cannot_read_is_closed_too() -> None:

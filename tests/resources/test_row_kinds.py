@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lance_assets.conversations import Turn, read_conversation
 from resources.readers.mistakes import SeedFileError
 from resources.readers.row_kinds import SeedFields
 from resources.readers.seed_files import SeedFile, open_seed_file
@@ -201,14 +202,62 @@ EARLIER: dict[str, tuple[dict[str, Any], str, str]] = {
 }  # fmt: skip
 
 
+BRIEF, HI, HO = Turn("system", "Be brief."), Turn("user", "Hi"), Turn("assistant", "Ho")
+CARRIED = {
+    **dict.fromkeys(("system", "developer", "twice", "plain", "trl", "preference"), (BRIEF,)),
+    "turns": (Turn("user", ASK), Turn("assistant", "A cow.")),
+    **dict.fromkeys(("both", "alpaca"), (BRIEF, HI, HO)),
+}
+"""What comes before the last user turn of each of them."""
+
+
 @pytest.mark.parametrize("name", sorted(EARLIER))
-def test_earlier_turns_are_refused_joined_or_left_out_as_chosen(tmp_path: Path, name: str) -> None:
+def test_earlier_turns_are_carried_joined_left_out_or_refused_as_chosen(tmp_path: Path, name: str) -> None:
     row, joined, last = EARLIER[name]
     rows = [row, row]
-    with pytest.raises(SeedFileError, match=r"row 1: 2 of 2 rows have a system message or.*set seeds.turns"):
-        read(tmp_path, rows)
+    carried = read(tmp_path, rows)
+    ((prompt, completion),) = pairs(carried)
+    assert (read_conversation(prompt), completion) == ([*CARRIED[name], Turn("user", last)], ANSWER)
+    assert "; 2 with earlier turns or a system message, carried" in carried.how
     assert pairs(read(tmp_path, rows, turns="join")) == [(joined, ANSWER)]
     assert pairs(read(tmp_path, rows, turns="last")) == [(last, ANSWER)]
+    assert "or a system message, left out" in read(tmp_path, rows, turns="last").how
+    with pytest.raises(SeedFileError, match=r"row 1: 2 of 2 rows have a system message or.*seeds.turns is refuse"):
+        read(tmp_path, rows, turns="refuse")
+
+
+def test_a_conversation_is_split_at_each_completion(tmp_path: Path) -> None:
+    """The gold answer belongs to the last completion, and a greeting before any question is no completion."""
+    greeting = {"role": "assistant", "content": "Hello."}
+    row = {"messages": [SYSTEM, greeting, USER, OTHER, SECOND, ASSISTANT], "gold": "hen"}
+    table = read(tmp_path, [row], turns="split", answer="gold").table.select("prompt", "completion", "answer")
+    found = [(read_conversation(prompt), *rest) for prompt, *rest in table.rows()]
+    first = [BRIEF, Turn("assistant", "Hello."), Turn("user", ASK)]
+    assert found == [
+        (first, "A cow.", None),
+        ([*first, Turn("assistant", "A cow."), Turn("user", "Another?")], ANSWER, "hen"),
+    ]
+    assert pairs(read(tmp_path, [{"messages": [USER, ASSISTANT]}], turns="split")) == [ONE]
+
+
+def test_the_same_question_after_other_turns_is_another_prompt(tmp_path: Path) -> None:
+    rows: Rows = [{"messages": [USER, OTHER, SECOND, ASSISTANT]}, {"messages": [SYSTEM, SECOND, ASSISTANT]}]
+    told = read(tmp_path, [*rows, {"messages": [SECOND, ASSISTANT]}, rows[1]])
+    assert len(told.table) == len(set(told.table["row_id"])) == 3
+    assert told.how.endswith("comes earlier (1 with the same completion): s.json row 4 repeats s.json row 2")
+
+
+@pytest.mark.parametrize(
+    "text", ["\u241e system\nObey.\n\u241e user\nYes.", '[{"role": "system", "content": "Obey."}]', "\u241e user\nA"]
+)
+def test_a_text_that_looks_like_turns_stays_a_text(tmp_path: Path, text: str) -> None:
+    for turns in ("carry", "split", "join", "last", "refuse"):
+        texts = [{"prompt": one, "completion": "x"} for one in (text, ASK)]
+        prompt, _ = read(tmp_path, texts, turns=turns).table["prompt"]
+        assert read_conversation(prompt) == [Turn("user", text)]
+    said = [{"role": "user", "content": text}, {"role": "assistant", "content": text}, SECOND, ASSISTANT]
+    (prompt,) = read(tmp_path, [{"messages": said}]).table["prompt"]
+    assert read_conversation(prompt) == [Turn("user", text), Turn("assistant", text), Turn("user", "Another?")]
 
 
 @pytest.mark.parametrize(

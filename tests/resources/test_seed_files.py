@@ -136,7 +136,7 @@ def test_repeated_prompts_are_counted_and_listed(tmp_path: Path) -> None:
     ]
     assert read.how == (
         "read 5 rows as prompt and completion from s.jsonl; left out 2 whose prompt comes earlier (1 with the same "
-        "completion)"
+        "completion): s.jsonl line 3 repeats s.jsonl line 1, s.jsonl line 4 repeats s.jsonl line 1"
     )
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
+from lance_assets.conversations import Turn, write_conversation
 from lance_assets.prompts import build_messages
 from lance_assets.records import PREFERENCE_PAIRS, SFT_SET
 from resources.engines.contract import encode_messages
@@ -98,6 +99,22 @@ def test_a_token_budget_leaves_to_sft_what_the_pairs_do_not_take(job: TrainJob) 
     ):
         fill_budget(small, sft_rows, pairs)
     assert fingerprint_job(budget) != fingerprint_job(job)
+
+
+def test_a_conversation_is_trained_on_as_its_turns(tiny_model: Path) -> None:
+    """All turns are the prompt, so that the loss is that of the last completion alone."""
+    own = [Turn("system", "Own."), Turn("user", "Sort 2 1."), Turn("assistant", "1 2"), Turn("user", "Reverse it.")]
+    rows = [
+        {"prompt": write_conversation(turns), "completion": "2 1", "chosen": "2 1", "rejected": "1 2"}
+        for turns in (own, own[1:], own[3:])
+    ]
+    asked = [[{"role": role, "content": text} for role, text in turns] for turns in (own, own[1:], own[3:])]
+    asked[1:] = [[{"role": "system", "content": "The recipe's."}, *messages] for messages in asked[1:]]
+    sft, pairs = build_sft_rows(rows, "The recipe's."), build_pair_rows(rows, "The recipe's.")
+    assert [row["prompt"] for row in sft] == [row["prompt"] for row in pairs] == asked
+    assert [row["completion"] for row in sft] == [[{"role": "assistant", "content": "2 1"}]] * 3
+    lengths = measure_rows(AutoTokenizer.from_pretrained(tiny_model), sft, 512)
+    assert lengths[0] > lengths[2]
 
 
 def weights_of(folder: Path) -> bytes:

@@ -2,11 +2,14 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from lance_assets.conversations import Turn, write_conversation
 from lance_assets.prompts import Templates
 from lance_assets.recipes.lance_settings import RUBRIC
 from lance_assets.rounds.guard import (
+    EvaluationGuard,
     build_evaluation_guard,
     list_protected_prompts,
     read_judge_prompts,
@@ -91,6 +94,19 @@ def test_other_numbers_or_another_task_are_not(guard) -> None:
 )
 def test_protected_prompts_are_guarded(guard, prompt: str, is_guarded: bool) -> None:
     assert guard(prompt) == is_guarded
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+@pytest.mark.parametrize("asked", ["what is 5 + 3", HELD_OUT[5]["prompt"]])
+def test_every_turn_of_a_conversation_is_looked_at(tmp_path: Path, guard, asked: str, place: int) -> None:
+    said = [Turn("system", "Be kind."), Turn("user", "Hi."), Turn("assistant", "Ho."), Turn("user", "And now?")]
+    free = write_conversation(said)
+    said[place] = said[place]._replace(text=asked)
+    asking = write_conversation(said)
+    assert (guard(asking), guard(free)) == (True, False)
+    protected = {"protected_prompts": "protected.jsonl", "protected_field": "question"}
+    opened = EvaluationGuard(SMALL_WORLD.model_copy(update=protected), tmp_path, list, lambda texts: np.zeros((0, 1)))
+    assert opened.find(["free", "asking"], [free, asking])["row_id"].to_list() == ["asking"]
 
 
 def test_without_the_small_world_its_problems_are_free(tmp_path: Path) -> None:

@@ -16,7 +16,15 @@ from typing import Any, Protocol, TypeVar
 import polars as pl
 
 from lance_assets.algorithms.reviews.review_parsing import ReviewResult
-from lance_assets.recipes.asking import RoundIdentity, build_requests, close_thoughts, read_completion, read_final
+from lance_assets.conversations import show_prompt
+from lance_assets.recipes.asking import (
+    RoundIdentity,
+    build_requests,
+    close_thoughts,
+    read_completion,
+    read_final,
+    read_new_prompt,
+)
 from lance_assets.records import Ask, FinishReason, Request, Sample, derive_row_id
 
 R = TypeVar("R")
@@ -249,6 +257,8 @@ def propose_from_seeds(
 ) -> list[Generation]:
     """Ask one proposing step's template about each seed and record every sample.
 
+    The template is shown the whole conversation of a seed that is one, and what it proposes is one user turn.
+
     Args:
         identity: the round.
         ask: asks the model; the stage is `kind`.
@@ -265,9 +275,10 @@ def propose_from_seeds(
     origins = []
     for index, sample in enumerate(samples):
         # Requests come seed by seed, each with all its samples, so the place says which seed it was.
-        seed, final = seeds[index // num_samples], read_final(sample)
+        seed = seeds[index // num_samples]
         # What was proposed is a prompt without a completion yet, or a completion of the seed's own prompt.
-        prompt, completion = (final, None) if kind == "new_prompt" else (seed.prompt, final)
+        is_new = kind == "new_prompt"
+        prompt, completion = (read_new_prompt(sample), None) if is_new else (seed.prompt, read_final(sample))
         origins.append(originate(seed, index % num_samples, prompt=prompt, completion=completion))
     return record_samples(kind, origins, requests, samples)
 
@@ -287,13 +298,13 @@ def propose_in_manner_of(
         rng = random.Random(derive_row_id(identity.rng_seed, identity.round_key, seed.row_id))
         others = [other for other in drawn_from if other.row_id != seed.row_id]
         shown = [seed, *rng.sample(others, min(num_examples - 1, len(others)))]
-        examples = "\n".join(f"{number}. {row.prompt}" for number, row in enumerate(shown, start=1))
+        examples = "\n".join(f"{number}. {show_prompt(row.prompt)}" for number, row in enumerate(shown, start=1))
         texts = {"prompt": seed.prompt, "completion": seed.completion, "examples": examples}
         asked.append((seed.row_id, identity.templates.render(step, **texts)))
     requests = build_requests(identity, "new_prompt", asked, num_samples)
     samples = close_thoughts(ask("new_prompt", requests))
     origins = [
-        originate(seeds[index // num_samples], index % num_samples, prompt=read_final(sample), completion=None)
+        originate(seeds[index // num_samples], index % num_samples, prompt=read_new_prompt(sample), completion=None)
         for index, sample in enumerate(samples)
     ]
     return record_samples("new_prompt", origins, requests, samples)

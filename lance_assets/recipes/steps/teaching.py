@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from lance_assets.algorithms.reviews.answer_kinds import AnswerRule
 from lance_assets.algorithms.selection.lessons import Lesson, accept_lessons, parse_lessons
-from lance_assets.recipes.asking import RoundIdentity, build_requests, close_thoughts, read_completion, read_final
+from lance_assets.conversations import quote_prompt
+from lance_assets.recipes.asking import RoundIdentity, build_requests, close_thoughts, read_completion, read_new_prompt
 from lance_assets.recipes.llm2llm_settings import Llm2LlmSettings
 from lance_assets.recipes.steps.rows import Generation, Origin, originate, record_samples
 from lance_assets.records import Ask, Sample, derive_row_id
@@ -95,7 +96,7 @@ class Teaching:
                 if tidy is None:
                     rejected.append(("no_label", f"{lesson.prompt}\n{lesson.completion}"))
                 else:
-                    found.append(Written(source, raw, tidy))
+                    found.append(Written(source, raw, replace(tidy, prompt=quote_prompt(tidy.prompt))))
             for number, (reason, piece) in enumerate(rejected):
                 self._record(Written(source, raw, Lesson("", piece, "")), f"unread{number}", reason)
         return found
@@ -184,7 +185,7 @@ class Teaching:
         requests = build_requests(self.identity, stage, asked, 1)
         samples = close_thoughts(self.ask(stage, requests))
         origins = [
-            originate(source, attempt, prompt=read_final(sample), completion=None)
+            originate(source, attempt, prompt=read_new_prompt(sample), completion=None)
             for source, sample in zip(wanted, samples, strict=True)
         ]
         prompts = record_samples("lesson_text", origins, requests, samples)

@@ -14,6 +14,7 @@ from lance_assets.algorithms.filters.rules import mark_dropped
 from lance_assets.algorithms.similarity.lexical_pairs import find_lexical_pairs
 from lance_assets.algorithms.similarity.near_duplicates import choose_survivors, find_exact_pairs, find_similar_pairs
 from lance_assets.algorithms.similarity.words import normalise_text
+from lance_assets.conversations import show_prompt
 from lance_assets.recipes.contract import AnyRecipe
 from lance_assets.records import NEAR_DUPLICATES
 from lance_assets.rounds.report import Counts, Judged, Made, Report, Rows, count_values
@@ -47,8 +48,9 @@ def text_to_compare(recipe: AnyRecipe) -> pl.Expr:
 
 
 def list_texts(recipe: AnyRecipe, cleaned: pl.DataFrame, key: str) -> pl.DataFrame:
-    """The kept texts of a cleaned set, schema `TEXTS`, by row id."""
-    kept = cleaned.filter(pl.col("drop_reason").is_null())
+    """The kept texts of a cleaned set, schema `TEXTS`, by row id; conversations as transcripts."""
+    shown = pl.col("prompt").map_elements(show_prompt, return_dtype=pl.String)
+    kept = cleaned.filter(pl.col("drop_reason").is_null()).with_columns(shown)
     return kept.select("row_id", round=pl.lit(key, pl.String), text=text_to_compare(recipe)).cast(TEXTS).sort("row_id")
 
 

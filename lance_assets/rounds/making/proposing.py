@@ -5,10 +5,14 @@ start_checkpoint resolves the edge between rounds that Dagster cannot declare.
 
 import hashlib
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import polars as pl
+from jinja2 import TemplateError
 
 from lance_assets.algorithms.measures.progress import START_ROUND
+from lance_assets.conversations import MARK
 from lance_assets.records import START_CHECKPOINT
 from lance_assets.rounds.differences import compare_with_round, describe_differences
 from lance_assets.rounds.overrides import record_overrides
@@ -16,6 +20,8 @@ from lance_assets.rounds.past.handover import Handover, find_first_to_redo, find
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.report import Histogram, Judged, Made, Report, Rows, count_values, round_measure
 from lance_assets.rounds.round import Round
+from resources.engines.contract import encode_messages
+from resources.models.model_shapes import find_tokenizer
 from resources.readers.seed_files import open_seeds
 from resources.stores.checkpoints import require_chat_template, validate_model_folder
 
@@ -110,6 +116,8 @@ def make_seed_set(this_round: Round) -> Made:
     plan = this_round.plan
     read = open_seeds(plan.settings.seeds, plan.folder)
     this_round.log(read.how)
+    if this_round.is_start:
+        require_turns(this_round.model_path(None), read.table, build_messages=plan.templates.build_messages)
     file_seeds, leaked = leave_out_evaluation(this_round, read.table)
     earlier = {key: this_round.read("reviewed_set", key) for key in this_round.kept_keys if key != START_ROUND}
     if this_round.is_start:
@@ -127,6 +135,33 @@ def make_seed_set(this_round: Round) -> Made:
         "preview_evaluation_overlap": overlap,
     }
     return Made(seeds, facts=facts)
+
+
+def require_turns(path: Path, seeds: pl.DataFrame, *, build_messages: Callable[[str], list[dict[str, str]]]) -> None:
+    """Check that a model's chat template takes the turns that seeds carry: each order of roles once.
+
+    Args:
+        path: the model's folder; without a tokenizer nothing can be checked.
+        seeds: schema `SEED_SET`.
+        build_messages: gives the messages that a prompt is asked with.
+
+    Raises:
+        ValueError: it refuses them; in a later step it would fail row by row.
+    """
+    found: dict[tuple[str, ...], tuple[str, list[dict[str, str]]]] = {}
+    for row_id, prompt in seeds.select("row_id", "prompt").iter_rows():
+        if prompt.startswith(MARK):
+            messages = build_messages(prompt)
+            found.setdefault(tuple(message["role"] for message in messages), (row_id, messages))
+    tokenizer = find_tokenizer(path) if found else None
+    for roles, (row_id, messages) in found.items() if tokenizer is not None else ():
+        try:
+            encode_messages(tokenizer, messages)
+        except (TemplateError, ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"the chat template of {path} refuses the turns {', '.join(roles)} of seed {row_id} ({error}); set "
+                "seeds.turns to join, which writes them into the prompt, or to last, which leaves them out"
+            ) from error
 
 
 def leave_out_evaluation(this_round: Round, seeds: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
