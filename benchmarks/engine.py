@@ -36,11 +36,12 @@ from benchmarks._bare_client import SERVED, drive_barely, serve_vllm
 from benchmarks._round_requests import SAMPLING, record_round
 from lance_assets.records import Request, Sample, SamplingSettings
 from lance_assets.small_world import SMALL_MODEL
-from resources.engines.contract import Engine, encode_messages
+from resources.engines.contract import Engine
 from resources.engines.durable_stage import run_durably
 from resources.engines.openai.engine import OpenAIEngine
 from resources.engines.transformers.engine import TransformersEngine
 from resources.engines.vllm.engine import VllmEngine
+from resources.models.chat_format import encode_messages
 
 Stages = dict[str, list[Request]]
 

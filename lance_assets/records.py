@@ -368,6 +368,10 @@ CHECKPOINT = pl.Schema(
         "dpo_losses": NUMBERS,  # the same of DPO
         "num_truncated": pl.Int64(),  # training rows longer than max_length
         "num_tokens": pl.Int64(),  # trained on in both stages, padding not counted
+        "sft_change": pl.Float64(),  # L2 norm of what SFT changed of the weights; null where there was none
+        "dpo_change": pl.Float64(),  # the same of DPO
+        "kept_rate": pl.Float64(),  # share of the last stage's change that the saved dtype keeps; null if untrained
+        "saved_dtype": pl.String(),  # what the weights are saved in; null if untrained
     }
 )
 """What a round trained, one row."""

@@ -13,8 +13,9 @@ import yaml
 from typer.testing import CliRunner
 
 from lance_assets.cli.app import app, main
+from lance_assets.cli.prompts import show_chat
 from lance_assets.recipes.contract import find_recipe, list_recipes
-from lance_assets.rounds.experiments import read_plan
+from lance_assets.rounds.experiments import find_plan, read_plan
 from lance_assets.rounds.nouns import list_schemas
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.template import render_experiment
@@ -76,7 +77,7 @@ def test_a_mistake_is_one_message_with_exit_code_2(
         (["run", "mini_lance", "--set", "parameters.top_p=2"], "parameters.top_p: got 2; input should be less than or"),
         (["run", "mini_lance", "--set", "rng_seed=2"], "rng_seed is the same in every round: the evaluation samples"),
         (["run", "mini_lance", "--set", "temperature"], "a setting is given as PATH=VALUE, such as parameters.temper"),
-        (["show", "mini_lance"], "name a round, such as r0001; or give --prompts, which needs none"),
+        (["show", "mini_lance"], "name a round, such as r0001; or give --prompts or --chat, which need none"),
     ],
     ids=str,
 )
@@ -254,3 +255,11 @@ def test_a_model_that_no_package_brings(tmp_path: Path, project_root: Path) -> N
     assert done.returncode == 2
     assert "no package is known that carries it" in done.stderr
     assert "hf download owner/name" in done.stderr
+
+
+def test_a_chat_is_printed_as_it_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    show_chat(find_plan("mini_lance"), say=print)
+    told = capsys.readouterr().out
+    assert "end_of_turn: '<|im_end|>', trained and stopped at" in told
+    assert "<|im_start|>assistant\n⟨" in told
+    assert told.rstrip().endswith("<|im_end|>\n⟩")

@@ -157,21 +157,26 @@ def show(
     prompts: Annotated[
         bool, typer.Option("--prompts", help="Print the words that each model is asked with, for the first seed.")
     ] = False,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Print how the model's chat template writes the first seed in training.")
+    ] = False,
 ) -> None:
     """Print a round, rows of its tables, or prompts.
 
     Without a table it prints the round's tables and its score.
     """
     from lance_assets.cli.identities import show_differences, show_identity
-    from lance_assets.cli.prompts import show_prompts
+    from lance_assets.cli.prompts import show_chat, show_prompts
     from lance_assets.cli.reading import open_platform, show_round, show_rows
     from lance_assets.rounds.experiments import find_plan, load_plans
     from lance_assets.rounds.plan import Plan
 
     if prompts:
         show_prompts(find_plan(experiment), say=_say)
+    elif chat:
+        show_chat(find_plan(experiment), say=_say)
     elif round_key is None:
-        raise ValueError("name a round, such as r0001; or give --prompts, which needs none")
+        raise ValueError("name a round, such as r0001; or give --prompts or --chat, which need none")
     elif against is not None:
         show_differences(open_platform(), experiment, round_key, against, say=_say)
     elif identity:

@@ -1,10 +1,15 @@
-"""What `lance show EXPERIMENT --prompts` prints: the words that each model is asked with, for the first seed."""
+"""What `lance show EXPERIMENT --prompts` and `--chat` print: what models are asked, for the first seed.
+
+`--prompts` has the words of every model and step; `--chat` has the tokens that a seed becomes in training.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 
 from lance_assets.conversations import show_prompt
 from lance_assets.prompts import PromptStep, Templates
 from lance_assets.rounds.plan import JUDGE, Plan
+from resources.models.chat_format import describe_chat
+from resources.models.finding import find_model_here
 from resources.readers.seed_files import read_seeds
 
 NUM_SHOWN = 3
@@ -31,6 +36,24 @@ def show_prompts(plan: Plan, *, say: Callable[[str], None]) -> None:
         say(describe_model(name, templates, plan.prompt_steps, recipe=recipe.recipe, row=row))
     for one in judge:
         say(describe_model(JUDGE, plan.judge_templates, one.steps, recipe=one.recipe, row=row))
+
+
+def show_chat(plan: Plan, *, say: Callable[[str], None]) -> None:
+    """Print how the model's chat template writes the first seed, and what is done because of it.
+
+    Raises:
+        ValueError: the model is not on this machine, its template cannot be used, or the file of seeds cannot.
+    """
+    settings, row = plan.settings, build_example(plan)
+    path = find_model_here(settings.model, base=plan.folder, revision=settings.model_revision)
+    if path is None:
+        raise ValueError(
+            f"the model {settings.model!r} is not on this machine, and --chat reads its tokenizer: download it once, "
+            f"with hf download {settings.model}"
+        )
+    told = describe_chat(path, str(path), plan.templates.build_messages(row["prompt"]), row["completion"])
+    lines = [f"{name}: {value}" for name, value in told.items() if name != "example"]
+    say("\n".join([*lines, "", "the first seed; what is between the brackets is trained on:", told["example"]]))
 
 
 def build_example(plan: Plan) -> dict[str, str]:

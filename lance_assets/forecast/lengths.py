@@ -9,6 +9,7 @@ import polars as pl
 from lance_assets.algorithms.forecast.round_forecast import Lengths, Pool
 from lance_assets.prompts import Templates
 from lance_assets.rounds.plan import Plan
+from resources.models.chat_format import encode_messages
 from resources.models.model_shapes import FoundModel, find_tokenizer
 from resources.readers.seed_files import read_eft, read_seeds
 
@@ -55,10 +56,7 @@ def choose_count(model: FoundModel | None) -> tuple[Count, str]:
         return (lambda chat: sum(MARK_TOKENS + len(message["content"]) / CHARS_PER_TOKEN for message in chat)), how
 
     def count(chat: Sequence[Mapping[str, str]]) -> float:
-        encoded = tokenizer.apply_chat_template(
-            [dict(message) for message in chat], add_generation_prompt=True, return_dict=True
-        )
-        return float(len(encoded["input_ids"]))
+        return float(len(encode_messages(tokenizer, chat)))
 
     return count, "counted by the model's tokenizer"
 

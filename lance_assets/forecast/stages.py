@@ -202,7 +202,9 @@ class Forecaster:
 
     def count_checkpoint_gib(self, number: int) -> float:
         """GiB of a round's checkpoint, of which SFT and DPO of every round up to it are stages."""
-        lora, stored = self.plan.settings.training.lora, self.model.stored_bytes
+        lora = self.plan.settings.training.lora
+        # 'auto' saves float32 where bfloat16 would lose the update, as it does at the usual rates.
+        stored = 2 if self.plan.settings.training.save_dtype == "bfloat16" else 4
         rank = lora.r if lora is not None else None
         size = count_checkpoint_bytes(
             self.model.shape, stored_bytes=stored, lora_rank=rank, num_stages=2 * (number + 1)

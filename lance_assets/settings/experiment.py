@@ -40,6 +40,7 @@ from resources.training.trainer import (
     DpoChanges,
     DpoSettings,
     LoraSettings,
+    SaveDtype,
     SftChanges,
     SftSettings,
     change_stage,
@@ -210,6 +211,11 @@ class TrainingSettings(Settings):
         ge=1,
         description="Tokens that each round after r0000 trains on: DPO takes its own, and SFT fills the rest. "
         "None: each stage trains for its num_epochs.",
+    )
+    save_dtype: SaveDtype = Field(
+        "auto",
+        description="What a checkpoint's weights are saved in. 'auto': as the model before where that keeps 99% of "
+        "the update, else float32, which takes twice the disk of bfloat16.",
     )
     launcher: tuple[str, ...] | None = Field(
         None, description="The command that starts the training process, such as ['torchrun', '--nproc-per-node', '2']."

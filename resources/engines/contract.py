@@ -13,6 +13,7 @@ from jinja2 import TemplateError
 
 from lance_assets.records import Ask, Request, Sample, SamplingSettings, TokenChoice
 from resources.machine.processes import MemoryPeak
+from resources.models.chat_format import encode_messages
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -101,34 +102,6 @@ def ask_directly(engine: Engine) -> Ask:
         return sample_in_order(engine, requests, sampling)
 
     return ask
-
-
-def encode_messages(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[dict[str, str]]) -> tuple[int, ...]:
-    """Token ids of a chat up to where the model's turn begins, by the model's own chat template.
-
-    Raises:
-        ValueError: a message without role or content, which a template may render as nothing.
-        jinja2.TemplateError: the template refuses the messages, as some do a system message.
-    """
-    for message in messages:
-        if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
-            raise ValueError(f"a message needs a role and a content, both text, got {message!r}")
-    encoded = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=True)
-    return tuple(encoded["input_ids"])
-
-
-def find_turn_end(tokenizer: "PreTrainedTokenizerBase") -> int | None:
-    """The special token that a chat template puts after the model's turn; None where it puts none.
-
-    A base model's generation config may name the end of a document alone (Qwen2-7B: `<|endoftext|>`), while its
-    template, and so its training, ends a turn with another token (`<|im_end|>`): without it samples run to the limit.
-    """
-    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    tokens = tokenizer.apply_chat_template(chat, return_dict=True)["input_ids"]
-    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_encoder.values()}
-    open_turn = len(encode_messages(tokenizer, chat[:1]))
-    after = [token for token in tokens[open_turn:] if token in special]
-    return after[0] if after else None
 
 
 def encode_requests(

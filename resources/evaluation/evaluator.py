@@ -20,6 +20,7 @@ from lance_assets.algorithms.measures.headline import guess_direction, name_metr
 from lance_assets.algorithms.measures.statistics import compute_wilson_interval
 from lance_assets.records import EVAL_REPORT, HARNESS_ITEMS
 from resources.machine.processes import stream_process
+from resources.models.chat_format import adapt_folder
 
 _NORMAL_95 = 1.959963984540054
 
@@ -78,8 +79,12 @@ def run_lm_eval(
     """
     if not tasks:
         raise ValueError("tasks must name at least one lm-evaluation-harness task, got none")
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--model_args", f"pretrained={model_path}"]
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as view:
+        model_args = f"pretrained={model_path}"
+        if apply_chat_template:
+            # The harness leaves out a system message that the template refuses, and may add a beginning of text.
+            model_args = f"pretrained={adapt_folder(model_path, Path(view))},add_bos_token=False"
+        command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--model_args", model_args]
         command += ["--tasks", ",".join(map(str, tasks)), "--batch_size", str(batch_size), "--output_path", folder]
         command += ["--seed", str(rng_seed), "--log_samples"]
         # An option that is not given leaves the task's own value in force.

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 BASE = "base.json"
-_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
+_LAYER = (".lora_A.weight", ".lora_B.weight")
+_EMBEDDING = (".lora_embedding_A", ".lora_embedding_B")
+_DOWN_ENDS, _UP_ENDS = (_LAYER[0], _EMBEDDING[0]), (_LAYER[1], _EMBEDDING[1])
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class LoraUpdate:
     """By PEFT's name of the module: down float32 [rank, inputs] and up float32 [outputs, rank], scale included."""
     target_modules: frozenset[str]
     """Ends of the modules' names, as PEFT's configuration gives them."""
+    embeddings: frozenset[str] = frozenset()
+    """Which modules are embeddings, whose weights are changed by the product's transpose; PEFT names them otherwise."""
 
     @property
     def rank(self) -> int:
@@ -61,11 +65,15 @@ def build_update(weights: Mapping[str, np.ndarray], *, scale: float, target_modu
     Raises:
         ValueError: a weight that is no LoRA factor, such as a whole layer or a bias.
     """
-    if strange := sorted(name for name in weights if not name.endswith((_DOWN, _UP))):
-        raise ValueError(f"an adapter of {_DOWN[1:]} and {_UP[1:]} alone is wanted, got {strange[:3]}")
-    modules = sorted(name.removesuffix(_DOWN) for name in weights if name.endswith(_DOWN))
-    factors = {module: (weights[module + _DOWN], weights[module + _UP] * np.float32(scale)) for module in modules}
-    return LoraUpdate(factors, target_modules)
+    if strange := sorted(name for name in weights if not name.endswith(_DOWN_ENDS + _UP_ENDS)):
+        raise ValueError(f"an adapter of {_LAYER[0][1:]} and {_LAYER[1][1:]} alone is wanted, got {strange[:3]}")
+    factors, embeddings = {}, set()
+    for name in sorted(name for name in weights if name.endswith(_DOWN_ENDS)):
+        down, up = _EMBEDDING if name.endswith(_EMBEDDING[0]) else _LAYER
+        module = name.removesuffix(down)
+        factors[module] = (weights[name], weights[module + up] * np.float32(scale))
+        embeddings |= {module} if down == _EMBEDDING[0] else set()
+    return LoraUpdate(factors, target_modules, frozenset(embeddings))
 
 
 def concatenate_adapters(*updates: LoraUpdate) -> LoraUpdate:
@@ -90,7 +98,11 @@ def concatenate_adapters(*updates: LoraUpdate) -> LoraUpdate:
             np.concatenate([down for down, _ in parts], axis=0),
             np.concatenate([up for _, up in parts], axis=1),
         )
-    return LoraUpdate(factors, frozenset().union(*(update.target_modules for update in updates)))
+    return LoraUpdate(
+        factors,
+        frozenset().union(*(update.target_modules for update in updates)),
+        frozenset().union(*(update.embeddings for update in updates)),
+    )
 
 
 def _zeros(rank: int, inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
@@ -132,7 +144,8 @@ def write_adapter(checkpoint: Path, update: LoraUpdate, *, base_hash: str) -> Pa
     folder.mkdir(parents=True, exist_ok=True)
     weights = {}
     for module, (down, up) in update.factors.items():
-        weights[module + _DOWN], weights[module + _UP] = down, up
+        ends = _EMBEDDING if module in update.embeddings else _LAYER
+        weights[module + ends[0]], weights[module + ends[1]] = down, up
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     config = LoraConfig(
         r=update.rank,

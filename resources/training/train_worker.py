@@ -2,8 +2,8 @@
 
 SFT with TRL's SFTTrainer on conversational prompt and completion rows, then DPO with TRL's DPOTrainer from and against
 the SFT-ed model; `resources.training.trainer` says where it is taken from and how it differs. Trains in float32 on a
-CPU (on CUDA under bfloat16 autocast) and saves in the start checkpoint's dtype. With the same job on the same machine
-the weights are the same to the byte.
+CPU (on CUDA under bfloat16 autocast); `resources.training.saving` saves. With the same job on the same machine the
+weights are the same to the byte.
 """
 
 import argparse
@@ -23,28 +23,27 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import reduce
 from datasets import Dataset, disable_progress_bars
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from jinja2 import TemplateError
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import (
-    AutoModelForCausalLM,
     AutoTokenizer,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
     TrainerCallback,
     TrainerControl,
     TrainerState,
     TrainingArguments,
+    get_scheduler,
 )
 from transformers.utils import logging
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from lance_assets.prompts import build_messages
 from resources.machine.processes import MemoryPeak, measure_own_peak
-from resources.models.adapters import build_update, concatenate_adapters, read_update, to_numpy, write_adapter
-from resources.stores.checkpoints import hash_checkpoint
+from resources.models.chat_format import encode_row, require_turn_end
+from resources.training.saving import build_lora, load_for_training, load_start, save_model
 from resources.training.trainer import CHECKPOINT, RESULT, DpoSettings, SftSettings, TrainJob, TrainResult
 
-TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*", "vocab*", "merges*")
 _LINES_PER_STAGE = 20
 
 
@@ -70,6 +69,44 @@ class LogCallback(TrainerCallback):
             print(f"{self.stage}: step {state.global_step} of {state.max_steps}, loss {float(logs['loss']):.4f}")
 
 
+class WarmUpCallback(TrainerCallback):
+    """Lets a warm-up begin above rate 0, and end after half of the steps at the latest.
+
+    The libraries' rates are `step / warmup`, so that the first step trains nothing, and a stage of one step nothing at
+    all. Here they are `(step + 1) / (warmup + 1)`; with a warm-up of two steps 1/3 and 2/3 in place of 0 and 1/2.
+    """
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        lr_scheduler: LambdaLR | None = None,
+        **_: object,
+    ) -> None:
+        """Put the rates of the warm-up into the schedule, before its first step."""
+        assert lr_scheduler is not None, "the trainer has made its schedule"
+        warmup = args.get_warmup_steps(state.max_steps)
+        if warmup == 0:
+            return
+        shorter = min(warmup, state.max_steps // 2)
+        rate_after = get_scheduler(
+            args.lr_scheduler_type,
+            # Made only for its rates.
+            torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0),
+            num_warmup_steps=shorter,
+            num_training_steps=state.max_steps,
+        ).lr_lambdas[0]
+
+        def find_rate(step: int) -> float:
+            return (step + 1) / (shorter + 1) if step < shorter else rate_after(step)
+
+        lr_scheduler.lr_lambdas = [find_rate for _ in lr_scheduler.lr_lambdas]
+        for group, peak in zip(lr_scheduler.optimizer.param_groups, lr_scheduler.base_lrs, strict=True):
+            group["lr"] = peak * find_rate(0)
+        lr_scheduler._last_lr = [group["lr"] for group in lr_scheduler.optimizer.param_groups]
+
+
 def build_sft_rows(rows: Iterable[dict], system: str) -> list[dict]:
     """Conversational prompt and completion rows, asked as at serving."""
     return [
@@ -93,33 +130,51 @@ def build_pair_rows(rows: Iterable[dict], system: str) -> list[dict]:
     ]
 
 
-def measure_rows(tokenizer: PreTrainedTokenizerBase, rows: list[dict], max_length: int) -> list[int]:
-    """Tokens of each row, prompt and longest completion, before any cut.
+class TokenDPOTrainer(DPOTrainer):
+    """DPO on rows of tokens, which TRL 1.16 takes for SFT alone.
+
+    It would render and encode pairs once more, without the rules of `resources.models.chat_format`.
+    """
+
+    def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
+        return dataset
+
+
+def encode_rows(
+    tokenizer: PreTrainedTokenizerBase, rows: list[dict], max_length: int
+) -> tuple[list[dict[str, list[int]]], list[int]]:
+    """Rows as TRL takes them, by tokens, and the tokens of each with its longest completion, before any cut.
 
     Raises:
-        ValueError: none would be left to train on, or the template renders the prompt otherwise than at serving.
+        ValueError: none would be left to train on, a row that the chat template cannot render, or a template without
+            an end of the model's turn.
     """
-    lengths, num_empty = [], 0
-    for row in rows:
-        # TRL takes as many tokens from the loss as the prompt has by itself. Where the whole chat begins otherwise, the
-        # border between prompt and completion would lie in the wrong place.
-        asked = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
-        wholes = [
-            tokenizer.apply_chat_template(row["prompt"] + row[name], return_dict=True)["input_ids"]
-            for name in ("completion", "chosen", "rejected")
-            if name in row
-        ]
-        if any(whole[: len(asked)] != asked for whole in wholes):
-            raise ValueError(
-                "the chat template renders a prompt in training otherwise than at serving, for "
-                f"{row['prompt'][-1]['content'][:80]!r}; give the model a template whose generation prompt is a prefix"
-            )
-        lengths.append(max(map(len, wholes)))
-        # After the cut such a row has no token of a completion left.
-        num_empty += len(asked) >= max_length
-    if num_empty == len(rows):
+    require_turn_end(tokenizer)
+    encoded, lengths = [], []
+    for place, row in enumerate(rows):
+        try:
+            sides = {
+                side: encode_row(tokenizer, row["prompt"], row[side][0]["content"])
+                for side in ("completion", "chosen", "rejected")
+                if side in row
+            }
+        except (TemplateError, TypeError, KeyError, ValueError) as error:
+            shown = row["prompt"][-1]["content"][:80]
+            raise ValueError(f"training row {place}, {shown!r}, cannot be written as a chat: {error}") from error
+        prompt = next(iter(sides.values()))[0]
+        lengths.append(len(prompt) + max(len(tokens) for _, tokens in sides.values()))
+        # After the cut a row whose prompt fills it has no token of a completion left.
+        if len(prompt) >= max_length:
+            continue
+        if "completion" in sides:
+            tokens = sides["completion"][1]
+            encoded.append({"input_ids": prompt + tokens, "completion_mask": [0] * len(prompt) + [1] * len(tokens)})
+        else:
+            own = {f"{side}_ids": tokens for side, (_, tokens) in sides.items()}
+            encoded.append({"prompt_ids": prompt} | own)
+    if rows and not encoded:
         raise ValueError(f"every prompt fills max_length={max_length} tokens; raise max_length")
-    return lengths
+    return encoded, lengths
 
 
 def build_arguments(job: TrainJob, settings: SftSettings, output: Path) -> dict:
@@ -162,79 +217,15 @@ def build_arguments(job: TrainJob, settings: SftSettings, output: Path) -> dict:
     }
 
 
-def build_lora(job: TrainJob) -> LoraConfig | None:
-    """PEFT's configuration, None to train all weights."""
-    if job.lora is None:
-        return None
-    targets = job.lora.target_modules
-    return LoraConfig(
-        r=job.lora.r,
-        lora_alpha=job.lora.alpha,
-        lora_dropout=job.lora.dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
-        task_type="CAUSAL_LM",
-    )
-
-
-def save_model(trainer: SFTTrainer | DPOTrainer, job: TrainJob, start: Path, folder: Path, dtype: torch.dtype) -> None:
-    """Save weights with adapters merged, config, tokenizer and adapter; the folder appears whole.
-
-    Args:
-        trainer: of the stage that ended. Every process calls this, since under FSDP each holds a part.
-        job: whose start checkpoint gives the config and the tokenizer.
-        start: what the stage started from.
-        folder: where to.
-        dtype: of the weights.
-    """
-    accelerator = trainer.accelerator
-    state = accelerator.get_state_dict(trainer.model_wrapped)
-    if accelerator.is_main_process:
-        partial = folder.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        # Through a fresh model: its config is as it was, and tied weights are stored once.
-        model = load_for_training(job.start_checkpoint)
-        if job.lora is None:
-            model.load_state_dict(state)
-        else:
-            model = get_peft_model(model, build_lora(job))
-            model.load_state_dict(state)
-            # Merging adds the factors to the weights and removes them, so they are saved before.
-            save_adapter(model, job, start, partial)
-            model = model.merge_and_unload()
-        model.to(dtype).save_pretrained(partial)
-        # The files are copied, since saving the tokenizer would rewrite what training has not changed.
-        for pattern in TOKENIZER_FILES:
-            for path in job.start_checkpoint.glob(pattern):
-                shutil.copyfile(path, partial / path.name)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    accelerator.wait_for_everyone()
-
-
-def save_adapter(model: PeftModel, job: TrainJob, start: Path, folder: Path) -> None:
-    """Put into a checkpoint's folder what it differs by from the base model: what its start did, and this stage."""
-    if job.base_model is None:
-        return
-    base_hash = hash_checkpoint(job.base_model)
-    before = read_update(start, base_hash=base_hash)
-    if before is None:
-        print("no adapter is written: the start checkpoint is not the base model, and has no adapter of it")
-        return
-    config = model.peft_config["default"]
-    state = to_numpy(get_peft_model_state_dict(model))
-    stage = build_update(state, scale=config.lora_alpha / config.r, target_modules=frozenset(config.target_modules))
-    write_adapter(folder, concatenate_adapters(before, stage), base_hash=base_hash)
-
-
 def run_stage(
     stage: str, job: TrainJob, settings: SftSettings, start: Path, rows: list[dict], folder: Path
 ) -> tuple[SFTTrainer | DPOTrainer, dict]:
     """Train one stage from `start`; returns the trainer and the stage's log."""
     tokenizer = AutoTokenizer.from_pretrained(start)
-    lengths = measure_rows(tokenizer, rows, settings.max_length)
+    encoded, lengths = encode_rows(tokenizer, rows, settings.max_length)
     num_truncated = sum(length > settings.max_length for length in lengths)
     arguments = build_arguments(job, settings, folder / "trainer")
-    dataset = Dataset.from_list(rows)
+    dataset = Dataset.from_list(encoded)
     given = {"train_dataset": dataset, "processing_class": tokenizer, "peft_config": build_lora(job)}
     if isinstance(settings, DpoSettings):
         losses = {"loss_type": ["sigmoid"], "beta": settings.beta}
@@ -243,31 +234,22 @@ def run_stage(
         # With adapters the reference is the model with the adapters off; without, a second copy of the SFT-ed one.
         reference = load_for_training(start) if job.lora is None else None
         config = DPOConfig(**arguments, **losses)
-        trainer = DPOTrainer(load_for_training(start), ref_model=reference, args=config, **given)
+        trainer = TokenDPOTrainer(load_start(start, job), ref_model=reference, args=config, **given)
     else:
         # Rows of like length share a batch: a quarter less time on a CPU. The order still comes from the seed.
         config = SFTConfig(**arguments, completion_only_loss=True, train_sampling_strategy="group_by_length")
-        trainer = SFTTrainer(load_for_training(start), args=config, **given)
+        trainer = SFTTrainer(load_start(start, job), args=config, **given)
     # Full determinism also fills every new tensor, which doubles the time of a small model on a CPU.
     torch.utils.deterministic.fill_uninitialized_memory = False
     # It would print every step as a dict, beside the lines of `LogCallback`.
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(LogCallback(stage))
+    if not settings.warmup_from_zero:
+        trainer.add_callback(WarmUpCallback())
     print(f"{stage}: {len(rows)} rows, {num_truncated} over max_length={settings.max_length}")
     trainer.train()
     steps = [entry for entry in trainer.state.log_history if "loss" in entry]
     return trainer, {"num_rows": len(rows), "num_truncated": num_truncated, "steps": steps}
-
-
-def load_for_training(path: Path) -> PreTrainedModel:
-    """The model in float32, whatever it is stored in."""
-    # In bfloat16 most updates at a learning rate of 1e-5 would be rounded away.
-    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, local_files_only=True)
-
-
-def read_dtype(path: Path) -> torch.dtype:
-    """The dtype a checkpoint is stored in."""
-    return AutoModelForCausalLM.from_pretrained(path, dtype="auto", local_files_only=True).dtype
 
 
 def read_rows(path: Path | None) -> list[dict]:
@@ -281,9 +263,7 @@ def count_tokens(
     """Tokens that each row is trained on, cut at `max_length`, over its sides."""
     return [
         sum(
-            min(
-                len(tokenizer.apply_chat_template(row["prompt"] + row[side], return_dict=True)["input_ids"]), max_length
-            )
+            min(sum(map(len, encode_row(tokenizer, row["prompt"], row[side][0]["content"]))), max_length)
             for side in sides
         )
         for row in rows
@@ -322,7 +302,6 @@ def fill_budget(job: TrainJob, sft_rows: list[dict], pairs: list[dict]) -> list[
 def train(job: TrainJob, folder: Path) -> None:
     """Run both stages and write `checkpoint/` (with `training_log.json`) and, last, `result.json`."""
     started = time.monotonic()
-    dtype = read_dtype(job.start_checkpoint)
     sft_rows = build_sft_rows(read_rows(job.sft_path), job.system_message)
     pairs = build_pair_rows(read_rows(job.pairs_path), job.system_message)
     start, logs, settings = job.start_checkpoint, {}, job.sft
@@ -331,23 +310,23 @@ def train(job: TrainJob, folder: Path) -> None:
         sft_rows, settings = fill_budget(job, sft_rows, pairs), settings.model_copy(update={"num_epochs": 1.0})
     # SFT's own result stays in float32, so that DPO starts from what SFT ended with, and a killed run takes it up.
     sft_folder, sft_log = folder / "sft", folder / "sft_log.json"
-    # `save_model` renames the folder into place at its end, and the log is written before, so both are whole.
+    # `save_model` renames the folder into place at its end and writes the log before, so both are whole.
     if sft_rows and sft_folder.is_dir():
         print("sft: taking up after the finished SFT of a killed run")
         logs["sft"] = json.loads(sft_log.read_text())
     elif sft_rows:
         trainer, logs["sft"] = run_stage("sft", job, settings, start, sft_rows, folder)
-        if is_main_process():
-            sft_log.write_text(json.dumps(logs["sft"]))
-        saved_as = (sft_folder, torch.float32) if pairs else (folder / CHECKPOINT, dtype)
-        save_model(trainer, job, start, *saved_as)
+        place, save_dtype = (folder / CHECKPOINT, job.save_dtype)
+        if pairs:
+            place, save_dtype = sft_folder, "float32"
+        save_model(trainer, job, start, place, save_dtype=save_dtype, log=logs["sft"])
         # Or its weights and optimizer would stay while DPO trains.
         del trainer
         gc.collect()
     if pairs:
         start = sft_folder if sft_rows else start
         trainer, logs["dpo"] = run_stage("dpo", job, job.dpo, start, pairs, folder)
-        save_model(trainer, job, start, folder / CHECKPOINT, dtype)
+        save_model(trainer, job, start, folder / CHECKPOINT, save_dtype=job.save_dtype, log=logs["dpo"])
     peak = measure_peak()
     if is_main_process():
         (folder / CHECKPOINT / "training_log.json").write_text(json.dumps(logs, indent=1))
@@ -371,9 +350,10 @@ def measure_peak() -> MemoryPeak:
 
 def write_result(folder: Path, logs: dict, seconds: float, peak: MemoryPeak) -> None:
     """Write `result.json` whole, after everything else."""
-    skipped = {"num_rows": 0, "num_truncated": 0, "steps": []}
+    skipped = {"num_rows": 0, "num_truncated": 0, "steps": [], "change": None}
     stages = {"sft": skipped, "dpo": skipped} | logs
     sft, dpo = stages["sft"], stages["dpo"]
+    last = dpo if "dpo" in logs else sft
     result = TrainResult(
         path=folder / CHECKPOINT,
         num_truncated=sft["num_truncated"] + dpo["num_truncated"],
@@ -381,6 +361,10 @@ def write_result(folder: Path, logs: dict, seconds: float, peak: MemoryPeak) -> 
         seconds=seconds,
         peak_host_gib=peak.host_gib,
         peak_gpu_gib=peak.gpu_gib,
+        sft_change=sft["change"],
+        dpo_change=dpo["change"],
+        kept_rate=last["kept_rate"],
+        saved_dtype=last["saved_dtype"],
         sft_losses=[float(step["loss"]) for step in sft["steps"]],
         dpo_losses=[float(step["loss"]) for step in dpo["steps"]],
         dpo_accuracies=[float(step["rewards/accuracies"]) for step in dpo["steps"]],

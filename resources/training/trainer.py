@@ -5,6 +5,8 @@ DPO. How it differs:
 1. The paper names no hyper-parameters; the defaults here are LLaMA-Factory's examples (cosine, a tenth warm-up).
 2. The reference of DPO is the SFT-ed model, LLaMA-Factory's default; the paper does not say.
 3. SFT and DPO rows are asked with the same messages as at serving; the authors' DPO rows lack the system message.
+4. A warm-up begins above rate 0, and takes half of the steps at most: of a stage of one step the libraries' schedule
+   trains nothing. From the end of the warm-up on the rates are the libraries'.
 
 With LoRA the checkpoint has, beside its merged weights, an adapter of the experiment's base model
 (`resources.models.adapters`).
@@ -49,6 +51,9 @@ class SftSettings(BaseModel):
     gradient_accumulation_steps: int = Field(1, ge=1, description="Parts a batch is computed in, to save memory.")
     max_length: int = Field(2048, ge=8, description="Tokens of prompt and completion; longer rows are cut and counted.")
     warmup_steps: float = Field(0.1, ge=0, description="Steps of rising rate; below 1 a share of all steps.")
+    warmup_from_zero: bool = Field(
+        False, description="The first step of a warm-up has rate 0, and trains nothing, as in transformers' schedules."
+    )
     weight_decay: float = Field(0.0, ge=0, description="AdamW's.")
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = Field("cosine", description="Of the rate.")
     gradient_checkpointing: bool = Field(False, description="Recompute activations, to save memory.")
@@ -78,6 +83,9 @@ class DpoChanges(SftChanges):
     beta: float | None = Field(None, gt=0, description="Strength of the pull to the reference model.")
     sft_loss_weight: float | None = Field(None, ge=0, description="Weight of the chosen completions' NLL.")
 
+
+SaveDtype = Literal["auto", "float32", "bfloat16"]
+"""What a checkpoint's weights are saved in."""
 
 Stage = TypeVar("Stage", bound=SftSettings)
 
@@ -117,6 +125,7 @@ class TrainJob(BaseModel):
     token_budget: int | None = Field(
         None, ge=1, description="Tokens both stages train on, padding not counted; SFT fills it. None: num_epochs."
     )
+    save_dtype: SaveDtype = Field("auto", description="Of the saved weights; see `TrainingSettings.save_dtype`.")
     rng_seed: int = Field(0, ge=0, lt=2**32, description="Of the data order, adapters and dropout.")
     launcher: tuple[str, ...] | None = Field(None, description='Before the worker, as ["accelerate", "launch"].')
     num_threads: int | None = Field(None, ge=1, description="CPU threads; None leaves torch's choice. 1 when busy.")
@@ -138,6 +147,10 @@ class TrainResult(BaseModel):
         0.0, description="Most memory of the machine the last processes held, summed; what they share counts twice."
     )
     peak_gpu_gib: float = Field(0.0, description="Most memory of all GPUs they reserved; 0 without a GPU.")
+    sft_change: float | None = Field(None, description="L2 norm of what SFT changed of the weights; None without SFT.")
+    dpo_change: float | None = Field(None, description="The same of DPO.")
+    kept_rate: float = Field(1.0, description="Share of the last stage's change that rounding to saved_dtype leaves.")
+    saved_dtype: str = Field("", description="What the weights are saved in.")
     sft_losses: list[float] = Field(default_factory=list)
     dpo_losses: list[float] = Field(default_factory=list)
     dpo_accuracies: list[float] = Field(
@@ -149,7 +162,7 @@ class TrainResult(BaseModel):
 def fingerprint_job(job: TrainJob) -> str:
     """The sha256 of everything that changes a job's result: weights, rows, prompts, settings, seed and libraries."""
     digest = hashlib.sha256()
-    changing = {"system_message", "sft", "dpo", "lora", "token_budget", "rng_seed"}
+    changing = {"system_message", "sft", "dpo", "lora", "token_budget", "save_dtype", "rng_seed"}
     digest.update(job.model_dump_json(include=changing).encode())
     digest.update(" ".join(f"{name}={importlib.metadata.version(name)}" for name in _LIBRARIES).encode())
     files = sorted(path for path in job.start_checkpoint.iterdir() if path.is_file())

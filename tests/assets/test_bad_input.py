@@ -41,6 +41,22 @@ def test_a_model_without_chat_template(make_scripted_world: OpenWorld, tmp_path:
     assert "instruction-tuned variant" in told
 
 
+def test_a_chat_template_without_an_end_of_turn(make_scripted_world: OpenWorld, tmp_path: Path):
+    folder = shutil.copytree(SMALL_MODEL, tmp_path / "no_end")
+    template = (folder / "chat_template.jinja").read_text().replace("<|im_end|>", "")
+    (folder / "chat_template.jinja").write_text(template)
+    told = fail_alone(make_scripted_world(model=str(folder)), "r0000", "start_checkpoint")
+    assert "never learns to stop; put <|im_end|> behind the assistant's content" in told
+
+
+def test_a_chat_is_shown_before_its_first_use(make_scripted_world: OpenWorld):
+    world = make_scripted_world()
+    assert world.materialize("r0000", "start_checkpoint").success
+    told = world.metadata("start_checkpoint", "r0000")
+    assert "trained and stopped at" in str(told["chat_end_of_turn"])
+    assert "⟨It is 4.<|im_end|>" in str(told["chat_example"])
+
+
 def test_a_folder_that_is_not_a_checkpoint(make_scripted_world: OpenWorld, tmp_path: Path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "read_me.txt").write_text("no model")

@@ -21,7 +21,8 @@ from lance_assets.algorithms.selection.pool_selection import draw_first_pool, se
 from lance_assets.small_world import SMALL_MODEL
 from resources.engines.contract import ModelWithoutChatTemplateError
 from resources.engines.transformers import model_states
-from resources.engines.transformers.model_states import CONFIDENCE, ModelReader, TrainingRow, encode_row, measure_logits
+from resources.engines.transformers.model_states import CONFIDENCE, ModelReader, TrainingRow, measure_logits
+from resources.models.chat_format import encode_row
 
 
 def ask(prompt: str, completion: str, system: str | None = None) -> TrainingRow:
@@ -131,7 +132,9 @@ def test_rows_are_what_the_trainer_trains_on(small_model: Path, tmp_path: Path) 
     config = SFTConfig(output_dir=str(tmp_path), max_length=200, use_cpu=True, bf16=False, report_to="none")
     model = AutoModelForCausalLM.from_pretrained(small_model)
     trainer = SFTTrainer(model, args=config, train_dataset=dataset, processing_class=tokenizer)
-    assert trainer.train_dataset["input_ids"] == [encode_row(tokenizer, row)[:200] for row in ROWS]
+    assert trainer.train_dataset["input_ids"] == [
+        [*prompt, *said][:200] for prompt, said in (encode_row(tokenizer, *row) for row in ROWS)
+    ]
 
 
 def test_confidence_by_hand() -> None:
@@ -156,7 +159,7 @@ def test_what_is_said_and_counted(small_model: Path, monkeypatch: pytest.MonkeyP
     reader = open_reader(small_model, 10, max_length=40, log=lines.append)
     reader.embed(ROWS)
     tokenizer = AutoTokenizer.from_pretrained(small_model)
-    num_long = sum(len(encode_row(tokenizer, row)) > 40 for row in ROWS)
+    num_long = sum(sum(map(len, encode_row(tokenizer, *row))) > 40 for row in ROWS)
     assert reader.num_truncated == num_long
     assert 1 < num_long < len(ROWS)
     assert [line.split(" rows")[0] for line in lines[:-1]] == [f"embed: {done} of 20" for done in (10, 20)]

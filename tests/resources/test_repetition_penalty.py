@@ -11,11 +11,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, RepetitionPenaltyL
 
 from lance_assets.records import Request, SamplingSettings
 from lance_assets.small_world import SMALL_MODEL
-from resources.engines.contract import EngineError, encode_messages, sample_in_order
+from resources.engines.contract import EngineError, sample_in_order
 from resources.engines.durable_stage import hash_request
 from resources.engines.openai.engine import OpenAIEngine
 from resources.engines.sampling import SeededTopP, penalise_repetition
 from resources.engines.transformers.engine import TransformersEngine
+from resources.models.chat_format import encode_messages
 from tests.resources.faulty_server import FaultyServer, respond
 
 PROMPTS = [

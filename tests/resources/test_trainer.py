@@ -9,20 +9,22 @@ import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, TrainerControl, TrainerState, TrainingArguments, get_scheduler
 from trl import SFTConfig, SFTTrainer
 
 from lance_assets.conversations import Turn, write_conversation
 from lance_assets.prompts import build_messages
 from lance_assets.records import PREFERENCE_PAIRS, SFT_SET
-from resources.engines.contract import encode_messages
 from resources.machine.processes import stream_process
+from resources.models.chat_format import encode_messages
+from resources.stores.checkpoints import hash_checkpoint
 from resources.training.train_worker import (
+    WarmUpCallback,
     build_pair_rows,
     build_sft_rows,
+    encode_rows,
     fill_budget,
     load_for_training,
-    measure_rows,
     train,
 )
 from resources.training.trainer import (
@@ -69,6 +71,7 @@ def job(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
         sft=SftSettings(num_epochs=2, batch_size=4, learning_rate=5e-3, max_length=64),
         dpo=DpoSettings(batch_size=2, learning_rate=2e-3, sft_loss_weight=0.2, max_length=64),
         num_threads=1,
+        save_dtype="bfloat16",
     )
 
 
@@ -113,7 +116,7 @@ def test_a_conversation_is_trained_on_as_its_turns(tiny_model: Path) -> None:
     sft, pairs = build_sft_rows(rows, "The recipe's."), build_pair_rows(rows, "The recipe's.")
     assert [row["prompt"] for row in sft] == [row["prompt"] for row in pairs] == asked
     assert [row["completion"] for row in sft] == [[{"role": "assistant", "content": "2 1"}]] * 3
-    lengths = measure_rows(AutoTokenizer.from_pretrained(tiny_model), sft, 512)
+    _, lengths = encode_rows(AutoTokenizer.from_pretrained(tiny_model), sft, 512)
     assert lengths[0] > lengths[2]
 
 
@@ -268,17 +271,72 @@ def test_loss_is_on_the_completion_and_its_end_of_turn(tiny_model: Path, tmp_pat
     assert tokenizer.decode(row["input_ids"][len(asked) :]) == "The answer is 1 2 3.<|im_end|>\n"
 
 
-def test_a_template_that_differs_in_training_is_refused(tiny_model: Path) -> None:
+def test_rows_over_max_length_are_measured_and_a_template_that_differs_in_training_is_composed(
+    tiny_model: Path,
+) -> None:
+    """Prompt and training row begin alike, whatever the template puts before a model's turn that is there already."""
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     rows = build_sft_rows([{"prompt": "Sort 3 1.", "completion": "1 3."}], "")
-    assert measure_rows(tokenizer, rows, 64) == [
-        len(tokenizer.apply_chat_template(rows[0]["prompt"] + rows[0]["completion"])["input_ids"])
-    ]
+    whole = tokenizer.apply_chat_template(rows[0]["prompt"] + rows[0]["completion"])["input_ids"]
+    (row,), lengths = encode_rows(tokenizer, rows, 64)
+    assert row["input_ids"] == whole
+    assert lengths == [len(whole)]
     with pytest.raises(ValueError, match="every prompt fills max_length=8"):
-        measure_rows(tokenizer, rows, 8)
+        encode_rows(tokenizer, rows, 8)
     tokenizer.chat_template = tokenizer.chat_template.replace("assistant\n{%", "assistant\nHmm. {%")
-    with pytest.raises(ValueError, match="otherwise than at serving"):
-        measure_rows(tokenizer, rows, 64)
+    (row,), _ = encode_rows(tokenizer, rows, 64)
+    asked = list(encode_messages(tokenizer, rows[0]["prompt"]))
+    assert row["input_ids"][: len(asked)] == asked
+    assert row["completion_mask"] == [0] * len(asked) + [1] * (len(row["input_ids"]) - len(asked))
+    assert tokenizer.decode(row["input_ids"]).endswith("assistant\nHmm. 1 3.<|im_end|>\n")
+
+
+def list_rates(settings: SftSettings, num_steps: int, folder: Path) -> list[float]:
+    """The share of the peak rate at each step of a stage."""
+    kept = {"warmup_steps": settings.warmup_steps, "lr_scheduler_type": settings.schedule}
+    arguments = TrainingArguments(output_dir=str(folder), use_cpu=True, report_to="none", **kept)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+    warmup = arguments.get_warmup_steps(num_steps)
+    schedule = get_scheduler(settings.schedule, optimizer, num_warmup_steps=warmup, num_training_steps=num_steps)
+    if not settings.warmup_from_zero:
+        state = TrainerState(max_steps=num_steps)
+        WarmUpCallback().on_train_begin(arguments, state, TrainerControl(), lr_scheduler=schedule)
+    rates = []
+    for _ in range(num_steps):
+        rates.append(optimizer.param_groups[0]["lr"] / 2.0)
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant_with_warmup"])
+def test_no_step_of_a_warm_up_has_rate_0(tmp_path: Path, schedule: str) -> None:
+    """By hand: 1/3, 2/3 for two steps of warm-up; afterwards the rates are the libraries'."""
+    for num_steps, warmup in [(1, 0.1), (1, 5), (3, 5), (4, 0.1), (20, 0.1)]:
+        early = SftSettings(warmup_steps=warmup, schedule=schedule)
+        rates = list_rates(early, num_steps, tmp_path)
+        assert min(rates) > 0
+        assert max(rates) == 1
+        late = list_rates(early.model_copy(update={"warmup_from_zero": True}), num_steps, tmp_path)
+        assert late[0] == 0
+        if num_steps == 20:
+            assert rates[:2] == pytest.approx([1 / 3, 2 / 3])
+            assert rates[2:] == pytest.approx(late[2:])
+
+
+@pytest.mark.parametrize("warmup_from_zero", [False, True])
+def test_a_stage_of_one_step_trains_and_says_how_far(job: TrainJob, tmp_path: Path, warmup_from_zero: bool) -> None:
+    dpo = DpoSettings(batch_size=4, learning_rate=1e-3, max_length=64, warmup_from_zero=warmup_from_zero)
+    pairs = write_pairs(tmp_path / "pairs.parquet", 4)
+    changed = {"sft_path": None, "pairs_path": pairs, "staging": tmp_path, "dpo": dpo, "save_dtype": "auto"}
+    result = train_here(job.model_copy(update=changed))
+    assert len(result.dpo_losses) == 1
+    assert result.sft_change is None
+    assert result.dpo_change is not None
+    assert (result.dpo_change == 0) == warmup_from_zero
+    assert (hash_checkpoint(result.path) == hash_checkpoint(job.start_checkpoint)) == warmup_from_zero
+    assert result.kept_rate >= 0.99
+    assert result.saved_dtype == ("bfloat16" if warmup_from_zero else "float32")
 
 
 TWO_PROCESSES = """

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, TopPLogitsWarper
 
 from lance_assets.records import Request, SamplingSettings
-from resources.engines.contract import ModelLoadError, ModelWithoutChatTemplateError, encode_messages, sample_in_order
+from resources.engines.contract import ModelLoadError, ModelWithoutChatTemplateError, sample_in_order
 from resources.engines.sampling import SeededTopP, draw_uniforms
 from resources.engines.transformers.engine import TransformersEngine
+from resources.models.chat_format import encode_messages
 
 PROMPTS = [
     "Sort the list 3 1 2.",
@@ -139,12 +140,12 @@ def test_bad_rows_do_not_take_the_batch_along(engine: TransformersEngine) -> Non
 def test_template_that_refuses_a_role(tiny_model: Path, tmp_path: Path) -> None:
     strict = shutil.copytree(tiny_model, tmp_path / "strict")
     template = (strict / "chat_template.jinja").read_text()
-    refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no system messages') }}{% endif %}"
+    refusal = "{% if messages[0].role == 'critic' %}{{ raise_exception('no critics here') }}{% endif %}"
     (strict / "chat_template.jinja").write_text(refusal + template)
-    refused = Request("q1", ({"role": "system", "content": "Be brief."}, *make_requests(1)[0].messages), 1)
+    refused = Request("q1", ({"role": "critic", "content": "Be brief."}, *make_requests(1)[0].messages), 1)
     samples = sample_in_order(TransformersEngine(strict, device="cpu"), [refused, *make_requests(1)], GREEDY)
     assert samples[0].finish_reason == "error"
-    assert "no system messages" in samples[0].error
+    assert "no critics here" in samples[0].error
     assert samples[1].finish_reason != "error"
 
 

@@ -31,12 +31,12 @@ from resources.engines.contract import (
     Adapter,
     ModelLoadError,
     ModelWithoutChatTemplateError,
-    encode_messages,
     sample_in_order,
 )
 from resources.engines.durable_stage import run_durably
 from resources.engines.vllm.engine import VllmDiedError, VllmEngine
 from resources.engines.vllm.process import build_environment
+from resources.models.chat_format import encode_messages
 from tests.resources.scripted_vllm_worker import write_tokens
 
 WORKER = Path(__file__).with_name("scripted_vllm_worker.py")

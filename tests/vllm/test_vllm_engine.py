@@ -28,10 +28,11 @@ from lance_assets.recipes.lance_settings import RUBRIC
 from lance_assets.recipes.steps.reviewing import build_score_grammar
 from lance_assets.records import Request, Sample, SamplingSettings
 from lance_assets.small_world.seeds import draw_seeds
-from resources.engines.contract import Adapter, encode_messages, sample_in_order
+from resources.engines.contract import Adapter, sample_in_order
 from resources.engines.durable_stage import run_durably
 from resources.engines.transformers.engine import TransformersEngine
 from resources.engines.vllm.engine import VllmEngine
+from resources.models.chat_format import encode_messages
 
 pytestmark = pytest.mark.vllm
 

@@ -20,7 +20,7 @@ from lance_assets.rounds.past.handover import Handover, find_first_to_redo, find
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.report import Histogram, Judged, Made, Report, Rows, count_values, round_measure
 from lance_assets.rounds.round import Round
-from resources.engines.contract import encode_messages
+from resources.models.chat_format import describe_chat, encode_messages
 from resources.models.model_shapes import find_tokenizer
 from resources.readers.seed_files import open_seeds
 from resources.stores.checkpoints import require_chat_template, validate_model_folder
@@ -58,7 +58,18 @@ def make_start_checkpoint(this_round: Round) -> Made:
     record_overrides(this_round.platform.tables, this_round.experiment.name, this_round.key, this_round.overrides)
     table = pl.DataFrame([row], schema=START_CHECKPOINT)
     version = version_start(handover.version, this_round.plan)
-    return Made(table, others={"handover": handover.tables}, version=version)
+    facts = check_chat(this_round.plan, path, content_hash) if this_round.is_start else {}
+    return Made(table, others={"handover": handover.tables}, version=version, facts=facts)
+
+
+def check_chat(plan: Plan, path: Path, content_hash: str) -> Report:
+    """What is done because of a model's chat template, proved on one row before its first use.
+
+    Raises:
+        ChatFormatError: the model cannot be asked and trained alike, or would never learn to end its turn.
+    """
+    told = describe_chat(path, content_hash, plan.templates.build_messages("What is 2 + 2?"), "It is 4.")
+    return {f"chat_{name}": value for name, value in told.items()}
 
 
 def version_start(handover_hash: str, plan: Plan) -> str:

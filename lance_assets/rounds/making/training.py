@@ -1,8 +1,10 @@
 """checkpoint and label_checkpoint: what a round trains, in a process of its own, once no engine holds memory."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -76,6 +78,7 @@ def build_job(
         sft=training.sft,
         dpo=training.dpo,
         lora=training.lora,
+        save_dtype=training.save_dtype,
         # The budget makes rounds comparable; r0000 is what all of them start from, and trains on the seeds for its
         # epochs.
         token_budget=None if this_round.is_start else training.token_budget,
@@ -105,6 +108,12 @@ def describe_training(trained: Trained) -> Report:
     return facts
 
 
+def describe_change(result: TrainResult | None) -> dict[str, float | str | None]:
+    """How far each stage moved the weights, and what of it is kept; None where nothing was trained."""
+    names = ("sft_change", "dpo_change", "kept_rate", "saved_dtype")
+    return {name: getattr(result, name) if result else None for name in names}
+
+
 def make_checkpoint(this_round: Round) -> Made:
     """Train, or keep the start checkpoint when the round brought nothing, and record what the weights saw."""
     trained = train(this_round)
@@ -122,6 +131,7 @@ def make_checkpoint(this_round: Round) -> Made:
         "dpo_losses": result.dpo_losses if result else [],
         "num_truncated": result.num_truncated if result else 0,
         "num_tokens": result.num_tokens if result else 0,
+        **describe_change(result),
     }
     facts = describe_training(trained) if trained else {}
     return Made(pl.DataFrame([row], schema=CHECKPOINT), version=str(row["content_hash"]), facts=facts)
@@ -191,29 +201,71 @@ def report_checkpoint(this_round: Round) -> Report:
         "path": this_round.model_path(this_round.key),
         "content_hash": row["content_hash"],
         "is_trained": row["is_trained"],
-        "trained_on": f"{row['num_sft_rows']} SFT rows, then {row['num_pairs']} preference pairs",
+        "trained_on": describe_rows(row),
         "parent_round": start["parent_round"] or "none: the base model",
         "trained_from": began if row["is_trained"] else "nothing: the start checkpoint is kept",
         "num_steps": len(row["sft_losses"]) + len(row["dpo_losses"]),
         "num_truncated": row["num_truncated"],
         "losses": Losses({"SFT": row["sft_losses"], "DPO": row["dpo_losses"]}),
     }
+    if row["is_trained"]:
+        facts["saved_as"] = f"{row['saved_dtype']}, which keeps {row['kept_rate']:.1%} of the last stage's update"
+        for stage, change in list_changes(row).items():
+            facts[f"weight_change_{stage}"] = change
     if not row["is_trained"]:
         facts["note"] = "this round brought nothing to train on: the start checkpoint is kept"
     return facts
 
 
+def list_changes(row: Mapping[str, Any]) -> dict[str, float]:
+    """The norm of each stage's change of the weights, by stage; a stage that did not run has none."""
+    changes = {"sft": row["sft_change"], "dpo": row["dpo_change"]}
+    return {stage: change for stage, change in changes.items() if change is not None}
+
+
+def describe_rows(row: Mapping[str, Any]) -> str:
+    """What a checkpoint was trained on, and which of it changed no weight."""
+    nothing = {stage: " (which changed no weight)" for stage, change in list_changes(row).items() if change == 0}
+    sft = f"{row['num_sft_rows']} SFT rows{nothing.get('sft', '')}"
+    return f"{sft}, then {row['num_pairs']} preference pairs{nothing.get('dpo', '')}"
+
+
 def loss_moved(this_round: Round) -> Judged:
-    """Whether losses are finite, none is constant over its steps, and the weights moved if anything was trained."""
+    """Whether losses are finite, none is constant over its steps, and every stage that ran moved the weights."""
     row = this_round.read("checkpoint").row(0, named=True)
-    losses = row["sft_losses"] + row["dpo_losses"]
+    return judge_training(row)
+
+
+def judge_training(row: Mapping[str, Any]) -> Judged:
+    """As `loss_moved`, of a row of CHECKPOINT."""
+    stages = {"sft": row["sft_losses"], "dpo": row["dpo_losses"]}
+    losses, changes = [loss for stage in stages.values() for loss in stage], list_changes(row)
     is_finite = all(math.isfinite(loss) for loss in losses)
-    # A single step has nothing to be compared with.
-    stages = [stage for stage in (row["sft_losses"], row["dpo_losses"]) if len(stage) > 1]
-    moved = all(len(set(stage)) > 1 for stage in stages) and row["content_hash"] != row["parent_hash"]
+    mistakes = [] if is_finite else ["a loss is not finite: lower the learning rate, and look for empty completions"]
+    for stage, steps in stages.items():
+        # A single step has nothing to be compared with.
+        if len(steps) > 1 and len(set(steps)) == 1:
+            mistakes.append(f"the loss of {stage} is {steps[0]} at each of its {len(steps)} steps")
+        if stage in changes and changes[stage] == 0:
+            mistakes.append(
+                f"{stage} changed no weight in {len(steps)} steps: raise training.{stage}.learning_rate or num_epochs, "
+                "set warmup_from_zero to false, and see num_truncated for rows whose prompt fills max_length"
+            )
+    is_same = row["content_hash"] == row["parent_hash"]
+    if row["is_trained"] and is_same:
+        kept = (
+            f"saved in {row['saved_dtype']}, which keeps {row['kept_rate']:.1%} of the update" if changes else "saved"
+        )
+        mistakes.append(
+            f"the saved weights are those of the start checkpoint ({kept}); set training.save_dtype to auto"
+        )
+    if not row["is_trained"] and not is_same:
+        mistakes.append("nothing was trained, and the weights are not those of the start checkpoint; make it again")
+    facts: Report = {"is_trained": row["is_trained"], "is_finite": is_finite, "num_losses": len(losses)}
     return Judged(
-        passed=is_finite and moved if row["is_trained"] else row["content_hash"] == row["parent_hash"],
-        facts={"is_trained": row["is_trained"], "is_finite": is_finite, "num_losses": len(losses)},
+        passed=not mistakes,
+        facts=facts | {f"change_{stage}": change for stage, change in changes.items()},
+        description="; ".join(mistakes) or None,
     )
 
 
@@ -244,6 +296,7 @@ def make_label_checkpoint(this_round: Round) -> Made:
         "dpo_losses": [],
         "num_truncated": result.num_truncated,
         "num_tokens": result.num_tokens,
+        **describe_change(result),
     }
     facts = describe_training(trained)
     return Made(pl.DataFrame([row], schema=CHECKPOINT), version=str(row["content_hash"]), facts=facts)

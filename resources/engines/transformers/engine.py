@@ -19,10 +19,10 @@ from resources.engines.contract import (
     build_tail,
     encode_requests,
     fail,
-    find_turn_end,
 )
 from resources.engines.sampling import SeededTopP
 from resources.machine.processes import MemoryPeak, measure_own_peak
+from resources.models.chat_format import find_turn_end
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

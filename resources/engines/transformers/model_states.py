@@ -27,10 +27,11 @@ from jinja2 import TemplateError
 
 from resources.engines.durable_stage import LOG_SECONDS
 from resources.engines.transformers.engine import TransformersEngine
+from resources.models.chat_format import encode_row
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 TrainingRow = tuple[Sequence[dict[str, str]], str]
 """The chat messages that ask, and the completion that is the assistant's turn after them."""
@@ -212,10 +213,10 @@ class ModelReader:
         sequences = []
         for place, row in enumerate(rows):
             try:
-                tokens = encode_row(tokenizer, row)
+                prompt, completion = encode_row(tokenizer, *row)
             except (TemplateError, ValueError, TypeError, KeyError) as error:
                 raise ValueError(f"row {place} cannot be rendered by the chat template: {error}") from error
-            if not tokens:
+            if not (tokens := prompt + completion):
                 raise ValueError(f"row {place} is rendered as no tokens at all; give it a prompt or a completion")
             sequences.append(tokens)
         return self._cut(sequences)
@@ -238,21 +239,6 @@ class ModelReader:
                     f"context is {context}: lower max_length, in an experiment's file training.sft.max_length"
                 )
         return kept
-
-
-def encode_row(tokenizer: "PreTrainedTokenizerBase", row: TrainingRow) -> list[int]:
-    """Token ids of the whole chat, the completion as the assistant's turn and its end included, as in training.
-
-    Raises:
-        ValueError: a message without role or content, or a completion that is no text.
-        jinja2.TemplateError: the template refuses the messages.
-    """
-    messages, completion = row
-    chat = [*messages, {"role": "assistant", "content": completion}]
-    for message in chat:
-        if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
-            raise ValueError(f"a message needs a role and a content, both text, got {message!r}")
-    return list(tokenizer.apply_chat_template(chat, return_dict=True)["input_ids"])
 
 
 def measure_logits(logits: "torch.Tensor") -> "torch.Tensor":

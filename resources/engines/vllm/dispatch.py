@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lance_assets.records import Request, Sample
-from resources.engines.contract import build_tail, fail, find_turn_end
+from resources.engines.contract import build_tail, fail
 from resources.engines.vllm.process import VllmProcess
+from resources.models.chat_format import find_turn_end
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
