@@ -62,6 +62,17 @@ class Request:
     """The chat so far: `{"role": ..., "content": ...}`."""
     sampling_seed: int
     """Seed of this row's own random stream, uint63: the sample does not depend on its neighbours."""
+    prefill: str = ""
+    """The text with which the model's turn has begun already, and which the model goes on from; the sample's text does
+    not contain it. Empty: the model begins its turn itself."""
+
+    def describe(self) -> dict[str, Any]:
+        """The fields by name, as hashes are given them; an empty prefill is left out."""
+        described = asdict(self)
+        # Without a prefill a request is the same as before there were prefills, so it keeps the same hash.
+        if not self.prefill:
+            del described["prefill"]
+        return described
 
 
 @dataclass(frozen=True)
@@ -266,6 +277,23 @@ PAIR_JUDGEMENTS = pl.Schema(
     }
 )
 """New preference pairs that were judged in both orders, those left out of training among them."""
+
+REVIEW_SIGNAL = pl.Schema(
+    {
+        "row_id": pl.String(),  # derived from the seed and the kind
+        "kind": pl.String(),  # what the worse completion is: "other_seed", "degraded", "truncated" or "gold"
+        "rule": pl.String(),  # how it was made, such as "shuffled"
+        "seed_id": pl.String(),  # the seed_set row
+        "prompt": pl.String(),  # what both completions reply to
+        "better": pl.String(),  # the seed's completion
+        "worse": pl.String(),  # the worse one
+        "better_score": pl.Float64(),  # the reviewer's, mean of its reviews; null where none could be read
+        "worse_score": pl.Float64(),  # as better_score
+        "better_reviews": TEXTS,  # as written
+        "worse_reviews": TEXTS,  # as written
+    }
+)
+"""Balanced pairs of the seeds as r0000's reviewer scored them: what says whether its reviews are better than chance."""
 
 EVAL_REPORT = pl.Schema(
     {

@@ -188,6 +188,10 @@ class StateReader(Protocol):
         """How much each plain text surprises the model, float64 [num_texts]."""
         ...
 
+    def measure_likelihood(self, rows: Sequence[StateRow]) -> pl.DataFrame:
+        """How likely each completion is after its messages: `log_likelihood` in nats, and `num_tokens`."""
+        ...
+
     def close(self) -> None:
         """Free the model's memory."""
         ...
@@ -217,7 +221,8 @@ def read_no_states(*, of_base: bool = False) -> StateReader:
         RuntimeError: always.
     """
     raise RuntimeError(
-        "this step reads no states; a recipe reads them in generate, and its settings' reads_states says so"
+        "this step reads no states; a recipe reads them in generate, and its settings' reads_states says so, or in "
+        "review, and reviews_by_reading says so"
     )
 
 

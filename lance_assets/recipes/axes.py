@@ -73,6 +73,11 @@ class AxisSettings(BaseModel):
         return False
 
     @property
+    def reviews_by_reading(self) -> bool:
+        """Whether `review` and `score_rows` read rows with the round's model, in place of asking for reviews."""
+        return False
+
+    @property
     def has_reviews(self) -> bool:
         """Whether a round's rows are scored, so that a row without a score is a fault."""
         return True

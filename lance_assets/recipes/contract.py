@@ -55,7 +55,8 @@ class RoundInputs(Generic[S_co]):
     texts: pl.DataFrame = field(default_factory=list_no_texts)
     """Texts without prompts, columns `row_id` and `text`. Given to `generate` of a recipe with `needs_texts`."""
     read_states: ReadStates = read_no_states
-    """Opens a model to read states. Given to `generate`; the settings' `reads_states` says whether it is used."""
+    """Opens a model to read states. Given to `generate`, `review` and `score_rows`; the settings' `reads_states` and
+    `reviews_by_reading` say whether it is used."""
 
     @property
     def round_key(self) -> str:
@@ -172,6 +173,9 @@ class Recipe(Generic[S]):
     compared_completions: tuple[str, ...] = ("completion",)
     """The kinds whose prompt and completion are compared, all kinds together. Rows of a kind that neither field names
     may well be alike, as items of a pool are, and are not compared."""
+    score_rows: Callable[[RoundInputs[S], pl.DataFrame], pl.DataFrame] | None = None
+    """(inputs, rows with the columns of a kept `CLEANED_SET` row) to `REVIEWED_SET`: the reviewer on completions alone,
+    as `review` has it. r0000 measures the reviewer with it. None: the reviewer is not measured."""
     settings_of_judging: tuple[str, ...] = ()
     """The settings that preference_pairs depends on in addition, where pairs are judged."""
     build_label_rows: Callable[[RoundInputs[S], pl.DataFrame], pl.DataFrame] | None = None

@@ -30,12 +30,13 @@ from lance_assets.recipes.axes import Losses, ScoredSettings, StartsFrom, Trains
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
 from lance_assets.recipes.steps.reviewing import Rubric, build_review_sampling, review_rows
 from lance_assets.recipes.steps.rows import (
+    CleanedRow,
     Seed,
     build_reviewed_row,
     build_table,
     complete_new_prompts,
+    find_kept,
     propose_in_manner_of,
-    read_kept,
     read_rows,
 )
 from lance_assets.recipes.steps.sets import build_no_pairs, filter_by_words, reviewed_as_sft_rows, take_file_seeds
@@ -102,10 +103,15 @@ def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.D
 
 def review(inputs: Inputs, cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_generations: pl.DataFrame) -> pl.DataFrame:
     """M's own score of every completion, schema `REVIEWED_SET`."""
-    settings, kept = inputs.settings, read_kept(cleaned, kinds=("completion",))
+    return score_rows(inputs, find_kept(cleaned, kinds=("completion",)))
+
+
+def score_rows(inputs: Inputs, rows: pl.DataFrame) -> pl.DataFrame:
+    """The reviewer on completions, schema `REVIEWED_SET`."""
+    settings, kept = inputs.settings, read_rows(CleanedRow, rows)
     reviews = review_rows(inputs.identity, inputs.ask, kept, rubric=settings.rubric, num_reviews=settings.num_reviews)
-    rows = [build_reviewed_row(row, own) for row, own in zip(kept, reviews, strict=True)]
-    return build_table(rows, REVIEWED_SET)
+    reviewed = [build_reviewed_row(row, own) for row, own in zip(kept, reviews, strict=True)]
+    return build_table(reviewed, REVIEWED_SET)
 
 
 def build_sft_set(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
@@ -149,6 +155,7 @@ RECIPE: Recipe[ISheepSettings] = Recipe(
     generate=generate,
     list_filters=filter_by_words,
     review=review,
+    score_rows=score_rows,
     build_sft_set=build_sft_set,
     build_pairs=build_no_pairs,
     list_prompts=list_prompts,

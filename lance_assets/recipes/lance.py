@@ -43,6 +43,7 @@ Differences from the authors' code:
     code mixes them into the first round's.
 15. `score_from="expected"` takes a review's score as the mean over the probabilities of the scores (G-Eval, arXiv
     2303.16634) in place of the one that was sampled; their code has only the sampled one.
+    "yes_no" and "mutual_information" take another signal on the same scale (`steps/signal_reviews.py`).
 16. `num_judged_pairs` has the reviewer judge new pairs in both orders (MT-Bench, arXiv 2306.05685), which shows how
     often its preference follows the position; `drop_flipped_pairs` leaves out of training each judged pair that is not
     preferred twice. Their code builds pairs by score alone.
@@ -82,19 +83,22 @@ from lance_assets.recipes.steps.reviewing import (
     review_rows,
 )
 from lance_assets.recipes.steps.rows import (
+    CleanedRow,
     Generation,
     RowReviews,
     Seed,
+    Shown,
     build_reviewed_row,
     build_table,
     complete_new_prompts,
+    find_kept,
     originate,
     propose_from_seeds,
-    read_kept,
     read_rows,
     record_samples,
 )
 from lance_assets.recipes.steps.sets import start_sft_set
+from lance_assets.recipes.steps.signal_reviews import review_by_information, review_by_yes_no
 from lance_assets.records import (
     PREFERENCE_PAIRS,
     RAW_GENERATIONS,
@@ -191,6 +195,21 @@ def draw_scores(settings: LanceSettings) -> Ask:
     return draw
 
 
+def choose_reviewer(inputs: Inputs, rows: Sequence[Shown]) -> Ask:
+    """What reviews the rows: the model that is asked, or what stands in its place.
+
+    The control and the signals go through recording and parsing like the method.
+    """
+    settings = inputs.settings
+    if settings.reviewer == "random":
+        return draw_scores(settings)
+    if settings.signal == "yes_no":
+        return review_by_yes_no(inputs.identity, inputs.ask, rows, settings.rubric)
+    if settings.signal == "mutual_information":
+        return review_by_information(inputs.identity, inputs.read_states, rows, settings.rubric)
+    return inputs.ask
+
+
 def score_seeds(raw_generations: pl.DataFrame, settings: LanceSettings) -> dict[str, RowReviews]:
     """The reviews of each seed in this round, by seed id; a seed that was not reviewed again is absent."""
     reviews = raw_generations.filter(pl.col("kind") == "seed_review").group_by("seed_id", maintain_order=True)
@@ -227,13 +246,8 @@ def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.D
     if not settings.propose:
         return pl.DataFrame(schema=RAW_GENERATIONS)
     to_review = seeds if settings.review_seeds_each_round else seeds.filter(pl.col("review_score").is_null())
-    reviews = _review_seeds(
-        identity,
-        # The control goes through recording and parsing like the method, with drawn reviews in place of the model's.
-        draw_scores(settings) if settings.reviewer == "random" else ask,
-        read_rows(Seed, to_review) if settings.reviewer != "none" else [],
-        settings,
-    )
+    rows = read_rows(Seed, to_review) if settings.reviewer != "none" else []
+    reviews = _review_seeds(identity, choose_reviewer(inputs, rows), rows, settings)
     split = split_seeds(seeds, score_seeds(build_table(reviews, RAW_GENERATIONS), settings), settings)
     low = read_rows(Seed, split.filter(branch="low")) if settings.branches != "high" else []
     high = read_rows(Seed, split.filter(branch="high")) if settings.branches != "low" else []
@@ -266,17 +280,23 @@ def review(inputs: Inputs, cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_gener
         # No review of this round exists, only the score that the pool carries.
         carried = RowReviews((), ReviewResult([], [], seed.review_score))
         rows.append(build_reviewed_row(seed, of_seeds[seed.row_id] if seed.row_id in of_seeds else carried))
-    kept = read_kept(cleaned, kinds=("completion", "degraded_completion"))
+    kept = find_kept(cleaned, kinds=("completion", "degraded_completion"))
+    return pl.concat([build_table(rows, REVIEWED_SET), score_rows(inputs, kept)])
+
+
+def score_rows(inputs: Inputs, rows: pl.DataFrame) -> pl.DataFrame:
+    """The reviewer on completions. Schema `REVIEWED_SET`."""
+    settings, kept = inputs.settings, read_rows(CleanedRow, rows)
     reviews = review_rows(
         inputs.identity,
-        draw_scores(settings) if settings.reviewer == "random" else inputs.ask,
+        choose_reviewer(inputs, kept),
         kept,
         rubric=settings.rubric,
         num_reviews=settings.num_reviews if settings.reviewer != "none" else 0,
         score_from=settings.counted_score,
     )
-    rows += [build_reviewed_row(row, own) for row, own in zip(kept, reviews, strict=True)]
-    return build_table(rows, REVIEWED_SET)
+    reviewed = [build_reviewed_row(row, own) for row, own in zip(kept, reviews, strict=True)]
+    return build_table(reviewed, REVIEWED_SET)
 
 
 def describe_reviews(inputs: Inputs, reviewed: pl.DataFrame) -> dict[str, float | int]:
@@ -333,6 +353,7 @@ RECIPE: Recipe[LanceSettings] = Recipe(
     candidate_kinds=("new_prompt", "completion", "degraded_completion"),
     compared_completions=("completion", "degraded_completion"),
     review=review,
+    score_rows=score_rows,
     build_sft_set=build_sft_set,
     build_pairs=build_pairs,
     judge_pairs=judge_pairs,

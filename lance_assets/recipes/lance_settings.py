@@ -8,6 +8,7 @@ from lance_assets.prompts import PromptStep
 from lance_assets.recipes.axes import Losses, ScoredSettings
 from lance_assets.recipes.contract import Stage
 from lance_assets.recipes.steps.reviewing import Rubric, ScoreFrom, build_review_sampling, build_verdict_sampling
+from lance_assets.recipes.steps.signal_reviews import ScaledSignal
 from lance_assets.records import SamplingSettings
 
 RUBRIC = Rubric("lance/review", 0, 10)
@@ -57,8 +58,11 @@ class LanceSettings(ScoredSettings):
         "model", description="Who scores: the round's model; a control that draws random scores; nobody."
     )
     propose: bool = Field(True, description="Whether anything is proposed, or each round trains on the seeds again.")
-    score_from: ScoreFrom = Field(
-        "text", description="A review's score: as written, or the mean by the probabilities of the scores there."
+    score_from: Literal["text", "expected", "yes_no", "mutual_information"] = Field(
+        "text",
+        description="A review's score: as written, or the mean by the probabilities of the scores there. Or another "
+        "signal on the rubric's scale: the probability of yes to a plain question, or by how much the prompt explains "
+        "the completion, which measures relevance and reads with the round's own model (docs/signals.md).",
     )
     num_judged_pairs: int = Field(
         0, ge=0, description="New pairs a round that the reviewer judges in both orders; 0 judges none."
@@ -95,8 +99,25 @@ class LanceSettings(ScoredSettings):
 
     @property
     def counted_score(self) -> ScoreFrom:
-        """What counts as a review's score; random scores are written as text."""
-        return "text" if self.reviewer == "random" else self.score_from
+        """What counts of a review as it is recorded; random scores and signals are written as text."""
+        return "expected" if self.reviewer == "model" and self.score_from == "expected" else "text"
+
+    @property
+    def signal(self) -> ScaledSignal | None:
+        """The signal that stands in place of written reviews, where one does."""
+        if self.reviewer != "model" or self.score_from == "text" or self.score_from == "expected":
+            return None
+        return self.score_from
+
+    @property
+    def reviews_by_reading(self) -> bool:
+        """Whether reviews are likelihoods that the round's model finds."""
+        return self.signal == "mutual_information"
+
+    @property
+    def reads_states(self) -> bool:
+        """Whether seeds are reviewed by reading."""
+        return self.reviews_by_reading and self.has_reviews
 
 
 def sample_reviews(settings: LanceSettings) -> SamplingSettings:
@@ -121,14 +142,16 @@ STAGES: tuple[Stage[LanceSettings], ...] = (
 
 def list_prompts(settings: LanceSettings) -> tuple[PromptStep, ...]:
     """What the round's model and the reviewer are asked with."""
-    both, reviews = ("prompt", "completion"), settings.reviewer == "model"
+    both, reviews = ("prompt", "completion"), settings.reviewer == "model" and settings.signal is None
+    reviewed_in = ("raw_generations", "reviewed_set")
     high, low = settings.branches != "low", settings.branches != "high"
     pair = ("prompt", "completion_a", "completion_b")
     return (
-        PromptStep("review", ("raw_generations", "reviewed_set"), both, (), settings.rubric.scale, reviews),
+        PromptStep("review", reviewed_in, both, (), settings.rubric.scale, reviews),
         PromptStep("new_prompt", ("raw_generations",), ("prompt",), ("completion",), {}, settings.propose and low),
         PromptStep("degrade", ("raw_generations",), both, (), {}, settings.propose and high),
         PromptStep("judge_pair", ("preference_pairs",), pair, (), {}, settings.judges_pairs),
+        PromptStep("yes_no", reviewed_in, both, (), {}, settings.signal == "yes_no"),
     )
 
 

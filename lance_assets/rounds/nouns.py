@@ -88,6 +88,15 @@ def _reading(plan: Plan) -> tuple[str, ...]:
     return identity.TRANSFORMERS if plan.settings.parameters.reads_states else ()
 
 
+def _measures_reviewer(plan: Plan) -> bool:
+    settings = plan.settings
+    return settings.num_signal_pairs > 0 and plan.recipe.score_rows is not None and settings.parameters.has_reviews
+
+
+def _reading_reviews(plan: Plan) -> tuple[str, ...]:
+    return identity.TRANSFORMERS if plan.settings.parameters.reviews_by_reading else ()
+
+
 def _harness(plan: Plan) -> tuple[str, ...]:
     return (*identity.TRANSFORMERS, "lm-eval") if plan.settings.evaluation.lm_eval is not None else ()
 
@@ -187,6 +196,7 @@ NOUNS: dict[str, Noun] = {
             identify=identity.identify_reviews,
             recipe_steps=lambda plan: ("review",),
             asks=identity.list_asked_engines,
+            libraries=_reading_reviews,
             uses_model=always,
             kinds=lambda plan: _find_kinds(plan, "reviewed_set"),
             checks=(
@@ -275,11 +285,33 @@ NOUNS: dict[str, Noun] = {
             ),
         ),
         Noun(
+            "review_signal",
+            "Balanced pairs of the seeds as the reviewer of r0000 scored them; no rows in later rounds.",
+            f"{MAKING}.measuring",
+            records.REVIEW_SIGNAL,
+            inputs=("start_checkpoint", "seed_set", "checkpoint"),
+            exists=_measures_reviewer,
+            identify=identity.identify_review_signal,
+            recipe_steps=lambda plan: ("score_rows",),
+            asks=identity.list_asked_engines,
+            libraries=lambda plan: ("numpy", "scipy", *_reading_reviews(plan)),
+            uses_model=always,
+            kinds=lambda plan: _find_kinds(plan, "reviewed_set"),
+            checks=(
+                Check(
+                    "review_signal",
+                    "The reviewer tells better completions from worse ones: its AUC keeps the bar, or is above chance.",
+                    is_blocking=True,
+                ),
+            ),
+        ),
+        Noun(
             "eval_report",
             "Scores with 95% intervals, by rule or by a judge, against the round before, the best and the backbone.",
             f"{MAKING}.evaluating",
             records.EVAL_REPORT,
-            inputs=("start_checkpoint", "checkpoint"),
+            # The evaluation reads nothing of the signal; as an input its blocking check can end r0000.
+            inputs=("start_checkpoint", "checkpoint", "review_signal"),
             tables={
                 "eval_items": records.EVAL_ITEMS,
                 "harness_items": records.HARNESS_ITEMS,

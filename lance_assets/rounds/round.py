@@ -259,11 +259,11 @@ class Round:
             return pl.DataFrame(schema={"row_id": pl.String, "text": pl.String})
         return read_texts(settings.find(self.plan.folder), field=settings.field, limit=settings.limit)
 
-    def read_states(self, *, of_base: bool = False) -> ModelReader:
-        """The round's model, or the base model, to read its states over whole rows, cut where training cuts them."""
+    def read_states(self, *, of_base: bool = False, model_path: Path | None = None) -> ModelReader:
+        """The round's model, the base model or another, to read whole rows with, cut where training cuts them."""
         engine = self.plan.settings.engine
         return ModelReader(
-            self.model_path(None) if of_base else self.start_path(),
+            model_path or (self.model_path(None) if of_base else self.start_path()),
             batch_size=engine.batch_size,
             max_length=self.plan.settings.training.sft.max_length,
             device=engine.device,

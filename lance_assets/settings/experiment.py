@@ -297,6 +297,13 @@ class CheckSettings(Settings):
     max_unscored_rate: float = Field(
         0.2, ge=0, le=1, description="Largest share of rows without any score; above it the round stops."
     )
+    min_review_auc: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Smallest AUC of r0000's reviewer on balanced pairs of seeds; below it r0000 ends without an "
+        "evaluation and no round builds on its reviews. None: the check warns of a reviewer that may be at chance.",
+    )
     max_cut_off_rate: float = Field(
         0.1,
         ge=0,
@@ -378,6 +385,13 @@ class ExperimentSettings(Settings):
     filters: tuple[NamedFilter, ...] = Field(
         (), description="Further filters of generated rows, applied after the recipe's own in this order."
     )
+    num_signal_pairs: int = Field(
+        16,
+        ge=0,
+        le=10_000,
+        description="Pairs of each kind, made of the seeds, on which r0000 measures whether its reviewer tells better "
+        "completions from worse ones; 0 measures nothing.",
+    )
     checks: CheckSettings = Field(default_factory=CheckSettings, description="The limits of the checks.")
     stop: StopSettings = Field(default_factory=StopSettings, description="When the loop ends.")
 
@@ -394,6 +408,15 @@ class ExperimentSettings(Settings):
         if unknown := sorted(set(self.roles) - set(known)):
             has = ", ".join(known) or "none"
             raise ValueError(f"recipe {self.recipe} has no role {', '.join(unknown)}; it has: {has}")
+        return self
+
+    @model_validator(mode="after")
+    def _reads_with_its_own_model(self) -> Self:
+        if self.parameters.reviews_by_reading and "reviewer" in self.roles:
+            raise ValueError(
+                "parameters.score_from: mutual_information reads with the round's own model; remove roles.reviewer, or "
+                "use score_from: yes_no or expected"
+            )
         return self
 
     @model_validator(mode="after")

@@ -42,6 +42,10 @@ class GrammarIgnoredError(EngineError):
     """The experiment requires structured output and the engine's answers do not obey the grammar."""
 
 
+class PrefillIgnoredError(EngineError):
+    """A request begins the model's turn, and the server does not go on from there."""
+
+
 class PenaltyIgnoredError(EngineError):
     """The experiment penalises repetition and the server does not read a penalty."""
 
@@ -78,6 +82,10 @@ class Engine(Protocol):
         """Whether a grammar really constrains what is sampled, proved by trying once."""
         ...
 
+    def can_prefill(self) -> bool:
+        """Whether the model goes on from a turn that has begun (`Request.prefill`), proved by trying once."""
+        ...
+
     def measure_peak(self) -> MemoryPeak:
         """The most memory its processes have held so far."""
         ...
@@ -104,10 +112,22 @@ def ask_directly(engine: Engine) -> Ask:
     return ask
 
 
+def encode_prefill(tokenizer: "PreTrainedTokenizerBase", prefill: str) -> tuple[int, ...]:
+    """Token ids of the text with which the model's turn has begun, to be put behind `encode_messages`.
+
+    It is encoded by itself, as the model's own turn is decoded by itself; where the text holds the name of a special
+    token, such as `<|im_end|>`, it is encoded letter by letter and ends no turn.
+    """
+    if not prefill:
+        return ()
+    encoded = tokenizer(prefill, add_special_tokens=False, split_special_tokens=True)
+    return tuple(encoded["input_ids"])
+
+
 def encode_requests(
     tokenizer: "PreTrainedTokenizerBase", requests: Sequence[Request], *, max_new_tokens: int, context: int | None
 ) -> tuple[dict[int, tuple[int, ...]], list[Sample]]:
-    """Token ids of every request's chat by its place; what cannot be asked is a failed sample.
+    """Token ids of every request's chat, and of the turn that it begins, by its place; what fails is a failed sample.
 
     Args:
         tokenizer: the model's.
@@ -126,7 +146,7 @@ def encode_requests(
         except (TemplateError, ValueError, TypeError, KeyError) as error:
             failed.append(fail(request, 0, f"the chat template failed on the messages: {error!r}"))
             continue
-        prompt = known[key]
+        prompt = (*known[key], *encode_prefill(tokenizer, request.prefill)) if request.prefill else known[key]
         if context is not None and len(prompt) + max_new_tokens > context:
             room = f"{len(prompt)} prompt tokens and max_new_tokens={max_new_tokens}"
             failed.append(fail(request, len(prompt), f"{room} exceed the model's context of {context} tokens"))

@@ -185,8 +185,8 @@ def _decode_sample(content: str) -> Sample | None:
 
 
 def hash_request(request: Request, sampling: SamplingSettings | None = None) -> str:
-    """A hash of what is asked: id, messages, sampling seed and how it is sampled; 32 hex digits."""
-    asked = [asdict(request), None if sampling is None else sampling.describe()]
+    """A hash of what is asked: id, messages, prefill, sampling seed and how it is sampled; 32 hex digits."""
+    asked = [request.describe(), None if sampling is None else sampling.describe()]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
 
 

@@ -52,6 +52,10 @@ class ScriptedEngine:
         """It says what it says."""
         return False
 
+    def can_prefill(self) -> bool:
+        """It begins each turn itself."""
+        return False
+
     def measure_peak(self) -> MemoryPeak:
         """It holds nothing."""
         return MemoryPeak(0.0, 0.0)
@@ -162,6 +166,10 @@ class WatchedEngine:
     def can_constrain(self) -> bool:
         """As the engine."""
         return self.engine.can_constrain()
+
+    def can_prefill(self) -> bool:
+        """As the engine."""
+        return self.engine.can_prefill()
 
     def measure_peak(self) -> MemoryPeak:
         """As the engine."""

@@ -50,6 +50,9 @@ class NotingEngine:
     def can_constrain(self) -> bool:
         return self.constrains
 
+    def can_prefill(self) -> bool:
+        return False
+
     def measure_peak(self) -> MemoryPeak:
         return MemoryPeak(1.5, 0.0)
 

@@ -92,6 +92,7 @@ def build_tiny_settings(**changed: object) -> ExperimentSettings:
         "training": TRAINING,
         "evaluation": {"world": WORLD},
         "checks": {"max_unscored_rate": 1.0, "min_pairs": 0},
+        "num_signal_pairs": 0,
         "stop": {"max_rounds": 2},
     }
     for name, value in changed.items():

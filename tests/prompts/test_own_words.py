@@ -263,7 +263,7 @@ def test_the_page_shows_an_experiment_that_loads_and_how_it_asks(
     done = call(app, ["show", "nurses", "--prompts"])
     assert done.exit_code == 0, done.exception
     seed = json.loads((folder / "seeds.jsonl").read_text().splitlines()[0])
-    _, system, review, new_prompt, degrade, judge_pair = re.split(r"^-- ", done.stdout, flags=re.M)
+    _, system, review, new_prompt, degrade, judge_pair, yes_no = re.split(r"^-- ", done.stdout, flags=re.M)
     assert system == f"system message (the experiment's own)\n{files['system.j2']}\n"
     assert review.startswith(
         "lance/review: asked for raw_generations, reviewed_set; own words: lance/review.criteria.yaml;"
@@ -274,6 +274,7 @@ def test_the_page_shows_an_experiment_that_loads_and_how_it_asks(
     assert "leaves out what protects the patient" in degrade
     assert "Final Answer: Anywhere on the ward is fine" in degrade
     assert judge_pair.startswith("lance/judge_pair: not asked with these settings")
+    assert yes_no.startswith("lance/yes_no: not asked with these settings")
 
 
 def test_the_file_of_a_new_experiment_names_the_folder_of_its_own_words() -> None:

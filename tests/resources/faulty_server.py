@@ -86,6 +86,8 @@ class FaultyServer:
     """The field of a body by which this server is constrained: `structured_outputs`, `regex` or `response_format`."""
     refuses_penalties: Callable[[float], bool] | None = None
     """Which repetition penalties are refused; without it the field is ignored, as by a server that does not know it."""
+    continues: bool = False
+    """Whether it goes on from a turn that has begun; else it counts that turn as closed, and another one opened."""
     loras: bool = False
     """Whether adapters can be loaded."""
     answer_seconds: float = 0.0
@@ -191,7 +193,12 @@ class FaultyServer:
             [grammar] = re.findall(r"\(quokka\|zebra\)[^\"]*", json.dumps(body[self.dialect]))
             message = message | {"content": "zebra-0042" if grammar else ""}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"} | self.choice
-        return {"object": "chat.completion", "model": body["model"], "choices": [choice], "usage": self.usage}
+        usage = self.usage
+        if usage is not None and body["messages"][-1]["role"] == "assistant":
+            begun = len(body["messages"][-1]["content"])
+            is_continued = self.continues and body.get("continue_final_message")
+            usage = usage | {"prompt_tokens": usage["prompt_tokens"] + begun + (0 if is_continued else 2)}
+        return {"object": "chat.completion", "model": body["model"], "choices": [choice], "usage": usage}
 
     async def _load(self, request: web.Request) -> web.StreamResponse:
         self._note(request)

@@ -1,4 +1,5 @@
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,13 @@ from lance_assets.algorithms.selection.pool_selection import draw_first_pool, se
 from lance_assets.small_world import SMALL_MODEL
 from resources.engines.contract import ModelWithoutChatTemplateError
 from resources.engines.transformers import model_states
-from resources.engines.transformers.model_states import CONFIDENCE, ModelReader, TrainingRow, measure_logits
+from resources.engines.transformers.model_states import (
+    CONFIDENCE,
+    LIKELIHOOD,
+    ModelReader,
+    TrainingRow,
+    measure_logits,
+)
 from resources.models.chat_format import encode_row
 
 
@@ -255,3 +262,55 @@ def test_perplexity_is_that_of_the_plain_text_read_alone() -> None:
     assert len(reader.measure_perplexity([])) == 0
     # What the model was trained on surprises it less than what no one writes.
     assert found[0] < found[5]
+
+
+def read_likelihood_plainly(folder: Path, row: TrainingRow) -> tuple[float, int]:
+    """One row by itself, by the whole model's logits: the tokens behind the generation prompt, up to the turn's end."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    messages, completion = row
+    asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    whole = tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": completion}], tokenize=False)
+    assert whole.startswith(asked)
+    ids = [
+        tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"] for text in (asked, whole.rstrip())
+    ]
+    num_asked = ids[0].shape[1]
+    with torch.no_grad():
+        logprobs = model(input_ids=ids[1]).logits.log_softmax(dim=-1)
+    chosen = logprobs[0, num_asked - 1 : -1].gather(-1, ids[1][0, num_asked:, None])
+    return float(chosen.sum()), len(chosen)
+
+
+def test_a_likelihood_is_that_of_the_completion_alone_and_batched_as_one_by_one() -> None:
+    rows = [ask("Sort the list 3 1 2.", "1 2 3"), ask("Count.", "1 2 3 4 5 " * 6), ask("", "1 2 3"), ROWS[17]]
+    batched = open_reader(SMALL_MODEL).measure_likelihood(rows)
+    alone = [open_reader(SMALL_MODEL, 1).measure_likelihood([row]).row(0) for row in rows]
+    assert batched.schema == LIKELIHOOD
+    np.testing.assert_allclose(batched["log_likelihood"], [value for value, _ in alone], rtol=1e-5)
+    expected = [read_likelihood_plainly(SMALL_MODEL, row) for row in rows]
+    np.testing.assert_allclose(batched["log_likelihood"], [value for value, _ in expected], rtol=1e-4)
+    assert batched["num_tokens"].to_list() == [number for _, number in expected]
+    # The prompt says what the completion is to be.
+    assert batched["log_likelihood"][0] > batched["log_likelihood"][2]
+    assert open_reader(SMALL_MODEL).measure_likelihood([]).is_empty()
+
+
+def test_of_a_cut_row_the_tokens_that_are_read_count() -> None:
+    row = ask("Sort the list 3 1 2.", "1 2 3 4 5 6")
+    num_asked = len(encode_row(AutoTokenizer.from_pretrained(SMALL_MODEL), *row)[0])
+    cut = open_reader(SMALL_MODEL, max_length=num_asked).measure_likelihood([row]).row(0)
+    assert cut[1] <= 1
+    assert open_reader(SMALL_MODEL, max_length=5).measure_likelihood([row]).row(0) == (0.0, 0)
+
+
+def test_a_template_that_begins_a_completion_otherwise_is_asked_as_at_serving(tmp_path: Path) -> None:
+    shutil.copytree(SMALL_MODEL, tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}?{% endif %}"
+    )
+    tokenizer.save_pretrained(tmp_path / "model")
+    row = ask("Sort 3 1.", "1 3")
+    (num_tokens,) = open_reader(tmp_path / "model").measure_likelihood([row])["num_tokens"]
+    assert num_tokens == len(encode_row(tokenizer, *row)[1]) > 0

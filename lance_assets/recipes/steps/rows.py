@@ -248,8 +248,13 @@ def read_kept(cleaned: pl.DataFrame, *, kinds: Sequence[str] | None = None) -> l
         cleaned: schema `CLEANED_SET`.
         kinds: only rows of these kinds; None for all. Rows of other kinds may lack a completion.
     """
+    return read_rows(CleanedRow, find_kept(cleaned, kinds=kinds))
+
+
+def find_kept(cleaned: pl.DataFrame, *, kinds: Sequence[str] | None = None) -> pl.DataFrame:
+    """The same as a table, with all columns."""
     kept = cleaned.filter(pl.col("drop_reason").is_null())
-    return read_rows(CleanedRow, kept if kinds is None else kept.filter(pl.col("kind").is_in(kinds)))
+    return kept if kinds is None else kept.filter(pl.col("kind").is_in(kinds))
 
 
 def propose_from_seeds(

@@ -12,6 +12,7 @@ from lance_assets.rounds.headline import (
     read_outcomes,
     require_headline,
 )
+from lance_assets.rounds.nouns import NOUNS
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.report import format_score
@@ -68,6 +69,17 @@ def summarise_stages(plan: Plan, platform: Platform, keys: list[str]) -> pl.Data
     )
 
 
+def describe_reviewer(plan: Plan, platform: Platform) -> str:
+    """What r0000 found of its reviewer, and what to do where it is at chance; empty where it was not measured."""
+    start, noun = Round(plan, platform, START_ROUND, lambda _: None), NOUNS["review_signal"]
+    if not noun.exists(plan) or not start.has(noun.name, START_ROUND):
+        return ""
+    judged = noun.judge(noun.checks[0], start)
+    facts = judged.facts
+    found = f"reviewer of {START_ROUND}: AUC {facts['auc']} ({facts['auc_interval']}) on {facts['num_pairs']} pairs"
+    return found if judged.description is None else f"{found}. {judged.description}"
+
+
 def describe_rounds(plan: Plan, platform: Platform, keys: list[str]) -> str:
     """The tables of the rounds, and the raw backbone's score."""
     with pl.Config(
@@ -82,6 +94,8 @@ def describe_rounds(plan: Plan, platform: Platform, keys: list[str]) -> str:
     for key in keys:
         if said := Round(plan, platform, key, lambda _: None).describe_overrides():
             parts.append(f"{key} ran with {said['overrides']}")
+    if reviewer := describe_reviewer(plan, platform):
+        parts.append(reviewer)
     backbone = find_headline(Round(plan, platform, START_ROUND, lambda _: None), model=BACKBONE)
     if backbone is not None:
         parts.append(f"raw backbone: {format_score(backbone)}")

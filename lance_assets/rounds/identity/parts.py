@@ -85,8 +85,18 @@ def identify_stages(plan: Plan, noun: str) -> Identity:
 
 
 def identify_reviews(plan: Plan) -> Identity:
-    """How the reviewer is asked."""
-    return identify_asking(plan, "reviewed_set")
+    """How the reviewer is asked, and where rows are cut that it reads."""
+    by_reading = plan.settings.parameters.reviews_by_reading
+    reading = {"max_length": plan.settings.training.sft.max_length} if by_reading else {}
+    return identify_asking(plan, "reviewed_set") | reading
+
+
+def identify_review_signal(plan: Plan) -> Identity:
+    """The pairs, and how the reviewer is asked about them."""
+    parameters = plan.settings.parameters.model_dump()
+    read = plan.recipe.settings_of_step.get("reviewed_set", ())
+    pairs = {"num_signal_pairs": plan.settings.num_signal_pairs}
+    return identify_reviews(plan) | pairs | {name: parameters[name] for name in read}
 
 
 def identify_generations(plan: Plan) -> Identity:

@@ -15,7 +15,7 @@ def make_reviewed_set(this_round: Round) -> Made:
         return Made(this_round.empty("reviewed_set"))
     with this_round.asking("reviewed_set", this_round.start_path()) as ask:
         table = plan.recipe.review(
-            this_round.build_inputs(ask=ask),
+            this_round.build_inputs(ask=ask, read_states=this_round.read_states),
             this_round.read("cleaned_set"),
             this_round.read("seed_set"),
             this_round.read("raw_generations"),

@@ -8,7 +8,9 @@ Source: the API reference of OpenAI, and vLLM 0.32 (`vllm/entrypoints/openai/cha
 3. Sampling parameters that are not sent (top_k, a repetition penalty of 1) are the server's own defaults. vLLM takes
    them from the model's generation_config.json unless it was started with `--generation-config vllm`. A repetition
    penalty is no part of the API; it is sent where the server has proved that it reads one (vLLM and SGLang do).
-4. `eos_token` and `stop_sequence`, which TGI says in place of `stop`, are read as `stop`.
+4. A turn that has begun is the last message, and two fields say that it goes on (vLLM, SGLang). They are no part of the
+   API, so they are sent where the server has proved that it goes on from there.
+5. `eos_token` and `stop_sequence`, which TGI says in place of `stop`, are read as `stop`.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,6 +23,9 @@ SEED_BITS = 31
 
 PENALTY = "repetition_penalty"
 """The field of a body in which vLLM and SGLang read the penalty."""
+
+CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
+"""The fields of a body by which vLLM and SGLang go on from the last message in place of answering it."""
 
 PARAMETERS = ("temperature", "top_p", "max_tokens", "seed", "n", "stream", "logprobs", "top_logprobs", PENALTY)
 """The parameters of a body that a server may know by another name, or not at all."""
@@ -49,9 +54,10 @@ def build_body(request: Request, sampling: SamplingSettings, *, model: str, dial
         model: the name it is served under.
         dialect: of `DIALECTS`, for the grammar; None sends none.
     """
+    messages = list(request.messages)
     body: dict[str, Any] = {
         "model": model,
-        "messages": list(request.messages),
+        "messages": [*messages, {"role": "assistant", "content": request.prefill}] if request.prefill else messages,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "max_tokens": sampling.max_new_tokens,
@@ -59,6 +65,8 @@ def build_body(request: Request, sampling: SamplingSettings, *, model: str, dial
         "n": 1,
         "stream": False,
     }
+    if request.prefill:
+        body |= CONTINUE
     if sampling.repetition_penalty != 1.0:
         body[PENALTY] = sampling.repetition_penalty
     if sampling.tail_tokens:

@@ -15,12 +15,13 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from lance_assets.records import Request, Sample, SamplingSettings
-from resources.engines.contract import Adapter, EngineError, PenaltyIgnoredError, fail
+from resources.engines.contract import Adapter, EngineError, PenaltyIgnoredError, PrefillIgnoredError, fail
 from resources.engines.openai.chat_completions import PARAMETERS, build_body, read_sample
 from resources.engines.openai.client import COMPLETIONS, Client, RequestFailedError
 from resources.engines.openai.server import (
     Health,
     check_base_url,
+    continues_turn,
     find_dialect,
     find_model,
     load_adapter,
@@ -98,6 +99,7 @@ class OpenAIEngine:
         self._dialect: str | None = None
         self._can_constrain: bool | None = None
         self._reads_penalty: bool | None = None
+        self._continues_turn: bool | None = None
         self._runs: set[concurrent.futures.Future[None]] = set()
 
     def generate(self, requests: Sequence[Request], sampling: SamplingSettings) -> Iterator[list[Sample]]:
@@ -106,6 +108,7 @@ class OpenAIEngine:
         A grammar is sent only after `can_constrain` has proved how.
 
         Raises:
+            PrefillIgnoredError: a request begins the model's turn, and the server does not go on from there.
             PenaltyIgnoredError: repetition is to be penalised, and the server does not read a penalty.
             EngineError: no further row would succeed; everything finished has been yielded before.
         """
@@ -143,6 +146,18 @@ class OpenAIEngine:
             self._can_constrain = self._dialect is not None
         return self._can_constrain
 
+    def can_prefill(self) -> bool:
+        """Whether the server goes on from a turn that has begun, tried once.
+
+        Raises:
+            EngineError: the server cannot be asked.
+        """
+
+        async def find(client: Client) -> bool:
+            return await self._find_continuing(client, await self._prepare(client))
+
+        return self._call(find) if self._continues_turn is None else self._continues_turn
+
     def measure_peak(self) -> MemoryPeak:
         """The most memory this process has held; the server's is not ours."""
         return measure_own_peak()
@@ -179,6 +194,11 @@ class OpenAIEngine:
                 self._served_model = await find_model(client, self.model)
         return self._served_model
 
+    async def _find_continuing(self, client: Client, model: str) -> bool:
+        if self._continues_turn is None:
+            self._continues_turn = await continues_turn(client, model)
+        return self._continues_turn
+
     async def _require_penalty(self, client: Client, model: str, penalty: float) -> None:
         """Find out once whether the server reads a repetition penalty.
 
@@ -202,6 +222,12 @@ class OpenAIEngine:
             model = await self._prepare(client)
             if sampling.repetition_penalty != 1.0:
                 await self._require_penalty(client, model, sampling.repetition_penalty)
+            if any(request.prefill for request in requests) and not await self._find_continuing(client, model):
+                # A server that ignores the fields closes the turn and answers it, and does not say so.
+                raise PrefillIgnoredError(
+                    f"a request begins the model's turn, and the server at {self.base_url} does not go on from there "
+                    "(continue_final_message); use vLLM or SGLang for the stage that asks it"
+                )
             health = Health()
             # All workers draw from this one iterator, in one thread, so that no row is asked twice.
             waiting = iter(requests)

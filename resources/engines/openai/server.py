@@ -21,6 +21,9 @@ PROBE_GRAMMAR = r"(quokka|zebra)-[0-9]{4}"
 PROBE_PROMPT = "Say hello."
 NUM_PROBES = 3
 
+PROBE_PREFILL = "a"
+"""A turn that has begun with one token in every vocabulary."""
+
 PROBE_PENALTIES = (1.1, -1.0)
 """A repetition penalty that a server which reads one takes, and one that it refuses."""
 
@@ -168,6 +171,35 @@ async def reads_penalty(client: Client, model: str) -> bool:
     """
     taken = [await _takes_penalty(client, penalty, model=model) for penalty in PROBE_PENALTIES]
     return taken == [True, False]
+
+
+async def continues_turn(client: Client, model: str) -> bool:
+    """Whether the server goes on from a turn that has begun.
+
+    Its count of the prompt's tokens shows it: a turn that begins with one letter costs one token more than none, while
+    a turn that was closed and followed by another one costs the tokens in between as well. A server that counts nothing
+    proves nothing.
+
+    Raises:
+        EngineError: the server cannot be reached, or refuses for a reason that is not the turn.
+    """
+    counts = [await _count_prompt(client, prefill, model=model) for prefill in ("", PROBE_PREFILL)]
+    fresh, begun = counts
+    return fresh is not None and begun is not None and 0 < fresh <= begun <= fresh + 1
+
+
+async def _count_prompt(client: Client, prefill: str, *, model: str) -> int | None:
+    """Tokens of the prompt by the server's own count, 0 where it has none; None where it refuses the request."""
+    request = Request("probe", ({"role": "user", "content": PROBE_PROMPT},), 0, prefill)
+    body = build_body(request, SamplingSettings(0.0, 1.0, 1), model=model, dialect=None)
+    try:
+        answer = await client.ask(COMPLETIONS, body, max_retries=CONTROL_RETRIES)
+    except RequestFailedError as error:
+        if error.is_connection:
+            raise describe_failure(client, error) from None
+        await raise_if_common(client, error, model=model)
+        return None
+    return read_sample(answer.json(), request, tail_tokens=0).prompt_tokens
 
 
 async def _takes_penalty(client: Client, penalty: float, *, model: str) -> bool:

@@ -133,6 +133,10 @@ class TransformersEngine:
         """No: transformers samples freely, and reviews are read by the tolerant parser."""
         return False
 
+    def can_prefill(self) -> bool:
+        """Yes: the tokens of a prefill are put behind those of the chat."""
+        return True
+
     def measure_peak(self) -> MemoryPeak:
         """The most memory this process has held."""
         return measure_own_peak()

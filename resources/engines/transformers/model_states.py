@@ -1,4 +1,4 @@
-"""What a model makes of whole training rows, teacher-forced: its mean last state, and how sure it is of its tokens.
+"""What a model makes of whole training rows, teacher-forced: its mean last state, how sure it is, how likely they are.
 
 Source: DiverseEvol (arXiv 2311.08182), `evol_schedules/` of the authors' code (OFA-Sys/DiverseEvol, commit a22e952):
 the state behind the final norm and the logits, averaged over all token positions of prompt, completion and ends.
@@ -27,7 +27,7 @@ from jinja2 import TemplateError
 
 from resources.engines.durable_stage import LOG_SECONDS
 from resources.engines.transformers.engine import TransformersEngine
-from resources.models.chat_format import encode_row
+from resources.models.chat_format import encode_row, find_turn_end
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +44,13 @@ CONFIDENCE = pl.Schema(
     }
 )
 """How sure a model is of a row's tokens: means over all its token positions, of the prediction made at each."""
+LIKELIHOOD = pl.Schema(
+    {
+        "log_likelihood": pl.Float64,  # nats, 0 or less: of the completion and the end of its turn, given the messages
+        "num_tokens": pl.Int64,  # tokens it is the sum of, 0 or more
+    }
+)
+"""How likely a model finds a completion."""
 _BLOCK_LOGITS = 1 << 24
 """Logits held at once: 64 MiB of float32, and a few copies."""
 
@@ -168,9 +175,51 @@ class ModelReader:
                 perplexities[readable[place]] = np.exp(surprise)
         return perplexities
 
+    def measure_likelihood(self, rows: Sequence[TrainingRow]) -> pl.DataFrame:
+        """How likely the model finds each row's completion after its messages, as SFT's loss has it, not averaged.
+
+        Args:
+            rows: any number, also none. Tokens beyond `max_length` are not read, and count for nothing.
+
+        Returns:
+            Schema `LIKELIHOOD`, in the order of the rows; 0 tokens where the messages alone fill `max_length`.
+
+        Raises:
+            ModelLoadError: as `embed`.
+            ValueError: as `measure_confidence`.
+        """
+        model, _ = self._engine.load()
+        starts, sequences = self._encode_from_completion(rows)
+        found = [(0.0, 0)] * len(rows)
+        is_checked = False
+        for places, states, _ in self._read_sequences(sequences, "measure_likelihood"):
+            if not is_checked:
+                _check_output_embedding(model)
+                is_checked = True
+            for row, place in enumerate(places):
+                tokens, start = sequences[place], starts[place]
+                own = tokens[start:]
+                if own:
+                    # The state of a token predicts the next one.
+                    before = states[row, start - 1 : len(tokens) - 1]
+                    found[place] = (-_measure_surprise(model, before, own) * len(own), len(own))
+        return pl.DataFrame(found, schema=LIKELIHOOD, orient="row")
+
     def close(self) -> None:
         """Give the model's memory back; the next row loads it again."""
         self._engine.close()
+
+    def _encode_from_completion(self, rows: Sequence[TrainingRow]) -> tuple[list[int], list[list[int]]]:
+        """Where each row's completion begins, and its token ids up to the end of the completion's turn."""
+        _, tokenizer = self._engine.load()
+        end = find_turn_end(tokenizer)
+        starts, sequences = [], []
+        for prompt, completion in self._encode_parts(rows):
+            # What a template puts behind the end of the turn, such as a line end, no model is asked to write.
+            ends = [place for place, token in enumerate(completion) if token == end]
+            starts.append(len(prompt))
+            sequences.append(prompt + (completion[: ends[-1] + 1] if ends else completion))
+        return starts, self._cut(sequences)
 
     def _read(self, rows: Sequence[TrainingRow], name: str) -> "Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]":
         """A batch's places in `rows`, its states [num_rows, length, hidden], and 1 where a token is [num_rows, length].
@@ -209,17 +258,21 @@ class ModelReader:
 
     def _encode(self, rows: Sequence[TrainingRow]) -> list[list[int]]:
         """Token ids of each row, cut at `max_length`; counts what was cut."""
+        return self._cut([prompt + completion for prompt, completion in self._encode_parts(rows)])
+
+    def _encode_parts(self, rows: Sequence[TrainingRow]) -> list[tuple[list[int], list[int]]]:
+        """Token ids of each row's messages and of its completion."""
         _, tokenizer = self._engine.load()
-        sequences = []
+        parts = []
         for place, row in enumerate(rows):
             try:
                 prompt, completion = encode_row(tokenizer, *row)
             except (TemplateError, ValueError, TypeError, KeyError) as error:
                 raise ValueError(f"row {place} cannot be rendered by the chat template: {error}") from error
-            if not (tokens := prompt + completion):
+            if not prompt + completion:
                 raise ValueError(f"row {place} is rendered as no tokens at all; give it a prompt or a completion")
-            sequences.append(tokens)
-        return self._cut(sequences)
+            parts.append((prompt, completion))
+        return parts
 
     def _cut(self, sequences: Sequence[list[int]]) -> list[list[int]]:
         """Token ids of each row, cut at `max_length`; counts what was cut.

@@ -153,6 +153,10 @@ class VllmEngine:
             self._constrains = all(re.fullmatch(PROBE_GRAMMAR, sample.text) for sample in samples)
         return self._constrains
 
+    def can_prefill(self) -> bool:
+        """Yes: vLLM is given token ids, those of a prefill behind those of the chat."""
+        return True
+
     def measure_peak(self) -> MemoryPeak:
         """The most memory that this process and vLLM's have held together."""
         host, gpu = (sum(copy.peak[kind] for copy in self._copies) for kind in (0, 1))

@@ -1,0 +1,390 @@
+"""What a model's review signals are worth, on balanced pairs of real seeds, before any round is built on one.
+
+    python -m benchmarks.real_model [--model DIR] [--seeds FILE] [--data DIR] [--num-pairs N] [--quick]
+
+Each pair has a better and a worse completion of one prompt (`lance_assets/algorithms/reviews/signal_pairs.py`): a
+seed's own against another seed's, against a spoilt and against a truncated one, and a right against a wrong solution.
+Each signal (`lance_assets/recipes/steps/signals.py`) scores both. The table has a row a signal: the AUC of each kind,
+the AUC and accuracy of all with their 95% intervals, the share that could not be scored, how many scores differ, their
+standard deviation, and the correlation with length.
+
+| figure | what it is |
+| --- | --- |
+| `reviewer_auc`, `reviewer_accuracy`, `unscored_rate` | of the sampled review, which LANCE chooses rows by |
+| `best_signal`, `best_auc` | the signal with the highest AUC over all pairs |
+| `new_prompt_valid_rate` | of the new prompts that were asked for, those that LANCE's cleaning keeps |
+| `degraded_worse_rate` | of the worse completions that were asked for, those the best signal puts below the seed's |
+| `tokens_per_second` | tokens that were sampled, a second of sampling |
+
+Without `--model` it is the packaged small model, on its own seeds. Another model gets the seeds of `--data`: human
+instructions of self-instruct, and GSM8K questions with right and wrong solutions of other models. `--seeds` names a
+file of one's own. The last line is one JSON object with everything.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import polars as pl
+
+from lance_assets.algorithms.measures.signals import Discrimination, Rate, SignalMeasures, measure_signal
+from lance_assets.algorithms.reviews.review_parsing import Unscored
+from lance_assets.algorithms.reviews.signal_pairs import PAIR_KINDS, SignalPair, SignalSeed, build_signal_pairs
+from lance_assets.algorithms.similarity.words import count_words
+from lance_assets.prompts import Templates
+from lance_assets.recipes.asking import RoundIdentity
+from lance_assets.recipes.contract import RoundInputs
+from lance_assets.recipes.lance import RECIPE
+from lance_assets.recipes.lance_settings import LanceSettings
+from lance_assets.recipes.steps.reviewing import build_review_sampling
+from lance_assets.recipes.steps.rows import (
+    Example,
+    Generation,
+    Seed,
+    build_table,
+    complete_new_prompts,
+    propose_from_seeds,
+)
+from lance_assets.recipes.steps.signals import (
+    SIGNALS,
+    SignalModels,
+    compare_pairs,
+    remember,
+    score_comparisons,
+    score_pairs,
+)
+from lance_assets.records import RAW_GENERATIONS, SEED_SET, Ask, Request, Sample, SamplingSettings
+from lance_assets.small_world import SMALL_MODEL
+from resources.readers.row_kinds import SeedFields
+from resources.readers.seed_files import read_seed_file
+
+ROOT = Path(__file__).parents[1]
+DATA = ROOT.parent / "shared" / "data"
+INSTRUCTIONS, SOLUTIONS = "self_instruct_seed_tasks.jsonl", "gsm8k_example_model_solutions.jsonl"
+WITHOUT_COMPLETION = "no_completion"
+"""Why cleaning drops a new prompt whose completions it drops."""
+OWN_SEEDS = ROOT / "lance_assets" / "experiments" / "mini_lance" / "seeds.jsonl"
+SAMPLING = ("sampled", "expected", "agreement")
+"""The signals that have the model write."""
+SOLVERS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
+
+
+@dataclass
+class Meter:
+    """What was sampled, and for how long."""
+
+    completion_tokens: int = 0
+    prompt_tokens: int = 0
+    seconds: float = 0.0
+    log: list[str] = field(default_factory=list)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Sampled tokens a second."""
+        return self.completion_tokens / self.seconds if self.seconds else 0.0
+
+
+def read_instructions(path: Path, *, max_words: int) -> list[SignalSeed]:
+    """The seeds of a file that are short enough to be reviewed by a small model, with their gold answers if any."""
+    table = read_seed_file(path, fields=SeedFields(answer="answer" if _has_answers(path) else None))
+    return [
+        SignalSeed(row_id, prompt, completion, answer)
+        for row_id, prompt, completion, answer in table.select("row_id", "prompt", "completion", "answer").iter_rows()
+        if count_words(prompt) + count_words(completion) <= max_words
+    ]
+
+
+def _has_answers(path: Path) -> bool:
+    with path.open(encoding="utf-8") as file:
+        first = json.loads(file.readline()) if path.suffix == ".jsonl" else {}
+    return isinstance(first, dict) and "answer" in first
+
+
+def clean_solution(text: str) -> str:
+    r"""A solution without its calculator marks.
+
+    >>> clean_solution("2 + 3 = <<2+3=5>>5\nA: 5")
+    '2 + 3 = 5\nA: 5'
+    """
+    return "".join(part.partition(">>")[2] if number else part for number, part in enumerate(text.split("<<")))
+
+
+def read_solutions(path: Path, *, max_words: int) -> list[SignalSeed]:
+    """Questions with a right and a wrong solution by models, each the first that there is; lengths as above."""
+    seeds = []
+    with path.open(encoding="utf-8") as file:
+        for number, row in enumerate(map(json.loads, file)):
+            solutions = [row[solver] for solver in SOLVERS]
+            right = [clean_solution(one["solution"]) for one in solutions if one["is_correct"]]
+            wrong = [clean_solution(one["solution"]) for one in solutions if not one["is_correct"]]
+            if right and wrong and count_words(row["question"]) + count_words(right[0]) <= max_words:
+                seeds.append(SignalSeed(f"gsm8k_{number}", row["question"], right[0], wrong=(wrong[0],)))
+    return seeds
+
+
+def build_all_pairs(options: argparse.Namespace) -> list[SignalPair]:
+    """Balanced pairs of the model's seeds, and right against wrong solutions."""
+    draw = {"num_pairs": options.num_pairs, "rng_seed": options.rng_seed}
+    own = options.seeds or (OWN_SEEDS if options.model == SMALL_MODEL else options.data / INSTRUCTIONS)
+    pairs = build_signal_pairs(read_instructions(own, max_words=options.max_words), **draw).pairs
+    solutions = options.data / SOLUTIONS
+    has_gold = any(pair.kind == "gold" for pair in pairs)
+    if not has_gold and options.seeds is None and solutions.exists():
+        seeds = read_solutions(solutions, max_words=2 * options.max_words)
+        pairs += build_signal_pairs(seeds, **draw, kinds=("gold",)).pairs
+    return pairs
+
+
+def build_ask(options: argparse.Namespace, meter: Meter, settings: LanceSettings) -> Ask:
+    """The model as it samples, and as it is read where a reply is forced."""
+    from resources.engines.contract import sample_in_order
+    from resources.engines.transformers.engine import TransformersEngine
+
+    sampler = TransformersEngine(options.model, batch_size=options.batch_size, dtype=options.dtype)
+    forced = TransformersEngine(options.model, batch_size=options.batch_size, dtype=options.reading_dtype)
+    reviews = build_review_sampling(settings.sampling, settings.rubric, score_from="expected")
+
+    def ask(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
+        chosen = sampling or (reviews if stage == "review" else settings.sampling)
+        chosen = chosen if sampler.can_constrain() else replace(chosen, grammar=None)
+        is_forced = any(request.prefill for request in requests)
+        started = time.monotonic()
+        samples = sample_in_order(forced if is_forced else sampler, requests, chosen)
+        seconds = time.monotonic() - started
+        tokens, read = (sum(getattr(s, name) for s in samples) for name in ("completion_tokens", "prompt_tokens"))
+        print(f"{stage}: {len(samples)} samples of {tokens} tokens, {read} read, {seconds:.0f} s", flush=True)
+        if not is_forced:
+            meter.completion_tokens += tokens
+            meter.seconds += seconds
+        return samples
+
+    return ask
+
+
+def show_rate(rate: Rate) -> str:
+    """A rate with its interval.
+
+    >>> show_rate(Rate(0.5, 0.25, 0.75)), show_rate(Rate(None, 0.0, 1.0))
+    ('0.50 [0.25, 0.75]', '-')
+    """
+    return "-" if rate.value is None else f"{rate.value:.2f} [{rate.low:.2f}, {rate.high:.2f}]"
+
+
+def show_number(value: float | None, form: str = ".2f") -> str:
+    """A number, or a dash where there is none."""
+    return "-" if value is None else format(value, form)
+
+
+def tabulate(measured: dict[str, SignalMeasures]) -> str:
+    """The signals as a Markdown table, a row each."""
+    kinds = [kind for kind in PAIR_KINDS if any(kind in own.by_kind for own in measured.values())]
+    columns = ["signal", *kinds, "AUC [95%]", "accuracy [95%]", "tied", "unscored", "distinct", "deviation", "length"]
+    lines = ["| " + " | ".join(columns) + " |", "| --- |" + " ---: |" * (len(columns) - 1)]
+    for name, own in measured.items():
+        by_kind = [show_number(own.by_kind[kind].auc.value if kind in own.by_kind else None) for kind in kinds]
+        cells = [
+            *by_kind,
+            show_rate(own.overall.auc),
+            show_rate(own.overall.accuracy),
+            show_number(own.overall.tied_rate),
+            show_number(own.unscored_rate),
+            str(own.num_distinct),
+            show_number(own.deviation, ".3g"),
+            show_number(own.length_bias),
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def describe_discrimination(found: Discrimination) -> dict[str, float | int | None]:
+    """A kind's figures for the last line."""
+    return {
+        "auc": found.auc.value,
+        "auc_low": found.auc.low,
+        "auc_high": found.auc.high,
+        "accuracy": found.accuracy.value,
+        "num_pairs": found.num_pairs,
+        "num_scored": found.num_scored,
+    }
+
+
+def describe_signal(measured: SignalMeasures) -> dict[str, object]:
+    """A signal's figures for the last line."""
+    overall = measured.overall
+    return describe_discrimination(overall) | {
+        "accuracy_low": overall.accuracy.low,
+        "accuracy_high": overall.accuracy.high,
+        "tied_rate": overall.tied_rate,
+        "unscored_rate": measured.unscored_rate,
+        "num_distinct": measured.num_distinct,
+        "deviation": measured.deviation,
+        "length_bias": measured.length_bias,
+        "by_kind": {kind: describe_discrimination(own) for kind, own in measured.by_kind.items()},
+    }
+
+
+def find_best(measured: dict[str, SignalMeasures]) -> str:
+    """The signal of single completions with the highest AUC that leaves at most half unscored."""
+
+    def rank(name: str) -> float:
+        own = measured[name]
+        return -math.inf if own.overall.auc.value is None or (own.unscored_rate or 0) > 0.5 else own.overall.auc.value
+
+    return max((name for name in measured if name in SIGNALS), key=rank)
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """What a proposing step gave for some seeds."""
+
+    rows: list[Generation]
+    """Every sample."""
+    kept: dict[str, str]
+    """By row id, the text of what LANCE's cleaning keeps."""
+    drop_reasons: dict[str, int]
+    """How many were dropped for what."""
+
+
+def propose(models: SignalModels, settings: LanceSettings, seeds: Sequence[Seed], kind: str, step: str) -> Proposed:
+    """One new prompt or worse completion of each seed, and what cleaning keeps of them."""
+    rows = propose_from_seeds(models.identity, models.ask, seeds, kind=kind, step=step, num_samples=1)
+    completions = complete_new_prompts(models.identity, models.ask, rows, 1) if kind == "new_prompt" else []
+    inputs = RoundInputs(
+        identity=models.identity, settings=settings, ask=models.ask, is_evaluation_prompt=lambda prompt: False
+    )
+    cleaned = RECIPE.clean(inputs, build_table(rows + completions, RAW_GENERATIONS), build_table(seeds, SEED_SET))
+    cleaned = cleaned.filter(kind=kind)
+    dropped = cleaned["drop_reason"].drop_nulls().value_counts().iter_rows()
+    text = "prompt" if kind == "new_prompt" else "completion"
+    # Of such a prompt its completion alone was at fault.
+    kept = cleaned.filter(pl.col("drop_reason").is_null() | (pl.col("drop_reason") == WITHOUT_COMPLETION))
+    reasons = {reason: number for reason, number in dropped if reason != WITHOUT_COMPLETION}
+    return Proposed(rows, dict(kept.select("row_id", text).iter_rows()), reasons)
+
+
+def measure_proposals(
+    models: SignalModels, settings: LanceSettings, pairs: Sequence[SignalPair], best: str, *, num_seeds: int
+) -> dict[str, object]:
+    """How many new prompts are kept, and how many worse completions are worse by the best signal."""
+    # Pairs of gold answers come from another file in part, so that seeds are taken of the first kind alone.
+    chosen = [pair for pair in pairs if pair.kind == "other_seed"][:num_seeds]
+    seeds = [Seed(p.seed_id, p.prompt, p.better, None, "seed", None, None, None) for p in chosen]
+    new = propose(models, settings, seeds, "new_prompt", "lance/new_prompt")
+    worse = propose(models, settings, seeds, "degraded_completion", "lance/degrade")
+    by_id = {row.row_id: row for row in worse.rows}
+    seed_of = {seed.row_id: seed for seed in seeds}
+    shown = [Example(row_id, seed_of[by_id[row_id].seed_id].prompt, text) for row_id, text in worse.kept.items()]
+    own = [Example(f"{row.row_id}:seed", row.prompt, seed_of[by_id[row.row_id].seed_id].completion) for row in shown]
+    scores = SIGNALS[best].score(models, [*shown, *own])
+    below = [
+        not isinstance(one, Unscored) and not isinstance(other, Unscored) and one < other
+        for one, other in zip(scores[: len(shown)], scores[len(shown) :], strict=True)
+    ]
+    return {
+        "new_prompt_valid_rate": len(new.kept) / len(seeds) if seeds else None,
+        "new_prompt_drop_reasons": new.drop_reasons,
+        "degraded_worse_rate": sum(below) / len(seeds) if seeds else None,
+        "degraded_kept_rate": len(worse.kept) / len(seeds) if seeds else None,
+        "degraded_drop_reasons": worse.drop_reasons,
+    }
+
+
+def measure_all(
+    models: SignalModels, pairs: Sequence[SignalPair], names: Sequence[str]
+) -> tuple[dict[str, SignalMeasures], float | None]:
+    """Every signal on the pairs, and the share of comparisons for the completion shown first."""
+    measured, first_rate = {}, None
+    # What is only read comes first: it takes seconds.
+    for name in sorted(names, key=lambda name: name in SAMPLING):
+        started = time.monotonic()
+        if name == "pairwise":
+            compared = compare_pairs(models, pairs)
+            measured[name] = measure_signal(score_comparisons(pairs, compared), is_comparison=True)
+            first = [value > 0.5 for one in compared for value in one.first_shown]
+            first_rate = sum(first) / len(first) if first else None
+        else:
+            measured[name] = measure_signal(score_pairs(SIGNALS[name], models, pairs))
+        kinds = ", ".join(f"{kind} {show_number(own.auc.value)}" for kind, own in measured[name].by_kind.items())
+        seconds = time.monotonic() - started
+        print(f"{name}: {show_rate(measured[name].overall.auc)} ({kinds}), {seconds:.0f} s", flush=True)
+    return {name: measured[name] for name in names}, first_rate
+
+
+def read_options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [*SIGNALS, "pairwise"]
+    parser.add_argument("--model", type=Path, default=SMALL_MODEL, help="folder of the model; the packaged one")
+    parser.add_argument("--seeds", type=Path, help="file of seeds, in place of those of --data")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of real data")
+    parser.add_argument("--num-pairs", type=int, default=None, help="pairs of each kind; 30, or 8 with --quick")
+    parser.add_argument("--max-words", type=int, default=80, help="longest prompt and completion together, in words")
+    parser.add_argument("--max-new-tokens", type=int, default=None, help="of a review; 160, or 96 with --quick")
+    parser.add_argument("--profile", help="prompt profile; compact for the packaged model, else full")
+    parser.add_argument("--signals", nargs="+", choices=names, default=names, help="which signals; all")
+    parser.add_argument("--rng-seed", type=int, default=0, help="of the pairs and samples")
+    parser.add_argument("--batch-size", type=int, default=32, help="rows decoded together")
+    parser.add_argument("--dtype", default="auto", help="of sampling")
+    parser.add_argument("--reading-dtype", default="auto", help="of what is read and not sampled")
+    parser.add_argument("--quick", action="store_true", help="a minute's worth for the packaged model")
+    options = parser.parse_args()
+    options.num_pairs = options.num_pairs or (8 if options.quick else 30)
+    options.max_new_tokens = options.max_new_tokens or (96 if options.quick else 160)
+    options.profile = options.profile or ("compact" if options.model == SMALL_MODEL else "full")
+    return options
+
+
+def main() -> None:
+    """Measure everything and print it."""
+    from resources.engines.transformers.model_states import ModelReader
+
+    options, started, meter = read_options(), time.monotonic(), Meter()
+    settings = LanceSettings(max_new_tokens=options.max_new_tokens)
+    pairs = build_all_pairs(options)
+    counts = {kind: sum(pair.kind == kind for pair in pairs) for kind in PAIR_KINDS}
+    print(f"pairs: {', '.join(f'{number} {kind}' for kind, number in counts.items())}", flush=True)
+    reader = ModelReader(options.model, batch_size=options.batch_size, max_length=2048, dtype=options.reading_dtype)
+    models = SignalModels(
+        identity=RoundIdentity("real_model", "r0001", options.rng_seed, Templates(options.profile, "lance")),
+        ask=remember(build_ask(options, meter, settings)),
+        reader=reader,
+        rubric=settings.rubric,
+        sampling=replace(settings.sampling, max_new_tokens=min(96, options.max_new_tokens)),
+        num_samples=2 if options.quick else 4,
+    )
+    measured, first_rate = measure_all(models, pairs, options.signals)
+    print("\n" + tabulate(measured) + "\n", flush=True)
+    figures: dict[str, object] = {"model": options.model.name}
+    if first_rate is not None:
+        print(f"pairwise: {first_rate:.2f} of the verdicts are for the completion shown first\n", flush=True)
+        figures |= {"pairwise_first_shown_rate": first_rate}
+    if "sampled" in measured:
+        reviewer = measured["sampled"]
+        figures |= {
+            "reviewer_auc": reviewer.overall.auc.value,
+            "reviewer_accuracy": reviewer.overall.accuracy.value,
+            "unscored_rate": reviewer.unscored_rate,
+        }
+    if single := {name: own for name, own in measured.items() if name in SIGNALS}:
+        best = find_best(single)
+        figures |= {"best_signal": best, "best_auc": single[best].overall.auc.value}
+        figures |= measure_proposals(models, settings, pairs, best, num_seeds=8 if options.quick else 16)
+    minutes = (time.monotonic() - started) / 60
+    figures |= {"tokens_per_second": meter.tokens_per_second, "minutes": minutes, "pairs": counts}
+    signals = {name: describe_signal(own) for name, own in measured.items()}
+    print(json.dumps(_round(figures | {"signals": signals})))
+
+
+def _round(value: object) -> object:
+    """Every number to four places."""
+    if isinstance(value, float):
+        return round(value, 4)
+    return {key: _round(one) for key, one in value.items()} if isinstance(value, dict) else value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""r0000 measures its reviewer on balanced pairs of its own seeds, and says so before a round builds on reviews."""
+
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from lance_assets.algorithms.measures.signals import ScoredPair, SignalMeasures, measure_signal
+from lance_assets.assets.platform import find_key
+from lance_assets.records import REVIEW_SIGNAL
+from lance_assets.rounds.finished.summary import describe_reviewer
+from lance_assets.rounds.making.measuring import judge_signal, measure_table
+from lance_assets.rounds.nouns import NOUNS, identify, list_inputs, list_nouns
+from lance_assets.rounds.plan import Plan
+from tests.assets.conftest import OpenWorld
+from tests.assets.tiny_experiment import World, find_failures, plan_tiny, write_tiny_experiment
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_experiment(tmp_path_factory.mktemp("signal"))
+
+
+def pair_up(*scores: tuple[float | None, float | None], kind: str = "truncated") -> SignalMeasures:
+    return measure_signal([ScoredPair(kind, better, worse, 5, 5) for better, worse in scores])
+
+
+def read_check(world: World, result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
+    (check,) = [one for one in result.get_asset_check_evaluations() if one.check_name == "review_signal"]
+    assert check.asset_key == find_key(world.plan, "review_signal")
+    return check
+
+
+def test_r0000_shows_what_its_reviewer_is_worth_and_a_later_round_measures_nothing(
+    make_scripted_world: OpenWorld,
+) -> None:
+    world = make_scripted_world(num_signal_pairs=3)
+    result = world.materialize("r0000", "review_signal")
+    assert result.success, find_failures(result)
+    table = world.round("r0000").read("review_signal")
+    assert table.schema == REVIEW_SIGNAL
+    assert table["kind"].value_counts(sort=True)["count"].to_list() == [3, 3, 3, 3]
+    seeds = world.round("r0000").read("seed_set")
+    assert set(table["seed_id"]) <= set(seeds["row_id"])
+    own = dict(seeds.select("row_id", "completion").iter_rows())
+    assert [own[seed_id] for seed_id in table["seed_id"]] == table["better"].to_list()
+    # One completion of one prompt is reviewed once, whatever the number of its pairs.
+    of_better = table.group_by("seed_id").agg(pl.col("better_score").n_unique())
+    assert of_better["better_score"].to_list() == [1] * len(of_better)
+    assert table["better_reviews"].list.len().to_list() == [world.plan.settings.parameters.num_reviews] * 12
+    shown, measured = world.metadata("review_signal", "r0000"), measure_table(table)
+    assert shown["auc"] == pytest.approx(measured.overall.auc.value, abs=1e-4)
+    assert {"auc_interval", "accuracy", "accuracy_interval", "unscored_rate", "bias/length", "by_kind"} <= set(shown)
+    # The scripted reviewer draws its scores, and without a bar a person is told.
+    check = read_check(world, result)
+    assert check.severity == dg.AssetCheckSeverity.WARN
+    assert check.passed == measured.overall.auc.is_above_chance
+    said = describe_reviewer(world.plan, world.platform)
+    assert said.startswith(f"reviewer of r0000: AUC {shown['auc']} ")
+    assert check.passed or check.description in said
+    later, noun = world.round("r0001"), NOUNS["review_signal"]
+    assert noun.make(later).table.is_empty()
+    assert noun.judge(noun.checks[0], later).passed
+
+
+def test_below_the_bar_r0000_is_not_evaluated(make_scripted_world: OpenWorld) -> None:
+    checks = {"min_review_auc": 0.9, "max_unscored_rate": 1.0, "min_pairs": 0}
+    world = make_scripted_world(machines={"says_in_review": "It is fine. score: 7"}, num_signal_pairs=2, checks=checks)
+    result = world.materialize("r0000", "review_signal", "eval_report")
+    assert not result.success
+    made = {event.asset_key.path[-1] for event in result.get_asset_materialization_events() if event.asset_key}
+    assert made == {"review_signal"}
+    check = read_check(world, result)
+    assert not check.passed
+    assert check.severity == dg.AssetCheckSeverity.ERROR
+    assert "its AUC is 0.50" in check.description
+    assert "below checks.min_review_auc=0.9" in check.description
+
+
+def test_the_message_names_the_settings_that_the_experiment_has(folder: Path) -> None:
+    plan = plan_tiny(folder)
+    chance = judge_signal(plan, pair_up(*[(5.0, 5.0)] * 10, (None, 3.0)))
+    assert not chance.passed
+    assert not chance.is_error
+    for part in (
+        "its AUC is 0.50",
+        "over 10 of 11 pairs, not above chance",
+        "5% of its reviews have no score",
+        "weakest on truncated pairs (0.50)",
+        "roles.reviewer",
+        "parameters.score_from: expected",
+        "parameters.num_reviews (now 1)",
+        "parameters.num_judged_pairs",
+        "seeds.answer_field",
+        "num_signal_pairs (now 0)",
+    ):
+        assert part in chance.description, chance.description
+    # It has EFT rows already.
+    assert "eft_path" not in chance.description
+    expected = judge_signal(plan_tiny(folder, score_from="expected", num_judged_pairs=2), pair_up((1.0, 2.0)))
+    assert "score_from" not in expected.description
+    assert "num_judged_pairs" not in expected.description
+    unread = judge_signal(plan, pair_up((None, None)))
+    assert "no pair has two scores that could be read" in unread.description
+    assert not unread.passed
+    good = judge_signal(plan, pair_up(*[(9.0, 1.0)] * 10))
+    assert good.passed
+    assert good.description is None
+    # i_sheep has no role for a second reviewer, and no scores by probabilities.
+    sheep = judge_signal(plan_tiny(folder, recipe="i_sheep"), pair_up((1.0, 2.0)))
+    assert "roles.reviewer" not in sheep.description
+    assert "score_from" not in sheep.description
+
+
+def test_a_bar_is_kept_by_the_value_and_missing_pairs_break_it(folder: Path) -> None:
+    barred = plan_tiny(folder, checks={"min_review_auc": 0.7})
+    assert judge_signal(barred, pair_up((9.0, 1.0), (8.0, 2.0))).passed
+    below = judge_signal(barred, pair_up((1.0, 9.0), (8.0, 2.0)))
+    assert not below.passed
+    assert below.is_error
+    nothing = judge_signal(barred, measure_signal([]))
+    assert not nothing.passed
+    assert nothing.is_error
+    assert judge_signal(plan_tiny(folder), measure_signal([])).passed
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_there"),
+    [
+        ({"num_signal_pairs": 4}, True),
+        ({"num_signal_pairs": 0}, False),
+        ({"num_signal_pairs": 4, "reviewer": "none"}, False),
+        ({"num_signal_pairs": 4, "recipe": "self_rewarding"}, True),
+        ({"num_signal_pairs": 4, "recipe": "spin"}, False),
+    ],
+)
+def test_it_is_there_for_recipes_that_review(folder: Path, changed: dict[str, object], is_there: bool) -> None:
+    plan = plan_tiny(folder, **changed)
+    assert ("review_signal" in [noun.name for noun in list_nouns(plan)]) == is_there
+    assert ("review_signal" in list_inputs(plan, NOUNS["eval_report"])) == is_there
+
+
+def test_how_the_reviewer_is_asked_is_part_of_it_and_the_evaluation_stays_as_it_is(folder: Path) -> None:
+    def differ(**changed: object) -> set[str]:
+        plans: list[Plan] = [
+            plan_tiny(folder, num_signal_pairs=4),
+            plan_tiny(folder, **{"num_signal_pairs": 4, **changed}),
+        ]
+        return {
+            name
+            for name in ("review_signal", "eval_report", "checkpoint")
+            if len({str(identify(p, name)) for p in plans}) > 1
+        }
+
+    assert differ() == set()
+    assert differ(num_signal_pairs=5) == {"review_signal"}
+    assert differ(num_reviews=3) == {"review_signal"}
+    assert differ(score_from="expected") == {"review_signal"}
+    # A bar decides about what is there already.
+    assert differ(checks={"min_review_auc": 0.6}) == set()
