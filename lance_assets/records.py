@@ -327,6 +327,16 @@ EVAL_ITEMS = pl.Schema(
 )
 """The world's held-out prompts with what the model said: what paired comparisons of rounds are made from."""
 
+EVALUATED_MODELS = pl.Schema(
+    {
+        "model": pl.String,  # "checkpoint", or in r0000 also "backbone"
+        "content_hash": pl.String,  # of its weights
+        "evaluated_with": pl.String,  # a hash of all that decides an evaluation beside the weights
+        "taken_from": pl.String,  # the model and round with the same weights whose rows it has; null where it was asked
+    }
+)
+"""Which weights an evaluation is of, so that the same weights are not asked twice in the same way."""
+
 HARNESS_ITEMS = pl.Schema(
     {
         "model": pl.String,  # "checkpoint" or "backbone"

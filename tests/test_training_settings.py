@@ -5,16 +5,21 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from lance_assets.algorithms.forecast.batch_parts import choose_precision
+from lance_assets.rounds.experiments import load_plans
 from lance_assets.rounds.nouns import compute_fingerprint
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.experiment import ExperimentSettings, TrainingSettings
 from lance_assets.settings.file import check_files
+from resources.models.finding import find_packaged_folder
 
 WHERE = {
     "launcher": ["torchrun", "--nproc-per-node", "2"],
     "accelerate_config": "fsdp.yaml",
     "min_free_gpu_rate": 0.5,
     "handover_seconds": 1.0,
+    "num_threads": 1,
+    "memory_gib": 8.0,
 }
 FILE = """type: lance_assets.Experiment
 attributes:
@@ -55,3 +60,27 @@ def test_an_accelerate_config_that_is_not_there_is_told_with_its_line(tmp_path: 
 def test_where_training_runs_is_not_what_the_checkpoint_is(tmp_path: Path, name: str, value: object) -> None:
     plain, elsewhere = (Plan("mini", tmp_path, make_settings(each)) for each in ({}, {name: value}))
     assert compute_fingerprint(elsewhere, "checkpoint") == compute_fingerprint(plain, "checkpoint")
+
+
+def test_the_settings_of_where_training_runs_reach_it(tmp_path: Path) -> None:
+    from lance_assets.rounds.making.training import build_job
+    from lance_assets.rounds.platform import Platform
+    from lance_assets.rounds.round import Round
+
+    plan = Plan("mini", tmp_path, make_settings({"num_threads": 3, "memory_gib": 8, "dtype": "float32"}))
+    this_round = Round(plan, Platform(str(tmp_path / "home")), "r0000", lambda _: None)
+    job = build_job(this_round, tmp_path, plan.settings.training)
+    assert (job.num_threads, job.memory_gib, job.dtype) == (3, 8.0, "float32")
+
+
+@pytest.mark.parametrize("name", [plan.name for plan in load_plans().values() if plan.name.startswith("mini_")])
+def test_the_mini_experiments_are_trained_alike_on_every_cpu(name: str) -> None:
+    """Their tables are compared from machine to machine: whole batches in float32, whatever a machine has."""
+    plan = load_plans()[name]
+    training, weights = plan.settings.training, find_packaged_folder(plan.settings.model) / "model.safetensors"
+    # They are stored in bfloat16.
+    number = weights.stat().st_size // 2
+    chosen = choose_precision(training.dtype, device="cpu", num_parameters=number, has_bfloat16=True)
+    assert chosen == "float32"
+    stages = [stage for stage in (training.sft, training.dpo) if stage.model_fields_set]
+    assert [stage.gradient_accumulation_steps for stage in stages] == [1] * len(stages)

@@ -71,17 +71,21 @@ def plan(
     num_seeds: Annotated[
         int | None, typer.Option(min=1, help="Seeds to count with; by default the file's, or max_seeds if it is more.")
     ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Load the model and time a few steps on this computer; it is kept.")
+    ] = False,
 ) -> None:
     """Print what the rounds will take.
 
-    These are rows, tokens, memory, disk and hours of each stage, and what will not fit. Nothing is started.
+    These are rows, tokens, memory, disk and hours of each stage, and what will not fit. No round is started.
     """
     from lance_assets.forecast.build import build_forecast
     from lance_assets.forecast.table import render_forecast
     from lance_assets.home import find_home
     from lance_assets.rounds.experiments import find_plan
 
-    forecast = build_forecast(find_plan(experiment), machine=machine, home=find_home(), num_seeds=num_seeds)
+    found, home = find_plan(experiment), find_home()
+    forecast = build_forecast(found, machine=machine, home=home, num_seeds=num_seeds, measures=measure)
     _say(render_forecast(forecast))
     if forecast.problems:
         raise typer.Exit(WILL_NOT_FIT)

@@ -7,8 +7,10 @@ from pathlib import Path
 from lance_assets.algorithms.forecast.costs import GIB
 from lance_assets.dotted_names import is_dotted_name
 from lance_assets.forecast.lengths import measure_lengths
+from lance_assets.forecast.measuring import Measuring, describe_computer
 from lance_assets.forecast.stages import DAGSTER_GIB, Forecaster, Row
-from lance_assets.forecast.throughput import Machine, ThroughputTable, read_throughput
+from lance_assets.forecast.throughput import Machine, MeasuredRow, ThroughputTable, read_throughput
+from lance_assets.forecast.trainer import Trainer
 from lance_assets.rounds.plan import Plan
 from resources.models.model_shapes import find_model
 
@@ -72,7 +74,32 @@ def prepare(plan: Plan, table: ThroughputTable, machine: Machine, *, num_seeds: 
     return Forecaster(plan, machine, table, model, reviewer, measured)
 
 
-def build_forecast(plan: Plan, *, machine: str | None, home: Path, num_seeds: int | None = None) -> Forecast:
+def find_here(plan: Plan, table: ThroughputTable, *, home: Path, measures: bool) -> tuple[Machine, MeasuredRow] | None:
+    """This computer with the rates of the experiment's model on it; None where they were never measured.
+
+    Args:
+        plan: the experiment.
+        table: what is known of machines.
+        home: LANCE_HOME.
+        measures: whether they are measured now.
+
+    Raises:
+        ValueError: they are to be measured, and the model's weights are not on this computer.
+    """
+    settings = plan.settings
+    # Nothing was kept and nothing is asked for: torch need not be imported to find out.
+    if not measures and not (home / "forecast").is_dir():
+        return None
+    model = find_model(settings.model, base=plan.folder, revision=settings.model_revision)
+    here = describe_computer(plan)
+    measuring = Measuring(plan, model, Trainer(settings.training, plan.folder, model, here, table), home)
+    row = measuring.measure() if measures else measuring.read_kept()
+    return None if row is None else (here, row)
+
+
+def build_forecast(
+    plan: Plan, *, machine: str | None, home: Path, num_seeds: int | None = None, measures: bool = False
+) -> Forecast:
     """The plan of an experiment.
 
     Args:
@@ -80,10 +107,14 @@ def build_forecast(plan: Plan, *, machine: str | None, home: Path, num_seeds: in
         machine: a name of the throughput table; None for the one that the experiment's file suggests.
         home: LANCE_HOME.
         num_seeds: the number of seeds to count with; None for those of the file, or `max_seeds` if that is more.
+        measures: whether this computer is measured with the experiment's model.
 
     Raises:
-        ValueError: no such machine, or a model's configuration or the seed file cannot be used.
+        ValueError: no such machine, or a model's configuration or the seed file cannot be used; or another machine than
+            this computer is to be measured.
     """
+    if measures and machine is not None:
+        raise ValueError(f"--measure measures this computer, and --machine names {machine}; leave one of them out")
     forecast = plan.recipe.forecast
     if forecast is None:
         raise ValueError(
@@ -91,7 +122,10 @@ def build_forecast(plan: Plan, *, machine: str | None, home: Path, num_seeds: in
             "seconds of its first round"
         )
     table = read_throughput()
-    chosen = choose_machine(plan, table, machine)
+    here = find_here(plan, table, home=home, measures=measures) if machine is None else None
+    if here is not None:
+        table = table.model_copy(update={"measured": (*table.measured, here[1])})
+    chosen = choose_machine(plan, table, machine) if here is None else here[0]
     work = prepare(plan, table, chosen, num_seeds=num_seeds)
     settings, lengths, pool = plan.settings, work.measured.lengths, work.measured.pool
     known = (settings.parameters, settings.prompt_profile, lengths, pool)

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import psutil
-
 from lance_assets.algorithms.forecast.costs import (
     GIB,
     RUNTIME_GIB,
@@ -21,14 +19,12 @@ from lance_assets.algorithms.forecast.round_forecast import StageForecast
 from lance_assets.forecast.throughput import Machine, ThroughputTable
 from lance_assets.settings.engines import EngineSettings
 from resources.models.model_shapes import FoundModel
-
-CPU_RUNTIME_GIB = 0.5
-"""GiB of Python with torch and an engine, without a model; measured on two CPU cores."""
+from resources.training.precision import CPU_RUNTIME_GIB, read_host_gib
 
 
 def find_memory(machine: Machine) -> float:
     """GiB of one device; for a row without memory, the GiB of this computer."""
-    return machine.memory_gib if machine.memory_gib is not None else psutil.virtual_memory().total / GIB
+    return machine.memory_gib if machine.memory_gib is not None else read_host_gib()
 
 
 def find_runtime(machine: Machine) -> float:

@@ -48,12 +48,24 @@ def add_all(values: Iterable[float | None]) -> str:
 
 
 def add_hours(values: Iterable[float | None]) -> str:
-    """The sum of the known hours, and whether some are unknown."""
+    """The sum of the hours; where some are unknown, what it is at least, and `UNKNOWN` where nothing is known."""
     numbers = list(values)
-    known = [value for value in numbers if value is not None]
-    if not known:
-        return UNKNOWN
-    return format_hours(sum(known)) + (" + unknown" if None in numbers else "")
+    known = sum(value for value in numbers if value is not None)
+    if None not in numbers:
+        return format_hours(known)
+    return f"at least {format_hours(known)}" if known else UNKNOWN
+
+
+def describe_hours(forecast: Forecast) -> str:
+    """The hours of all rounds in a sentence, with every stage whose hours are unknown, and how they become known."""
+    rows = [row for rows in forecast.rounds.values() for row in rows]
+    unknown = list(dict.fromkeys(row.name for row in rows if row.hours is None))
+    total = f"hours of all rounds: {add_hours(row.hours for row in rows)}"
+    if not unknown:
+        return total
+    is_measurable = any(not name.startswith("evaluation") for name in unknown)
+    remedy = f"; lance plan {forecast.plan.name} --measure measures this computer" if is_measurable else ""
+    return f"{total}; unknown: {', '.join(unknown)}{remedy}"
 
 
 def tabulate_stages(rows: Sequence[Row], *, has_prices: bool) -> pl.DataFrame:
@@ -122,6 +134,7 @@ def render_forecast(forecast: Forecast) -> str:
             str(tabulate_stages(forecast.rounds[largest], has_prices=forecast.has_prices)),
             "All rounds, as expected",
             str(tabulate_rounds(forecast)),
+            describe_hours(forecast),
         ]
     disk = f"{forecast.disk_gib:.1f} GiB at most of {forecast.free_gib:.1f} GiB free disk"
     fits = [f"will not fit: {problem}" for problem in forecast.problems]

@@ -1,16 +1,18 @@
 """The memory and rate of training an experiment's model on a machine, and what will not fit there."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
 
+from lance_assets.algorithms.forecast.batch_parts import Precision, choose_precision
 from lance_assets.algorithms.forecast.costs import Training, TrainingMemory, forecast_training
 from lance_assets.algorithms.forecast.machine_rates import derive_train_rate
 from lance_assets.forecast.engine import find_memory, find_runtime
 from lance_assets.forecast.throughput import Machine, ThroughputTable
 from lance_assets.settings.experiment import TrainingSettings
 from resources.models.model_shapes import FoundModel
+from resources.training.precision import TrainingDevice, has_bfloat16_instructions, settle
 from resources.training.trainer import SftSettings
 
 
@@ -40,16 +42,50 @@ class Trainer:
     def describe(self, stage: SftSettings, *, is_preference: bool) -> Training:
         """A training stage in the form that the arithmetic takes."""
         num_processes, is_sharded = self.read_processes()
-        return Training(
+        training = Training(
             max_length=stage.max_length,
-            rows_at_once=max(1, stage.batch_size // (num_processes * stage.gradient_accumulation_steps)),
             num_processes=num_processes,
             is_sharded=is_sharded,
             lora_rank=self.settings.lora.r if self.settings.lora is not None else None,
             gradient_checkpointing=stage.gradient_checkpointing,
             is_preference=is_preference,
-            activation_bytes=2 if self.machine.device == "cuda" else 4,
         )
+        num_parts = self.count_parts(stage, training)
+        return replace(
+            training,
+            rows_at_once=max(1, stage.batch_size // (num_processes * num_parts)),
+            activation_bytes=2 if self.choose_precision() == "bfloat16_autocast" else 4,
+        )
+
+    def find_device(self) -> TrainingDevice:
+        """What each process trains on."""
+        machine, memory = self.machine, self.settings.memory_gib or find_memory(self.machine)
+        # A CPU without a memory of its own in the table is the one that the plan is made on.
+        has_bfloat16 = machine.device == "cuda" or (machine.memory_gib is None and has_bfloat16_instructions())
+        return TrainingDevice(machine.device, memory, has_bfloat16)
+
+    def choose_precision(self) -> Precision:
+        """What the products are computed in."""
+        device, number = self.find_device(), self.model.shape.num_parameters
+        return choose_precision(
+            self.settings.dtype, device=device.kind, num_parameters=number, has_bfloat16=device.has_bfloat16
+        )
+
+    def count_parts(self, stage: SftSettings, training: Training) -> int:
+        """Parts of a batch, for rows as long as `max_length`; 1 where processes divide no batch, which is a problem."""
+        if stage.gradient_accumulation_steps is not None:
+            return stage.gradient_accumulation_steps
+        if stage.batch_size % training.num_processes:
+            return 1
+        settled = settle(
+            self.find_device(),
+            self.model.shape,
+            training,
+            dtype=self.settings.dtype,
+            batch_size=stage.batch_size,
+            num_parts=None,
+        )
+        return settled.num_parts
 
     def forecast_memory(self, training: Training) -> TrainingMemory:
         """The memory that training needs on a device."""
@@ -70,7 +106,7 @@ class Trainer:
     def find_problems(self, stage: SftSettings, training: Training, *, what: str) -> list[str]:
         """What will not fit when this model is trained, each with its remedy."""
         found = []
-        parts = training.num_processes * stage.gradient_accumulation_steps
+        parts = training.num_processes * self.count_parts(stage, training)
         if stage.batch_size % parts:
             found.append(
                 f"{what}: batch_size {stage.batch_size} is not a multiple of processes x accumulation = {parts}"

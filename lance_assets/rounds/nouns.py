@@ -316,6 +316,7 @@ NOUNS: dict[str, Noun] = {
                 "eval_items": records.EVAL_ITEMS,
                 "harness_items": records.HARNESS_ITEMS,
                 "judge_items": records.JUDGE_ITEMS,
+                "evaluated_models": records.EVALUATED_MODELS,
             },
             identify=identity.identify_evaluation,
             asks=identity.list_evaluated_engines,

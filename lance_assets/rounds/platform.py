@@ -95,7 +95,13 @@ class Platform:
             )
         # This engine runs in the process of the step itself, which then holds the memory.
         note_process(os.getpid())
-        return TransformersEngine(model_path, batch_size=engine.batch_size, device=engine.device, dtype=engine.dtype)
+        return TransformersEngine(
+            model_path,
+            batch_size=engine.batch_size,
+            device=engine.device,
+            dtype=engine.dtype,
+            num_threads=engine.num_threads,
+        )
 
     def find_adapter(
         self, settings: ExperimentSettings, folder: Path, model_path: Path, *, name: str

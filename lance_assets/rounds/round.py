@@ -268,6 +268,7 @@ class Round:
             max_length=self.plan.settings.training.sft.max_length,
             device=engine.device,
             dtype=engine.dtype,
+            num_threads=engine.num_threads,
             log=self.log,
         )
 

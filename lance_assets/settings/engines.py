@@ -108,6 +108,9 @@ class EngineSettings(Settings):
         "auto", description="Type of the weights: 'auto' is bfloat16 on GPUs and float32 on CPUs; no effect for openai."
     )
     batch_size: int = Field(64, ge=1, description="Rows that transformers decodes together.")
+    num_threads: int | None = Field(
+        None, ge=1, description="CPU threads of transformers. None: torch's choice. vllm has a setting of its own."
+    )
     flush_seconds: float = Field(5.0, ge=0, description="Finished rows are written to disk every so many seconds.")
     max_failure_rate: float = Field(
         0.02, ge=0, le=1, description="Largest share of a stage's rows that may fail; above it the step fails."

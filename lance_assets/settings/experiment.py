@@ -43,6 +43,7 @@ from resources.training.trainer import (
     SaveDtype,
     SftChanges,
     SftSettings,
+    TrainingDtype,
     change_stage,
 )
 
@@ -224,6 +225,20 @@ class TrainingSettings(Settings):
         None,
         description="File written by `accelerate config`, for FSDP for example; relative to the experiment's folder. "
         "It cannot be combined with launcher.",
+    )
+    dtype: TrainingDtype = Field(
+        "auto",
+        description="What is computed in; weights and optimizer are float32 in any case. 'auto' is bfloat16_autocast "
+        "where the GPU or CPU has instructions for it, and float32 elsewhere and for models below 20M on a CPU.",
+    )
+    memory_gib: float | None = Field(
+        None,
+        gt=0,
+        description="GiB of one training process, by which a batch is divided where gradient_accumulation_steps is "
+        "none. None: all of its GPU, or of the machine.",
+    )
+    num_threads: int | None = Field(
+        None, ge=1, description="CPU threads of training. None: torch's choice. 1 is fastest on a busy machine."
     )
     min_free_gpu_rate: float = Field(
         0.9, ge=0, le=1, description="Share of each GPU's memory that must be free before training starts."

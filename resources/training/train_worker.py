@@ -1,9 +1,9 @@
 """The training process: `python -m resources.training.train_worker job.json`.
 
 SFT with TRL's SFTTrainer on conversational prompt and completion rows, then DPO with TRL's DPOTrainer from and against
-the SFT-ed model; `resources.training.trainer` says where it is taken from and how it differs. Trains in float32 on a
-CPU (on CUDA under bfloat16 autocast); `resources.training.saving` saves. With the same job on the same machine the
-weights are the same to the byte.
+the SFT-ed model; `resources.training.trainer` says where it is taken from and how it differs. Weights and optimizer
+are float32, and products are in float32 or bfloat16 (`resources.training.precision`); `resources.training.saving`
+saves. With the same job on the same machine the weights are the same to the byte.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from datasets import Dataset, disable_progress_bars
 from jinja2 import TemplateError
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import (
+    AutoConfig,
     AutoTokenizer,
     PreTrainedTokenizerBase,
     PrinterCallback,
@@ -38,9 +39,12 @@ from transformers import (
 from transformers.utils import logging
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
+from lance_assets.algorithms.forecast.costs import Training
 from lance_assets.prompts import build_messages
 from resources.machine.processes import MemoryPeak, measure_own_peak
 from resources.models.chat_format import encode_row, require_turn_end
+from resources.models.model_shapes import measure_shape
+from resources.training.precision import Settled, find_device, settle
 from resources.training.saving import build_lora, load_for_training, load_start, save_model
 from resources.training.trainer import CHECKPOINT, RESULT, DpoSettings, SftSettings, TrainJob, TrainResult
 
@@ -177,22 +181,52 @@ def encode_rows(
     return encoded, lengths
 
 
-def build_arguments(job: TrainJob, settings: SftSettings, output: Path) -> dict:
-    """What SFTConfig and DPOConfig have in common.
+def count_processes() -> int:
+    """The processes that train together: accelerate and torchrun set their number."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def settle_stage(job: TrainJob, settings: SftSettings, longest: int) -> Settled:
+    """The precision and the parts of a batch, by the model, the longest row and this process's device.
+
+    Args:
+        job: what is trained.
+        settings: of the stage.
+        longest: tokens of its longest row, cut.
 
     Raises:
         ValueError: batch_size cannot be split over processes and accumulation steps.
     """
-    # accelerate and torchrun set WORLD_SIZE. batch_size counts over all processes, so that the same settings make the
-    # same steps on any number of them.
-    parts = int(os.environ.get("WORLD_SIZE", "1")) * settings.gradient_accumulation_steps
-    if settings.batch_size % parts:
-        raise ValueError(f"batch_size {settings.batch_size} must be a multiple of processes x accumulation = {parts}")
+    num_local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    training = Training(
+        max_length=longest,
+        num_processes=count_processes(),
+        is_sharded=os.environ.get("ACCELERATE_USE_FSDP", "false") == "true",
+        lora_rank=job.lora.r if job.lora is not None else None,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        is_preference=isinstance(settings, DpoSettings),
+    )
+    # Building the model, though without memory, draws random numbers, of which an adapter is made later.
+    with torch.random.fork_rng(devices=[]):
+        shape = measure_shape(AutoConfig.from_pretrained(job.start_checkpoint, local_files_only=True))
+    return settle(
+        find_device(job.memory_gib, num_local_processes=num_local),
+        shape,
+        training,
+        dtype=job.dtype,
+        batch_size=settings.batch_size,
+        num_parts=settings.gradient_accumulation_steps,
+    )
+
+
+def build_arguments(job: TrainJob, settings: SftSettings, settled: Settled, output: Path) -> dict:
+    """What SFTConfig and DPOConfig have in common."""
     on_cuda = torch.cuda.is_available()
     return {
         "output_dir": str(output),
-        "per_device_train_batch_size": settings.batch_size // parts,
-        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
+        # batch_size counts over all processes, so that the same settings make the same steps on any number of them.
+        "per_device_train_batch_size": settings.batch_size // (count_processes() * settled.num_parts),
+        "gradient_accumulation_steps": settled.num_parts,
         "learning_rate": settings.learning_rate,
         "num_train_epochs": settings.num_epochs,
         "max_length": settings.max_length,
@@ -201,7 +235,7 @@ def build_arguments(job: TrainJob, settings: SftSettings, output: Path) -> dict:
         "lr_scheduler_type": settings.schedule,
         "gradient_checkpointing": settings.gradient_checkpointing,
         "use_cpu": not on_cuda,
-        "bf16": on_cuda and torch.cuda.is_bf16_supported(),
+        "bf16": settled.precision == "bfloat16_autocast",
         "seed": job.rng_seed,
         "data_seed": job.rng_seed,
         # A checkpoint's version is the hash of its weights: other bytes for the same job would make every later round
@@ -224,7 +258,8 @@ def run_stage(
     tokenizer = AutoTokenizer.from_pretrained(start)
     encoded, lengths = encode_rows(tokenizer, rows, settings.max_length)
     num_truncated = sum(length > settings.max_length for length in lengths)
-    arguments = build_arguments(job, settings, folder / "trainer")
+    settled = settle_stage(job, settings, min(max(lengths), settings.max_length))
+    arguments = build_arguments(job, settings, settled, folder / "trainer")
     dataset = Dataset.from_list(encoded)
     given = {"train_dataset": dataset, "processing_class": tokenizer, "peft_config": build_lora(job)}
     if isinstance(settings, DpoSettings):
@@ -246,10 +281,11 @@ def run_stage(
     trainer.add_callback(LogCallback(stage))
     if not settings.warmup_from_zero:
         trainer.add_callback(WarmUpCallback())
-    print(f"{stage}: {len(rows)} rows, {num_truncated} over max_length={settings.max_length}")
+    print(f"{stage}: {len(rows)} rows, {num_truncated} over max_length={settings.max_length}; {settled.describe()}")
     trainer.train()
     steps = [entry for entry in trainer.state.log_history if "loss" in entry]
-    return trainer, {"num_rows": len(rows), "num_truncated": num_truncated, "steps": steps}
+    told = {"num_rows": len(rows), "num_truncated": num_truncated, "computed_in": settled.describe()}
+    return trainer, told | {"steps": steps}
 
 
 def read_rows(path: Path | None) -> list[dict]:
@@ -369,6 +405,7 @@ def write_result(folder: Path, logs: dict, seconds: float, peak: MemoryPeak) -> 
         dpo_losses=[float(step["loss"]) for step in dpo["steps"]],
         dpo_accuracies=[float(step["rewards/accuracies"]) for step in dpo["steps"]],
         dpo_chosen_logps=[float(step["logps/chosen"]) for step in dpo["steps"]],
+        computed_in={stage: log["computed_in"] for stage, log in logs.items()},
     )
     # The process that waits takes this file as the sign that training has finished.
     partial = folder / f"{RESULT}.partial"

@@ -30,6 +30,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from resources.machine.processes import stream_process
 from resources.stores.checkpoints import ADAPTER_FOLDER, hash_checkpoint
 
+TrainingDtype = Literal["auto", "float32", "bfloat16_autocast"]
+"""What products are computed in; "auto" is what suits model and machine (`resources.training.precision`)."""
 CHECKPOINT = "checkpoint"
 RESULT = "result.json"
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
@@ -48,7 +50,9 @@ class SftSettings(BaseModel):
     learning_rate: float = Field(1e-5, gt=0, description="Peak rate.")
     num_epochs: float = Field(1.0, gt=0, description="Passes over the rows.")
     batch_size: int = Field(16, ge=1, description="Rows of one optimizer step, over all processes.")
-    gradient_accumulation_steps: int = Field(1, ge=1, description="Parts a batch is computed in, to save memory.")
+    gradient_accumulation_steps: int | None = Field(
+        None, ge=1, description="Parts a batch is computed in, to save memory. None: by memory and vocabulary."
+    )
     max_length: int = Field(2048, ge=8, description="Tokens of prompt and completion; longer rows are cut and counted.")
     warmup_steps: float = Field(0.1, ge=0, description="Steps of rising rate; below 1 a share of all steps.")
     warmup_from_zero: bool = Field(
@@ -127,6 +131,8 @@ class TrainJob(BaseModel):
     )
     save_dtype: SaveDtype = Field("auto", description="Of the saved weights; see `TrainingSettings.save_dtype`.")
     rng_seed: int = Field(0, ge=0, lt=2**32, description="Of the data order, adapters and dropout.")
+    dtype: TrainingDtype = Field("auto", description="Of the products; weights and optimizer are float32.")
+    memory_gib: float | None = Field(None, gt=0, description="Of one process, for its parts; None: its device's.")
     launcher: tuple[str, ...] | None = Field(None, description='Before the worker, as ["accelerate", "launch"].')
     num_threads: int | None = Field(None, ge=1, description="CPU threads; None leaves torch's choice. 1 when busy.")
 
@@ -151,6 +157,9 @@ class TrainResult(BaseModel):
     dpo_change: float | None = Field(None, description="The same of DPO.")
     kept_rate: float = Field(1.0, description="Share of the last stage's change that rounding to saved_dtype leaves.")
     saved_dtype: str = Field("", description="What the weights are saved in.")
+    computed_in: dict[str, str] = Field(
+        default_factory=dict, description="By stage the precision of its products and the parts of a batch, in words."
+    )
     sft_losses: list[float] = Field(default_factory=list)
     dpo_losses: list[float] = Field(default_factory=list)
     dpo_accuracies: list[float] = Field(
@@ -162,7 +171,7 @@ class TrainResult(BaseModel):
 def fingerprint_job(job: TrainJob) -> str:
     """The sha256 of everything that changes a job's result: weights, rows, prompts, settings, seed and libraries."""
     digest = hashlib.sha256()
-    changing = {"system_message", "sft", "dpo", "lora", "token_budget", "save_dtype", "rng_seed"}
+    changing = {"system_message", "sft", "dpo", "lora", "token_budget", "save_dtype", "rng_seed", "dtype"}
     digest.update(job.model_dump_json(include=changing).encode())
     digest.update(" ".join(f"{name}={importlib.metadata.version(name)}" for name in _LIBRARIES).encode())
     files = sorted(path for path in job.start_checkpoint.iterdir() if path.is_file())

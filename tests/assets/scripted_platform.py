@@ -25,7 +25,7 @@ from resources.machine.processes import MemoryPeak
 from tests.assets.tiny_experiment import TRAINING
 
 SCRIPTED_TRAINER = (sys.executable, str(Path(__file__).parent / "scripted_trainer.py"))
-"""A launcher that trains nothing; the checkpoint differs from its start in two bytes."""
+"""A launcher that trains nothing; the checkpoint differs from its start in a few bytes, by settings and rows."""
 _STEPS = {
     step: Templates("compact").render(f"lance/{step}", prompt="", completion="", **RUBRIC.scale).split("\n")[0]
     for step in ("review", "new_prompt", "degrade")

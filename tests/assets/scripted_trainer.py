@@ -9,7 +9,7 @@ from resources.training.trainer import TrainJob, TrainResult
 
 
 def main() -> None:
-    """Copy the start checkpoint, change the last two bytes of its weights, and write a result."""
+    """Copy the start checkpoint, change four of the last bytes of its weights by the job, and write a result."""
     file = Path(sys.argv[3])
     job = TrainJob.model_validate_json(file.read_text())
     checkpoint = file.parent / "checkpoint"
@@ -18,6 +18,9 @@ def main() -> None:
     weights[-1] ^= 1
     # Other settings give another checkpoint, as of a real trainer.
     weights[-2] = hashlib.sha256(f"{job.sft} {job.dpo}".encode()).digest()[0]
+    # So do other rows; the low byte of a number, so that it stays one.
+    rows = b"".join(path.read_bytes() for path in (job.sft_path, job.pairs_path) if path is not None)
+    weights[-4], weights[-6] = hashlib.sha256(rows).digest()[:2]
     (checkpoint / "model.safetensors").write_bytes(weights)
     result = TrainResult(path=checkpoint, num_truncated=0, num_tokens=1, seconds=0.0, sft_losses=[1.0, 0.5])
     (file.parent / "result.json").write_text(result.model_dump_json())

@@ -108,6 +108,7 @@ def test_a_presets_engine_and_training_divide(plans: dict[str, Plan], name: str)
         assert settings.training.lora is not None
     assert num_processes == num_gpus
     for stage in (settings.training.sft, settings.training.dpo):
+        assert stage.gradient_accumulation_steps is not None
         assert stage.batch_size % (num_processes * stage.gradient_accumulation_steps) == 0
 
 

@@ -72,6 +72,7 @@ NOT_APPLICABLE = {
 WRITTEN_WITH = {
     **{"near_duplicates": "cleaned_set", "pair_judgements": "preference_pairs"},
     **{"eval_items": "eval_report", "harness_items": "eval_report", "judge_items": "eval_report"},
+    "evaluated_models": "eval_report",
 }
 """The asset that writes a table which is none."""
 NOT_PASSED_ON = {

@@ -10,7 +10,7 @@ import yaml
 from lance_assets.forecast.build import Forecast, build_forecast, find_free_gib
 from lance_assets.forecast.lengths import measure_lengths
 from lance_assets.forecast.stages import Row
-from lance_assets.forecast.table import add_all, format_hours, render_forecast
+from lance_assets.forecast.table import add_all, add_hours, format_hours, render_forecast
 from lance_assets.forecast.throughput import read_throughput
 from lance_assets.rounds.experiments import plan_experiment
 from lance_assets.rounds.plan import Plan
@@ -221,6 +221,9 @@ def test_the_shipped_table_names_the_source_of_every_row() -> None:
 def test_words() -> None:
     assert [format_hours(value) for value in (None, 2.5, 0.5, 0.005)] == ["unknown", "2.5 h", "30.0 min", "18 s"]
     assert add_all([1000.0, None]) == "1,000 + unknown"
+    assert [add_hours(values) for values in ([0.5, 1.0], [0.005, None], [0.0, None], [None])] == [
+        *("1.5 h", "at least 18 s", "unknown", "unknown"),
+    ]
 
 
 def test_a_world_without_measured_tokens_has_rows_alone(project_root: Path, tmp_path: Path) -> None:
@@ -237,3 +240,49 @@ def test_a_world_without_measured_tokens_has_rows_alone(project_root: Path, tmp_
     row = by_name(forecast.rounds["r0000"])["evaluation: adding"]
     assert (row.rows, row.rows_at_most, row.prompt_tokens, row.hours) == (16, 16, None, None)
     assert " + unknown" in render_forecast(forecast)
+
+
+def test_what_is_unknown_is_named_beside_the_sum(project_root: Path, tmp_path: Path) -> None:
+    """A model that no machine was measured with: the seconds of embedding are not what the rounds take."""
+    config = tmp_path / "model"
+    config.mkdir()
+    wide = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 576, "vocab_size": 49152}
+    (config / "config.json").write_text(json.dumps(wide | {"num_hidden_layers": 30, "intermediate_size": 1536}))
+    plan = load(project_root, "gsm8k_lance", model=str(config))
+    forecast = build_forecast(plan, machine="cpu2", home=tmp_path)
+    told = render_forecast(forecast)
+    (line,) = (line for line in told.split("\n") if line.startswith("hours of all rounds: "))
+    assert line.startswith("hours of all rounds: at least ")
+    assert "; unknown: SFT, evaluation: lm_eval, seed reviews, new prompts, completions, " in line
+    assert line.endswith("; lance plan gsm8k_lance --measure measures this computer")
+    # Training is divided so that it fits a machine of a few GiB: whole batches would take 35 and 70.
+    assert all((by_name(forecast.rounds["r0001"])[name].gib or 0) < 8 for name in ("SFT", "DPO"))
+
+
+def test_this_computer_is_measured_once(project_root: Path, tmp_path: Path) -> None:
+    few = {"engine": {"batch_size": 4}, "training": {"sft": {"batch_size": 4, "max_length": 64}}}
+    plan, home = load(project_root, "mini_lance", **few), tmp_path / "home"
+    forecast = build_forecast(plan, machine=None, home=home, measures=True)
+    assert forecast.machine.description.startswith("this computer: ")
+    (kept,) = (home / "forecast").iterdir()
+    rates = json.loads(kept.read_text())
+    measured = [rates[f"{name}_tokens_per_second"] for name in ("prefill", "decode", "train")]
+    assert all(rate > 100 for rate in measured)
+    rows = by_name(forecast.rounds["r0001"])
+    assert rows["SFT"].hours == pytest.approx(((rows["SFT"].prompt_tokens or 0) / measured[2] + 10) / 3600)
+    # A plan without --measure takes what is kept; another engine setting was not measured.
+    kept.write_text(json.dumps(rates | {"train_tokens_per_second": 1.0}))
+    again = build_forecast(plan, machine=None, home=home)
+    assert by_name(again.rounds["r0001"])["SFT"].hours == pytest.approx(
+        (rows["SFT"].prompt_tokens or 0) / 3600, rel=0.01
+    )
+    other = load(project_root, "mini_lance", engine={"batch_size": 3})
+    assert build_forecast(other, machine=None, home=home).machine.name == "cpu2"
+
+
+def test_another_computer_or_a_model_elsewhere_cannot_be_measured(project_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--machine names h100x1; leave one of them out"):
+        build_forecast(load(project_root, "mini_lance"), machine="h100x1", home=tmp_path, measures=True)
+    plan = load(project_root, "qwen2_7b_lance")
+    with pytest.raises(ValueError, match="Qwen2-7B: its weights are not on this computer"):
+        build_forecast(plan, machine=None, home=tmp_path, measures=True)

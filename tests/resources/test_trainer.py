@@ -208,6 +208,48 @@ def test_lora_is_merged(job: TrainJob, tmp_path: Path) -> None:
     assert result.sft_losses[-1] < result.sft_losses[0]
 
 
+@pytest.fixture(scope="module")
+def exact(job: TrainJob, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    """SFT in float32 on a machine with much memory."""
+    changed = {
+        "pairs_path": None,
+        "dtype": "float32",
+        "memory_gib": 1000.0,
+        "staging": tmp_path_factory.mktemp("exact"),
+    }
+    return train_here(job.model_copy(update=changed))
+
+
+def test_parts_by_memory_change_a_sum_by_its_rounding_alone(job: TrainJob, exact: TrainResult, tmp_path: Path) -> None:
+    """Rows one by one where there is no room for more, and all of a batch where there is: 7 rows, of 4 and of 3."""
+    changed = {"pairs_path": None, "dtype": "float32", "memory_gib": 0.001, "staging": tmp_path}
+    single = train_here(job.model_copy(update=changed))
+    assert exact.computed_in == {"sft": "float32, whole batches"}
+    assert single.computed_in == {"sft": "float32, batches in 4 parts"}
+    assert_same_training(exact, single)
+
+
+def test_a_last_batch_of_pairs_weighs_each_alike(job: TrainJob, tmp_path: Path) -> None:
+    """5 pairs in batches of 4: the last one alone, whether its batch is computed whole or pair by pair."""
+    dpo = DpoSettings(num_epochs=2, batch_size=4, learning_rate=2e-3, max_length=64, warmup_steps=0)
+    changed = {"sft_path": None, "pairs_path": write_pairs(tmp_path / "pairs.parquet", 5), "dpo": dpo}
+    whole, single = (
+        train_here(job.model_copy(update=changed | {"staging": tmp_path / str(gib), "memory_gib": gib}))
+        for gib in (1000.0, 0.001)
+    )
+    assert single.computed_in == {"dpo": "float32, batches in 4 parts"}
+    assert_same_training(whole, single)
+
+
+def test_bfloat16_products_train_float32_weights(job: TrainJob, exact: TrainResult, tmp_path: Path) -> None:
+    """The losses are those of float32 to a hundredth; they are not equal, so products were rounded."""
+    changed = {"pairs_path": None, "dtype": "bfloat16_autocast", "staging": tmp_path}
+    rounded = train_here(job.model_copy(update=changed))
+    assert rounded.computed_in == {"sft": "bfloat16_autocast, whole batches"}
+    assert rounded.sft_losses != exact.sft_losses
+    assert rounded.sft_losses == pytest.approx(exact.sft_losses, rel=0.01)
+
+
 def test_nothing_to_train_on_is_an_error_and_starts_no_process(job: TrainJob, tmp_path: Path) -> None:
     """A result's folder is moved to where it is published, so the start checkpoint must never be one."""
     empty = write_sft(tmp_path / "empty.parquet", [])
@@ -241,7 +283,9 @@ def test_a_start_checkpoint_that_is_none(job: TrainJob, tmp_path: Path) -> None:
 
 
 def test_fingerprint_ignores_where_and_sees_what(job: TrainJob, tmp_path: Path) -> None:
-    same = job.model_copy(update={"staging": tmp_path, "num_threads": 2, "launcher": ("accelerate", "launch")})
+    same = job.model_copy(
+        update={"staging": tmp_path, "num_threads": 2, "memory_gib": 9.0, "launcher": ("accelerate", "launch")}
+    )
     assert fingerprint_job(same) == fingerprint_job(job)
     other_rows = job.model_copy(update={"sft_path": write_sft(tmp_path / "sft.parquet", SFT_ROWS[:3])})
     copied = shutil.copytree(job.start_checkpoint, tmp_path / "model")
@@ -249,7 +293,8 @@ def test_fingerprint_ignores_where_and_sees_what(job: TrainJob, tmp_path: Path) 
     other_model = job.model_copy(update={"start_checkpoint": copied})
     other_rate = job.model_copy(update={"sft": SftSettings(learning_rate=1e-4)})
     other_seed = job.model_copy(update={"rng_seed": 1})
-    jobs = [job, other_rows, other_model, other_rate, other_seed]
+    other_dtype = job.model_copy(update={"dtype": "bfloat16_autocast"})
+    jobs = [job, other_rows, other_model, other_rate, other_seed, other_dtype]
     assert len({fingerprint_job(each) for each in jobs}) == len(jobs)
 
 

@@ -17,7 +17,9 @@ from lance_assets.rounds.plan import JUDGE_TEMPLATES, Plan
 from lance_assets.settings.engines import EngineSettings, RoleSettings
 from lance_assets.worlds import hash_world_file
 
-WHERE_TRAINING_RUNS = {"launcher", "accelerate_config", "min_free_gpu_rate", "handover_seconds"}
+WHERE_TRAINING_RUNS = {
+    *("launcher", "accelerate_config", "min_free_gpu_rate", "handover_seconds", "num_threads", "memory_gib"),
+}
 """Settings of training that are no part of the checkpoint's identity."""
 
 SCORED_BY = {"headline", "floors", "higher_is_better"}

@@ -25,6 +25,7 @@ from lance_assets.rounds.headline import (
 from lance_assets.rounds.judging.asking import complete_prompts
 from lance_assets.rounds.judging.evaluation import judge_models
 from lance_assets.rounds.judging.report import describe_judging, summarise_judge_items
+from lance_assets.rounds.making.known_evaluations import add_taken, describe_taken, find_taken, tabulate_models
 from lance_assets.rounds.nouns import NOUNS
 from lance_assets.rounds.report import (
     Fact,
@@ -60,6 +61,8 @@ class Evaluated:
 def make_eval_report(this_round: Round) -> Made:
     """Evaluate the checkpoint, and in r0000 the raw backbone beside it.
 
+    Weights that were evaluated in the same way are not asked again (`known_evaluations`).
+
     Raises:
         ValueError: the scores have no headline, or it is no number; such an eval_report is never written.
     """
@@ -67,18 +70,23 @@ def make_eval_report(this_round: Round) -> Made:
     if this_round.is_start:
         # Once is enough: the raw model and the prompts are the same in every round.
         models["backbone"] = this_round.start_path()
-    evaluated = {model: evaluate(this_round, model, path) for model, path in models.items()}
+    taken = find_taken(this_round, models)
+    evaluated = {model: evaluate(this_round, model, path) for model, path in models.items() if model not in taken}
     judged = this_round.empty("judge_items")
-    if this_round.plan.settings.evaluation.judge is not None:
+    if this_round.plan.settings.evaluation.judge is not None and evaluated:
         # The judge is another model, and comes after all completions, so that only one model is held at a time.
         judged = judge_models(this_round, {model: found.completions for model, found in evaluated.items()})
-    items = pl.concat([found.items for found in evaluated.values()])
-    harness_items = pl.concat([found.harness_items for found in evaluated.values()])
-    reports = [found.report for found in evaluated.values()]
-    scores = pl.concat([*reports, summarise_judge_items(judged)])
+    made = {
+        "eval_report": [*(found.report for found in evaluated.values()), summarise_judge_items(judged)],
+        "eval_items": [this_round.empty("eval_items"), *(found.items for found in evaluated.values())],
+        "harness_items": [this_round.empty("harness_items"), *(found.harness_items for found in evaluated.values())],
+        "judge_items": [judged],
+    }
+    tables = add_taken(this_round, {name: pl.concat(parts) for name, parts in made.items()}, taken)
+    scores = tables.pop("eval_report")
     if read_headline(scores, evaluation=this_round.plan.settings.evaluation) is None:
         raise ValueError("the evaluation gave no score that rounds can be compared by; name one in evaluation.headline")
-    return Made(scores, others={"eval_items": items, "harness_items": harness_items, "judge_items": judged})
+    return Made(scores, others=tables | {"evaluated_models": tabulate_models(this_round, models, taken)})
 
 
 def evaluate(this_round: Round, model: str, path: Path) -> Evaluated:
@@ -134,6 +142,7 @@ def report_eval_report(this_round: Round) -> Report:
         "is_regression": outcomes[-1].is_regression,
         "broken_floors": list(outcomes[-1].broken_floors),
         **this_round.describe_overrides(),
+        **describe_taken(this_round),
         "scores": Rows(overall, columns, num_rows=20),
     }
     for name, other in (("previous", before[-1].round_key if before else None), ("best", find_best_outcome(before))):

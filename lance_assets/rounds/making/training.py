@@ -82,6 +82,9 @@ def build_job(
         # The budget makes rounds comparable; r0000 is what all of them start from, and trains on the seeds for its
         # epochs.
         token_budget=None if this_round.is_start else training.token_budget,
+        dtype=training.dtype,
+        memory_gib=training.memory_gib,
+        num_threads=training.num_threads,
         launcher=launcher,
         rng_seed=plan.settings.rng_seed,
     )
@@ -93,6 +96,7 @@ def describe_training(trained: Trained) -> Report:
     facts: Report = {
         "train_tokens": result.num_tokens,
         "train_seconds": result.seconds,
+        **{f"computed_in/{stage}": how for stage, how in result.computed_in.items()},
         "memory/free_before_training_gib": round(handover.free_host_gib, 3),
         "memory/seconds_waited": round(handover.seconds_waited, 3),
         "memory/training_peak_host_gib": round(result.peak_host_gib, 3),

@@ -211,7 +211,7 @@ def _read_sample(
         finish_reason="stop" if stopped else "length",
         prompt_tokens=len(prompt),
         completion_tokens=len(kept),
-        cached_tokens=len(prompt) if decoded.is_prompt_shared else 0,
+        cached_tokens=decoded.num_shared,
         tail=build_tail(tokenizer, decoded.tail, tail_tokens=tail_tokens, stopped=stopped),
     )
 

@@ -1,0 +1,88 @@
+"""In which precision a stage is trained, and in how many parts a batch is computed, by arithmetic on model and memory.
+
+A batch is the rows of one optimizer step. Its parts are computed one after another and their gradients are added, so
+that a part alone has to fit. The arithmetic of `costs.forecast_training` says what a part takes beside the states.
+Measured on SmolLM2-135M (vocabulary 49,152), a float32 step of 8 rows of 512 tokens on a CPU: whole 11.4 GiB, in
+4 parts 4.4, in 8 parts 3.1, each at the same tokens a second. So on a CPU, which is busy with a few hundred tokens,
+larger parts bring nothing but memory and padding; a GPU needs many tokens at once.
+"""
+
+from dataclasses import replace
+from typing import Literal
+
+from lance_assets.algorithms.forecast.costs import ModelShape, Training, forecast_training
+
+Device = Literal["cpu", "cuda"]
+"""What a model is trained on."""
+Precision = Literal["float32", "bfloat16_autocast"]
+"""What the products are computed in; the weights, their gradients and the optimizer's states are float32 in both."""
+
+PART_SHARE: dict[Device, float] = {"cpu": 1 / 8, "cuda": 1 / 2}
+"""Of a device's memory: the most that activations and logits of one part take."""
+FILLED_SHARE = 0.9
+"""Of a device's memory: the most that all of training takes; the rest is for other programs and for fragmentation."""
+FEWEST_PARAMETERS = 20_000_000
+"""On a CPU a smaller model is trained in float32: its products are so small that casting them costs what they save."""
+
+
+def choose_precision(
+    wanted: Literal["auto", "float32", "bfloat16_autocast"],
+    *,
+    device: Device,
+    num_parameters: int,
+    has_bfloat16: bool,
+) -> Precision:
+    """The precision that "auto" stands for, or the one that is asked for.
+
+    "auto" is bfloat16 autocast where the device multiplies bfloat16 by instructions of its own, and float32 elsewhere
+    and, on a CPU, for a model of fewer than `FEWEST_PARAMETERS`.
+
+    >>> choose_precision("auto", device="cpu", num_parameters=134_515_008, has_bfloat16=True)
+    'bfloat16_autocast'
+    >>> choose_precision("auto", device="cpu", num_parameters=1_748_160, has_bfloat16=True)
+    'float32'
+    """
+    if wanted != "auto":
+        return wanted
+    is_small = device == "cpu" and num_parameters < FEWEST_PARAMETERS
+    return "bfloat16_autocast" if has_bfloat16 and not is_small else "float32"
+
+
+def choose_num_parts(
+    shape: ModelShape, training: Training, *, batch_size: int, device: Device, memory_gib: float, runtime_gib: float
+) -> int:
+    """Into how many parts each process divides its share of a batch: the fewest that have room.
+
+    A part has room when its activations and logits take at most `PART_SHARE` of the memory, and all of training at most
+    `FILLED_SHARE`. Where even parts of one row have none, they have one row, and the plan says that training does not
+    fit.
+
+    The parts of SFT are weighted by their tokens, so their number changes a sum by rounding alone. Those of DPO count
+    alike, which is the same sum only if each has as many pairs, also in the last, incomplete batch of a pass: so a
+    batch of DPO is computed whole or pair by pair. Its NLL term (`sft_loss_weight`) is a mean over the tokens of a
+    part: computed whole it weighs a long completion more than a short one, and pair by pair all alike.
+
+    Args:
+        shape: the model's.
+        training: how it is trained; `rows_at_once` is not read.
+        batch_size: rows of one optimizer step over all processes, a multiple of `training.num_processes`.
+        device: what each process trains on.
+        memory_gib: memory of one process: of its GPU, or its share of the machine's.
+        runtime_gib: what is taken beside training.
+
+    Raises:
+        ValueError: the processes do not divide the batch.
+    """
+    rows, rest = divmod(batch_size, training.num_processes)
+    if rest or not rows:
+        raise ValueError(
+            f"batch_size {batch_size} must be a multiple of the {training.num_processes} processes; change one of them"
+        )
+    for num_parts in range(1, rows):
+        if rows % num_parts or (training.is_preference and num_parts > 1):
+            continue
+        memory = forecast_training(shape, replace(training, rows_at_once=rows // num_parts), runtime_gib=runtime_gib)
+        has_room = memory.activations_gib + memory.logits_gib <= PART_SHARE[device] * memory_gib
+        if has_room and memory.total_gib <= FILLED_SHARE * memory_gib:
+            return num_parts
+    return rows

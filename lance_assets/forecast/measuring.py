@@ -1,0 +1,187 @@
+"""What this computer does with an experiment's model: short steps that are timed, and kept for later plans.
+
+The steps read, decode and train with the experiment's own dtype, batch size, threads and adapters. So the rates are
+those of its rounds but for the lengths of the rows. They are kept under `LANCE_HOME/forecast`, in a file that is named
+by a hash of the model, these settings and the computer.
+"""
+
+import datetime
+import hashlib
+import json
+import os
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lance_assets.algorithms.forecast.batch_parts import FILLED_SHARE
+from lance_assets.forecast.engine import find_memory
+from lance_assets.forecast.throughput import Machine, MeasuredRow
+from lance_assets.forecast.trainer import Trainer
+from lance_assets.records import SamplingSettings
+from lance_assets.rounds.plan import Plan
+from resources.models.model_shapes import FoundModel
+from resources.stores.checkpoints import hash_checkpoint
+from resources.stores.tables import write_file_atomically
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+HERE = "here"
+"""The machine that a plan is made on."""
+READ_ROWS, READ_TOKENS = 4, 128
+"""Of the prompts that are read."""
+MOST_ROWS, DECODED_TOKENS = 32, 12
+"""Rows that are decoded together, if the engine takes so many, and the tokens of each."""
+TRAINED_TOKENS = 128
+"""Of each row that is trained on."""
+_START_SECONDS = 10.0
+
+
+def describe_computer(plan: Plan) -> Machine:
+    """This computer as a machine: its GPU, where torch sees one and the experiment uses it, or its CPU."""
+    import torch
+
+    if torch.cuda.is_available() and plan.settings.engine.device != "cpu":
+        gpu = torch.cuda.get_device_properties(0)
+        device, number, gib = "cuda", torch.cuda.device_count(), gpu.total_memory / 2**30
+        words = f"this computer: {number} x {gpu.name}"
+    else:
+        device, number, gib, words = "cpu", 1, None, f"this computer: {os.cpu_count()} CPU cores"
+    return Machine.model_validate(
+        {
+            **{"name": HERE, "description": words, "device": device, "num_devices": number, "memory_gib": gib},
+            **{"start_seconds": _START_SECONDS, "source": f"this computer; start assumed {_START_SECONDS:g} s"},
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """The rates of an experiment's model on this computer."""
+
+    plan: Plan
+    """The experiment."""
+    model: FoundModel
+    """Its model, whose weights are local."""
+    trainer: Trainer
+    """Its trainer on this computer."""
+    home: Path
+    """LANCE_HOME."""
+
+    @property
+    def file(self) -> Path:
+        """Where the rates are kept."""
+        settings = self.plan.settings
+        engine = settings.engine.model_dump(include={"kind", "device", "dtype", "batch_size", "num_threads"})
+        training = settings.training.model_dump(include={"dtype", "lora", "num_threads", "memory_gib"})
+        computer = [platform.node(), platform.machine(), os.cpu_count()]
+        decides = [hash_checkpoint(self.model.folder), engine, training, computer]
+        name = hashlib.sha256(json.dumps(decides, default=str).encode()).hexdigest()[:16]
+        return self.home / "forecast" / f"{name}.json"
+
+    def read_kept(self) -> MeasuredRow | None:
+        """The rates that were measured before; None for none."""
+        # Hashing a large model takes seconds, which is wasted where nothing was ever measured.
+        if not self.model.is_local or not (self.home / "forecast").is_dir() or not self.file.is_file():
+            return None
+        return MeasuredRow.model_validate_json(self.file.read_text())
+
+    def measure(self) -> MeasuredRow:
+        """Measure, and keep the rates.
+
+        Raises:
+            ValueError: the model's weights are not on this computer.
+        """
+        if not self.model.is_local:
+            raise ValueError(
+                f"{self.plan.settings.model}: its weights are not on this computer, so it cannot be measured; download "
+                "it, or leave --measure out"
+            )
+        reads, decodes = (None, None) if self.plan.settings.engine.kind != "transformers" else self._time_engine()
+        row = MeasuredRow(
+            source=f"measured on this computer, {platform.machine()}, {datetime.date.today()}",
+            machine=HERE,
+            engine="transformers",
+            num_parameters=self.model.shape.num_parameters,
+            prefill_tokens_per_second=reads,
+            decode_tokens_per_second=decodes,
+            train_tokens_per_second=self._time_training(),
+        )
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        write_file_atomically(self.file, row.model_dump_json(indent=1).encode())
+        return row
+
+    def _time_engine(self) -> tuple[float, float]:
+        """Tokens that are read a second, and that are decoded, by the experiment's engine."""
+        import torch
+
+        from resources.engines.sampling import SeededTopP
+        from resources.engines.transformers.decoding import decode_batch
+        from resources.engines.transformers.engine import TransformersEngine
+
+        settings = self.plan.settings.engine
+        given = settings.model_dump(include={"batch_size", "device", "dtype", "num_threads"})
+        engine = TransformersEngine(self.model.folder, **given)
+        model, _ = engine.load()
+        draws = torch.Generator().manual_seed(0)
+
+        def decode(num_rows: int, length: int, num_new: int) -> float:
+            prompts = torch.randint(self.model.shape.vocab_size, (num_rows, length), generator=draws).tolist()
+            sampling = SamplingSettings(temperature=0.0, top_p=1.0, max_new_tokens=num_new)
+            sampler = SeededTopP(list(range(num_rows)), sampling, device=model.device)
+            started = time.perf_counter()
+            decode_batch(model, prompts, sampler, stop_ids=frozenset(), pad_id=0)
+            return time.perf_counter() - started
+
+        # What runs for the first time takes longer.
+        decode(1, READ_TOKENS, 2)
+        reading = decode(READ_ROWS, READ_TOKENS, 1)
+        num_rows = min(settings.batch_size, MOST_ROWS)
+        # The first token comes with reading the prompt.
+        begun, whole = (decode(num_rows, READ_TOKENS // 8, number) for number in (1, 1 + DECODED_TOKENS))
+        engine.close()
+        return READ_ROWS * READ_TOKENS / reading, num_rows * DECODED_TOKENS / max(whole - begun, 1e-6)
+
+    def _time_training(self) -> float | None:
+        """Tokens that are trained on a second, by the second of two steps; None where training has no room."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        training = self.plan.settings.training
+        stage = self.trainer.describe(training.sft, is_preference=False)
+        if self.trainer.forecast_memory(stage).total_gib > FILLED_SHARE * find_memory(self.trainer.machine):
+            return None
+        if training.num_threads is not None:
+            torch.set_num_threads(training.num_threads)
+        device = "cuda" if self.trainer.machine.device == "cuda" else "cpu"
+        model = AutoModelForCausalLM.from_pretrained(self.model.folder, dtype=torch.float32, local_files_only=True)
+        if training.lora is not None:
+            from peft import LoraConfig, get_peft_model
+
+            named = training.lora.target_modules
+            targets = named if isinstance(named, str) else list(named)
+            config = LoraConfig(r=training.lora.r, target_modules=targets, task_type="CAUSAL_LM")
+            model = get_peft_model(model, config)
+        model = model.to(device).train()
+        if stage.gradient_checkpointing:
+            model.gradient_checkpointing_enable()
+        optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=1e-6)
+        shape = (stage.rows_at_once, min(TRAINED_TOKENS, stage.max_length))
+        rows = torch.randint(self.model.shape.vocab_size, shape, generator=torch.Generator().manual_seed(0)).to(device)
+        is_rounded = self.trainer.choose_precision() == "bfloat16_autocast"
+
+        def step(ids: "Tensor") -> float:
+            started = time.perf_counter()
+            with torch.autocast(device, dtype=torch.bfloat16, enabled=is_rounded):
+                loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            # The loss is read, so that a GPU has ended.
+            loss.item()
+            return time.perf_counter() - started
+
+        step(rows[:1])
+        return rows.numel() / step(rows)
