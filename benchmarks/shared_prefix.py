@@ -27,9 +27,9 @@ from lance_assets.records import SamplingSettings
 from lance_assets.settings.experiment import SeedSettings
 from lance_assets.small_world import SMALL_MODEL
 from lance_assets.small_world.seeds import draw_seeds
-from resources.engines.contract import encode_messages
 from resources.engines.sampling import SeededTopP
 from resources.engines.transformers.engine import TransformersEngine
+from resources.models.chat_format import encode_messages
 from resources.readers.seed_files import read_seeds
 
 GREEDY = SamplingSettings(temperature=0.0, top_p=1.0, max_new_tokens=16)
