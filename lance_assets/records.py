@@ -98,13 +98,21 @@ class Sample:
     them, where the engine reports it, the token that ended the turn, as an empty text."""
 
 
+class TurnNotContinuedError(RuntimeError):
+    """Requests begin the model's turn, and the engine does not go on from there."""
+
+
 class Ask(Protocol):
     """Asks the round's model; durable and logged where the platform provides it."""
 
     def __call__(
         self, stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None
     ) -> list[Sample]:
-        """Samples in the order of the requests; without `sampling`, as the recipe's parameters say."""
+        """Samples in the order of the requests; without `sampling`, as the recipe's parameters say.
+
+        Raises:
+            TurnNotContinuedError: a request has a prefill, and the engine does not go on from it.
+        """
         ...
 
 

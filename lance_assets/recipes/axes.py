@@ -156,6 +156,11 @@ class ScoredSettings(RecipeSettings):
 
     lowest_score: int = Field(0, ge=0, le=9, description="The lowest score that a reviewer may give.")
     highest_score: int = Field(10, ge=1, le=10, description="The highest score that a reviewer may give.")
+    force_ending: bool = Field(
+        True,
+        description="Whether a review that was cut or has no score is made to end in one: the model goes on from "
+        "'score: ', and the probabilities of the scale's numbers there count.",
+    )
 
     @model_validator(mode="after")
     def _has_its_scores_on_the_scale(self) -> Self:

@@ -28,7 +28,7 @@ from pydantic import Field
 from lance_assets.prompts import PromptStep
 from lance_assets.recipes.axes import Losses, ScoredSettings, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
-from lance_assets.recipes.steps.reviewing import Rubric, build_review_sampling, review_rows
+from lance_assets.recipes.steps.reviewing import Rubric, build_ending_sampling, build_review_sampling, review_rows
 from lance_assets.recipes.steps.rows import (
     CleanedRow,
     Seed,
@@ -87,6 +87,11 @@ def start_sft_set(inputs: Inputs, seeds: pl.DataFrame, eft: pl.DataFrame) -> pl.
     return eft
 
 
+def sample_endings(settings: ISheepSettings) -> SamplingSettings:
+    """How the endings of reviews are forced."""
+    return build_ending_sampling(settings.rubric)
+
+
 def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.DataFrame:
     """New prompts, each with a completion, schema `RAW_GENERATIONS`."""
     new_prompts = propose_in_manner_of(
@@ -109,7 +114,14 @@ def review(inputs: Inputs, cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_gener
 def score_rows(inputs: Inputs, rows: pl.DataFrame) -> pl.DataFrame:
     """The reviewer on completions, schema `REVIEWED_SET`."""
     settings, kept = inputs.settings, read_rows(CleanedRow, rows)
-    reviews = review_rows(inputs.identity, inputs.ask, kept, rubric=settings.rubric, num_reviews=settings.num_reviews)
+    reviews = review_rows(
+        inputs.identity,
+        inputs.ask,
+        kept,
+        rubric=settings.rubric,
+        num_reviews=settings.num_reviews,
+        force_ending=settings.force_ending,
+    )
     reviewed = [build_reviewed_row(row, own) for row, own in zip(kept, reviews, strict=True)]
     return build_table(reviewed, REVIEWED_SET)
 
@@ -140,12 +152,13 @@ RECIPE: Recipe[ISheepSettings] = Recipe(
         Stage("new_prompt", asked_in="raw_generations"),
         Stage("completion", asked_in="raw_generations"),
         Stage("review", sampling=sample_reviews, asked_in="reviewed_set"),
+        Stage("review_ending", sampling=sample_endings, asked_in="reviewed_set"),
     ),
     settings_of_step={
         "seed_set": ("max_seeds",),
         "raw_generations": ("num_examples", "num_prompts"),
         "cleaned_set": ("rouge_l_threshold", "min_prompt_words", "min_completion_words", "max_words"),
-        "reviewed_set": ("num_reviews", "lowest_score", "highest_score"),
+        "reviewed_set": ("num_reviews", "lowest_score", "highest_score", "force_ending"),
         "sft_set": ("accept_score", "trains_on", "sft_on_seeds"),
         "preference_pairs": ("losses",),
         "checkpoint": ("starts_from",),

@@ -57,7 +57,7 @@ from lance_assets.prompts import PromptStep
 from lance_assets.recipes.asking import RoundIdentity, build_requests, close_thoughts, read_completion
 from lance_assets.recipes.axes import Losses, ScoredSettings, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
-from lance_assets.recipes.steps.reviewing import Rubric, read_review
+from lance_assets.recipes.steps.reviewing import Rubric, build_ending_sampling, force_endings, read_review
 from lance_assets.recipes.steps.rows import (
     CleanedRow,
     Generation,
@@ -286,7 +286,12 @@ def _judge(inputs: Inputs, rows: Sequence[CleanedRow]) -> list[RowReviews]:
         (row.row_id, judge.templates.render(step, prompt=row.prompt, completion=row.completion, **given))
         for row in rows
     ]
-    samples = inputs.ask(settings.signal, build_requests(judge, settings.signal, asked, 1))
+    requests = build_requests(judge, settings.signal, asked, 1)
+    samples = inputs.ask(settings.signal, requests)
+    if settings.signal == "pair_score" and settings.force_ending:
+        samples = force_endings(
+            inputs.ask, settings.signal, requests, samples, rubric=settings.rubric, score_from="text"
+        )
     return [RowReviews((sample.text,), _read(sample, settings)) for sample in samples]
 
 
@@ -363,6 +368,12 @@ RECIPE: Recipe[KunSettings] = Recipe(
         Stage("label", role="label", asked_in="raw_generations", kind="named_prompt"),
         Stage("verdict", role="reviewer", asked_in="reviewed_set"),
         Stage("pair_score", role="reviewer", asked_in="reviewed_set"),
+        Stage(
+            "pair_score_ending",
+            role="reviewer",
+            sampling=lambda settings: build_ending_sampling(settings.rubric),
+            asked_in="reviewed_set",
+        ),
         Stage("polish", asked_in="reviewed_set"),
     ),
     settings_of_step={
@@ -371,7 +382,7 @@ RECIPE: Recipe[KunSettings] = Recipe(
         "cleaned_set": ("language",),
         "reviewed_set": (
             *("language", "signal", "polish", "min_chars", "max_repeats", "accept_score"),
-            *("lowest_score", "highest_score"),
+            *("lowest_score", "highest_score", "force_ending"),
         ),
         "sft_set": ("signal", "accept_score", "trains_on", "sft_on_seeds"),
         "preference_pairs": ("losses",),

@@ -47,6 +47,8 @@ Differences from the authors' code:
 16. `num_judged_pairs` has the reviewer judge new pairs in both orders (MT-Bench, arXiv 2306.05685), which shows how
     often its preference follows the position; `drop_flipped_pairs` leaves out of training each judged pair that is not
     preferred twice. Their code builds pairs by score alone.
+17. A review that was cut or has no score is made to end in one: the model goes on from "score: ", and the probabilities
+    of the scale's numbers there count (`force_ending: false` leaves it unscored). In their code it becomes 0.
 
 Switches make the controls that the method is measured against (`docs/self-evolution.md`): `reviewer="random"`
 draws every review score at random, `reviewer="none"` accepts everything that cleaning kept and makes no pairs (a
@@ -77,6 +79,7 @@ from lance_assets.recipes.lance_forecast import FORECAST
 from lance_assets.recipes.lance_settings import SETTINGS_OF_STEP, STAGES, LanceSettings, list_prompts
 from lance_assets.recipes.steps.reviewing import (
     build_review_requests,
+    force_endings,
     judge_pairs_in_both_orders,
     read_recorded,
     record_expected,
@@ -170,6 +173,8 @@ def _review_seeds(identity: RoundIdentity, ask: Ask, seeds: list[Seed], settings
     rubric, score_from, number = settings.rubric, settings.counted_score, settings.num_reviews
     requests = build_review_requests(identity, "seed_review", seeds, rubric=rubric, num_reviews=number)
     samples = ask("seed_review", requests)
+    if settings.forces_endings:
+        samples = force_endings(ask, "seed_review", requests, samples, rubric=rubric, score_from=score_from)
     origins = [
         originate(seed, index, prompt=seed.prompt, completion=seed.completion)
         for seed in seeds
@@ -294,6 +299,7 @@ def score_rows(inputs: Inputs, rows: pl.DataFrame) -> pl.DataFrame:
         rubric=settings.rubric,
         num_reviews=settings.num_reviews if settings.reviewer != "none" else 0,
         score_from=settings.counted_score,
+        force_ending=settings.forces_endings,
     )
     reviewed = [build_reviewed_row(row, own) for row, own in zip(kept, reviews, strict=True)]
     return build_table(reviewed, REVIEWED_SET)

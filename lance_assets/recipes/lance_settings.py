@@ -7,7 +7,13 @@ from pydantic import Field, model_validator
 from lance_assets.prompts import PromptStep
 from lance_assets.recipes.axes import Losses, ScoredSettings
 from lance_assets.recipes.contract import Stage
-from lance_assets.recipes.steps.reviewing import Rubric, ScoreFrom, build_review_sampling, build_verdict_sampling
+from lance_assets.recipes.steps.reviewing import (
+    Rubric,
+    ScoreFrom,
+    build_ending_sampling,
+    build_review_sampling,
+    build_verdict_sampling,
+)
 from lance_assets.recipes.steps.signal_reviews import ScaledSignal
 from lance_assets.records import SamplingSettings
 
@@ -103,6 +109,11 @@ class LanceSettings(ScoredSettings):
         return "expected" if self.reviewer == "model" and self.score_from == "expected" else "text"
 
     @property
+    def forces_endings(self) -> bool:
+        """Whether a written review without a score is made to end in one; other signals are not written."""
+        return self.force_ending and self.reviewer == "model" and self.signal is None
+
+    @property
     def signal(self) -> ScaledSignal | None:
         """The signal that stands in place of written reviews, where one does."""
         if self.reviewer != "model" or self.score_from == "text" or self.score_from == "expected":
@@ -125,6 +136,11 @@ def sample_reviews(settings: LanceSettings) -> SamplingSettings:
     return build_review_sampling(settings.sampling, settings.rubric, score_from=settings.counted_score)
 
 
+def sample_endings(settings: LanceSettings) -> SamplingSettings:
+    """How the endings of reviews are forced."""
+    return build_ending_sampling(settings.rubric)
+
+
 def sample_verdicts(settings: LanceSettings) -> SamplingSettings:
     """How pairs are judged."""
     return build_verdict_sampling(settings.sampling)
@@ -132,10 +148,12 @@ def sample_verdicts(settings: LanceSettings) -> SamplingSettings:
 
 STAGES: tuple[Stage[LanceSettings], ...] = (
     Stage("seed_review", role="reviewer", sampling=sample_reviews, asked_in="raw_generations"),
+    Stage("seed_review_ending", role="reviewer", sampling=sample_endings, asked_in="raw_generations"),
     Stage("new_prompt", asked_in="raw_generations"),
     Stage("completion", asked_in="raw_generations"),
     Stage("degraded_completion", asked_in="raw_generations"),
     Stage("review", role="reviewer", sampling=sample_reviews, asked_in="reviewed_set"),
+    Stage("review_ending", role="reviewer", sampling=sample_endings, asked_in="reviewed_set"),
     Stage("judge_pair", role="reviewer", sampling=sample_verdicts, asked_in="preference_pairs"),
 )
 
@@ -160,11 +178,14 @@ SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
     "raw_generations": (
         *("branch_threshold", "num_prompts", "num_completions", "num_reviews", "branches"),
         *("review_seeds_each_round", "reviewer", "propose", "score_from", "lowest_score", "highest_score"),
+        "force_ending",
     ),
     "cleaned_set": (
         *("rouge_l_threshold", "min_prompt_words", "max_prompt_words", "min_completion_words", "max_completion_words"),
     ),
-    "reviewed_set": ("branch_threshold", "num_reviews", "reviewer", "score_from", "lowest_score", "highest_score"),
+    "reviewed_set": (
+        *("branch_threshold", "num_reviews", "reviewer", "score_from", "lowest_score", "highest_score", "force_ending"),
+    ),
     "sft_set": ("sft_threshold", "min_chars", "trains_on", "reviewer", "sft_on_seeds"),
     "checkpoint": ("starts_from",),
     "preference_pairs": (

@@ -33,7 +33,7 @@ from lance_assets.algorithms.selection.pairing import build_best_worst_pairs
 from lance_assets.prompts import PromptStep
 from lance_assets.recipes.axes import Losses, ScoredSettings, StageSampling, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
-from lance_assets.recipes.steps.reviewing import Rubric, build_review_sampling, review_rows
+from lance_assets.recipes.steps.reviewing import Rubric, build_ending_sampling, build_review_sampling, review_rows
 from lance_assets.recipes.steps.rows import (
     CleanedRow,
     Seed,
@@ -84,6 +84,11 @@ def sample_reviews(settings: SelfRewardingSettings) -> SamplingSettings:
     return build_review_sampling(settings.sampling, settings.rubric, score_from="text")
 
 
+def sample_endings(settings: SelfRewardingSettings) -> SamplingSettings:
+    """How the endings of reviews are forced."""
+    return build_ending_sampling(settings.rubric)
+
+
 def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.DataFrame:
     """New prompts and their completions, schema `RAW_GENERATIONS`."""
     settings = inputs.settings
@@ -107,7 +112,14 @@ def review(inputs: Inputs, cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_gener
 def score_rows(inputs: Inputs, rows: pl.DataFrame) -> pl.DataFrame:
     """The reviewer on completions, schema `REVIEWED_SET`."""
     settings, kept = inputs.settings, read_rows(CleanedRow, rows)
-    reviews = review_rows(inputs.identity, inputs.ask, kept, rubric=settings.rubric, num_reviews=settings.num_reviews)
+    reviews = review_rows(
+        inputs.identity,
+        inputs.ask,
+        kept,
+        rubric=settings.rubric,
+        num_reviews=settings.num_reviews,
+        force_ending=settings.force_ending,
+    )
     reviewed = [build_reviewed_row(row, own) for row, own in zip(kept, reviews, strict=True)]
     return build_table(reviewed, REVIEWED_SET)
 
@@ -135,12 +147,13 @@ RECIPE: Recipe[SelfRewardingSettings] = Recipe(
         Stage("new_prompt", role="prompter", asked_in="raw_generations"),
         Stage("completion", asked_in="raw_generations"),
         Stage("review", role="reviewer", sampling=sample_reviews, asked_in="reviewed_set"),
+        Stage("review_ending", role="reviewer", sampling=sample_endings, asked_in="reviewed_set"),
     ),
     settings_of_step={
         "seed_set": ("max_seeds",),
         "raw_generations": ("num_examples", "num_prompts", "num_completions"),
         "cleaned_set": ("rouge_l_threshold", "min_prompt_words", "min_completion_words", "max_words"),
-        "reviewed_set": ("num_reviews", "lowest_score", "highest_score"),
+        "reviewed_set": ("num_reviews", "lowest_score", "highest_score", "force_ending"),
         "sft_set": ("sft_on_seeds",),
         "preference_pairs": ("trains_on", "losses"),
         "checkpoint": ("starts_from",),

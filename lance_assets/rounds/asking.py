@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.recipes.contract import ROUND_MODEL
-from lance_assets.records import Request, Sample, SamplingSettings
+from lance_assets.records import Request, Sample, SamplingSettings, TurnNotContinuedError
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.report import Markdown
@@ -205,6 +205,7 @@ class Asker:
 
         Raises:
             EngineError: the engine cannot go on, too many rows failed, or it ignores a grammar that is required.
+            TurnNotContinuedError: a request begins the model's turn, and the engine does not go on from there.
             ValueError: the recipe declares no such stage.
         """
         if not requests:
@@ -213,6 +214,8 @@ class Asker:
         if sampling is None:
             sampling = self.plan.recipe.find_sampling(stage, self.plan.settings.parameters)
         mine = self._open(role)
+        if any(request.prefill for request in requests) and not mine.engine.can_prefill():
+            raise TurnNotContinuedError(f"{stage}: the {mine.settings.kind} engine does not go on from a begun turn")
         # Whether there is a grammar is settled before stored samples are looked up, since it is part of what they are
         # found by.
         chosen = self._with_grammar(mine, sampling)

@@ -130,8 +130,6 @@ class EngineSettings(Settings):
     def _has_a_server(self) -> Self:
         if self.kind == "openai" and self.openai is None:
             raise ValueError("kind is openai, but there is no section openai; add one with base_url")
-        if self.kind == "transformers" and self.structured_output == "required":
-            raise ValueError("structured_output is required, but kind transformers has none; use kind vllm or openai")
         return self
 
 

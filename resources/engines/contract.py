@@ -4,6 +4,7 @@
 they finish, so that what is finished can be stored while the rest goes on (`resources.engines.durable_stage`).
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from jinja2 import TemplateError
 
-from lance_assets.records import Ask, Request, Sample, SamplingSettings, TokenChoice
+from lance_assets.records import Ask, Request, Sample, SamplingSettings, TokenChoice, TurnNotContinuedError
 from resources.machine.processes import MemoryPeak
 from resources.models.chat_format import encode_messages
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 NUM_ALTERNATIVES = 20
 """Likeliest tokens reported for each token of `Sample.tail`; what servers give at most."""
+
+
+PROBE_GRAMMAR = r"(quokka|zebra)-[0-9]{4}"
+"""What no model writes by itself when it is greeted."""
 
 
 class EngineError(RuntimeError):
@@ -40,6 +45,10 @@ class ModelWithoutChatTemplateError(ModelLoadError):
 
 class GrammarIgnoredError(EngineError):
     """The experiment requires structured output and the engine's answers do not obey the grammar."""
+
+
+class GrammarError(EngineError):
+    """The grammar is no regular expression, or the model has no text that matches it."""
 
 
 class PrefillIgnoredError(EngineError):
@@ -101,12 +110,23 @@ def sample_in_order(engine: Engine, requests: Sequence[Request], sampling: Sampl
     return [samples[request.row_id] for request in requests]
 
 
+def obeys_grammars(engine: Engine) -> bool:
+    """Whether a few samples under a grammar match it, which the model would not follow by itself."""
+    messages = ({"role": "user", "content": "Say hello."},)
+    asked = [Request(f"probe{number}", messages, number) for number in range(4)]
+    sampling = SamplingSettings(temperature=1.0, top_p=1.0, max_new_tokens=16, grammar=PROBE_GRAMMAR)
+    samples = sample_in_order(engine, asked, sampling)
+    return all(re.fullmatch(PROBE_GRAMMAR, sample.text) for sample in samples)
+
+
 def ask_directly(engine: Engine) -> Ask:
     """An engine as what a recipe or an evaluation asks, for scripts: nothing is kept on disk."""
 
     def ask(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
         if sampling is None:
             raise ValueError(f"{stage}: without a recipe's parameters, sampling must be given")
+        if any(request.prefill for request in requests) and not engine.can_prefill():
+            raise TurnNotContinuedError(f"{stage}: the engine does not go on from a turn that has begun")
         return sample_in_order(engine, requests, sampling)
 
     return ask

@@ -29,7 +29,7 @@ def test_golden(row: dict) -> None:
 
 
 def test_golden_covers_every_reason_but_those_of_expected_scores() -> None:
-    assert {row["reason"] for row in GOLDEN} == {None, *UNSCORED_REASONS} - {"no_tail", "low_mass"}
+    assert {row["reason"] for row in GOLDEN} == {None, *UNSCORED_REASONS} - {"no_tail", "low_mass", "not_continued"}
     assert len({(row["text"], row["finish_reason"]) for row in GOLDEN}) == len(GOLDEN) >= 160
 
 
@@ -145,3 +145,18 @@ def test_mean_of_three() -> None:
     score = combine_reviews([9.0, 8.0, 8.0]).review_score
     assert score is not None
     assert math.isclose(score, 25 / 3)
+
+
+@pytest.mark.parametrize(
+    ("before", "statement", "after"),
+    [
+        ("", "This response gets a score of 9. ", "It goes on about the topic. " * 20),
+        ("It is clear and it is right in most points. " * 6, "\nscore: 3\n", "Now to the second point. " * 20),
+    ],
+)
+def test_a_score_in_the_midst_of_a_review_is_none(before: str, statement: str, after: str) -> None:
+    read = parse_review(before + statement + after)
+    assert isinstance(read, Unscored)
+    assert read.reason == "no_score"
+    assert isinstance(parse_review(before + statement), float)
+    assert isinstance(parse_review("Score: 7\n" + after), float)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lance_assets.assets.platform import PlatformResource
-from lance_assets.records import Request, Sample, SamplingSettings
+from lance_assets.records import Request, Sample, SamplingSettings, TurnNotContinuedError
 from lance_assets.rounds.asking import Asker, Cost
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.engines import EngineSettings
@@ -138,6 +138,13 @@ def test_a_grammar_is_dropped_or_demanded(tmp_path: Path) -> None:
     asker = build_asker(tmp_path / "required", roles={"reviewer": required})
     with pytest.raises(GrammarIgnoredError, match=r"structured_output is required, and the openai engine.*: auto"):
         ask(asker, "review")
+
+
+def test_a_turn_that_has_begun_is_asked_of_no_engine_that_would_answer_it(tmp_path: Path) -> None:
+    asker = build_asker(tmp_path)
+    begun = Request("r", ({"role": "user", "content": "Review it."},), 0, prefill="score: ")
+    with pytest.raises(TurnNotContinuedError, match="review_ending: the transformers engine does not go on"):
+        asker("review_ending", [begun])
 
 
 def test_failed_rows_count_against_the_experiments_bar(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ PARAMETERS = {
     "max_prompt_words": (99, {"cleaned_set"}),
     "min_completion_words": (6, {"cleaned_set"}),
     "max_completion_words": (99, {"cleaned_set"}),
+    "force_ending": (False, ASKING),
     "temperature": (0.8, ASKING),
     "top_p": (0.8, ASKING),
     "max_new_tokens": (99, ASKING),

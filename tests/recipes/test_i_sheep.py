@@ -25,6 +25,12 @@ from tests.recipes.scripted_round import (
     seeds,
 )
 
+
+def choose(**settings: object) -> ISheepSettings:
+    """Settings of a round whose reviews are read as they are."""
+    return ISheepSettings.model_validate({"force_ending": False} | settings)
+
+
 NEW_PROMPTS: dict[str, list[Said]] = {
     "a": ["Final Answer: Name one forest tree", "Final Answer: Which river is longest"],
     "b": ["Final Answer: This prompt is held out", "Final Answer: Count the sheep aloud"],
@@ -52,13 +58,13 @@ def run(round_key: str = "r0001", scores: dict[str, Said] = SCORES) -> tuple[pl.
             return NEW_PROMPTS[text[-1]][number]
         return COMPLETIONS[text] if stage == "completion" else scores[text.split("Completion: ")[1]]
 
-    return run_to_review(RECIPE, ISheepSettings(num_prompts=2), TABLE, ScriptedAsk(say), round_key=round_key)
+    return run_to_review(RECIPE, choose(num_prompts=2), TABLE, ScriptedAsk(say), round_key=round_key)
 
 
 def test_the_first_round_trains_on_no_seed() -> None:
-    first = start_sft_set(build_inputs(ISheepSettings(), identify("r0000")), TABLE, EFT)
+    first = start_sft_set(build_inputs(choose(), identify("r0000")), TABLE, EFT)
     assert first.equals(EFT)
-    nothing = start_sft_set(build_inputs(ISheepSettings(), identify("r0000")), TABLE, EFT.clear())
+    nothing = start_sft_set(build_inputs(choose(), identify("r0000")), TABLE, EFT.clear())
     assert nothing.schema == SFT_SET
     assert nothing.is_empty()
 
@@ -85,7 +91,7 @@ def test_a_round_by_hand() -> None:
         ("completion", "Which river is longest", "Amur", ["score: 7.9"], 7.9),
         ("completion", "Describe a quiet harbour", "boats", ["I had rather not."], None),
     ]
-    rows = build_sft_set(build_inputs(ISheepSettings(), identify("r0001")), reviewed, EFT)
+    rows = build_sft_set(build_inputs(choose(), identify("r0001")), reviewed, EFT)
     assert rows.schema == SFT_SET
     alder_id = reviewed["row_id"][0]
     assert rows.rows() == [
@@ -95,16 +101,16 @@ def test_a_round_by_hand() -> None:
         ),
         EFT.row(0),
     ]
-    assert RECIPE.build_pairs(build_inputs(ISheepSettings(), identify("r0001")), reviewed, NO_PAIRS).equals(NO_PAIRS)
+    assert RECIPE.build_pairs(build_inputs(choose(), identify("r0001")), reviewed, NO_PAIRS).equals(NO_PAIRS)
 
 
 def train_three_rounds(**settings) -> list[list[tuple[str, str]]]:
     """Source and round of every row that each of three rounds trains on; all but the second accept one row."""
-    rows, trained = start_sft_set(build_inputs(ISheepSettings(), identify("r0000")), TABLE, EFT), []
+    rows, trained = start_sft_set(build_inputs(choose(), identify("r0000")), TABLE, EFT), []
     for number, score in enumerate(("score: 8", "score: 2", "score: 9.5"), start=1):
         key = f"r{number:04d}"
         _, _, reviewed = run(key, SCORES | {"alder": score})
-        rows = build_sft_set(build_inputs(ISheepSettings(**settings), identify(key)), reviewed, rows)
+        rows = build_sft_set(build_inputs(choose(**settings), identify(key)), reviewed, rows)
         assert rows.schema == SFT_SET
         assert rows["row_id"].is_unique().all()
         trained.append(rows.select("source", "source_round").rows())
@@ -131,7 +137,7 @@ def test_the_bar_can_be_moved_without_reviewing_again() -> None:
     _, _, reviewed = run()
 
     def accept(bar: float) -> list[str]:
-        rows = build_sft_set(build_inputs(ISheepSettings(accept_score=bar), identify("r0001")), reviewed, EFT.clear())
+        rows = build_sft_set(build_inputs(choose(accept_score=bar), identify("r0001")), reviewed, EFT.clear())
         return rows["completion"].to_list()
 
     assert [accept(bar) for bar in (8.1, 8.0, 7.9, 0.0)] == [[], ["alder"], ["alder", "Amur"], ["alder", "Amur"]]
@@ -140,20 +146,20 @@ def test_the_bar_can_be_moved_without_reviewing_again() -> None:
 def test_a_mean_at_the_bar_is_accepted_whatever_the_rounding() -> None:
     """2.2 and 8.2 are 5.2, which floats miss."""
     said = ["score: 2.2", "score: 8.2"]
-    chosen = ISheepSettings(num_reviews=2, accept_score=5.2)
+    chosen = choose(num_reviews=2, accept_score=5.2)
     _, cleaned, _ = run()
     ask = ScriptedAsk(lambda stage, text, number: said[number])
     reviewed = review(build_inputs(chosen, identify("r0001"), ask=ask), cleaned, TABLE, pl.DataFrame())
     assert ask.counts == {"review": 6}
     assert (reviewed["review_score"] < 5.2).all()
     assert len(build_sft_set(build_inputs(chosen, identify("r0001")), reviewed, EFT.clear())) == 3
-    above = ISheepSettings(accept_score=5.21)
+    above = choose(accept_score=5.21)
     assert build_sft_set(build_inputs(above, identify("r0001")), reviewed, EFT.clear()).is_empty()
 
 
 def test_each_step_is_asked_in_its_template_and_sampling() -> None:
     """Three seeds are shown; prompts are answered as they stand; only reviews follow the rubric's grammar."""
-    chosen = ISheepSettings(temperature=0.3)
+    chosen = choose(temperature=0.3)
     identity = identify(profile="full")
     table = seeds(dict.fromkeys("abcde"))
     ask = ScriptedAsk(lambda stage, text, number: {"completion": "alder"}.get(stage, "Final Answer: Name a tree"))
@@ -185,7 +191,7 @@ def test_each_step_is_asked_in_its_template_and_sampling() -> None:
 def test_cleaning_takes_its_bounds_from_the_settings(settings: dict, reasons: list[str | None]) -> None:
     """A new prompt of four words, one of which is the seed's."""
     said = {"new_prompt": "Final Answer: Prompt a quiet harbour", "completion": "boats"}
-    chosen = ISheepSettings(num_prompts=1, **settings)
+    chosen = choose(num_prompts=1, **settings)
     table = seeds({"x": None})
     ask = ScriptedAsk(lambda stage, text, number: said[stage])
     raw = generate(build_inputs(chosen, identify("r0001"), ask=ask), table, NOT_TRAINED)

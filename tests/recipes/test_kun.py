@@ -29,6 +29,12 @@ from lance_assets.records import (
 from tests.recipes.scripted_ask import ScriptedAsk
 from tests.recipes.scripted_round import NOT_TRAINED, build_inputs, list_sampling
 
+
+def choose(**settings: object) -> KunSettings:
+    """Settings of a round whose reviews are read as they are."""
+    return KunSettings.model_validate({"force_ending": False} | settings)
+
+
 SEEDS = pl.DataFrame(
     [
         {"row_id": name, "prompt": f"Prompt of {name}?", "completion": f"The text that answers {name}."}
@@ -86,7 +92,7 @@ def run_round(
     **given,
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """The raw, cleaned and reviewed rows and the SFT set of a round."""
-    settings, identity = KunSettings(**given), identify(f"r{number:04}", profile)
+    settings, identity = choose(**given), identify(f"r{number:04}", profile)
     earlier = (
         RECIPE.start_sft_set(build_inputs(settings, identify("r0000")), SEEDS, EFT) if earlier is None else earlier
     )
@@ -169,7 +175,7 @@ def test_each_step_is_asked_in_its_template() -> None:
     assert {stage: list_asked(ask, stage) for stage in ask.requests} == {
         stage: [Templates("compact").render(f"kun/{stage}", **given)] for stage in ("label", "verdict", "polish")
     }
-    assert list_sampling(RECIPE, KunSettings(temperature=0.4, **ENGLISH), ask) == dict.fromkeys(
+    assert list_sampling(RECIPE, choose(temperature=0.4, **ENGLISH), ask) == dict.fromkeys(
         ("label", "verdict", "polish"), SamplingSettings(0.4, 0.95, 1024, repetition_penalty=1.2)
     )
     roles = {stage: RECIPE.find_role(stage) for stage in ("label", "verdict", "pair_score", "polish")}
@@ -180,7 +186,7 @@ def test_each_step_is_asked_in_its_template() -> None:
 @pytest.mark.parametrize("profile", ["compact", "full"])
 def test_the_label_model_is_asked_as_it_was_trained(profile: str, language: str) -> None:
     """A seed's completion as a text of the corpus is asked with the prompt of its label row."""
-    settings = KunSettings(language=language)
+    settings = choose(language=language)
     rows = build_label_rows(build_inputs(settings, identify("r0000", profile)), SEEDS)
     assert rows.schema == SFT_SET
     assert rows.select("row_id", "completion", "source", "source_round", "source_id").rows() == [
@@ -197,7 +203,7 @@ def test_a_round_takes_the_next_texts() -> None:
     texts = list_texts("1", "22", "333", "4", "55")
 
     def taken(number: int, **given) -> str:
-        rows = take_texts(texts, settings=KunSettings(**given), round_key=f"r{number:04}")
+        rows = take_texts(texts, settings=choose(**given), round_key=f"r{number:04}")
         return " ".join(rows["text"])
 
     assert [taken(number, max_texts=2) for number in (1, 2, 3, 4)] == ["1 22", "333 4", "55", ""]
@@ -341,7 +347,7 @@ def test_a_pair_is_scored_from_1_to_5(said: Said, score: float | None, unscored:
 @pytest.mark.parametrize("role", ["label", "reviewer"])
 def test_a_roles_own_templates_ask_its_model_and_the_rounds_own_polish(role: str) -> None:
     identity = RoundIdentity("mini", "r0001", 0, Templates("compact"), {role: Templates("full")})
-    ask, settings = script(NAMED, {}, POLISHED), KunSettings(**ENGLISH)
+    ask, settings = script(NAMED, {}, POLISHED), choose(**ENGLISH)
     raw = generate(build_inputs(settings, identity, ask=ask, texts=list_texts(SKY)), SEEDS, NOT_TRAINED)
     cleaned = RECIPE.clean(build_inputs(settings, is_evaluation_prompt=lambda prompt: False), raw, SEEDS)
     review(build_inputs(settings, identity, ask=ask), cleaned, SEEDS, raw)
@@ -408,7 +414,7 @@ def test_what_a_round_trains_on(trains_on: str, kept: list[str]) -> None:
 
 
 def test_the_authors_constants_and_every_parameter_is_read() -> None:
-    settings = KunSettings()
+    settings = choose()
     assert (settings.temperature, settings.top_p, settings.max_new_tokens) == (0.5, 0.95, 1024)
     assert (settings.language, settings.min_chars, settings.max_repeats, settings.polish) == ("chinese", 20, 5, True)
     assert settings.has_reviews

@@ -35,6 +35,12 @@ from lance_assets.records import (
 from tests.recipes.scripted_ask import ScriptedAsk
 from tests.recipes.scripted_round import EFT, NOT_TRAINED, build_inputs, identify, list_sampling, seeds
 
+
+def choose(**settings: object) -> LanceSettings:
+    """Settings of a round whose reviews are read as they are."""
+    return LanceSettings.model_validate({"force_ending": False} | settings)
+
+
 IDENTITY = RoundIdentity("mini", "r0001", 0, Templates("compact"))
 LONG = "one two three four five six seven eight nine ten eleven"
 
@@ -55,7 +61,7 @@ def score_by_seed(scores: dict[str, str]) -> Callable[[str, str, int], str]:
 def run_generate(
     table: pl.DataFrame, ask: ScriptedAsk, *, identity: RoundIdentity = IDENTITY, **settings
 ) -> pl.DataFrame:
-    made = generate(build_inputs(LanceSettings(**settings), identity, ask=ask), table, NOT_TRAINED)
+    made = generate(build_inputs(choose(**settings), identity, ask=ask), table, NOT_TRAINED)
     assert made.schema == RAW_GENERATIONS
     assert made["row_id"].is_unique().all()
     return made
@@ -203,13 +209,13 @@ def test_seeds_with_a_score_may_keep_it() -> None:
     assert set(of_kind(made, "new_prompt")["seed_id"]) == {"low"}
     assert set(of_kind(made, "degraded_completion")["seed_id"]) == {"fresh", "high"}
     reviewed = review(
-        build_inputs(LanceSettings(review_seeds_each_round=False), IDENTITY, ask=ScriptedAsk(score_by_seed({}))),
+        build_inputs(choose(review_seeds_each_round=False), IDENTITY, ask=ScriptedAsk(score_by_seed({}))),
         pl.DataFrame(schema=CLEANED_SET),
         table,
         made,
     )
     assert reviewed.select("row_id", "review_score").rows() == [("fresh", 9.0), ("low", 4.0), ("high", 9.0)]
-    assert describe_reviews(build_inputs(LanceSettings()), reviewed) == {
+    assert describe_reviews(build_inputs(choose()), reviewed) == {
         **{"branches/low": 1, "branches/high": 2, "branches/unscored": 0}
     }
     assert reviewed["reviews"].list.len().to_list() == [3, 0, 0]
@@ -219,7 +225,7 @@ def test_reviews_alone_are_sampled_by_the_rubrics_grammar() -> None:
     ask = ScriptedAsk(score_by_seed(THREE))
     run_generate(seeds(dict.fromkeys(THREE)), ask, temperature=0.5)
     plain = SamplingSettings(0.5, 0.9, 512)
-    sampling = list_sampling(RECIPE, LanceSettings(temperature=0.5), ask)
+    sampling = list_sampling(RECIPE, choose(temperature=0.5), ask)
     assert sampling.pop("seed_review") == replace(plain, grammar=RUBRIC.grammar)
     assert sampling == dict.fromkeys(("new_prompt", "completion", "degraded_completion"), plain)
 
@@ -244,7 +250,7 @@ def test_expected_scores_split_the_seeds_and_are_read_again_from_the_table() -> 
     ask = ExpectingAsk(score_by_seed(said))
     table = seeds(dict.fromkeys(said))
     raw = run_generate(table, ask, score_from="expected")
-    sampling = list_sampling(RECIPE, LanceSettings(score_from="expected"), ask)
+    sampling = list_sampling(RECIPE, choose(score_from="expected"), ask)
     assert sampling["seed_review"] == SamplingSettings(0.7, 0.9, 512, RUBRIC.grammar, 8)
     reviews = of_kind(raw, "seed_review").unique("seed_id", maintain_order=True)
     assert reviews.select("expected_score", "unscored_reason").rows() == [
@@ -259,7 +265,7 @@ def test_expected_scores_split_the_seeds_and_are_read_again_from_the_table() -> 
     )
     reviewed = review(
         build_inputs(
-            LanceSettings(score_from="expected"),
+            choose(score_from="expected"),
             IDENTITY,
             ask=ExpectingAsk(score_by_seed({"c": "Fine. score: 8", "d": "score: 9"})),
         ),
@@ -274,7 +280,7 @@ def test_expected_scores_split_the_seeds_and_are_read_again_from_the_table() -> 
         ("c", pytest.approx(7.0)),
         ("d", None),
     ]
-    assert describe_reviews(build_inputs(LanceSettings()), reviewed) == {
+    assert describe_reviews(build_inputs(choose()), reviewed) == {
         **{"branches/low": 1, "branches/high": 0, "branches/unscored": 2}
     }
     assert reviewed["unscored_reasons"].to_list()[-1] == ["no_tail"] * 3
@@ -283,8 +289,8 @@ def test_expected_scores_split_the_seeds_and_are_read_again_from_the_table() -> 
 def test_a_table_of_written_scores_cannot_be_read_for_expected_ones() -> None:
     raw = run_generate(seeds({"a": None}), ScriptedAsk(score_by_seed({"a": "score: 9"})))
     with pytest.raises(ValueError, match="materialize raw_generations again"):
-        score_seeds(raw, LanceSettings(score_from="expected"))
-    assert score_seeds(raw, LanceSettings(score_from="expected", reviewer="random"))["a"].result.review_score == 9
+        score_seeds(raw, choose(score_from="expected"))
+    assert score_seeds(raw, choose(score_from="expected", reviewer="random"))["a"].result.review_score == 9
 
 
 def cleaned_row(row_id: str, kind: str, seed_id: str, drop_reason: str | None = None) -> dict:
@@ -307,7 +313,7 @@ def test_review_asks_about_kept_completions_and_keeps_the_seeds_reviews() -> Non
         schema=CLEANED_SET,
     )
     ask = ScriptedAsk(score_by_seed({"c": "Fine. score: 9", "d": "I had rather not."}))
-    reviewed = review(build_inputs(LanceSettings(), IDENTITY, ask=ask), cleaned, table, raw)
+    reviewed = review(build_inputs(choose(), IDENTITY, ask=ask), cleaned, table, raw)
     assert reviewed.schema == REVIEWED_SET
     assert ask.counts == {"review": 6}
     assert reviewed.select("row_id", "kind", "seed_id", "answer", "review_score").rows() == [
@@ -328,7 +334,7 @@ def test_review_asks_about_kept_completions_and_keeps_the_seeds_reviews() -> Non
 def test_mean_is_of_the_reviews_that_can_be_read() -> None:
     said = ["score: 9", ("score: 1", "length"), "score: 6"]
     reviewed = review(
-        build_inputs(LanceSettings(), IDENTITY, ask=ScriptedAsk(lambda stage, text, number: said[number])),
+        build_inputs(choose(), IDENTITY, ask=ScriptedAsk(lambda stage, text, number: said[number])),
         pl.DataFrame([cleaned_row("c", "completion", "low")], schema=CLEANED_SET),
         seeds({"low": 5.0}),
         pl.DataFrame(schema=RAW_GENERATIONS),
@@ -346,9 +352,7 @@ def test_cleaning_takes_its_bounds_from_the_settings() -> None:
     raw = run_generate(table, ScriptedAsk(say), num_prompts=1, num_completions=1)
 
     def drop_reasons(**settings) -> list[str | None]:
-        cleaned = RECIPE.clean(
-            build_inputs(LanceSettings(**settings), is_evaluation_prompt=lambda prompt: False), raw, table
-        )
+        cleaned = RECIPE.clean(build_inputs(choose(**settings), is_evaluation_prompt=lambda prompt: False), raw, table)
         return cleaned["drop_reason"].to_list()
 
     assert drop_reasons() == [None, None]
@@ -356,7 +360,7 @@ def test_cleaning_takes_its_bounds_from_the_settings() -> None:
     assert drop_reasons(max_prompt_words=5) == ["prompt_too_long", "prompt_dropped"]
     assert drop_reasons(min_completion_words=12) == ["no_completion", "completion_too_short"]
     assert drop_reasons(max_completion_words=10) == ["no_completion", "completion_too_long"]
-    assert RECIPE.clean(build_inputs(LanceSettings(), is_evaluation_prompt=lambda prompt: True), raw, table)[
+    assert RECIPE.clean(build_inputs(choose(), is_evaluation_prompt=lambda prompt: True), raw, table)[
         "drop_reason"
     ].to_list() == ["evaluation_overlap", "prompt_dropped"]
 
@@ -373,7 +377,7 @@ def reviewed_table(*rows: dict) -> pl.DataFrame:
 def test_sft_sets_of_three_rounds() -> None:
     """Above 8 enters, 8 does not; every round keeps the earlier rows, or the EFT rows alone."""
     first = start_sft_set(
-        build_inputs(LanceSettings(), RoundIdentity("e", "r0000", 0, Templates("compact"))), seeds({"a": None}), EFT
+        build_inputs(choose(), RoundIdentity("e", "r0000", 0, Templates("compact"))), seeds({"a": None}), EFT
     )
     assert first.select("source", "source_id", "source_round").rows() == [
         ("seed", "a", "r0000"),
@@ -388,7 +392,7 @@ def test_sft_sets_of_three_rounds() -> None:
     next_round = reviewed_table(reviewed_row("c9", "completion", 9.0))
 
     def two_rounds(**settings) -> list[list[str | None]]:
-        chosen = LanceSettings(**settings)
+        chosen = choose(**settings)
         second = build_sft_set(build_inputs(chosen, identify("r0001")), at_8, first)
         third = build_sft_set(build_inputs(chosen, identify("r0002")), next_round, second)
         assert third.schema == SFT_SET
@@ -416,14 +420,14 @@ def test_pairs_of_two_rounds() -> None:
 
     none = pl.DataFrame(schema=PREFERENCE_PAIRS)
     at_2 = reviewed_table(*high_seed("a", 9.0), *high_seed("b", 9.1))
-    first = build_pairs(build_inputs(LanceSettings(), identify("r0001")), at_2, none)
+    first = build_pairs(build_inputs(choose(), identify("r0001")), at_2, none)
     assert ids(first) == [("b", "b_low", "r0001")]
     later = reviewed_table(*high_seed("c", 10.0))
-    both = build_pairs(build_inputs(LanceSettings(), identify("r0002")), later, first)
+    both = build_pairs(build_inputs(choose(), identify("r0002")), later, first)
     assert ids(both) == [("c", "c_low", "r0002"), ("b", "b_low", "r0001")]
-    alone = build_pairs(build_inputs(LanceSettings(trains_on="latest"), identify("r0002")), later, first)
+    alone = build_pairs(build_inputs(choose(trains_on="latest"), identify("r0002")), later, first)
     assert ids(alone) == [("c", "c_low", "r0002")]
-    assert len(build_pairs(build_inputs(LanceSettings(score_gap=1.9), identify("r0001")), at_2, none)) == 2
+    assert len(build_pairs(build_inputs(choose(score_gap=1.9), identify("r0001")), at_2, none)) == 2
 
 
 ROUNDS = {
@@ -443,9 +447,7 @@ def pool(num_rounds: int, **settings) -> tuple[dict[str, float | None], dict[str
     """Ids and scores of the seed set after so many rounds."""
     earlier = dict(list(ROUNDS.items())[:num_rounds])
     identity = RoundIdentity("mini", f"r{num_rounds + 1:04d}", 0, Templates("compact"))
-    table, counts = build_seed_set(
-        build_inputs(LanceSettings(**settings), identity), seeds({"a": None, "b": None}), earlier
-    )
+    table, counts = build_seed_set(build_inputs(choose(**settings), identity), seeds({"a": None, "b": None}), earlier)
     assert table.schema == SEED_SET
     assert len(table) + counts["num_not_taken"] == counts["num_pool"]
     return dict(table.select("row_id", "review_score").iter_rows()), counts
@@ -476,7 +478,7 @@ def test_max_seeds_samples_anew_each_round() -> None:
     assert len(taken) == 3
     assert (counts["num_pool"], counts["num_not_taken"]) == (5, 2)
     many = seeds({f"s{number}": None for number in range(20)})
-    chosen = LanceSettings(max_seeds=5)
+    chosen = choose(max_seeds=5)
     draws = [
         set(build_seed_set(build_inputs(chosen, identify(key)), many, {})[0]["row_id"]) for key in ("r0001", "r0002")
     ]
@@ -508,7 +510,7 @@ def test_random_scores_ask_no_model_and_depend_on_the_row_alone() -> None:
     assert (scores.min(), scores.max()) == (0, 10)
     assert 4 < scores.mean() < 6
     reviewed = review(
-        build_inputs(LanceSettings(reviewer="random"), IDENTITY, ask=ScriptedAsk(say)),
+        build_inputs(choose(reviewer="random"), IDENTITY, ask=ScriptedAsk(say)),
         pl.DataFrame([cleaned_row("c", "completion", "s0")], schema=CLEANED_SET),
         table,
         made,
@@ -521,7 +523,7 @@ def test_random_scores_ask_no_model_and_depend_on_the_row_alone() -> None:
 
 
 def test_without_a_reviewer_every_seed_begets_prompts_and_everything_kept_is_trained_on() -> None:
-    chosen = LanceSettings(reviewer="none")
+    chosen = choose(reviewer="none")
     table = seeds(dict.fromkeys(THREE))
     ask = ScriptedAsk(score_by_seed({}))
     made = run_generate(table, ask, reviewer="none")
@@ -555,20 +557,20 @@ def test_without_pairs_the_same_is_generated_and_accepted() -> None:
         reviewed_row("c", "completion", 9.0),
     )
     none = pl.DataFrame(schema=PREFERENCE_PAIRS)
-    assert len(build_pairs(build_inputs(LanceSettings(), identify("r0001")), reviewed, none)) == 1
-    without = LanceSettings(losses="sft")
+    assert len(build_pairs(build_inputs(choose(), identify("r0001")), reviewed, none)) == 1
+    without = choose(losses="sft")
     assert build_pairs(build_inputs(without, identify("r0001")), reviewed, none).is_empty()
     assert len(build_sft_set(build_inputs(without, identify("r0001")), reviewed, pl.DataFrame(schema=SFT_SET))) == 1
 
 
 def test_a_loop_that_proposes_nothing_trains_on_what_it_has() -> None:
-    chosen = LanceSettings(propose=False)
+    chosen = choose(propose=False)
     ask = ScriptedAsk(score_by_seed(THREE))
     made = run_generate(seeds(dict.fromkeys(THREE)), ask, propose=False)
     assert made.is_empty()
     assert ask.counts == {}
     first = start_sft_set(
-        build_inputs(LanceSettings(), RoundIdentity("e", "r0000", 0, Templates("compact"))), seeds({"a": None}), EFT
+        build_inputs(choose(), RoundIdentity("e", "r0000", 0, Templates("compact"))), seeds({"a": None}), EFT
     )
     empty = pl.DataFrame(schema=REVIEWED_SET)
     assert build_sft_set(build_inputs(chosen, identify("r0001")), empty, first).equals(first)

@@ -67,7 +67,9 @@ def say(stage: str, text: str, number: int) -> Said:
 
 def run(round_key: str = "r0001", **settings) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Raw generations, cleaned and reviewed rows of a round with these settings."""
-    return run_to_review(RECIPE, SelfRewardingSettings(**settings), TABLE, ScriptedAsk(say), round_key=round_key)
+    return run_to_review(
+        RECIPE, SelfRewardingSettings(**settings, force_ending=False), TABLE, ScriptedAsk(say), round_key=round_key
+    )
 
 
 def test_a_round_by_hand() -> None:

@@ -7,10 +7,11 @@ from transformers import AutoTokenizer
 
 from lance_assets.records import Request, SamplingSettings
 from lance_assets.small_world import SMALL_MODEL
-from resources.engines.contract import PrefillIgnoredError, encode_messages, encode_requests, sample_in_order
+from resources.engines.contract import PrefillIgnoredError, encode_requests, sample_in_order
 from resources.engines.durable_stage import hash_request
 from resources.engines.openai.engine import OpenAIEngine
 from resources.engines.transformers.engine import TransformersEngine
+from resources.models.chat_format import encode_messages
 from tests.resources.faulty_server import FaultyServer, respond
 
 GREEDY = SamplingSettings(0.0, 1.0, 60)

@@ -19,6 +19,7 @@ Differences from the authors' code:
 3. A range, several numbers, or a scale other than 10 is `ambiguous`; their code takes the first number.
 4. A review that the token limit cut is `cut_off`, unless its score opens it: what stands later may be a first guess, or
    a number that was cut in two ("score: 1" of 10).
+   In a review that ended, a score in the midst of the text (`MAX_AFTER`, `MAX_BEFORE`) is none.
 5. A review without a score is `Unscored`; in their code it becomes 0 where all three fail.
 6. What a model thinks (`thoughts`) is no part of the review.
 
@@ -83,12 +84,18 @@ UNSCORED_REASONS = {
     "out_of_range": "the score lies outside the scale",
     "ambiguous": "a range, several different numbers, or a scale other than the one asked for",
     "no_tail": "an expected score was asked for, and the engine gave no probabilities at its place",
+    "not_continued": "its ending was to be forced, and the engine does not go on from a turn that has begun",
     "low_mass": "an expected score was asked for, and scores hold less than half of the probability there",
 }
-"""Why a review has no score; the last two only where the expected score is asked for (`compute_expected_score`)."""
+"""Why a review has no score; `no_tail` and `low_mass` only where the expected score is asked for
+(`compute_expected_score`), and `not_continued` only where endings are forced (`forced_endings`)."""
 
 _MAY_GO_ON = re.compile(r"[\s.,/–—-]*\Z")
 _ENDS_OPEN = re.compile(r"(?:[^\W_]|[\s.,/–—-])\Z")
+MAX_AFTER = 400
+"""Characters that may follow the score of a review that does not begin with it."""
+MAX_BEFORE = 200
+"""Characters that may stand before a label and its score where more than `MAX_AFTER` follow: a short remark."""
 MIN_MASS = 0.5
 """Probability that scores must hold at the score's place."""
 
@@ -178,6 +185,10 @@ def read_score(
     is_early = not statement.is_labelled or re.search(r"\w", plain[: statement.start]) is not None
     if finish_reason == "length" and (may_go_on or is_early):
         return Unscored("cut_off", text)
+    # A score that ends no review is a point's, a guess or a figure: it opens the text, or little comes after it.
+    goes_on = len(plain) - statement.value.end() > MAX_AFTER
+    if is_early and goes_on and (not statement.is_labelled or statement.start > MAX_BEFORE):
+        return Unscored("no_score", text)
     if is_ambiguous(statement, plain, highest=highest):
         return Unscored("ambiguous", text)
     score, written = read_number(statement.value["number"]), statement.value["number"]

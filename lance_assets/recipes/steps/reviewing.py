@@ -8,17 +8,31 @@ Where an engine can constrain what is sampled, the rubric's grammar makes every 
 probabilities of the scores at that place (`compute_expected_score`). A review without an expected score is then
 unscored: the two are never mixed, since expected scores are drawn to the middle of the scale.
 
+A review that was cut, or ended without a score, is forced to its ending where the recipe says so (`force_endings`):
+one more short request, whose turn begins with the review and "score: ". Its score is then read from the probabilities
+of the scale's numbers, and nothing of its text is parsed.
+
 Judging asks about both orders of each pair, and says which pairs that leaves out. The verdicts check the review scores
 from which the pairs were built. They cost two samples a pair, so a recipe has a number of pairs judged; which ones does
 not depend on the order of the rows.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import polars as pl
 
+from lance_assets.algorithms.reviews.forced_endings import (
+    NOT_CONTINUED,
+    build_number_grammar,
+    build_prefill,
+    choose_score,
+    read_forced,
+    weigh_numbers,
+    write_forced,
+)
 from lance_assets.algorithms.reviews.pairwise import Unread, combine_orders, parse_verdict
 from lance_assets.algorithms.reviews.review_parsing import (
     ExpectedScore,
@@ -30,13 +44,27 @@ from lance_assets.algorithms.reviews.review_parsing import (
 from lance_assets.algorithms.selection.pairing import take_seeds
 from lance_assets.recipes.asking import RoundIdentity, build_requests
 from lance_assets.recipes.steps.rows import Generation, RowReviews, Shown, build_table, read_rows
-from lance_assets.records import PAIR_JUDGEMENTS, Ask, FinishReason, Request, Sample, SamplingSettings
+from lance_assets.records import (
+    PAIR_JUDGEMENTS,
+    Ask,
+    FinishReason,
+    Request,
+    Sample,
+    SamplingSettings,
+    TurnNotContinuedError,
+    derive_row_id,
+    derive_sampling_seed,
+)
 
 ScoreFrom = Literal["text", "expected"]
 """What counts as a review's score."""
 
 TAIL_TOKENS = 8
 """Last tokens of a review whose alternatives are asked for: enough for "**score: 10/10**"."""
+ENDING_TOKENS = 4
+"""Tokens of a forced ending: a blank, the digits of a number, and what ends it."""
+UNFORCED = ("error", "no_tail", "low_mass")
+"""Reasons for which no ending is forced: the row failed, or the review has its score and not its probabilities."""
 _RATIONALE = r"[^<\s](.|\n)*(\n|[.!?)] )"
 """Free text that does not open with a tag, up to a line end or the end of a sentence."""
 _ENDING = r"\*{0,3}\.?\*{0,3}[ \n]{0,3}"
@@ -112,6 +140,88 @@ def build_review_requests(
     return build_requests(reviewer, stage, asked, num_reviews)
 
 
+def build_ending_sampling(rubric: Rubric) -> SamplingSettings:
+    """How forced endings are sampled: greedily, by the grammar of one number, with the probabilities of its tokens."""
+    grammar = build_number_grammar(lowest=rubric.lowest, highest=rubric.highest)
+    return SamplingSettings(0.0, 1.0, ENDING_TOKENS, grammar=grammar, tail_tokens=ENDING_TOKENS)
+
+
+def name_endings(stage: str) -> str:
+    """The stage in which the endings of a stage's reviews are forced."""
+    return f"{stage}_ending"
+
+
+def force_endings(
+    ask: Ask,
+    stage: str,
+    requests: Sequence[Request],
+    samples: Sequence[Sample],
+    *,
+    rubric: Rubric,
+    score_from: ScoreFrom,
+) -> list[Sample]:
+    """The reviews, of which those that were cut or have no score end in one.
+
+    Args:
+        ask: asks the reviewer; the recipe declares both stages (`build_ending_sampling` says how endings are sampled).
+        stage: the stage that the reviews were asked in; the endings are asked in `name_endings` of it.
+        requests: what was asked.
+        samples: the reviews, in the order of the requests.
+        rubric: the scale.
+        score_from: "expected" takes the mean over the scale's numbers, "text" the likeliest of them; where the engine
+            gives no probabilities, "text" takes the number that was sampled.
+
+    Returns:
+        In the same order; of a forced one the text ends as `write_forced` writes it; `read_review` reads that alone.
+        A review of which an engine cannot force the ending is marked likewise, and is unscored for that reason.
+    """
+    forced: dict[int, list[Sample | None]] = {}
+    for place, sample in enumerate(samples):
+        read = read_review(sample, rubric=rubric, score_from=score_from)
+        lacks = isinstance(read, Unscored) and read.reason not in UNFORCED
+        if lacks or sample.finish_reason == "length":
+            forced[place] = []
+    # Where 10 is on the scale, a token "1" may become one, and only a second question tells how likely that is.
+    begun = ("", "1") if score_from == "expected" and rubric.highest >= 10 else ("",)
+    asked = [
+        replace(
+            requests[place],
+            row_id=derive_row_id(requests[place].row_id, "ending", digits),
+            sampling_seed=derive_sampling_seed(requests[place].sampling_seed, "ending", digits),
+            prefill=build_prefill(samples[place].text) + digits,
+        )
+        for place in forced
+        for digits in begun
+    ]
+    ended = list(samples)
+    try:
+        endings = ask(name_endings(stage), asked) if asked else []
+    except TurnNotContinuedError:
+        endings = [Sample(request.row_id, "", "error", 0, 0) for request in asked]
+    for number, place in enumerate(forced):
+        own = endings[number * len(begun) : (number + 1) * len(begun)]
+        score = _read_ending(own, rubric=rubric, score_from=score_from)
+        text = write_forced(samples[place].text, score)
+        ended[place] = replace(samples[place], text=text, finish_reason="stop", tail=())
+    return ended
+
+
+def _read_ending(own: Sequence[Sample], *, rubric: Rubric, score_from: ScoreFrom) -> float | str:
+    """The score of a forced ending; or why there is none: the engine did not go on, or not with a number."""
+    first = own[0]
+    if first.finish_reason == "error":
+        return NOT_CONTINUED
+    # The second token of the first sample tells the same where a "1" was sampled.
+    after_one = own[1].tail if len(own) > 1 else first.tail[1:] if first.text.lstrip().startswith("1") else ()
+    mass = weigh_numbers(first.tail, after_one, lowest=rubric.lowest, highest=rubric.highest)
+    if mass:
+        return choose_score(mass, is_expected=score_from == "expected")
+    written = re.match(r"\s*([0-9]{1,2})(?![0-9])", first.text)
+    if score_from == "expected":
+        return "no_tail"
+    return float(written[1]) if written and rubric.lowest <= int(written[1]) <= rubric.highest else "no_score"
+
+
 def review_rows(
     identity: RoundIdentity,
     ask: Ask,
@@ -120,6 +230,7 @@ def review_rows(
     rubric: Rubric,
     num_reviews: int,
     score_from: ScoreFrom = "text",
+    force_ending: bool = False,
 ) -> list[RowReviews]:
     """The reviews of each row, in order, by the stage `review`.
 
@@ -130,9 +241,12 @@ def review_rows(
         rubric: what is asked, and the scale.
         num_reviews: reviews of each row, 0 or more.
         score_from: what counts as a review's score.
+        force_ending: whether a review that was cut or has no score is made to end in one.
     """
     requests = build_review_requests(identity, "review", rows, rubric=rubric, num_reviews=num_reviews)
     samples = ask("review", requests)
+    if force_ending:
+        samples = force_endings(ask, "review", requests, samples, rubric=rubric, score_from=score_from)
     reviews = [read_review(sample, rubric=rubric, score_from=score_from) for sample in samples]
     texts = [sample.text for sample in samples]
     own = [slice(place * num_reviews, (place + 1) * num_reviews) for place in range(len(rows))]
@@ -140,7 +254,10 @@ def review_rows(
 
 
 def read_review(sample: Sample, *, rubric: Rubric, score_from: ScoreFrom) -> float | Unscored:
-    """A review's score, or why there is none."""
+    """A review's score, or why there is none; of one whose ending was forced, what that gave."""
+    forced = read_forced(sample.text)
+    if forced is not None:
+        return Unscored(forced, sample.text) if isinstance(forced, str) else forced
     scale = {"lowest": float(rubric.lowest), "highest": float(rubric.highest)}
     if score_from == "text":
         return parse_review(sample.text, finish_reason=sample.finish_reason, **scale)
@@ -172,6 +289,9 @@ def read_recorded(
     Raises:
         ValueError: expected scores are wanted, and the row was recorded without.
     """
+    forced = read_forced(raw_text)
+    if forced is not None:
+        return Unscored(forced, raw_text) if isinstance(forced, str) else forced
     if score_from == "text":
         return parse_review(
             raw_text, finish_reason=finish_reason, lowest=float(rubric.lowest), highest=float(rubric.highest)

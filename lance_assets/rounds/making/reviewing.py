@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from lance_assets.algorithms.reviews.forced_endings import is_forced
 from lance_assets.algorithms.reviews.review_bias import measure_review_bias
 from lance_assets.algorithms.similarity.words import count_words
 from lance_assets.rounds.report import Histogram, Judged, Made, Measures, Report, Rows, count_values, round_measure
@@ -41,6 +42,7 @@ def describe_rows(table: pl.DataFrame, *, title: str) -> Report:
     polished = ["raw_completion"] if table["raw_completion"].count() else []
     return {
         "num_reviews": int(table["reviews"].list.len().sum()),
+        "num_forced_endings": sum(map(is_forced, table["reviews"].explode().drop_nulls())),
         "num_unscored_rows": table["review_score"].null_count(),
         "unscored_review_reasons": count_values(table["unscored_reasons"].explode(), of="reason"),
         "drop_reasons": count_values(table["drop_reason"], of="reason"),

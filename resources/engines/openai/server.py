@@ -11,12 +11,9 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from lance_assets.records import Request, SamplingSettings
-from resources.engines.contract import Adapter, EngineError, EngineUnavailableError
+from resources.engines.contract import PROBE_GRAMMAR, Adapter, EngineError, EngineUnavailableError
 from resources.engines.openai.chat_completions import DIALECTS, PARAMETERS, PENALTY, build_body, read_sample
 from resources.engines.openai.client import COMPLETIONS, Client, RequestFailedError
-
-PROBE_GRAMMAR = r"(quokka|zebra)-[0-9]{4}"
-"""What no model writes of itself in reply to `PROBE_PROMPT`."""
 
 PROBE_PROMPT = "Say hello."
 NUM_PROBES = 3

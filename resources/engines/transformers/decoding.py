@@ -19,7 +19,7 @@ makes all of them cost `max_new_tokens` steps. With equal greedy tokens, it diff
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -43,6 +43,22 @@ otherwise in the last bits and takes a pass more, which a template of a few sent
 worth."""
 
 
+class Constraint(Protocol):
+    """Which tokens the rows may go on with, as `resources.engines.transformers.constraint.Constraint` says."""
+
+    def mask(self, logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+        """The logits, minus infinity for what may not come next."""
+        ...
+
+    def advance(self, rows: Sequence[int], tokens: Sequence[int]) -> None:
+        """Take note of a token of each row."""
+        ...
+
+    def is_whole(self, row: int) -> bool:
+        """Whether the row may end."""
+        ...
+
+
 @dataclass(frozen=True)
 class Decoded:
     """One row's completion."""
@@ -53,6 +69,8 @@ class Decoded:
     """Tokens of its prompt that the model read for a row earlier in the batch."""
     tail: list[tuple[int, list[tuple[int, float]]]]
     """The last tokens, each with the likeliest token ids there and their log-probabilities in nats."""
+    is_stuck: bool = False
+    """Whether it ended where no token went on and the constraint was not fulfilled."""
 
 
 @dataclass
@@ -169,6 +187,7 @@ def decode_batch(
     pad_id: int,
     tail_tokens: int = 0,
     num_alternatives: int = 20,
+    constraint: Constraint | None = None,
 ) -> list[Decoded]:
     """Sample a completion for each prompt.
 
@@ -179,7 +198,8 @@ def decode_batch(
         stop_ids: tokens that end a completion.
         pad_id: any token id; padding is masked.
         tail_tokens: last tokens of each row whose alternatives are kept, beside a stop id.
-        num_alternatives: likeliest tokens kept for each of them.
+        num_alternatives: likeliest tokens kept for each of them, by the model's own probabilities.
+        constraint: what the completions must match, with one row for each prompt.
 
     Returns:
         One for each prompt, in order.
@@ -187,18 +207,21 @@ def decode_batch(
     completions: list[list[int]] = [[] for _ in prompts]
     tails: list[deque[tuple[int, list[tuple[int, float]]]]] = [deque(maxlen=tail_tokens + 1) for _ in prompts]
     finished: set[int] = set()
+    stuck: set[int] = set()
     penalty = sampler.sampling.repetition_penalty
     with torch.inference_mode():
         batch = _read_prompts(model, prompts, pad_id)
         seen = _note_prompts(prompts, batch.logits) if penalty != 1.0 else None
         for step in range(sampler.sampling.max_new_tokens):
             logits = batch.logits if seen is None else penalise_repetition(batch.logits, seen[batch.rows], penalty)
+            rows, going_on = batch.rows.tolist(), []
+            if constraint is not None:
+                logits = constraint.mask(logits, rows)
             # A draw is found by row and step, so a row draws the same tokens whichever others have left the batch.
             tokens = sampler.pick(logits, rows=batch.rows, step=step)
             if seen is not None:
                 seen[batch.rows, tokens] = True
             choices = _find_choices(batch.logits, tokens, num_alternatives) if tail_tokens else None
-            rows, going_on = batch.rows.tolist(), []
             for place, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
                 # Finished rows stay until they are enough to be worth copying the cache; what they are given is not
                 # kept.
@@ -209,6 +232,8 @@ def decode_batch(
                     tails[row].append(choices[place])
                 if token in stop_ids:
                     finished.add(row)
+                    if constraint is not None and not constraint.is_whole(row):
+                        stuck.add(row)
                 else:
                     going_on.append(place)
             # The last token needs no further pass of the model.
@@ -219,8 +244,15 @@ def decode_batch(
                 batch.keep(places)
                 tokens = tokens[places]
             batch.step(tokens)
+            if constraint is not None:
+                constraint.advance(
+                    [rows[place] for place in going_on], [completions[rows[place]][-1] for place in going_on]
+                )
     shared = _count_read_before(prompts, batch.num_shared)
-    return [Decoded(*row) for row in zip(completions, shared, map(list, tails), strict=True)]
+    return [
+        Decoded(tokens, num_shared, list(tail), is_stuck=row in stuck)
+        for row, (tokens, num_shared, tail) in enumerate(zip(completions, shared, tails, strict=True))
+    ]
 
 
 def _count_read_before(prompts: Sequence[Sequence[int]], num_shared: int) -> list[int]:

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Literal
 from lance_assets.records import Request, Sample, SamplingSettings
 from resources.engines.contract import (
     NUM_ALTERNATIVES,
+    GrammarError,
     ModelLoadError,
     ModelWithoutChatTemplateError,
     build_tail,
     encode_requests,
     fail,
+    obeys_grammars,
 )
 from resources.engines.sampling import SeededTopP
 from resources.machine.processes import MemoryPeak, measure_own_peak
@@ -27,6 +29,7 @@ from resources.models.chat_format import find_turn_end
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from resources.engines.transformers.constraint import Constraint, Vocabulary
     from resources.engines.transformers.decoding import Decoded
 
 
@@ -60,6 +63,8 @@ class TransformersEngine:
         self.num_threads = num_threads
         self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
         self._stop_ids: frozenset[int] = frozenset()
+        self._vocabulary: Vocabulary | None = None
+        self._constrains: bool | None = None
 
     def load(self) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
         """The model and its tokenizer, loaded once.
@@ -74,7 +79,11 @@ class TransformersEngine:
         return self._loaded
 
     def generate(self, requests: Sequence[Request], sampling: SamplingSettings) -> Iterator[list[Sample]]:
-        """One sample for each request, a batch a group; a row that fails is an `error` sample."""
+        """One sample for each request, a batch a group; a row that fails is an `error` sample.
+
+        Raises:
+            GrammarError: the grammar cannot be compiled, or the model has no text that matches it.
+        """
         model, tokenizer = self.load()
         # A model without positions has no such setting, and then no limit.
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -89,6 +98,20 @@ class TransformersEngine:
                 [requests[place] for place in places], [prompts[place] for place in places], sampling
             )
 
+    def constrain(self, grammar: str | None, num_rows: int) -> "Constraint | None":
+        """What holds new rows to a regular expression; None without one.
+
+        Raises:
+            GrammarError: it cannot be compiled, or the model has no text that matches it.
+        """
+        from resources.engines.transformers.constraint import Vocabulary
+
+        if grammar is None:
+            return None
+        if self._vocabulary is None:
+            self._vocabulary = Vocabulary(*self.load(), self._stop_ids)
+        return self._vocabulary.constrain(grammar, num_rows)
+
     def _sample_batch(
         self, requests: list[Request], prompts: list[tuple[int, ...]], sampling: SamplingSettings
     ) -> list[Sample]:
@@ -99,6 +122,7 @@ class TransformersEngine:
         stop_ids = self._stop_ids
         # Any token will do, since padding is masked.
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        constraint = self.constrain(sampling.grammar, len(requests))
         sampler = SeededTopP([request.sampling_seed for request in requests], sampling, device=model.device)
         failure = None
         try:
@@ -110,6 +134,7 @@ class TransformersEngine:
                 pad_id=pad_id,
                 tail_tokens=sampling.tail_tokens,
                 num_alternatives=NUM_ALTERNATIVES,
+                constraint=constraint,
             )
         except RuntimeError as error:
             if not _is_out_of_memory(error):
@@ -130,8 +155,14 @@ class TransformersEngine:
         ]
 
     def can_constrain(self) -> bool:
-        """No: transformers samples freely, and reviews are read by the tolerant parser."""
-        return False
+        """Whether completions obey a grammar that the model would not follow by itself, tried once."""
+        if self._constrains is None:
+            try:
+                self._constrains = obeys_grammars(self)
+            except GrammarError:
+                # Its tokenizer has no form that grammars can read.
+                self._constrains = False
+        return self._constrains
 
     def can_prefill(self) -> bool:
         """Yes: the tokens of a prefill are put behind those of the chat."""
@@ -143,7 +174,7 @@ class TransformersEngine:
 
     def close(self) -> None:
         """Give the model's memory back; the next request loads it again."""
-        self._loaded = None
+        self._loaded = self._vocabulary = None
         _free_memory()
 
 
@@ -205,9 +236,12 @@ def _read_sample(
 ) -> Sample:
     stopped = decoded.tokens[-1] in stop_ids
     kept = decoded.tokens[:-1] if stopped else decoded.tokens
+    text = tokenizer.decode(kept, skip_special_tokens=True)
+    if decoded.is_stuck:
+        return fail(request, len(prompt), f"the grammar allows no token of the vocabulary after {text[-60:]!r}")
     return Sample(
         row_id=request.row_id,
-        text=tokenizer.decode(kept, skip_special_tokens=True),
+        text=text,
         finish_reason="stop" if stopped else "length",
         prompt_tokens=len(prompt),
         completion_tokens=len(kept),

@@ -12,7 +12,6 @@ per second on a round over 500 seeds, and 1.37 times the rate of one bare `LLM.g
 client (`openai_vs_bare`). A server that dies does not say which row it died with.
 """
 
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from resources.engines.contract import (
     ModelLoadError,
     encode_requests,
     fail,
+    obeys_grammars,
 )
 from resources.engines.vllm.dispatch import Copy, Work, hear, read_sample, read_stop_ids
 from resources.engines.vllm.process import VllmProcess, build_environment, build_job, explain_start, load_tokenizer
@@ -33,9 +33,6 @@ from resources.machine.processes import MemoryPeak, measure_own_peak
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-PROBE_GRAMMAR = r"(quokka|zebra)-[0-9]{4}"
-"""What no model says by itself when greeted."""
 
 
 class VllmDiedError(EngineError):
@@ -146,11 +143,7 @@ class VllmEngine:
     def can_constrain(self) -> bool:
         """Whether vLLM's structured outputs obey a grammar that the model would not follow by itself, tried once."""
         if self._constrains is None:
-            messages = ({"role": "user", "content": "Say hello."},)
-            asked = [Request(f"probe{number}", messages, number) for number in range(4)]
-            sampling = SamplingSettings(temperature=1.0, top_p=1.0, max_new_tokens=16, grammar=PROBE_GRAMMAR)
-            samples = [sample for group in self.generate(asked, sampling) for sample in group]
-            self._constrains = all(re.fullmatch(PROBE_GRAMMAR, sample.text) for sample in samples)
+            self._constrains = obeys_grammars(self)
         return self._constrains
 
     def can_prefill(self) -> bool:
