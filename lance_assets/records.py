@@ -195,13 +195,16 @@ NEAR_DUPLICATES = pl.Schema(
         "row_id": pl.String,  # the cleaned_set row
         "other_id": pl.String,  # the row it is like: of this round with a smaller id, or of an earlier round
         "other_round": pl.String,  # the round of the other row
-        "tier": pl.String,  # "exact", "lexical" (ROUGE-L) or "embedding" (cosine)
+        "tier": pl.String,  # "exact", "lexical" (ROUGE-L), "embedding" (cosine), or "contrast", which drops nothing
         "similarity": pl.Float64,  # -1..1; for earlier rounds' nearest neighbour by embedding also below the threshold
         "text": pl.String,  # of the row itself
         "other_text": pl.String,  # of the other row
     }
 )
-"""Every pair of like texts that cleaning found: a threshold can be raised over them without computing anything."""
+"""The pairs of like texts that cleaning found: a threshold can be raised over them without computing anything.
+
+Where a round has far more pairs than rows, as texts of one wording do, only each dropped row with its survivor is here.
+The tier "contrast" is the nearest text of an earlier round by embedding, where it says something else."""
 
 DIVERSITY_REPORT = pl.Schema(
     {

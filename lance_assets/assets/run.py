@@ -4,6 +4,7 @@ The runs are kept in the instance of DAGSTER_HOME, where the UI shows them. Roun
 and the loop ends where the experiment's stop rules end it.
 """
 
+import json
 import os
 import shutil
 import time
@@ -22,8 +23,14 @@ from lance_assets.assets.sensors import decide, explain_obstacle, find_finished_
 from lance_assets.assets.settings import build_run_config
 from lance_assets.home import find_home
 from lance_assets.rounds.finished.summary import describe_rounds
+from lance_assets.rounds.identity.kept import NoIdentityError, read_identity
+from lance_assets.rounds.nouns import NOUNS, explain_round_identity, list_inputs
 from lance_assets.rounds.overrides import Launch
+from lance_assets.rounds.past.gate import list_before, list_failures, read_failures
+from lance_assets.rounds.past.handover import find_handover
 from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.platform import Platform
+from lance_assets.rounds.round import Round
 from lance_assets.settings.overrides import apply_overrides
 
 INSTANCE_FILE = Path(__file__).with_name("dagster.yaml")
@@ -52,8 +59,44 @@ def open_instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def run_round(instance: dg.DagsterInstance, plan: Plan, key: str, launch: Launch | None = None) -> bool:
-    """Materialize one round, with what a launch sets for it; whether it succeeded."""
+def is_trained(plan: Plan, platform: Platform, key: str) -> bool:
+    """Whether a round only lacks its evaluation: everything before is there, as it would be made now.
+
+    Each table has the identity of now and is no older than what it was made from, the round takes over the same, and no
+    blocking check has failed.
+    """
+    this_round, evaluation = Round(plan, platform, key, lambda _: None), NOUNS["eval_report"]
+    before = list_before(plan, evaluation)
+    if any(not platform.tables.exists(plan.name, key, noun.name) for noun in before):
+        return False
+    made = {noun.name: platform.tables.path(plan.name, key, noun.name).stat().st_mtime_ns for noun in before}
+    for noun in before:
+        if any(made[name] > made[noun.name] for name in list_inputs(plan, noun) if name in made):
+            return False
+        try:
+            kept = read_identity(platform.tables, plan.name, key, noun.name)
+        except NoIdentityError:
+            return False
+        now = explain_round_identity(this_round.plan, noun.name, key)
+        if kept != json.loads(json.dumps(now, default=str)):
+            return False
+    if not this_round.is_start:
+        started = this_round.read("start_checkpoint")["handover_hash"][0]
+        if find_handover(this_round).version != started:
+            return False
+    judge = lambda noun, check: noun.judge(check, this_round)  # noqa: E731
+    return not list_failures(this_round.plan, platform, key, evaluation, judge)
+
+
+def run_round(
+    instance: dg.DagsterInstance,
+    plan: Plan,
+    key: str,
+    launch: Launch | None = None,
+    *,
+    selection: frozenset[dg.AssetKey] | None = None,
+) -> bool:
+    """Materialize one round, or the assets of a selection, with what a launch sets for it; whether it succeeded."""
     instance.add_dynamic_partitions(name_rounds(plan), [key])
     # The versions of files are known before a step notes them, also where no daemon watches the files.
     observe_sources(instance, plan)
@@ -61,7 +104,7 @@ def run_round(instance: dg.DagsterInstance, plan: Plan, key: str, launch: Launch
     job = dg.build_reconstructable_job(JOB_MODULE, "build_round_job", (plan.name,))
     op = find_key(plan, "start_checkpoint").to_python_identifier()
     run_config = None if launch is None else build_run_config(op, launch)
-    return run_as_launched(job, instance, tags={"dagster/partition": key}, run_config=run_config)
+    return run_as_launched(job, instance, tags={"dagster/partition": key}, run_config=run_config, selection=selection)
 
 
 def run_rounds(
@@ -96,7 +139,7 @@ def run_rounds(
             say(f"== {plan.name} {key} again")
             # A launch is for one round: the next one begins with the file's settings, and with what is kept.
             now, waiting = waiting, None
-            run_or_fail(instance, plan, key, now)
+            run_or_fail(instance, plan, platform, key, now)
         while True:
             # What is finished is asked before each round, so that a command that was killed goes on where it was.
             decision = decide(instance, plan, platform)
@@ -107,7 +150,11 @@ def run_rounds(
                 raise ValueError(f"{plan.name}: {obstacle}")
             say(f"== {plan.name} {following}: {decision.reason}")
             now, waiting = waiting, None
-            run_or_fail(instance, plan, following, now)
+            selection = None
+            if now is None and is_trained(plan, platform, following):
+                say(f"{following} is trained already, by the settings of now: only its evaluation is made")
+                selection = frozenset({find_key(plan, "eval_report")})
+            run_or_fail(instance, plan, platform, following, now, selection=selection)
         if waiting is not None:
             raise ValueError(
                 f"{plan.name} has no round to begin with {', '.join(waiting.values) or 'other settings'}: "
@@ -119,16 +166,25 @@ def run_rounds(
         say(f"{len(finished)} rounds are finished after {time.monotonic() - started:.0f} s; loop: {decision.reason}")
 
 
-def run_or_fail(instance: dg.DagsterInstance, plan: Plan, key: str, launch: Launch | None = None) -> None:
-    """Materialize one round, with what a launch sets for it.
+def run_or_fail(
+    instance: dg.DagsterInstance,
+    plan: Plan,
+    platform: Platform,
+    key: str,
+    launch: Launch | None = None,
+    *,
+    selection: frozenset[dg.AssetKey] | None = None,
+) -> None:
+    """Materialize one round, or the assets of a selection, with what a launch sets for it.
 
     Raises:
-        FailedRoundError: its run failed.
+        FailedRoundError: its run failed; blocking checks that stopped it are named, with their reasons.
     """
-    if not run_round(instance, plan, key, launch):
+    if not run_round(instance, plan, key, launch, selection=selection):
+        stopped = "".join(f"\n{failure}" for failure in read_failures(plan, platform, key))
         raise FailedRoundError(
             f"{plan.name} {key} failed; the log above and the UI say where. Correct it and run the "
-            "command again: finished rounds are kept"
+            f"command again: finished rounds are kept{stopped}"
         )
 
 

@@ -224,6 +224,7 @@ class Recipe(Generic[S]):
         seeds: pl.DataFrame,
         *,
         added: Sequence[Filter] = (),
+        keeps_contrast: bool = False,
     ) -> pl.DataFrame:
         """Keep or drop each candidate with a reason, by the recipe's filters and then by added ones.
 
@@ -232,6 +233,7 @@ class Recipe(Generic[S]):
             raw_generations: schema `RAW_GENERATIONS`.
             seeds: schema `SEED_SET`.
             added: the filters of the experiment. What depends on a row that one of them drops is dropped with it.
+            keeps_contrast: whether like completions are kept where they say something else.
 
         Returns:
             Schema `CLEANED_SET`, one row for each candidate.
@@ -243,6 +245,7 @@ class Recipe(Generic[S]):
             filters=self.list_filters(inputs.settings),
             added=added,
             is_evaluation_prompt=inputs.is_evaluation_prompt,
+            keeps_contrast=keeps_contrast,
         )
 
     @property

@@ -49,6 +49,9 @@ Differences from the authors' code:
     preferred twice. Their code builds pairs by score alone.
 17. A review that was cut or has no score is made to end in one: the model goes on from "score: ", and the probabilities
     of the scale's numbers there count (`force_ending: false` leaves it unscored). In their code it becomes 0.
+18. Completions that are alike stay where they say something else, such as another number (`similarity.contrast`), and
+    a degraded completion may be like its seed's. Their rule drops both; `near_duplicates.keeps_contrast: false` does.
+19. The shortest completion goes by the seeds' lengths; in their code it has 10 words.
 
 Switches make the controls that the method is measured against (`docs/self-evolution.md`): `reviewer="random"`
 draws every review score at random, `reviewer="none"` accepts everything that cleaning kept and makes no pairs (a

@@ -22,7 +22,7 @@ RUBRIC = Rubric("lance/review", 0, 10)
 
 
 class LanceSettings(ScoredSettings):
-    """LANCE's parameters; the defaults are the paper's constants."""
+    """LANCE's parameters; the defaults are the paper's constants, but for the shortest completion."""
 
     usable_losses: ClassVar[tuple[Losses, ...]] = ("sft", "sft_then_dpo")
     scores: ClassVar[tuple[str, ...]] = ("branch_threshold", "sft_threshold")
@@ -46,7 +46,12 @@ class LanceSettings(ScoredSettings):
     )
     min_prompt_words: int = Field(5, ge=0, description="Shortest new prompt, in words.")
     max_prompt_words: int = Field(4096, ge=1, description="Longest new prompt, in words.")
-    min_completion_words: int = Field(10, ge=0, description="Shortest completion, in words.")
+    min_completion_words: int | None = Field(
+        None,
+        ge=0,
+        description="Shortest completion, in words (paper: 10). None: as the seeds' own, the 5th percentile of their "
+        "completions, at most 10.",
+    )
     max_completion_words: int = Field(4096, ge=1, description="Longest completion, in words.")
     branches: Literal["both", "low", "high"] = Field(
         "both", description="The paper's ablation: low alone trains SFT, high alone pairs."

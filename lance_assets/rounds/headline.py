@@ -4,9 +4,10 @@ The headline is read off the stored eval_report by the experiment's settings as 
 needs no new evaluation.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import polars as pl
 
@@ -72,6 +73,10 @@ class ReadsRounds(Protocol):
 
     def read(self, noun: str, key: str | None = None) -> pl.DataFrame:
         """A table of this or another round."""
+        ...
+
+    def read_made_with(self, noun: str) -> Mapping[str, Any]:
+        """The settings that a noun of this round was made with; empty where none were kept."""
         ...
 
     def read_costs(self, key: str | None = None) -> Mapping[str, Spent]:
@@ -166,6 +171,34 @@ def _read_harness_items(this_round: ReadsRounds, row: ScoreRow) -> Items:
     return items if is_mean else {}
 
 
+HOW_SCORED = {
+    "lm_eval": ("limit", "num_fewshot", "apply_chat_template", "fewshot_as_multiturn"),
+    "world": ("name", "per_stratum", "max_new_tokens"),
+    "judge": ("limit", "opponent", "by", "max_new_tokens", "max_judge_tokens"),
+}
+"""By section of the evaluation the settings that a score depends on, beside the model."""
+
+
+def describe_other_evaluation(this_round: ReadsRounds, other: ReadsRounds, parts: Sequence[ScoreRow]) -> str:
+    """In what two rounds' evaluations of some scores differ, such as `lm_eval.limit 50 in place of 40`; empty: nothing.
+
+    A round whose settings were not kept is taken as evaluated alike.
+    """
+    world = this_round.experiment.world
+    own_names = {JUDGE: "judge", **({world.name: "world"} if world is not None else {})}
+    then, now = other.read_made_with("eval_report"), this_round.read_made_with("eval_report")
+    if not then or not now:
+        return ""
+    found = []
+    for section in sorted({own_names.get(part["benchmark"], "lm_eval") for part in parts}):
+        before, after = (side[section] if section in side else None for side in (then, now))
+        for name in HOW_SCORED[section]:
+            old, new = (side[name] if side and name in side else None for side in (before, after))
+            if old != new:
+                found.append(f"{section}.{name} {json.dumps(new)} in place of {json.dumps(old)}")
+    return "; ".join(found)
+
+
 def compare_with(this_round: ReadsRounds, other_key: str) -> Interval:
     """This round's headline against another round's: mean difference and its 95% interval.
 
@@ -174,10 +207,15 @@ def compare_with(this_round: ReadsRounds, other_key: str) -> Interval:
     gain is below zero.
 
     Raises:
-        ValueError: the two rounds were evaluated on different scores.
+        ValueError: the two rounds were evaluated on different scores, or with other limits or settings.
     """
     other = this_round.at(other_key)
     after, before = require_headline(this_round), require_headline(other)
+    if otherwise := describe_other_evaluation(this_round, other, after["parts"]):
+        raise ValueError(
+            f"{this_round.experiment.name} {this_round.key} was evaluated otherwise than {other_key} ({otherwise}), so "
+            "their scores are not compared; materialize eval_report of both rounds with the same settings"
+        )
     then, now = (
         [read_items(one, part) for part in headline["parts"]]
         for one, headline in ((other, before), (this_round, after))

@@ -25,7 +25,7 @@ from lance_assets.recipes.contract import RoundInputs
 from lance_assets.records import Ask
 from lance_assets.rounds.asking import Asker, Cost
 from lance_assets.rounds.guard import EvaluationGuard
-from lance_assets.rounds.identity.kept import record_identity
+from lance_assets.rounds.identity.kept import NoIdentityError, read_identity, record_identity
 from lance_assets.rounds.nouns import compute_fingerprint, explain_round_identity, list_nouns, list_schemas
 from lance_assets.rounds.overrides import (
     Launch,
@@ -210,6 +210,19 @@ class Round:
         is_new = (pl.col("source_round") == self.key) & (pl.col("source") != "eft") & pl.lit(not self.is_start)
         return self.read("sft_set").filter(is_new)
 
+    def explain_no_news(self) -> str:
+        """In words that the round brought no row to train on; empty where it brought one, or was not meant to."""
+        if self.is_start or self.plan.settings.parameters.trains_without_news:
+            return ""
+        pairs = self.read("preference_pairs").filter(pl.col("source_round") == self.key)
+        if len(pairs) or len(self.read_new_sft_rows()):
+            return ""
+        return (
+            f"0 new rows: {self.key} brought no SFT row and no preference pair, so nothing new was trained on; "
+            "cleaned_set says what was dropped and why, reviewed_set what was not scored, and checks.max_unscored_rate "
+            "below 1 stops such a round"
+        )
+
     def write(self, noun: str, table: pl.DataFrame) -> TableVersion:
         """Store a table of this round, whole or not at all."""
         return self.platform.tables.write(self.experiment.name, self.key, noun, table, schema=list_schemas()[noun])
@@ -300,7 +313,11 @@ class Round:
 
     def forget_stage(self, noun: str) -> None:
         """Remove a noun's finished chunks, once its table exists."""
-        clear_stage(self.platform.root / "stages" / self.plan.name / self.key / noun)
+        clear_stage(self.stage_folder(noun))
+
+    def stage_folder(self, noun: str) -> Path:
+        """Where what is finished of a noun is kept until its table exists."""
+        return self.platform.root / "stages" / self.plan.name / self.key / noun
 
     def record_cost(self, noun: str, started: float) -> dict[str, float]:
         """Keep what a noun took beside the tables, and return it by name."""
@@ -308,6 +325,14 @@ class Round:
         self.cost.raise_peak(measure_own_peak())
         write_file_atomically(self._cost_path(noun), json.dumps(asdict(self.cost)).encode())
         return self.cost.describe()
+
+    def read_made_with(self, noun: str) -> dict[str, Any]:
+        """The settings that a noun of this round was made with; empty where none were kept."""
+        try:
+            found = read_identity(self.platform.tables, self.experiment.name, self.key, noun)
+        except NoIdentityError:
+            return {}
+        return dict(found["settings"]) if "settings" in found else {}
 
     def read_costs(self, key: str | None = None) -> dict[str, Cost]:
         """What each noun of a round took, for those that were made."""

@@ -88,7 +88,14 @@ class LmEvalSettings(Settings):
     )
     num_fewshot: int | None = Field(None, ge=0, description="Examples before each item. None: the task's own number.")
     limit: int | None = Field(None, ge=1, description="Items of each task. None: all.")
-    apply_chat_template: bool = Field(False, description="Whether items are sent as chat messages.")
+    apply_chat_template: bool | None = Field(
+        None,
+        description="Whether items are sent as chat messages, with the recipe's system message. None: where the model "
+        "has a chat template, since training teaches it to answer chats.",
+    )
+    fewshot_as_multiturn: bool = Field(
+        True, description="Whether the examples of a chat are earlier turns of it, or part of its one message."
+    )
     batch_size: int = Field(
         8, ge=1, description="Items evaluated together; it is fixed because scores change slightly with it."
     )

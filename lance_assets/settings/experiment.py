@@ -282,6 +282,12 @@ class NearDuplicateSettings(Settings):
         le=1,
         description="Cosine of embeddings above which a text is a near-duplicate. None: not compared.",
     )
+    keeps_contrast: bool = Field(
+        True,
+        description="Whether texts that are alike are kept where they say something else: completions of one prompt "
+        "with other numbers, negations or names, completions that share only their prompt, and short texts in long "
+        "ones. False: every text above a threshold is dropped, as in the paper.",
+    )
 
 
 class CheckSettings(Settings):

@@ -21,6 +21,7 @@ from lance_assets.algorithms.measures.statistics import compute_wilson_interval
 from lance_assets.records import EVAL_REPORT, HARNESS_ITEMS
 from resources.machine.processes import stream_process
 from resources.models.chat_format import adapt_folder
+from resources.stores.checkpoints import has_chat_template
 
 _NORMAL_95 = 1.959963984540054
 
@@ -49,7 +50,8 @@ def run_lm_eval(
     num_fewshot: int | None = None,
     limit: int | None = None,
     batch_size: int = 8,
-    apply_chat_template: bool = False,
+    apply_chat_template: bool | None = None,
+    fewshot_as_multiturn: bool = True,
     system_message: str = "",
     rng_seed: int = 0,
 ) -> HarnessResult:
@@ -64,14 +66,15 @@ def run_lm_eval(
         num_fewshot: examples in the prompt; None takes the task's.
         limit: at most so many items of each task.
         batch_size: fixed, since scores move with it.
-        apply_chat_template: ask through the model's chat template.
+        apply_chat_template: ask through the model's chat template; None: where it has one, as training taught it.
+        fewshot_as_multiturn: whether examples are earlier turns of the chat, or part of its one message.
         system_message: what comes before each item of a chat; empty for no message. Without the chat template an item
             is plain text, and nothing comes before it.
         rng_seed: of few-shot examples and sampling.
 
     Returns:
-        The scores, one row for each task and metric, with a normal 95% interval from the harness's standard error,
-        null where it gives none; and the items.
+        The scores, one row for each task and metric, with a 95% interval, Wilson's where items are right or wrong,
+        otherwise a normal one from the harness's standard error, null where it gives none; and the items.
 
     Raises:
         ValueError: no tasks.
@@ -79,9 +82,10 @@ def run_lm_eval(
     """
     if not tasks:
         raise ValueError("tasks must name at least one lm-evaluation-harness task, got none")
+    is_chat = has_chat_template(model_path) if apply_chat_template is None else apply_chat_template
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as view:
         model_args = f"pretrained={model_path}"
-        if apply_chat_template:
+        if is_chat:
             # The harness leaves out a system message that the template refuses, and may add a beginning of text.
             model_args = f"pretrained={adapt_folder(model_path, Path(view))},add_bos_token=False"
         command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--model_args", model_args]
@@ -91,8 +95,9 @@ def run_lm_eval(
         optional = {"--include_path": include_path, "--num_fewshot": num_fewshot, "--limit": limit}
         for option, value in optional.items():
             command += [] if value is None else [option, str(value)]
-        command += ["--apply_chat_template"] if apply_chat_template else []
-        command += ["--system_instruction", system_message] if apply_chat_template and system_message else []
+        if is_chat:
+            command += ["--apply_chat_template", "--fewshot_as_multiturn", str(fewshot_as_multiturn).lower()]
+            command += ["--system_instruction", system_message] if system_message else []
         _run_harness(command, tasks, log)
         reports = sorted(Path(folder).rglob("results_*.json"))
         # The name of the result file holds the time, so it is found by its pattern.
@@ -137,12 +142,17 @@ def _run_harness(command: list[str], tasks: Sequence[str], log: Callable[[str], 
 def _find_interval(score: float, stderr: object, num_items: int | None) -> tuple[float | None, float | None]:
     """The 95% interval; none where the harness has no standard error, for which it writes the text "N/A".
 
-    All right or all wrong has a standard error of 0, which says nothing: Wilson's interval does.
+    Of items that are right or wrong it is Wilson's, which stays in [0, 1]: of 40 items with one right the normal one
+    would be [-0.024, 0.074], and all right or all wrong has a standard error of 0.
     """
     if not isinstance(stderr, (int, float)) or not math.isfinite(stderr):
         return None, None
-    if stderr == 0 and num_items and score in (0, 1):
-        return compute_wilson_interval(int(score) * num_items, num_items)
+    if num_items and 0 <= score <= 1:
+        num_right = round(score * num_items)
+        # Only items that are 0 or 1 have this standard error; of an F1, for example, it is smaller.
+        spread = math.sqrt(score * (1 - score) / (num_items - 1)) if num_items > 1 else 0.0
+        if math.isclose(num_right, score * num_items, abs_tol=1e-6) and math.isclose(stderr, spread, abs_tol=1e-9):
+            return compute_wilson_interval(num_right, num_items)
     return score - _NORMAL_95 * stderr, score + _NORMAL_95 * stderr
 
 

@@ -129,21 +129,28 @@ def _validate_weights(path: Path) -> None:
             raise _refuse(path, f"has broken weights in {file.name} ({error})") from error
 
 
+def has_chat_template(path: Path) -> bool:
+    """Whether a model folder has a chat template."""
+    template = path / "chat_template.jinja"
+    if template.is_file() and template.read_text(encoding="utf-8").strip():
+        return True
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        file = path / name
+        if file.is_file():
+            config = json.loads(file.read_text(encoding="utf-8"))
+            if isinstance(config, dict) and "chat_template" in config and config["chat_template"]:
+                return True
+    return False
+
+
 def require_chat_template(path: Path) -> None:
     """Check that a model folder has a chat template.
 
     Raises:
         NoChatTemplateError: it has none.
     """
-    template = path / "chat_template.jinja"
-    if template.is_file() and template.read_text(encoding="utf-8").strip():
+    if has_chat_template(path):
         return
-    for name in ("chat_template.json", "tokenizer_config.json"):
-        file = path / name
-        if file.is_file():
-            config = json.loads(file.read_text(encoding="utf-8"))
-            if isinstance(config, dict) and "chat_template" in config and config["chat_template"]:
-                return
     raise NoChatTemplateError(
         f"{path} has no chat template, so it cannot be asked as a chat: use its instruction-tuned variant, "
         "or put a chat_template.jinja into the folder"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from lance_assets.algorithms.filters.contract import (
     Candidate,
     Filter,
+    Known,
     RowFilter,
     count_drop_reasons,
     filter_generations,
@@ -20,6 +21,7 @@ from lance_assets.algorithms.filters.rules import (
     LikeSiblings,
     Refused,
     SameAsSeed,
+    ShorterThanSeeds,
     Words,
     list_word_filters,
     mark_dropped,
@@ -493,3 +495,46 @@ def test_words_measures_one_text_of_a_row(of: str) -> None:
         assert Words(of=of, min_words=3, max_words=4).find_reason(row) == (reason and f"{of}_{reason}")
         assert Words(of=of).find_reason(row) is None
     assert Words(of=of, min_words=3).find_reason(Candidate("r", "new_prompt", "s", "s", None, None)) is None
+
+
+def filter_completions(*completions: str, keeps_contrast: bool = True, kind: str = "degraded_completion") -> list:
+    """The drop reasons of completions of one prompt, whose seed says that the sentiment is positive."""
+    rows = [
+        Candidate(
+            f"{place}", kind, "s", "s" if kind != "completion" else "p", "Which sentiment?", text, sample_number=place
+        )
+        for place, text in enumerate(completions)
+    ]
+    seeds = {"s": ("Which sentiment?", "The sentiment is positive.")}
+    LikeSiblings().mark(rows, Known(rows, seeds, keeps_contrast=keeps_contrast))
+    return [row.drop_reason for row in rows]
+
+
+def test_like_siblings_keeps_what_says_something_else() -> None:
+    """Another label, its denial, and the right label in other words; a copy and a repetition go."""
+    said = ("The sentiment is negative.", "The sentiment is not positive.", "So its sentiment is positive")
+    assert filter_completions(*said) == [None, None, None]
+    assert filter_completions(*said, keeps_contrast=False) == ["like_seed"] * 3
+    assert filter_completions("the sentiment is positive", "It is fine.", "It's fine!") == ["like_seed", None, None]
+    again = "I would call this film a cheerful one, since all in it end well and laugh a lot."
+    assert filter_completions(again, again.replace("since", "as")) == [None, "like_sibling"]
+
+
+def test_a_short_seed_is_not_like_every_text_that_contains_it() -> None:
+    text = "What I read says that the sentiment of the first half is rather dark, and of the other half positive."
+    assert filter_completions(text, keeps_contrast=False, kind="completion") == ["like_seed"]
+    assert filter_completions(text, kind="completion") == [None]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "bound"), [([4] * 30, 4), ([40] * 30, 10), ([1, 4] * 15, 1), ([1] + [6] * 39, 6), ([], 0)]
+)
+def test_the_shortest_completion_goes_by_the_seeds(seeds: list[int], bound: int) -> None:
+    """The 5th percentile of the seeds' lengths, at most 10 words."""
+    known = {f"s{place}": ("p", words("w", count)) for place, count in enumerate(seeds)}
+    rows = [Candidate(f"{count}", "completion", "s0", "p", "p", words("c", count)) for count in range(1, 12)]
+    ShorterThanSeeds().mark(rows, Known(rows, known))
+    assert [row.drop_reason for row in rows] == ["completion_too_short" if n < bound else None for n in range(1, 12)]
+    assert [type(one) for one in list_word_filters(min_prompt_words=1, min_completion_words=None, **PAPER)].count(
+        ShorterThanSeeds
+    ) == 1

@@ -118,6 +118,8 @@ def test_a_review_without_a_score_is_kept_as_unscored(make_scripted_world: OpenW
     assert not result.success, "more rows without a score than the experiment allows stop the round"
     (check,) = [e for e in result.get_asset_check_evaluations() if e.check_name == "unscored_rate"]
     assert (check.passed, check.metadata["unscored_rate"].value, check.metadata["bar"].value) == (False, 1.0, 0.5)
+    assert "100% of the reviews" in str(check.description)
+    assert "Reasons: no_score 6. Such reviews are: 'I like it.'" in str(check.description)
     assert not world.platform.tables.exists("tiny", "r0001", "sft_set")
 
 

@@ -18,6 +18,7 @@ from lance_assets.pictures.leaderboard import tabulate_experiments
 from lance_assets.records import HARNESS_ITEMS
 from lance_assets.rounds.finished.leaderboard import read_leaderboard
 from lance_assets.rounds.headline import compare_with, find_headline
+from lance_assets.rounds.identity.kept import read_identity, record_identity
 from lance_assets.rounds.making import evaluating
 from lance_assets.rounds.nouns import NOUNS
 from lance_assets.rounds.round import make_noun
@@ -107,6 +108,24 @@ def test_two_tasks_give_their_mean_in_whatever_order_they_are_written(open_harne
         half = 1.959964 * math.hypot(*errors) / 2
         assert compare_with(world.round("r0001"), "r0000") == pytest.approx((0.1, 0.1 - half, 0.1 + half), abs=1e-6)
         assert str(shown["against_best"]).startswith("r0000: +0.100 [")
+
+
+def test_rounds_evaluated_with_other_limits_are_not_compared(open_harness: Callable[..., World]) -> None:
+    """r0000 is said to have been scored on 20 items of each task, and as plain text."""
+    world = open_harness({"r0000": B_TASK_FIRST, "r0001": B_TASK_FIRST})
+    evaluate(world, "r0000")
+    evaluate(world, "r0001")
+    tables = world.round("r0000").platform.tables
+    kept = read_identity(tables, "tiny", "r0000", "eval_report")
+    assert compare_with(world.round("r0001"), "r0000")[0] == 0
+    kept["settings"]["lm_eval"] |= {"limit": 20, "apply_chat_template": False}
+    record_identity(tables, "tiny", "r0000", "eval_report", kept)
+    told = (
+        r"r0001 was evaluated otherwise than r0000 \(lm_eval.limit null in place of 20; "
+        r"lm_eval.apply_chat_template null in place of false\).*materialize eval_report of both"
+    )
+    with pytest.raises(ValueError, match=told):
+        compare_with(world.round("r0001"), "r0000")
 
 
 def test_a_named_headline_needs_no_new_evaluation(open_harness: Callable[..., World]) -> None:

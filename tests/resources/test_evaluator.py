@@ -1,11 +1,14 @@
 import json
+import math
 import shutil
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from lance_assets.algorithms.measures.statistics import compute_wilson_interval
 from lance_assets.records import EVAL_REPORT, HARNESS_ITEMS
+from resources.evaluation import evaluator
 from resources.evaluation.evaluator import (
     EvaluationError,
     parse_lm_eval,
@@ -133,7 +136,7 @@ def test_items_of_a_chat_have_the_system_message(tiny_model: Path, tmp_path: Pat
     )
     (model / "chat_template.jinja").write_text(refusing)
     write_harness_tasks(tmp_path)
-    asked = {"model_name": "checkpoint", "include_path": tmp_path, "limit": 2, "apply_chat_template": True}
+    asked = {"model_name": "checkpoint", "include_path": tmp_path, "limit": 2}
     found = run_lm_eval(model, ["b_task"], system_message="Be brief.\nBe kind.", log=lambda _: None, **asked)
     assert len(found.report)
     with pytest.raises(EvaluationError, match="no system message"):
@@ -146,6 +149,48 @@ def test_an_unknown_harness_task(tiny_model: Path) -> None:
         run_lm_eval(tiny_model, ["no_such_task"], model_name="checkpoint", log=lambda _: None)
     with pytest.raises(ValueError, match="at least one"):
         run_lm_eval(tiny_model, [], model_name="checkpoint", log=lambda _: None)
+
+
+@pytest.mark.parametrize("score", [1 / 40, 0.5, 1.0])
+def test_items_that_are_right_or_wrong_have_wilsons_interval(score: float) -> None:
+    """The harness's standard error of 1 of 40 would reach below 0; that of an F1 is another."""
+    stderr = math.sqrt(score * (1 - score) / 39)
+    for error, is_rate in ((stderr, True), (stderr + 0.01, False)):
+        scores = {"acc,none": score, "acc_stderr,none": error}
+        report = parse_lm_eval({"results": {"t": scores}, "n-samples": {"t": {"effective": 40}}}, model_name="m")
+        found = report.select("ci_low", "ci_high").row(0)
+        assert (found == pytest.approx(compute_wilson_interval(score * 40, 40))) == is_rate
+        assert not is_rate or 0 <= found[0] <= score <= found[1] <= 1
+
+
+@pytest.mark.parametrize(
+    ("has_template", "setting", "is_chat"), [(True, None, True), (False, None, False), (True, False, False)]
+)
+def test_a_model_with_a_chat_template_is_asked_as_a_chat(
+    has_template: bool,
+    setting: bool | None,
+    is_chat: bool,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the harness is started with: the message and the turns belong to the chat."""
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    if not has_template:
+        (model / "chat_template.jinja").unlink()
+    started: list[list[str]] = []
+
+    def stop(command: list[str], tasks: object, log: object) -> None:
+        started.append(command)
+        raise EvaluationError("far enough")
+
+    monkeypatch.setattr(evaluator, "_run_harness", stop)
+    chosen = {} if setting is None else {"apply_chat_template": setting}
+    with pytest.raises(EvaluationError, match="far enough"):
+        run_lm_eval(model, ["t"], model_name="m", log=print, system_message="Be kind.", **chosen)
+    (command,) = started
+    chat = ["--apply_chat_template", "--fewshot_as_multiturn", "true", "--system_instruction", "Be kind."]
+    assert command[-len(chat) :] == chat if is_chat else not set(chat) & set(command)
 
 
 def test_intervals_of_harness_scores() -> None:

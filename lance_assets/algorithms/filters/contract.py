@@ -87,6 +87,8 @@ class Known:
     """Prompt and completion of each seed, by its row id."""
     is_evaluation_prompt: Callable[[str], bool] = _recognise_nothing
     """Whether a prompt belongs to the evaluation; asking is an error where nothing recognises them."""
+    keeps_contrast: bool = False
+    """Whether like completions are kept where they say something else."""
 
     def find_seed(self, row: Candidate) -> tuple[str, str]:
         """The prompt and completion of the seed that a row started from.
@@ -175,6 +177,7 @@ def filter_generations(
     filters: Iterable[Filter],
     added: Iterable[Filter] = (),
     is_evaluation_prompt: Callable[[str], bool],
+    keeps_contrast: bool = False,
 ) -> pl.DataFrame:
     """Decide about every candidate of a round.
 
@@ -184,6 +187,7 @@ def filter_generations(
         filters: in the order in which they are applied.
         added: further filters, applied after these, each with `Orphans` after it.
         is_evaluation_prompt: whether a prompt belongs to the evaluation; asked once for each different prompt.
+        keeps_contrast: whether like completions are kept where they say something else.
 
     Returns:
         Schema `CLEANED_SET`: one row for each candidate, in the order of the input.
@@ -203,7 +207,7 @@ def filter_generations(
     # A completion must not outlive its prompt, and the next filter must not compare with it.
     followed = [one for further in added for one in (further, Orphans())]
     # Many completions share a prompt, and asking the guard takes long.
-    apply_filters(Known(rows, texts, cache(is_evaluation_prompt)), [*filters, *followed])
+    apply_filters(Known(rows, texts, cache(is_evaluation_prompt), keeps_contrast), [*filters, *followed])
     return write_cleaned(rows)
 
 

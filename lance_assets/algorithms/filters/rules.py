@@ -11,11 +11,12 @@ Differences from the authors' code:
 3. A sample that failed, that was cut at the token limit or that could not be read is dropped with that reason.
 4. Prompts of the evaluation, and exact duplicates in the round (after `normalise_text`), are dropped. Of equal ones
    the smallest row id is kept, and a prompt only counts as kept when it has a completion left.
-5. Chinese and Japanese characters count as words; the authors' code splits at spaces, which makes such texts one word.
+5. The shortest completion may go by the seeds' own lengths; the authors' code drops all below 10 words.
+6. Chinese and Japanese characters count as words; the authors' code splits at spaces, which makes such texts one word.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import polars as pl
@@ -30,12 +31,15 @@ from lance_assets.algorithms.filters.contract import (
     apply_filters,
     write_cleaned,
 )
+from lance_assets.algorithms.similarity.contrast import compute_likeness, find_contrast, read_content
 from lance_assets.algorithms.similarity.words import compute_similarity, count_words, normalise_text, tokenize_words
 
 NEW_PROMPTS = ("new_prompt",)
 """Candidates that a model proposed as prompts."""
 COMPLETIONS = ("completion", "degraded_completion")
 """Candidates that complete a new prompt or a seed's."""
+LANCE_MIN_WORDS = 10
+"""The shortest completion of the authors' code, in words."""
 
 
 class Complete(RowFilter):
@@ -80,6 +84,22 @@ class Words(RowFilter):
         return f"{self.of}_too_long" if self.max_words is not None and num_words > self.max_words else None
 
 
+class ShorterThanSeeds(Filter):
+    """Drops completions that are shorter than the seeds' usually are: "completion_too_short".
+
+    The bound is the 5th percentile of the seeds' completions in words, and never above LANCE's 10: where seeds are
+    labels or numbers, short completions are right, and seeds that are long say nothing against a short one.
+    """
+
+    def mark(self, rows: Sequence[Candidate], known: Known) -> None:
+        """Measure each completion."""
+        lengths = sorted(count_words(completion) for _, completion in known.seeds.values())
+        bound = min(LANCE_MIN_WORDS, lengths[len(lengths) // 20]) if lengths else 0
+        for row in rows:
+            if row.completion is not None and count_words(row.completion) < bound:
+                row.drop_reason = "completion_too_short"
+
+
 class EvaluationOverlap(Filter):
     """Drops rows whose prompt is one of the evaluation's: "evaluation_overlap"."""
 
@@ -107,6 +127,10 @@ class LikeSiblings(Filter):
     Siblings are prompts of one seed, or completions of one prompt, in the order in which they were sampled. Every row
     that was compared has its largest similarity, so that the threshold can be moved later. The nearest sibling may
     itself be dropped.
+
+    Where the round keeps contrast, short texts are compared by F; a completion is like a sibling only where it says the
+    same (`similarity.contrast`); and it is like its seed's completion only where it is equal to it and answers the same
+    prompt, since the right answer in other words is a good one.
     """
 
     threshold: float = Field(0.70, ge=0, le=1, description="Above it on precision, recall or F a text is too like.")
@@ -118,20 +142,45 @@ class LikeSiblings(Filter):
             groups[row.kind, row.parent_id].append(row)
         for group in groups.values():
             prompt, completion = known.find_seed(group[0])
-            seed_text = (prompt if group[0].kind == "new_prompt" else completion) or ""
-            self._compare(sorted(group, key=lambda row: (row.sample_number, row.row_id)), tokenize_words(seed_text))
+            siblings = sorted(group, key=lambda row: (row.sample_number, row.row_id))
+            if group[0].kind == "new_prompt":
+                self._compare(siblings, prompt or "", compute_likeness if known.keeps_contrast else compute_similarity)
+            elif known.keeps_contrast:
+                self._compare_completions(siblings, prompt or "", completion or "")
+            else:
+                self._compare(siblings, completion or "", compute_similarity)
 
-    def _compare(self, siblings: list[Candidate], seed_words: list[str]) -> None:
-        words = [tokenize_words(row.text or "") for row in siblings]
+    def _compare(
+        self, siblings: list[Candidate], seed_text: str, measure: Callable[[list[str], list[str]], float]
+    ) -> None:
+        seed_words, words = tokenize_words(seed_text), [tokenize_words(row.text or "") for row in siblings]
         for place, row in enumerate(siblings):
-            to_seed = compute_similarity(words[place], seed_words)
-            to_siblings = [compute_similarity(words[place], earlier) for earlier in words[:place]]
+            to_seed = measure(words[place], seed_words)
+            to_siblings = [measure(words[place], earlier) for earlier in words[:place]]
             row.similarity = to_seed if to_seed > self.threshold else max([to_seed, *to_siblings])
             if to_seed > self.threshold:
                 row.drop_reason, row.nearest_id, row.tier = "like_seed", row.seed_id, "lexical"
             elif row.similarity > self.threshold:
-                nearest = siblings[to_siblings.index(row.similarity)]
-                row.drop_reason, row.nearest_id, row.tier = "like_sibling", nearest.row_id, "lexical"
+                self._drop_for_sibling(row, siblings[to_siblings.index(row.similarity)])
+
+    def _compare_completions(self, siblings: list[Candidate], seed_prompt: str, seed_completion: str) -> None:
+        contents = [read_content(row.text or "") for row in siblings]
+        seed = (normalise_text(seed_prompt), normalise_text(seed_completion))
+        for place, row in enumerate(siblings):
+            to_siblings = [
+                0.0
+                if find_contrast(contents[place], earlier)
+                else compute_likeness(contents[place].words, earlier.words)
+                for earlier in contents[:place]
+            ]
+            row.similarity = max(to_siblings, default=0.0)
+            if (normalise_text(row.prompt or ""), normalise_text(row.completion or "")) == seed:
+                row.drop_reason, row.nearest_id, row.tier, row.similarity = "like_seed", row.seed_id, "exact", 1.0
+            elif row.similarity > self.threshold:
+                self._drop_for_sibling(row, siblings[to_siblings.index(row.similarity)])
+
+    def _drop_for_sibling(self, row: Candidate, nearest: Candidate) -> None:
+        row.drop_reason, row.nearest_id, row.tier = "like_sibling", nearest.row_id, "lexical"
 
 
 class DuplicateInRound(Filter):
@@ -154,18 +203,23 @@ def list_word_filters(
     *,
     min_prompt_words: int,
     max_prompt_words: int,
-    min_completion_words: int,
+    min_completion_words: int | None,
     max_completion_words: int,
     threshold: float,
 ) -> list[Filter]:
-    """LANCE's rules, for recipes that propose prompts and complete them: prompts are decided about first."""
+    """LANCE's rules, for recipes that propose prompts and complete them: prompts are decided about first.
+
+    `min_completion_words: None` goes by the seeds' own lengths (`ShorterThanSeeds`).
+    """
+    by_seeds = [ShorterThanSeeds(kinds=COMPLETIONS)] if min_completion_words is None else []
     return [
         Complete(),
         Words(of="prompt", kinds=NEW_PROMPTS, min_words=min_prompt_words, max_words=max_prompt_words),
         EvaluationOverlap(kinds=NEW_PROMPTS),
         LikeSiblings(kinds=NEW_PROMPTS, threshold=threshold),
         Orphans(),
-        Words(kinds=COMPLETIONS, min_words=min_completion_words, max_words=max_completion_words),
+        Words(kinds=COMPLETIONS, min_words=min_completion_words or 0, max_words=max_completion_words),
+        *by_seeds,
         EvaluationOverlap(kinds=COMPLETIONS),
         LikeSiblings(kinds=COMPLETIONS, threshold=threshold),
         Orphans(),

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import polars as pl
 
-from lance_assets.algorithms.similarity.near_duplicates import PAIRS
+from lance_assets.algorithms.similarity.near_duplicates import PAIRS, check_num_pairs
 from lance_assets.algorithms.similarity.words import tokenize_words
 
 EXACT_TEXTS = 3000
@@ -56,7 +56,9 @@ def encode_words(texts: Sequence[str]) -> list[str]:
     return encoded
 
 
-def find_rouge_pairs(texts: Sequence[str], *, threshold: float, against: Sequence[str] | None = None) -> pl.DataFrame:
+def find_rouge_pairs(
+    texts: Sequence[str], *, threshold: float, against: Sequence[str] | None = None, max_pairs: int | None = None
+) -> pl.DataFrame:
     """Every pair whose ROUGE-L (the largest of precision, recall and F) is strictly above the threshold.
 
     Cost: O(texts * against) comparisons, each O(words * words / 64), on all cores.
@@ -65,13 +67,15 @@ def find_rouge_pairs(texts: Sequence[str], *, threshold: float, against: Sequenc
         texts: any number.
         threshold: 0..1.
         against: texts that are `right`; None compares texts with each other.
+        max_pairs: most pairs that are held; None: `near_duplicates.MAX_PAIRS`.
 
     Returns:
         Schema `PAIRS`, sorted by left and right; left < right, where a set is compared with itself. Texts without words
         are like none.
 
     Raises:
-        ValueError: the threshold is not in [0, 1], or there are too many different words.
+        ValueError: the threshold is not in [0, 1], or there are too many different words or pairs
+            (`TooManyPairsError`).
 
     >>> find_rouge_pairs(["Reverse 3 1 2", "reverse 3 1 4", "hi"], threshold=0.7).rows()
     [(0, 1, 0.75)]
@@ -85,7 +89,8 @@ def find_rouge_pairs(texts: Sequence[str], *, threshold: float, against: Sequenc
     # Both sets are encoded together, so that a word has the same character in both.
     left, right = encoded[: len(texts)], encoded if against is None else encoded[len(texts) :]
     lengths = np.array([len(text) for text in right], dtype=np.int64)
-    found: list[tuple[int, int, float]] = []
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    num_pairs = 0
     for start in range(0, len(left), _BLOCK):
         first = start if against is None else 0
         block = left[start : start + _BLOCK]
@@ -97,9 +102,16 @@ def find_rouge_pairs(texts: Sequence[str], *, threshold: float, against: Sequenc
             # A block is compared with itself, too, so its pairs are met in both orders.
             rows, others = rows[rows < others], others[rows < others]
         share = common[rows, others] / shorter[rows, others]
-        found += zip((rows + start).tolist(), (others + first).tolist(), share.tolist(), strict=True)
-    # The product with the threshold may be rounded down, and let in a share that is the threshold itself.
-    return pl.DataFrame([pair for pair in found if pair[2] > threshold], schema=PAIRS, orient="row")
+        # The product with the threshold may be rounded down, and let in a share that is the threshold itself.
+        is_above = share > threshold
+        parts.append((rows[is_above] + start, others[is_above] + first, share[is_above]))
+        num_pairs += int(is_above.sum())
+        check_num_pairs(num_pairs, max_pairs)
+    # As arrays a pair takes 24 bytes; as Python's tuples it would take seven times as much.
+    if not parts:
+        return pl.DataFrame(schema=PAIRS)
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    return pl.DataFrame(dict(zip(PAIRS, columns, strict=True)), schema=PAIRS)
 
 
 def _list_bands(texts: Sequence[str]) -> list[tuple[int, ...]]:
@@ -130,7 +142,12 @@ def _list_candidates(bands: list[tuple[int, ...]], num_texts: int, *, is_self: b
 
 
 def find_lexical_pairs(
-    texts: Sequence[str], *, threshold: float, against: Sequence[str] | None = None, exact_texts: int = EXACT_TEXTS
+    texts: Sequence[str],
+    *,
+    threshold: float,
+    against: Sequence[str] | None = None,
+    exact_texts: int = EXACT_TEXTS,
+    max_pairs: int | None = None,
 ) -> pl.DataFrame:
     """Pairs whose ROUGE-L is strictly above the threshold: of all pairs, or of MinHash candidates among many texts.
 
@@ -139,6 +156,7 @@ def find_lexical_pairs(
         threshold: 0..1.
         against: texts that are `right`; None compares texts with each other.
         exact_texts: texts (the geometric mean of both sets' numbers) up to which every pair is compared.
+        max_pairs: most pairs that are held; None: `near_duplicates.MAX_PAIRS`.
 
     Returns:
         Schema `PAIRS`, as `find_rouge_pairs`.
@@ -151,7 +169,7 @@ def find_lexical_pairs(
     """
     num_others = len(texts) if against is None else len(against)
     if (len(texts) * num_others) ** 0.5 <= exact_texts:
-        return find_rouge_pairs(texts, threshold=threshold, against=against)
+        return find_rouge_pairs(texts, threshold=threshold, against=against, max_pairs=max_pairs)
     from rapidfuzz.distance import LCSseq
 
     if not 0 <= threshold <= 1:
@@ -165,4 +183,5 @@ def find_lexical_pairs(
         common = LCSseq.similarity(encoded[left], encoded[right], score_cutoff=int(threshold * shorter))
         if common / shorter > threshold:
             found.append((left, right - offset, common / shorter))
+            check_num_pairs(len(found), max_pairs)
     return pl.DataFrame(found, schema=PAIRS, orient="row")

@@ -60,6 +60,20 @@ _LLOYD_STEPS = 6
 Found = tuple[np.ndarray, np.ndarray]
 
 
+class TooManyPairsError(ValueError):
+    """More pairs are above the threshold than were asked for."""
+
+
+def check_num_pairs(num_pairs: int, max_pairs: int | None = None) -> None:
+    """Raise TooManyPairsError where there are more pairs than `max_pairs`; None: than `MAX_PAIRS`, which fit."""
+    allowed = MAX_PAIRS if max_pairs is None else max_pairs
+    if num_pairs > allowed:
+        raise TooManyPairsError(
+            f"at least {num_pairs} pairs are above the threshold, more than {allowed} fit: raise the threshold, or "
+            "drop equal texts first"
+        )
+
+
 def find_exact_pairs(row_ids: Sequence[str], texts: Sequence[str]) -> pl.DataFrame:
     """Rows whose texts are equal after `normalise_text`: each with the one of them that has the smallest id.
 
@@ -154,6 +168,7 @@ def find_similar_pairs(
     against: np.ndarray | None = None,
     exact_rows: int = 20_000,
     target_recall: float = 0.995,
+    max_pairs: int | None = None,
 ) -> pl.DataFrame:
     """All pairs with a cosine strictly above the threshold.
 
@@ -165,12 +180,14 @@ def find_similar_pairs(
         against: float32 [num_against, dim], L2-normalised, whose rows are `right`; None compares rows with each other.
         exact_rows: rows (the geometric mean of both sets' numbers) up to which every pair is computed.
         target_recall: share of a sample's pairs at which no further buckets are compared, 0..1.
+        max_pairs: most pairs that are held; None: `MAX_PAIRS`.
 
     Returns:
         Schema `PAIRS`, sorted by left and right; left < right, where a set is compared with itself.
 
     Raises:
-        ValueError: rows that are not normalised, dimensions that differ, or more than `MAX_PAIRS` pairs.
+        ValueError: rows that are not normalised, dimensions that differ, or more than `max_pairs` pairs
+            (`TooManyPairsError`).
 
     >>> rows = np.float32([[1, 0], [0.6, 0.8], [1, 0]])
     >>> find_similar_pairs(rows, threshold=0.9).rows()
@@ -186,9 +203,9 @@ def find_similar_pairs(
         return pl.DataFrame(schema=PAIRS)
     left, others = (np.ascontiguousarray(rows, dtype=np.float32) for rows in (embeddings, others))
     if (len(left) * len(others)) ** 0.5 <= exact_rows:
-        found = _compare_all(left, others, threshold, is_self=against is None)
+        found = _compare_all(left, others, threshold, is_self=against is None, max_pairs=max_pairs)
     else:
-        found = _compare_buckets(left, others, threshold, target_recall)
+        found = _compare_buckets(left, others, threshold, target_recall, max_pairs)
     return _finish(left, others, found, threshold, is_self=against is None)
 
 
@@ -211,20 +228,16 @@ def _finish(left: np.ndarray, right: np.ndarray, found: Found, threshold: float,
 
 
 def _gather(parts: list[Found]) -> Found:
-    num_pairs = sum(len(rows) for rows, _ in parts)
-    if num_pairs > MAX_PAIRS:
-        raise ValueError(
-            f"{num_pairs} pairs are above the threshold, more than {MAX_PAIRS} fit: raise the threshold, or drop equal "
-            "texts first"
-        )
     rows, others = zip(*parts, strict=True) if parts else ((), ())
     empty = np.zeros(0, dtype=np.int64)
     return np.concatenate([empty, *rows]), np.concatenate([empty, *others])
 
 
-def _compare_all(left: np.ndarray, right: np.ndarray, threshold: float, *, is_self: bool) -> Found:
+def _compare_all(
+    left: np.ndarray, right: np.ndarray, threshold: float, *, is_self: bool, max_pairs: int | None = None
+) -> Found:
     block = max(1, _BLOCK_VALUES // len(right))
-    parts = []
+    parts, num_pairs = [], 0
     for start in range(0, len(left), block):
         # Of a set with itself only the half above the diagonal is computed.
         first = start if is_self else 0
@@ -233,6 +246,8 @@ def _compare_all(left: np.ndarray, right: np.ndarray, threshold: float, *, is_se
         if is_self:
             rows, others = rows[rows < others], others[rows < others]
         parts.append((rows + start, others + first))
+        num_pairs += len(rows)
+        check_num_pairs(num_pairs, max_pairs)
     return _gather(parts)
 
 
@@ -266,7 +281,9 @@ def _find_nearest_centres(rows: np.ndarray, centres: np.ndarray, num_probes: int
     return places, highest
 
 
-def _compare_buckets(left: np.ndarray, right: np.ndarray, threshold: float, target_recall: float) -> Found:
+def _compare_buckets(
+    left: np.ndarray, right: np.ndarray, threshold: float, target_recall: float, max_pairs: int | None
+) -> Found:
     """Compare each row with the rows of its nearest buckets, more buckets until the sample's pairs are found."""
     num_centres = int((len(left) * len(right)) ** 0.25)
     centres = _train_centres(right, num_centres)
@@ -288,7 +305,7 @@ def _compare_buckets(left: np.ndarray, right: np.ndarray, threshold: float, targ
         # Doubling finds the number in a few steps, and comparing with all buckets is the exact search.
         num_probes = min(2 * num_probes, num_centres)
     probes, _ = _find_nearest_centres(left, centres, num_probes)
-    return _compare_probed(left, probes, right, members, edges, threshold)
+    return _compare_probed(left, probes, right, members, edges, threshold, max_pairs)
 
 
 def _list_codes(found: Found, rows: np.ndarray, num_right: int) -> np.ndarray:
@@ -297,7 +314,13 @@ def _list_codes(found: Found, rows: np.ndarray, num_right: int) -> np.ndarray:
 
 
 def _compare_probed(
-    left: np.ndarray, probes: np.ndarray, right: np.ndarray, members: np.ndarray, edges: np.ndarray, threshold: float
+    left: np.ndarray,
+    probes: np.ndarray,
+    right: np.ndarray,
+    members: np.ndarray,
+    edges: np.ndarray,
+    threshold: float,
+    max_pairs: int | None = None,
 ) -> Found:
     """One matrix product a bucket: all rows that probe it with all that live in it."""
     num_probes = probes.shape[1]
@@ -319,6 +342,6 @@ def _compare_probed(
                 rows, others = rows[rows != others], others[rows != others]
             parts.append((rows, others))
             num_pairs += len(rows)
-            if num_pairs > 2 * MAX_PAIRS:
-                return _gather(parts)
+            # Buckets overlap, and meet a pair of one set in both orders.
+            check_num_pairs(num_pairs // 2, max_pairs)
     return _gather(parts)

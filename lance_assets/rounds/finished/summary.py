@@ -91,9 +91,11 @@ def describe_rounds(plan: Plan, platform: Platform, keys: list[str]) -> str:
         tbl_hide_column_data_types=True,
     ):
         parts = [str(summarise_rounds(plan, platform, keys)), str(summarise_stages(plan, platform, keys))]
+    silent = [said for key in keys if (said := Round(plan, platform, key, lambda _: None).explain_no_news())]
+    parts = [*silent, *parts]
     for key in keys:
-        if said := Round(plan, platform, key, lambda _: None).describe_overrides():
-            parts.append(f"{key} ran with {said['overrides']}")
+        if overridden := Round(plan, platform, key, lambda _: None).describe_overrides():
+            parts.append(f"{key} ran with {overridden['overrides']}")
     if reviewer := describe_reviewer(plan, platform):
         parts.append(reviewer)
     backbone = find_headline(Round(plan, platform, START_ROUND, lambda _: None), model=BACKBONE)

@@ -1,7 +1,6 @@
 """cleaned_set: every candidate, kept or dropped with its reason; kept texts join the history in LanceDB.
 
-A round's kept texts are compared with all rounds before it, then with each other, in three tiers: equal texts, ROUGE-L,
-and embeddings.
+A round's kept texts are compared with all rounds before it, then with each other (`rounds.making.comparing`).
 """
 
 from dataclasses import asdict, dataclass
@@ -11,17 +10,10 @@ import polars as pl
 
 from lance_assets.algorithms.filters.contract import count_drop_reasons
 from lance_assets.algorithms.filters.rules import mark_dropped
-from lance_assets.algorithms.similarity.lexical_pairs import find_lexical_pairs
-from lance_assets.algorithms.similarity.near_duplicates import choose_survivors, find_exact_pairs, find_similar_pairs
-from lance_assets.algorithms.similarity.words import normalise_text
-from lance_assets.conversations import show_prompt
-from lance_assets.recipes.contract import AnyRecipe
-from lance_assets.records import NEAR_DUPLICATES
+from lance_assets.algorithms.similarity.near_duplicates import choose_survivors
+from lance_assets.rounds.making.comparing import compare_all, list_texts, open_comparer, read_thresholds
 from lance_assets.rounds.report import Counts, Judged, Made, Report, Rows, count_values
 from lance_assets.rounds.round import Round
-from lance_assets.settings.experiment import NearDuplicateSettings
-
-TEXTS = pl.Schema({"row_id": pl.String, "round": pl.String, "text": pl.String})
 
 
 @dataclass(frozen=True)
@@ -31,135 +23,11 @@ class Deduplicated:
     cleaned: pl.DataFrame
     """The cleaned set with further drops, schema `CLEANED_SET`."""
     pairs: pl.DataFrame
-    """Every pair of like texts, schema `NEAR_DUPLICATES`."""
+    """The pairs of like texts that are kept, schema `NEAR_DUPLICATES`."""
     kept: pl.DataFrame
     """The rows that stay: row_id, text."""
     vectors: np.ndarray
     """Their vectors, float32 [num_kept, dim], L2-normalised."""
-
-
-def text_to_compare(recipe: AnyRecipe) -> pl.Expr:
-    """What of a candidate is compared: a prompt that a model wrote, or a prompt with its completion."""
-    return (
-        pl.when(pl.col("kind").is_in(recipe.compared_prompts))
-        .then("prompt")
-        .otherwise(pl.col("prompt") + "\n" + pl.col("completion"))
-    )
-
-
-def list_texts(recipe: AnyRecipe, cleaned: pl.DataFrame, key: str) -> pl.DataFrame:
-    """The kept texts of a cleaned set, schema `TEXTS`, by row id; conversations as transcripts."""
-    shown = pl.col("prompt").map_elements(show_prompt, return_dtype=pl.String)
-    kept = cleaned.filter(pl.col("drop_reason").is_null()).with_columns(shown)
-    return kept.select("row_id", round=pl.lit(key, pl.String), text=text_to_compare(recipe)).cast(TEXTS).sort("row_id")
-
-
-def name_pairs(found: pl.DataFrame, left: pl.DataFrame, right: pl.DataFrame, tier: str) -> pl.DataFrame:
-    """Pairs of positions (left, right, similarity) as pairs of rows, schema `NEAR_DUPLICATES`."""
-    rows = left.select(pl.all().gather(found["left"]))
-    others = right.select(pl.all().gather(found["right"]))
-    return pl.DataFrame(
-        {
-            "row_id": rows["row_id"],
-            "other_id": others["row_id"],
-            "other_round": others["round"],
-            "tier": [tier] * len(found),
-            "similarity": found["similarity"],
-            "text": rows["text"],
-            "other_text": others["text"],
-        },
-        schema=NEAR_DUPLICATES,
-    )
-
-
-def find_equal(texts: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
-    """Positions of equal texts after normalisation: each row with the first of its equals in an earlier round."""
-    first: dict[str, int] = {}
-    for position, text in enumerate(earlier["text"]):
-        first.setdefault(normalise_text(text), position)
-    found = [
-        (row, first[normal], 1.0) for row, text in enumerate(texts["text"]) if (normal := normalise_text(text)) in first
-    ]
-    return pl.DataFrame(found, schema={"left": pl.Int64, "right": pl.Int64, "similarity": pl.Float64}, orient="row")
-
-
-def compare_with_earlier(this_round: Round, texts: pl.DataFrame, vectors: np.ndarray) -> pl.DataFrame:
-    """Pairs of this round's texts with those that earlier rounds kept; by embedding the nearest one of each row.
-
-    Rounds whose data is left out are not compared with: nothing later trains on it.
-    """
-    settings, history = this_round.plan.settings.near_duplicates, this_round.platform.history
-    recipe, keys = this_round.plan.recipe, this_round.kept_keys
-    earlier = pl.concat(
-        # The empty table gives the columns where there is no earlier round.
-        [texts.clear(), *(list_texts(recipe, this_round.read("cleaned_set", key), key) for key in keys)]
-    )
-    pairs = [pl.DataFrame(schema=NEAR_DUPLICATES)]
-    if settings.exact:
-        pairs.append(name_pairs(find_equal(texts, earlier), texts, earlier, "exact"))
-    if settings.lexical_threshold is not None:
-        lexical = find_lexical_pairs(
-            texts["text"].to_list(), threshold=settings.lexical_threshold, against=earlier["text"].to_list()
-        )
-        pairs.append(name_pairs(lexical, texts, earlier, "lexical"))
-    if settings.embedding_threshold is not None:
-        # The table of vectors also holds this round where it is made again, so only earlier ones are searched.
-        nearest = history.find_nearest(
-            vectors,
-            experiment=this_round.plan.name,
-            before_round=this_round.key,
-            model_hash=this_round.embedder.model_hash,
-            without=this_round.left_out,
-        )
-        # There is no neighbour while no earlier round has kept a text.
-        named = pl.concat([texts.select("row_id", "text"), nearest], how="horizontal").drop_nulls("nearest_id")
-        named = named.rename({"nearest_id": "other_id", "nearest_round": "other_round"}).join(
-            earlier.select(other_id="row_id", other_text="text"), on="other_id", how="left", maintain_order="left"
-        )
-        pairs.append(named.with_columns(tier=pl.lit("embedding")).select(NEAR_DUPLICATES.names()).cast(NEAR_DUPLICATES))
-    return pl.concat(pairs)
-
-
-def compare_within(settings: NearDuplicateSettings, texts: pl.DataFrame, vectors: np.ndarray) -> pl.DataFrame:
-    """Pairs of like texts of one round, each naming the row with the smaller id as the other."""
-    pairs = [pl.DataFrame(schema=NEAR_DUPLICATES)]
-    if settings.exact:
-        exact = find_exact_pairs(texts["row_id"].to_list(), texts["text"].to_list())
-        named = exact.join(texts.select("row_id", "text"), on="row_id", maintain_order="left").join(
-            texts.select(other_id="row_id", other_round="round", other_text="text"),
-            on="other_id",
-            maintain_order="left",
-        )
-        pairs.append(named.select(NEAR_DUPLICATES.names()))
-    if settings.lexical_threshold is not None:
-        lexical = find_lexical_pairs(texts["text"].to_list(), threshold=settings.lexical_threshold)
-        pairs.append(
-            name_pairs(lexical.select(left="right", right="left", similarity="similarity"), texts, texts, "lexical")
-        )
-    if settings.embedding_threshold is not None:
-        similar = find_similar_pairs(vectors, threshold=settings.embedding_threshold)
-        pairs.append(
-            name_pairs(similar.select(left="right", right="left", similarity="similarity"), texts, texts, "embedding")
-        )
-    return pl.concat(pairs)
-
-
-def compare_kept(this_round: Round, kept: pl.DataFrame) -> pl.DataFrame:
-    """All pairs of like texts that kept rows of a cleaned set have, with each other and with earlier rounds."""
-    texts = list_texts(this_round.plan.recipe, kept, this_round.key)
-    vectors = this_round.embed(texts["text"].to_list())
-    within = compare_within(this_round.plan.settings.near_duplicates, texts, vectors)
-    return pl.concat([compare_with_earlier(this_round, texts, vectors), within])
-
-
-def read_thresholds(settings: NearDuplicateSettings, tolerance: float = 0.0) -> dict[str, float]:
-    """The threshold of each tier that is on, cosines with a tolerance; equal texts have the similarity 1."""
-    bars = {
-        "exact": 0.0 if settings.exact else None,
-        "lexical": settings.lexical_threshold,
-        "embedding": None if settings.embedding_threshold is None else settings.embedding_threshold + tolerance,
-    }
-    return {tier: bar for tier, bar in bars.items() if bar is not None}
 
 
 def drop_near_duplicates(this_round: Round, cleaned: pl.DataFrame) -> Deduplicated:
@@ -168,8 +36,8 @@ def drop_near_duplicates(this_round: Round, cleaned: pl.DataFrame) -> Deduplicat
     In this order a row is compared only with rows that stay: rows that depend on a dropped prompt are dropped with it
     before completions are compared.
     """
-    recipe, settings = this_round.plan.recipe, this_round.plan.settings.near_duplicates
-    thresholds = read_thresholds(settings)
+    recipe, comparer = this_round.plan.recipe, open_comparer(this_round)
+    thresholds = read_thresholds(comparer.settings)
     texts = list_texts(recipe, cleaned, this_round.key)
     vectors = this_round.embed(texts["text"].to_list())
     all_kinds = [kind for kinds in recipe.compared_together for kind in kinds]
@@ -177,19 +45,19 @@ def drop_near_duplicates(this_round: Round, cleaned: pl.DataFrame) -> Deduplicat
     is_compared = texts["row_id"].is_in(compared.implode())
     rows = texts.filter(is_compared)
     # Earlier rounds come first: a row that is dropped for that must not drop another row of this round.
-    found = [compare_with_earlier(this_round, rows, vectors[is_compared.to_numpy()])]
+    found = [comparer.compare_with_earlier(rows, vectors[is_compared.to_numpy()])]
     dropped = choose_survivors(rows["row_id"].to_list(), found[0], thresholds=thresholds)
     cleaned = mark_dropped(cleaned, dropped, reason="like_history")
     for kinds in recipe.compared_together:
         kept = cleaned.filter(pl.col("drop_reason").is_null() & pl.col("kind").is_in(kinds))["row_id"]
         is_in = texts["row_id"].is_in(kept.implode())
         rows = texts.filter(is_in)
-        found.append(compare_within(settings, rows, vectors[is_in.to_numpy()]))
+        found.append(comparer.compare_within(rows, vectors[is_in.to_numpy()]))
         dropped = choose_survivors(rows["row_id"].to_list(), found[-1], thresholds=thresholds)
         cleaned = mark_dropped(cleaned, dropped, reason="like_in_round")
     stays = texts["row_id"].is_in(cleaned.filter(pl.col("drop_reason").is_null())["row_id"].implode())
     pairs = pl.concat(found).sort("row_id", "other_id", "tier")
-    return Deduplicated(cleaned, pairs, texts.filter(stays).drop("round"), vectors[stays.to_numpy()])
+    return Deduplicated(cleaned, pairs, texts.filter(stays).select("row_id", "text"), vectors[stays.to_numpy()])
 
 
 TOLERANCE = 1e-5
@@ -204,6 +72,7 @@ def make_cleaned_set(this_round: Round) -> Made:
         this_round.read("raw_generations"),
         this_round.read("seed_set"),
         added=plan.settings.filters,
+        keeps_contrast=plan.settings.near_duplicates.keeps_contrast,
     )
     found = drop_near_duplicates(this_round, drop_evaluation_neighbours(this_round, cleaned))
     history, model_hash = this_round.platform.history, this_round.embedder.model_hash
@@ -260,7 +129,7 @@ def near_duplicates(this_round: Round) -> Judged:
     settings, cleaned = this_round.plan.settings.near_duplicates, this_round.read("cleaned_set")
     kept = cleaned.filter(pl.col("drop_reason").is_null())
     compared = [kept.filter(pl.col("kind").is_in(kinds)) for kinds in this_round.plan.recipe.compared_together]
-    found = pl.concat(compare_kept(this_round, rows) for rows in compared)
+    found = compare_all(this_round, compared)
     num_compared = sum(map(len, compared))
     # The check computes cosines in another order than cleaning did, hence the tolerance.
     left = choose_survivors(kept["row_id"].to_list(), found, thresholds=read_thresholds(settings, TOLERANCE))

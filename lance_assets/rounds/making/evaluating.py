@@ -1,5 +1,7 @@
 """eval_report: the round's checkpoint on the same prompts as every round, against the best and the backbone."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from lance_assets.algorithms.measures.headline import Headline, ScoreRow, read_r
 from lance_assets.algorithms.measures.progress import START_ROUND, find_best_outcome
 from lance_assets.algorithms.measures.retention import build_retention, describe_fall, find_falls, list_forgotten
 from lance_assets.recipes.contract import ROUND_MODEL
-from lance_assets.records import Sample
+from lance_assets.records import EVAL_REPORT, HARNESS_ITEMS, Sample
 from lance_assets.rounds.asking import tabulate_costs
 from lance_assets.rounds.headline import (
     compare_with,
@@ -22,6 +24,7 @@ from lance_assets.rounds.headline import (
     read_retained_items,
     require_headline,
 )
+from lance_assets.rounds.identity.parts import identify_evaluation
 from lance_assets.rounds.judging.asking import complete_prompts
 from lance_assets.rounds.judging.evaluation import judge_models
 from lance_assets.rounds.judging.report import describe_judging, summarise_judge_items
@@ -40,8 +43,13 @@ from lance_assets.rounds.report import (
 )
 from lance_assets.rounds.round import Round
 from lance_assets.rounds.world_evaluation import evaluate_world, summarise_items
+from lance_assets.settings.evaluation import LmEvalSettings
 from lance_assets.worlds import draw_problems
-from resources.evaluation.evaluator import run_lm_eval
+from resources.evaluation.evaluator import HarnessResult, run_lm_eval
+from resources.stores.tables import write_file_atomically
+
+_KEPT = {"report": EVAL_REPORT, "items": HARNESS_ITEMS}
+"""What is kept of the harness, with the schema of each table."""
 
 
 @dataclass(frozen=True)
@@ -108,23 +116,53 @@ def evaluate(this_round: Round, model: str, path: Path) -> Evaluated:
             )
         if evaluation.judge is not None:
             completions = complete_prompts(ask, plan, model=model)
-    if (lm_eval := evaluation.lm_eval) is not None:
-        found = run_lm_eval(
-            path,
-            lm_eval.tasks,
-            model_name=model,
-            log=this_round.log,
-            include_path=plan.folder / lm_eval.include_path if lm_eval.include_path else None,
-            num_fewshot=lm_eval.num_fewshot,
-            limit=lm_eval.limit,
-            batch_size=lm_eval.batch_size,
-            apply_chat_template=lm_eval.apply_chat_template,
-            system_message=plan.templates.system,
-            rng_seed=plan.settings.rng_seed,
-        )
+    if evaluation.lm_eval is not None:
+        found = run_harness(this_round, model, path, evaluation.lm_eval)
         report, harness_items = found.report, found.items
     summaries = [] if world is None else [summarise_items(items, benchmark=world.name)]
     return Evaluated(pl.concat([*summaries, report]), items, harness_items, completions)
+
+
+def run_harness(this_round: Round, model: str, path: Path, lm_eval: LmEvalSettings) -> HarnessResult:
+    """What the harness finds of a model, kept until eval_report is written, so that a judge who fails costs no more.
+
+    What is kept belongs to the model, the harness's settings and files, and the system message; not to the judge's.
+    """
+    plan = this_round.plan
+    include_path = plan.folder / lm_eval.include_path if lm_eval.include_path else None
+    made_with = {
+        "model": this_round.platform.checkpoints.hash_checkpoint(path),
+        "name": model,
+        "lm_eval": lm_eval.model_dump(),
+        "task_files": identify_evaluation(plan)["task_files"],
+        "system_message": plan.templates.system,
+        "rng_seed": plan.settings.rng_seed,
+    }
+    stem = hashlib.sha256(json.dumps(made_with, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    kept = this_round.stage_folder("eval_report") / f"harness-{stem}.json"
+    if kept.exists():
+        this_round.log(f"{model}: the harness's scores of an earlier try are taken up")
+        rows = json.loads(kept.read_text())
+        report, items = (pl.DataFrame(rows[name], schema=schema) for name, schema in _KEPT.items())
+        return HarnessResult(report, items)
+    found = run_lm_eval(
+        path,
+        lm_eval.tasks,
+        model_name=model,
+        log=this_round.log,
+        include_path=include_path,
+        num_fewshot=lm_eval.num_fewshot,
+        limit=lm_eval.limit,
+        batch_size=lm_eval.batch_size,
+        apply_chat_template=lm_eval.apply_chat_template,
+        fewshot_as_multiturn=lm_eval.fewshot_as_multiturn,
+        system_message=plan.templates.system,
+        rng_seed=plan.settings.rng_seed,
+    )
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"report": found.report.to_dicts(), "items": found.items.to_dicts()})
+    write_file_atomically(kept, text.encode())
+    return found
 
 
 def report_eval_report(this_round: Round) -> Report:
@@ -136,6 +174,7 @@ def report_eval_report(this_round: Round) -> Report:
     columns = ("model", "benchmark", "metric", "score", "ci_low", "ci_high", "num_items", "part_of")
     ends = {"score": headline["score"], "ci_low": headline["ci_low"], "ci_high": headline["ci_high"]}
     facts: Report = {
+        **describe_no_news(this_round),
         **{name: round(value, 4) for name, value in ends.items() if value is not None},
         "metric": f"{headline['benchmark']} {headline['metric']}",
         "higher_is_better": headline["higher_is_better"],
@@ -152,6 +191,12 @@ def report_eval_report(this_round: Round) -> Report:
     facts |= describe_judging(this_round.read("judge_items").filter(model="checkpoint"))
     facts |= collect_history(this_round, [outcome.round_key for outcome in outcomes])
     return facts | {"accounting": account_for_round(this_round)}
+
+
+def describe_no_news(this_round: Round) -> dict[str, str]:
+    """That a round brought nothing to train on, to be shown first; nothing where it brought something."""
+    said = this_round.explain_no_news()
+    return {"nothing_new": said} if said else {}
 
 
 def account_for_round(this_round: Round) -> Markdown:

@@ -1,5 +1,8 @@
 """reviewed_set: seeds and kept completions with all their reviews."""
 
+from collections import Counter
+from collections.abc import Mapping
+
 import polars as pl
 
 from lance_assets.algorithms.reviews.forced_endings import is_forced
@@ -95,8 +98,41 @@ def unscored_rate(this_round: Round) -> Judged:
         "unscored_row_rate": table["review_score"].null_count() / len(table) if len(table) else 0.0,
     }
     bar, reviews_nothing = settings.checks.max_unscored_rate, not settings.parameters.has_reviews
+    passed = reviews_nothing or max(rates.values()) <= bar
+    said = None if passed else explain_unscored(table, rates, bar)
     return Judged(
-        passed=reviews_nothing or max(rates.values()) <= bar,
-        description="This experiment reviews nothing, by its parameters." if reviews_nothing else None,
+        passed=passed,
+        description="This experiment reviews nothing, by its parameters." if reviews_nothing else said,
         facts={**rates, "bar": bar, "num_reviews": len(scores), "num_rows": len(table)},
     )
+
+
+def explain_unscored(table: pl.DataFrame, rates: Mapping[str, float], bar: float) -> str:
+    """Why too few reviews were scored, in words: the shares, the reasons, two examples and what helps."""
+    reviews = table.select("reviews", "unscored_reasons").filter(pl.col("reviews").list.len() > 0)
+    # Recorded reviews and reasons are lists of one length; a row that came with a score alone has neither.
+    reviews = reviews.filter(pl.col("reviews").list.len() == pl.col("unscored_reasons").list.len())
+    unread = reviews.explode("reviews", "unscored_reasons").drop_nulls("unscored_reasons")
+    counts = Counter(unread["unscored_reasons"].to_list())
+    reasons = ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
+    examples = unread.unique("unscored_reasons", maintain_order=True)["reviews"].to_list()
+    examples = (examples + [text for text in unread["reviews"].to_list() if text not in examples])[:2]
+    shown = "; ".join(repr(shorten_text(text)) for text in examples)
+    return (
+        f"{100 * rates['unscored_rate']:.0f}% of the reviews and {100 * rates['unscored_row_rate']:.0f}% of the rows "
+        f"have no score, more than the allowed {100 * bar:.0f}%. Reasons: {reasons or 'no review was asked'}. "
+        f"{f'Such reviews are: {shown}. ' if shown else ''}"
+        "What helps: another model as roles.reviewer, score_from: expected, more tokens by parameters.stages, an "
+        "engine that constrains reviews, or EFT rows that teach the model to review; checks.max_unscored_rate moves "
+        "the bar"
+    )
+
+
+def shorten_text(text: str, *, num_chars: int = 120) -> str:
+    """A text's beginning and end, where it is longer than `num_chars`: a review's score stands at its end.
+
+    >>> shorten_text("abcdefghij", num_chars=4)
+    'ab ... ij'
+    """
+    half = num_chars // 2
+    return text if len(text) <= num_chars else f"{text[:half]} ... {text[-half:]}"

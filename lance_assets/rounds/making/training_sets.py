@@ -219,7 +219,7 @@ def read_history_similarities(this_round: Round, row_ids: pl.Series) -> np.ndarr
     pairs = this_round.read("near_duplicates")
     # By embedding each row has its nearest text there, also below the threshold; the other tiers list near-duplicates
     # alone.
-    to_earlier = (pl.col("tier") == "embedding") & (pl.col("other_round") != this_round.key)
+    to_earlier = pl.col("tier").is_in(["embedding", "contrast"]) & (pl.col("other_round") != this_round.key)
     return pairs.filter(to_earlier & pl.col("row_id").is_in(row_ids.implode()))["similarity"].to_numpy()
 
 

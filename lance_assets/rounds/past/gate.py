@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lance_assets.algorithms.measures.progress import format_round, parse_round
 from lance_assets.rounds.identity.parts import identify_guard
-from lance_assets.rounds.nouns import NOUNS, list_handed_over, list_inputs
+from lance_assets.rounds.nouns import NOUNS, list_handed_over, list_inputs, list_nouns
 from lance_assets.rounds.plan import Check, Noun, Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.report import Judged
@@ -107,6 +107,19 @@ def list_failures(plan: Plan, platform: Platform, key: str, noun: Noun, judge: J
             verdict = record_verdict(plan, platform, key, one, check, judge(one, check))
         if not verdict.passed:
             failures.append(f"{check.name} of {one.name}: {verdict.told}")
+    return failures
+
+
+def read_failures(plan: Plan, platform: Platform, key: str) -> list[str]:
+    """Every blocking check of a round that was judged of what is there now and failed: check, noun and why."""
+    failures = []
+    for noun in list_nouns(plan):
+        for check in noun.checks:
+            verdict = _read_verdict(_find_file(plan, platform, key, noun, check)) if check.is_blocking else None
+            if verdict is None or verdict.passed or not platform.tables.exists(plan.name, key, noun.name):
+                continue
+            if verdict.subject == hash_subject(plan, platform, key, noun):
+                failures.append(f"{check.name} of {noun.name}: {verdict.told}")
     return failures
 
 
