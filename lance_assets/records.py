@@ -12,6 +12,9 @@ from typing import Any, Literal, Protocol
 
 import polars as pl
 
+FINAL_MARKER = "Final Answer:"
+"""What comes before the text that a proposing step asks for, where the model is to think first."""
+
 FinishReason = Literal["stop", "length", "error"]
 
 
@@ -32,13 +35,17 @@ class SamplingSettings:
     repetition_penalty: float = 1.0
     """What the logit of every token of prompt and completion so far is divided by, or multiplied with where it is
     negative; above 0, and 1 leaves all as they are (CTRL, arXiv 1909.05858)."""
+    stop: tuple[str, ...] = ()
+    """Texts that end a completion where one of them is written; the completion is what comes before it."""
 
     def describe(self) -> dict[str, Any]:
-        """The settings by name, as hashes and other processes are given them; a penalty of 1 is left out."""
+        """The settings by name, as hashes and other processes are given them; a penalty of 1 and no stops are not."""
         described = asdict(self)
         # Without a penalty a sample is the same as before there were penalties, so it keeps the same hash.
         if self.repetition_penalty == 1.0:
             del described["repetition_penalty"]
+        if not self.stop:
+            del described["stop"]
         return described
 
 

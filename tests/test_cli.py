@@ -18,6 +18,7 @@ from lance_assets.recipes.contract import find_recipe, list_recipes
 from lance_assets.rounds.experiments import find_plan, read_plan
 from lance_assets.rounds.nouns import list_schemas
 from lance_assets.settings.experiment import ExperimentSettings
+from lance_assets.settings.filters import OF_SMALL_MODELS
 from lance_assets.settings.template import render_experiment
 from resources.stores.tables import TableStore
 
@@ -119,6 +120,17 @@ def test_a_new_experiment_is_valid_at_once_and_says_what_the_mini_experiment_say
     code, _, text = call("new", "mine", "--recipe", recipe, "--folder", str(tmp_path))
     assert code == 2
     assert "exists already; choose another name, or remove it" in text
+
+
+def test_a_new_experiment_of_a_small_model_names_its_filters(tmp_path: Path) -> None:
+    code, _, _ = call("new", "mine", "--recipe", "lance", "--profile", "small", "--folder", str(tmp_path))
+    assert code == 0
+    settings = read_plan(tmp_path / "mine" / "defs.yaml").settings
+    assert settings.prompt_profile == "small"
+    assert [one.name for one in settings.filters] == list(OF_SMALL_MODELS)
+    code, _, text = call("new", "other", "--recipe", "lance", "--profile", "tiny", "--folder", str(tmp_path))
+    assert code == 2
+    assert "there is no prompt profile 'tiny'; choose one of compact, full, small" in text
 
 
 def uncomment(text: str) -> str:

@@ -83,7 +83,7 @@ WRONG = [
     ({"training": {"sft": {"learning_rate": 0}}}, "training.sft.learning_rate", "greater than 0"),
     ({"stop": {"on_regression": "wait"}}, "stop.on_regression", "'stop', 'rollback' or 'continue'"),
     ({"owners": ["lance"]}, "owners.0", "should match pattern"),
-    ({"prompt_profile": "short"}, "prompt_profile", "'compact' or 'full'"),
+    ({"prompt_profile": "short"}, "prompt_profile", "'compact', 'full' or 'small'"),
     ({"evaluation": {"lm_eval": {"tasks": []}}}, "evaluation.lm_eval.tasks", "at least 1 item"),
     ({"evaluation": WORDS | {"headline": [{"metric": "acc"}]}}, "evaluation.headline.0.benchmark", "Field required"),
     ({"evaluation": WORDS | {"headline": [SCORE | {"weight": 0}]}}, "evaluation.headline.0.weight", "greater than 0"),
@@ -253,7 +253,7 @@ def test_every_filter_is_found_by_its_name_and_says_what_its_settings_are() -> N
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("word", "there is no filter 'word'; name one of completion_chars, "),
+        ("word", "there is no filter 'word'; name one of answer, chatter, completion_chars, "),
         ("no_such_package:Mine", "'no_such_package:Mine': the module no_such_package cannot be imported"),
         ("json:nothing", "'json:nothing': the module json has no nothing"),
         ("json:loads", "'json:loads' is not a filter; derive the class from RowFilter or Filter"),

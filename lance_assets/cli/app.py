@@ -131,6 +131,9 @@ def new(
         Path | None,
         typer.Option(help="Where its folder is created; by default the first of LANCE_EXPERIMENTS, or here."),
     ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="The prompts: full, small for models below about 1B, or compact.")
+    ] = None,
 ) -> None:
     """Write a new experiment from a recipe.
 
@@ -140,7 +143,7 @@ def new(
     from lance_assets.settings.new_experiment import create_experiment
 
     place = (find_new_folder() if folder is None else folder.expanduser().resolve()) / name
-    written = create_experiment(place, recipe=recipe)
+    written = create_experiment(place, recipe=recipe, profile=profile)
     _say(f"{place}: wrote {', '.join(written)}")
     _say(f"Edit {place / 'defs.yaml'}, then: LANCE_EXPERIMENTS={place.parent} lance run {name}")
 

@@ -6,7 +6,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from lance_assets.conversations import show_prompt
-from lance_assets.prompts import PromptStep, Templates
+from lance_assets.prompts import Examples, PromptStep, Templates, show_question
 from lance_assets.rounds.plan import JUDGE, Plan
 from resources.models.chat_format import describe_chat
 from resources.models.finding import find_model_here
@@ -44,34 +44,39 @@ def show_chat(plan: Plan, *, say: Callable[[str], None]) -> None:
     Raises:
         ValueError: the model is not on this machine, its template cannot be used, or the file of seeds cannot.
     """
-    settings, row = plan.settings, build_example(plan)
+    settings, prompt, completion = plan.settings, *read_first(plan)[0]
     path = find_model_here(settings.model, base=plan.folder, revision=settings.model_revision)
     if path is None:
         raise ValueError(
             f"the model {settings.model!r} is not on this machine, and --chat reads its tokenizer: download it once, "
             f"with hf download {settings.model}"
         )
-    told = describe_chat(path, str(path), plan.templates.build_messages(row["prompt"]), row["completion"])
+    told = describe_chat(path, str(path), plan.templates.build_messages(prompt), completion)
     lines = [f"{name}: {value}" for name, value in told.items() if name != "example"]
     say("\n".join([*lines, "", "the first seed; what is between the brackets is trained on:", told["example"]]))
 
 
-def build_example(plan: Plan) -> dict[str, str]:
-    """A text for every variable that a row can give a step, from the first seeds."""
-    seeds = read_seeds(plan.settings.seeds, plan.folder).head(NUM_SHOWN)
-    prompts, completions = seeds["prompt"].to_list(), seeds["completion"].to_list()
+def read_first(plan: Plan) -> list[tuple[str, str]]:
+    """Prompt and completion of the first seeds."""
+    return read_seeds(plan.settings.seeds, plan.folder).head(NUM_SHOWN).select("prompt", "completion").rows()
+
+
+def build_example(plan: Plan) -> dict[str, object]:
+    """A value for every variable that a row can give a step, from the first seeds."""
+    first = read_first(plan)
+    prompts, completions = zip(*first, strict=True)
     return {
         "prompt": prompts[0],
         "completion": completions[0],
         "text": completions[0],
         "completion_a": completions[0],
         "completion_b": completions[-1],
-        "examples": "\n".join(f"{number}. {show_prompt(prompt)}" for number, prompt in enumerate(prompts, start=1)),
+        "examples": Examples({"prompt": show_prompt(row[0]), "completion": row[1]} for row in first),
     }
 
 
 def describe_model(
-    name: str, templates: Templates, steps: Sequence[PromptStep], *, recipe: str, row: Mapping[str, str]
+    name: str, templates: Templates, steps: Sequence[PromptStep], *, recipe: str, row: Mapping[str, object]
 ) -> str:
     """A model's system message and steps, as text.
 
@@ -80,7 +85,7 @@ def describe_model(
         templates: its words.
         steps: what it may be asked.
         recipe: whose steps they are, as an experiment names it.
-        row: a text for every variable that a row can give.
+        row: a value for every variable that a row can give.
     """
     whose = "the experiment's own" if "system.j2" in templates.own else f"the package's for {templates.recipe or 'it'}"
     system = [f"-- system message ({whose})", templates.system] if templates.system else ["-- no system message"]
@@ -97,5 +102,6 @@ def describe_model(
         # What no row has, such as a student's mistake, is empty in most questions too.
         texts = {variable: row.get(variable, "") for variable in (*step.needs, *step.may)}
         shown = f"variables: {', '.join([*step.variables, *words.lists])}"
-        parts.append(f"-- {full_name}: {asked}; {own}; {shown}\n{templates.render(full_name, **texts, **step.given)}")
+        question = show_question(templates.render(full_name, **texts, **step.given))
+        parts.append(f"-- {full_name}: {asked}; {own}; {shown}\n{question}")
     return "\n\n".join(parts) + "\n"

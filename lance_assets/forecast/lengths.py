@@ -7,7 +7,7 @@ from statistics import fmean
 import polars as pl
 
 from lance_assets.algorithms.forecast.round_forecast import Lengths, Pool
-from lance_assets.prompts import Templates
+from lance_assets.prompts import Examples, Templates
 from lance_assets.rounds.plan import Plan
 from resources.models.chat_format import encode_messages
 from resources.models.model_shapes import FoundModel, find_tokenizer
@@ -80,13 +80,16 @@ def measure_lengths(
     eft = read_eft(plan.settings.seeds, plan.folder)
     rows = seeds.select("prompt", "completion").gather_every(max(1, len(seeds) // MOST_SEEDS)).to_dicts()
     own, recipe = plan.templates, plan.settings.recipe
+    # Evenly spaced rows stand for the others that a round draws for each question.
+    num_examples = getattr(plan.settings.parameters, "num_examples", 0)
+    examples = rows[:: max(1, len(rows) // max(1, num_examples))][:num_examples]
     words = {step: own if step in PROPOSING else reviewer for step in (*PROPOSING, *REVIEWING)}
     # What the settings give a step belongs to every question.
     given = {step.name: step.given for step in plan.prompt_steps}
 
-    def ask(step: str, **texts: str) -> float:
-        rendered = words[step].render(f"{recipe}/{step}", **texts, **given[step])
-        return count(words[step].build_messages(rendered))
+    def ask(step: str, **texts: object) -> float:
+        question = words[step].render(f"{recipe}/{step}", **texts, examples=Examples(examples), **given[step])
+        return count(words[step].build_messages(question))
 
     asked = {step: [ask(step, **row) for row in rows] for step in (*PROPOSING, "review")}
     chat = count(own.build_messages(""))

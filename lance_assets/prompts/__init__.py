@@ -1,8 +1,20 @@
-"""The words that models are asked with: one Jinja2 template per step, in two profiles, and an experiment's own.
+"""The words that models are asked with: one Jinja2 template per step, in three profiles, and an experiment's own.
 
-The profile `full` is for instruction-tuned models, and `compact` uses the words that the small model was trained on.
-Each has a folder of steps for each recipe: `lance/review` is `<profile>/lance/review.j2`. Both profiles have the same
-steps with the same variables, and the same parsers read the completions.
+The profile `full` is for instruction-tuned models, `small` for those below about a billion parameters, and `compact`
+uses the words that the packaged small model was trained on. Each has a folder of steps for each recipe: `lance/review`
+is `<profile>/lance/review.j2`. All profiles have the same steps with the same variables, and the same parsers read the
+completions.
+
+A template is one message of the user, or several turns, as few-shot examples are:
+
+    {% for example in examples %}
+    {% user %}Write a task.{% enduser %}
+    {% assistant %}{{ example.prompt }}{% endassistant %}
+    {% endfor %}
+    {% user %}Write a task.{% enduser %}
+
+A turn is a call of the template's own tag and never a mark in the filled text. So whatever a variable holds, it is a
+part of the turn in which it is shown and opens none.
 
 Beside a step's template there may be lists that it shows, such as few-shot examples and criteria: `new_prompt.j2` shows
 the rows of `new_prompt.shots.yaml` as `shots`. A recipe whose method has a system message keeps it as `system.j2`
@@ -22,18 +34,118 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import yaml
-from jinja2 import StrictUndefined, Template
+from jinja2 import StrictUndefined, Template, TemplateRuntimeError, nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.runtime import Context, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from lance_assets.conversations import quote_prompt, read_conversation, show_prompt
+from lance_assets.conversations import Turn, quote_prompt, read_conversation, show_prompt, write_conversation
+from lance_assets.records import FINAL_MARKER
 
-PROFILES = ("compact", "full")
+PROFILES = ("compact", "full", "small")
 SYSTEM = "system"
 """The name of the template of the system message, which is no step."""
 _FOLDER = Path(__file__).parent
-ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
+
+
+ROLES = ("user", "assistant")
+"""Who may speak in a template; the system message is a file of its own."""
+
+_TURNS = "turns of the template"
+"""Where the turns of one filling are collected: a name that no template can write."""
+
+
+class Examples(tuple[Mapping[str, str], ...]):
+    r"""Rows that a template shows, each with a `prompt` and a `completion`; printed as a whole, the prompts numbered.
+
+    >>> str(Examples([{"prompt": "Sort 3 1.", "completion": "1 3"}, {"prompt": "Add 1 and 2.", "completion": "3"}]))
+    '1. Sort 3 1.\n2. Add 1 and 2.'
+    """
+
+    def __str__(self) -> str:
+        """The prompts, one a line, with a number from 1."""
+        return "\n".join(f"{number}. {row['prompt']}" for number, row in enumerate(self, start=1))
+
+
+class TurnTags(Extension):
+    """The tags `{% user %}...{% enduser %}` and `{% assistant %}...{% endassistant %}`."""
+
+    tags = set(ROLES)  # noqa: RUF012 (jinja2 declares it as an instance's)
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        """Read a turn up to its end tag; a turn within another one is a mistake."""
+        token = next(parser.stream)
+        body = parser.parse_statements((f"name:end{token.value}",), drop_needle=True)
+        if inner := find_turns(nodes.Template(body)):
+            parser.fail(f"a turn within another one; end {{% {token.value} %}} before it", inner[0].lineno)
+        taken = self.call_method("take", [nodes.Const(token.value), nodes.ContextReference()])
+        return nodes.CallBlock(taken, [], [], body).set_lineno(token.lineno)
+
+    def take(self, role: str, context: Context, caller: Macro) -> str:
+        """Collect a turn; nothing of it is left in the text around it."""
+        turns: list[Turn] | None = context.get(_TURNS)
+        if turns is None:
+            raise TemplateRuntimeError(f"the tag {{% {role} %}} belongs to a step's template alone")
+        turns.append(Turn(role, str(caller()).strip()))
+        return ""
+
+
+def find_turns(tree: nodes.Template) -> list[nodes.CallBlock]:
+    """Every turn of a parsed template, in order."""
+    mine = f"{TurnTags.__module__}.{TurnTags.__qualname__}"
+    return [
+        block
+        for block in tree.find_all(nodes.CallBlock)
+        if isinstance(block.call.node, nodes.ExtensionAttribute) and block.call.node.identifier == mine
+    ]
+
+
+def fill_template(template: Template, variables: Mapping[str, Any]) -> str | list[Turn]:
+    """Fill a template: its text, or its turns where it has any.
+
+    Args:
+        template: of an environment with `TurnTags`.
+        variables: a value for each of its variables.
+
+    Raises:
+        ValueError: text outside of the turns, or turns that are not the user's and the assistant's alternately, from
+            the user to the user.
+        jinja2.TemplateError: the template cannot be filled.
+    """
+    turns: list[Turn] = []
+    around = template.render({**variables, _TURNS: turns})
+    if not turns:
+        return around
+    if around.strip():
+        raise ValueError(f"text outside of the turns: {around.strip()[:60]!r}; put it into a turn")
+    roles = [turn.role for turn in turns]
+    if roles != [ROLES[place % 2] for place in range(len(roles))] or len(roles) % 2 == 0:
+        raise ValueError(
+            f"the turns are {', '.join(roles)}; user and assistant have to alternate, from a user's turn to a user's"
+        )
+    return turns
+
+
+def show_question(prompt: str) -> str:
+    r"""What a template asks as text to read: one turn as it is, several under the name of who speaks.
+
+    >>> print(show_question(write_conversation([Turn("user", "1?"), Turn("assistant", "2."), Turn("user", "3?")])))
+    [user]
+    1?
+    [assistant]
+    2.
+    [user]
+    3?
+    """
+    turns = read_conversation(prompt)
+    return turns[0].text if len(turns) == 1 else "\n".join(f"[{role}]\n{text}" for role, text in turns)
+
+
+ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, extensions=[TurnTags])
 """What templates are read with. It has no loader: a template includes no other one."""
 
 
@@ -53,6 +165,8 @@ class PromptStep:
     """What the settings give it, with its values."""
     is_asked: bool = True
     """Whether the settings use the step."""
+    is_trained_on: bool = False
+    """Whether its question is also the prompt of a row to train on, so that it has to be one message."""
 
     @property
     def variables(self) -> list[str]:
@@ -102,7 +216,7 @@ class Templates:
         """The chat messages of a prompt, as `build_messages` has them, with the system message of these words."""
         return build_messages(self.system, prompt)
 
-    def render(self, step: str, **variables: str) -> str:
+    def render(self, step: str, **variables: object) -> str:
         r"""Fill a step's template.
 
         Args:
@@ -111,10 +225,10 @@ class Templates:
                 conversation is shown as a transcript.
 
         Returns:
-            What is asked, as a prompt of one user turn.
+            What is asked, as a prompt: of one user turn, or a conversation where the template has turns.
 
         Raises:
-            ValueError: no such profile or step, or a list that cannot be read.
+            ValueError: no such profile or step, a list that cannot be read, or turns that do not alternate.
             jinja2.UndefinedError: the template names a variable that was not given.
 
         >>> Templates("compact").render("lance/new_prompt", prompt="Sort the list 3 1 2.", completion="")
@@ -122,8 +236,27 @@ class Templates:
         """
         words = self.look_up(step)
         lists = {name: read_rows(text) for name, text in words.lists.items()}
-        shown = {name: show_prompt(text) if name == "prompt" else text for name, text in variables.items()}
-        return quote_prompt(_compile(words.template).render(**lists, **shown))
+        shown = {name: show_prompt(str(text)) if name == "prompt" else text for name, text in variables.items()}
+        filled = fill_template(_compile(words.template), {**lists, **shown})
+        return quote_prompt(filled) if isinstance(filled, str) else write_conversation(filled)
+
+    def marks_proposals(self, step: str) -> bool:
+        """Whether what a proposing step asks for comes after `FINAL_MARKER`, and is no whole completion.
+
+        It does where the step's words name the marker, and for the questions of one message of the profiles `compact`
+        and `full`: the packaged small model marks its proposals without being told.
+        """
+        words = self.look_up(step)
+        if any(FINAL_MARKER.lower() in text.lower() for text in (words.template, *words.lists.values())):
+            return True
+        return self.profile != "small" and not find_turns(ENVIRONMENT.parse(words.template))
+
+    def list_shown(self, step: str) -> list[str]:
+        """The texts that a step's template shows by itself: its own words, piece by piece, and those of its lists."""
+        words = self.look_up(step)
+        pieces = [node.data for node in ENVIRONMENT.parse(words.template).find_all(nodes.TemplateData)]
+        rows = [text for written in words.lists.values() for row in read_rows(written) for text in row.values()]
+        return [text.strip() for text in (*pieces, *rows) if text.strip()]
 
     def has(self, step: str) -> bool:
         """Whether there is a template of a step, the package's or the experiment's own."""
@@ -183,7 +316,7 @@ def list_steps(profile: str, recipe: str) -> list[str]:
     """The steps of a recipe that have a template, as `Templates.render` takes them, sorted.
 
     >>> list_steps("compact", "lance")
-    ['lance/degrade', 'lance/judge_pair', 'lance/new_prompt', 'lance/review']
+    ['lance/degrade', 'lance/judge_pair', 'lance/new_prompt', 'lance/review', 'lance/yes_no']
     """
     if not recipe or "/" in recipe:
         return []

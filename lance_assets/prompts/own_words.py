@@ -21,8 +21,11 @@ from lance_assets.prompts import (
     ENVIRONMENT,
     PROFILES,
     SYSTEM,
+    Examples,
     PromptStep,
     Templates,
+    fill_template,
+    find_turns,
     list_steps,
     name_own_folder,
     read_rows,
@@ -107,7 +110,7 @@ def _check_file(name: str, text: str, asked: Sequence[Asked]) -> Iterator[tuple[
     stem, *rest = file.split(".")
     by_folder = {one.folder: one for one in asked}
     if stem == SYSTEM and rest == ["j2"] and folder in ("", *(one.folder for one in asked[1:])):
-        yield from _check_template(text, {}, variables=[], needs=(), what="the system message")
+        yield from _check_template(text, {}, variables=[], needs=(), what="the system message", may_have_turns=False)
         return
     known = _list_names(asked)
     steps = {step.name: step for step in by_folder[folder].steps} if folder in by_folder else {}
@@ -150,12 +153,18 @@ def _check_step(file: str, one: Asked, step: PromptStep, templates: Templates) -
         rows = {name: read_rows(text) for name, text in words.lists.items()}
     except (ValueError, yaml.YAMLError):
         return
-    values = {name: f"<{name}>" for name in (*step.needs, *step.may)} | dict(step.given) | dict(rows)
+    values = {name: stand_in(name) for name in (*step.needs, *step.may)} | dict(step.given) | dict(rows)
     if file.endswith(".j2"):
         # A template may ask whether it has a list that the package has in the other profile alone.
         lists = {name for profile in PROFILES for name in _find_ours(one, step, profile)} | set(rows)
         names = [*step.variables, *sorted(lists)]
-        yield from _check_template(words.template, values, variables=names, needs=step.needs, what=full_name)
+        yield from _check_template(
+            *(words.template, values),
+            variables=names,
+            needs=step.needs,
+            what=full_name,
+            may_have_turns=not step.is_trained_on,
+        )
         return
     shown = _find_variables(words.template)
     name = file.split(".")[1]
@@ -172,6 +181,12 @@ def _check_step(file: str, one: Asked, step: PromptStep, templates: Templates) -
         yield from ((1, said) for _, said in _try_rendering(words.template, values))
 
 
+def stand_in(name: str) -> object:
+    """What a variable holds while a template is tried."""
+    rows = [{"prompt": f"<prompt {number}>", "completion": f"<completion {number}>"} for number in (1, 2)]
+    return Examples(rows) if name == "examples" else f"<{name}>"
+
+
 def _find_variables(text: str) -> set[str] | None:
     """The variables that a template names; None where it cannot be read."""
     try:
@@ -181,7 +196,13 @@ def _find_variables(text: str) -> set[str] | None:
 
 
 def _check_template(
-    text: str, values: Mapping[str, object], *, variables: Sequence[str], needs: Sequence[str], what: str
+    text: str,
+    values: Mapping[str, object],
+    *,
+    variables: Sequence[str],
+    needs: Sequence[str],
+    what: str,
+    may_have_turns: bool,
 ) -> Iterator[tuple[int, str]]:
     try:
         tree = ENVIRONMENT.parse(text)
@@ -191,6 +212,9 @@ def _check_template(
         return
     for reference in tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
         yield reference.lineno, "a template cannot include another one; write its text here"
+        return
+    if not may_have_turns and (turns := find_turns(tree)):
+        yield turns[0].lineno, f"{what} is one message; write it without turns"
         return
     found = meta.find_undeclared_variables(tree)
     there = ", ".join(variables) or "none"
@@ -211,7 +235,7 @@ def _check_template(
 def _try_rendering(text: str, values: Mapping[str, object]) -> Iterator[tuple[int, str]]:
     """Fill a template once: what fails here would fail in a round."""
     try:
-        ENVIRONMENT.from_string(text).render(**values)
+        fill_template(ENVIRONMENT.from_string(text), values)
     except _RENDERING_FAILS as error:
         # Jinja gives a template's frames the lines of the template.
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"]

@@ -13,11 +13,14 @@ import polars as pl
 
 from lance_assets.algorithms.reviews.thoughts import part_thoughts, strip_thinking
 from lance_assets.conversations import quote_prompt
-from lance_assets.records import Request, Sample, SamplingSettings, derive_row_id, derive_sampling_seed
-
-FINAL_MARKER = "Final Answer:"
-"""What comes before the text that a proposing step is asked for."""
-
+from lance_assets.records import (
+    FINAL_MARKER,
+    Request,
+    Sample,
+    SamplingSettings,
+    derive_row_id,
+    derive_sampling_seed,
+)
 
 Thoughts = Literal["strip", "keep"]
 """What becomes of a model's thoughts in completions: "strip" removes them, "keep" trains on them."""
@@ -30,8 +33,12 @@ class Wording(Protocol):
         """The chat messages of a prompt, a conversation's turns among them."""
         ...
 
-    def render(self, step: str, **variables: str) -> str:
-        """Fill a step's template; what it gives is a prompt of one user turn."""
+    def render(self, step: str, **variables: object) -> str:
+        """Fill a step's template; what it gives is a prompt: of one user turn, or with the template's turns."""
+        ...
+
+    def marks_proposals(self, step: str) -> bool:
+        """Whether what a step asks for comes after `FINAL_MARKER`."""
         ...
 
 
@@ -59,18 +66,18 @@ class RoundIdentity:
 
 
 def build_requests(
-    identity: RoundIdentity, stage: str, asked: list[tuple[str, str]], num_samples: int
+    identity: RoundIdentity, stage: str, asked: Sequence[tuple[str, str]], num_samples: int
 ) -> list[Request]:
     """Requests for `num_samples` samples of each (parent id, prompt), row ids and sampling seeds derived."""
     return [
         Request(
             row_id=derive_row_id(identity.experiment, identity.round_key, stage, parent_id, number),
-            messages=tuple(identity.templates.build_messages(text)),
+            messages=tuple(identity.templates.build_messages(prompt)),
             sampling_seed=derive_sampling_seed(
                 identity.rng_seed, identity.experiment, identity.round_key, stage, parent_id, number
             ),
         )
-        for parent_id, text in asked
+        for parent_id, prompt in asked
         for number in range(num_samples)
     ]
 
@@ -163,10 +170,34 @@ def read_final(sample: Sample) -> str | None:
     return None
 
 
-def read_new_prompt(sample: Sample) -> str | None:
-    """The prompt that a proposing step asks for, see `read_final`: one user turn, whatever the model wrote."""
+def read_proposal(templates: Wording, step: str, sample: Sample) -> str | None:
+    r"""Read the text that a proposing step asks for.
+
+    Args:
+        templates: what was asked with.
+        step: the step; its words decide whether the text comes after a marker (`Templates.marks_proposals`).
+        sample: what the model wrote.
+
+    Returns:
+        The text without blanks around it: what follows the marker, where there has to be one or is one (`read_final`),
+        otherwise the whole completion without thoughts; None where it is empty.
+
+    >>> from lance_assets.prompts import Templates
+    >>> sample = Sample("r", " Name three birds.\n", "stop", 1, 1)
+    >>> read_proposal(Templates("small"), "lance/new_prompt", sample)
+    'Name three birds.'
+    >>> read_proposal(Templates("full"), "lance/new_prompt", sample)
+    """
     final = read_final(sample)
-    return None if final is None else quote_prompt(final)
+    if final is not None or templates.marks_proposals(step):
+        return final
+    return strip_thinking(sample.text).strip() or None
+
+
+def read_new_prompt(templates: Wording, step: str, sample: Sample) -> str | None:
+    """The prompt that a proposing step asks for, see `read_proposal`: one user turn, whatever the model wrote."""
+    proposal = read_proposal(templates, step, sample)
+    return None if proposal is None else quote_prompt(proposal)
 
 
 StateRow = tuple[Sequence[dict[str, str]], str]

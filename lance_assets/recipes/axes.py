@@ -13,7 +13,7 @@ functions in the order of the paper's algorithm, with the paper's constants as d
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar, Literal, Self, get_args
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -98,6 +98,12 @@ class StageSampling(BaseModel):
     max_new_tokens: int | None = Field(None, ge=1, description="Tokens after which a sample is cut.")
     repetition_penalty: float | None = Field(None, gt=0, le=10, description="Penalty on repeated tokens; 1 is none.")
 
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
+        None,
+        max_length=4,
+        description="Texts that end a sample and are no part of it. A server of the OpenAI API takes four at most.",
+    )
+
     def apply(self, sampling: SamplingSettings) -> SamplingSettings:
         """The settings with what this stage says in place of theirs."""
         return replace(sampling, **self.model_dump(exclude_none=True))
@@ -123,7 +129,7 @@ class RecipeSettings(AxisSettings):
         default_factory=dict,
         validate_default=True,
         description="Sampling of single stages of asking, by the recipe's names of them: temperature, top_p, "
-        "max_new_tokens and repetition_penalty, each where it differs from the above.",
+        "max_new_tokens and repetition_penalty, each where it differs from the above, and stop.",
     )
 
     @field_validator("stages")

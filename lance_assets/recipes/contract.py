@@ -54,6 +54,8 @@ class RoundInputs(Generic[S_co]):
     """Whether a prompt belongs to the evaluation. The filters ask it."""
     texts: pl.DataFrame = field(default_factory=list_no_texts)
     """Texts without prompts, columns `row_id` and `text`. Given to `generate` of a recipe with `needs_texts`."""
+    filters: Sequence[Filter] = ()
+    """The experiment's filters. Given to `review`, for a recipe that has completions written there."""
     read_states: ReadStates = read_no_states
     """Opens a model to read states. Given to `generate`, `review` and `score_rows`; the settings' `reads_states` and
     `reviews_by_reading` say whether it is used."""
@@ -225,6 +227,7 @@ class Recipe(Generic[S]):
         *,
         added: Sequence[Filter] = (),
         keeps_contrast: bool = False,
+        shown: Sequence[str] = (),
     ) -> pl.DataFrame:
         """Keep or drop each candidate with a reason, by the recipe's filters and then by added ones.
 
@@ -234,6 +237,7 @@ class Recipe(Generic[S]):
             seeds: schema `SEED_SET`.
             added: the filters of the experiment. What depends on a row that one of them drops is dropped with it.
             keeps_contrast: whether like completions are kept where they say something else.
+            shown: what the templates showed the models that wrote (`Templates.list_shown`).
 
         Returns:
             Schema `CLEANED_SET`, one row for each candidate.
@@ -244,6 +248,7 @@ class Recipe(Generic[S]):
             seeds,
             filters=self.list_filters(inputs.settings),
             added=added,
+            shown=shown,
             is_evaluation_prompt=inputs.is_evaluation_prompt,
             keeps_contrast=keeps_contrast,
         )

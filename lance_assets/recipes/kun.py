@@ -266,8 +266,10 @@ def review(inputs: Inputs, cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_gener
     judged = [build_reviewed_row(row, own) for row, own in zip(kept, _judge(inputs, kept), strict=True)]
     good = [row for row in judged if is_accepted(row.review_score, settings)]
     polished, filters = _polish(inputs, good) if settings.polish else good, list_output_filters(settings)
+    # A polished completion is written after cleaning, so the experiment's filters see it here.
+    own = [one for one in inputs.filters if isinstance(one, RowFilter)] if settings.polish else []
     # Accepted rows are put back into the places they had, so the table keeps the order of its rows.
-    filtered = iter([_filter(row, filters) for row in polished])
+    filtered = iter([_filter(row, filters, own) for row in polished])
     rows = [next(filtered) if is_accepted(row.review_score, settings) else row for row in judged]
     return build_table(rows, REVIEWED_SET)
 
@@ -332,10 +334,16 @@ def _polish(inputs: Inputs, rows: Sequence[ReviewedRow]) -> list[ReviewedRow]:
     return polished
 
 
-def _filter(row: ReviewedRow, filters: Sequence[RowFilter]) -> ReviewedRow:
-    """The row with a drop reason where its completion does not pass the filters."""
+def _filter(row: ReviewedRow, filters: Sequence[RowFilter], own: Sequence[RowFilter]) -> ReviewedRow:
+    """The row with a drop reason where its completion passes not all filters: the recipe's, then the experiment's own.
+
+    For the experiment's a polished completion is of the kind "completion", as it is in other recipes.
+    """
     candidate = Candidate(row.row_id, row.kind, row.seed_id, row.seed_id, row.prompt, row.completion)
-    return replace(row, drop_reason=row.drop_reason or find_first_reason(candidate, filters))
+    reason = row.drop_reason or find_first_reason(candidate, filters)
+    completed = replace(candidate, kind="completion")
+    mine = [one for one in own if one.kinds is None or completed.kind in one.kinds]
+    return replace(row, drop_reason=reason or find_first_reason(completed, mine))
 
 
 def build_sft_set(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
@@ -354,7 +362,7 @@ def list_prompts(settings: KunSettings) -> tuple[PromptStep, ...]:
     given, is_verdict = {"language": settings.language}, settings.signal == "verdict"
     of_pair = given | settings.rubric.scale
     return (
-        PromptStep("label", ("label_checkpoint", "raw_generations"), ("text",), given=given),
+        PromptStep("label", ("label_checkpoint", "raw_generations"), ("text",), given=given, is_trained_on=True),
         PromptStep("verdict", ("reviewed_set",), ("prompt",), ("completion",), given, is_verdict),
         PromptStep("review_pair", ("reviewed_set",), ("prompt", "completion"), (), of_pair, not is_verdict),
         PromptStep("polish", ("reviewed_set",), ("prompt", "text"), (), given, settings.polish),

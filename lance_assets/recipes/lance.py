@@ -259,12 +259,27 @@ def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.D
     split = split_seeds(seeds, score_seeds(build_table(reviews, RAW_GENERATIONS), settings), settings)
     low = read_rows(Seed, split.filter(branch="low")) if settings.branches != "high" else []
     high = read_rows(Seed, split.filter(branch="high")) if settings.branches != "low" else []
+    pool = read_rows(Seed, seeds)
     new_prompts = propose_from_seeds(
-        identity, ask, low, kind="new_prompt", step="lance/new_prompt", num_samples=settings.num_prompts
+        identity,
+        ask,
+        low,
+        kind="new_prompt",
+        step="lance/new_prompt",
+        num_samples=settings.num_prompts,
+        pool=pool,
+        num_examples=settings.num_examples,
     )
     completions = complete_new_prompts(identity, ask, new_prompts, settings.num_completions)
     degraded = propose_from_seeds(
-        identity, ask, high, kind="degraded_completion", step="lance/degrade", num_samples=settings.num_completions
+        identity,
+        ask,
+        high,
+        kind="degraded_completion",
+        step="lance/degrade",
+        num_samples=settings.num_completions,
+        pool=pool,
+        num_examples=settings.num_examples,
     )
     return build_table(reviews + new_prompts + completions + degraded, RAW_GENERATIONS)
 

@@ -78,8 +78,20 @@ EXPECTED: dict[str, Assumptions] = {
         thought_tokens=60.0,
         completion_ratio=1.0,
     ),
+    "small": Assumptions(
+        low_rate=0.82,
+        readable_rate=0.97,
+        kept_prompt_rate=0.7,
+        kept_completion_rate=0.6,
+        kept_degraded_rate=0.6,
+        accepted_rate=0.38,
+        pairs_per_high_seed=1.1,
+        review_tokens=40.0,
+        thought_tokens=0.0,
+        completion_ratio=1.5,
+    ),
 }
-"""By prompt profile. The rates of scores of `full` are mini_lance's, for want of others."""
+"""By prompt profile. The rates of scores of `full` and `small` are mini_lance's, for want of others."""
 
 _OF_SCORES = ("low_rate", "accepted_rate", "pairs_per_high_seed")
 _MEANINGS = {

@@ -32,6 +32,12 @@ class LanceSettings(ScoredSettings):
         7.0, ge=0, le=10, description="Seeds scoring above it go to the high branch (the threshold valve V)."
     )
     num_prompts: int = Field(4, ge=1, le=64, description="New prompts sampled for each low seed (N).")
+    num_examples: int = Field(
+        3,
+        ge=0,
+        le=32,
+        description="Other seeds given to the proposing templates; those of the profile small show them.",
+    )
     num_completions: int = Field(
         4, ge=1, le=64, description="Completions sampled for each new prompt, and degraded ones for each high seed (M)."
     )
@@ -168,11 +174,11 @@ def list_prompts(settings: LanceSettings) -> tuple[PromptStep, ...]:
     both, reviews = ("prompt", "completion"), settings.reviewer == "model" and settings.signal is None
     reviewed_in = ("raw_generations", "reviewed_set")
     high, low = settings.branches != "low", settings.branches != "high"
-    pair = ("prompt", "completion_a", "completion_b")
+    pair, others = ("prompt", "completion_a", "completion_b"), ("completion", "examples")
     return (
         PromptStep("review", reviewed_in, both, (), settings.rubric.scale, reviews),
-        PromptStep("new_prompt", ("raw_generations",), ("prompt",), ("completion",), {}, settings.propose and low),
-        PromptStep("degrade", ("raw_generations",), both, (), {}, settings.propose and high),
+        PromptStep("new_prompt", ("raw_generations",), ("prompt",), others, {}, settings.propose and low),
+        PromptStep("degrade", ("raw_generations",), both, ("examples",), {}, settings.propose and high),
         PromptStep("judge_pair", ("preference_pairs",), pair, (), {}, settings.judges_pairs),
         PromptStep("yes_no", reviewed_in, both, (), {}, settings.signal == "yes_no"),
     )
@@ -181,7 +187,7 @@ def list_prompts(settings: LanceSettings) -> tuple[PromptStep, ...]:
 SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
     "seed_set": ("seed_growth", "grow_with_degraded", "max_seeds", "reviewer"),
     "raw_generations": (
-        *("branch_threshold", "num_prompts", "num_completions", "num_reviews", "branches"),
+        *("branch_threshold", "num_prompts", "num_examples", "num_completions", "num_reviews", "branches"),
         *("review_seeds_each_round", "reviewer", "propose", "score_from", "lowest_score", "highest_score"),
         "force_ending",
     ),

@@ -47,7 +47,15 @@ from lance_assets.prompts import PromptStep
 from lance_assets.recipes.axes import keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
 from lance_assets.recipes.llm2llm_settings import Llm2LlmSettings
-from lance_assets.recipes.steps.rows import Generation, SftRow, build_table, complete_prompts, read_rows
+from lance_assets.recipes.steps.rows import (
+    Example,
+    Generation,
+    SftRow,
+    build_table,
+    complete_prompts,
+    read_rows,
+    sort_pool,
+)
 from lance_assets.recipes.steps.sets import (
     build_no_pairs,
     review_without_scores,
@@ -150,7 +158,8 @@ def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.D
     recorded, judged = try_student(inputs, trained, seeds)
     sources = choose_lesson_sources(judged, augment_source=settings.augment_source, targeted=settings.targeted)
     known_prompts = list(map(show_prompt, judged["prompt"]))
-    teaching = Teaching(settings, inputs.identity.of_role("teacher"), inputs.ask, known_prompts)
+    pool = sort_pool(read_rows(Example, judged.filter(pl.col("source") == "seed")))
+    teaching = Teaching(settings, inputs.identity.of_role("teacher"), inputs.ask, known_prompts, pool)
     teaching.teach(read_rows(Source, sources))
     return build_table(recorded + teaching.rows, RAW_GENERATIONS)
 
@@ -181,14 +190,14 @@ def build_sft_set(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame)
 def list_prompts(settings: Llm2LlmSettings) -> tuple[PromptStep, ...]:
     """What the teacher is asked with; the student is asked the prompts as they are."""
     writes_lessons, has_labels = settings.teacher_writes == "lesson", settings.answer_kind == "label"
-    kind = {"kind": settings.answer_kind}
+    kind, others = {"kind": settings.answer_kind}, ("completion", "examples")
     chosen = {"labels": ", ".join(settings.labels), "mark": settings.answer_mark or ""}
-    lesson, told = ("prompt", "completion"), ("mistake", "kept")
+    lesson, told = ("prompt", "completion"), ("mistake", "kept", "examples")
     given = {"number": str(settings.num_lessons)} | kind | chosen
     return (
         PromptStep("lesson", ("raw_generations",), lesson, told, given, writes_lessons),
-        PromptStep("new_prompt", ("raw_generations",), ("prompt",), ("completion",), kind, not writes_lessons),
-        PromptStep("label", ("raw_generations",), ("prompt",), (), chosen, has_labels and not writes_lessons),
+        PromptStep("new_prompt", ("raw_generations",), ("prompt",), others, kind, not writes_lessons),
+        PromptStep("label", ("raw_generations",), ("prompt",), others[1:], chosen, has_labels and not writes_lessons),
     )
 
 
@@ -204,7 +213,7 @@ RECIPE: Recipe[Llm2LlmSettings] = Recipe(
     settings_of_step={
         "seed_set": ("seed_share", "answer_mark", "answer_kind", "labels"),
         "raw_generations": (
-            *("student_max_new_tokens", "num_lessons", "max_attempts"),
+            *("student_max_new_tokens", "num_lessons", "num_examples", "max_attempts"),
             *("rouge_l_threshold", "augment_source", "targeted", "show_mistake", "answer_mark", "teacher_writes"),
             *("num_votes", "min_agreement", "answer_kind", "labels"),
         ),

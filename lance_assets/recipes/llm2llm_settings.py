@@ -29,6 +29,12 @@ class Llm2LlmSettings(RecipeSettings):
     student_max_new_tokens: int = Field(256, ge=1, description="Tokens after which the student's answer is cut.")
     seed_share: float = Field(1.0, gt=0, le=1, description="Share of the seed file that is used.")
     num_lessons: int = Field(1, ge=1, le=64, description="New problems for each seed shown to the teacher (k).")
+    num_examples: int = Field(
+        3,
+        ge=0,
+        le=32,
+        description="Other seeds given to the teacher's templates; those of the profile small show them.",
+    )
     max_attempts: int = Field(5, ge=1, le=50, description="Times the teacher is asked about a seed in a round.")
     rouge_l_threshold: float = Field(0.95, ge=0, le=1, description="ROUGE-L F above which a problem is a copy.")
     augment_source: AugmentSource = Field("seed", description="Whether only seeds are shown, or all wrong rows.")

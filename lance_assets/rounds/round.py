@@ -155,6 +155,7 @@ class Round:
             ask=ask,
             is_evaluation_prompt=is_evaluation_prompt,
             texts=list_no_texts() if texts is None else texts,
+            filters=self.plan.settings.filters,
             read_states=read_states,
         )
 

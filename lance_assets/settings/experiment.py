@@ -379,7 +379,9 @@ class ExperimentSettings(Settings):
     )
     model_revision: str | None = Field(None, description="Revision of a hub model.")
     prompt_profile: PromptProfile = Field(
-        "full", description="'full' templates for instruction-tuned models, 'compact' for the small model."
+        "full",
+        description="'full' templates for instruction-tuned models, 'small' for those below about a billion "
+        "parameters, 'compact' for the packaged small model.",
     )
     thoughts: Thoughts = Field(
         "strip",

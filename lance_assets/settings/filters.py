@@ -14,11 +14,20 @@ FILTERS = {
     "completion_chars": f"{_ROOM}.output_filters:CompletionChars",
     "keywords": f"{_ROOM}.keywords:Keywords",
     "repetition": f"{_ROOM}.output_filters:Repetition",
+    "loop": f"{_ROOM}.loops:Loop",
+    "chatter": f"{_ROOM}.proposals:Chatter",
+    "truncated": f"{_ROOM}.proposals:Truncated",
+    "invented_example": f"{_ROOM}.proposals:InventedExample",
+    "copied_example": f"{_ROOM}.proposals:CopiedExample",
+    "answer": f"{_ROOM}.answers:AnswerInstead",
     "like_siblings": f"{_ROOM}.rules:LikeSiblings",
     "duplicate_in_round": f"{_ROOM}.rules:DuplicateInRound",
     "same_as_seed": f"{_ROOM}.rules:SameAsSeed",
 }
 """The dotted name of each filter with a short name. One of a person's own is named as my_package.my_filters:Loud."""
+
+OF_SMALL_MODELS = ("loop", "chatter", "copied_example", "answer", "invented_example", "truncated")
+"""What a new experiment of the profile `small` is cleaned by, in this order."""
 
 
 def find_filter(name: str) -> type[Filter]:

@@ -7,7 +7,9 @@ from typing import Any
 
 import yaml
 
+from lance_assets.prompts import PROFILES
 from lance_assets.recipes.contract import find_recipe
+from lance_assets.settings.filters import OF_SMALL_MODELS
 from lance_assets.settings.template import render_experiment
 
 SHIPPED_FOLDER = Path(__file__).parents[1] / "experiments"
@@ -23,7 +25,9 @@ OWN_FIELDS = ("description", "owners")
 """What a new experiment does not take from another one."""
 
 
-def create_experiment(folder: Path, *, recipe: str, type_name: str = "lance_assets.Experiment") -> list[str]:
+def create_experiment(
+    folder: Path, *, recipe: str, profile: str | None = None, type_name: str = "lance_assets.Experiment"
+) -> list[str]:
     """Write an experiment that runs at once on a small packaged model, where the package has one for the recipe.
 
     The settings are those of the package's `mini_` experiment of the recipe, whose data files are copied beside them.
@@ -32,15 +36,19 @@ def create_experiment(folder: Path, *, recipe: str, type_name: str = "lance_asse
     Args:
         folder: the new folder; its name is the experiment's.
         recipe: a name that `find_recipe` knows.
+        profile: of the prompts; None for that of the package's experiment. `small` also names the filters of what
+            small models write.
         type_name: the type that the file names.
 
     Returns:
         The names of the files written.
 
     Raises:
-        ValueError: no such recipe, a name that is no experiment's, or the folder has an experiment already.
+        ValueError: no such recipe or profile, a name that is no experiment's, or the folder has an experiment already.
     """
     find_recipe(recipe)
+    if profile not in (None, *PROFILES):
+        raise ValueError(f"there is no prompt profile {profile!r}; choose one of {', '.join(PROFILES)}")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", folder.name):
         raise ValueError(f"an experiment is named in lower case letters, digits and _, got {folder.name!r}")
     file = folder / "defs.yaml"
@@ -58,6 +66,10 @@ def create_experiment(folder: Path, *, recipe: str, type_name: str = "lance_asse
         evaluation = _read_shipped(SHIPPED_FOLDER / EXAMPLE)["evaluation"]
         attributes = {"recipe": recipe, "model": "small", "prompt_profile": "compact"}
         attributes |= {"seeds": {"path": "seeds.jsonl"}, "evaluation": evaluation}
+    if profile is not None:
+        attributes["prompt_profile"] = profile
+    if profile == "small":
+        attributes["filters"] = [*attributes.get("filters", []), *({"name": name} for name in OF_SMALL_MODELS)]
     file.write_text(render_experiment(attributes, type_name=type_name), encoding="utf-8")
     return sorted(path.name for path in folder.iterdir())
 

@@ -58,9 +58,9 @@ ModelName = Annotated[str, BeforeValidator(expand_environment), AfterValidator(n
 """The name of a model: a short name, a folder, `package.module:NAME`, or a hub id."""
 
 PromptProfile = Annotated[
-    Literal["compact", "full"],
+    Literal["compact", "full", "small"],
     BeforeValidator(expand_environment),
-    WithJsonSchema({"type": "string", "pattern": r"^(compact|full|\$\{.*\})$"}),
+    WithJsonSchema({"type": "string", "pattern": r"^(compact|full|small|\$\{.*\})$"}),
 ]
 """A profile of prompt templates, or a variable that names one."""
 

@@ -200,6 +200,16 @@ def build_tail(
     return tuple(tail)
 
 
+def cut_at_stop(text: str, stop: Sequence[str]) -> str | None:
+    r"""What comes before the first of some texts; None where none of them is there.
+
+    >>> cut_at_stop("Name a bird.\n\nAnswer: a gull", ["\n\n"])
+    'Name a bird.'
+    """
+    places = [place for one in stop if (place := text.find(one)) >= 0]
+    return text[: min(places)] if places else None
+
+
 def fail(request: Request, prompt_tokens: int, error: str) -> Sample:
     """The sample of a request that failed."""
     return Sample(request.row_id, "", "error", prompt_tokens, 0, error)

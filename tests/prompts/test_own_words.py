@@ -47,7 +47,7 @@ def put(folder: Path, name: str, text: str) -> Path:
         ("notes.txt", "words", {}, 1, "there is no such step; This experiment may have lance/degrade.j2"),
         ("judge/review.j2", REVIEW, {}, 1, "there is no such step"),
         ("lance/review.j2", "{{ prompt }}\n{{ completoin }}", {}, 2, "'completoin'; did you mean 'completion'?"),
-        ("lance/review.j2", "{{ prompt }}\n\n{{ shots }}", {}, 3, "'shots'; ... prompt, completion, lowest, highest"),
+        ("lance/review.j2", "{{ prompt }}\n\n{{ turns }}", {}, 3, "'turns'; ... prompt, completion, lowest, highest"),
         ("lance/review.j2", "{{ prompt }}", {}, 1, "lance/review has to show {{ completion }}; the variables"),
         ("lance/new_prompt.j2", "", {}, 1, "lance/new_prompt has to show {{ prompt }}"),
         ("lance/review.j2", "a\n{% if prompt %}\nb", {}, 2, "not a Jinja template: Unexpected end of template"),
@@ -270,7 +270,7 @@ def test_the_page_shows_an_experiment_that_loads_and_how_it_asks(
     )
     assert "Review this from 1 to 5.\n- It describes the patient's situation" in review
     assert f"Task: {seed['prompt']}\nCompletion: {seed['completion']}" in review
-    assert "the package's words; variables: prompt, completion\n" in new_prompt
+    assert "the package's words; variables: prompt, completion, examples\n" in new_prompt
     assert "leaves out what protects the patient" in degrade
     assert "Final Answer: Anywhere on the ward is fine" in degrade
     assert judge_pair.startswith("lance/judge_pair: not asked with these settings")

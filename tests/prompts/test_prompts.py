@@ -6,7 +6,17 @@ import pytest
 from jinja2 import UndefinedError, meta
 
 from lance_assets import prompts
-from lance_assets.prompts import ENVIRONMENT, PROFILES, PromptStep, Templates, hash_words, list_steps, read_rows
+from lance_assets.prompts import (
+    ENVIRONMENT,
+    PROFILES,
+    PromptStep,
+    Templates,
+    hash_words,
+    list_steps,
+    read_rows,
+    show_question,
+)
+from lance_assets.prompts.own_words import stand_in
 from lance_assets.recipes.contract import AnyRecipe, find_recipe, list_recipes
 from lance_assets.recipes.lance_settings import RUBRIC
 
@@ -22,36 +32,40 @@ DECLARED = [
 STEPS = pytest.mark.parametrize(
     ("recipe", "step"), DECLARED, ids=[f"{recipe.name}/{step.name}" for recipe, step in DECLARED]
 )
-BOTH_PROFILES = pytest.mark.parametrize("profile", PROFILES)
+EVERY_PROFILE = pytest.mark.parametrize("profile", PROFILES)
 
 
 def fill(profile: str, recipe: AnyRecipe, step: PromptStep, **texts: str) -> str:
-    values = {name: f"<{name}>" for name in (*step.needs, *step.may)} | dict(step.given)
-    return Templates(profile).render(f"{recipe.name}/{step.name}", **(values | texts))
+    values = {name: stand_in(name) for name in (*step.needs, *step.may)} | dict(step.given)
+    return show_question(Templates(profile).render(f"{recipe.name}/{step.name}", **(values | texts)))
 
 
-@BOTH_PROFILES
+def read_as_text(profile: str, step: str, **variables: object) -> str:
+    return show_question(Templates(profile).render(step, examples=stand_in("examples"), **variables))
+
+
+@EVERY_PROFILE
 @pytest.mark.parametrize("step", ["lance/review", *PROPOSING])
 def test_every_step_shows_its_texts_as_they_are(profile: str, step: str) -> None:
     """Nothing is escaped, and what looks like a template inside a text is not filled."""
-    words = Templates(profile).render(step, **TEXTS)
+    words = read_as_text(profile, step, **TEXTS)
     assert TEXTS["prompt"] in words
-    assert (TEXTS["completion"] in words) or (profile, step) == ("compact", "lance/new_prompt")
+    assert (TEXTS["completion"] in words) or (profile != "full" and step == "lance/new_prompt")
 
 
-@BOTH_PROFILES
+@EVERY_PROFILE
 def test_a_pair_is_shown_in_the_order_given(profile: str) -> None:
-    words = Templates(profile).render("lance/judge_pair", **PAIR)
+    words = read_as_text(profile, "lance/judge_pair", **PAIR)
     assert words.index(PAIR["prompt"]) < words.index(PAIR["completion_a"]) < words.index(PAIR["completion_b"])
 
 
 @pytest.mark.parametrize("recipe", list_recipes(), ids=lambda recipe: recipe.name)
-def test_both_profiles_have_a_recipes_steps_and_the_recipe_declares_them(recipe: AnyRecipe) -> None:
+def test_every_profile_has_a_recipes_steps_and_the_recipe_declares_them(recipe: AnyRecipe) -> None:
     declared = [f"{recipe.name}/{step.name}" for own, step in DECLARED if own is recipe]
-    assert list_steps("compact", recipe.name) == list_steps("full", recipe.name) == sorted(declared)
+    assert all(list_steps(profile, recipe.name) == sorted(declared) for profile in PROFILES)
 
 
-@BOTH_PROFILES
+@EVERY_PROFILE
 @STEPS
 def test_a_template_shows_what_its_step_needs_and_nothing_that_it_is_not_given(
     profile: str, recipe: AnyRecipe, step: PromptStep
@@ -64,7 +78,7 @@ def test_a_template_shows_what_its_step_needs_and_nothing_that_it_is_not_given(
 
 
 @STEPS
-def test_both_profiles_show_every_text_that_a_step_needs(recipe: AnyRecipe, step: PromptStep) -> None:
+def test_every_profile_shows_every_text_that_a_step_needs(recipe: AnyRecipe, step: PromptStep) -> None:
     for profile in PROFILES:
         filled = fill(profile, recipe, step)
         assert all(f"<{name}>" in filled for name in step.needs)
@@ -134,14 +148,15 @@ def test_lances_rubric_is_additive_where_the_scale_is_one_point_each() -> None:
         assert (f"from {scale[0]} to {scale[1]}" in asked) or is_additive
 
 
-@BOTH_PROFILES
+@EVERY_PROFILE
 def test_the_steps_of_kun_show_examples_of_their_language_alone(profile: str) -> None:
     recipe = find_recipe("kun")
     for language, other in (("english", "评判"), ("chinese", "Verdict")):
         (step,) = [step for step in recipe.list_prompts(recipe.settings(language=language)) if step.name == "verdict"]
         filled = fill(profile, recipe, step)
         assert other not in filled
-        assert profile == "compact" or filled.count("[bad]" if language == "english" else "：【差】") >= 5
+        least = {"compact": 0, "full": 5, "small": 3}[profile]
+        assert filled.count("[bad]" if language == "english" else "【差】") >= least
 
 
 @pytest.mark.parametrize("recipe", [recipe.name for recipe in list_recipes()])
@@ -170,7 +185,9 @@ def test_an_unknown_template_is_named(profile: str, step: str) -> None:
 
 
 def test_an_unknown_profile_is_named() -> None:
-    with pytest.raises(ValueError, match=r"no prompt template short/lance/review; profiles: \('compact', 'full'\)"):
+    with pytest.raises(
+        ValueError, match=r"no prompt template short/lance/review; profiles: \('compact', 'full', 'small'\)"
+    ):
         Templates("short").render("lance/review", **TEXTS)
 
 

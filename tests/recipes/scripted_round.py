@@ -1,9 +1,10 @@
 """A round of a recipe by hand: the seeds, the identity, and the steps up to the review, each of its schema."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import polars as pl
 
+from lance_assets.algorithms.filters.contract import Filter
 from lance_assets.prompts import Templates
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.axes import AxisSettings
@@ -65,6 +66,7 @@ def build_inputs(
     ask: Ask = ask_nothing,
     is_evaluation_prompt: Callable[[str], bool] = recognise_nothing,
     texts: pl.DataFrame | None = None,
+    filters: Sequence[Filter] = (),
     read_states: ReadStates = read_no_states,
 ) -> RoundInputs[AxisSettings]:
     """What a round hands to a step; a step that uses what it was not given fails."""
@@ -74,6 +76,7 @@ def build_inputs(
         ask=ask,
         is_evaluation_prompt=is_evaluation_prompt,
         texts=list_no_texts() if texts is None else texts,
+        filters=filters,
         read_states=read_states,
     )
 

@@ -1,9 +1,11 @@
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import polars as pl
 import pytest
 
+from lance_assets.algorithms.filters.contract import Filter
 from lance_assets.algorithms.filters.keywords import PROFILES
+from lance_assets.algorithms.filters.loops import Loop
 from lance_assets.prompts import Templates
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.axes import SAMPLING
@@ -89,6 +91,7 @@ def run_round(
     earlier: pl.DataFrame | None = None,
     evaluated: Iterable[str] = (),
     profile: str = "full",
+    filters: Sequence[Filter] = (),
     **given,
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """The raw, cleaned and reviewed rows and the SFT set of a round."""
@@ -101,7 +104,7 @@ def run_round(
     assert counts == {"num_pool": 2}
     raw = generate(build_inputs(settings, identity, ask=ask, texts=texts), seeds, earlier)
     cleaned = RECIPE.clean(build_inputs(settings, is_evaluation_prompt=lambda prompt: prompt in evaluated), raw, seeds)
-    reviewed = review(build_inputs(settings, identity, ask=ask), cleaned, seeds, raw)
+    reviewed = review(build_inputs(settings, identity, ask=ask, filters=filters), cleaned, seeds, raw)
     sft = build_sft_set(build_inputs(settings, identity), reviewed, earlier)
     nothing = pl.DataFrame(schema=PREFERENCE_PAIRS)
     assert RECIPE.build_pairs(build_inputs(settings, identity), reviewed, nothing).is_empty()
@@ -299,6 +302,16 @@ def test_polished_completions_are_filtered_with_their_reason(
     assert row["drop_reason"] == drop_reason
     assert row["review_score"] == 1.0
     assert list_new(sft) == ([] if drop_reason else [(NAMED[SKY], POLISHED[SKY])])
+
+
+def test_a_polished_completion_passes_the_experiments_filters_too() -> None:
+    """A loop with another word in each turn, which the recipe's own rule lets pass; the text is a person's."""
+    looped = "".join(f"The {word} of the sky is blue because the {word} of light is. " for word in "abcdefghijk")
+    for filters, reason in (([], None), ([Loop()], "loop"), ([Loop(kinds=("new_prompt",))], None)):
+        ask = script(NAMED, {}, {SKY: looped})
+        _, _, reviewed, sft = run_round(1, list_texts(SKY), ask, filters=filters, **ENGLISH)
+        assert reviewed["drop_reason"].to_list() == [reason]
+        assert len(list_new(sft)) == (reason is None)
 
 
 def test_the_bounds_of_the_filter_are_settings() -> None:

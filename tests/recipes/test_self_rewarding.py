@@ -244,5 +244,7 @@ def test_a_reviewer_is_told_the_scale_that_its_score_is_read_on(profile: str, hi
         assert text.endswith(f'as "score: n", n from 0 to {highest}.')
         assert (ADDITIVE in text) == (highest == 5)
         assert "\n5. It is tailored" in text
+    elif profile == "small":
+        assert text.endswith(f'write "score: n", n from 0 to {highest}.')
     else:
         assert text.split("\n")[0] == ("Review this." if highest == 10 else f"Review this from 0 to {highest}.")

@@ -72,6 +72,28 @@ class Candidate:
         return self.prompt if self.kind == "new_prompt" else self.completion
 
 
+_WRITTEN = {
+    **{"new_prompt": ("prompt",), "named_prompt": ("prompt",), "lesson": ("prompt", "completion")},
+    "pool_row": (),
+}
+"""Which texts of a row a model wrote, by its kind; of every other kind it is the completion."""
+
+
+def list_written(row: Candidate) -> list[str]:
+    """The texts of a row that a model wrote: a rule about what models do has no say about what people wrote.
+
+    >>> list_written(Candidate("r", "new_prompt", "s", "s", "Name a bird.", None))
+    ['Name a bird.']
+    """
+    fields = _WRITTEN.get(row.kind, ("completion",))
+    return [text for name in fields if (text := getattr(row, name)) is not None]
+
+
+def list_written_prompts(row: Candidate) -> list[str]:
+    """The prompt of a row where a model wrote it, and nothing otherwise."""
+    return [row.prompt] if "prompt" in _WRITTEN.get(row.kind, ()) and row.prompt is not None else []
+
+
 def _recognise_nothing(prompt: str) -> bool:
     # An answer of False could let an evaluation prompt into the training data.
     raise RuntimeError(f"nothing was given that recognises evaluation prompts, but a filter asked about {prompt!r}")
@@ -85,6 +107,8 @@ class Known:
     """All candidates of the round, the dropped ones too."""
     seeds: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Prompt and completion of each seed, by its row id."""
+    shown: Sequence[str] = ()
+    """What the templates themselves showed the models that wrote: their words and few-shot examples."""
     is_evaluation_prompt: Callable[[str], bool] = _recognise_nothing
     """Whether a prompt belongs to the evaluation; asking is an error where nothing recognises them."""
     keeps_contrast: bool = False
@@ -176,6 +200,7 @@ def filter_generations(
     *,
     filters: Iterable[Filter],
     added: Iterable[Filter] = (),
+    shown: Sequence[str] = (),
     is_evaluation_prompt: Callable[[str], bool],
     keeps_contrast: bool = False,
 ) -> pl.DataFrame:
@@ -186,6 +211,7 @@ def filter_generations(
         seeds: schema `SEED_SET`, every seed that a filter looks up.
         filters: in the order in which they are applied.
         added: further filters, applied after these, each with `Orphans` after it.
+        shown: what the templates showed the models that wrote.
         is_evaluation_prompt: whether a prompt belongs to the evaluation; asked once for each different prompt.
         keeps_contrast: whether like completions are kept where they say something else.
 
@@ -207,7 +233,7 @@ def filter_generations(
     # A completion must not outlive its prompt, and the next filter must not compare with it.
     followed = [one for further in added for one in (further, Orphans())]
     # Many completions share a prompt, and asking the guard takes long.
-    apply_filters(Known(rows, texts, cache(is_evaluation_prompt), keeps_contrast), [*filters, *followed])
+    apply_filters(Known(rows, texts, shown, cache(is_evaluation_prompt), keeps_contrast), [*filters, *followed])
     return write_cleaned(rows)
 
 

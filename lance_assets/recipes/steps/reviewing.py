@@ -363,8 +363,8 @@ def _ask_both_orders(
             ("rejected_first", pair.rejected, pair.chosen),
         ):
             texts = {"completion_a": first, "completion_b": second}
-            text = judge.templates.render(step, prompt=pair.prompt, **texts)
-            asked.append((f"{pair.row_id}:{order}", text))
+            question = judge.templates.render(step, prompt=pair.prompt, **texts)
+            asked.append((f"{pair.row_id}:{order}", question))
     requests = build_requests(judge, stage, asked, 1)
     return ask(stage, requests, sampling) if requests else []
 

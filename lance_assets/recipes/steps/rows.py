@@ -17,13 +17,14 @@ import polars as pl
 
 from lance_assets.algorithms.reviews.review_parsing import ReviewResult
 from lance_assets.conversations import show_prompt
+from lance_assets.prompts import Examples
 from lance_assets.recipes.asking import (
     RoundIdentity,
     build_requests,
     close_thoughts,
     read_completion,
-    read_final,
     read_new_prompt,
+    read_proposal,
 )
 from lance_assets.records import Ask, FinishReason, Request, Sample, derive_row_id
 
@@ -257,8 +258,40 @@ def find_kept(cleaned: pl.DataFrame, *, kinds: Sequence[str] | None = None) -> p
     return kept if kinds is None else kept.filter(pl.col("kind").is_in(kinds))
 
 
+def draw_examples(identity: RoundIdentity, row_id: str, pool: Sequence[Shown], *, number: int) -> list[Shown]:
+    """Other rows than this one, which a template shows beside it.
+
+    Args:
+        identity: the round, which draws.
+        row_id: of the row in question; it has a stream of its own, so that a row more or less changes no other's.
+        pool: what is drawn from, in the order of ids (`sort_pool`); the row itself may be among it.
+        number: how many, or all where there are fewer.
+    """
+    rng = random.Random(derive_row_id(identity.rng_seed, identity.round_key, row_id))
+    others = [other for other in pool if other.row_id != row_id]
+    return rng.sample(others, min(number, len(others)))
+
+
+def sort_pool(rows: Sequence[Shown]) -> list[Shown]:
+    """Rows in the order of their ids, so that a draw does not depend on the order of the table."""
+    return sorted(rows, key=lambda row: row.row_id)
+
+
+def show_examples(rows: Sequence[Shown]) -> Examples:
+    """Rows as the variable `examples` of a template."""
+    return Examples({"prompt": show_prompt(row.prompt), "completion": row.completion} for row in rows)
+
+
 def propose_from_seeds(
-    identity: RoundIdentity, ask: Ask, seeds: Sequence[Shown], *, kind: str, step: str, num_samples: int
+    identity: RoundIdentity,
+    ask: Ask,
+    seeds: Sequence[Shown],
+    *,
+    kind: str,
+    step: str,
+    num_samples: int,
+    pool: Sequence[Shown] = (),
+    num_examples: int = 0,
 ) -> list[Generation]:
     """Ask one proposing step's template about each seed and record every sample.
 
@@ -269,21 +302,26 @@ def propose_from_seeds(
         ask: asks the model; the stage is `kind`.
         seeds: what is shown, one seed a prompt.
         kind: of the rows: "new_prompt", or another for completions of the seed's own prompt.
-        step: the prompt template, given `prompt` and `completion`.
+        step: the prompt template, given `prompt`, `completion` and, of other seeds, `examples`.
         num_samples: samples of each seed.
+        pool: the seeds that the examples are drawn from (`draw_examples`).
+        num_examples: examples of each seed.
     """
-    asked = [
-        (seed.row_id, identity.templates.render(step, prompt=seed.prompt, completion=seed.completion)) for seed in seeds
-    ]
+    asked, ordered = [], sort_pool(pool)
+    for seed in seeds:
+        examples = show_examples(draw_examples(identity, seed.row_id, ordered, number=num_examples))
+        texts = {"prompt": seed.prompt, "completion": seed.completion, "examples": examples}
+        asked.append((seed.row_id, identity.templates.render(step, **texts)))
     requests = build_requests(identity, kind, asked, num_samples)
     samples = close_thoughts(ask(kind, requests))
     origins = []
     for index, sample in enumerate(samples):
         # Requests come seed by seed, each with all its samples, so the place says which seed it was.
-        seed = seeds[index // num_samples]
+        seed, asked_with = seeds[index // num_samples], (identity.templates, step, sample)
         # What was proposed is a prompt without a completion yet, or a completion of the seed's own prompt.
         is_new = kind == "new_prompt"
-        prompt, completion = (read_new_prompt(sample), None) if is_new else (seed.prompt, read_final(sample))
+        prompt = read_new_prompt(*asked_with) if is_new else seed.prompt
+        completion = None if is_new else read_proposal(*asked_with)
         origins.append(originate(seed, index % num_samples, prompt=prompt, completion=completion))
     return record_samples(kind, origins, requests, samples)
 
@@ -296,20 +334,20 @@ def propose_in_manner_of(
     Each seed is the first example once. The round draws the others, the same ones whatever the order of the seeds. The
     template is given `examples`, numbered, and the first one's `prompt` and `completion`.
     """
-    # In the order of ids, so that the draw does not depend on the order of the table.
-    asked, drawn_from = [], sorted(seeds, key=lambda seed: seed.row_id)
+    asked, ordered = [], sort_pool(seeds)
     for seed in seeds:
-        # Each seed has a stream of its own, so that a seed more or less changes no other seed's examples.
-        rng = random.Random(derive_row_id(identity.rng_seed, identity.round_key, seed.row_id))
-        others = [other for other in drawn_from if other.row_id != seed.row_id]
-        shown = [seed, *rng.sample(others, min(num_examples - 1, len(others)))]
-        examples = "\n".join(f"{number}. {show_prompt(row.prompt)}" for number, row in enumerate(shown, start=1))
-        texts = {"prompt": seed.prompt, "completion": seed.completion, "examples": examples}
+        shown = [seed, *draw_examples(identity, seed.row_id, ordered, number=num_examples - 1)]
+        texts = {"prompt": seed.prompt, "completion": seed.completion, "examples": show_examples(shown)}
         asked.append((seed.row_id, identity.templates.render(step, **texts)))
     requests = build_requests(identity, "new_prompt", asked, num_samples)
     samples = close_thoughts(ask("new_prompt", requests))
     origins = [
-        originate(seeds[index // num_samples], index % num_samples, prompt=read_new_prompt(sample), completion=None)
+        originate(
+            seeds[index // num_samples],
+            index % num_samples,
+            prompt=read_new_prompt(identity.templates, step, sample),
+            completion=None,
+        )
         for index, sample in enumerate(samples)
     ]
     return record_samples("new_prompt", origins, requests, samples)

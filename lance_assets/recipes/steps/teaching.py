@@ -10,9 +10,18 @@ from dataclasses import dataclass, field, replace
 from lance_assets.algorithms.reviews.answer_kinds import AnswerRule
 from lance_assets.algorithms.selection.lessons import Lesson, accept_lessons, parse_lessons
 from lance_assets.conversations import quote_prompt
+from lance_assets.prompts import Examples
 from lance_assets.recipes.asking import RoundIdentity, build_requests, close_thoughts, read_completion, read_new_prompt
 from lance_assets.recipes.llm2llm_settings import Llm2LlmSettings
-from lance_assets.recipes.steps.rows import Generation, Origin, originate, record_samples
+from lance_assets.recipes.steps.rows import (
+    Generation,
+    Origin,
+    Shown,
+    draw_examples,
+    originate,
+    record_samples,
+    show_examples,
+)
 from lance_assets.records import Ask, Sample, derive_row_id
 
 _UNREAD = {"stop": "unparsed", "length": "cut_off", "error": "generation_failed"}
@@ -59,6 +68,8 @@ class Teaching:
     ask: Ask
     known_prompts: list[str]
     """Every prompt that a new one must differ from; each accepted prompt joins it."""
+    pool: Sequence[Shown] = ()
+    """The seeds that the examples of a question are drawn from, in the order of ids."""
     num_accepted: Counter[str] = field(default_factory=Counter)
     """Accepted lessons by source."""
     rows: list[Generation] = field(default_factory=list)
@@ -116,6 +127,11 @@ class Teaching:
         announced = str(label) if rule.mark is None else f"{rule.mark} {label}"
         return Lesson(lesson.prompt, f"{before}{announced}", str(label))
 
+    def _show(self, row_id: str) -> Examples:
+        """Other seeds beside a question."""
+        number = self.settings.num_examples
+        return show_examples(draw_examples(self.identity, row_id, self.pool, number=number))
+
     def _render(self, source: Source, attempt: int) -> str:
         settings = self.settings
         kept = [
@@ -134,13 +150,14 @@ class Teaching:
             mark=settings.answer_mark or "",
             kind=settings.answer_kind,
             labels=", ".join(settings.labels),
+            examples=self._show(source.row_id),
         )
 
     def _write_in_turn(self, waiting: Sequence[Source], attempt: int) -> list[Written]:
         """Lessons of a new prompt and the completion that most of its samples agree on."""
         settings, readable = self.settings, self._write_prompts(waiting, attempt)
         stage = f"lesson_completion{attempt}"
-        asked = [(raw.row_id, self._ask_to_complete(prompt)) for _, raw, prompt in readable]
+        asked = [(raw.row_id, self._ask_to_complete(raw.row_id, prompt)) for _, raw, prompt in readable]
         requests = build_requests(self.identity, stage, asked, settings.num_votes)
         samples = close_thoughts(self.ask(stage, requests))
         found = []
@@ -163,29 +180,27 @@ class Teaching:
                 found.append(Written(source, raw, lesson))
         return found
 
-    def _ask_to_complete(self, prompt: str) -> str:
+    def _ask_to_complete(self, row_id: str, prompt: str) -> str:
         """A new prompt as the teacher is asked it: by itself, or with the labels it has to choose from."""
         settings = self.settings
         if settings.answer_kind != "label":
             return prompt
         given = {"prompt": prompt, "labels": ", ".join(settings.labels), "mark": settings.answer_mark or ""}
-        return self.identity.templates.render("llm2llm/label", **given)
+        return self.identity.templates.render("llm2llm/label", examples=self._show(row_id), **given)
 
     def _write_prompts(self, waiting: Sequence[Source], attempt: int) -> list[tuple[Source, Generation, str]]:
         """A new prompt for each lesson that a source still lacks: source, row and prompt of those that were read."""
         wanted = [source for source in waiting for _ in range(self._count_missing(source))]
         stage, templates, kind = f"lesson_prompt{attempt}", self.identity.templates, self.settings.answer_kind
-        asked = [
-            (
-                f"{source.row_id}:{number}",
-                templates.render("llm2llm/new_prompt", prompt=source.prompt, completion=source.completion, kind=kind),
-            )
-            for number, source in enumerate(wanted)
-        ]
+        step = "llm2llm/new_prompt"
+        asked = []
+        for number, source in enumerate(wanted):
+            texts = {"prompt": source.prompt, "completion": source.completion, "examples": self._show(source.row_id)}
+            asked.append((f"{source.row_id}:{number}", templates.render(step, **texts, kind=kind)))
         requests = build_requests(self.identity, stage, asked, 1)
         samples = close_thoughts(self.ask(stage, requests))
         origins = [
-            originate(source, attempt, prompt=read_new_prompt(sample), completion=None)
+            originate(source, attempt, prompt=read_new_prompt(templates, step, sample), completion=None)
             for source, sample in zip(wanted, samples, strict=True)
         ]
         prompts = record_samples("lesson_text", origins, requests, samples)

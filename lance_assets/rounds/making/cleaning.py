@@ -11,7 +11,9 @@ import polars as pl
 from lance_assets.algorithms.filters.contract import count_drop_reasons
 from lance_assets.algorithms.filters.rules import mark_dropped
 from lance_assets.algorithms.similarity.near_duplicates import choose_survivors
+from lance_assets.prompts import Templates
 from lance_assets.rounds.making.comparing import compare_all, list_texts, open_comparer, read_thresholds
+from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.report import Counts, Judged, Made, Report, Rows, count_values
 from lance_assets.rounds.round import Round
 
@@ -73,6 +75,7 @@ def make_cleaned_set(this_round: Round) -> Made:
         this_round.read("seed_set"),
         added=plan.settings.filters,
         keeps_contrast=plan.settings.near_duplicates.keeps_contrast,
+        shown=[text for words in (plan.templates, *plan.role_templates.values()) for text in list_shown(plan, words)],
     )
     found = drop_near_duplicates(this_round, drop_evaluation_neighbours(this_round, cleaned))
     history, model_hash = this_round.platform.history, this_round.embedder.model_hash
@@ -80,6 +83,12 @@ def make_cleaned_set(this_round: Round) -> Made:
     history.replace_round(plan.name, this_round.key, found.kept, found.vectors, model_hash=model_hash)
     health = {f"history/{name}": value for name, value in asdict(history.maintain()).items()}
     return Made(found.cleaned, others={"near_duplicates": found.pairs}, facts=health)
+
+
+def list_shown(plan: Plan, words: Templates) -> list[str]:
+    """What the templates of the recipe's steps show by themselves, which a model may give back."""
+    steps = [f"{plan.settings.recipe}/{step.name}" for step in plan.prompt_steps if step.is_asked]
+    return [text for step in steps if words.has(step) for text in words.list_shown(step)]
 
 
 def drop_evaluation_neighbours(this_round: Round, cleaned: pl.DataFrame) -> pl.DataFrame:

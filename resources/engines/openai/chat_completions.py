@@ -13,11 +13,11 @@ Source: the API reference of OpenAI, and vLLM 0.32 (`vllm/entrypoints/openai/cha
 5. `eos_token` and `stop_sequence`, which TGI says in place of `stop`, are read as `stop`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lance_assets.records import FinishReason, Request, Sample, SamplingSettings, TokenChoice
-from resources.engines.contract import NUM_ALTERNATIVES, fail
+from resources.engines.contract import NUM_ALTERNATIVES, cut_at_stop, fail
 
 SEED_BITS = 31
 
@@ -27,7 +27,7 @@ PENALTY = "repetition_penalty"
 CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 """The fields of a body by which vLLM and SGLang go on from the last message in place of answering it."""
 
-PARAMETERS = ("temperature", "top_p", "max_tokens", "seed", "n", "stream", "logprobs", "top_logprobs", PENALTY)
+PARAMETERS = ("temperature", "top_p", "max_tokens", "seed", "n", "stream", "logprobs", "top_logprobs", "stop", PENALTY)
 """The parameters of a body that a server may know by another name, or not at all."""
 
 FINISH_REASONS: dict[str, FinishReason] = {
@@ -69,6 +69,8 @@ def build_body(request: Request, sampling: SamplingSettings, *, model: str, dial
         body |= CONTINUE
     if sampling.repetition_penalty != 1.0:
         body[PENALTY] = sampling.repetition_penalty
+    if sampling.stop:
+        body["stop"] = list(sampling.stop)
     if sampling.tail_tokens:
         body |= {"logprobs": True, "top_logprobs": NUM_ALTERNATIVES}
     if sampling.grammar is not None and dialect is not None:
@@ -76,13 +78,14 @@ def build_body(request: Request, sampling: SamplingSettings, *, model: str, dial
     return body
 
 
-def read_sample(answer: Mapping[str, Any], request: Request, *, tail_tokens: int) -> Sample:
+def read_sample(answer: Mapping[str, Any], request: Request, *, tail_tokens: int, stop: Sequence[str] = ()) -> Sample:
     """The sample in an answer; an `error` sample where the server ended it for a reason of its own.
 
     Args:
         answer: the parsed body, which `check_completion` has passed.
         request: what was asked.
         tail_tokens: as in the sampling settings.
+        stop: the same; a server that cuts there leaves nothing to cut.
     """
     choice = answer["choices"][0]
     message = choice["message"]
@@ -100,10 +103,11 @@ def read_sample(answer: Mapping[str, Any], request: Request, *, tail_tokens: int
         tail = _read_tail(choice, text, FINISH_REASONS[reason], tail_tokens) if tail_tokens else ()
     except (KeyError, TypeError) as error:
         return fail(request, prompt_tokens, f"logprobs of another layout: {error!r}")
+    before = cut_at_stop(text, stop)
     return Sample(
         row_id=request.row_id,
-        text=text,
-        finish_reason=FINISH_REASONS[reason],
+        text=text if before is None else before,
+        finish_reason=FINISH_REASONS[reason] if before is None else "stop",
         prompt_tokens=prompt_tokens,
         completion_tokens=_read_count(usage, "completion_tokens"),
         cached_tokens=_read_count(_read_mapping(usage, "prompt_tokens_details"), "cached_tokens"),

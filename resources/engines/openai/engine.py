@@ -257,7 +257,7 @@ class OpenAIEngine:
             await raise_if_gone(client, error, began=began, health=health)
             return fail(request, 0, f"failed, the last attempt: {error}")
         health.last_success, health.num_exhausted = time.monotonic(), 0
-        return read_sample(answer.json(), request, tail_tokens=sampling.tail_tokens)
+        return read_sample(answer.json(), request, tail_tokens=sampling.tail_tokens, stop=sampling.stop)
 
 
 def iterate_groups(finished: "queue.SimpleQueue[Sample | None]") -> Iterator[list[Sample]]:

@@ -17,7 +17,7 @@ makes all of them cost `max_new_tokens` steps. With equal greedy tokens, it diff
 # ruff: noqa: TID253 (imported once a model is loaded)
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -188,6 +188,7 @@ def decode_batch(
     tail_tokens: int = 0,
     num_alternatives: int = 20,
     constraint: Constraint | None = None,
+    ends: Callable[[list[int]], bool] | None = None,
 ) -> list[Decoded]:
     """Sample a completion for each prompt.
 
@@ -200,6 +201,7 @@ def decode_batch(
         tail_tokens: last tokens of each row whose alternatives are kept, beside a stop id.
         num_alternatives: likeliest tokens kept for each of them, by the model's own probabilities.
         constraint: what the completions must match, with one row for each prompt.
+        ends: whether a row's tokens end its completion, beside a stop id; None where only that does.
 
     Returns:
         One for each prompt, in order.
@@ -230,9 +232,9 @@ def decode_batch(
                 completions[row].append(token)
                 if choices is not None:
                     tails[row].append(choices[place])
-                if token in stop_ids:
+                if token in stop_ids or (ends is not None and ends(completions[row])):
                     finished.add(row)
-                    if constraint is not None and not constraint.is_whole(row):
+                    if constraint is not None and token in stop_ids and not constraint.is_whole(row):
                         stuck.add(row)
                 else:
                     going_on.append(place)

@@ -7,7 +7,7 @@ of the border of two tokens. A batch is one group, and what is left after some g
 so an interrupted stage gives the bytes of one that ran through.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +18,7 @@ from resources.engines.contract import (
     ModelLoadError,
     ModelWithoutChatTemplateError,
     build_tail,
+    cut_at_stop,
     encode_requests,
     fail,
     obeys_grammars,
@@ -135,6 +136,7 @@ class TransformersEngine:
                 tail_tokens=sampling.tail_tokens,
                 num_alternatives=NUM_ALTERNATIVES,
                 constraint=constraint,
+                ends=_find_ends(tokenizer, sampling.stop),
             )
         except RuntimeError as error:
             if not _is_out_of_memory(error):
@@ -144,7 +146,7 @@ class TransformersEngine:
             failure = str(error)
         if failure is None:
             rows = zip(requests, prompts, decoded, strict=True)
-            return [_read_sample(tokenizer, *row, stop_ids, sampling.tail_tokens) for row in rows]
+            return [_read_sample(tokenizer, *row, stop_ids, sampling) for row in rows]
         _free_memory()
         if len(requests) == 1:
             return [fail(requests[0], len(prompts[0]), f"out of memory with this row alone: {failure}")]
@@ -232,22 +234,40 @@ def _read_sample(
     prompt: tuple[int, ...],
     decoded: "Decoded",
     stop_ids: frozenset[int],
-    tail_tokens: int,
+    sampling: SamplingSettings,
 ) -> Sample:
     stopped = decoded.tokens[-1] in stop_ids
     kept = decoded.tokens[:-1] if stopped else decoded.tokens
     text = tokenizer.decode(kept, skip_special_tokens=True)
     if decoded.is_stuck:
         return fail(request, len(prompt), f"the grammar allows no token of the vocabulary after {text[-60:]!r}")
+    before = cut_at_stop(text, sampling.stop)
     return Sample(
         row_id=request.row_id,
-        text=text,
-        finish_reason="stop" if stopped else "length",
+        text=text if before is None else before,
+        finish_reason="stop" if stopped or before is not None else "length",
         prompt_tokens=len(prompt),
         completion_tokens=len(kept),
         cached_tokens=decoded.num_shared,
-        tail=build_tail(tokenizer, decoded.tail, tail_tokens=tail_tokens, stopped=stopped),
+        tail=build_tail(tokenizer, decoded.tail, tail_tokens=sampling.tail_tokens, stopped=stopped),
     )
+
+
+def _find_ends(tokenizer: "PreTrainedTokenizerBase", stop: Sequence[str]) -> Callable[[list[int]], bool] | None:
+    """Whether a row's tokens hold one of the texts; None where there are none."""
+    if not stop:
+        return None
+    # A token is at least a byte, and a text may begin within one: more of the last tokens cannot matter.
+    num_tokens = max(len(one.encode()) for one in stop) + 4
+
+    def ends(tokens: list[int]) -> bool:
+        # The whole completion is decoded only where its end seems to hold one: at an edge tokens may read otherwise.
+        return all(
+            cut_at_stop(tokenizer.decode(part, skip_special_tokens=True), stop) is not None
+            for part in (tokens[-num_tokens:], tokens)
+        )
+
+    return ends
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lance_assets.records import Request, Sample
-from resources.engines.contract import build_tail, fail
+from resources.engines.contract import build_tail, cut_at_stop, fail
 from resources.engines.vllm.process import VllmProcess
 from resources.models.chat_format import find_turn_end
 
@@ -177,6 +177,7 @@ def read_sample(
     *,
     stop_ids: frozenset[int],
     tail_tokens: int,
+    stop: Sequence[str] = (),
 ) -> Sample:
     """The sample of a row that a process has finished.
 
@@ -187,16 +188,19 @@ def read_sample(
         finished: the row as `resources.engines.vllm.worker` sends it.
         stop_ids: tokens that end a turn.
         tail_tokens: how many last tokens have their alternatives.
+        stop: texts that end a completion; the tokens of a row hold the one that ended it.
     """
     _, tokens, finish_reason, cached_tokens, tail = finished
     if finish_reason not in ("stop", "length"):
         return fail(request, prompt_tokens, f"vLLM ended the row with {finish_reason!r}")
     stopped = bool(tokens) and tokens[-1] in stop_ids
     kept = tokens[:-1] if stopped else tokens
+    text = tokenizer.decode(kept, skip_special_tokens=True)
+    before = cut_at_stop(text, stop)
     return Sample(
         row_id=request.row_id,
-        text=tokenizer.decode(kept, skip_special_tokens=True),
-        finish_reason="length" if finish_reason == "length" and not stopped else "stop",
+        text=text if before is None else before,
+        finish_reason="length" if finish_reason == "length" and not stopped and before is None else "stop",
         prompt_tokens=prompt_tokens,
         completion_tokens=len(kept),
         cached_tokens=cached_tokens,

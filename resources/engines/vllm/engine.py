@@ -270,7 +270,9 @@ class VllmEngine:
                 # A finished row is progress: from here deaths are counted again.
                 self._deaths_in_a_row = 0
                 row = (self._load_tokenizer(), work.requests[place], len(work.prompts[place]), finished)
-                samples.append(read_sample(*row, stop_ids=self._stop_ids, tail_tokens=sampling.tail_tokens))
+                samples.append(
+                    read_sample(*row, stop_ids=self._stop_ids, tail_tokens=sampling.tail_tokens, stop=sampling.stop)
+                )
         for row_id, why in message["failed"]:
             if (place := work.finish(copy, row_id)) is not None:
                 samples.append(fail(work.requests[place], len(work.prompts[place]), why))

@@ -81,8 +81,9 @@ def build_params(sampling: dict, stop_ids: list[int], sampling_seed: int) -> Sam
         **(penalty if is_greedy else {}),
         max_tokens=sampling["max_new_tokens"],
         stop_token_ids=stop_ids,
-        # The engine's process has the tokenizer, and makes the text itself.
-        detokenize=False,
+        # The engine's process has the tokenizer, and makes the text itself; vLLM needs it only to see a stop.
+        stop=sampling.get("stop"),
+        detokenize="stop" in sampling,
         output_kind=RequestOutputKind.FINAL_ONLY,
         logprobs=sampling["num_alternatives"] if sampling["tail_tokens"] else None,
         structured_outputs=StructuredOutputsParams(regex=sampling["grammar"]) if sampling["grammar"] else None,

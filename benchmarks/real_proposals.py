@@ -1,0 +1,129 @@
+"""How many of the tasks that a real model proposes are tasks, by prompt profile, and why the others are dropped.
+
+Every profile is asked from the same seeds, with the same sampling, by LANCE's own step; what is read of each sample
+goes through LANCE's filters, and then through those of `lance_assets.settings.filters.OF_SMALL_MODELS`. A kept proposal
+is one that no rule drops; whether it is a good task, no rule says.
+
+    python -m benchmarks.real_proposals --model /models/SmolLM2-135M-Instruct --corpus seed_tasks.jsonl
+
+The corpus has rows of Self-Instruct's seed tasks: `instruction`, and `instances` of `input` and `output`.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from lance_assets.algorithms.filters.contract import count_drop_reasons
+from lance_assets.prompts import Templates
+from lance_assets.recipes.asking import RoundIdentity
+from lance_assets.recipes.contract import RoundInputs
+from lance_assets.recipes.lance import RECIPE
+from lance_assets.recipes.lance_settings import LanceSettings
+from lance_assets.recipes.steps.rows import Generation, Seed, build_table, propose_from_seeds
+from lance_assets.records import RAW_GENERATIONS, SEED_SET, Request, Sample, SamplingSettings, derive_row_id
+from lance_assets.settings.filters import OF_SMALL_MODELS, find_filter
+from resources.engines.contract import Engine, sample_in_order
+from resources.engines.transformers.engine import TransformersEngine
+
+STEP = "lance/new_prompt"
+MAX_PROMPT_WORDS, MAX_COMPLETION_WORDS = 60, 100
+"""Longer seeds are left out, so that a small model's context holds four of them."""
+
+
+def read_seeds(file: Path, number: int) -> list[Seed]:
+    """The first short seed tasks of a file, an instruction with its first input as the prompt."""
+    seeds = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        task = json.loads(line)
+        instance = task["instances"][0]
+        prompt, completion = f"{task['instruction']}\n{instance['input']}".strip(), instance["output"].strip()
+        if len(prompt.split()) <= MAX_PROMPT_WORDS and len(completion.split()) <= MAX_COMPLETION_WORDS:
+            seeds.append(Seed(derive_row_id(prompt), prompt, completion, None, "seed", None, None, None))
+    if len(seeds) < number:
+        raise ValueError(f"--num-seeds is {number}, and {file} has {len(seeds)} short seed tasks")
+    return seeds[:number]
+
+
+def propose(engine: Engine, profile: str, seeds: list[Seed], settings: LanceSettings) -> list[Generation]:
+    """One proposal of each seed."""
+    identity = RoundIdentity("real_proposals", "r0001", 0, Templates(profile, "lance"))
+
+    def ask(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
+        return sample_in_order(engine, requests, RECIPE.find_sampling(stage, settings))
+
+    return propose_from_seeds(
+        identity,
+        ask,
+        seeds,
+        kind="new_prompt",
+        step=STEP,
+        num_samples=settings.num_prompts,
+        pool=seeds,
+        num_examples=settings.num_examples,
+    )
+
+
+def count_reasons(profile: str, made: list[Generation], seeds: list[Seed], settings: LanceSettings) -> dict[str, int]:
+    """How many proposals are kept, and dropped by which reason; that they have no completion yet is none."""
+    raw = build_table(made, RAW_GENERATIONS)
+    completions = [
+        # Every proposal gets a completion, so that none is dropped for want of one.
+        {"row_id": derive_row_id(row.row_id), "kind": "completion", "seed_id": row.seed_id, "parent_id": row.row_id}
+        | {"sample_number": 0, "prompt": row.prompt, "completion": f"{row.row_id} " * 12, "raw_text": ""}
+        | {"finish_reason": "stop"}
+        for row in made
+    ]
+    table = pl.concat([raw, pl.DataFrame(completions, schema=RAW_GENERATIONS)])
+    shown = Templates(profile, "lance").list_shown(STEP)
+    added = [find_filter(name).model_validate({"name": name, "kinds": ("new_prompt",)}) for name in OF_SMALL_MODELS]
+    inputs: RoundInputs[LanceSettings] = RoundInputs(
+        identity=RoundIdentity("real_proposals", "r0001", 0, Templates(profile, "lance")),
+        settings=settings,
+        is_evaluation_prompt=lambda prompt: False,
+    )
+    cleaned = RECIPE.clean(inputs, table, build_table(seeds, SEED_SET), added=added, shown=shown)
+    return count_drop_reasons(cleaned.filter(kind="new_prompt"))
+
+
+def measure(engine: Engine, profile: str, seeds: list[Seed], settings: LanceSettings, *, show: int) -> dict[str, Any]:
+    """A profile's proposals: shares and reasons."""
+    started = time.monotonic()
+    made = propose(engine, profile, seeds, settings)
+    reasons = count_reasons(profile, made, seeds, settings)
+    print(f"{profile}: {reasons}")
+    for row in made[:show]:
+        print(f"  {row.prompt!r:.150}")
+    return {
+        "num_proposed": len(made),
+        "ended_rate": round(sum(row.finish_reason == "stop" for row in made) / len(made), 3),
+        "kept_rate": round(reasons["kept"] / len(made), 3),
+        "drop_reasons": {name: number for name, number in reasons.items() if name != "kept"},
+        "minutes": round((time.monotonic() - started) / 60, 1),
+    }
+
+
+def main() -> None:
+    """Ask every profile and print one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, help="folder of an instruction-tuned model")
+    parser.add_argument("--corpus", type=Path, required=True, help="Self-Instruct's seed tasks, JSONL")
+    parser.add_argument("--num-seeds", type=int, default=40)
+    parser.add_argument("--profiles", nargs="+", default=["full", "small"])
+    parser.add_argument("--max-new-tokens", type=int, default=256)
+    parser.add_argument("--batch-size", type=int, default=20)
+    parser.add_argument("--show", type=int, default=5, help="proposals that are printed of each profile")
+    given = parser.parse_args()
+    seeds = read_seeds(given.corpus, given.num_seeds)
+    settings = LanceSettings(num_prompts=1, max_new_tokens=given.max_new_tokens, min_prompt_words=3)
+    engine = TransformersEngine(given.model, batch_size=given.batch_size)
+    found = {name: measure(engine, name, seeds, settings, show=given.show) for name in given.profiles}
+    print(json.dumps({"model": given.model.name, "num_seeds": len(seeds), "profiles": found}))
+
+
+if __name__ == "__main__":
+    main()
