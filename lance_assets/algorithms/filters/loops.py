@@ -45,8 +45,8 @@ class LoopMeasures:
 def measure_loops(text: str) -> LoopMeasures:
     """Measure how much of a text is said again. Cost: linear.
 
-    >>> round(measure_loops("The score is low. It is low because it is low. " * 8).compression)
-    7
+    >>> measure_loops("The score is low. It is low because it is low. " * 8).compression > 5
+    True
     >>> measure_loops("We walk to the sea.").repeated_rate
     0.0
     """

@@ -108,8 +108,8 @@ def choose_score(mass: dict[int, float], *, is_expected: bool) -> float:
         mass: by number its probability, any sum above 0; at least one.
         is_expected: whether the mean is taken.
 
-    >>> choose_score({1: 0.1, 7: 0.1, 10: 0.2}, is_expected=True), choose_score({1: 0.1, 7: 0.1}, is_expected=False)
-    (7.0, 1.0)
+    >>> choose_score({2: 0.25, 10: 0.25}, is_expected=True), choose_score({1: 0.1, 7: 0.1}, is_expected=False)
+    (6.0, 1.0)
     """
     if is_expected:
         return sum(number * share for number, share in mass.items()) / sum(mass.values())

@@ -4,7 +4,7 @@ No library offers this on a CPU: `generate` keeps finished rows in the batch unt
 makes all of them cost `max_new_tokens` steps. With equal greedy tokens, it differs:
 1. Finished rows leave the batch (and the cache) once they are an eighth of it.
 2. Equal prompts of a batch, such as the four completions of one prompt, are read by the model once. So is what all
-   prompts of a batch begin with, from `LEAST_SHARED` tokens on: a review by LANCE's full template shares 419 of 525
+   prompts of a batch begin with, from `LEAST_SHARED` tokens on: a review by LANCE's full template shares 527 of 690
    tokens with the next one, and a request for a new prompt 1,741 of 1,761.
 3. Keys and values are written in place (`GrowingLayer`). Transformers' `DynamicCache` concatenates at every step, and
    its `StaticCache` is made for a length and a batch known beforehand, attends over all of it, and lets no row leave.
