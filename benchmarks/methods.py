@@ -20,38 +20,25 @@ a 95% interval, paired over seeds (with one seed, over problems).
 import argparse
 import json
 import os
-import shutil
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
 import polars as pl
 
+from benchmarks._arms import START, Arm, find_root, plan_arm, run_arm
 from lance_assets.algorithms.measures.arms import BACKBONE, compare_rounds, summarise_arms
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round
 from lance_assets.pictures.study import to_points
 from lance_assets.records import STUDY_ROWS
 from lance_assets.rounds.experiments import find_plan
-from lance_assets.rounds.plan import Plan
-from lance_assets.rounds.study import is_finished, make_round, read_round
-from lance_assets.settings.experiment import ExperimentSettings
+from lance_assets.rounds.study import read_round
 
 PROJECT_ROOT = Path(__file__).parents[1]
 NUM_PROCESSES = 2
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS")}
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to run an experiment."""
-
-    num_rounds: int
-    """After r0000."""
-    switches: dict[str, object] = field(default_factory=dict)
-    """Parameters of the recipe that differ from the experiment's."""
 
 
 ABLATIONS: dict[str, dict[str, Arm]] = {
@@ -75,33 +62,11 @@ ABLATIONS: dict[str, dict[str, Arm]] = {
 """By experiment the method, which comes first, and what it is compared with."""
 
 
-def plan_arm(experiment: str, arm: Arm, rng_seed: int) -> Plan:
-    """The experiment with an arm's switches and a seed; the name stays, so that sampling seeds are equal."""
-    plan = find_plan(experiment)
-    settings = plan.settings.model_dump()
-    settings["parameters"] |= arm.switches
-    settings["rng_seed"] = rng_seed
-    return Plan(plan.name, plan.folder, ExperimentSettings.model_validate(settings))
-
-
-def find_root(out: Path, experiment: str, rng_seed: int, arm: str) -> Path:
-    """Where an arm's rounds lie."""
-    return out / experiment / f"seed{rng_seed}" / arm
-
-
 def run_task(experiment: str, name: str, rng_seed: int, out: Path) -> str:
     """One arm of a seed, or the seed's r0000 for "start", in this process."""
     started, root = time.monotonic(), find_root(out, experiment, rng_seed, name)
-    arm = ABLATIONS[experiment][name] if name != "start" else Arm(0)
-    plan = plan_arm(experiment, arm, rng_seed)
-    if name != "start" and not root.exists():
-        shutil.copytree(find_root(out, experiment, rng_seed, "start"), root.with_suffix(".partial"), dirs_exist_ok=True)
-        root.with_suffix(".partial").rename(root)
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / "log.txt").open("a") as file:
-        for number in range(arm.num_rounds + 1):
-            if not is_finished(plan, root, format_round(number)):
-                make_round(plan, root, format_round(number), log=lambda line: print(line, file=file, flush=True))
+    arm = ABLATIONS[experiment][name] if name != START else Arm(0)
+    run_arm(plan_arm(find_plan(experiment), arm, rng_seed), arm, root, find_root(out, experiment, rng_seed, START))
     return f"{experiment} seed {rng_seed} {name}: {time.monotonic() - started:.0f} s"
 
 
@@ -109,10 +74,10 @@ def read_rows(experiment: str, rng_seeds: list[int], out: Path) -> pl.DataFrame:
     """Every round of every arm and seed, schema `STUDY_ROWS`."""
     rows = []
     for rng_seed in rng_seeds:
-        start = plan_arm(experiment, Arm(0), rng_seed)
-        rows.append(read_round(start, find_root(out, experiment, rng_seed, "start"), BACKBONE, START_ROUND))
+        start = plan_arm(find_plan(experiment), Arm(0), rng_seed)
+        rows.append(read_round(start, find_root(out, experiment, rng_seed, START), BACKBONE, START_ROUND))
         for name, arm in ABLATIONS[experiment].items():
-            plan, root = plan_arm(experiment, arm, rng_seed), find_root(out, experiment, rng_seed, name)
+            plan, root = plan_arm(find_plan(experiment), arm, rng_seed), find_root(out, experiment, rng_seed, name)
             rows += [read_round(plan, root, name, format_round(number)) for number in range(arm.num_rounds + 1)]
     return pl.DataFrame(rows, schema=STUDY_ROWS)
 
@@ -163,7 +128,7 @@ def main() -> None:
         out = options.out or Path(folder)
         with ProcessPoolExecutor(NUM_PROCESSES, mp_context=get_context("spawn")) as pool:
             for name in experiments:
-                for tasks in (["start"], list(ABLATIONS[name])):
+                for tasks in ([START], list(ABLATIONS[name])):
                     running = [pool.submit(run_task, name, arm, seed, out) for seed in seeds for arm in tasks]
                     for done in running:
                         print(done.result(), flush=True)

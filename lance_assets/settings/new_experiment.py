@@ -25,12 +25,20 @@ OWN_FIELDS = ("description", "owners")
 """What a new experiment does not take from another one."""
 
 
+KEPT_FOR_FIGURES = (
+    *("force_ending", "structured_output", "num_signal_pairs", "min_completion_words", "keeps_contrast"),
+    *("dtype", "save_dtype", "warmup_from_zero", "gradient_accumulation_steps"),
+)
+"""Settings that the package's experiments name only so that their published tables stay; a new one has the defaults."""
+
+
 def create_experiment(
     folder: Path, *, recipe: str, profile: str | None = None, type_name: str = "lance_assets.Experiment"
 ) -> list[str]:
     """Write an experiment that runs at once on a small packaged model, where the package has one for the recipe.
 
-    The settings are those of the package's `mini_` experiment of the recipe, whose data files are copied beside them.
+    The settings are those of the package's `mini_` experiment of the recipe, whose data files are copied beside them,
+    without `KEPT_FOR_FIGURES`.
     For a recipe without such an experiment, the file names a `seeds.jsonl` that has still to be put there.
 
     Args:
@@ -60,7 +68,7 @@ def create_experiment(
         attributes: dict[str, Any] = {
             name: _adopt(name, value, source, folder)
             for name, value in _read_shipped(source).items()
-            if name not in OWN_FIELDS
+            if name not in (*OWN_FIELDS, *KEPT_FOR_FIGURES)
         }
     else:
         evaluation = _read_shipped(SHIPPED_FOLDER / EXAMPLE)["evaluation"]
@@ -83,7 +91,8 @@ def _read_shipped(folder: Path) -> dict[str, Any]:
 def _adopt(name: str, value: Any, source: Path, folder: Path) -> Any:
     """A setting as the new folder needs it: a data file is copied there, another folder gets its absolute path."""
     if isinstance(value, dict):
-        return {inner: _adopt(inner, each, source, folder) for inner, each in value.items()}
+        kept = {inner: each for inner, each in value.items() if inner not in KEPT_FOR_FIGURES}
+        return {inner: _adopt(inner, each, source, folder) for inner, each in kept.items()}
     if name not in PATH_FIELDS or not isinstance(value, str):
         return value
     place = source / value

@@ -1,0 +1,252 @@
+"""Whether rounds make a real language model better: methods against their controls on data that people wrote.
+
+    python -m benchmarks.real_evolution --model DIR --data DIR [--only STUDY] [--rng-seeds N] [--out DIR] [--quick]
+
+| study | held-out data | arms, the method first |
+| --- | --- | --- |
+| llm2llm_snips | 140 test requests of SNIPS | LLM2LLM on 21 seeds; seeds alone; paraphrases of any seed; one shot |
+| diverse_evol_t0 | 150 rows of T0, exact match | DiverseEvol's picks from a pool; random picks; all of the pool |
+| lance_general | 51 answers, bits per byte | LANCE as `make demo-real`; no pairs; random scores; no reviews; seeds |
+
+All arms of a study train each round on the same number of tokens. The model is its own teacher and its own reviewer.
+A killed study goes on from its last finished round, with the same settings only; finished rounds lie in `--out`.
+The number of rounds is fixed, and the last round counts, not the best one. The last line is one JSON object: of the
+first study its recipe, benchmark, start, end, gain and interval, and for each study every arm's scores and how far the
+method's end is ahead of it, with a 95% interval paired over seeds (with one seed, over items).
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from benchmarks import _real_worlds as worlds
+from benchmarks._arms import START, Arm, find_root, plan_arm, read_scores, run_arm
+from lance_assets.algorithms.measures.arms import BACKBONE, compare_rounds, summarise_arms
+from lance_assets.algorithms.measures.progress import START_ROUND, format_round
+from lance_assets.rounds.experiments import find_plan, plan_experiment
+from lance_assets.rounds.plan import Plan
+from lance_assets.settings.experiment import ExperimentSettings
+
+PROJECT_ROOT = Path(__file__).parents[1]
+SNIPS_BUDGET = 11000
+T0_BUDGET = 24000
+LANCE_BUDGET = 14000
+
+
+@dataclass(frozen=True)
+class Study:
+    """A method with its controls."""
+
+    recipe: str
+    benchmark: str
+    unit: str
+    """Of the score, as it is printed."""
+    arms: Mapping[str, Arm]
+    """The method first."""
+    write: Callable[[Path, str, int], Plan]
+    """Given a folder, the model and a seed: the experiment, its files written."""
+
+
+def _write_rows(file: Path, rows: list[dict[str, str]]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def write_snips(folder: Path, model: str, rng_seed: int) -> Plan:
+    """LLM2LLM on SNIPS, where the model teaches itself."""
+    _write_rows(folder / "seeds.jsonl", worlds.draw_snips_seeds(per_intent=3, rng_seed=rng_seed))
+    attributes: dict[str, Any] = {
+        "recipe": "llm2llm",
+        "model": model,
+        "prompt_profile": "small",
+        "seeds": {"path": "seeds.jsonl", "answer_field": "answer"},
+        "roles": {"teacher": {"model": model, "engine": {"batch_size": 32}}},
+        "parameters": {
+            **{"temperature": 0.8, "top_p": 0.95, "max_new_tokens": 48, "student_max_new_tokens": 16},
+            **{"num_lessons": 2, "max_attempts": 2, "answer_kind": "label", "answer_mark": None},
+            **{"labels": {label: list(names) for label, names in worlds.INTENTS.items()}},
+            **{"teacher_writes": "prompt_then_completion", "num_votes": 1},
+        },
+        "engine": {"batch_size": 32},
+        "training": {
+            "token_budget": SNIPS_BUDGET,
+            "sft": {"learning_rate": 2e-5, "num_epochs": 3, "batch_size": 4, "max_length": 256},
+        },
+        "evaluation": {"world": {"name": "benchmarks._real_worlds:SNIPS", "per_stratum": 140, "max_new_tokens": 16}},
+        "stop": {"max_rounds": 2, "on_regression": "continue"},
+    }
+    return plan_experiment(ExperimentSettings.model_validate(attributes), folder)
+
+
+def write_t0(folder: Path, model: str, rng_seed: int) -> Plan:
+    """DiverseEvol on a pool of T0."""
+    pool, _ = worlds.read_t0(worlds.POOL_ROWS, worlds.HELD_OUT_ROWS)
+    _write_rows(folder / "pool.jsonl", pool)
+    attributes: dict[str, Any] = {
+        "recipe": "diverse_evol",
+        "model": model,
+        "prompt_profile": "small",
+        "seeds": {"path": "pool.jsonl"},
+        "parameters": {"num_first": 100, "num_picks": 100},
+        "engine": {"batch_size": 32},
+        "training": {
+            "token_budget": T0_BUDGET,
+            "sft": {"learning_rate": 2e-5, "num_epochs": 1, "batch_size": 8, "max_length": 256},
+        },
+        "evaluation": {"world": {"name": "benchmarks._real_worlds:T0", "per_stratum": 150, "max_new_tokens": 24}},
+        "stop": {"max_rounds": 2, "on_regression": "continue"},
+    }
+    return plan_experiment(ExperimentSettings.model_validate(attributes), folder)
+
+
+def write_general(folder: Path, model: str, rng_seed: int) -> Plan:
+    """LANCE as `make demo-real` runs it, on a fixed number of tokens a round."""
+    plan = find_plan("smollm2_lance")
+    settings = plan.settings.model_dump()
+    settings["model"] = model
+    settings["training"]["token_budget"] = LANCE_BUDGET
+    settings["stop"] |= {"max_rounds": 2, "on_regression": "continue"}
+    return Plan(plan.name, plan.folder, ExperimentSettings.model_validate(settings))
+
+
+STUDIES = {
+    "llm2llm_snips": Study(
+        "llm2llm",
+        "SNIPS",
+        "greedy accuracy",
+        {
+            "llm2llm": Arm(2),
+            "seeds_only": Arm(0, sft={"num_epochs": 6}),
+            "paraphrases": Arm(1, {"targeted": False}),
+            "one_shot": Arm(1, {"num_lessons": 4}),
+        },
+        write_snips,
+    ),
+    "diverse_evol_t0": Study(
+        "diverse_evol",
+        "T0",
+        "exact match",
+        {"diverse_evol": Arm(2), "random": Arm(2, {"method": "random"}), "all": Arm(1, {"num_picks": 4900})},
+        write_t0,
+    ),
+    "lance_general": Study(
+        "lance",
+        "held_out_text",
+        "bits per byte, lower is better",
+        {
+            "lance": Arm(2),
+            "no_pairs": Arm(2, {"losses": "sft"}),
+            "random_scores": Arm(2, {"reviewer": "random"}),
+            "self_instruct": Arm(2, {"reviewer": "none"}),
+            "seeds_only": Arm(2, {"propose": False}),
+        },
+        write_general,
+    ),
+}
+
+
+def make_plan(name: str, arm: Arm, rng_seed: int, out: Path, model: str) -> Plan:
+    """An arm's experiment, its files written."""
+    folder = out / name / f"seed{rng_seed}" / "experiment"
+    return plan_arm(STUDIES[name].write(folder, model, rng_seed), arm, rng_seed)
+
+
+def run_study(name: str, rng_seed: int, out: Path, model: str, arms: Mapping[str, Arm]) -> None:
+    """Run what is not finished of a study's seed, the shared r0000 first."""
+    start = find_root(out, name, rng_seed, START)
+    for arm_name, arm in {START: Arm(0), **arms}.items():
+        started, root = time.monotonic(), find_root(out, name, rng_seed, arm_name)
+        run_arm(make_plan(name, arm, rng_seed, out, model), arm, root, start)
+        print(f"{name} seed {rng_seed} {arm_name}: {time.monotonic() - started:.0f} s", flush=True)
+
+
+def read_study(name: str, rng_seeds: list[int], out: Path, model: str, arms: Mapping[str, Arm]) -> pl.DataFrame:
+    """Every round of every arm and seed, as `read_scores`."""
+    return pl.concat(
+        read_scores(
+            {arm: make_plan(name, one, seed, out, model) for arm, one in arms.items()},
+            {arm: find_root(out, name, seed, arm) for arm in arms},
+            seed,
+        )
+        for seed in rng_seeds
+    )
+
+
+def summarise(name: str, rows: pl.DataFrame, arms: Mapping[str, Arm]) -> dict[str, Any]:
+    """A table of a study, and what the last line says of it."""
+    study, method = STUDIES[name], next(iter(arms))
+    means = {(row["arm"], row["round"]): row["mean"] for row in summarise_arms(rows, metric="score").to_dicts()}
+    ends = {arm: format_round(one.num_rounds) for arm, one in arms.items()}
+    found: dict[str, Any] = {"backbone": {"score": round(means[BACKBONE, START_ROUND], 4)}}
+    print(f"\n{name}: {study.unit}; raw model {means[BACKBONE, START_ROUND]:.3f}\n")
+    print(f"| arm | r0000 | last | since r0000 | {method} less this | SFT rows | tokens trained |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for arm, end in ends.items():
+        gain = compare_rounds(rows, (method, START_ROUND), (arm, end), metric="score")
+        behind = compare_rounds(rows, (arm, end), (method, ends[method]), metric="score") if arm != method else None
+        last = rows.filter(arm=arm, round=end)
+        seen, tokens = (sum(last[column].to_list()) / len(last) for column in ("num_rows", "train_tokens"))
+        found[arm] = {"start": means[arm, START_ROUND], "end": means[arm, end], "gain": gain, "behind": behind}
+        shown = "" if behind is None else _show(behind)
+        start = means[method, START_ROUND]
+        print(f"| {arm} | {start:.3f} | {means[arm, end]:.3f} | {_show(gain)} | {shown} | {seen:.0f} | {tokens:.0f} |")
+    return found
+
+
+def _show(interval: tuple[float, float, float]) -> str:
+    middle, low, high = interval
+    return f"{middle:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def main() -> None:
+    """Run what is not finished, and print tables and figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="as in an experiment's file")
+    parser.add_argument("--data", type=Path, default=PROJECT_ROOT.parent / "shared" / "data", help="real data")
+    parser.add_argument("--rng-seeds", type=int, default=3, help="seeds 0 and on")
+    parser.add_argument("--only", choices=STUDIES, help="one study alone")
+    parser.add_argument("--out", type=Path, help="where rounds are kept; without it they are thrown away")
+    parser.add_argument("--quick", action="store_true", help="one seed, the first study, the method and one control")
+    options = parser.parse_args()
+    os.environ[worlds.VARIABLE] = str(options.data.resolve())
+    started, seeds = time.monotonic(), list(range(1 if options.quick else options.rng_seeds))
+    names = [options.only] if options.only else list(STUDIES)[: 1 if options.quick else None]
+    figures: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        out = options.out or Path(scratch)
+        for name in names:
+            arms = dict(list(STUDIES[name].arms.items())[: 2 if options.quick else None])
+            for seed in seeds:
+                run_study(name, seed, out, options.model, arms)
+            rows = read_study(name, seeds, out, options.model, arms)
+            if options.out is not None:
+                rows.write_parquet(options.out / name / "study.parquet")
+            figures[name] = summarise(name, rows, arms)
+    study = STUDIES[names[0]]
+    method = next(iter(study.arms))
+    first = figures[names[0]][method]
+    points = [round(100 * part, 2) for part in first["gain"]]
+    line = {
+        "recipe": study.recipe,
+        "benchmark": study.benchmark,
+        "model": options.model,
+        "start": first["start"],
+        "end": first["end"],
+        **dict(zip(("gain_points", "ci_low", "ci_high"), points, strict=True)),
+        "arms": figures,
+        "num_seeds": len(seeds),
+        "minutes": round((time.monotonic() - started) / 60, 1),
+    }
+    print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()

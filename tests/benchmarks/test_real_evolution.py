@@ -1,0 +1,95 @@
+"""The studies on real models are what their table says, and two arms of one run end in a table with intervals."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from benchmarks import _real_worlds as worlds
+from benchmarks._arms import START, Arm, find_root, plan_arm, read_scores, run_arm
+from benchmarks.real_evolution import STUDIES, make_plan, summarise
+from lance_assets.rounds.experiments import plan_experiment
+from lance_assets.settings.experiment import ExperimentSettings
+from lance_assets.settings.new_experiment import SHIPPED_FOLDER
+from lance_assets.worlds import draw_problems
+
+
+@pytest.fixture
+def data(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(worlds.VARIABLE, str(real_data))
+    return real_data
+
+
+@pytest.mark.usefixtures("data")
+def test_every_arm_is_an_experiment_on_its_seeds_own_rows(tmp_path: Path) -> None:
+    for name, study in STUDIES.items():
+        plans = [make_plan(name, arm, 1, tmp_path, "small") for arm in study.arms.values()]
+        assert {plan.settings.rng_seed for plan in plans} == {1}
+        budgets = {plan.settings.training.token_budget for plan in plans}
+        assert len(budgets) == 1, "arms are compared at equal tokens"
+        assert None not in budgets
+    written = (tmp_path / "llm2llm_snips/seed1/experiment/seeds.jsonl").read_text(encoding="utf-8")
+    seeds = [json.loads(line) for line in written.splitlines()]
+    assert len(seeds) == 21
+    assert seeds != worlds.draw_snips_seeds(per_intent=3, rng_seed=0)
+
+
+@pytest.mark.usefixtures("data")
+def test_no_held_out_row_is_a_seed() -> None:
+    seeds = {row["prompt"] for row in worlds.draw_snips_seeds(per_intent=50, rng_seed=0)}
+    problems = draw_problems(worlds.SNIPS, 140)
+    assert len(problems) == 140
+    assert not seeds & {problem.prompt for problem in problems}
+    pool, held_out = worlds.read_t0(worlds.POOL_ROWS, worlds.HELD_OUT_ROWS)
+    assert not {row["prompt"] for row in pool} & {row["prompt"] for row in held_out}
+    assert (len(pool), len(held_out)) == (worlds.POOL_ROWS, worlds.HELD_OUT_ROWS)
+
+
+@pytest.mark.usefixtures("data")
+def test_the_rule_accepts_the_gold_answer_and_no_other() -> None:
+    for problem in draw_problems(worlds.SNIPS, 140):
+        assert worlds.is_intent(problem, problem.answer)
+        assert not worlds.is_intent(problem, "RateBook or GetWeather")
+    for problem in draw_problems(worlds.T0, 50):
+        assert worlds.is_exact(problem, problem.answer.upper() + ".")
+        assert not worlds.is_exact(problem, problem.answer + " or not")
+
+
+@pytest.mark.slow
+def test_two_arms_of_the_small_model(tmp_path: Path) -> None:
+    """With the packaged model, so that only the machinery is tried: arms share r0000, and the table has both."""
+    lines = (SHIPPED_FOLDER / "mini_lance" / "seeds.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines[:8]]
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    (folder / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = ExperimentSettings.model_validate(
+        {
+            "recipe": "lance",
+            "model": "small",
+            "prompt_profile": "compact",
+            "seeds": {"path": "seeds.jsonl", "answer_field": "answer"},
+            "parameters": {"max_seeds": 4, "num_prompts": 1, "num_completions": 1, "num_reviews": 1},
+            "training": {"token_budget": 600, "sft": {"batch_size": 4, "max_length": 256}},
+            "evaluation": {"world": {"name": "lance_assets.small_world:WORLD", "per_stratum": 1}},
+            "checks": {"max_unscored_rate": 1.0},
+        }
+    )
+    plan = plan_experiment(settings, folder)
+    arms = {"lance": Arm(1), "seeds_only": Arm(1, {"propose": False})}
+    start = find_root(tmp_path, "tiny", 0, START)
+    for name, arm in {START: Arm(0), **arms}.items():
+        run_arm(plan_arm(plan, arm, 0), arm, find_root(tmp_path, "tiny", 0, name), start)
+    roots = {name: find_root(tmp_path, "tiny", 0, name) for name in arms}
+    found = read_scores({name: plan_arm(plan, arm, 0) for name, arm in arms.items()}, roots, 0)
+    assert found.select("arm", "round").rows() == [
+        ("backbone", "r0000"),
+        *[(arm, key) for arm in arms for key in ("r0000", "r0001")],
+    ]
+    first = found.filter(pl.col("round") == "r0000", pl.col("arm") != "backbone")
+    assert first["score"].n_unique() == 1, "both arms start from one r0000"
+    assert found["score_items"].list.len().n_unique() == 1
+    said = summarise("lance_general", found, arms)
+    assert said["seeds_only"]["behind"] is not None
+    assert said["lance"]["end"] == found.filter(arm="lance", round="r0001")["score"].item()
