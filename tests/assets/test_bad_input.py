@@ -107,7 +107,9 @@ def test_a_history_moved_away_is_written_anew(make_scripted_world: OpenWorld, sc
 
 
 def test_a_review_without_a_score_is_kept_as_unscored(make_scripted_world: OpenWorld):
-    world = make_scripted_world(machines={"says_in_review": "I like it."}, checks={"max_unscored_rate": 0.5})
+    world = make_scripted_world(
+        machines={"says_in_review": "I like it."}, checks={"max_unscored_rate": 0.5}, force_ending=False
+    )
     result = world.run("r0001")
     reviewed = world.round("r0001").read("reviewed_set")
     assert len(reviewed) == len(world.round("r0001").read("seed_set")) == 6

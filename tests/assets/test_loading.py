@@ -105,7 +105,7 @@ WRONG = {
     "filter_name": (
         "  parameters",
         "  filters: [{name: wrods}]\n  parameters",
-        [":8: attributes.filters.0: there is no filter 'wrods'; name one of completion_chars, "],
+        [":8: attributes.filters.0: there is no filter 'wrods'; name one of answer, chatter, "],
     ),
     "filter_setting": (
         "  parameters",

@@ -57,7 +57,7 @@ def test_every_model_of_a_round_is_asked_and_trained_with_the_experiments_own_wo
     words = {"system.j2": f"{SYSTEM}\n", "lance/review.j2": REVIEW, "lance/review.criteria.yaml": CRITERIA}
     write_own_words(tmp_path / "tiny", **words)
     scale = {"lowest_score": 1, "highest_score": 5, "branch_threshold": 3.0, "sft_threshold": 2.0}
-    settings = SCRIPTED | {"platform_class": NotingPlatform} | scale
+    settings = SCRIPTED | {"platform_class": NotingPlatform, "force_ending": False} | scale
     with without_drawing(), open_world(tmp_path, in_memory=True, **settings) as world:
         for key in ("r0000", "r0001"):
             result = world.run(key)
