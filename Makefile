@@ -45,7 +45,7 @@ demo: setup ## Run mini_lance for ROUNDS rounds after r0000 and print their tabl
 
 demo-real: setup ## Run smollm2_lance: LANCE on SmolLM2-135M-Instruct, REAL_ROUNDS rounds after r0000; REAL_SEEDS takes fewer seeds
 	$(BIN)/lance model "$${SMOLLM2_MODEL:-HuggingFaceTB/SmolLM2-135M-Instruct}"
-	$(BIN)/lance run smollm2_lance --rounds $(REAL_ROUNDS) $(if $(REAL_SEEDS),--set parameters.max_seeds=$(REAL_SEEDS))
+	$(BIN)/lance run smollm2_lance --rounds $(REAL_ROUNDS) $(if $(REAL_SEEDS),--set parameters.max_seeds=$(REAL_SEEDS) --keep)
 
 study: setup ## Run STUDY_ROUNDS rounds of a mini experiment of every recipe, and print the leaderboard
 	$(BIN)/lance study --rounds $(STUDY_ROUNDS)
