@@ -78,6 +78,28 @@ def build_body(request: Request, sampling: SamplingSettings, *, model: str, dial
     return body
 
 
+REASONING = ("reasoning_content", "reasoning")
+"""The fields in which servers give a model's thoughts apart from its answer: that of DeepSeek, and OpenRouter's."""
+
+
+def join_thoughts(message: Mapping[str, Any], content: str, *, was_cut: bool) -> str:
+    r"""A completion as the model wrote it: thoughts that the server took out of it stand before the answer again.
+
+    So one rule reads thoughts, whatever the server does with them (`algorithms.reviews.thoughts`).
+
+    >>> join_thoughts({"reasoning_content": "Two and two."}, "It is 4.", was_cut=False)
+    '<think>\nTwo and two.\n</think>\n\nIt is 4.'
+    >>> join_thoughts({"reasoning_content": "Two and"}, "", was_cut=True)
+    '<think>\nTwo and'
+    """
+    found = [message[name] for name in REASONING if isinstance(message.get(name), str) and message[name].strip()]
+    if not found:
+        return content
+    opened = f"<think>\n{found[0].strip()}"
+    # A thought that reached the limit has no end, and no answer follows it.
+    return opened if was_cut and not content else f"{opened}\n</think>\n\n{content}"
+
+
 def read_sample(answer: Mapping[str, Any], request: Request, *, tail_tokens: int, stop: Sequence[str] = ()) -> Sample:
     """The sample in an answer; an `error` sample where the server ended it for a reason of its own.
 
@@ -104,9 +126,10 @@ def read_sample(answer: Mapping[str, Any], request: Request, *, tail_tokens: int
     except (KeyError, TypeError) as error:
         return fail(request, prompt_tokens, f"logprobs of another layout: {error!r}")
     before = cut_at_stop(text, stop)
+    said, was_cut = text if before is None else before, before is None and FINISH_REASONS[reason] == "length"
     return Sample(
         row_id=request.row_id,
-        text=text if before is None else before,
+        text=join_thoughts(message, said, was_cut=was_cut),
         finish_reason=FINISH_REASONS[reason] if before is None else "stop",
         prompt_tokens=prompt_tokens,
         completion_tokens=_read_count(usage, "completion_tokens"),
