@@ -6,6 +6,7 @@ import pytest
 from jinja2 import UndefinedError, meta
 
 from lance_assets import prompts
+from lance_assets.algorithms.reviews.review_parsing import parse_review
 from lance_assets.prompts import (
     ENVIRONMENT,
     PROFILES,
@@ -215,3 +216,21 @@ def test_the_hash_of_a_step_follows_its_template_and_its_lists(tmp_path: Path, m
     changed = [[name for name in after[0] if after[0][name] != before[0][name]] for before, after in pairwise(seen)]
     assert changed == [["system_message"], ["lance/review"], ["lance/review"], [], []]
     assert [after[1] != before[1] for before, after in pairwise(seen)] == [True, *[False] * 4]
+
+
+@pytest.mark.parametrize(("lowest", "highest"), [(0, 10), (1, 5), (0, 3)])
+def test_the_example_reviews_end_in_scores_of_the_scale(lowest: int, highest: int) -> None:
+    """They are read as a model's reviews are, a poor answer below a good one, and the row to review comes last."""
+    words = Templates("full").look_up("lance/review")
+    shots = read_rows(words.lists["shots"])
+    filled = Templates("full").render(
+        "lance/review", prompt="What is it?", completion="It is this.", lowest=str(lowest), highest=str(highest)
+    )
+    parts = re.split(r"\n\n(?:Example|Now the one)", filled)[1:-1]
+    shown = [part.rpartition("</response>\n")[2].strip() for part in parts]
+    read = [parse_review(text, lowest=lowest, highest=highest) for text in shown]
+    scores = [score for score in read if isinstance(score, float)]
+    assert len(scores) == len(read) == len(shots) == 3, read
+    assert scores == sorted(scores)
+    assert scores[0] < scores[-1]
+    assert filled.index("What is it?") > filled.index(shots[-1]["completion"])
