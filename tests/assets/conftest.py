@@ -9,9 +9,17 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from dagster._core.definitions.reconstruct import ReconstructableJob
 
 from tests.assets.scripted_platform import SCRIPTED, without_drawing
 from tests.assets.tiny_experiment import World, open_world
+
+
+@pytest.fixture(autouse=True)
+def forget_jobs() -> None:
+    """Dagster keeps the job that it built last by a name, and each test's world builds another one by the same name."""
+    for built in (ReconstructableJob.get_definition, ReconstructableJob.get_repository_definition):
+        built.cache_clear()
 
 
 class OpenWorld(Protocol):
