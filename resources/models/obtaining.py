@@ -16,7 +16,7 @@ from pathlib import Path
 from lance_assets.home import find_models_root
 from resources.models.finding import UnknownModelError, find_model_folder, find_model_here, find_obtained
 from resources.models.gguf_files import check_tokenizer, convert
-from resources.stores.checkpoints import validate_model_folder
+from resources.stores.checkpoints import has_chat_template, hash_checkpoint, validate_model_folder
 
 
 @dataclass(frozen=True)
@@ -107,23 +107,12 @@ def take_from_package(name: str, packaged: PackagedModel) -> Path:
 def describe(folder: Path) -> str:
     """A model's sizes, licence aside, in lines that a person reads."""
     from resources.models.model_shapes import find_model
-    from resources.stores.checkpoints import hash_checkpoint
 
     found = find_model(str(folder))
     millions = found.shape.num_parameters / 1e6
-    template = "with a chat template" if _has_chat_template(folder) else "without a chat template: it cannot be asked"
+    template = "with a chat template" if has_chat_template(folder) else "without a chat template: it cannot be asked"
     return (
         f"{millions:,.{0 if millions >= 10 else 1}f} M parameters of {found.stored_bytes} bytes, vocabulary "
         f"{found.shape.vocab_size:,}, context {found.shape.max_positions or 'unlimited'}, {template}\n"
         f"content {hash_checkpoint(folder)[:16]}"
     )
-
-
-def _has_chat_template(folder: Path) -> bool:
-    from resources.stores.checkpoints import NoChatTemplateError, require_chat_template
-
-    try:
-        require_chat_template(folder)
-    except NoChatTemplateError:
-        return False
-    return True

@@ -8,12 +8,16 @@ about the rows that come after it.
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from lance_assets.records import Request, SamplingSettings
 from resources.engines.contract import PROBE_GRAMMAR, Adapter, EngineError, EngineUnavailableError
 from resources.engines.openai.chat_completions import DIALECTS, PARAMETERS, PENALTY, build_body, read_sample
 from resources.engines.openai.client import COMPLETIONS, Client, RequestFailedError
+
+if TYPE_CHECKING:
+    from httpx2 import Response
 
 PROBE_PROMPT = "Say hello."
 NUM_PROBES = 3
@@ -144,15 +148,26 @@ async def find_dialect(client: Client, model: str) -> str | None:
     return None
 
 
-async def _obeys(client: Client, request: Request, *, model: str, dialect: str) -> bool:
-    sampling = SamplingSettings(temperature=1.0, top_p=1.0, max_new_tokens=32, grammar=PROBE_GRAMMAR)
-    body = build_body(request, sampling, model=model, dialect=dialect)
+async def _try(client: Client, body: dict[str, Any], *, model: str) -> "Response | None":
+    """The answer to a probe; None where the server refuses what is probed.
+
+    Raises:
+        EngineError: the server does not answer, or refuses what every other request would ask too.
+    """
     try:
-        answer = await client.ask(COMPLETIONS, body, max_retries=CONTROL_RETRIES)
+        return await client.ask(COMPLETIONS, body, max_retries=CONTROL_RETRIES)
     except RequestFailedError as error:
         if error.is_connection:
             raise describe_failure(client, error) from None
         await raise_if_common(client, error, model=model)
+        return None
+
+
+async def _obeys(client: Client, request: Request, *, model: str, dialect: str) -> bool:
+    sampling = SamplingSettings(temperature=1.0, top_p=1.0, max_new_tokens=32, grammar=PROBE_GRAMMAR)
+    body = build_body(request, sampling, model=model, dialect=dialect)
+    answer = await _try(client, body, model=model)
+    if answer is None:
         return False
     sample = read_sample(answer.json(), request, tail_tokens=0)
     return sample.finish_reason == "stop" and re.fullmatch(PROBE_GRAMMAR, sample.text) is not None
@@ -189,12 +204,8 @@ async def _count_prompt(client: Client, prefill: str, *, model: str) -> int | No
     """Tokens of the prompt by the server's own count, 0 where it has none; None where it refuses the request."""
     request = Request("probe", ({"role": "user", "content": PROBE_PROMPT},), 0, prefill)
     body = build_body(request, SamplingSettings(0.0, 1.0, 1), model=model, dialect=None)
-    try:
-        answer = await client.ask(COMPLETIONS, body, max_retries=CONTROL_RETRIES)
-    except RequestFailedError as error:
-        if error.is_connection:
-            raise describe_failure(client, error) from None
-        await raise_if_common(client, error, model=model)
+    answer = await _try(client, body, model=model)
+    if answer is None:
         return None
     return read_sample(answer.json(), request, tail_tokens=0).prompt_tokens
 
@@ -202,14 +213,7 @@ async def _count_prompt(client: Client, prefill: str, *, model: str) -> int | No
 async def _takes_penalty(client: Client, penalty: float, *, model: str) -> bool:
     request = Request("probe", ({"role": "user", "content": PROBE_PROMPT},), 0)
     body = build_body(request, SamplingSettings(0.0, 1.0, 1), model=model, dialect=None) | {PENALTY: penalty}
-    try:
-        await client.ask(COMPLETIONS, body, max_retries=CONTROL_RETRIES)
-    except RequestFailedError as error:
-        if error.is_connection:
-            raise describe_failure(client, error) from None
-        await raise_if_common(client, error, model=model)
-        return False
-    return True
+    return await _try(client, body, model=model) is not None
 
 
 async def raise_if_common(client: Client, error: RequestFailedError, *, model: str | None) -> None:
