@@ -230,6 +230,47 @@ def trace(
 
 
 @app.command()
+def export(
+    experiment: Experiment,
+    round_key: Annotated[str, typer.Argument(metavar="ROUND", help="The round, such as r0001.")],
+    to: Annotated[Path, typer.Option(help="The folder that is written; new or empty.", show_default=False)],
+    checkpoint: Annotated[
+        bool, typer.Option("--checkpoint", help="The round's model and its card, in place of its training sets.")
+    ] = False,
+    source: Annotated[
+        list[str] | None, typer.Option(help="SFT rows from seed, eft or generated alone; may be repeated.")
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--license", help="What the card states, as the hub names it: apache-2.0.")
+    ] = None,
+    repository: Annotated[
+        str | None, typer.Option("--push", metavar="OWNER/NAME", help="Put the folder on the hub too.")
+    ] = None,
+    is_private: Annotated[bool, typer.Option("--private", help="A new repository is private.")] = False,
+) -> None:
+    """Write a round's training sets or model for other tools.
+
+    The folder opens with load_dataset or from_pretrained, and a card says where every row came from.
+    """
+    from lance_assets.algorithms.measures.progress import parse_round
+    from lance_assets.cli.exporting import push, write_checkpoint, write_data
+    from lance_assets.cli.reading import open_platform
+    from lance_assets.rounds.experiments import find_plan
+
+    parse_round(round_key)
+    plan, platform, folder = find_plan(experiment), open_platform(), to.expanduser().resolve()
+    if checkpoint and source:
+        raise ValueError("--source is of training sets, and --checkpoint exports the model; give one of them")
+    if checkpoint:
+        write_checkpoint(plan, platform, round_key, folder, licence=licence, say=_say)
+    else:
+        write_data(plan, platform, round_key, folder, sources=source or [], licence=licence, say=_say)
+    if repository is not None:
+        kind = "model" if checkpoint else "dataset"
+        push(folder, repository, repo_type=kind, is_private=is_private, say=_say)
+
+
+@app.command()
 def doctor(
     experiment: Annotated[
         str | None, typer.Argument(help="By default every experiment, and all data.", show_default=False)
