@@ -22,9 +22,11 @@ from lance_assets.rounds.experiments import load_plans
 from lance_assets.rounds.plan import Plan
 
 # Each step has a process of its own, whose end frees the model's memory. The fork server imports this module once a
-# run, and no torch: a process that is forked after torch was imported hangs.
+# run, and no torch: a process that is forked after torch was imported hangs. LanceDB starts a thread when it is
+# imported, which would be lost in a fork; of the 2.2 s that its import takes, 1.7 are this part, which starts none.
+PRELOADED = ["lance_assets.assets.code_location", "lance_namespace"]
 STEP_EXECUTOR = dg.multiprocess_executor.configured(
-    {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": ["lance_assets.assets.code_location"]}}}
+    {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": PRELOADED}}}
 )
 _LOG = logging.getLogger(__name__)
 

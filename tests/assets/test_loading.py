@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from lance_assets.assets.loading import BrokenExperimentsError, define_experiments, load_experiments
+from lance_assets.assets.loading import PRELOADED, BrokenExperimentsError, define_experiments, load_experiments
 from lance_assets.assets.platform import PlatformResource
 from lance_assets.rounds.experiments import find_plan, list_folders, load_plans
 from lance_assets.rounds.plan import Plan
@@ -330,3 +330,17 @@ def test_dg_check_defs_tells_of_every_broken_experiment(project: Path) -> None:
     said = checked.stdout + checked.stderr
     assert "lost/defs.yaml:7: attributes.seeds.path: got 'nowhere/seeds.jsonl', but there is no" in said
     assert "out_of_range/defs.yaml:8: attributes.parameters.branch_threshold: got 70; input should be less" in said
+
+
+def test_what_the_fork_server_imports_starts_no_thread_and_no_torch(project_root: Path) -> None:
+    """A thread does not survive a fork, and a process that is forked after torch was imported hangs."""
+    code = (
+        "import importlib, sys, threading\n"
+        "for name in sys.argv[1:]: importlib.import_module(name)\n"
+        "print(threading.active_count(), *[name for name in ('torch', 'lancedb') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, *PRELOADED]
+    environment = os.environ | {"PYTHONPATH": str(project_root)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1"]
+    assert "lance_namespace" in PRELOADED
