@@ -1,4 +1,4 @@
-"""What loading a code location takes: counted by what is done for each experiment, since time depends on the machine."""
+"""What loading a code location takes, counted by what is done for each experiment: time depends on the machine."""
 
 import shutil
 import subprocess

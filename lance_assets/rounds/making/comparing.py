@@ -14,7 +14,6 @@ grows with the square of the rows. Then the rows are decided about in parts, eac
 only the pair of each dropped row with its survivor is kept. Both ways drop the same rows for the same survivors.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,7 +21,7 @@ import numpy as np
 import polars as pl
 
 from lance_assets.algorithms.similarity.contrast import Content, compute_likeness, find_contrast, read_content
-from lance_assets.algorithms.similarity.lexical_pairs import find_lexical_pairs
+from lance_assets.algorithms.similarity.lexical_pairs import EXACT_TEXTS, find_lexical_pairs
 from lance_assets.algorithms.similarity.near_duplicates import (
     PAIRS,
     TooManyPairsError,
@@ -172,12 +171,16 @@ class Comparer:
     this_round: Round
     """It embeds completions, where a closer look needs their vectors."""
 
-    def find_lexical(self, left: Side, right: Side | None, max_pairs: int | None) -> pl.DataFrame:
+    def find_lexical(
+        self, left: Side, right: Side | None, max_pairs: int | None, *, exact_texts: int = EXACT_TEXTS
+    ) -> pl.DataFrame:
         """Like pairs by ROUGE-L, schema `PAIRS`; of one set where there is no `right`."""
         threshold = self.settings.lexical_threshold
         assert threshold is not None, "the tier is on"
         texts, against = left.texts["text"].to_list(), None if right is None else right.texts["text"].to_list()
-        found = find_lexical_pairs(texts, threshold=threshold, against=against, max_pairs=max_pairs)
+        found = find_lexical_pairs(
+            texts, threshold=threshold, against=against, exact_texts=exact_texts, max_pairs=max_pairs
+        )
         return found.filter(keep_same(found, left, right or left, bar=threshold)) if self.looks_closer else found
 
     def find_embedded(
@@ -294,12 +297,7 @@ class Comparer:
         Rounds whose data is left out are not compared with: nothing later trains on it. The nearest one that differs in
         what decides has the tier "contrast", which drops nothing.
         """
-        this_round = self.this_round
-        recipe, keys = this_round.plan.recipe, this_round.kept_keys
-        earlier = pl.concat(
-            # The empty table gives the columns where there is no earlier round.
-            [texts.clear(), *(list_texts(recipe, this_round.read("cleaned_set", key), key) for key in keys)]
-        )
+        earlier = self.earlier
         pairs = [pl.DataFrame(schema=NEAR_DUPLICATES)]
         if self.settings.exact:
             pairs.append(name_pairs(find_equal(texts, earlier), texts, earlier, "exact"))
@@ -308,6 +306,47 @@ class Comparer:
         if self.settings.embedding_threshold is not None:
             pairs.append(self._find_nearest(texts, vectors, earlier))
         return pl.concat(pairs)
+
+    @cached_property
+    def earlier(self) -> pl.DataFrame:
+        """The texts that earlier rounds kept, schema `TEXTS`, without the rounds that are left out."""
+        this_round = self.this_round
+        recipe, keys = this_round.plan.recipe, this_round.kept_keys
+        kept = [list_texts(recipe, this_round.read("cleaned_set", key), key) for key in keys]
+        # The empty table gives the columns where there is no earlier round.
+        return pl.concat([pl.DataFrame(schema=TEXTS), *kept])
+
+    def find_equal_kept(self, texts: pl.DataFrame) -> pl.DataFrame:
+        """Equal texts of one set, and those that equal a text of an earlier round; none where that tier is off."""
+        if not self.settings.exact:
+            return pl.DataFrame(schema=NEAR_DUPLICATES)
+        of_earlier = name_pairs(find_equal(texts, self.earlier), texts, self.earlier, "exact")
+        return pl.concat([self._find_exact(texts), of_earlier])
+
+    def compare_sample(self, texts: pl.DataFrame, vectors: np.ndarray, places: np.ndarray) -> pl.DataFrame:
+        """Pairs of some texts with all others of their set and with earlier rounds, schema `NEAR_DUPLICATES`.
+
+        By embedding every pair is computed; by words candidates are found as they are among all texts.
+
+        Args:
+            texts: schema `TEXTS`, by row id.
+            vectors: float32 [num_texts, dim], L2-normalised.
+            places: the texts of the sample, int64 [num_sampled].
+        """
+        some, own = texts[places], vectors[places]
+        pairs = [self.compare_with_earlier(some, own)]
+        if self.settings.lexical_threshold is not None:
+            exact_texts = EXACT_TEXTS if len(texts) <= EXACT_TEXTS else 0
+            found = self.find_lexical(Side(some), Side(texts), None, exact_texts=exact_texts)
+            pairs.append(name_pairs(found, some, texts, "lexical"))
+        if self.settings.embedding_threshold is not None:
+            pairs.append(
+                name_pairs(self.find_embedded(Side(some), own, Side(texts), vectors), some, texts, "embedding")
+            )
+        # Each text of the sample is among all texts too.
+        return pl.concat(pairs).filter(
+            (pl.col("row_id") != pl.col("other_id")) | (pl.col("other_round") != self.this_round.key)
+        )
 
     def _find_lexical_earlier(self, texts: pl.DataFrame, earlier: pl.DataFrame) -> list[pl.DataFrame]:
         """All pairs by ROUGE-L with earlier rounds, or where there are too many the most similar one of each row."""
@@ -380,18 +419,3 @@ def read_thresholds(settings: NearDuplicateSettings, tolerance: float = 0.0) -> 
 def open_comparer(this_round: Round) -> Comparer:
     """A round's."""
     return Comparer(this_round.plan.settings.near_duplicates, this_round)
-
-
-def compare_all(this_round: Round, kinds: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """All pairs of like texts that kept rows have, with each other within their group and with earlier rounds.
-
-    Args:
-        this_round: the round.
-        kinds: the kept rows of a cleaned set, one table for each group of kinds that is compared together.
-    """
-    comparer, found = open_comparer(this_round), [pl.DataFrame(schema=NEAR_DUPLICATES)]
-    for kept in kinds:
-        texts = list_texts(this_round.plan.recipe, kept, this_round.key)
-        vectors = this_round.embed(texts["text"].to_list())
-        found += [comparer.compare_with_earlier(texts, vectors), comparer.compare_within(texts, vectors)]
-    return pl.concat(found)
