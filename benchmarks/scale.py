@@ -48,8 +48,9 @@ PROJECT_ROOT = Path(__file__).parents[1]
 EARLIER_ROWS = 1_000
 NUM_WORDS, DIM = 20_000, 384
 REVIEW = (
-    "The question is stated clearly and asks for one thing. The completion works through {steps} steps, names what "
-    "it uses, and comes to a result that follows from them; its {place} part is longer than it needs to be.\nscore: {score}"
+    "The question is stated clearly and asks for one thing. The completion works through {steps} steps, names what it "
+    "uses, and comes to a result that follows from them; its {place} part is longer than it needs to be.\n"
+    "score: {score}"
 )
 STEPS = ("clean", "history", "review", "pair", "check", "diversity")
 
