@@ -5,7 +5,8 @@
 A round of `mini_lance` is made from synthetic generations of realistic lengths: a prompt in five rows, a twentieth of
 the completions copies or near-copies. Cleaning, near-duplicates, LanceDB, the parsing of reviews, pairing and the
 checks are the project's own. The engine and the embedder are scripted, since their time a row is a model's. Each size
-has a process of its own, so that its peak of memory is its own; the round before has 1,000 rows in either.
+has a process of its own, so that its peak of memory is its own; the round before has 1,000 rows in either. Times are
+CPU seconds of all threads, which other work on the machine changes less than the clock.
 
 Loading is measured in CPU seconds above the bare import of Dagster, for copies of the packaged mini experiments.
 Many rounds are measured on an instance with so many finished rounds: a tick of the sensor, the events behind an asset's
@@ -114,21 +115,21 @@ def hash_word(word: str) -> int:
 
 @dataclass(frozen=True)
 class TimedHistory(HistoryStore):
-    """The history, which notes its seconds."""
+    """The history, which notes its CPU seconds."""
 
     seconds: list[float] = field(default_factory=list)
 
     def replace_round(self, *arguments: Any, **more: Any) -> None:
         """As the store."""
-        began = time.monotonic()
+        began = time.process_time()
         super().replace_round(*arguments, **more)
-        self.seconds.append(time.monotonic() - began)
+        self.seconds.append(time.process_time() - began)
 
     def maintain(self, **more: Any) -> IndexHealth:
         """As the store."""
-        began = time.monotonic()
+        began = time.process_time()
         health = super().maintain(**more)
-        self.seconds.append(time.monotonic() - began)
+        self.seconds.append(time.process_time() - began)
         return health
 
 
@@ -158,27 +159,36 @@ def write_text(rng: np.random.Generator, low: int, high: int) -> str:
     return " ".join(f"w{rank}" for rank in (ranks + rng.integers(0, 50, size=len(ranks))) % NUM_WORDS)
 
 
-def build_generations(num_rows: int, rng: np.random.Generator) -> pl.DataFrame:
-    """A new prompt and four completions of it at a time, schema `RAW_GENERATIONS`; a twentieth are copies."""
+def build_generations(key: str, num_rows: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Generations, schema `RAW_GENERATIONS`, and the seeds they start from, schema `SEED_SET`; five rows at a time.
+
+    Half of them are a new prompt with four completions, half are degraded completions of a seed's prompt. A twentieth
+    of the completions are copies of others.
+    """
+    rng = np.random.default_rng([int(key[1:]), num_rows])
     rows: list[dict[str, object]] = []
+    seeds: list[dict[str, object]] = []
     texts: list[str] = []
+    common: dict[str, object] = {"finish_reason": "stop", "prompt_tokens": 300, "completion_tokens": 90}
     for group in range(num_rows // 5):
-        prompt = write_text(rng, 12, 50) + "?"
-        parent = derive_row_id("scale", group)
-        common = {"seed_id": "seed", "finish_reason": "stop", "prompt_tokens": 300, "sampling_seed": group}
-        common |= {"prompt": prompt, "completion_tokens": 90}
-        rows.append(
-            common
-            | {"row_id": parent, "kind": "new_prompt", "parent_id": "seed", "sample_number": 0, "raw_text": prompt}
-        )
-        for number in range(4):
+        prompt, parent, is_new = write_text(rng, 12, 50) + "?", derive_row_id("scale", key, group), group % 2 == 0
+        kind, number_of = ("completion", 4) if is_new else ("degraded_completion", 5)
+        common |= {"sampling_seed": group, "prompt": prompt, "seed_id": "seed" if is_new else parent}
+        if is_new:
+            asked = {"row_id": parent, "kind": "new_prompt", "parent_id": "seed", "raw_text": prompt}
+            rows.append(common | asked | {"sample_number": 0, "completion": None})
+        else:
+            seed = {"row_id": parent, "prompt": prompt, "completion": write_text(rng, 30, 160), "source": "seed"}
+            seeds.append(seed | {"review_score": 8.0})
+        for number in range(number_of):
             text = write_text(rng, 30, 160)
             if rng.random() < 0.05 and texts:
                 text = texts[int(rng.integers(len(texts)))]
             texts.append(text)
-            row = {"row_id": derive_row_id("scale", group, number), "kind": "completion", "parent_id": parent}
+            row = {"row_id": derive_row_id("scale", key, group, number), "kind": kind, "parent_id": parent}
             rows.append(common | row | {"sample_number": number, "completion": text, "raw_text": text})
-    return pl.DataFrame(rows, schema=list_schemas()["raw_generations"])
+    schemas = list_schemas()
+    return pl.DataFrame(rows, schema=schemas["raw_generations"]), pl.DataFrame(seeds, schema=schemas["seed_set"])
 
 
 def prepare(plan: Plan, platform: Platform, num_rows: int) -> tuple[Round, Round]:
@@ -190,14 +200,15 @@ def prepare(plan: Plan, platform: Platform, num_rows: int) -> tuple[Round, Round
     for this_round, number in zip(rounds, (0, EARLIER_ROWS, num_rows), strict=True):
         for name in ("cleaned_set", "reviewed_set", "sft_set", "preference_pairs"):
             this_round.write(name, pl.DataFrame(schema=schemas[name]))
-        this_round.write("seed_set", pl.DataFrame([seed], schema=schemas["seed_set"]))
         this_round.write("start_checkpoint", pl.DataFrame([start], schema=schemas["start_checkpoint"]))
-        this_round.write("raw_generations", build_generations(number, np.random.default_rng(number)))
+        generations, seeds = build_generations(this_round.key, number)
+        this_round.write("raw_generations", generations)
+        this_round.write("seed_set", pl.concat([pl.DataFrame([seed], schema=schemas["seed_set"]), seeds]))
     return rounds[1], rounds[2]
 
 
 def measure_round(num_rows: int) -> dict[str, Any]:
-    """Seconds of each step of a round, and the peak of this process."""
+    """CPU seconds of each step of a round, and the peak of this process."""
     found = find_plan("mini_lance")
     # Defaults, in place of what suits the small model's lists of numbers.
     settings = ExperimentSettings.model_validate(found.settings.model_dump() | {"near_duplicates": {}})
@@ -216,15 +227,15 @@ def measure_round(num_rows: int) -> dict[str, Any]:
 
 
 def take_steps(this_round: Round, platform: ScriptedPlatform) -> dict[str, float]:
-    """Make a round's tables and check them; seconds by step."""
+    """Make a round's tables and check them; CPU seconds by step."""
     seconds = dict.fromkeys(STEPS, 0.0)
 
     def run(step: str, work: Callable[[], object]) -> None:
-        began = time.monotonic()
+        began = time.process_time()
         platform.spent.clear()
         work()
         history = sum(platform.spent)
-        seconds[step] += time.monotonic() - began - history
+        seconds[step] += time.process_time() - began - history
         seconds["history"] += history
 
     def make(name: str) -> None:
@@ -234,7 +245,8 @@ def take_steps(this_round: Round, platform: ScriptedPlatform) -> dict[str, float
         for one in NOUNS[name].checks:
             judged = NOUNS[name].judge(one, this_round)
             # A pair or a measure may miss its bar; that the check has looked is what takes time.
-            print(f"{this_round.key} {one.name}: {'passed' if judged.passed else 'failed'}", file=sys.stderr)
+            verdict = "passed" if judged.passed else f"failed: {judged.description or judged.facts}"
+            print(f"{this_round.key} {one.name} {verdict}", file=sys.stderr)
 
     run("clean", lambda: make("cleaned_set"))
     run("check", lambda: check("cleaned_set"))
