@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lance_assets.algorithms.similarity.near_duplicates import TooManyPairsError
-from lance_assets.rounds.making import comparing
-from lance_assets.rounds.making.comparing import TEXTS, Comparer, Side, is_same, keep_same
+from lance_assets.rounds.making import closer_look, comparing
+from lance_assets.rounds.making.closer_look import Side, is_same, keep_same
+from lance_assets.rounds.making.comparing import TEXTS, Comparer
 from lance_assets.rounds.round import Round
 from lance_assets.settings.experiment import NearDuplicateSettings
 
@@ -51,7 +52,7 @@ def test_texts_of_one_wording_with_other_numbers_are_not_looked_at_pair_by_pair(
     """3,000 of them have 4.5 million pairs."""
     number = 120
     texts = tabulate([("How many apples?", f"There are {i} apples left for the pie of today.") for i in range(number)])
-    monkeypatch.setattr(comparing, "is_same", None)
+    monkeypatch.setattr(closer_look, "is_same", None)
     vectors = np.ones((number, 4), dtype=np.float32) / 2
     comparer = Comparer(NearDuplicateSettings(exact=False), cast(Round, SimpleNamespace(embed=None)))
     assert comparer.compare_within(texts, vectors).is_empty()
