@@ -27,7 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,13 @@ import numpy as np
 import polars as pl
 
 from lance_assets.records import Request, Sample, SamplingSettings, derive_row_id
-from lance_assets.rounds.experiments import SHIPPED_FOLDER, find_plan
+from lance_assets.rounds.experiments import find_plan
 from lance_assets.rounds.nouns import NOUNS, explain_round_identity, list_schemas
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round, make_noun
 from lance_assets.settings.experiment import ExperimentSettings
+from lance_assets.settings.new_experiment import SHIPPED_FOLDER
 from resources.machine.processes import MemoryPeak
 from resources.stores.history import HistoryStore
 from resources.stores.lance_tables import IndexHealth
@@ -196,7 +197,7 @@ def prepare(plan: Plan, platform: Platform, num_rows: int) -> tuple[Round, Round
     schemas, keys = list_schemas(), ("r0000", "r0001", "r0002")
     rounds = [Round(plan, platform, key, lambda _: None) for key in keys]
     seed = {"row_id": "seed", "prompt": "w1 w2 w3 w4 w5?", "completion": "w6 w7 w8", "source": "seed"}
-    start = {"parent_round": None, "content_hash": "base", "handover_hash": "none", "left_out": []}
+    start: dict[str, object] = {"parent_round": None, "content_hash": "base", "handover_hash": "none", "left_out": []}
     for this_round, number in zip(rounds, (0, EARLIER_ROWS, num_rows), strict=True):
         for name in ("cleaned_set", "reviewed_set", "sft_set", "preference_pairs"):
             this_round.write(name, pl.DataFrame(schema=schemas[name]))
@@ -252,8 +253,9 @@ def take_steps(this_round: Round, platform: ScriptedPlatform) -> dict[str, float
     run("check", lambda: check("cleaned_set"))
     run("review", lambda: make("reviewed_set"))
     run("check", lambda: check("reviewed_set"))
-    run("pair", lambda: (make("sft_set"), make("preference_pairs")))
-    run("check", lambda: (check("sft_set"), check("preference_pairs")))
+    for name in ("sft_set", "preference_pairs"):
+        run("pair", partial(make, name))
+        run("check", partial(check, name))
     run("diversity", lambda: make("diversity_report"))
     run("check", lambda: check("diversity_report"))
     return seconds
