@@ -19,7 +19,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round, parse_round
 from lance_assets.assets.past.lineage import HANDOVER, START, list_parents, list_read, observe_sources, report_version
 from lance_assets.assets.platform import PlatformResource, find_key, find_rounds
-from lance_assets.assets.settings import build_launch_config, read_launch, show_some_settings
+from lance_assets.assets.settings import build_launch_schema, read_launch, show_some_settings
 from lance_assets.assets.showing import show_report
 from lance_assets.assets.tables import describe_table, locate_table, read_tables
 from lance_assets.rounds.differences import compare_with_file, describe_differences, read_settings
@@ -269,12 +269,8 @@ def build_asset(plan: Plan, noun: Noun, code_version: str) -> dg.AssetsDefinitio
     def make(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:
         return materialize(plan, noun, context, platform)
 
-    def begin(context: dg.AssetExecutionContext, platform: PlatformResource, config: dg.Config) -> dg.MaterializeResult:
-        return materialize(plan, noun, context, platform, config)
-
-    if not noun.inputs:
-        # Dagster reads what a launch may set from the annotation, and each experiment has a class of its own.
-        begin.__annotations__["config"] = build_launch_config(plan)
+    # What a launch sets, start_checkpoint takes: it is the one noun that is made from nothing in its round.
+    begins = None if noun.inputs else build_launch_schema(plan)
     build = dg.asset(
         key=find_key(plan, noun.name),
         description=noun.description,
@@ -290,9 +286,9 @@ def build_asset(plan: Plan, noun: Noun, code_version: str) -> dg.AssetsDefinitio
         metadata={**describe_table(plan, noun), **show_some_settings(plan, read_settings(plan, noun.name))},
         # It reads tables for whoever asks Dagster for one; what is made here was written before the step returns.
         io_manager_def=read_tables,
-        config_schema=GATE_CONFIG if noun.is_gated else None,
+        config_schema=GATE_CONFIG if noun.is_gated else begins,
     )
-    return build(make if noun.inputs else begin)
+    return build(make)
 
 
 def materialize(
@@ -300,7 +296,6 @@ def materialize(
     noun: Noun,
     context: dg.AssetExecutionContext,
     platform: PlatformResource,
-    config: dg.Config | None = None,
 ) -> dg.MaterializeResult:
     """Make a noun of a round, and show it.
 
@@ -309,7 +304,6 @@ def materialize(
         noun: the noun.
         context: of the step.
         platform: the machines.
-        config: for start_checkpoint, what the launch sets for the round.
 
     Raises:
         dagster.Failure: a user's mistake, or a round before that failed.
@@ -319,8 +313,8 @@ def materialize(
         if not noun.inputs:
             wait_for_previous_round(context)
         this_round = Round(plan, platform, context.partition_key, context.log.info)
-        if config is not None:
-            this_round = begin_round(this_round, read_launch(plan, config))
+        if not noun.inputs:
+            this_round = begin_round(this_round, read_launch(plan, context.op_execution_context.op_config))
         changed = observe_inputs(context.instance, this_round, noun)
         # Dagster noted the versions of the inputs before the step began; it begins again, to note those of now.
         if changed and context.retry_number == 0:

@@ -4,6 +4,7 @@ An experiment whose file is broken is left out with its mistakes shown, and the 
 """
 
 import functools
+import gc
 import logging
 import os
 import re
@@ -98,7 +99,14 @@ def build_definitions() -> dg.Definitions:
     """Everything that a code location holds, built once in a process."""
     # One platform for all experiments: they share the machine, its leases and the vectors.
     own = dg.Definitions(resources={"platform": build_platform()}, executor=STEP_EXECUTOR)
-    return dg.Definitions.merge(load_experiments(), own)
+    was_enabled = gc.isenabled()
+    # Definitions are many objects that stay, and looking through them for garbage again and again takes long.
+    gc.disable()
+    try:
+        return dg.Definitions.merge(load_experiments(), own)
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def build_round_job(name: str) -> dg.JobDefinition:

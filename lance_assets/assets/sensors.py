@@ -1,6 +1,10 @@
 """The loop: a sensor on eval_report that starts the next round until a stop rule says no."""
 
+import os
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, Self
 
 import dagster as dg
@@ -8,6 +12,7 @@ import dagster as dg
 from lance_assets.algorithms.measures.progress import (
     START_ROUND,
     Decision,
+    RoundOutcome,
     decide_next_round,
     format_round,
     parse_round,
@@ -19,6 +24,45 @@ from lance_assets.rounds.nouns import NOUNS
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round
+
+SETTLED_NS = 2 * 10**9
+"""A round that was written later than this is read again at the next tick."""
+
+
+def stamp_round(root: str, experiment: str, round_key: str) -> tuple[int, ...]:
+    """What changes whenever a table, a cost or an identity of a round is written: when its folders changed, in ns."""
+    stamps = []
+    for sort in ("tables", "costs", "identity"):
+        try:
+            # A file is written beside its place and renamed, which changes its folder.
+            stamps.append(os.stat(f"{root}/{sort}/{experiment}/{round_key}").st_mtime_ns)
+        except FileNotFoundError:
+            stamps.append(0)
+    return tuple(stamps)
+
+
+@dataclass
+class SeenOutcomes:
+    """The outcomes that earlier ticks of a sensor read: a tick reads the rounds that were written since."""
+
+    stamps: list[tuple[int, ...]] = field(default_factory=list)
+    """Of each round that was seen, from r0000."""
+    outcomes: list[RoundOutcome] = field(default_factory=list)
+    """Of the same rounds."""
+
+    def read(self, reader: Round, keys: Sequence[str]) -> list[RoundOutcome]:
+        """The outcomes of finished rounds, from r0000 without a gap, as `read_outcomes`."""
+        root = str(reader.platform.root)
+        # A second write in the moment of the first might leave a folder's time as it is.
+        newest = time.time_ns() - SETTLED_NS
+        stamps = [stamp_round(root, reader.experiment.name, key) for key in keys]
+        # A round is compared with those before it, so that after the first changed one all are read.
+        num_known = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(stamps, self.stamps, strict=False)))
+        outcomes = read_outcomes(reader, keys, known=self.outcomes[:num_known])
+        num_settled = sum(1 for _ in takewhile(lambda stamp: max(stamp) < newest, stamps))
+        if len(outcomes) == len(keys):
+            self.stamps, self.outcomes = stamps[:num_settled], outcomes[:num_settled]
+        return outcomes
 
 
 def find_finished_rounds(instance: dg.DagsterInstance, plan: Plan, platform: Platform) -> list[str]:
@@ -38,14 +82,21 @@ def find_finished_rounds(instance: dg.DagsterInstance, plan: Plan, platform: Pla
     return in_order
 
 
-def decide(instance: dg.DagsterInstance, plan: Plan, platform: Platform) -> Decision:
-    """The next round by the experiment's stop rules, from what is finished."""
+def decide(instance: dg.DagsterInstance, plan: Plan, platform: Platform, seen: SeenOutcomes | None = None) -> Decision:
+    """The next round by the experiment's stop rules, from what is finished.
+
+    Args:
+        instance: what remembers the rounds.
+        plan: the experiment.
+        platform: where the tables are.
+        seen: what was read before; None: every report is read.
+    """
     finished = find_finished_rounds(instance, plan, platform)
     stop = plan.settings.stop
     # Any round can read the others; the newest one is as good as another.
     reader = Round(plan, platform, finished[-1] if finished else START_ROUND, lambda _: None)
     return decide_next_round(
-        read_outcomes(reader, finished),
+        (seen or SeenOutcomes()).read(reader, finished),
         max_rounds=stop.max_rounds,
         patience=stop.patience,
         max_tokens=stop.max_tokens,
@@ -167,9 +218,11 @@ def name_run(instance: dg.DagsterInstance, plan: Plan, round_key: str) -> str:
 
 def build_next_round_sensor(plan: Plan) -> dg.SensorDefinition:
     """Adds the next round's partition, r0000 at first, and starts it, once."""
+    # Kept as long as the code location is loaded, and with it the settings that rounds are compared by.
+    seen = SeenOutcomes()
 
     def next_round(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SensorResult | dg.SkipReason:
-        decision = decide(context.instance, plan, platform)
+        decision = decide(context.instance, plan, platform, seen)
         if decision.next_round is None:
             return dg.SkipReason(f"the loop has ended: {decision.reason}")
         # Tables are read for an obstacle, and runs alone for what was started: that is asked first.

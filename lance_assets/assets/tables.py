@@ -16,7 +16,7 @@ import dagster as dg
 import polars as pl
 
 from lance_assets import records
-from lance_assets.rounds.nouns import list_inputs, list_schemas
+from lance_assets.rounds.nouns import NOUNS, list_inputs, list_schemas
 from lance_assets.rounds.plan import Noun, Plan
 
 _CANDIDATE: tuple[str, ...] = ("kind", "seed_id", "parent_id", "prompt", "completion")
@@ -118,6 +118,12 @@ def show_schema(schema: pl.Schema) -> dg.TableSchema:
 
 
 @cache
+def show_noun(name: str) -> dg.TableSchema:
+    """The schema of a noun's table as the UI shows it; it is the same in every experiment."""
+    return show_schema(NOUNS[name].schema)
+
+
+@cache
 def find_maker(module: str, noun: str) -> tuple[Path, int]:
     """The file and line of the function that makes a noun, without importing its module.
 
@@ -141,7 +147,7 @@ def describe_table(plan: Plan, noun: Noun) -> dict[str, Any]:
         dg.LocalFileCodeReference(file_path=str(settings), line_number=1, label="settings"),
     ]
     return {
-        "dagster/column_schema": show_schema(noun.schema),
+        "dagster/column_schema": show_noun(noun.name),
         "dagster/code_references": dg.CodeReferencesMetadataValue(code_references=references),
     }
 

@@ -4,7 +4,7 @@ One keeps the keys of their rounds in order, one reports failures, one observes 
 makes later rounds again after an earlier one was redone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import dagster as dg
 
@@ -26,7 +26,7 @@ def explain_form(key: str) -> str | None:
     return None
 
 
-def explain_gap(key: str, keys: Sequence[str]) -> str | None:
+def explain_gap(key: str, keys: Collection[str]) -> str | None:
     """Why a round has nothing to follow; None where the round before it is among the keys.
 
     >>> explain_gap("r0007", ["r0000", "r0001", "r0007"])
@@ -45,10 +45,10 @@ def find_wrong_keys(instance: dg.DagsterInstance, plan: Plan, keys: Sequence[str
         plan: the experiment.
         keys: all keys of its rounds.
     """
-    wrong = {}
+    wrong, known = {}, frozenset(keys)
     for key in keys:
         malformed = explain_form(key)
-        mistake = malformed or explain_gap(key, keys)
+        mistake = malformed or explain_gap(key, known)
         if mistake is None:
             continue
         runs = find_runs(instance, plan, key)

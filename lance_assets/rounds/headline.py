@@ -282,14 +282,21 @@ def _keeps(row: ScoreRow, worst: float) -> bool:
     return row["score"] >= worst if row["higher_is_better"] else row["score"] <= worst
 
 
-def read_outcomes(this_round: ReadsRounds, keys: Sequence[str]) -> list[RoundOutcome]:
+def read_outcomes(
+    this_round: ReadsRounds, keys: Sequence[str], *, known: Sequence[RoundOutcome] = ()
+) -> list[RoundOutcome]:
     """The outcomes of those rounds among `keys` whose eval_report exists, in order.
+
+    Args:
+        this_round: any round of the experiment.
+        keys: rounds, in order.
+        known: the outcomes of the first of them, which are not read again.
 
     Raises:
         ValueError: a round has no headline or floor of the name that the settings give, or a headline of other scores.
     """
-    outcomes: list[RoundOutcome] = []
-    for key in keys:
+    outcomes = list(known)
+    for key in keys[len(known) :]:
         if not this_round.has("eval_report", key):
             continue
         at_key = this_round.at(key)

@@ -4,7 +4,7 @@ import difflib
 import reprlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -127,7 +127,7 @@ def read_attributes(file: Path) -> ExperimentSettings:
         OSError: the file cannot be read.
     """
     try:
-        documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+        documents = _parse(file.read_text(encoding="utf-8"))
     except yaml.MarkedYAMLError as error:
         # PyYAML counts lines and columns from 0, and editors from 1.
         mark = error.problem_mark
@@ -149,6 +149,19 @@ def read_attributes(file: Path) -> ExperimentSettings:
         return ExperimentSettings.model_validate(document.get("attributes") or {})
     except ValidationError as error:
         raise ValueError(describe_mistakes(error, file)) from error
+
+
+def _parse(text: str) -> list[Any]:
+    """The documents of a text; libyaml reads them, and PyYAML's own parser finds the words for a mistake.
+
+    Raises:
+        yaml.YAMLError: the text is not YAML.
+    """
+    try:
+        # Not every build of PyYAML has libyaml.
+        return list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    except yaml.YAMLError:
+        return list(yaml.safe_load_all(text))
 
 
 def _check_document(document: dict[object, object], file: Path) -> None:

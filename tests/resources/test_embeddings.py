@@ -13,7 +13,7 @@ import pytest
 
 from resources.stores import embeddings
 from resources.stores.embeddings import EmbeddingStore, hash_text
-from resources.stores.lance_tables import HistoryError
+from resources.stores.lance_tables import HistoryError, LanceTable
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,8 +87,26 @@ def test_a_killed_call_keeps_its_finished_slices(store: EmbeddingStore, monkeypa
     after = CountingEmbedder()
     assert store.embed_once(list("abcdefg"), after).num_new == 3
     assert after.asked == ["e", "f", "g"]
-    store.compact(after, keep_seconds=0.001)
     assert store.embed_once(list("abcdefg"), after).num_new == 0
+
+
+def test_many_appends_leave_few_files_and_every_vector(store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look-up opens every file's group: after 400 appends it took 30 times as long as after one."""
+    monkeypatch.setattr(embeddings, "MAX_FRAGMENTS", 4)
+    compacted = []
+    optimize = LanceTable.optimize
+    monkeypatch.setattr(
+        LanceTable, "optimize", lambda self, seconds: (compacted.append(seconds), optimize(self, seconds))[1]
+    )
+    embedder = CountingEmbedder()
+    texts = [f"text {number}" for number in range(14)]
+    vectors = [store.embed_once([text], embedder).vectors[0] for text in texts]
+    table = lancedb.connect(store.uri).open_table(f"embeddings_{embedder.model_hash[:16]}")
+    assert table.stats()["fragment_stats"]["num_fragments"] <= 4
+    assert 2 <= len(compacted) <= 4, "it is compacted now and then, and not at each append"
+    again = store.embed_once(texts, embedder)
+    assert again.num_new == 0
+    np.testing.assert_array_equal(again.vectors, np.array(vectors))
 
 
 def test_bad_vectors_are_refused(store: EmbeddingStore) -> None:

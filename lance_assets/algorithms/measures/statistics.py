@@ -13,7 +13,6 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 Interval = tuple[float, float, float]
 """(mean, low, high); 95% unless it says otherwise."""
@@ -190,6 +189,9 @@ def compute_mean_interval(values: Sequence[float], confidence: float = 0.95) -> 
     mean = float(np.mean(values))
     if len(values) == 1:
         return mean, -math.inf, math.inf
+    # SciPy takes longer to import than the definitions of an experiment to load, and most never come here.
+    from scipy.special import stdtrit
+
     # With a few seeds the normal interval would be too narrow; Student's allows for the unknown spread.
     quantile = float(stdtrit(len(values) - 1, 0.5 + confidence / 2))
     half = quantile * float(np.std(values, ddof=1)) / math.sqrt(len(values))

@@ -27,10 +27,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from lance_assets.algorithms.measures.statistics import compute_wilson_interval
 
@@ -111,8 +111,16 @@ def scale_differences(differences: Sequence[float]) -> NDArray[np.float64]:
     return np.tanh(values / spread) if spread > 0 else np.sign(values)
 
 
+def _compute_rate(odds: Any) -> Any:
+    """The logistic function, of one number or of an array."""
+    # SciPy takes longer to import than the definitions of an experiment to load, and most never come here.
+    from scipy.special import expit
+
+    return expit(odds)
+
+
 def _find_information(design: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    fitted = expit(design @ weights)
+    fitted = _compute_rate(design @ weights)
     information: NDArray[np.float64] = (design * (fitted * (1 - fitted))[:, None]).T @ design
     return information
 
@@ -126,7 +134,7 @@ def _fit(design: NDArray[np.float64], outcomes: NDArray[np.float64]) -> NDArray[
 
     weights = np.zeros(2)
     for _ in range(MAX_STEPS):
-        gradient = design.T @ (outcomes - expit(design @ weights))
+        gradient = design.T @ (outcomes - _compute_rate(design @ weights))
         step = np.linalg.solve(_find_information(design, weights), gradient)
         while lose(weights + step) > lose(weights) + 1e-9:
             step = step / 2
@@ -158,9 +166,9 @@ def compute_length_controlled_rate(outcomes: Sequence[float], differences: Seque
     items = np.column_stack([np.ones(len(values)), scale_differences(differences)])
     design = np.vstack([items, np.eye(2)])
     weights = _fit(design, np.append(values, [0.5, 0.5]))
-    fitted, covariance = expit(items @ weights), np.linalg.inv(_find_information(design, weights))
+    fitted, covariance = _compute_rate(items @ weights), np.linalg.inv(_find_information(design, weights))
     half = NormalDist().inv_cdf(0.975) * math.sqrt(covariance[0, 0] * measure_dispersion(values, fitted))
-    rate, low, high = (float(expit(weights[0] + shift)) for shift in (0.0, -half, half))
+    rate, low, high = (float(_compute_rate(weights[0] + shift)) for shift in (0.0, -half, half))
     influences = len(values) * rate * (1 - rate) * (items @ covariance[0]) * (values - fitted)
     return WinRate(rate, low, high, float(weights[1]), rate + influences - influences.mean())
 

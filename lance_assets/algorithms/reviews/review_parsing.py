@@ -46,7 +46,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from lance_assets.algorithms.reviews.score_statements import find_statement, is_ambiguous
 from lance_assets.algorithms.reviews.score_words import read_number
 from lance_assets.algorithms.reviews.thoughts import strip_thinking
 from lance_assets.records import FinishReason, Sample, TokenChoice
@@ -171,6 +170,9 @@ def read_score(
     text: str, *, finish_reason: FinishReason = "stop", lowest: float = 0.0, highest: float = 10.0
 ) -> ReadScore | Unscored:
     """Read a review's score and its place; see `parse_review`."""
+    # Its patterns take longer to compile than a module to import, and whoever loads recipes alone reads no review.
+    from lance_assets.algorithms.reviews.score_statements import find_statement, is_ambiguous
+
     if finish_reason == "error":
         return Unscored("error", text)
     if not text.strip():

@@ -50,6 +50,8 @@ PAIRS = pl.Schema({"left": pl.Int64, "right": pl.Int64, "similarity": pl.Float64
 """Positions of two like rows, and their cosine."""
 MAX_PAIRS = 50_000_000
 """Pairs that are kept in memory: 1.2 GiB."""
+EXACT_ROWS = 20_000
+"""Rows up to which every pair is computed."""
 _BLOCK_VALUES = 1 << 24
 _SLACK = 1e-5
 """By how much a float32 product may lie below the float64 one."""
@@ -166,7 +168,7 @@ def find_similar_pairs(
     *,
     threshold: float,
     against: np.ndarray | None = None,
-    exact_rows: int = 20_000,
+    exact_rows: int = EXACT_ROWS,
     target_recall: float = 0.995,
     max_pairs: int | None = None,
 ) -> pl.DataFrame:

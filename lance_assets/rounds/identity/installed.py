@@ -25,7 +25,13 @@ NOT_HERE = "not on this machine when its identity was taken, so by name and revi
 @cache
 def read_versions(names: tuple[str, ...]) -> dict[str, str]:
     """The versions of libraries in this environment."""
-    return {name: version(name) for name in names}
+    return {name: _read_version(name) for name in names}
+
+
+@cache
+def _read_version(name: str) -> str:
+    """The version of one library; to find it, Python parses all that the library says of itself."""
+    return version(name)
 
 
 @cache

@@ -52,6 +52,10 @@ ENGINES: dict[str, tuple[str, ...]] = {
 """What runs for each kind of engine: its class, and the program of its own process where it has one."""
 
 
+_EXPLAINED: dict[str, dict[str, dict[str, str]]] = {}
+"""What was explained in this process: experiments of one recipe run the same code."""
+
+
 def hash_own_code(roots: Sequence[str], *, without: Sequence[str] = ()) -> str:
     """The hash of everything that is reached from some definitions, 16 hex digits.
 
@@ -72,11 +76,13 @@ def hash_own_code(roots: Sequence[str], *, without: Sequence[str] = ()) -> str:
 def explain_own_code(roots: Sequence[str], *, without: Sequence[str] = ()) -> dict[str, dict[str, str]]:
     """The hash of each definition that is reached, 8 hex digits, by module and name; arguments as `hash_own_code`."""
     key = _name_key(roots, without)
-    modules: dict[str, dict[str, str]] = {}
-    for full_name, digest in remember("code_definitions", key, lambda: _reach(roots, without).definitions).items():
-        module, _, name = full_name.partition(":")
-        modules.setdefault(module, {})[name] = digest
-    return modules
+    if key not in _EXPLAINED:
+        modules: dict[str, dict[str, str]] = {}
+        for full_name, digest in remember("code_definitions", key, lambda: _reach(roots, without).definitions).items():
+            module, _, name = full_name.partition(":")
+            modules.setdefault(module, {})[name] = digest
+        _EXPLAINED[key] = modules
+    return _EXPLAINED[key]
 
 
 def _name_key(roots: Sequence[str], without: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ Where a step runs, how it is batched and what it costs change no result, and are
 """
 
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,15 @@ from typing import Any
 from lance_assets.data_paths import list_files, name_dataset
 from lance_assets.dotted_names import is_dotted_name
 from lance_assets.prompts import Templates, hash_words
-from lance_assets.rounds.identity.installed import find_version, identify_embedder, identify_model, read_versions
+from lance_assets.rounds.identity.installed import (
+    SETTLED_SECONDS,
+    find_version,
+    identify_embedder,
+    identify_model,
+    read_versions,
+)
 from lance_assets.rounds.identity.own_code import name_root
+from lance_assets.rounds.identity.remembered import remember
 from lance_assets.rounds.plan import JUDGE_TEMPLATES, Plan
 from lance_assets.settings.engines import EngineSettings, RoleSettings
 from lance_assets.worlds import hash_world_file
@@ -353,4 +361,29 @@ def hash_files(plan: Plan, name: str | None) -> list[str]:
         [file for file in path.rglob("*") if "__pycache__" not in file.parts] if path.is_dir() else list_files(path)
     )
     files = sorted(file for file in inside if file.is_file())
-    return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files] or ["missing"]
+    return [hash_file(file) for file in files] or ["missing"]
+
+
+LARGE_BYTES = 1 << 20
+"""The hash of a larger file is remembered between processes, each of which loads all experiments."""
+_HASHES: dict[str, str] = {}
+"""The hashes of files in this process by their place, size, time and number."""
+
+
+def hash_file(file: Path) -> str:
+    """SHA-256 of a file's content, 64 hex digits; it is read again where its place, size, time or number is another.
+
+    Several nouns and a sensor ask for the same file, and texts may have gigabytes.
+    """
+
+    def compute() -> str:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+
+    stat = file.stat()
+    if time.time() - stat.st_mtime < SETTLED_SECONDS:
+        return compute()
+    key = f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
+    if key not in _HASHES:
+        _HASHES[key] = remember("file_hashes", key, compute) if stat.st_size > LARGE_BYTES else compute()
+    return _HASHES[key]

@@ -5,13 +5,11 @@ Each is a source that lineage begins with. What reads it is named here once.
 
 import hashlib
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
-from lance_assets.rounds.identity.installed import SETTLED_SECONDS, identify_model, read_versions
+from lance_assets.rounds.identity.installed import identify_model, read_versions
 from lance_assets.rounds.identity.parts import hash_files, hash_world, identify_role
 from lance_assets.rounds.plan import JUDGE, Plan
 
@@ -114,25 +112,4 @@ def _list_evaluation(plan: Plan) -> list[Source]:
 
 
 def _list_file(plan: Plan, name: str, description: str, path: str, read_by: tuple[str, ...]) -> Source:
-    return Source(name, description, path, read_by, lambda: _hash_changed_file(plan, path))
-
-
-def _hash_changed_file(plan: Plan, path: str) -> list[str]:
-    """The hash of a file; it is read again where its place, size or time is another.
-
-    A sensor asks every minute, and texts may have gigabytes.
-    """
-    file = plan.folder / Path(path).expanduser()
-    if not file.is_file():
-        return hash_files(plan, path)
-    stat = file.stat()
-    if time.time() - stat.st_mtime < SETTLED_SECONDS:
-        return hash_files(plan, path)
-    key = (str(file), stat.st_size, stat.st_mtime_ns, stat.st_ino)
-    if key not in _HASHES:
-        _HASHES[key] = hash_files(plan, path)
-    return _HASHES[key]
-
-
-_HASHES: dict[tuple[str, int, int, int], list[str]] = {}
-"""The hashes of files in this process by their place, size, time and number."""
+    return Source(name, description, path, read_by, lambda: hash_files(plan, path))

@@ -14,15 +14,13 @@ grows with the square of the rows. Then the rows are decided about in parts, eac
 only the pair of each dropped row with its survivor is kept. Both ways drop the same rows for the same survivors.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import polars as pl
 
-from lance_assets.algorithms.similarity.contrast import Content, compute_likeness, find_contrast, read_content
-from lance_assets.algorithms.similarity.lexical_pairs import find_lexical_pairs
+from lance_assets.algorithms.similarity.lexical_pairs import EXACT_TEXTS, find_lexical_pairs
 from lance_assets.algorithms.similarity.near_duplicates import (
     PAIRS,
     TooManyPairsError,
@@ -34,6 +32,7 @@ from lance_assets.algorithms.similarity.words import normalise_text
 from lance_assets.conversations import show_prompt
 from lance_assets.recipes.contract import AnyRecipe
 from lance_assets.records import NEAR_DUPLICATES
+from lance_assets.rounds.making.closer_look import Side, keep_same
 from lance_assets.rounds.round import Round
 from lance_assets.settings.experiment import NearDuplicateSettings
 
@@ -45,10 +44,6 @@ MAX_PAIRS_A_ROW = 64
 """Pairs that are held for each row, on average."""
 FEWEST_MAX_PAIRS = 200_000
 """Pairs that are held however few rows there are."""
-EMBEDDED_WORDS = 100
-"""Words that an embedding surely reads: the packaged model takes 256 tokens, and code has two or more in a word."""
-LONG_LIKENESS = 0.7
-"""ROUGE-L above which texts that no embedding reads to their end are alike: LANCE's."""
 _ROWS_AT_ONCE = 512
 
 
@@ -100,70 +95,6 @@ def find_equal(texts: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
 
 
 @dataclass(frozen=True)
-class Side:
-    """Texts that are compared, with what a closer look at a pair reads of them, each read once."""
-
-    texts: pl.DataFrame
-    """Schema `TEXTS`."""
-
-    @cached_property
-    def own(self) -> list[str]:
-        """What is compared of each row by itself: its completion, or its prompt where that alone is compared."""
-        return self.texts.select(pl.coalesce("completion", "text")).to_series().to_list()
-
-    @cached_property
-    def completes(self) -> list[bool]:
-        """Whether each row is compared by its completion."""
-        return self.texts["completion"].is_not_null().to_list()
-
-    @cached_property
-    def prompts(self) -> list[str]:
-        """The prompt of each row after normalisation."""
-        known = {prompt: normalise_text(prompt) for prompt in self.texts["prompt"].unique()}
-        return [known[prompt] for prompt in self.texts["prompt"]]
-
-    @cached_property
-    def _read(self) -> dict[int, Content]:
-        return {}
-
-    def read(self, place: int) -> Content:
-        """What decides about a row; only rows that are like another are ever read."""
-        if place not in self._read:
-            self._read[place] = read_content(self.own[place])
-        return self._read[place]
-
-
-def is_same(left: Side, row: int, right: Side, other: int, *, bar: float | None) -> bool:
-    """Whether two rows that are alike as wholes are alike by themselves too.
-
-    Args:
-        left: holds the one row.
-        row: its place.
-        right: holds the other row.
-        other: its place.
-        bar: ROUGE-L that the texts themselves must be above; None: only where an embedding does not read their end.
-    """
-    first, second = left.read(row), right.read(other)
-    if left.completes[row]:
-        # Prompts that differ have other numbers and names, and so have their completions.
-        if first.num_negations != second.num_negations:
-            return False
-        if left.prompts[row] == right.prompts[other] and find_contrast(first, second) is not None:
-            return False
-    if bar is None:
-        if max(len(first.words), len(second.words)) <= EMBEDDED_WORDS:
-            return True
-        bar = LONG_LIKENESS
-    return compute_likeness(first.words, second.words) > bar
-
-
-def keep_same(found: pl.DataFrame, left: Side, right: Side, *, bar: float | None) -> pl.Series:
-    """Which pairs of places (left, right, similarity) are the same by a closer look: a Boolean of each."""
-    pairs = found.select("left", "right").iter_rows()
-    return pl.Series([is_same(left, row, right, other, bar=bar) for row, other in pairs], dtype=pl.Boolean)
-
-
-@dataclass(frozen=True)
 class Comparer:
     """Compares texts of one round as its settings say."""
 
@@ -172,12 +103,16 @@ class Comparer:
     this_round: Round
     """It embeds completions, where a closer look needs their vectors."""
 
-    def find_lexical(self, left: Side, right: Side | None, max_pairs: int | None) -> pl.DataFrame:
+    def find_lexical(
+        self, left: Side, right: Side | None, max_pairs: int | None, *, exact_texts: int = EXACT_TEXTS
+    ) -> pl.DataFrame:
         """Like pairs by ROUGE-L, schema `PAIRS`; of one set where there is no `right`."""
         threshold = self.settings.lexical_threshold
         assert threshold is not None, "the tier is on"
         texts, against = left.texts["text"].to_list(), None if right is None else right.texts["text"].to_list()
-        found = find_lexical_pairs(texts, threshold=threshold, against=against, max_pairs=max_pairs)
+        found = find_lexical_pairs(
+            texts, threshold=threshold, against=against, exact_texts=exact_texts, max_pairs=max_pairs
+        )
         return found.filter(keep_same(found, left, right or left, bar=threshold)) if self.looks_closer else found
 
     def find_embedded(
@@ -294,12 +229,7 @@ class Comparer:
         Rounds whose data is left out are not compared with: nothing later trains on it. The nearest one that differs in
         what decides has the tier "contrast", which drops nothing.
         """
-        this_round = self.this_round
-        recipe, keys = this_round.plan.recipe, this_round.kept_keys
-        earlier = pl.concat(
-            # The empty table gives the columns where there is no earlier round.
-            [texts.clear(), *(list_texts(recipe, this_round.read("cleaned_set", key), key) for key in keys)]
-        )
+        earlier = self.earlier
         pairs = [pl.DataFrame(schema=NEAR_DUPLICATES)]
         if self.settings.exact:
             pairs.append(name_pairs(find_equal(texts, earlier), texts, earlier, "exact"))
@@ -308,6 +238,47 @@ class Comparer:
         if self.settings.embedding_threshold is not None:
             pairs.append(self._find_nearest(texts, vectors, earlier))
         return pl.concat(pairs)
+
+    @cached_property
+    def earlier(self) -> pl.DataFrame:
+        """The texts that earlier rounds kept, schema `TEXTS`, without the rounds that are left out."""
+        this_round = self.this_round
+        recipe, keys = this_round.plan.recipe, this_round.kept_keys
+        kept = [list_texts(recipe, this_round.read("cleaned_set", key), key) for key in keys]
+        # The empty table gives the columns where there is no earlier round.
+        return pl.concat([pl.DataFrame(schema=TEXTS), *kept])
+
+    def find_equal_kept(self, texts: pl.DataFrame) -> pl.DataFrame:
+        """Equal texts of one set, and those that equal a text of an earlier round; none where that tier is off."""
+        if not self.settings.exact:
+            return pl.DataFrame(schema=NEAR_DUPLICATES)
+        of_earlier = name_pairs(find_equal(texts, self.earlier), texts, self.earlier, "exact")
+        return pl.concat([self._find_exact(texts), of_earlier])
+
+    def compare_sample(self, texts: pl.DataFrame, vectors: np.ndarray, places: np.ndarray) -> pl.DataFrame:
+        """Pairs of some texts with all others of their set and with earlier rounds, schema `NEAR_DUPLICATES`.
+
+        By embedding every pair is computed; by words candidates are found as they are among all texts.
+
+        Args:
+            texts: schema `TEXTS`, by row id.
+            vectors: float32 [num_texts, dim], L2-normalised.
+            places: the texts of the sample, int64 [num_sampled].
+        """
+        some, own = texts[places], vectors[places]
+        pairs = [self.compare_with_earlier(some, own)]
+        if self.settings.lexical_threshold is not None:
+            exact_texts = EXACT_TEXTS if len(texts) <= EXACT_TEXTS else 0
+            found = self.find_lexical(Side(some), Side(texts), None, exact_texts=exact_texts)
+            pairs.append(name_pairs(found, some, texts, "lexical"))
+        if self.settings.embedding_threshold is not None:
+            pairs.append(
+                name_pairs(self.find_embedded(Side(some), own, Side(texts), vectors), some, texts, "embedding")
+            )
+        # Each text of the sample is among all texts too.
+        return pl.concat(pairs).filter(
+            (pl.col("row_id") != pl.col("other_id")) | (pl.col("other_round") != self.this_round.key)
+        )
 
     def _find_lexical_earlier(self, texts: pl.DataFrame, earlier: pl.DataFrame) -> list[pl.DataFrame]:
         """All pairs by ROUGE-L with earlier rounds, or where there are too many the most similar one of each row."""
@@ -380,18 +351,3 @@ def read_thresholds(settings: NearDuplicateSettings, tolerance: float = 0.0) -> 
 def open_comparer(this_round: Round) -> Comparer:
     """A round's."""
     return Comparer(this_round.plan.settings.near_duplicates, this_round)
-
-
-def compare_all(this_round: Round, kinds: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """All pairs of like texts that kept rows have, with each other within their group and with earlier rounds.
-
-    Args:
-        this_round: the round.
-        kinds: the kept rows of a cleaned set, one table for each group of kinds that is compared together.
-    """
-    comparer, found = open_comparer(this_round), [pl.DataFrame(schema=NEAR_DUPLICATES)]
-    for kept in kinds:
-        texts = list_texts(this_round.plan.recipe, kept, this_round.key)
-        vectors = this_round.embed(texts["text"].to_list())
-        found += [comparer.compare_with_earlier(texts, vectors), comparer.compare_within(texts, vectors)]
-    return pl.concat(found)
