@@ -186,7 +186,7 @@ NOUNS: dict[str, Noun] = {
                 ),
                 Check(
                     "kept_rows",
-                    "Of no kind nearly all candidates are dropped, and the prompts are not one, or of one wording.",
+                    "Neither prompts nor completions are nearly all dropped, and the prompts are not of one wording.",
                     is_blocking=True,
                 ),
             ),

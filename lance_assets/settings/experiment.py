@@ -336,7 +336,7 @@ class CheckSettings(Settings):
         0.98, ge=0, le=1, description="Largest share of a round's scored rows, 20 or more, that may have one score."
     )
     min_keep_rate: float = Field(
-        0.02, ge=0, le=1, description="Smallest share that cleaning keeps of a kind with 20 candidates or more."
+        0.02, ge=0, le=1, description="Smallest share that cleaning keeps of 20 or more new prompts, or completions."
     )
     max_one_wording_rate: float = Field(
         0.9,

@@ -11,7 +11,7 @@ from lance_assets.records import CLEANED_SET
 from lance_assets.rounds.making.cleaning import near_duplicates
 from lance_assets.rounds.making.training import find_evaluation_rows
 from lance_assets.rounds.making.training_sets import no_evaluation_overlap, pairs_differ
-from lance_assets.rounds.making.varying import MIN_ROWS, judge_kept, measure_repeats
+from lance_assets.rounds.making.varying import MIN_ROWS, judge_kept, kept_rows, measure_repeats
 from lance_assets.rounds.nouns import NOUNS
 from lance_assets.rounds.past.handover import find_parent
 from lance_assets.rounds.round import make_noun
@@ -41,7 +41,9 @@ def clean(prompts: list[str], *, num_kept: int | None = None, kind: str = "compl
 
 def judge(cleaned: pl.DataFrame, seeds: list[str] = VARIED, **bars: float):
     own = cleaned["prompt"].to_list()
-    return judge_kept(cleaned, measure_repeats(own), measure_repeats(seeds), CheckSettings(**bars))
+    return judge_kept(
+        cleaned, measure_repeats(own), measure_repeats(seeds), CheckSettings(**bars), prompt_kinds=("new_prompt",)
+    )
 
 
 def test_varied_prompts_of_which_many_are_kept_pass() -> None:
@@ -64,10 +66,11 @@ def test_a_keep_rate_near_zero_stops_the_round_with_reasons_and_examples() -> No
     assert judge(clean(VARIED[: MIN_ROWS - 1], num_kept=0)).passed
 
 
-def test_each_kind_is_judged_by_itself() -> None:
-    """All prompts are kept, and every completion is dropped."""
+def test_prompts_and_completions_are_judged_apart() -> None:
+    """All prompts are kept, and every completion is dropped; one kind of completions may well be."""
     both = pl.concat([clean(VARIED, kind="new_prompt"), clean(VARIED, num_kept=0)])
-    assert "of kind completion" in str(judge(both).description)
+    assert "0 of the 20 candidates of kind completion are kept" in str(judge(both).description)
+    assert judge(pl.concat([both, clean(VARIED, kind="degraded_completion")])).passed
 
 
 def test_one_prompt_repeated_stops_the_round() -> None:
@@ -92,23 +95,28 @@ def test_one_wording_stops_the_round_and_not_where_the_seeds_have_one() -> None:
 
 def test_a_collapsed_model_is_stopped_before_it_is_reviewed(make_scripted_world: OpenWorld) -> None:
     """Every new prompt is the same: cleaning keeps it once, and the round ends there."""
-    world = make_scripted_world(machines={"proposes": "Reverse the list 7 7 1."}, max_seeds=12, checks=DEFAULTS)
-    result = world.run("r0001")
-    assert not result.success
-    (check,) = [one for one in result.get_asset_check_evaluations() if one.check_name == "kept_rows"]
-    assert not check.passed
-    assert "own prompts are one prompt" in str(check.description) or "are kept" in str(check.description)
-    assert not result.asset_materializations_for_node("tiny__reviewed_set")
+    proposes = "Reverse the list 7 7 1."
+    this_round = make_scripted_world(machines={"proposes": proposes}, checks=DEFAULTS).round("r0001")
+    for noun in ("start_checkpoint", "seed_set", "raw_generations", "cleaned_set"):
+        make_noun(this_round, NOUNS[noun])
+    judged = kept_rows(this_round)
+    assert not judged.passed
+    assert judged.is_error
+    assert "own prompts are one prompt" in str(judged.description)
+    assert repr(proposes.lower().rstrip(".")) in str(judged.description)
+    assert [check.name for check in NOUNS["cleaned_set"].checks if check.is_blocking] == [
+        "near_duplicates",
+        "kept_rows",
+    ]
 
 
 def test_rows_of_an_earlier_round_copied_with_their_ids_are_dropped_and_fail_the_check(
     make_scripted_world: OpenWorld, scripted_rounds: Path
 ) -> None:
     world = make_scripted_world(made_before=scripted_rounds)
-    for noun in ("start_checkpoint", "seed_set"):
-        assert world.materialize("r0002", noun).success
     earlier, later = world.round("r0001"), world.round("r0002")
-    later.write("raw_generations", earlier.read("raw_generations"))
+    for noun in ("start_checkpoint", "seed_set", "raw_generations"):
+        later.write(noun, earlier.read(noun))
     # As if they had been let through: the check sees it by itself.
     later.write("cleaned_set", earlier.read("cleaned_set"))
     judged = near_duplicates(later)

@@ -4,7 +4,7 @@ A model that collapsed writes one prompt, or one wording with other words in it,
 or, where comparing is off, all of it. Either is seen before anything is reviewed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -41,14 +41,23 @@ def measure_repeats(prompts: list[str]) -> Repeats:
 
 
 def kept_rows(this_round: Round) -> Judged:
-    """Whether of no kind nearly all candidates are dropped, and the round's own prompts are not nearly all the same."""
+    """Whether neither prompts nor completions are nearly all dropped, and the round's own prompts are not all the same."""
     cleaned, seeds = this_round.read("cleaned_set"), this_round.read("seed_set", START_ROUND)["prompt"].to_list()
     # What a model was given to complete is not its own: seeds and rows of a pool are as they are.
     own = cleaned.filter(pl.col("prompt").is_not_null() & ~pl.col("prompt").is_in(seeds))["prompt"].to_list()
-    return judge_kept(cleaned, measure_repeats(own), measure_repeats(seeds), this_round.plan.settings.checks)
+    plan = this_round.plan
+    return judge_kept(
+        cleaned,
+        measure_repeats(own),
+        measure_repeats(seeds),
+        plan.settings.checks,
+        prompt_kinds=plan.recipe.compared_prompts,
+    )
 
 
-def judge_kept(cleaned: pl.DataFrame, own: Repeats, of_seeds: Repeats, bars: CheckSettings) -> Judged:
+def judge_kept(
+    cleaned: pl.DataFrame, own: Repeats, of_seeds: Repeats, bars: CheckSettings, *, prompt_kinds: Sequence[str]
+) -> Judged:
     """What the check says.
 
     Args:
@@ -56,8 +65,9 @@ def judge_kept(cleaned: pl.DataFrame, own: Repeats, of_seeds: Repeats, bars: Che
         own: of the round's own prompts, dropped ones among them.
         of_seeds: of the seeds; a task whose seeds are of one wording asks for such prompts.
         bars: the experiment's.
+        prompt_kinds: the kinds whose prompt a model wrote; they are judged apart from the others.
     """
-    told = [say_dropped(cleaned, kind, bars) for kind in _list_kinds_dropped(cleaned, bars)]
+    told = [say_dropped(rows, bars) for rows in _list_groups_dropped(cleaned, prompt_kinds, bars)]
     bar = bars.max_one_wording_rate
     repeated = [
         say_repeated(what, found, seeds, bar)
@@ -91,20 +101,23 @@ def _count_kinds(cleaned: pl.DataFrame) -> Mapping[str, tuple[int, int]]:
     return {kind: (number, kept) for kind, number, kept in counted.iter_rows()}
 
 
-def _list_kinds_dropped(cleaned: pl.DataFrame, bars: CheckSettings) -> list[str]:
-    counts = _count_kinds(cleaned).items()
-    return [kind for kind, (number, kept) in counts if number >= MIN_ROWS and kept < bars.min_keep_rate * number]
+def _list_groups_dropped(cleaned: pl.DataFrame, prompt_kinds: Sequence[str], bars: CheckSettings) -> list[pl.DataFrame]:
+    # One kind of completions may well be dropped as long as another is kept, and prompts alone train nothing.
+    is_prompt = pl.col("kind").is_in(list(prompt_kinds))
+    groups = [cleaned.filter(rows) for rows in (is_prompt, ~is_prompt)]
+    is_kept = [rows["drop_reason"].null_count() >= bars.min_keep_rate * len(rows) for rows in groups]
+    return [rows for rows, enough in zip(groups, is_kept, strict=True) if len(rows) >= MIN_ROWS and not enough]
 
 
-def say_dropped(cleaned: pl.DataFrame, kind: str, bars: CheckSettings) -> str:
-    """That nearly all candidates of a kind are dropped: the share, why, two of them and what helps."""
-    rows = cleaned.filter(pl.col("kind") == kind)
+def say_dropped(rows: pl.DataFrame, bars: CheckSettings) -> str:
+    """That nearly all of some candidates are dropped: the share, why, two of them and what helps."""
+    kinds = ", ".join(rows["kind"].unique(maintain_order=True))
     dropped = rows.filter(pl.col("drop_reason").is_not_null())
     reasons = ", ".join(f"{reason} {number}" for reason, number in count_drop_reasons(rows).items())
     texts = dropped.unique("drop_reason", maintain_order=True).select(pl.coalesce("completion", "prompt")).to_series()
     shown = "; ".join(repr(text[:120]) for text in texts.drop_nulls().head(2))
     return (
-        f"{len(rows) - len(dropped)} of the {len(rows)} candidates of kind {kind} are kept, a smaller share than "
+        f"{len(rows) - len(dropped)} of the {len(rows)} candidates of kind {kinds} are kept, a smaller share than "
         f"checks.min_keep_rate={bars.min_keep_rate:g}. Reasons: {reasons}. {f'Such are: {shown}. ' if shown else ''}"
         "Where they are like each other or like seeds, the model has collapsed: go back to an earlier checkpoint, "
         "raise temperature, or give more seeds. Otherwise loosen the filter of that reason, under parameters, filters "
