@@ -10,20 +10,21 @@ from safetensors.torch import load_file, save_file
 from lance_assets.rounds.making.proposing import describe_broken_start, make_start_checkpoint
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round
-from resources.models.finding import resolve_model
 from resources.stores.checkpoints import NotFiniteError
 from tests.assets.tiny_experiment import plan_tiny, write_tiny_experiment
 
 
 def test_a_base_model_with_a_weight_that_is_no_number_is_refused(tmp_path: Path) -> None:
     folder = write_tiny_experiment(tmp_path / "tiny")
-    broken = Path(shutil.copytree(resolve_model("small", base=folder), tmp_path / "broken"))
+    platform = Platform(data_root=str(tmp_path))
+    small = Round(plan_tiny(folder), platform, "r0000", print).model_path(None)
+    broken = Path(shutil.copytree(small, tmp_path / "broken"))
     (file,) = broken.glob("*.safetensors")
     weights = load_file(file)
     name = sorted(weights)[0]
     weights[name].view(-1)[3] = torch.nan
     save_file(weights, file, metadata={"format": "pt"})
-    this_round = Round(plan_tiny(folder, model=str(broken)), Platform(data_root=str(tmp_path)), "r0000", print)
+    this_round = Round(plan_tiny(folder, model=str(broken)), platform, "r0000", print)
     with pytest.raises(NotFiniteError, match=f"1 of .* weights of {name} .* name another model in .*defs.yaml"):
         make_start_checkpoint(this_round)
     assert not this_round.has("start_checkpoint", "r0000")

@@ -41,7 +41,7 @@ def measure_repeats(prompts: list[str]) -> Repeats:
 
 
 def kept_rows(this_round: Round) -> Judged:
-    """Whether neither prompts nor completions are nearly all dropped, and the round's own prompts are not all the same."""
+    """Whether neither prompts nor completions are nearly all dropped, and the round's own prompts not all the same."""
     cleaned, seeds = this_round.read("cleaned_set"), this_round.read("seed_set", START_ROUND)["prompt"].to_list()
     # What a model was given to complete is not its own: seeds and rows of a pool are as they are.
     own = cleaned.filter(pl.col("prompt").is_not_null() & ~pl.col("prompt").is_in(seeds))["prompt"].to_list()
