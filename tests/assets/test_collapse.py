@@ -96,7 +96,7 @@ def test_one_wording_stops_the_round_and_not_where_the_seeds_have_one() -> None:
 def test_a_collapsed_model_is_stopped_before_it_is_reviewed(make_scripted_world: OpenWorld) -> None:
     """Every new prompt is the same: cleaning keeps it once, and the round ends there."""
     proposes = "Reverse the list 7 7 1."
-    this_round = make_scripted_world(machines={"proposes": proposes}, checks=DEFAULTS).round("r0001")
+    this_round = make_scripted_world(machines={"proposes": proposes}, max_seeds=12, checks=DEFAULTS).round("r0001")
     for noun in ("start_checkpoint", "seed_set", "raw_generations", "cleaned_set"):
         make_noun(this_round, NOUNS[noun])
     judged = kept_rows(this_round)
