@@ -83,6 +83,11 @@ class AxisSettings(BaseModel):
         return True
 
     @property
+    def has_scale(self) -> bool:
+        """Whether reviews score on a scale, so that scores which are all the same are a fault; a verdict has two."""
+        return self.has_reviews
+
+    @property
     def trains_without_news(self) -> bool:
         """Whether a round trains where it brought nothing new."""
         return False

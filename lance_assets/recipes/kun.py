@@ -120,6 +120,11 @@ class KunSettings(ScoredSettings):
         return self.max_text_perplexity is not None
 
     @property
+    def has_scale(self) -> bool:
+        """Whether rows are scored from 1 to 5; a verdict is good or bad."""
+        return self.signal == "pair_score"
+
+    @property
     def profile(self) -> LanguageProfile:
         """Keywords and tags."""
         return PROFILES[self.language]

@@ -2,10 +2,12 @@
 
 A prompt is guarded when the world's rule says that it asks a held-out problem, in whatever words. A prompt is also
 guarded when it equals one of the experiment's protected prompts, or shares a long run of words with one. The prompts of
-the experiment's judge are protected, and where they ask problems of the world, these problems are held out too.
+the experiment's judge are protected, and where they ask problems of the world, these problems are held out too. A
+completion is guarded where it quotes such a prompt.
 """
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,15 +16,17 @@ import numpy as np
 import polars as pl
 
 from lance_assets.algorithms.similarity.decontamination import (
+    CONTAMINATION,
     build_evaluation_index,
     find_contamination,
     find_nearest_evaluation,
     overlaps_evaluation,
 )
+from lance_assets.algorithms.similarity.quoted_prompts import build_quote_index, find_quote
 from lance_assets.conversations import list_turn_texts, show_prompt
 from lance_assets.rounds.report import Report, Rows
 from lance_assets.settings.evaluation import EvaluationSettings, JudgeSettings
-from lance_assets.worlds import draw_problems, find_world
+from lance_assets.worlds import draw_problems, find_world, read_nothing
 from resources.readers.row_kinds import SeedFields
 from resources.readers.seed_files import check_repeated, read_prompts
 
@@ -152,6 +156,61 @@ def build_evaluation_guard(
     return is_evaluation_prompt
 
 
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+MAX_SENTENCES = 16
+"""Sentences in a row that are read as one problem."""
+
+
+def list_passages(text: str) -> Iterator[str]:
+    r"""What of a text may be a problem by itself: each run of sentences of a line, with its label and without.
+
+    >>> list(list_passages("Task: Add 1 2. Now!"))
+    ['Task: Add 1 2.', 'Task: Add 1 2. Now!', 'Now!', 'Add 1 2.', 'Add 1 2. Now!', 'Now!']
+    """
+    for line in text.split("\n"):
+        for part in dict.fromkeys((line.strip(), line.partition(": ")[2].strip())):
+            sentences = _SENTENCE_END.split(part) if part else []
+            for first in range(len(sentences)):
+                ends = range(first + 1, min(len(sentences), first + MAX_SENTENCES) + 1)
+                yield from (" ".join(sentences[first:end]) for end in ends)
+
+
+def build_completion_guard(
+    evaluation: EvaluationSettings, folder: Path, worded_prompts: Sequence[str]
+) -> Callable[[str], tuple[str, str] | None]:
+    """A function that gives the evaluation prompt that a completion quotes, and the words of the quote; None for none.
+
+    A problem of the world is quoted where a passage of the completion asks it in a wording that the world reads, or has
+    all words of its prompt in a row. The world's own guard is not asked: a right completion has the numbers of many
+    problems in it.
+
+    Args:
+        evaluation: the experiment's.
+        folder: the experiment's, which relative paths start from.
+        worded_prompts: the evaluation's prompts that are recognised by their words.
+
+    Raises:
+        ValueError: the world or a file cannot be used.
+    """
+    held_out = list_held_out_prompts(evaluation, folder)
+    index = build_quote_index(worded_prompts, whole=held_out, ngram=evaluation.ngram)
+    world = find_world(evaluation.world.name, folder) if evaluation.world is not None else None
+    if evaluation.world is None or world is None or world.read_prompt is read_nothing:
+        return lambda completion: find_quote(completion, index)
+    prompts = {problem.key: problem.prompt for problem in draw_problems(world, evaluation.world.per_stratum)}
+
+    def find(completion: str) -> tuple[str, str] | None:
+        if (quote := find_quote(completion, index)) is not None:
+            return quote
+        for passage in list_passages(completion):
+            problem = world.read_prompt(passage)
+            if problem is not None and problem.key in prompts:
+                return prompts[problem.key], passage
+        return None
+
+    return find
+
+
 @dataclass(frozen=True)
 class EvaluationGuard:
     """Decides which prompts belong to an experiment's evaluation; a round opens one and asks it throughout."""
@@ -216,6 +275,29 @@ class EvaluationGuard:
             if row_id not in matched and self.is_evaluation_prompt(prompt)
         ]
         return pl.concat([found, pl.DataFrame(held_out, schema=found.schema)]).sort("row_id", "rule")
+
+    @cached_property
+    def _finds_quote(self) -> Callable[[str], tuple[str, str] | None]:
+        return build_completion_guard(self.evaluation, self.folder, self.worded_prompts)
+
+    def find_in_completions(self, row_ids: Sequence[str], completions: Sequence[str | None]) -> pl.DataFrame:
+        """Every completion that quotes a prompt of the evaluation: whoever trains on it learns the problem too.
+
+        Args:
+            row_ids: the rows.
+            completions: the completion of each row; None where it has none.
+
+        Returns:
+            The columns of `find`, one row for each completion that quotes one, with rule "in_completion" and the
+            completion as `prompt`, sorted by row_id.
+        """
+        found = [
+            {"row_id": row_id, "prompt": text, "evaluation_prompt": quote[0], "rule": "in_completion"}
+            | {"similarity": 1.0, "shared_text": quote[1]}
+            for row_id, text in zip(row_ids, completions, strict=True)
+            if text and (quote := self._finds_quote(text)) is not None
+        ]
+        return pl.DataFrame(found, schema=CONTAMINATION).sort("row_id")
 
     def describe(self, contaminated: pl.DataFrame, prompts: Sequence[str]) -> Report:
         """The matching pairs, and with a bar for embeddings the nearest pairs, even where nothing matches.

@@ -184,6 +184,11 @@ NOUNS: dict[str, Noun] = {
                     "No kept text is a near-duplicate of another of this round or of any earlier one.",
                     is_blocking=True,
                 ),
+                Check(
+                    "kept_rows",
+                    "Neither prompts nor completions are nearly all dropped, and the prompts are not of one wording.",
+                    is_blocking=True,
+                ),
             ),
         ),
         Noun(
@@ -205,6 +210,11 @@ NOUNS: dict[str, Noun] = {
                     "The share of reviews that could not be read, and of rows without any score, is below the bar.",
                     is_blocking=True,
                 ),
+                Check(
+                    "scores_tell",
+                    "The scores differ and, where right and wrong rows are known, are not higher for wrong ones.",
+                    is_blocking=True,
+                ),
             ),
         ),
         Noun(
@@ -223,7 +233,7 @@ NOUNS: dict[str, Noun] = {
             checks=(
                 Check(
                     "no_evaluation_overlap",
-                    "No prompt belongs to the evaluation: by its task's own rule, by n-grams, by embedding.",
+                    "No prompt belongs to the evaluation, by rule, n-grams or embedding, and no completion quotes one.",
                     is_blocking=True,
                 ),
             ),
@@ -280,7 +290,8 @@ NOUNS: dict[str, Noun] = {
             checks=(
                 Check(
                     "loss_moved",
-                    "Losses are finite and not constant, and the weights moved if anything was trained.",
+                    "Losses and weights are numbers, no loss is constant, and what was trained moved the weights.",
+                    is_blocking=True,
                 ),
             ),
         ),

@@ -325,6 +325,26 @@ class CheckSettings(Settings):
         description="Smallest AUC of r0000's reviewer on balanced pairs of seeds; below it r0000 ends without an "
         "evaluation and no round builds on its reviews. None: the check warns of a reviewer that may be at chance.",
     )
+    min_gold_auc: float | None = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Bar of the AUC of each round's review scores, right rows against wrong ones, where gold answers "
+        "or the world's rule tell them; the round stops where the whole 95% interval lies below it. None: no bar.",
+    )
+    max_equal_score_rate: float = Field(
+        0.98, ge=0, le=1, description="Largest share of a round's scored rows, 20 or more, that may have one score."
+    )
+    min_keep_rate: float = Field(
+        0.02, ge=0, le=1, description="Smallest share that cleaning keeps of 20 or more new prompts, or completions."
+    )
+    max_one_wording_rate: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        description="Largest share of a round's own prompts, 20 or more, that may be one prompt or of one wording; it "
+        "does not hold where the seeds are so.",
+    )
     max_cut_off_rate: float = Field(
         0.1,
         ge=0,

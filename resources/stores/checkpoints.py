@@ -15,6 +15,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from resources.stores.finite_weights import find_not_finite
 from resources.stores.tables import flush_to_disk, validate_name, validate_round_key
 
 HASHED_PATTERNS = (
@@ -42,6 +43,10 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.
 
 class NotACheckpointError(ValueError):
     """A folder that should hold a model does not."""
+
+
+class NotFiniteError(NotACheckpointError):
+    """A model's weights hold NaN or infinity."""
 
 
 class NoChatTemplateError(ValueError):
@@ -83,6 +88,28 @@ def validate_model_folder(path: Path) -> Path:
     if not any((path / name).is_file() for name in _TOKENIZER_FILES):
         raise _refuse(path, f"has no tokenizer (none of {', '.join(_TOKENIZER_FILES)})")
     return path
+
+
+def require_finite_weights(path: Path, *, remedy: str) -> None:
+    """Check that every weight of a model folder is a number. Cost: one read of its files.
+
+    Args:
+        path: a whole model folder.
+        remedy: what a person does about it, which ends the error.
+
+    Raises:
+        NotFiniteError: a weight is NaN or infinite.
+    """
+    found = find_not_finite(path)
+    if found is not None:
+        raise NotFiniteError(
+            f"{found.num_wrong} of {found.num_weights} weights of {found.tensor} in {found.file} are NaN or infinite, "
+            f"so that the model says nothing; {remedy}"
+        )
+
+
+DIVERGED_REMEDY = "training diverged: lower learning_rate under training.sft and training.dpo, and train it again"
+"""What helps where a trained model has a weight that is no number."""
 
 
 def _refuse(path: Path, what: str) -> NotACheckpointError:
@@ -215,9 +242,11 @@ class CheckpointStore:
 
         Raises:
             NotACheckpointError: `staging` is not a complete model folder; the checkpoint before stays.
+            NotFiniteError: a weight of it is NaN or infinite; the checkpoint before stays.
             ValueError: `staging` lies on another disk; the checkpoint before stays.
         """
         validate_model_folder(staging)
+        require_finite_weights(staging, remedy=DIVERGED_REMEDY)
         folder = self.folder(experiment, round_key)
         folder.parent.mkdir(parents=True, exist_ok=True)
         if staging.stat().st_dev != folder.parent.stat().st_dev:

@@ -23,7 +23,8 @@ from trl import DPOTrainer, SFTTrainer
 
 from resources.models.adapters import build_update, concatenate_adapters, read_update, to_numpy, write_adapter
 from resources.stores.checkpoints import hash_checkpoint
-from resources.training.trainer import SaveDtype, TrainJob
+from resources.training.divergence import DivergedError, require_finite
+from resources.training.trainer import DIVERGED, SaveDtype, TrainJob
 
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*", "vocab*", "merges*")
 MIN_KEPT_RATE = 0.99
@@ -111,7 +112,14 @@ def untie_targets(model: PreTrainedModel, lora: LoraConfig) -> None:
 
 
 def save_model(
-    trainer: SFTTrainer | DPOTrainer, job: TrainJob, start: Path, folder: Path, *, save_dtype: SaveDtype, log: dict
+    trainer: SFTTrainer | DPOTrainer,
+    job: TrainJob,
+    start: Path,
+    folder: Path,
+    *,
+    save_dtype: SaveDtype,
+    stage: str,
+    log: dict,
 ) -> None:
     """Save what a stage trained, see `write_model`; the log is written beside the folder before that appears.
 
@@ -121,13 +129,14 @@ def save_model(
         start: what the stage started from.
         folder: where to.
         save_dtype: as `write_model`.
+        stage: as `write_model`.
         log: the stage's, which is given the fields of `WeightChange`.
     """
     accelerator = trainer.accelerator
     state = accelerator.get_state_dict(trainer.model_wrapped)
     if accelerator.is_main_process:
         partial = folder.with_suffix(".partial")
-        log.update(asdict(write_model(state, job, start, partial, save_dtype=save_dtype)))
+        log.update(asdict(write_model(state, job, start, partial, save_dtype=save_dtype, stage=stage)))
         folder.with_name(f"{folder.name}_log.json").write_text(json.dumps(log))
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
@@ -135,7 +144,13 @@ def save_model(
 
 
 def write_model(
-    state: Mapping[str, torch.Tensor], job: TrainJob, start: Path, folder: Path, *, save_dtype: SaveDtype
+    state: Mapping[str, torch.Tensor],
+    job: TrainJob,
+    start: Path,
+    folder: Path,
+    *,
+    save_dtype: SaveDtype,
+    stage: str = "the stage",
 ) -> WeightChange:
     """Write weights with adapters merged, config, tokenizer and adapter.
 
@@ -145,8 +160,10 @@ def write_model(
         start: what the stage started from.
         folder: where to; what is there is removed.
         save_dtype: of the weights; "auto" is that of the start checkpoint where it keeps the update, else float32.
+        stage: what trained it, which an error names.
 
     Raises:
+        DivergedError: a weight, a logit or the norm of the change is NaN or infinite.
         RuntimeError: the merged model is not the trained one.
     """
     shutil.rmtree(folder, ignore_errors=True)
@@ -155,9 +172,12 @@ def write_model(
     lora = build_lora(job)
     if lora is None:
         model.load_state_dict(state)
+        require_finite(model, stage)
     else:
         adapted = get_peft_model(model, lora)
         adapted.load_state_dict(state)
+        # Before the merge, which would say of NaN that it differs from itself.
+        require_finite(adapted, stage)
         # Merging adds the factors to the weights and removes them, so they are saved before.
         save_adapter(adapted, job, start, folder)
         model = merge(adapted)
@@ -204,6 +224,9 @@ def measure_change(model: PreTrainedModel, start: Path, *, save_dtype: SaveDtype
         start: folder of what the stage started from.
         save_dtype: as `write_model`.
         stored: dtype of the job's start checkpoint.
+
+    Raises:
+        DivergedError: the norm of the change is no number of float32.
     """
     # In the dtype that it is stored in, so that the copy takes no more memory than the file.
     before = AutoModelForCausalLM.from_pretrained(start, dtype="auto", local_files_only=True).state_dict()
@@ -214,6 +237,8 @@ def measure_change(model: PreTrainedModel, start: Path, *, save_dtype: SaveDtype
         if wanted != torch.float32:
             rounded += torch.linalg.vector_norm(weight.detach() - weight.detach().to(wanted).float()).item() ** 2
     change = math.sqrt(changed)
+    if not math.isfinite(change):
+        raise DivergedError(f"{DIVERGED}the weights moved by {change} (L2 norm)")
     kept = 1.0 if changed == 0 else max(0.0, 1 - math.sqrt(rounded) / change)
     if save_dtype == "auto" and kept < MIN_KEPT_RATE:
         wanted, kept = torch.float32, 1.0

@@ -44,6 +44,7 @@ from lance_assets.prompts import build_messages
 from resources.machine.processes import MemoryPeak, measure_own_peak
 from resources.models.chat_format import encode_row, require_turn_end
 from resources.models.model_shapes import measure_shape
+from resources.training.divergence import FiniteCallback
 from resources.training.precision import Settled, find_device, settle
 from resources.training.saving import build_lora, load_for_training, load_start, save_model
 from resources.training.trainer import CHECKPOINT, RESULT, DpoSettings, SftSettings, TrainJob, TrainResult
@@ -242,6 +243,8 @@ def build_arguments(job: TrainJob, settings: SftSettings, settled: Settled, outp
         # stale.
         "full_determinism": True,
         "logging_steps": 1,
+        # With the filter a loss that is NaN would be logged as that of the step before.
+        "logging_nan_inf_filter": False,
         # A killed stage is run again from its start; what a finished SFT gave is kept by `train`.
         "save_strategy": "no",
         "report_to": "none",
@@ -279,6 +282,7 @@ def run_stage(
     # It would print every step as a dict, beside the lines of `LogCallback`.
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(LogCallback(stage))
+    trainer.add_callback(FiniteCallback(stage))
     if not settings.warmup_from_zero:
         trainer.add_callback(WarmUpCallback())
     print(f"{stage}: {len(rows)} rows, {num_truncated} over max_length={settings.max_length}; {settled.describe()}")
@@ -355,14 +359,14 @@ def train(job: TrainJob, folder: Path) -> None:
         place, save_dtype = (folder / CHECKPOINT, job.save_dtype)
         if pairs:
             place, save_dtype = sft_folder, "float32"
-        save_model(trainer, job, start, place, save_dtype=save_dtype, log=logs["sft"])
+        save_model(trainer, job, start, place, save_dtype=save_dtype, stage="sft", log=logs["sft"])
         # Or its weights and optimizer would stay while DPO trains.
         del trainer
         gc.collect()
     if pairs:
         start = sft_folder if sft_rows else start
         trainer, logs["dpo"] = run_stage("dpo", job, job.dpo, start, pairs, folder)
-        save_model(trainer, job, start, folder / CHECKPOINT, save_dtype=job.save_dtype, log=logs["dpo"])
+        save_model(trainer, job, start, folder / CHECKPOINT, save_dtype=job.save_dtype, stage="dpo", log=logs["dpo"])
     peak = measure_peak()
     if is_main_process():
         (folder / CHECKPOINT / "training_log.json").write_text(json.dumps(logs, indent=1))

@@ -32,6 +32,8 @@ from resources.stores.checkpoints import ADAPTER_FOLDER, hash_checkpoint
 
 TrainingDtype = Literal["auto", "float32", "bfloat16_autocast"]
 """What products are computed in; "auto" is what suits model and machine (`resources.training.precision`)."""
+DIVERGED = "training diverged: "
+"""What the worker's error begins with where a loss, a gradient or a weight is NaN or infinite."""
 CHECKPOINT = "checkpoint"
 RESULT = "result.json"
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
@@ -251,7 +253,19 @@ def _run_worker(job: TrainJob, job_file: Path, log: Callable[[str], None]) -> No
         raise TrainingError(_explain(code, tail, job_file))
 
 
+def explain_divergence(found: str) -> str:
+    """What was found of a training that diverged, with what helps."""
+    return (
+        f"{DIVERGED}{found}. Nothing of it is kept. Lower learning_rate under training.sft or training.dpo, whichever "
+        "stage is named, to a tenth, raise its warmup_steps, or set training.dtype to float32; rows that are empty or "
+        "broken can cause it too"
+    )
+
+
 def _explain(code: int, text: str, job_file: Path) -> str:
+    if diverged := [line for line in text.splitlines() if DIVERGED in line]:
+        # A run again with the same settings would diverge again.
+        return f"{explain_divergence(diverged[-1].partition(DIVERGED)[2])}\n{text}"
     number = -code if code < 0 else code - 128
     if code < 0 or code > 128:
         name = signal.Signals(number).name if number in list(signal.Signals) else str(number)

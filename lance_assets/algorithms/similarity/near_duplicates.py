@@ -102,13 +102,18 @@ def find_exact_pairs(row_ids: Sequence[str], texts: Sequence[str]) -> pl.DataFra
     return pl.DataFrame(found, schema=ROW_PAIRS, orient="row")
 
 
-def choose_survivors(row_ids: Sequence[str], pairs: pl.DataFrame, *, thresholds: Mapping[str, float]) -> pl.DataFrame:
+def choose_survivors(
+    row_ids: Sequence[str], pairs: pl.DataFrame, *, thresholds: Mapping[str, float], round_key: str | None = None
+) -> pl.DataFrame:
     """Which rows are dropped: in the order of their ids, each that is like a row of an earlier round or a kept one.
 
     Args:
-        row_ids: the rows to decide about; all other ids in `pairs` are of earlier rounds, whose rows are kept.
+        row_ids: the rows to decide about; all other ids in `pairs` are of earlier rounds, whose rows are kept. A pair
+            of one id is that of a row which was copied from an earlier round with its id.
         pairs: at least the columns of `ROW_PAIRS`; either of two rows may be named first.
         thresholds: by tier, the similarity that a pair must be strictly above; pairs of other tiers count for nothing.
+        round_key: the round of the rows, where `pairs` has the column `other_round`: the other row of a pair is then of
+            an earlier round where that is another one, whatever its id.
 
     Returns:
         Schema `DROPPED`, sorted by row_id. The nearest survivor is that of the surest tier, then the most similar, then
@@ -129,22 +134,26 @@ def choose_survivors(row_ids: Sequence[str], pairs: pl.DataFrame, *, thresholds:
         raise ValueError(f"a tier is one of {', '.join(TIERS)}; got {sorted(unknown)[0]!r}")
     if pairs["similarity"].is_nan().any():
         raise ValueError("pairs have a similarity that is NaN: was a zero vector compared?")
-    candidates: dict[str, list[tuple[int, float, str]]] = {}
-    for row_id, other_id, tier, similarity in pairs.select(ROW_PAIRS.names()).iter_rows():
-        if tier not in thresholds or not similarity > thresholds[tier] or row_id == other_id:
+    is_copy = pl.col("row_id") == pl.col("other_id")
+    is_earlier = is_copy if round_key is None else is_copy | (pl.col("other_round") != round_key)
+    candidates: dict[str, list[tuple[int, float, str, bool]]] = {}
+    named = pairs.select(*ROW_PAIRS.names(), is_earlier=is_earlier)
+    for row_id, other_id, tier, similarity, of_earlier in named.iter_rows():
+        if tier not in thresholds or not similarity > thresholds[tier]:
             continue
         if row_id not in rows and other_id not in rows:
             raise ValueError(f"a pair must name one of the rows, got {row_id} and {other_id}")
         # A row of this round can only be dropped for one that is decided before it: an earlier round's, or one with a
         # smaller id.
         later, earlier = row_id, other_id
-        if row_id not in rows or (other_id in rows and row_id < other_id):
+        if not of_earlier and (row_id not in rows or (other_id in rows and row_id < other_id)):
             later, earlier = other_id, row_id
-        candidates.setdefault(later, []).append((TIERS.index(tier), -similarity, earlier))
+        stays = of_earlier or earlier not in rows
+        candidates.setdefault(later, []).append((TIERS.index(tier), -similarity, earlier, stays))
     dropped: dict[str, tuple[str, str, float]] = {}
     for row_id in sorted(candidates):
         # A row that was dropped drops no other: else a chain of small steps would empty the round.
-        survivors = [like for like in candidates[row_id] if like[2] not in dropped]
+        survivors = [like[:3] for like in candidates[row_id] if like[3] or like[2] not in dropped]
         if survivors:
             tier_number, negated, nearest_id = min(survivors)
             dropped[row_id] = (nearest_id, TIERS[tier_number], -negated)

@@ -222,7 +222,9 @@ def list_guard_code(plan: Plan) -> list[str]:
     named, world = plan.settings.evaluation.world, plan.world
     if named is None or world is None or not is_dotted_name(named.name):
         return []
-    return [name_root(code, otherwise=named.name) for code in (world.draw_held_out, world.build_guard) if code]
+    # What a prompt asks is read in completions too, where they may quote a problem.
+    asked = (world.draw_held_out, world.build_guard, world.read_prompt)
+    return [name_root(code, otherwise=named.name) for code in asked if code]
 
 
 def list_cleaning_code(plan: Plan) -> list[str]:

@@ -14,6 +14,7 @@ from lance_assets.algorithms.filters.rules import mark_dropped
 from lance_assets.algorithms.similarity.near_duplicates import EXACT_ROWS, choose_survivors
 from lance_assets.prompts import Templates
 from lance_assets.rounds.making.comparing import list_texts, open_comparer, read_thresholds
+from lance_assets.rounds.making.varying import kept_rows as kept_rows  # a check of this noun
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.report import Counts, Judged, Made, Report, Rows, count_values
 from lance_assets.rounds.round import Round
@@ -49,7 +50,8 @@ def drop_near_duplicates(this_round: Round, cleaned: pl.DataFrame) -> Deduplicat
     rows = texts.filter(is_compared)
     # Earlier rounds come first: a row that is dropped for that must not drop another row of this round.
     found = [comparer.compare_with_earlier(rows, vectors[is_compared.to_numpy()])]
-    dropped = choose_survivors(rows["row_id"].to_list(), found[0], thresholds=thresholds)
+    row_ids, key = rows["row_id"].to_list(), this_round.key
+    dropped = choose_survivors(row_ids, found[0], thresholds=thresholds, round_key=key)
     cleaned = mark_dropped(cleaned, dropped, reason="like_history")
     for kinds in recipe.compared_together:
         kept = cleaned.filter(pl.col("drop_reason").is_null() & pl.col("kind").is_in(kinds))["row_id"]
@@ -80,7 +82,8 @@ def make_cleaned_set(this_round: Round) -> Made:
         keeps_contrast=plan.settings.near_duplicates.keeps_contrast,
         shown=[text for words in (plan.templates, *plan.role_templates.values()) for text in list_shown(plan, words)],
     )
-    found = drop_near_duplicates(this_round, drop_evaluation_neighbours(this_round, cleaned))
+    cleaned = drop_quotes(this_round, drop_evaluation_neighbours(this_round, cleaned))
+    found = drop_near_duplicates(this_round, cleaned)
     history, model_hash = this_round.platform.history, this_round.embedder.model_hash
     # A round that is made again replaces its texts, so it is never compared with its own former rows.
     history.replace_round(plan.name, this_round.key, found.kept, found.vectors, model_hash=model_hash)
@@ -106,6 +109,15 @@ def drop_evaluation_neighbours(this_round: Round, cleaned: pl.DataFrame) -> pl.D
         "row_id", nearest_id=pl.lit(None, pl.String), tier=pl.lit("embedding"), similarity="similarity"
     )
     return mark_dropped(cleaned, dropped, reason="evaluation_neighbour")
+
+
+def drop_quotes(this_round: Round, cleaned: pl.DataFrame) -> pl.DataFrame:
+    """Drop rows whose completion quotes a prompt of the evaluation."""
+    kept = cleaned.filter(pl.col("drop_reason").is_null())
+    found = this_round.guard.find_in_completions(kept["row_id"].to_list(), kept["completion"].to_list())
+    nothing = {"nearest_id": pl.String, "tier": pl.String, "similarity": pl.Float64}
+    dropped = found.select("row_id", *(pl.lit(None, dtype).alias(name) for name, dtype in nothing.items()))
+    return mark_dropped(cleaned, dropped, reason="evaluation_in_completion")
 
 
 def report_cleaned_set(this_round: Round) -> Report:

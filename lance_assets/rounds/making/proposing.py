@@ -23,7 +23,12 @@ from lance_assets.rounds.round import Round
 from resources.models.chat_format import describe_chat, encode_messages
 from resources.models.model_shapes import find_tokenizer
 from resources.readers.seed_files import open_seeds
-from resources.stores.checkpoints import require_chat_template, validate_model_folder
+from resources.stores.checkpoints import (
+    DIVERGED_REMEDY,
+    require_chat_template,
+    require_finite_weights,
+    validate_model_folder,
+)
 
 BASE_MODEL = "none: the base model"
 """What is shown in place of a parent round."""
@@ -36,13 +41,14 @@ def make_start_checkpoint(this_round: Round) -> Made:
     """Choose the parent round and record its checkpoint and everything it hands over.
 
     Raises:
-        ValueError: the folder of the parent's checkpoint does not hold what was recorded.
+        ValueError: the folder of the parent's checkpoint does not hold what was recorded, or a weight is no number.
     """
     parent, left_out = find_parent(this_round)
     path = this_round.model_path(parent)
     # A model that cannot be asked is found here, and not after the first hours of the round.
     validate_model_folder(path)
     require_chat_template(path)
+    require_finite_weights(path, remedy=describe_broken_start(this_round, parent))
     content_hash = this_round.platform.checkpoints.hash_checkpoint(path)
     if parent is not None and this_round.read("checkpoint", parent)["content_hash"][0] != content_hash:
         raise ValueError(
@@ -60,6 +66,14 @@ def make_start_checkpoint(this_round: Round) -> Made:
     version = version_start(handover.version, this_round.plan)
     facts = check_chat(this_round.plan, path, content_hash) if this_round.is_start else {}
     return Made(table, others={"handover": handover.tables}, version=version, facts=facts)
+
+
+def describe_broken_start(this_round: Round, parent: str | None) -> str:
+    """What a person does where the model that a round begins with has a weight that is no number."""
+    name = this_round.plan.name
+    if parent is None:
+        return f"name another model in {this_round.plan.folder / 'defs.yaml'}, or obtain it again"
+    return f"{DIVERGED_REMEDY} (lance run {name} --redo-from {parent})"
 
 
 def check_chat(plan: Plan, path: Path, content_hash: str) -> Report:
@@ -176,13 +190,15 @@ def require_turns(path: Path, seeds: pl.DataFrame, *, build_messages: Callable[[
 
 
 def leave_out_evaluation(this_round: Round, seeds: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The seeds that are no evaluation prompts, and what the others match: training on them would make scores a lie.
+    """The seeds that neither are nor quote evaluation prompts, and what the others match: they would make scores a lie.
 
     Raises:
         ValueError: no seed is left.
     """
-    leaked = this_round.guard.find(seeds["row_id"].to_list(), seeds["prompt"].to_list())
-    leaked = leaked.unique("row_id", keep="first", maintain_order=True)
+    guard, row_ids = this_round.guard, seeds["row_id"].to_list()
+    found = [guard.find(row_ids, seeds["prompt"].to_list())]
+    found.append(guard.find_in_completions(row_ids, seeds["completion"].to_list()))
+    leaked = pl.concat(found).unique("row_id", keep="first", maintain_order=True)
     kept = seeds.filter(~pl.col("row_id").is_in(leaked["row_id"].implode()))
     if len(leaked):
         this_round.log(f"{len(leaked)} of {len(seeds)} seeds are evaluation prompts and are left out")

@@ -8,6 +8,9 @@ import polars as pl
 from lance_assets.algorithms.reviews.forced_endings import is_forced
 from lance_assets.algorithms.reviews.review_bias import measure_review_bias
 from lance_assets.algorithms.similarity.words import count_words
+from lance_assets.rounds.gold import measure_reviews
+from lance_assets.rounds.making.holding import describe_gold
+from lance_assets.rounds.making.holding import scores_tell as scores_tell  # the check of this noun
 from lance_assets.rounds.report import Histogram, Judged, Made, Measures, Report, Rows, count_values, round_measure
 from lance_assets.rounds.round import Round
 
@@ -32,6 +35,7 @@ def report_reviewed_set(this_round: Round) -> Report:
     table = this_round.read("reviewed_set")
     facts: Report = {"dagster/row_count": len(table)} | describe_rows(table, title=f"Review scores, {this_round.key}")
     facts |= dict(this_round.plan.recipe.describe_reviews(this_round.build_inputs(), table))
+    facts |= describe_gold(measure_reviews(this_round, table)) if table["review_score"].count() else {}
     return facts | (describe_bias(table) if this_round.plan.settings.parameters.has_reviews else {})
 
 

@@ -1,7 +1,7 @@
 """checkpoint and label_checkpoint: what a round trains, in a process of its own, once no engine holds memory."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from lance_assets.rounds.round import Round
 from lance_assets.settings.experiment import TrainingSettings
 from resources.engines.durable_stage import clear_stage
 from resources.machine.handover import MemoryHandover, wait_until_free
-from resources.stores.checkpoints import copy_checkpoint
+from resources.stores.checkpoints import DIVERGED_REMEDY, copy_checkpoint
+from resources.stores.finite_weights import NotFinite, find_not_finite
 from resources.training.trainer import TrainJob, TrainResult, build_launcher, train_checkpoint
 
 
@@ -153,7 +154,7 @@ def train(this_round: Round) -> Trained | None:
     # This is the last look before weights see the rows: a person may have changed a table since cleaning.
     if leaked := find_evaluation_rows(this_round):
         raise ValueError(
-            f"{len(leaked)} training rows are evaluation prompts, the first is {leaked[0]}; "
+            f"{len(leaked)} training rows are evaluation prompts or quote one, the first is {leaked[0]}; "
             "remove them from the seeds, or materialize cleaned_set again"
         )
     plan, platform = this_round.plan, this_round.platform
@@ -188,13 +189,18 @@ def require_living_model(this_round: Round) -> None:
 
 
 def find_evaluation_rows(this_round: Round) -> list[str]:
-    """Ids of training rows whose prompt belongs to the evaluation; any such row stops the round."""
-    sft, pairs = this_round.read("sft_set"), this_round.read("preference_pairs")
-    rows = pl.concat(
-        [sft.select("row_id", "prompt", "source"), pairs.select("row_id", "prompt", source=pl.lit("pair"))]
+    """Ids of training rows that ask or quote a prompt of the evaluation; any such row stops the round."""
+    sft, pairs, guard = this_round.read("sft_set"), this_round.read("preference_pairs"), this_round.guard
+    rows = pl.concat([sft.select("row_id", "prompt"), pairs.select("row_id", "prompt")])
+    completions = pl.concat(
+        [
+            sft.select("row_id", "completion"),
+            *(pairs.select("row_id", completion=side) for side in ("chosen", "rejected")),
+        ]
     )
-    found = this_round.guard.find(rows["row_id"].to_list(), rows["prompt"].to_list())
-    return found["row_id"].unique(maintain_order=True).to_list()
+    found = [guard.find(rows["row_id"].to_list(), rows["prompt"].to_list())]
+    found.append(guard.find_in_completions(completions["row_id"].to_list(), completions["completion"].to_list()))
+    return pl.concat(found)["row_id"].unique(maintain_order=True).to_list()
 
 
 def report_checkpoint(this_round: Round) -> Report:
@@ -235,17 +241,23 @@ def describe_rows(row: Mapping[str, Any]) -> str:
 
 
 def loss_moved(this_round: Round) -> Judged:
-    """Whether losses are finite, none is constant over its steps, and every stage that ran moved the weights."""
+    """Whether losses and weights are numbers, no loss is constant, and every stage that ran moved the weights."""
     row = this_round.read("checkpoint").row(0, named=True)
-    return judge_training(row)
+    broken = find_not_finite(this_round.model_path(this_round.key))
+    return judge_training(row, broken=broken)
 
 
-def judge_training(row: Mapping[str, Any]) -> Judged:
-    """As `loss_moved`, of a row of CHECKPOINT."""
+def judge_training(row: Mapping[str, Any], *, broken: NotFinite | None = None) -> Judged:
+    """As `loss_moved`, of a row of CHECKPOINT; what is no number, or not what was trained, stops the round.
+
+    Args:
+        row: of CHECKPOINT.
+        broken: the first tensor of the checkpoint that holds NaN or infinity.
+    """
     stages = {"sft": row["sft_losses"], "dpo": row["dpo_losses"]}
     losses, changes = [loss for stage in stages.values() for loss in stage], list_changes(row)
-    is_finite = all(math.isfinite(loss) for loss in losses)
-    mistakes = [] if is_finite else ["a loss is not finite: lower the learning rate, and look for empty completions"]
+    not_finite = describe_not_finite(stages, changes, broken)
+    mistakes = list(not_finite)
     for stage, steps in stages.items():
         # A single step has nothing to be compared with.
         if len(steps) > 1 and len(set(steps)) == 1:
@@ -265,12 +277,30 @@ def judge_training(row: Mapping[str, Any]) -> Judged:
         )
     if not row["is_trained"] and not is_same:
         mistakes.append("nothing was trained, and the weights are not those of the start checkpoint; make it again")
-    facts: Report = {"is_trained": row["is_trained"], "is_finite": is_finite, "num_losses": len(losses)}
+    facts: Report = {"is_trained": row["is_trained"], "is_finite": not not_finite, "num_losses": len(losses)}
     return Judged(
         passed=not mistakes,
+        # A stage that moved nothing leaves a model that works.
+        is_error=bool(not_finite) or (not row["is_trained"] and not is_same),
         facts=facts | {f"change_{stage}": change for stage, change in changes.items()},
         description="; ".join(mistakes) or None,
     )
+
+
+def describe_not_finite(
+    stages: Mapping[str, Sequence[float]], changes: Mapping[str, float], broken: NotFinite | None
+) -> list[str]:
+    """What of a training is NaN or infinite, by step, stage and tensor; none where it is all numbers."""
+    found = []
+    for stage, losses in stages.items():
+        wrong = next((step for step, loss in enumerate(losses, start=1) if not math.isfinite(loss)), None)
+        if wrong is not None:
+            found.append(f"the loss of {stage} is {losses[wrong - 1]} at step {wrong} of {len(losses)}")
+        if stage in changes and not math.isfinite(changes[stage]):
+            found.append(f"the change of the weights by {stage} is {changes[stage]}")
+    if broken is not None:
+        found.append(f"{broken.num_wrong} of {broken.num_weights} weights of {broken.tensor} are NaN or infinite")
+    return [f"{'; '.join(found)}: {DIVERGED_REMEDY}, and look for empty completions"] if found else []
 
 
 def make_label_checkpoint(this_round: Round) -> Made:

@@ -69,12 +69,26 @@ def report_sft_set(this_round: Round) -> Report:
 
 
 def no_evaluation_overlap(this_round: Round) -> Judged:
-    """Whether no prompt of the set belongs to the evaluation."""
-    rows = this_round.read("sft_set")
-    prompts = rows["prompt"].to_list()
-    leaked = this_round.guard.find(rows["row_id"].to_list(), prompts)
-    facts: Report = {"num_rows": len(rows)} | this_round.guard.describe(leaked, prompts)
-    return Judged(passed=leaked.is_empty(), facts=facts)
+    """Whether no prompt of the set belongs to the evaluation, and no completion quotes one that does."""
+    rows, guard = this_round.read("sft_set"), this_round.guard
+    row_ids, prompts = rows["row_id"].to_list(), rows["prompt"].to_list()
+    leaked = pl.concat([guard.find(row_ids, prompts), guard.find_in_completions(row_ids, rows["completion"].to_list())])
+    facts: Report = {"num_rows": len(rows)} | guard.describe(leaked, prompts)
+    return Judged(passed=leaked.is_empty(), facts=facts, description=say_leaked(leaked, rows))
+
+
+def say_leaked(leaked: pl.DataFrame, rows: pl.DataFrame) -> str | None:
+    """How many rows of an SFT set give evaluation prompts away, from where, one of them, and what helps."""
+    if leaked.is_empty():
+        return None
+    own = rows.filter(pl.col("row_id").is_in(leaked["row_id"].implode()))
+    sources = ", ".join(f"{source} {number}" for source, number in own["source"].value_counts(sort=True).iter_rows())
+    first = leaked.row(0, named=True)
+    return (
+        f"{len(own)} of {len(rows)} rows ({sources}) ask or quote prompts of the evaluation. By rule {first['rule']}: "
+        f"{first['prompt'][:160]!r}. Remove such rows from seeds.path or seeds.eft_path; for rows of source generated "
+        "materialize cleaned_set again"
+    )
 
 
 NOT_JUDGED = "not judged"
@@ -142,14 +156,16 @@ def describe_judgements(judgements: pl.DataFrame) -> Report:
 
 
 def pairs_differ(this_round: Round) -> Judged:
-    """Whether the pairs can teach: different texts, a real gap, no evaluation prompt, and enough of them."""
+    """Whether the pairs can teach: different texts, a real gap, nothing of the evaluation, and enough of them."""
     pairs, settings = this_round.read("preference_pairs"), this_round.plan.settings
     num_equal = pairs.filter((pl.col("chosen") == pl.col("rejected")) | (pl.col("score_gap") <= 0)).height
     num_new = pairs.filter(pl.col("source_round") == this_round.key).height
     builds_none = not settings.parameters.builds_pairs
     # r0000 has no reviews, so it cannot have pairs.
     enough = builds_none or this_round.is_start or num_new >= settings.checks.min_pairs
-    leaked = this_round.guard.find(pairs["row_id"].to_list(), pairs["prompt"].to_list())
+    guard, row_ids = this_round.guard, pairs["row_id"].to_list()
+    quoting = [guard.find_in_completions(row_ids, pairs[side].to_list()) for side in ("chosen", "rejected")]
+    leaked = pl.concat([guard.find(row_ids, pairs["prompt"].to_list()), *quoting])
     num_leaked = leaked["row_id"].n_unique()
     return Judged(
         passed=num_equal == 0 and enough and num_leaked == 0,

@@ -18,6 +18,7 @@ from lance_assets.algorithms.measures.progress import (
     parse_round,
 )
 from lance_assets.records import HANDOVER
+from lance_assets.rounds.gold import list_misled_rounds
 from lance_assets.rounds.headline import read_outcomes
 from lance_assets.rounds.nouns import list_handed_over
 from lance_assets.rounds.round import Round
@@ -48,7 +49,9 @@ class Handover:
 
 
 def find_parent(this_round: Round) -> tuple[str | None, tuple[str, ...]]:
-    """By the experiment's rules the round that this one starts from, and the rejected rounds whose data it leaves out.
+    """By the experiment's rules the round that this one starts from, and the rounds whose data it leaves out.
+
+    Those are the rejected ones, and those whose reviews scored wrong rows higher than right ones.
 
     Returns:
         The parent, None for the base model; and round keys, oldest first.
@@ -64,7 +67,10 @@ def find_parent(this_round: Round) -> tuple[str | None, tuple[str, ...]]:
         return parent, ()
     rejected = list_rejected_rounds(outcomes, on_regression=stop.on_regression)
     # The seeds of r0000 are no data of a rejected round, and neither are those of the parent.
-    return parent, tuple(key for key in rejected if key not in (START_ROUND, parent))
+    rejected = [key for key in rejected if key not in (START_ROUND, parent)]
+    # What a round trained is judged by its evaluation, and what it brought by its reviews.
+    misled = list_misled_rounds(this_round, this_round.earlier_keys)
+    return parent, tuple(key for key in this_round.earlier_keys if key in (*rejected, *misled))
 
 
 def find_handover(this_round: Round, parent: Handover | None = None) -> Handover:
