@@ -275,7 +275,10 @@ def doctor(
     experiment: Annotated[
         str | None, typer.Argument(help="By default every experiment, and all data.", show_default=False)
     ] = None,
-    fix: Annotated[bool, typer.Option("--fix", help="Tell Dagster what is on the disk; nothing is removed.")] = False,
+    fix: Annotated[
+        bool,
+        typer.Option("--fix", help="Tell Dagster what is on the disk, write a lost history again; nothing is removed."),
+    ] = False,
     rename: Annotated[
         tuple[str, str] | None,
         typer.Option(metavar="OLD NEW", help="Give the data of an experiment that was renamed its new name."),

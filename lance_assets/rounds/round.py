@@ -26,7 +26,7 @@ from lance_assets.records import Ask
 from lance_assets.rounds.asking import Asker, Cost
 from lance_assets.rounds.guard import EvaluationGuard
 from lance_assets.rounds.identity.kept import NoIdentityError, read_identity, record_identity
-from lance_assets.rounds.nouns import compute_fingerprint, explain_round_identity, list_nouns, list_schemas
+from lance_assets.rounds.nouns import compute_fingerprint, explain_round_identity, find_owner, list_nouns, list_schemas
 from lance_assets.rounds.overrides import (
     Launch,
     Overrides,
@@ -224,9 +224,10 @@ class Round:
             "below 1 stops such a round"
         )
 
-    def write(self, noun: str, table: pl.DataFrame) -> TableVersion:
+    def write(self, name: str, table: pl.DataFrame) -> TableVersion:
         """Store a table of this round, whole or not at all."""
-        return self.platform.tables.write(self.experiment.name, self.key, noun, table, schema=list_schemas()[noun])
+        place = (self.experiment.name, self.key, name)
+        return self.platform.tables.write(*place, table, schema=list_schemas()[name], made_by=find_owner(name))
 
     def empty(self, noun: str) -> pl.DataFrame:
         """A table without rows, for what r0000 does not have."""

@@ -15,7 +15,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from resources.stores.tables import flush_to_disk, validate_name, validate_round_key
+from resources.stores.tables import explain_full_disk, flush_to_disk, validate_name, validate_round_key
 
 HASHED_PATTERNS = (
     "config.json",
@@ -216,15 +216,17 @@ class CheckpointStore:
         Raises:
             NotACheckpointError: `staging` is not a complete model folder; the checkpoint before stays.
             ValueError: `staging` lies on another disk; the checkpoint before stays.
+            DiskFullError: the disk is full; the checkpoint before stays.
         """
         validate_model_folder(staging)
         folder = self.folder(experiment, round_key)
         folder.parent.mkdir(parents=True, exist_ok=True)
         if staging.stat().st_dev != folder.parent.stat().st_dev:
             raise ValueError(f"{staging} is on another disk than {folder.parent}: build it in staging_folder()")
-        for file in sorted(staging.rglob("*")):
-            flush_to_disk(file)
-        flush_to_disk(staging)
+        with explain_full_disk(folder):
+            for file in sorted(staging.rglob("*")):
+                flush_to_disk(file)
+            flush_to_disk(staging)
         _restore_replaced(folder)
         replaced = _name_replaced(folder)
         if replaced.exists():
@@ -256,10 +258,12 @@ def copy_checkpoint(source: Path, staging: Path) -> None:
 
     Raises:
         NotACheckpointError: `source` is not a model folder.
+        DiskFullError: the disk is full.
     """
     validate_model_folder(source)
-    staging.mkdir(parents=True, exist_ok=True)
-    for file in list_hashed_files(source):
-        shutil.copyfile(file, staging / file.name)
-    if (source / ADAPTER_FOLDER).is_dir():
-        shutil.copytree(source / ADAPTER_FOLDER, staging / ADAPTER_FOLDER)
+    with explain_full_disk(staging):
+        staging.mkdir(parents=True, exist_ok=True)
+        for file in list_hashed_files(source):
+            shutil.copyfile(file, staging / file.name)
+        if (source / ADAPTER_FOLDER).is_dir():
+            shutil.copytree(source / ADAPTER_FOLDER, staging / ADAPTER_FOLDER)
