@@ -215,8 +215,8 @@ The tier "contrast" is the nearest text of an earlier round by embedding, where 
 
 KEPT_VECTORS = pl.Schema(
     {
-        "row_id": pl.String,  # the kept row of cleaned_set, by id
-        "model_hash": pl.String,  # of the embedding model, 64 hex digits
+        "row_id": pl.String(),  # the kept row of cleaned_set, by id
+        "model_hash": pl.String(),  # of the embedding model, 64 hex digits
         "vector": pl.List(pl.Float32),  # of its text, L2-normalised
     }
 )

@@ -169,6 +169,13 @@ def build_next_round_sensor(plan: Plan) -> dg.SensorDefinition:
     """Adds the next round's partition, r0000 at first, and starts it, once."""
 
     def next_round(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SensorResult | dg.SkipReason:
+        try:
+            return start_next(context, platform)
+        except (ValueError, OSError) as error:
+            # Tables that were wiped or damaged: the tick says what to do, and not where in the code it was noticed.
+            return dg.SkipReason(f"the loop waits: {error}")
+
+    def start_next(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult | dg.SkipReason:
         decision = decide(context.instance, plan, platform)
         if decision.next_round is None:
             return dg.SkipReason(f"the loop has ended: {decision.reason}")

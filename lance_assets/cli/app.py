@@ -321,6 +321,10 @@ def main() -> None:
         app()
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has enough
         sys.stderr.close()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
+        from resources.stores.lance_tables import HistoryError
+
+        if isinstance(error, RuntimeError) and not isinstance(error, HistoryError):
+            raise
         print(f"lance: {error}", file=sys.stderr)
         raise SystemExit(USER_MISTAKE) from None

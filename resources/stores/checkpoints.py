@@ -15,7 +15,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from resources.stores.tables import explain_full_disk, flush_to_disk, validate_name, validate_round_key
+from resources.stores.tables import explain_full_disk, flush_folder, flush_to_disk, validate_name, validate_round_key
 
 HASHED_PATTERNS = (
     "config.json",
@@ -92,6 +92,10 @@ def _refuse(path: Path, what: str) -> NotACheckpointError:
     )
 
 
+class DamagedModelError(NotACheckpointError):
+    """A file of weights was cut short or changed."""
+
+
 def _validate_config(path: Path) -> None:
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
@@ -126,7 +130,11 @@ def _validate_weights(path: Path) -> None:
             with safe_open(file, framework="numpy") as content:
                 content.keys()
         except (SafetensorError, OSError) as error:
-            raise _refuse(path, f"has broken weights in {file.name} ({error})") from error
+            raise DamagedModelError(
+                f"{path} is not a checkpoint: it has broken weights in {file.name}, of {file.stat().st_size} bytes "
+                f"({error}); the file was cut short or changed: bring it here again from where it came (hf download, "
+                "lance model, a copy), or name another folder that save_pretrained() wrote"
+            ) from error
 
 
 def has_chat_template(path: Path) -> bool:
@@ -177,20 +185,34 @@ class CheckpointStore:
         validate_name(experiment, what="experiment")
         return self.root / "checkpoints" / experiment / validate_round_key(round_key)
 
-    def find(self, experiment: str, round_key: str) -> Path:
-        """The folder of a round's published checkpoint.
+    def find(self, experiment: str, round_key: str, *, made_by: str | None = None) -> Path:
+        """The folder of a round's published checkpoint, whole.
+
+        Args:
+            experiment: whose.
+            round_key: of which round.
+            made_by: the asset that makes it, such as `mini/label_checkpoint`; None for the experiment's checkpoint.
 
         Raises:
             MissingCheckpointError: none was published.
+            NotACheckpointError: what was published is damaged.
         """
-        folder = self.folder(experiment, round_key)
+        folder, asset = self.folder(experiment, round_key), made_by or f"{experiment}/checkpoint"
         _restore_replaced(folder)
         if not folder.is_dir():
             raise MissingCheckpointError(
                 f"experiment {experiment!r} has no checkpoint of round {round_key}: "
-                f"materialize {experiment}/checkpoint for {round_key} first ({folder} is not there)"
+                f"materialize {asset} for {round_key} first ({folder} is not there)"
             )
-        return folder
+        try:
+            return validate_model_folder(folder)
+        except NotACheckpointError as error:
+            what = str(error).partition(" is not a checkpoint: ")[2].partition(";")[0]
+            raise type(error)(
+                f"the checkpoint of {round_key} in {folder} is damaged: {what}; materialize {asset} for {round_key} "
+                f"again, which trains it anew from the same rows (lance run {asset.partition('/')[0]} --redo-from "
+                f"{round_key} makes the whole round again), or bring the folder back from a copy"
+            ) from error
 
     def hash_checkpoint(self, path: Path) -> str:
         """SHA-256 of what makes the model in a folder, see `hash_checkpoint`."""
@@ -223,10 +245,7 @@ class CheckpointStore:
         folder.parent.mkdir(parents=True, exist_ok=True)
         if staging.stat().st_dev != folder.parent.stat().st_dev:
             raise ValueError(f"{staging} is on another disk than {folder.parent}: build it in staging_folder()")
-        with explain_full_disk(folder):
-            for file in sorted(staging.rglob("*")):
-                flush_to_disk(file)
-            flush_to_disk(staging)
+        flush_folder(staging)
         _restore_replaced(folder)
         replaced = _name_replaced(folder)
         if replaced.exists():

@@ -74,7 +74,7 @@ def digest_rows(
         vectors: float32 [num_rows, dim], contiguous.
     """
     parts = [
-        _hash_part(row_id, model_hash.encode(), vector)
+        _hash_part(row_id, model_hash.encode(), vector.tobytes())
         for row_id, model_hash, vector in zip(row_ids, model_hashes, vectors, strict=True)
     ]
     return digest_texts(row_ids, text_hashes) + Digest(0, 0, sum(parts) % _MODULUS)
@@ -91,7 +91,7 @@ def hash_history_text(text: str) -> str:
     return hashlib.sha256(replace_surrogates(text).encode()).hexdigest()
 
 
-def _hash_part(row_id: str, *parts: "bytes | np.ndarray") -> int:
+def _hash_part(row_id: str, *parts: bytes) -> int:
     digest = hashlib.sha256(row_id.encode())
     for part in parts:
         digest.update(b"\0")
@@ -227,8 +227,8 @@ class HistoryStore:
                 keys, ids, texts, models = (batch.column(name).to_pylist() for name in columns[:4])
                 for key in set(keys):
                     own = [place for place, other in enumerate(keys) if other == key]
-                    ours = ([column[place] for place in own] for column in (ids, texts, models))
-                    found[key] = found.get(key, Digest()) + digest_rows(*ours, vectors[own])
+                    ours = [[column[place] for place in own] for column in (ids, texts, models)]
+                    found[key] = found.get(key, Digest()) + digest_rows(ours[0], ours[1], ours[2], vectors[own])
         return found
 
     def set_aside(self) -> Path | None:

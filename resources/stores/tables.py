@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import psutil
@@ -109,6 +110,26 @@ def write_file_atomically(path: Path, content: bytes) -> None:
         flush_to_disk(path.parent)
 
 
+class DamagedFileError(ValueError):
+    """A small file that is kept beside the tables is half-written or damaged."""
+
+
+def read_json_file(path: Path, *, remedy: str) -> Any:
+    """What a small file beside the tables holds.
+
+    Args:
+        path: the file, which is there.
+        remedy: what to do where it cannot be read.
+
+    Raises:
+        DamagedFileError: it cannot be read; the message names the file and the remedy.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DamagedFileError(f"{path} is half-written or damaged ({error}); {remedy}") from error
+
+
 @contextmanager
 def explain_full_disk(path: Path, *, num_bytes: int | None = None) -> Iterator[None]:
     """Say of a full disk which file has no room and how much is free.
@@ -132,6 +153,17 @@ def explain_full_disk(path: Path, *, num_bytes: int | None = None) -> Iterator[N
             f"the disk is full: {wanted}{free} bytes free; free some space and run the step again",
             str(path),
         ) from error
+
+
+def flush_folder(folder: Path) -> None:
+    """Make a folder and everything in it survive a power cut.
+
+    Raises:
+        DiskFullError: the disk is full.
+    """
+    with explain_full_disk(folder):
+        for path in [*sorted(folder.rglob("*")), folder]:
+            flush_to_disk(path)
 
 
 def flush_to_disk(path: Path) -> None:

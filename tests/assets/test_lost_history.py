@@ -1,9 +1,11 @@
 """A history that lost what rounds stored is noticed before anything is compared with it, and is rebuilt the same."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
@@ -13,15 +15,17 @@ from lance_assets.records import CLEANED_SET, START_CHECKPOINT
 from lance_assets.rounds.making.cleaning import drop_near_duplicates
 from lance_assets.rounds.making.kept_texts import LostHistoryError, require_history, tabulate_vectors
 from lance_assets.rounds.past.damage import Finding
+from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.round import Round
 from resources.stores.lance_tables import HistoryError
-from tests.assets.conftest import OpenWorld
-from tests.assets.tiny_experiment import World
+from tests.assets.scripted_platform import SCRIPTED_SETTINGS, ScriptedPlatform
+from tests.assets.tiny_experiment import plan_tiny, write_tiny_experiment
 
 ROUNDS = ("r0000", "r0001", "r0002")
-Damage = Callable[[World], object]
+Damage = Callable[["World"], object]
 
 
-def store(world: World, key: str, *names: str) -> None:
+def store(world: "World", key: str, *names: str) -> None:
     """Clean a round of texts and store it, as the asset does."""
     fields = [
         {"row_id": f"{key}-{name}", "kind": "degraded_completion", "prompt": f"Prompt {name}?", "completion": name}
@@ -35,16 +39,45 @@ def store(world: World, key: str, *names: str) -> None:
     this_round.write("cleaned_set", done.cleaned)
 
 
+@dataclass(frozen=True)
+class World:
+    """Rounds of texts, without a run of Dagster."""
+
+    plan: Plan
+    platform: ScriptedPlatform
+    instance: dg.DagsterInstance
+
+    def round(self, key: str) -> Round:
+        """One of them."""
+        return Round(self.plan, self.platform, key, lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    return plan_tiny(write_tiny_experiment(tmp_path_factory.mktemp("plan") / "tiny"), **SCRIPTED_SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def stored(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data of three rounds of texts; r0003 is about to be cleaned."""
+    root = tmp_path_factory.mktemp("stored")
+    with dg.DagsterInstance.ephemeral() as instance:
+        world = World(plan, ScriptedPlatform(data_root=str(root)), instance)
+        start = {"parent_round": "r0000", "content_hash": "weights", "handover_hash": "handover", "left_out": []}
+        for key in ("r0001", "r0002", "r0003"):
+            world.round(key).write("start_checkpoint", pl.DataFrame([start], schema=START_CHECKPOINT))
+        store(world, "r0000")
+        store(world, "r0001", "seven red apples", "nine green pears")
+        store(world, "r0002", "a train leaves at noon", "the bridge is closed", "no fish today")
+    return root
+
+
 @pytest.fixture
-def world(make_scripted_world: OpenWorld) -> World:
-    """Three rounds of texts; r0003 is about to be cleaned."""
-    world = make_scripted_world(in_memory=True)
-    start = {"parent_round": "r0000", "content_hash": "weights", "handover_hash": "handover", "left_out": []}
-    for key in ("r0001", "r0002", "r0003"):
-        world.round(key).write("start_checkpoint", pl.DataFrame([start], schema=START_CHECKPOINT))
-    store(world, "r0001", "seven red apples", "nine green pears")
-    store(world, "r0002", "a train leaves at noon", "the bridge is closed", "no fish today")
-    return world
+def world(plan: Plan, stored: Path, tmp_path: Path) -> Iterator[World]:
+    """The test's own copy of the rounds."""
+    shutil.copytree(stored, tmp_path / "data")
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield World(plan, ScriptedPlatform(data_root=str(tmp_path / "data")), instance)
 
 
 def read_all(world: World) -> dict[str, tuple[pl.DataFrame, bytes]]:

@@ -29,7 +29,7 @@ from lance_assets.records import CHECKPOINT
 from lance_assets.rounds.identity.kept import NoIdentityError, read_identity
 from lance_assets.rounds.making.kept_texts import find_losses, rebuild_history
 from lance_assets.rounds.nouns import NOUNS, compute_code_versions, explain_identity, list_inputs, list_nouns
-from lance_assets.rounds.past.damage import Finding, find_damaged, find_unrecorded
+from lance_assets.rounds.past.damage import Finding, find_damaged, find_damaged_costs, find_unrecorded
 from lance_assets.rounds.past.gate import list_before
 from lance_assets.rounds.plan import Noun, Plan
 from lance_assets.rounds.platform import Platform
@@ -112,6 +112,7 @@ def examine_experiment(instance: dg.DagsterInstance, plan: Plan, platform: Platf
         # What is read of a damaged table could be anything, so the rest is looked at once it is made again.
         yield from () if damaged else _examine_round(instance, this_round, fixes)
         yield from find_unrecorded(this_round, fixes)
+        yield from find_damaged_costs(this_round, fixes)
         before = format_round(max(0, parse_round(key) - 1))
         if key in on_disk and before not in on_disk and key != before:
             yield Finding(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from lance_assets.rounds.asking import read_cost
 from lance_assets.rounds.nouns import find_owner, list_nouns
 from lance_assets.rounds.round import Round
 from resources.stores.tables import CorruptTableError
@@ -18,7 +19,7 @@ class Finding:
     """What differs, in words."""
     remedy: str
     """What to do."""
-    fix: Callable[[], None] | None = None
+    fix: Callable[[], object] | None = None
     """Does it, where nothing can be lost by it."""
 
     def describe(self) -> str:
@@ -44,6 +45,18 @@ def find_damaged(this_round: Round) -> Iterator[Finding]:
                 f"{tables.path(*place, name)} is not what was written: it has another hash than was recorded",
                 f"bring it back, or {tables.explain_again(*place, name)}, or: lance run {place[0]} --redo-from "
                 f"{place[1]}; if you changed it on purpose, remove {tables.record_path(*place, name)}",
+            )
+
+
+def find_damaged_costs(this_round: Round, fixes: str) -> Iterator[Finding]:
+    """Each file of what a noun took that cannot be read: the loop goes on without what it counts."""
+    for path in this_round.list_cost_files():
+        if read_cost(path, this_round.plan.name) is None:
+            yield Finding(
+                f"{this_round.plan.name} {this_round.key}",
+                f"{path} is half-written or damaged, so that what {path.stem} took counts nowhere",
+                f"{fixes} moves it aside",
+                lambda path=path: path.replace(path.with_suffix(".damaged")),  # type: ignore[misc]
             )
 
 
