@@ -336,6 +336,7 @@ def materialize(
         made = make_noun(this_round, noun)
         # The report reads the stored tables, so it shows what later steps will read.
         report = {**report_overrides(this_round, noun), **noun.report(this_round)}
+        report |= noun.finish(this_round)
     except (*USER_ERRORS, MemoryError, RuntimeError) as error:
         if not isinstance(error, USER_ERRORS) and not may_pass(error):
             raise

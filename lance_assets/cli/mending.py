@@ -7,6 +7,8 @@ from lance_assets.assets.run import open_instance
 from lance_assets.cli.reading import open_platform
 from lance_assets.rounds.experiments import find_plan, load_plans
 from lance_assets.rounds.past.renaming import rename_data
+from lance_assets.rounds.past.retention import list_removed
+from lance_assets.rounds.plan import Plan
 from resources.stores.lance_tables import HistoryError
 
 Say = Callable[[str], None]
@@ -40,6 +42,10 @@ def print_findings(name: str | None, *, is_fixing: bool, say: Say) -> int:
             found = examine(instance, plans, platform, name)
         for finding in found:
             say(finding.describe())
+    for plan in plans.values():
+        if isinstance(plan, Plan) and name in (None, plan.name):
+            for line in list_removed(plan, platform):
+                say(line)
     of = "every experiment" if name is None else name
     num = len(found)
     say(

@@ -5,6 +5,7 @@ declaration in `NOUNS`, and a module with
 
 * `make_<noun>(this_round) -> Made`, which returns the noun's table;
 * `report_<noun>(this_round) -> Report`, optional: what a person sees of it, from the stored tables;
+* `finish_<noun>(this_round) -> Report`, optional: what follows once it is stored, and what was done;
 * a function for each of its checks, by the check's name, `(this_round) -> Judged`.
 
 The module is named and not imported, so that loading the definitions imports neither torch nor LanceDB, and a step's

@@ -14,7 +14,8 @@ from typing import Any
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round, parse_round
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.overrides import Values, apply_overrides, format_value, list_overridable, read_setting
-from resources.stores.tables import TableStore, read_json_file, write_file_atomically
+from resources.stores.files import read_json_file, write_file_atomically
+from resources.stores.tables import TableStore
 
 FILE = "overrides.json"
 """The file of a round's overrides, in the folder of its tables; absent where it has none."""

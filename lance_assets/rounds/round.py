@@ -46,7 +46,8 @@ from resources.machine.processes import measure_own_peak
 from resources.models.finding import resolve_model
 from resources.readers.text_files import read_texts
 from resources.stores.embeddings import Embedder
-from resources.stores.tables import TableVersion, read_json_file, write_file_atomically
+from resources.stores.files import read_json_file, write_file_atomically
+from resources.stores.tables import TableVersion
 
 
 @dataclass(frozen=True)

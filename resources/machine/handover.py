@@ -29,7 +29,7 @@ from resources.machine.processes import (
     read_gpus,
     read_start_ticks,
 )
-from resources.stores.tables import DamagedFileError, write_file_atomically
+from resources.stores.files import DamagedFileError, write_file_atomically
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.2

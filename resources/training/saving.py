@@ -23,7 +23,7 @@ from trl import DPOTrainer, SFTTrainer
 
 from resources.models.adapters import build_update, concatenate_adapters, read_update, to_numpy, write_adapter
 from resources.stores.checkpoints import hash_checkpoint
-from resources.stores.tables import flush_folder, flush_to_disk, write_file_atomically
+from resources.stores.files import flush_folder, flush_to_disk, write_file_atomically
 from resources.training.trainer import SaveDtype, TrainJob
 
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*", "vocab*", "merges*")

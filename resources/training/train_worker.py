@@ -44,7 +44,7 @@ from lance_assets.prompts import build_messages
 from resources.machine.processes import MemoryPeak, measure_own_peak
 from resources.models.chat_format import encode_row, require_turn_end
 from resources.models.model_shapes import measure_shape
-from resources.stores.tables import write_file_atomically
+from resources.stores.files import write_file_atomically
 from resources.training.precision import Settled, find_device, settle
 from resources.training.saving import build_lora, load_for_training, load_start, save_model
 from resources.training.trainer import CHECKPOINT, RESULT, DpoSettings, SftSettings, TrainJob, TrainResult

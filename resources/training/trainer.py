@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from resources.machine.processes import stream_process
 from resources.stores.checkpoints import ADAPTER_FOLDER, hash_checkpoint, validate_model_folder
-from resources.stores.tables import explain_full_disk
+from resources.stores.files import explain_full_disk
 
 TrainingDtype = Literal["auto", "float32", "bfloat16_autocast"]
 """What products are computed in; "auto" is what suits model and machine (`resources.training.precision`)."""

@@ -13,7 +13,7 @@ import pytest
 from resources.machine import handover
 from resources.machine.handover import EngineLeases
 from resources.stores.checkpoints import CheckpointStore, NotACheckpointError, hash_checkpoint, validate_model_folder
-from resources.stores.tables import DamagedFileError, read_json_file
+from resources.stores.files import DamagedFileError, read_json_file
 from resources.training.saving import place_stage
 from tests.resources.power_cut import cut_everywhere
 

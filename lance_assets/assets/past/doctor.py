@@ -173,6 +173,8 @@ def _examine_weights(this_round: Round, redo: str) -> Iterator[Finding]:
         if noun == "label_checkpoint" and not this_round.is_start:
             continue
         folder = this_round.platform.checkpoints.folder(owner, key)
+        if this_round.platform.checkpoints.read_removal(owner, key) is not None:
+            continue
         try:
             found = this_round.platform.checkpoints.hash_checkpoint(folder)
         except USER_ERRORS:

@@ -5,14 +5,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from resources.stores.tables import (
+from resources.stores.files import (
     DamagedFileError,
-    TableStore,
     read_json_file,
     validate_name,
     validate_round_key,
     write_file_atomically,
 )
+from resources.stores.tables import TableStore
 
 ABSENT = "(absent)"
 """The value of what only one of two identities has."""

@@ -37,7 +37,7 @@ from lance_assets.rounds.judging.asking import (
 from lance_assets.rounds.judging.report import check_read
 from lance_assets.rounds.plan import JUDGE
 from lance_assets.rounds.round import Round
-from resources.stores.tables import read_json_file, write_file_atomically
+from resources.stores.files import read_json_file, write_file_atomically
 
 PREFERENCES = {"win": 1.0, "tie": 0.5, "flipped": 0.5, "loss": 0.0, "unread": None}
 """What an outcome counts."""

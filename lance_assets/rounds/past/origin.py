@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
-from resources.stores.tables import read_json_file, write_file_atomically
+from resources.stores.files import read_json_file, write_file_atomically
 
 
 class GoneModelError(ValueError):
