@@ -4,14 +4,18 @@ import errno
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 from resources.stores.checkpoints import CheckpointStore, MissingCheckpointError, copy_checkpoint, hash_checkpoint
+from resources.stores.history import HistoryStore
+from resources.stores.lance_tables import HistoryError
 from resources.stores.tables import DiskFullError, MissingTableError, TableStore, write_file_atomically
 from tests.resources.power_cut import Disk, PowerCut, cut_everywhere
 
@@ -175,3 +179,20 @@ def test_a_clock_that_is_set_changes_nothing_about_tables(
     store.write(*PLACE, NEW, schema=SCHEMA)
     os.utime(path, (now / 1e9, now / 1e9))
     assert store.read(*PLACE, schema=SCHEMA).equals(NEW)
+
+
+def test_a_full_disk_while_vectors_are_written_leaves_the_old_round_and_says_the_free_space(tmp_path: Path) -> None:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(tmp_path)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small disk of its own can be mounted by root only")
+    try:
+        store = HistoryStore(uri=tmp_path / "history")
+        rows = pl.DataFrame({"row_id": ["a"], "text": ["kept"]})
+        store.replace_round("mini", "r0001", rows, np.ones((1, 64), dtype=np.float32), model_hash="m")
+        many = pl.DataFrame({"row_id": [str(n) for n in range(4000)]}).with_columns(text="row_id")
+        vectors = np.random.default_rng(0).normal(size=(4000, 64))
+        with pytest.raises(HistoryError, match=r"history\.lance: the disk is full, \d+ bytes free: free some space"):
+            store.replace_round("mini", "r0001", many, vectors, model_hash="m")
+        assert store.read_round("mini", "r0001")[0]["text"].to_list() == ["kept"]
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
