@@ -213,6 +213,17 @@ NEAR_DUPLICATES = pl.Schema(
 Where a round has far more pairs than rows, as texts of one wording do, only each dropped row with its survivor is here.
 The tier "contrast" is the nearest text of an earlier round by embedding, where it says something else."""
 
+KEPT_VECTORS = pl.Schema(
+    {
+        "row_id": pl.String(),  # the kept row of cleaned_set, by id
+        "model_hash": pl.String(),  # of the embedding model, 64 hex digits
+        "vector": pl.List(pl.Float32),  # of its text, L2-normalised
+    }
+)
+"""The vectors that the history in LanceDB was given of a round, so that it can be compared with them and rebuilt.
+
+Texts that are embedded again, in other batches, have vectors that differ in their last bits."""
+
 DIVERSITY_REPORT = pl.Schema(
     {
         "round": pl.String(),  # the round it is about

@@ -6,6 +6,7 @@ where the checks of all that it is made from have passed, or where the launch sa
 """
 
 import errno
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,7 +162,11 @@ def tell_later_rounds(instance: dg.DagsterInstance, this_round: Round, noun: Nou
             # A round between lacks a table; it tells the later ones once it has it.
             is_changed = True
         if is_changed and key in begun:
-            judged = NOUNS[START].judge(check, later)
+            try:
+                judged = NOUNS[START].judge(check, later)
+            except USER_ERRORS:
+                # What the later round began with is gone or damaged, which its own page and lance doctor say.
+                continue
             began = instance.fetch_materializations(
                 dg.AssetRecordsFilter(asset_key=find_key(plan, START), asset_partitions=[key]), limit=1
             ).records
@@ -259,7 +264,8 @@ def end_step(context: dg.AssetExecutionContext, error: Exception, text: str) -> 
 def explain_error(error: Exception, root: Path) -> str:
     """What went wrong; for a full disk, which libraries report without place and remedy, also where and what to do."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC and not isinstance(error, DiskFullError):
-        return f"the disk of {root} is full: free some space and run the step again ({error})"
+        free = shutil.disk_usage(next(folder for folder in (root, *root.parents) if folder.exists())).free
+        return f"the disk of {root} is full, {free} bytes free: free some space and run the step again ({error})"
     return str(error)
 
 
@@ -324,6 +330,7 @@ def materialize(
         made = make_noun(this_round, noun)
         # The report reads the stored tables, so it shows what later steps will read.
         report = {**report_overrides(this_round, noun), **noun.report(this_round)}
+        report |= noun.finish(this_round)
     except (*USER_ERRORS, MemoryError, RuntimeError) as error:
         if not isinstance(error, USER_ERRORS) and not may_pass(error):
             raise
@@ -361,9 +368,14 @@ def build_check(plan: Plan, noun: Noun, check: Check) -> dg.AssetChecksDefinitio
     )
     def judge(context: dg.AssetCheckExecutionContext, platform: PlatformResource) -> dg.AssetCheckResult:
         this_round = Round(plan, platform, context.partition_key, context.log.info)
-        judged = noun.judge(check, this_round)
-        if check.is_blocking:
-            record_verdict(this_round.plan, platform, this_round.key, noun, check, judged)
+        try:
+            judged = noun.judge(check, this_round)
+            if check.is_blocking:
+                record_verdict(this_round.plan, platform, this_round.key, noun, check, judged)
+        except USER_ERRORS as error:
+            # What a check reads may have been wiped or damaged since it was made.
+            text = f"{plan.name} {this_round.key} {check.name}: {explain_error(error, platform.root)}"
+            raise dg.Failure(description=text, allow_retries=False) from error
         return dg.AssetCheckResult(
             passed=judged.passed,
             severity=find_severity(judged),

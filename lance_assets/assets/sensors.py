@@ -222,6 +222,13 @@ def build_next_round_sensor(plan: Plan) -> dg.SensorDefinition:
     seen = SeenOutcomes()
 
     def next_round(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SensorResult | dg.SkipReason:
+        try:
+            return start_next(context, platform)
+        except (ValueError, OSError) as error:
+            # Tables that were wiped or damaged: the tick says what to do, and not where in the code it was noticed.
+            return dg.SkipReason(f"the loop waits: {error}")
+
+    def start_next(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult | dg.SkipReason:
         decision = decide(context.instance, plan, platform, seen)
         if decision.next_round is None:
             return dg.SkipReason(f"the loop has ended: {decision.reason}")

@@ -275,7 +275,10 @@ def doctor(
     experiment: Annotated[
         str | None, typer.Argument(help="By default every experiment, and all data.", show_default=False)
     ] = None,
-    fix: Annotated[bool, typer.Option("--fix", help="Tell Dagster what is on the disk; nothing is removed.")] = False,
+    fix: Annotated[
+        bool,
+        typer.Option("--fix", help="Tell Dagster what is on the disk, write a lost history again; nothing is removed."),
+    ] = False,
     rename: Annotated[
         tuple[str, str] | None,
         typer.Option(metavar="OLD NEW", help="Give the data of an experiment that was renamed its new name."),
@@ -318,6 +321,10 @@ def main() -> None:
         app()
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has enough
         sys.stderr.close()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
+        from resources.stores.lance_tables import HistoryError
+
+        if isinstance(error, RuntimeError) and not isinstance(error, HistoryError):
+            raise
         print(f"lance: {error}", file=sys.stderr)
         raise SystemExit(USER_MISTAKE) from None

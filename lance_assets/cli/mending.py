@@ -7,6 +7,9 @@ from lance_assets.assets.run import open_instance
 from lance_assets.cli.reading import open_platform
 from lance_assets.rounds.experiments import find_plan, load_plans
 from lance_assets.rounds.past.renaming import rename_data
+from lance_assets.rounds.past.retention import list_removed
+from lance_assets.rounds.plan import Plan
+from resources.stores.lance_tables import HistoryError
 
 Say = Callable[[str], None]
 """Takes text that a person reads."""
@@ -28,12 +31,21 @@ def print_findings(name: str | None, *, is_fixing: bool, say: Say) -> int:
         found = examine(instance, plans, platform, name)
         if is_fixing:
             for finding in found:
-                if finding.fix is not None:
+                if finding.fix is None:
+                    continue
+                try:
                     finding.fix()
                     say(f"mended: {finding.where}: {finding.what}")
+                except (ValueError, OSError, HistoryError) as error:
+                    # What cannot be mended is said, and the rest is mended all the same.
+                    say(f"not mended: {finding.where}: {error}")
             found = examine(instance, plans, platform, name)
         for finding in found:
             say(finding.describe())
+    for plan in plans.values():
+        if isinstance(plan, Plan) and name in (None, plan.name):
+            for line in list_removed(plan, platform):
+                say(line)
     of = "every experiment" if name is None else name
     num = len(found)
     say(

@@ -3,8 +3,10 @@
 What a step took is never part of a table, since it differs from run to run.
 """
 
+import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from lance_assets.algorithms.measures.progress import START_ROUND
@@ -18,6 +20,8 @@ from resources.engines.contract import Engine, GrammarIgnoredError
 from resources.engines.durable_stage import run_durably
 from resources.machine.handover import EngineLease
 from resources.machine.processes import MemoryPeak
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -102,6 +106,35 @@ class Cost:
         described = {f"cost/{name}": round(value, 4) for name, value in asdict(self).items()}
         rate = self.tokens_per_second
         return described if rate is None else described | {"cost/tokens_per_second": round(rate, 1)}
+
+
+_DAMAGED: set[Path] = set()
+"""The files of costs that were told of in this process."""
+
+
+def read_cost(path: Path, experiment: str) -> Cost | None:
+    """What a noun took, from its file; None where that cannot be read, which is said once a process.
+
+    Args:
+        path: the file.
+        experiment: whose, for the message.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        # Another version of this project may have counted more or less.
+        known = {each.name: found[each.name] for each in fields(Cost) if each.name in found}
+        if not known or not all(isinstance(value, int | float) for value in known.values()):
+            raise ValueError(f"it holds no counts: {found}")
+        return Cost(**known)
+    except (ValueError, TypeError, OSError) as error:
+        if path not in _DAMAGED:
+            _DAMAGED.add(path)
+            logger.warning(
+                "%s is half-written or damaged (%s): what it counts is left out of every sum, and of max_tokens and "
+                "max_hours; lance doctor %s --fix moves it aside",
+                *(path, error, experiment),
+            )
+        return None
 
 
 def add_costs(costs: Sequence[Cost]) -> Cost:
@@ -279,7 +312,8 @@ class Asker:
         elif role in roles:
             path, fingerprint = self.platform.find_role_model(roles[role], base=self.plan.folder)
         else:
-            path = self.platform.checkpoints.find(self.plan.label_model, START_ROUND)
+            made_by = f"{self.plan.name}/label_checkpoint"
+            path = self.platform.checkpoints.find(self.plan.label_model, START_ROUND, made_by=made_by)
             fingerprint = self.platform.checkpoints.hash_checkpoint(path)[:16]
         leases: list[EngineLease] = []
 

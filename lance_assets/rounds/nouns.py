@@ -5,6 +5,7 @@ declaration in `NOUNS`, and a module with
 
 * `make_<noun>(this_round) -> Made`, which returns the noun's table;
 * `report_<noun>(this_round) -> Report`, optional: what a person sees of it, from the stored tables;
+* `finish_<noun>(this_round) -> Report`, optional: what follows once it is stored, and what was done;
 * a function for each of its checks, by the check's name, `(this_round) -> Judged`.
 
 The module is named and not imported, so that loading the definitions imports neither torch nor LanceDB, and a step's
@@ -169,7 +170,7 @@ NOUNS: dict[str, Noun] = {
             f"{MAKING}.cleaning",
             records.CLEANED_SET,
             inputs=("start_checkpoint", "seed_set", "raw_generations"),
-            tables={"near_duplicates": records.NEAR_DUPLICATES},
+            tables={"near_duplicates": records.NEAR_DUPLICATES, "kept_vectors": records.KEPT_VECTORS},
             is_handed_over=True,
             identify=identity.identify_cleaning,
             recipe_steps=lambda plan: ("list_filters", "clean"),
@@ -355,6 +356,11 @@ NOUNS: dict[str, Noun] = {
 def list_schemas() -> dict[str, pl.Schema]:
     """The schema of every table of a round by its name."""
     return {name: schema for noun in NOUNS.values() for name, schema in {noun.name: noun.schema, **noun.tables}.items()}
+
+
+def find_owner(table: str) -> str:
+    """The noun that a table belongs to."""
+    return next(noun.name for noun in NOUNS.values() if table in (noun.name, *noun.tables))
 
 
 def list_nouns(plan: Plan) -> list[Noun]:

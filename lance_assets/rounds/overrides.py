@@ -14,7 +14,8 @@ from typing import Any
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round, parse_round
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.overrides import Values, apply_overrides, format_value, list_overridable, read_setting
-from resources.stores.tables import TableStore, write_file_atomically
+from resources.stores.files import read_json_file, write_file_atomically
+from resources.stores.tables import TableStore
 
 FILE = "overrides.json"
 """The file of a round's overrides, in the folder of its tables; absent where it has none."""
@@ -52,7 +53,8 @@ def read_overrides(tables: TableStore, experiment: str, round_key: str) -> Overr
     path = find_overrides(tables, experiment, round_key)
     if not path.is_file():
         return Overrides()
-    return Overrides(**json.loads(path.read_text(encoding="utf-8")))
+    remedy = f"materialize {experiment}/start_checkpoint for {round_key} again, which writes it anew"
+    return Overrides(**read_json_file(path, remedy=remedy))
 
 
 def record_overrides(tables: TableStore, experiment: str, round_key: str, overrides: Overrides) -> None:

@@ -225,6 +225,14 @@ class Noun:
         report = self.find_function(f"report_{self.name}")
         return {} if report is None else report(this_round)
 
+    def finish(self, this_round: object) -> Report:
+        """Do what follows once the noun is stored, and say what was done; nothing where its module has no such thing.
+
+        It is done again where a step that was broken off after its last write is taken up.
+        """
+        finish = self.find_function(f"finish_{self.name}")
+        return {} if finish is None else finish(this_round)
+
     def judge(self, check: Check, this_round: object) -> Judged:
         """What a check of the noun finds.
 

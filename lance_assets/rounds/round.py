@@ -23,10 +23,10 @@ from lance_assets.recipes.asking import (
 )
 from lance_assets.recipes.contract import RoundInputs
 from lance_assets.records import Ask
-from lance_assets.rounds.asking import Asker, Cost
+from lance_assets.rounds.asking import Asker, Cost, read_cost
 from lance_assets.rounds.guard import EvaluationGuard
 from lance_assets.rounds.identity.kept import NoIdentityError, read_identity, record_identity
-from lance_assets.rounds.nouns import compute_fingerprint, explain_round_identity, list_nouns, list_schemas
+from lance_assets.rounds.nouns import compute_fingerprint, explain_round_identity, find_owner, list_nouns, list_schemas
 from lance_assets.rounds.overrides import (
     Launch,
     Overrides,
@@ -46,7 +46,8 @@ from resources.machine.processes import measure_own_peak
 from resources.models.finding import resolve_model
 from resources.readers.text_files import read_texts
 from resources.stores.embeddings import Embedder
-from resources.stores.tables import TableVersion, write_file_atomically
+from resources.stores.files import read_json_file, write_file_atomically
+from resources.stores.tables import TableVersion
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ class Round:
             )
             folder.mkdir(parents=True, exist_ok=True)
             write_file_atomically(path, json.dumps(prompts).encode())
-        found: list[str] = json.loads(path.read_text())
+        found: list[str] = read_json_file(path, remedy="remove it, and the prompts are read from the harness again")
         return found
 
     @cached_property
@@ -224,9 +225,10 @@ class Round:
             "below 1 stops such a round"
         )
 
-    def write(self, noun: str, table: pl.DataFrame) -> TableVersion:
+    def write(self, name: str, table: pl.DataFrame) -> TableVersion:
         """Store a table of this round, whole or not at all."""
-        return self.platform.tables.write(self.experiment.name, self.key, noun, table, schema=list_schemas()[noun])
+        place = (self.experiment.name, self.key, name)
+        return self.platform.tables.write(*place, table, schema=list_schemas()[name], made_by=find_owner(name))
 
     def empty(self, noun: str) -> pl.DataFrame:
         """A table without rows, for what r0000 does not have."""
@@ -324,7 +326,12 @@ class Round:
         """Keep what a noun took beside the tables, and return it by name."""
         self.cost.seconds = time.monotonic() - started
         self.cost.raise_peak(measure_own_peak())
-        write_file_atomically(self._cost_path(noun), json.dumps(asdict(self.cost)).encode())
+        path = self._cost_path(noun)
+        try:
+            write_file_atomically(path, json.dumps(asdict(self.cost)).encode())
+        except OSError as error:
+            # The table is stored, and what it took is an account of it: no account stops a loop.
+            self.log(f"what {noun} took is not kept in {path} ({error}); max_tokens and max_hours do not count it")
         return self.cost.describe()
 
     def read_made_with(self, noun: str) -> dict[str, Any]:
@@ -336,9 +343,13 @@ class Round:
         return dict(found["settings"]) if "settings" in found else {}
 
     def read_costs(self, key: str | None = None) -> dict[str, Cost]:
-        """What each noun of a round took, for those that were made."""
-        folder = self._cost_path("any", key).parent
-        return {path.stem: Cost(**json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))}
+        """What each noun of a round took, for those that were made; a file that cannot be read is left out."""
+        files = self.list_cost_files(key)
+        return {path.stem: cost for path in files if (cost := read_cost(path, self.experiment.name)) is not None}
+
+    def list_cost_files(self, key: str | None = None) -> list[Path]:
+        """Where it is kept what each noun of a round took, by name."""
+        return sorted(self._cost_path("any", key).parent.glob("*.json"))
 
     def _cost_path(self, noun: str, key: str | None = None) -> Path:
         return self.platform.root / "costs" / self.experiment.name / (key or self.key) / f"{noun}.json"

@@ -30,6 +30,7 @@ from lance_assets.settings.evaluation import (
     EvaluationSettings,
 )
 from lance_assets.settings.filters import NamedFilter
+from lance_assets.settings.retention import RetentionSettings
 from lance_assets.settings.schema import simplify_schema
 from lance_assets.settings.values import FromEnvironment, ModelName, Owner, PromptProfile, Settings
 from resources.readers.column_templates import check_template
@@ -437,6 +438,9 @@ class ExperimentSettings(Settings):
     )
     checks: CheckSettings = Field(default_factory=CheckSettings, description="The limits of the checks.")
     stop: StopSettings = Field(default_factory=StopSettings, description="When the loop ends.")
+    retention: RetentionSettings = Field(
+        default_factory=RetentionSettings, description="What is kept of finished rounds. Tables always are."
+    )
 
     @model_validator(mode="after")
     def _has_a_metric(self) -> Self:

@@ -32,6 +32,7 @@ _SAME_IN_EVERY_ROUND = {
     "recipe": "another method is another experiment",
     "model": "another model is another experiment",
     "model_revision": "another model is another experiment",
+    "retention": "it is about all rounds, and belongs to none",
     "stop": "the stop rules decide between rounds, and belong to none",
 }
 """Why a launch cannot set what it may well want to; of the others it is said that they are set in the file."""

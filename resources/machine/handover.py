@@ -9,6 +9,7 @@ left behind goes on holding a GPU, and an error has to name that worker. psutil 
 """
 
 import json
+import logging
 import os
 import re
 import socket
@@ -19,9 +20,18 @@ from pathlib import Path
 
 import psutil
 
-from resources.machine.processes import GIB, GpuMemory, find_not_free, is_running, list_group, read_gpus
-from resources.stores.tables import write_file_atomically
+from resources.machine.processes import (
+    GIB,
+    GpuMemory,
+    find_not_free,
+    is_running,
+    list_group,
+    read_gpus,
+    read_start_ticks,
+)
+from resources.stores.files import DamagedFileError, write_file_atomically
 
+logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
 _COMMAND_CHARS = 200
 # Not secret are ordinary arguments such as max_tokens, tokenizer and author.
@@ -31,7 +41,8 @@ _SECRET_FLAG = re.compile(f"(?i)-{{1,2}}{_SECRET_NAME}")
 _SECRET_VALUE = re.compile(f"(?is)(?P<name>{_SECRET_NAME}[\"']?(\\s*[=:]|\\s)\\s*).+")
 _USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
 _CLOCK_SECONDS = 5.0
-"""psutil counts from the boot time, which moves when the clock is set: by so much the same process may differ."""
+"""psutil counts from the boot time, which moves when the clock is set: by so much the same process may differ, of which
+nothing better is known."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,8 @@ class EngineLease:
     """Whether it was started as the leader of a process group, all of which belongs to it."""
     host: str
     """The machine or container it runs in, since a data folder may be shared."""
+    ticks: int | None = None
+    """When it was made, in the kernel's ticks since the machine was started; None where there is no /proc."""
 
     @property
     def file_name(self) -> str:
@@ -95,7 +108,8 @@ class EngineLeases:
         created = psutil.Process(pid).create_time()
         # This process's group may be a shell's or Dagster's: only an engine's own group is its.
         leads_group = pid != os.getpid() and os.getpgid(pid) == pid
-        lease = EngineLease(pid, created, serves, experiment, round_key, leads_group, socket.gethostname())
+        place = (experiment, round_key, leads_group, socket.gethostname())
+        lease = EngineLease(pid, created, serves, *place, read_start_ticks(pid))
         write_file_atomically(self.folder / lease.file_name, json.dumps(asdict(lease)).encode())
         return lease
 
@@ -108,8 +122,11 @@ class EngineLeases:
         alive = []
         for file in self.folder.glob("*.json"):
             try:
-                lease = EngineLease(**json.loads(file.read_text()))
+                lease = read_lease(file)
             except FileNotFoundError:  # released meanwhile
+                continue
+            except DamagedFileError as error:
+                logger.warning("%s", error)
                 continue
             # The process numbers of another machine mean nothing here, so its leases are neither judged nor removed.
             if lease.host != socket.gethostname():
@@ -121,11 +138,35 @@ class EngineLeases:
         return sorted(alive, key=lambda each: each.lease.pid)
 
 
+_FILE_NAME = re.compile(r"(?P<pid>[0-9]+)-(?P<created>[0-9]+\.[0-9]+)\.json")
+
+
+def read_lease(file: Path) -> EngineLease:
+    """A lease from its file; one that is half-written is known by the file's name, which says the process.
+
+    Raises:
+        FileNotFoundError: it was released.
+        DamagedFileError: neither the file nor its name can be read.
+    """
+    try:
+        return EngineLease(**json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        named = _FILE_NAME.fullmatch(file.name)
+        if named is None:
+            raise DamagedFileError(
+                f"the lease {file} is half-written or damaged ({error}), and its name says no process; remove it if no "
+                "engine of this data folder runs"
+            ) from error
+        # Whether it leads a group is not known; a process that runs holds back training in any case.
+        pid, created = int(named["pid"]), float(named["created"])
+        return EngineLease(pid, created, f"what {file} no longer says", "unknown", "", False, socket.gethostname())
+
+
 def find_processes(lease: EngineLease) -> tuple[psutil.Process, ...]:
     """What still runs of a lease: its process, the descendants, and its group."""
     found: dict[int, psutil.Process] = {}
     holder = _find_process(lease.pid)
-    is_holder = holder is not None and abs(holder.create_time() - lease.created) < _CLOCK_SECONDS
+    is_holder = holder is not None and _is_same(holder, lease)
     if holder is not None and is_holder:
         found |= {each.pid: each for each in [holder, *_list_descendants(holder)]}
     # A group outlives its leader, and its number is not given to a process until the last of it has ended: a process
@@ -133,6 +174,14 @@ def find_processes(lease: EngineLease) -> tuple[psutil.Process, ...]:
     if lease.leads_group and (holder is None or is_holder):
         found |= {each.pid: each for each in list_group(lease.pid)}
     return tuple(found[pid] for pid in sorted(found) if is_running(found[pid]))
+
+
+def _is_same(holder: psutil.Process, lease: EngineLease) -> bool:
+    """Whether the process that has a lease's number is the one that took it."""
+    # Setting the clock moves the time that psutil gives and leaves the ticks.
+    if lease.ticks is not None:
+        return read_start_ticks(lease.pid) == lease.ticks
+    return abs(holder.create_time() - lease.created) < _CLOCK_SECONDS
 
 
 def _find_process(pid: int) -> psutil.Process | None:

@@ -228,6 +228,16 @@ def kill_with_descendants(pid: int) -> None:
             descendant.kill()
 
 
+def read_start_ticks(pid: int) -> int | None:
+    """When a process was made, in the kernel's ticks since the machine was started; None without /proc or process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    # The second field is the command in brackets, which may hold any character; the 22nd is the time.
+    return int(text.rpartition(")")[2].split()[19])
+
+
 def list_group(leader: int) -> list[psutil.Process]:
     """The processes of a group that have not ended, by number; the leader may be gone."""
     members = []

@@ -12,11 +12,19 @@ next `publish`. A folder under the round's own name is always complete.
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from resources.stores.files import (
+    explain_full_disk,
+    flush_folder,
+    flush_to_disk,
+    read_json_file,
+    validate_name,
+    validate_round_key,
+    write_file_atomically,
+)
 from resources.stores.finite_weights import find_not_finite
-from resources.stores.tables import flush_to_disk, validate_name, validate_round_key
 
 HASHED_PATTERNS = (
     "config.json",
@@ -119,6 +127,10 @@ def _refuse(path: Path, what: str) -> NotACheckpointError:
     )
 
 
+class DamagedModelError(NotACheckpointError):
+    """A file of weights was cut short or changed."""
+
+
 def _validate_config(path: Path) -> None:
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
@@ -153,7 +165,11 @@ def _validate_weights(path: Path) -> None:
             with safe_open(file, framework="numpy") as content:
                 content.keys()
         except (SafetensorError, OSError) as error:
-            raise _refuse(path, f"has broken weights in {file.name} ({error})") from error
+            raise DamagedModelError(
+                f"{path} is not a checkpoint: it has broken weights in {file.name}, of {file.stat().st_size} bytes "
+                f"({error}); the file was cut short or changed: bring it here again from where it came (hf download, "
+                "lance model, a copy), or name another folder that save_pretrained() wrote"
+            ) from error
 
 
 def has_chat_template(path: Path) -> bool:
@@ -188,6 +204,26 @@ class MissingCheckpointError(FileNotFoundError):
     """A checkpoint was looked for that no run has published."""
 
 
+class RemovedCheckpointError(MissingCheckpointError):
+    """A checkpoint was looked for that the experiment's retention has removed."""
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A checkpoint that was removed."""
+
+    rule: str
+    """The rule by which it was, in words."""
+    num_bytes: int
+    """Of its folder."""
+    parent: str | None
+    """The round whose checkpoint it was trained from; None for the base model."""
+
+
+_STATES = ("optimizer*", "scheduler*", "scaler*", "rng_state*", "trainer_state.json", "training_args.bin")
+"""What trainers leave in a checkpoint to go on from, as glob patterns."""
+
+
 @dataclass(frozen=True)
 class CheckpointStore:
     """The checkpoints under one folder."""
@@ -204,20 +240,88 @@ class CheckpointStore:
         validate_name(experiment, what="experiment")
         return self.root / "checkpoints" / experiment / validate_round_key(round_key)
 
-    def find(self, experiment: str, round_key: str) -> Path:
-        """The folder of a round's published checkpoint.
+    def find(self, experiment: str, round_key: str, *, made_by: str | None = None) -> Path:
+        """The folder of a round's published checkpoint, whole.
+
+        Args:
+            experiment: whose.
+            round_key: of which round.
+            made_by: the asset that makes it, such as `mini/label_checkpoint`; None for the experiment's checkpoint.
 
         Raises:
             MissingCheckpointError: none was published.
+            RemovedCheckpointError: it was removed; the message says how to make it again.
+            NotACheckpointError: what was published is damaged.
         """
-        folder = self.folder(experiment, round_key)
+        folder, asset = self.folder(experiment, round_key), made_by or f"{experiment}/checkpoint"
         _restore_replaced(folder)
         if not folder.is_dir():
+            self._refuse_removed(experiment, round_key, asset)
             raise MissingCheckpointError(
                 f"experiment {experiment!r} has no checkpoint of round {round_key}: "
-                f"materialize {experiment}/checkpoint for {round_key} first ({folder} is not there)"
+                f"materialize {asset} for {round_key} first ({folder} is not there)"
             )
-        return folder
+        try:
+            return validate_model_folder(folder)
+        except NotACheckpointError as error:
+            what = str(error).partition(" is not a checkpoint: ")[2].partition(";")[0]
+            raise type(error)(
+                f"the checkpoint of {round_key} in {folder} is damaged: {what}; materialize {asset} for {round_key} "
+                f"again, which trains it anew from the same rows (lance run {asset.partition('/')[0]} --redo-from "
+                f"{round_key} makes the whole round again), or bring the folder back from a copy"
+            ) from error
+
+    def _refuse_removed(self, experiment: str, round_key: str, asset: str) -> None:
+        """Say of a checkpoint that was removed how to make it again, with those before it that were removed too."""
+        if (removal := self.read_removal(experiment, round_key)) is None:
+            return
+        keys, parent = [round_key], removal.parent
+        while parent is not None and (before := self.read_removal(experiment, parent)) is not None:
+            keys.insert(0, parent)
+            parent = before.parent
+        raise RemovedCheckpointError(
+            f"the checkpoint of {round_key} of {experiment!r} was removed by its retention ({removal.rule}): "
+            f"materialize {asset} for {', then '.join(keys)} again, which trains from the same rows and gives the same "
+            f"weights; to keep it, name {round_key} in retention.checkpoints.rounds first"
+        )
+
+    def remove(self, experiment: str, round_key: str, removal: Removal) -> None:
+        """Remove a round's checkpoint, and keep that and why it was removed.
+
+        A power cut leaves the whole folder, or none of its name: the next call finishes what is left.
+        """
+        folder = self.folder(experiment, round_key)
+        write_file_atomically(self._removal_path(experiment, round_key), json.dumps(asdict(removal)).encode())
+        going = folder.with_name(f"{folder.name}.removed")
+        if going.exists():
+            shutil.rmtree(going)
+        if folder.exists():
+            folder.rename(going)
+            flush_to_disk(folder.parent)
+            shutil.rmtree(going)
+
+    def read_removal(self, experiment: str, round_key: str) -> Removal | None:
+        """Why a round has no checkpoint any more; None where it has one, or never had."""
+        path = self._removal_path(experiment, round_key)
+        if self.folder(experiment, round_key).is_dir() or not path.is_file():
+            return None
+        return Removal(**read_json_file(path, remedy=f"materialize {experiment}/checkpoint for {round_key} again"))
+
+    def _removal_path(self, experiment: str, round_key: str) -> Path:
+        self.folder(experiment, round_key)
+        return self.root / "removed" / experiment / f"{round_key}.json"
+
+    def remove_states(self, experiment: str, round_key: str) -> int:
+        """Remove from a checkpoint what a trainer could go on from, and is no part of the model; bytes that it took."""
+        folder = self.folder(experiment, round_key)
+        model, num_bytes = set(list_hashed_files(folder)), 0
+        for path in sorted({path for pattern in _STATES for path in folder.glob(pattern)} - model):
+            num_bytes += measure_size(path)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        return num_bytes
 
     def hash_checkpoint(self, path: Path) -> str:
         """SHA-256 of what makes the model in a folder, see `hash_checkpoint`."""
@@ -244,6 +348,7 @@ class CheckpointStore:
             NotACheckpointError: `staging` is not a complete model folder; the checkpoint before stays.
             NotFiniteError: a weight of it is NaN or infinite; the checkpoint before stays.
             ValueError: `staging` lies on another disk; the checkpoint before stays.
+            DiskFullError: the disk is full; the checkpoint before stays.
         """
         validate_model_folder(staging)
         require_finite_weights(staging, remedy=DIVERGED_REMEDY)
@@ -251,9 +356,7 @@ class CheckpointStore:
         folder.parent.mkdir(parents=True, exist_ok=True)
         if staging.stat().st_dev != folder.parent.stat().st_dev:
             raise ValueError(f"{staging} is on another disk than {folder.parent}: build it in staging_folder()")
-        for file in sorted(staging.rglob("*")):
-            flush_to_disk(file)
-        flush_to_disk(staging)
+        flush_folder(staging)
         _restore_replaced(folder)
         replaced = _name_replaced(folder)
         if replaced.exists():
@@ -264,7 +367,15 @@ class CheckpointStore:
         flush_to_disk(folder.parent)
         if replaced.exists():
             shutil.rmtree(replaced)
+        # A checkpoint that was removed is there again.
+        self._removal_path(experiment, round_key).unlink(missing_ok=True)
         return folder
+
+
+def measure_size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+    return sum(file.stat().st_size for file in files)
 
 
 def _name_replaced(folder: Path) -> Path:
@@ -285,10 +396,12 @@ def copy_checkpoint(source: Path, staging: Path) -> None:
 
     Raises:
         NotACheckpointError: `source` is not a model folder.
+        DiskFullError: the disk is full.
     """
     validate_model_folder(source)
-    staging.mkdir(parents=True, exist_ok=True)
-    for file in list_hashed_files(source):
-        shutil.copyfile(file, staging / file.name)
-    if (source / ADAPTER_FOLDER).is_dir():
-        shutil.copytree(source / ADAPTER_FOLDER, staging / ADAPTER_FOLDER)
+    with explain_full_disk(staging):
+        staging.mkdir(parents=True, exist_ok=True)
+        for file in list_hashed_files(source):
+            shutil.copyfile(file, staging / file.name)
+        if (source / ADAPTER_FOLDER).is_dir():
+            shutil.copytree(source / ADAPTER_FOLDER, staging / ADAPTER_FOLDER)

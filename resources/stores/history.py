@@ -43,6 +43,63 @@ NEAREST = pl.Schema({"nearest_id": pl.String, "nearest_round": pl.String, "simil
 
 
 @dataclass(frozen=True)
+class Digest:
+    """What the rows of a round are known by, in whatever order they lie."""
+
+    num_rows: int = 0
+    """How many there are."""
+    texts: int = 0
+    """The sum of the hashes of row ids with their texts, modulo 2**64."""
+    vectors: int = 0
+    """The same of row ids with their vectors and the embedding model."""
+
+    def __add__(self, other: "Digest") -> "Digest":
+        """That of the rows of both."""
+        texts, vectors = (self.texts + other.texts) % _MODULUS, (self.vectors + other.vectors) % _MODULUS
+        return Digest(self.num_rows + other.num_rows, texts, vectors)
+
+
+_MODULUS = 2**64
+
+
+def digest_rows(
+    row_ids: Sequence[str], text_hashes: Sequence[str], model_hashes: Sequence[str], vectors: np.ndarray
+) -> Digest:
+    """The digest of rows.
+
+    Args:
+        row_ids: of the rows.
+        text_hashes: as `hash_history_text` gives them, one for each row.
+        model_hashes: the embedding model's, one for each row.
+        vectors: float32 [num_rows, dim], contiguous.
+    """
+    parts = [
+        _hash_part(row_id, model_hash.encode(), vector.tobytes())
+        for row_id, model_hash, vector in zip(row_ids, model_hashes, vectors, strict=True)
+    ]
+    return digest_texts(row_ids, text_hashes) + Digest(0, 0, sum(parts) % _MODULUS)
+
+
+def digest_texts(row_ids: Sequence[str], text_hashes: Sequence[str]) -> Digest:
+    """The digest of rows whose vectors are not known: that of vectors is 0."""
+    parts = [_hash_part(*pair) for pair in zip(row_ids, map(str.encode, text_hashes), strict=True)]
+    return Digest(len(row_ids), sum(parts) % _MODULUS, 0)
+
+
+def hash_history_text(text: str) -> str:
+    """SHA-256 of a text as the history keeps it, 64 hex digits."""
+    return hashlib.sha256(replace_surrogates(text).encode()).hexdigest()
+
+
+def _hash_part(row_id: str, *parts: bytes) -> int:
+    digest = hashlib.sha256(row_id.encode())
+    for part in parts:
+        digest.update(b"\0")
+        digest.update(part)
+    return int.from_bytes(digest.digest()[:8])
+
+
+@dataclass(frozen=True)
 class HistoryStore:
     """One row for each kept text: experiment, round, row_id, text, text_hash, model_hash, vector."""
 
@@ -152,6 +209,36 @@ class HistoryStore:
         vectors = rows["vector"].to_numpy().reshape(rows.height, -1 if rows.height else read_width(found.schema))
         return rows.drop("id", "vector"), np.ascontiguousarray(vectors, dtype=np.float32)
 
+    def digest_rounds(self, experiment: str) -> dict[str, Digest]:
+        """What each round of an experiment is known by, in one pass over its rows; a round without rows is left out.
+
+        Raises:
+            HistoryError: the table cannot be read.
+        """
+        where = f"experiment = '{validate_name(experiment, what='experiment')}'"
+        columns, found = ["round", "row_id", "text_hash", "model_hash", "vector"], dict[str, Digest]()
+        with self._table.explain(f"read the rounds of {experiment!r}"):
+            table = self._open()
+            if table is None:
+                return found
+            width = read_width(table.schema)
+            for batch in table.search().where(where).select(columns).limit(None).to_batches():
+                vectors = batch.column("vector").flatten().to_numpy().reshape(-1, width)
+                keys, ids, texts, models = (batch.column(name).to_pylist() for name in columns[:4])
+                for key in set(keys):
+                    own = [place for place, other in enumerate(keys) if other == key]
+                    ours = [[column[place] for place in own] for column in (ids, texts, models)]
+                    found[key] = found.get(key, Digest()) + digest_rows(ours[0], ours[1], ours[2], vectors[own])
+        return found
+
+    def set_aside(self) -> Path | None:
+        """Move a table that cannot be read out of the way; where it is now, None where there was none."""
+        path = self._table.path
+        if not path.exists():
+            return None
+        number = next(number for number in range(1, 10_000) if not _name_aside(path, number).exists())
+        return path.rename(_name_aside(path, number))
+
     def maintain(self, *, keep_seconds: float = 3600.0) -> IndexHealth:
         """Compact, delete versions older than `keep_seconds`, and keep the index that the size asks for; once a round.
 
@@ -176,7 +263,7 @@ class HistoryStore:
         return LanceTable(
             self.uri,
             _TABLE,
-            "move the folder away and materialize cleaned_set of every round in order, which writes it again",
+            "lance doctor --fix moves it aside and writes it again from the tables",
         )
 
     def _open(self) -> "Table | None":
@@ -193,6 +280,10 @@ class HistoryStore:
                 f"this one with {model_hash[:12]}, and their vectors cannot be compared: materialize cleaned_set of "
                 "the earlier rounds again, or set the experiment's embedder back"
             )
+
+
+def _name_aside(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}.damaged-{number}")
 
 
 def build_schema(width: int) -> "pa.Schema":
@@ -217,7 +308,7 @@ def build_rows(
         pa.array([round_key] * rows.height, pa.string()),
         pa.array(row_ids, pa.string()),
         pa.array(texts, pa.string()),
-        pa.array([hashlib.sha256(text.encode()).hexdigest() for text in texts], pa.string()),
+        pa.array([hash_history_text(text) for text in texts], pa.string()),
         pa.array([model_hash] * rows.height, pa.string()),
         pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), width),
     ]

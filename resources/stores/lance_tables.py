@@ -168,7 +168,8 @@ class LanceTable:
             elif re.search(r"permission denied|read-only file system", str(error), re.IGNORECASE):
                 remedy = "make the folder and all in it writable for this user, and run the step again"
             elif re.search(r"no space left|os error 28", str(error), re.IGNORECASE):
-                remedy = "the disk is full: free some space, and run the step again"
+                free = shutil.disk_usage(next(each for each in (self.path, *self.path.parents) if each.exists())).free
+                remedy = f"the disk is full, {free} bytes free: free some space, and run the step again"
             else:
                 remedy = f"the table is locked or corrupt: {self.remedy}"
             raise HistoryError(f"cannot {doing} in {self.path}: {remedy} ({error})") from error

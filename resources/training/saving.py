@@ -23,6 +23,7 @@ from trl import DPOTrainer, SFTTrainer
 
 from resources.models.adapters import build_update, concatenate_adapters, read_update, to_numpy, write_adapter
 from resources.stores.checkpoints import hash_checkpoint
+from resources.stores.files import flush_folder, flush_to_disk, write_file_atomically
 from resources.training.divergence import DivergedError, require_finite
 from resources.training.trainer import DIVERGED, SaveDtype, TrainJob
 
@@ -137,10 +138,21 @@ def save_model(
     if accelerator.is_main_process:
         partial = folder.with_suffix(".partial")
         log.update(asdict(write_model(state, job, start, partial, save_dtype=save_dtype, stage=stage)))
-        folder.with_name(f"{folder.name}_log.json").write_text(json.dumps(log))
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        place_stage(partial, folder, log)
     accelerator.wait_for_everyone()
+
+
+def place_stage(partial: Path, folder: Path, log: dict) -> None:
+    """Give a stage's model its name, with the log beside it: a power cut leaves both whole, or no folder of the name.
+
+    Raises:
+        DiskFullError: the disk is full.
+    """
+    write_file_atomically(folder.with_name(f"{folder.name}_log.json"), json.dumps(log).encode())
+    flush_folder(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    flush_to_disk(folder.parent)
 
 
 def write_model(

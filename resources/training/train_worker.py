@@ -44,6 +44,7 @@ from lance_assets.prompts import build_messages
 from resources.machine.processes import MemoryPeak, measure_own_peak
 from resources.models.chat_format import encode_row, require_turn_end
 from resources.models.model_shapes import measure_shape
+from resources.stores.files import write_file_atomically
 from resources.training.divergence import FiniteCallback
 from resources.training.precision import Settled, find_device, settle
 from resources.training.saving import build_lora, load_for_training, load_start, save_model
@@ -412,9 +413,7 @@ def write_result(folder: Path, logs: dict, seconds: float, peak: MemoryPeak) -> 
         computed_in={stage: log["computed_in"] for stage, log in logs.items()},
     )
     # The process that waits takes this file as the sign that training has finished.
-    partial = folder / f"{RESULT}.partial"
-    partial.write_text(result.model_dump_json(indent=1))
-    partial.rename(folder / RESULT)
+    write_file_atomically(folder / RESULT, result.model_dump_json(indent=1).encode())
 
 
 def _exit_with_parent() -> None:

@@ -18,6 +18,7 @@ is taken up by the same job and by no other: `sft/` (when SFT has finished), `ch
 import hashlib
 import importlib.metadata
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -28,7 +29,8 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from resources.machine.processes import stream_process
-from resources.stores.checkpoints import ADAPTER_FOLDER, hash_checkpoint
+from resources.stores.checkpoints import ADAPTER_FOLDER, hash_checkpoint, validate_model_folder
+from resources.stores.files import explain_full_disk
 
 TrainingDtype = Literal["auto", "float32", "bfloat16_autocast"]
 """What products are computed in; "auto" is what suits model and machine (`resources.training.precision`)."""
@@ -220,19 +222,34 @@ def train_checkpoint(job: TrainJob, *, log: Callable[[str], None]) -> TrainResul
     folder = find_job_folder(job)
     result_file = folder / RESULT
     # A kill after the checkpoint was published leaves a result without its weights: train again.
-    if result_file.exists() and (folder / CHECKPOINT).is_dir():
+    if (result := _read_result(folder, log)) is not None:
         log(f"taking the finished result of the same job from {folder}")
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        # An old result whose checkpoint is gone must not be taken for that of the run that begins here.
-        result_file.unlink(missing_ok=True)
-        # The file also shows a person what was trained, after a failure.
-        job_file = folder / "job.json"
+        return result
+    folder.mkdir(parents=True, exist_ok=True)
+    # An old result whose checkpoint is gone must not be taken for that of the run that begins here.
+    result_file.unlink(missing_ok=True)
+    # The file also shows a person what was trained, after a failure.
+    job_file = folder / "job.json"
+    with explain_full_disk(job_file):
         job_file.write_text(job.model_dump_json(indent=2))
-        _run_worker(job, job_file, log)
-        if not result_file.exists():
-            raise TrainingError(f"the training process ended without a result in {folder}; does the launcher start it?")
+    _run_worker(job, job_file, log)
+    if not result_file.exists():
+        raise TrainingError(f"the training process ended without a result in {folder}; does the launcher start it?")
     return TrainResult.model_validate_json(result_file.read_text())
+
+
+def _read_result(folder: Path, log: Callable[[str], None]) -> TrainResult | None:
+    """What the same job has finished; None where nothing is whole, and it is trained again."""
+    result_file, checkpoint = folder / RESULT, folder / CHECKPOINT
+    if not result_file.exists() or not checkpoint.is_dir():
+        return None
+    try:
+        result = TrainResult.model_validate_json(result_file.read_text())
+        validate_model_folder(checkpoint)
+    except ValueError as error:
+        log(f"what was finished of the same job is damaged, and it is trained again: {error}")
+        return None
+    return result
 
 
 def _count_rows(path: Path | None) -> int:
@@ -275,7 +292,9 @@ def _explain(code: int, text: str, job_file: Path) -> str:
         what = f"ran out of memory (exit {code})"
         remedy = "lower batch_size or max_length, raise gradient_accumulation_steps, or train with lora"
     elif "No space left on device" in text:
-        what, remedy = f"found the disk full (exit {code})", f"free space under {job_file.parent}"
+        free = shutil.disk_usage(job_file.parent).free
+        what = f"found the disk full (exit {code}, {free} bytes free)"
+        remedy = f"free space under {job_file.parent}; the checkpoint before is still there"
     else:
         what, remedy = f"failed (exit {code})", f"see the last lines below; the job is {job_file}"
     return f"the training process {what}; {remedy}. Run again, it takes up after a finished SFT.\n{text}"

@@ -146,7 +146,7 @@ def test_a_number_that_is_used_again_is_no_leak(leases: EngineLeases, start: Cal
     """The same number, made at another time: not the engine, and by it neither is its group."""
     other = start(own_session=True)
     lease = hold(leases, other.pid)
-    earlier = dataclasses.replace(lease, created=lease.created - 100.0)
+    earlier = dataclasses.replace(lease, created=lease.created - 100.0, ticks=(lease.ticks or 10_000) - 10_000)
     leases.release(lease)
     (leases.folder / earlier.file_name).write_text(json.dumps(dataclasses.asdict(earlier)))
     assert find_processes(lease) != ()

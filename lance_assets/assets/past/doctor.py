@@ -1,13 +1,13 @@
 """What differs between what the Dagster instance remembers of the rounds and what is on the disk, and how to go on.
 
-Tables and checkpoints are the truth: the instance is a memory of them. So a fix only ever adds to that memory, and
-removes nothing but keys that are no rounds.
+Tables and checkpoints are the truth: the instance is a memory of them, and so is the history in LanceDB. A fix only
+adds to these memories, or writes them again from the tables, and removes nothing but keys that are no rounds. Whether
+the tables are what was written is looked at in `lance_assets.rounds.past.damage`.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 import dagster as dg
 
@@ -27,11 +27,14 @@ from lance_assets.assets.showing import show_report
 from lance_assets.assets.tables import locate_table
 from lance_assets.records import CHECKPOINT
 from lance_assets.rounds.identity.kept import NoIdentityError, read_identity
+from lance_assets.rounds.making.kept_texts import find_losses, rebuild_history
 from lance_assets.rounds.nouns import NOUNS, compute_code_versions, explain_identity, list_inputs, list_nouns
+from lance_assets.rounds.past.damage import Finding, find_damaged, find_damaged_costs, find_unrecorded
 from lance_assets.rounds.past.gate import list_before
 from lance_assets.rounds.plan import Noun, Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round
+from resources.stores.lance_tables import HistoryError
 
 UNFINISHED = (
     *(dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING),
@@ -41,24 +44,6 @@ UNFINISHED = (
 
 MADE_BEFORE = "made by other code or settings than those of now"
 """The code version of a noun that was found on the disk and whose identity is not that of now."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that differs."""
-
-    where: str
-    """The experiment, and the round where it is of one."""
-    what: str
-    """What differs, in words."""
-    remedy: str
-    """What to do."""
-    fix: Callable[[], None] | None = None
-    """Does it, where nothing can be lost by it."""
-
-    def describe(self) -> str:
-        """One line for a person."""
-        return f"{self.where}: {self.what}; {self.remedy}"
 
 
 def examine(
@@ -121,12 +106,19 @@ def examine_experiment(instance: dg.DagsterInstance, plan: Plan, platform: Platf
                 f"{fixes} adds it",
                 lambda key=key: instance.add_dynamic_partitions(name_rounds(plan), [key]),  # type: ignore[misc]
             )
-        yield from _examine_round(instance, Round(plan, platform, key, lambda _: None), fixes)
+        this_round = Round(plan, platform, key, lambda _: None)
+        damaged = list(find_damaged(this_round))
+        yield from damaged
+        # What is read of a damaged table could be anything, so the rest is looked at once it is made again.
+        yield from () if damaged else _examine_round(instance, this_round, fixes)
+        yield from find_unrecorded(this_round, fixes)
+        yield from find_damaged_costs(this_round, fixes)
         before = format_round(max(0, parse_round(key) - 1))
         if key in on_disk and before not in on_disk and key != before:
             yield Finding(
                 where, f"{before}, which it was built on, has no tables", "bring them back, or make the rounds again"
             )
+    yield from examine_history(plan, platform, on_disk, fixes)
 
 
 def _examine_round(instance: dg.DagsterInstance, this_round: Round, fixes: str) -> Iterator[Finding]:
@@ -181,6 +173,8 @@ def _examine_weights(this_round: Round, redo: str) -> Iterator[Finding]:
         if noun == "label_checkpoint" and not this_round.is_start:
             continue
         folder = this_round.platform.checkpoints.folder(owner, key)
+        if this_round.platform.checkpoints.read_removal(owner, key) is not None:
+            continue
         try:
             found = this_round.platform.checkpoints.hash_checkpoint(folder)
         except USER_ERRORS:
@@ -190,6 +184,52 @@ def _examine_weights(this_round: Round, redo: str) -> Iterator[Finding]:
             yield Finding(
                 f"{plan.name} {key}", f"the folder of its {noun} ({folder}) {state}", f"bring it back, or: {redo}"
             )
+
+
+def examine_history(plan: Plan, platform: Platform, keys: Sequence[str], fixes: str) -> Iterator[Finding]:
+    """Whether the history holds what the rounds stored in it, as one finding.
+
+    Args:
+        plan: the experiment.
+        platform: where the data is.
+        keys: its rounds that are on the disk.
+        fixes: the command that mends.
+    """
+    cleaned = [key for key in keys if platform.tables.exists(plan.name, key, "cleaned_set")]
+    if not cleaned:
+        return
+    reader = Round(plan, platform, cleaned[-1], lambda _: None)
+    readable = [key for key in cleaned if _is_readable(reader, key)]
+    try:
+        losses = find_losses(reader, readable)
+    except HistoryError as error:
+        lost, what = readable, f"the history cannot be read ({error})"
+    except (ValueError, OSError) as error:
+        yield Finding(plan.name, f"the history cannot be compared with the tables: {error}", "mend these first")
+        return
+    else:
+        lost = [loss.round_key for loss in losses]
+        what = f"the history in {platform.history.uri} is not what was stored: " + "; ".join(
+            loss.what for loss in losses
+        )
+    if lost:
+        yield Finding(
+            plan.name,
+            what,
+            f"{fixes} writes these rounds again from their tables",
+            lambda: rebuild_history(reader, lost),
+        )
+
+
+def _is_readable(reader: Round, key: str) -> bool:
+    """Whether a round's tables of kept texts are what was written; a damaged one is a finding of its own."""
+    try:
+        for name in ("cleaned_set", "kept_vectors"):
+            if reader.has(name, key):
+                reader.read(name, key)
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 def find_unfinished_runs(instance: dg.DagsterInstance, name: str) -> list[dg.DagsterRun]:

@@ -5,7 +5,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from resources.stores.tables import TableStore, validate_name, validate_round_key, write_file_atomically
+from resources.stores.files import (
+    DamagedFileError,
+    read_json_file,
+    validate_name,
+    validate_round_key,
+    write_file_atomically,
+)
+from resources.stores.tables import TableStore
 
 ABSENT = "(absent)"
 """The value of what only one of two identities has."""
@@ -48,13 +55,16 @@ def read_identity(tables: TableStore, experiment: str, round_key: str, noun: str
     """What a noun of a round was made with.
 
     Raises:
-        NoIdentityError: the noun has not been made, or was made before identities were kept.
+        NoIdentityError: the noun has not been made, or was made before identities were kept, or its file is damaged.
     """
     path = _find_file(tables, experiment, round_key, noun)
-    if path.is_file():
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found
     named = f"{noun} of {experiment} {round_key}"
+    if path.is_file():
+        try:
+            found: dict[str, Any] = read_json_file(path, remedy=f"materialize {named} again to have another one")
+        except DamagedFileError as error:
+            raise NoIdentityError(str(error)) from error
+        return found
     if tables.exists(experiment, round_key, noun):
         raise NoIdentityError(f"{named} was made before identities were kept; materialize it again to have one")
     raise NoIdentityError(f"{named} has not been made ({path} is not there)")

@@ -37,7 +37,7 @@ from lance_assets.rounds.judging.asking import (
 from lance_assets.rounds.judging.report import check_read
 from lance_assets.rounds.plan import JUDGE
 from lance_assets.rounds.round import Round
-from resources.stores.tables import write_file_atomically
+from resources.stores.files import read_json_file, write_file_atomically
 
 PREFERENCES = {"win": 1.0, "tie": 0.5, "flipped": 0.5, "loss": 0.0, "unread": None}
 """What an outcome counts."""
@@ -67,7 +67,7 @@ def find_opponents(this_round: Round, known: Mapping[str, Sequence[Sample]]) -> 
     stem = "-".join((this_round.compute_fingerprint("eval_report"), *(fingerprint[:16] for fingerprint in models)))
     path = platform.root / "judge_opponents" / plan.name / f"{stem}.json"
     if path.exists():
-        kept: Rows = json.loads(path.read_text())
+        kept: Rows = read_json_file(path, remedy="remove it, and the opponent is asked again")
         return kept
     prompts, completions = list(read_prompts(plan)), complete_as_opponent(this_round, known)
     rows = [{"prompt": prompt, "completion": text} for prompt, text in zip(prompts, completions, strict=True)]

@@ -13,7 +13,8 @@ from lance_assets.algorithms.filters.contract import count_drop_reasons
 from lance_assets.algorithms.filters.rules import mark_dropped
 from lance_assets.algorithms.similarity.near_duplicates import EXACT_ROWS, choose_survivors
 from lance_assets.prompts import Templates
-from lance_assets.rounds.making.comparing import list_texts, open_comparer, read_thresholds
+from lance_assets.rounds.making.comparing import open_comparer, read_thresholds
+from lance_assets.rounds.making.kept_texts import list_texts, tabulate_vectors
 from lance_assets.rounds.making.varying import kept_rows as kept_rows  # a check of this noun
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.report import Counts, Judged, Made, Report, Rows, count_values
@@ -88,7 +89,8 @@ def make_cleaned_set(this_round: Round) -> Made:
     # A round that is made again replaces its texts, so it is never compared with its own former rows.
     history.replace_round(plan.name, this_round.key, found.kept, found.vectors, model_hash=model_hash)
     health = {f"history/{name}": value for name, value in asdict(history.maintain()).items()}
-    return Made(found.cleaned, others={"near_duplicates": found.pairs}, facts=health)
+    stored = tabulate_vectors(found.kept, found.vectors, model_hash=model_hash)
+    return Made(found.cleaned, others={"near_duplicates": found.pairs, "kept_vectors": stored}, facts=health)
 
 
 def list_shown(plan: Plan, words: Templates) -> list[str]:

@@ -29,40 +29,17 @@ from lance_assets.algorithms.similarity.near_duplicates import (
     find_similar_pairs,
 )
 from lance_assets.algorithms.similarity.words import normalise_text
-from lance_assets.conversations import show_prompt
-from lance_assets.recipes.contract import AnyRecipe
 from lance_assets.records import NEAR_DUPLICATES
 from lance_assets.rounds.making.closer_look import Side, keep_same
+from lance_assets.rounds.making.kept_texts import list_texts, require_history
 from lance_assets.rounds.round import Round
 from lance_assets.settings.experiment import NearDuplicateSettings
 
-TEXTS = pl.Schema(
-    {"row_id": pl.String, "round": pl.String, "text": pl.String, "prompt": pl.String, "completion": pl.String}
-)
-"""Kept texts; `completion` is null where the prompt alone is compared, and `text` is what is compared as a whole."""
 MAX_PAIRS_A_ROW = 64
 """Pairs that are held for each row, on average."""
 FEWEST_MAX_PAIRS = 200_000
 """Pairs that are held however few rows there are."""
 _ROWS_AT_ONCE = 512
-
-
-def text_to_compare(recipe: AnyRecipe) -> pl.Expr:
-    """What of a candidate is compared: a prompt that a model wrote, or a prompt with its completion."""
-    return (
-        pl.when(pl.col("kind").is_in(recipe.compared_prompts))
-        .then("prompt")
-        .otherwise(pl.col("prompt") + "\n" + pl.col("completion"))
-    )
-
-
-def list_texts(recipe: AnyRecipe, cleaned: pl.DataFrame, key: str) -> pl.DataFrame:
-    """The kept texts of a cleaned set, schema `TEXTS`, by row id; conversations as transcripts."""
-    shown = pl.col("prompt").map_elements(show_prompt, return_dtype=pl.String)
-    kept = cleaned.filter(pl.col("drop_reason").is_null()).with_columns(shown)
-    completion = pl.when(~pl.col("kind").is_in(recipe.compared_prompts)).then("completion")
-    columns = {"round": pl.lit(key, pl.String), "text": text_to_compare(recipe), "completion": completion}
-    return kept.select("row_id", "prompt", **columns).select(TEXTS.names()).cast(TEXTS).sort("row_id")
 
 
 def name_pairs(found: pl.DataFrame, left: pl.DataFrame, right: pl.DataFrame, tier: str) -> pl.DataFrame:
@@ -299,6 +276,8 @@ class Comparer:
 
     def _find_nearest(self, texts: pl.DataFrame, vectors: np.ndarray, earlier: pl.DataFrame) -> pl.DataFrame:
         this_round = self.this_round
+        # Without this a history that is gone would be compared with as if nothing had ever been said.
+        require_history(this_round, this_round.kept_keys)
         # The table of vectors also holds this round where it is made again, so only earlier ones are searched.
         nearest = this_round.platform.history.find_nearest(
             vectors,

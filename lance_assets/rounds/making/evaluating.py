@@ -30,6 +30,7 @@ from lance_assets.rounds.judging.evaluation import judge_models
 from lance_assets.rounds.judging.report import describe_judging, summarise_judge_items
 from lance_assets.rounds.making.known_evaluations import add_taken, describe_taken, find_taken, tabulate_models
 from lance_assets.rounds.nouns import NOUNS
+from lance_assets.rounds.past.retention import describe_retention, enforce_retention
 from lance_assets.rounds.report import (
     Fact,
     Judged,
@@ -46,7 +47,7 @@ from lance_assets.rounds.world_evaluation import evaluate_world, summarise_items
 from lance_assets.settings.evaluation import LmEvalSettings
 from lance_assets.worlds import draw_problems
 from resources.evaluation.evaluator import HarnessResult, run_lm_eval
-from resources.stores.tables import write_file_atomically
+from resources.stores.files import read_json_file, write_file_atomically
 
 _KEPT = {"report": EVAL_REPORT, "items": HARNESS_ITEMS}
 """What is kept of the harness, with the schema of each table."""
@@ -142,7 +143,7 @@ def run_harness(this_round: Round, model: str, path: Path, lm_eval: LmEvalSettin
     kept = this_round.stage_folder("eval_report") / f"harness-{stem}.json"
     if kept.exists():
         this_round.log(f"{model}: the harness's scores of an earlier try are taken up")
-        rows = json.loads(kept.read_text())
+        rows = read_json_file(kept, remedy="remove it, and the harness is run again")
         report, items = (pl.DataFrame(rows[name], schema=schema) for name, schema in _KEPT.items())
         return HarnessResult(report, items)
     found = run_lm_eval(
@@ -163,6 +164,11 @@ def run_harness(this_round: Round, model: str, path: Path, lm_eval: LmEvalSettin
     text = json.dumps({"report": found.report.to_dicts(), "items": found.items.to_dicts()})
     write_file_atomically(kept, text.encode())
     return found
+
+
+def finish_eval_report(this_round: Round) -> Report:
+    """The round is finished: what the experiment's retention does not keep is removed."""
+    return describe_retention(this_round, enforce_retention(this_round))
 
 
 def report_eval_report(this_round: Round) -> Report:

@@ -319,7 +319,7 @@ def make_label_checkpoint(this_round: Round) -> Made:
     trained = train_when_free(this_round, build_job(this_round, staging, training, sft="label_set", pairs=None))
     result = trained.result
     platform.checkpoints.publish(result.path, plan.label_model, this_round.key)
-    path = platform.checkpoints.find(plan.label_model, this_round.key)
+    path = platform.checkpoints.find(plan.label_model, this_round.key, made_by=f"{plan.name}/label_checkpoint")
     row = {
         "content_hash": platform.checkpoints.hash_checkpoint(path),
         "parent_hash": platform.checkpoints.hash_checkpoint(this_round.model_path(None)),
@@ -342,7 +342,9 @@ def report_label_checkpoint(this_round: Round) -> Report:
     if not this_round.is_start:
         return {"content_hash": row["content_hash"], "note": f"trained in {START_ROUND}"}
     return {
-        "path": this_round.platform.checkpoints.find(this_round.plan.label_model, this_round.key),
+        "path": this_round.platform.checkpoints.find(
+            this_round.plan.label_model, this_round.key, made_by=f"{this_round.plan.name}/label_checkpoint"
+        ),
         "content_hash": row["content_hash"],
         "trained_on": f"{row['num_sft_rows']} seeds, completion to prompt",
         "num_truncated": row["num_truncated"],

@@ -23,6 +23,7 @@ from lance_assets.algorithms.reviews.pairwise import summarise_verdicts
 from lance_assets.algorithms.similarity.words import count_words
 from lance_assets.recipes.steps.reviewing import drop_judged_pairs
 from lance_assets.records import DIVERSITY_REPORT
+from lance_assets.rounds.making.kept_texts import require_history
 from lance_assets.rounds.report import Histogram, Judged, Made, Report, Rows, Trends, count_values, round_measure
 from lance_assets.rounds.round import Round
 from resources.readers.seed_files import read_eft
@@ -196,7 +197,12 @@ def make_diversity_report(this_round: Round) -> Made:
 
 
 def measure_diversity(this_round: Round) -> DiversityReport:
-    """Every measure of one round, from its tables and the vectors that cleaning stored."""
+    """Every measure of one round, from its tables and the vectors that cleaning stored.
+
+    Raises:
+        LostHistoryError: the history does not hold them any more.
+    """
+    require_history(this_round, [this_round.key])
     rows, vectors = this_round.platform.history.read_round(this_round.plan.name, this_round.key)
     reviewed, sft = this_round.read("reviewed_set"), this_round.read("sft_set")
     cleaned = this_round.read("cleaned_set").filter(pl.col("drop_reason").is_null())

@@ -57,7 +57,9 @@ def hash_subject(plan: Plan, platform: Platform, key: str, noun: Noun) -> str:
     Raises:
         MissingTableError: the noun, or an earlier round, has not made one of its tables.
     """
-    named = [(key, name) for name in (noun.name, *noun.tables)]
+    # A noun of an older version of this project may have fewer tables beside its own.
+    beside = [name for name in noun.tables if platform.tables.exists(plan.name, key, name)]
+    named = [(key, name) for name in (noun.name, *beside)]
     named += [(format_round(n), name) for n in range(parse_round(key)) for name in list_handed_over(plan)]
     hashes = [platform.tables.hash(plan.name, *each) for each in named]
     text = json.dumps(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
-from resources.stores.tables import write_file_atomically
+from resources.stores.files import read_json_file, write_file_atomically
 
 
 class GoneModelError(ValueError):
@@ -44,9 +44,11 @@ def require_origin(plan: Plan, platform: Platform, key: str, content_hash: str) 
 
     Raises:
         GoneModelError: some come from another one.
+        DamagedFileError: what is kept of a noun's origin cannot be read.
     """
     for file in sorted(_find_file(plan, platform, key, "any").parent.glob("*.json")):
-        origin = json.loads(file.read_text(encoding="utf-8"))["start_checkpoint"]
+        again = f"materialize {plan.name}/{file.stem} for {key} again"
+        origin = read_json_file(file, remedy=again)["start_checkpoint"]
         if origin != content_hash:
             raise GoneModelError(
                 f"{file.stem} of {plan.name} {key} was asked of a start checkpoint that is gone ({origin[:12]}, now "
