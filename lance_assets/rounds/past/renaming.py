@@ -4,7 +4,7 @@ from lance_assets.rounds.platform import Platform
 from resources.stores.tables import validate_name
 
 FOLDERS = (
-    *("stages", "evaluation_prompts", "studies", "checks", "origins", "costs", "identity", "checkpoints"),
+    *("stages", "evaluation_prompts", "studies", "checks", "origins", "costs", "identity", "made", "checkpoints"),
     "tables",  # last: as long as it has the old name, the rest is looked for there again
 )
 """The folders of the data root that hold a folder for each experiment, in the order in which they are moved."""

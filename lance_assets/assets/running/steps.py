@@ -1,0 +1,33 @@
+"""A step at work: it holds a claim of its own, and ends with the run that it belongs to."""
+
+import contextlib
+import multiprocessing
+from collections.abc import Iterator
+
+import dagster as dg
+
+from resources.machine.claims import Claims, end_with_parent
+
+
+@contextlib.contextmanager
+def work_as_step(claims: Claims, run: dg.DagsterRun, step: str) -> Iterator[None]:
+    """Let the run be known to live as long as this step does, and end this process once that of the run has ended.
+
+    Nothing is done where a step has no process of its own: then its run's claim speaks for it.
+
+    Args:
+        claims: of what works on the data.
+        run: the run.
+        step: the step's name, letters, digits, `_`, `.` and `-`.
+
+    Raises:
+        ClaimedError: the same step of the same run is at work already.
+    """
+    parent, claim = multiprocessing.parent_process(), claims.find(run.run_id)
+    # A run that the daemon started has a parent too, the code server, and outlives it.
+    if parent is None or claim is None or claim.pid != parent.pid:
+        yield
+        return
+    end_with_parent(parent)
+    with claims.hold(f"{run.run_id}.{step}", what=f"{step} in {claim.what}"):
+        yield
