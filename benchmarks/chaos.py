@@ -1,6 +1,6 @@
 """Kills processes of a tiny experiment at random moments, starts the same command again, and compares what is left.
 
-    python -m benchmarks.chaos [--kills N] [--quick] [--way command|daemon] [--rounds N] [--rng-seed N]
+    python -m benchmarks.chaos [--kills N] [--quick] [--way command|daemon] [--rounds N] [--rng-seed N] [--minutes N]
 
 One run is left alone. The other one is killed `--kills` times: a step's process, the process of the run, the trainer in
 the middle of a stage of TRL, or the whole process group; with `--way daemon` also Dagster's daemon and its code server.
@@ -212,7 +212,10 @@ class Tally:
 
 
 def run_undisturbed(site: Site) -> float:
-    """Run all rounds; the seconds that they took."""
+    """Run all rounds, or take what was run before in the same folder; the seconds that they took."""
+    taken = site.home / "seconds.json"
+    if taken.is_file():
+        return float(taken.read_text())
     began = time.monotonic()
     main = site.start()
     try:
@@ -224,11 +227,13 @@ def run_undisturbed(site: Site) -> float:
             main.wait()
     finally:
         site.end(main)
-    return time.monotonic() - began
+    seconds = time.monotonic() - began
+    taken.write_text(f"{seconds:.1f}")
+    return seconds
 
 
 def run_with_kills(
-    site: Site, tally: Tally, *, num_kills: int, seconds: float, patience: float, rng: random.Random
+    site: Site, tally: Tally, *, num_kills: int, until: float, seconds: float, patience: float, rng: random.Random
 ) -> bool:
     """Run all rounds under kills until `num_kills` are spent, and on to the end; whether the end was reached.
 
@@ -236,6 +241,7 @@ def run_with_kills(
         site: where.
         tally: takes what happened.
         num_kills: how many kills there are to spend.
+        until: no kill comes after this moment of `time.monotonic`.
         seconds: what the rounds take undisturbed; a kill comes after up to a fifth of it.
         patience: seconds without a step at work after which the rounds stand.
         rng: draws moments and targets.
@@ -261,7 +267,7 @@ def run_with_kills(
             return False
         if main.poll() is not None:
             main = site.start()
-        if waits_for_step or tally.kills >= num_kills or now < due:
+        if waits_for_step or tally.kills >= num_kills or now < due or now > until:
             continue
         if (pid := site.find_target(target, main, rng)) is None:
             # What is not there now may be in a moment; after a while another one is taken.
@@ -292,12 +298,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="rounds after r0000")
     parser.add_argument("--rng-seed", type=int, default=0, help="draws moments and targets")
     parser.add_argument("--patience", type=float, default=600.0, help="seconds until the rounds count as standing")
-    parser.add_argument("--folder", type=Path, help="where homes lie; by default one that is removed afterwards")
+    parser.add_argument("--minutes", type=float, default=1e6, help="no kill comes later than so many minutes")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="where homes lie, by default one that is removed afterwards; a run left alone that lies there is taken",
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = (arguments.folder or Path(temporary)).resolve()
         num_kills, num_rounds = (3, 0) if arguments.quick else (arguments.kills, arguments.rounds)
-        write_experiment(folder / "experiments", num_rounds=num_rounds)
+        if not (folder / "experiments").exists():
+            write_experiment(folder / "experiments", num_rounds=num_rounds)
 
         def place(name: str) -> Site:
             return Site(folder / name, folder / "experiments", arguments.way, num_rounds)
@@ -306,11 +318,14 @@ def main() -> None:
         seconds = run_undisturbed(alone)
         print(f"left alone: {seconds:.0f} s, {alone.count_samples()} samples, {alone.count_train_steps()} steps")
         tally, rng = Tally(), random.Random(arguments.rng_seed)
-        while tally.kills < num_kills and not tally.manual_steps:
+        until = time.monotonic() + arguments.minutes * 60
+        while tally.kills < num_kills and not tally.manual_steps and time.monotonic() < until:
             tally.series += 1
             site = place(f"killed_{tally.series}")
-            kills = {"num_kills": num_kills, "seconds": seconds, "patience": arguments.patience, "rng": rng}
-            if not run_with_kills(site, tally, **kills):
+            told = run_with_kills(
+                *(site, tally), num_kills=num_kills, until=until, seconds=seconds, patience=arguments.patience, rng=rng
+            )
+            if not told:
                 break
             found = compare(alone.data, site.data, NAME)
             tally.lost, tally.doubled = tally.lost + found.num_lost, tally.doubled + found.num_doubled

@@ -18,7 +18,7 @@ from lance_assets.assets.location import run_as_launched
 from lance_assets.assets.past.lineage import observe_sources
 from lance_assets.assets.past.redo import list_from
 from lance_assets.assets.platform import build_platform, find_key, name_rounds
-from lance_assets.assets.running.lost import LOST_TAG, MAX_LOST, TAKE_UP_TAG, end_lost_runs
+from lance_assets.assets.running.lost import MAX_LOST, TAKE_UP_TAG, end_lost_runs, explain_loss
 from lance_assets.assets.sensors import decide, explain_obstacle, find_finished_rounds, find_runs, list_to_make
 from lance_assets.assets.settings import build_run_config
 from lance_assets.home import find_home
@@ -198,7 +198,7 @@ def go_on(
         try:
             return run_or_fail(instance, plan, platform, key, now, selection=selection, takes_up=True)
         except FailedRoundError:
-            why = find_runs(instance, plan, key)[0].tags.get(LOST_TAG)
+            why = explain_loss(find_runs(instance, plan, key)[0])
             fruitless = fruitless + 1 if names == left_before else 0
             left_before = names
             if why is None or fruitless >= MAX_LOST - 1:

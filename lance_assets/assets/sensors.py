@@ -18,7 +18,7 @@ from lance_assets.algorithms.measures.progress import (
 )
 from lance_assets.assets.past.redo import name_redo_job
 from lance_assets.assets.platform import PlatformResource, find_key, find_rounds, name_rounds
-from lance_assets.assets.running.lost import LOST_TAG, MAX_LOST, REFUSED_TAG, TAKE_UP_TAG, count_fruitless
+from lance_assets.assets.running.lost import MAX_LOST, REFUSED_TAG, TAKE_UP_TAG, count_fruitless, explain_loss
 from lance_assets.rounds.headline import read_outcomes
 from lance_assets.rounds.nouns import NOUNS, list_nouns
 from lance_assets.rounds.past.gate import has_passed
@@ -118,14 +118,14 @@ def explain_wait(instance: dg.DagsterInstance, round_key: str, runs: Sequence[dg
             f"{round_key} was already started and has no eval_report (run {run.run_id} made a part of it); "
             "materialize the rest by hand"
         )
-    if run.status == dg.DagsterRunStatus.FAILURE and LOST_TAG in run.tags:
+    if run.status == dg.DagsterRunStatus.FAILURE and (why := explain_loss(run)) is not None:
         if run.tags.get(WILL_RETRY_TAG) == "true":
             return f"waiting for {round_key}: Dagster starts its run {run.run_id} again, which was lost"
         if count_fruitless(instance, runs) < MAX_LOST:
             return None
         return (
             f"{round_key} was lost {MAX_LOST} times with no step finished between (run {run.run_id}: "
-            f"{run.tags[LOST_TAG]}); mend the cause, such as too little memory, and start it again by hand"
+            f"{why}); mend the cause, such as too little memory, and start it again by hand"
         )
     ended = "was canceled" if run.status == dg.DagsterRunStatus.CANCELED else "failed"
     return f"{round_key} was already started and {ended} (run {run.run_id}); mend the cause and start it again by hand"

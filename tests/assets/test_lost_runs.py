@@ -5,16 +5,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
-from dagster._core.events import EngineEventData
+from dagster._core.events import EngineEventData, RunFailureReason
+from dagster._core.execution.retries import RetryMode, auto_reexecution_should_retry_run
 from dagster._core.storage.tags import MAX_RETRIES_TAG, RETRY_NUMBER_TAG, WILL_RETRY_TAG
 
+from lance_assets.assets.building import MAX_KILLED, end_step
 from lance_assets.assets.platform import find_key
 from lance_assets.assets.run import begins_as_before
 from lance_assets.assets.running import lost as room
-from lance_assets.assets.running.executor import hold_run
+from lance_assets.assets.running.executor import KILLED, WatchedExecutor, hold_run
 from lance_assets.assets.running.lost import (
     LOST_TAG,
     MAX_LOST,
@@ -28,7 +31,8 @@ from lance_assets.assets.sensors import list_to_make
 from lance_assets.rounds.nouns import NOUNS
 from lance_assets.rounds.overrides import Launch
 from lance_assets.rounds.past.taking_up import find_kept
-from resources.machine.claims import Claims
+from resources.machine.claims import ClaimedError, Claims
+from resources.training.trainer import TrainingError, TrainingKilledError
 from tests.assets.conftest import OpenWorld
 from tests.assets.test_sensors import tick
 from tests.assets.tiny_experiment import World, find_failures, open_instance
@@ -126,7 +130,10 @@ def test_a_lost_run_is_started_again_by_one_alone_and_not_for_ever(
             )
             runs.append(again)
         with killed(claims.folder, runs[-1]):
-            end_lost_runs(instance, claims, say=lambda _: None)
+            (lost,) = end_lost_runs(instance, claims, say=lambda _: None)
+        found = instance.get_run_by_id(lost.run_id)
+        assert found is not None
+        assert auto_reexecution_should_retry_run(instance, found, None) == (number < MAX_LOST - 1)
     ended = [instance.get_run_by_id(run.run_id) for run in runs]
     allowed = [run.tags[MAX_RETRIES_TAG] for run in ended if run is not None]
     assert allowed == ["1", "2", "0"]
@@ -140,18 +147,19 @@ def test_a_lost_run_is_started_again_by_one_alone_and_not_for_ever(
         assert (found.is_failure, found.tags[MAX_RETRIES_TAG]) == (True, "0")
 
 
-def test_what_an_ended_or_deleted_run_still_holds_is_freed(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+def test_what_a_run_that_ended_still_holds_is_freed(instance: dg.DagsterInstance, tmp_path: Path) -> None:
     claims, storage, said = Claims(tmp_path / "running"), instance.event_log_storage, list[str]()
-    for is_deleted in (False, True):
-        run = begin(instance, "r0001")
-        assert storage.claim_concurrency_slot(POOL, run.run_id, "make").is_claimed
-        instance.report_run_failed(run)
-        if is_deleted:
-            instance.delete_run(run.run_id)
+    run = begin(instance, "r0001")
+    assert storage.claim_concurrency_slot(POOL, run.run_id, "make").is_claimed
+    instance.report_run_failed(run)
+    # Its process may be about to end its steps: what it holds is freed once it is gone.
+    with hold_run(claims, run):
         end_lost_runs(instance, claims, say=said.append)
-        assert not storage.get_concurrency_info(POOL).claimed_slots
-    assert "which ended, still held the slot of pool gpu" in said[0]
-    assert "which was deleted, still held the slot of pool gpu" in said[1]
+        assert storage.get_concurrency_info(POOL).claimed_slots
+    end_lost_runs(instance, claims, say=said.append)
+    assert not storage.get_concurrency_info(POOL).claimed_slots
+    (line,) = said
+    assert "of tiny r0001 has ended and still held the slot of pool gpu" in line
 
 
 def test_a_run_of_an_older_version_is_judged_by_the_process_in_its_log(
@@ -236,11 +244,11 @@ def test_the_loop_goes_on_by_itself_after_a_loss(make_scripted_world: OpenWorld,
     world = make_scripted_world(made_before=scripted_rounds)
     instance, job = world.instance, world.definitions.resolve_job_def("tiny_round")
     break_off(world, "r0001", "eval_report", "checkpoint")
-    for run in instance.get_runs(dg.RunsFilter(tags={"dagster/partition": "r0001"})):
-        instance.add_run_tags(run.run_id, {"dagster/partition": "r0009"})
 
     def lose(**tags: str) -> dg.DagsterRun:
         run = instance.create_run_for_job(job, tags={"dagster/partition": "r0001", **tags})
+        if LOST_TAG in tags:
+            instance.add_run_tags(run.run_id, {LOST_TAG: f"{run.run_id} {tags[LOST_TAG]}"})
         instance.report_run_failed(run)
         return run
 
@@ -256,5 +264,78 @@ def test_the_loop_goes_on_by_itself_after_a_loss(make_scripted_world: OpenWorld,
     assert "Dagster starts its run" in str(tick(world).skip_message)
     lose(**{LOST_TAG: "its process 2 is gone", RETRY_NUMBER_TAG: "1"})
     assert f"was lost {MAX_LOST} times with no step finished between" in str(tick(world).skip_message)
-    lose()
+    # A run that Dagster started again has the tags of the one before, and may fail for a reason that will not pass.
+    of_another = instance.create_run_for_job(job, tags={"dagster/partition": "r0001", LOST_TAG: f"{lost.run_id} gone"})
+    instance.report_run_failed(of_another)
     assert "was already started and failed" in str(tick(world).skip_message)
+
+
+class Inner(dg.Executor):
+    """Starts nothing; gives the events that it was made with."""
+
+    retries = RetryMode.DISABLED
+
+    def __init__(self, *events: object) -> None:
+        self.events = events
+
+    def execute(self, plan_context: object, execution_plan: object) -> Iterator[object]:  # type: ignore[override]
+        yield from self.events
+
+
+def execute(instance: dg.DagsterInstance, claims: Claims, run: dg.DagsterRun, *events: object) -> list[str]:
+    """What a run says while its executor gives some events."""
+    said: list[str] = []
+    context = SimpleNamespace(instance=instance, dagster_run=run, log=SimpleNamespace(info=said.append))
+    list(WatchedExecutor(Inner(*events), claims).execute(context, None))  # type: ignore[arg-type]
+    return said
+
+
+def test_a_second_run_of_a_round_is_refused_by_name(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    claims = Claims(tmp_path / "running")
+    run, other = begin(instance, "r0001"), begin(instance, "r0002")
+    with holding(claims.folder, "another", "tiny r0001") as process:
+        with pytest.raises(ClaimedError, match=f"tiny r0001 is worked on by process {process.pid} on "):
+            execute(instance, claims, run)
+        execute(instance, claims, other)
+    refused = instance.get_run_by_id(run.run_id)
+    assert refused is not None
+    assert (refused.tags[MAX_RETRIES_TAG], str(process.pid) in refused.tags[REFUSED_TAG]) == ("0", True)
+    # The claim of one that was killed keeps nobody out, and its run is ended before the first step of the next one.
+    with killed(claims.folder, other):
+        (line,) = execute(instance, claims, run)
+    assert f"run {other.run_id[:8]} of tiny r0002 is lost" in line
+
+
+def test_a_run_whose_step_was_killed_is_started_again_by_the_daemon(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    """A step that failed is not: its cause is still there."""
+
+    def fail(error: str) -> object:
+        data = SimpleNamespace(error=SimpleNamespace(cls_name=error))
+        return SimpleNamespace(is_step_failure=True, step_failure_data=data, step_key="tiny__checkpoint")
+
+    claims = Claims(tmp_path / "running")
+    for tags, error, is_lost, is_retried in (
+        ({}, KILLED, True, True),
+        ({MAX_RETRIES_TAG: "0"}, KILLED, True, False),  # of the command `lance`, which goes on by itself
+        ({}, "Failure", False, False),
+    ):
+        run = begin(instance, "r0001", **tags)
+        execute(instance, claims, run, fail(error))
+        instance.report_run_failed(run)
+        ended = instance.get_run_by_id(run.run_id)
+        assert ended is not None
+        assert (LOST_TAG in ended.tags) == is_lost
+        reason = RunFailureReason.STEP_FAILURE
+        assert auto_reexecution_should_retry_run(instance, ended, reason) == is_retried
+
+
+@pytest.mark.parametrize("number", range(MAX_KILLED + 1))
+def test_a_training_that_was_killed_is_tried_again(number: int) -> None:
+    context = SimpleNamespace(retry_number=number, log=SimpleNamespace(warning=lambda _: None))
+    expected = dg.RetryRequested if number < MAX_KILLED else dg.Failure
+    with pytest.raises(expected):
+        end_step(context, TrainingKilledError("killed"), "killed")  # type: ignore[arg-type]
+    with pytest.raises(dg.Failure):
+        end_step(context, TrainingError("failed"), "failed")  # type: ignore[arg-type]

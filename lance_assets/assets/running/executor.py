@@ -22,6 +22,7 @@ from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode
 from dagster._core.execution.step_dependency_config import StepDependencyConfig
 from dagster._core.storage.tags import MAX_RETRIES_TAG
+from sqlalchemy.exc import SQLAlchemyError
 
 from lance_assets.assets.running.lost import (
     REFUSED_TAG,
@@ -123,10 +124,14 @@ def _watch(instance: dg.DagsterInstance, claims: Claims, run_id: str, say: Say, 
     """While a run waits for a slot, end the runs that hold it and are lost, and say who holds it."""
     last, silent = "", 0.0
     while not ended.wait(WATCH_SECONDS):
-        waiting = explain_waiting(instance, claims, run_id)
+        try:
+            waiting = explain_waiting(instance, claims, run_id)
+            if waiting:
+                end_lost_runs(instance, claims, say=say)
+        except (OSError, SQLAlchemyError) as error:  # a full disk, or a database that is locked: it may pass
+            say(f"who holds what the run waits for cannot be told now ({error})")
+            continue
         silent += WATCH_SECONDS
-        if waiting:
-            end_lost_runs(instance, claims, say=say)
         if waiting and (waiting != last or silent >= SAY_SECONDS):
             say(waiting)
             silent = 0.0

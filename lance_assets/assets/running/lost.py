@@ -19,7 +19,7 @@ from dagster._core.storage.tags import MAX_RETRIES_TAG, RETRY_NUMBER_TAG, RETRY_
 from resources.machine.claims import Claim, Claims
 
 LOST_TAG = "lance/lost"
-"""Why a run was ended: its process was gone, or that of one of its steps was."""
+"""Of a run whose process, or that of one of its steps, was killed: the run's id, and what became of the process."""
 REFUSED_TAG = "lance/refused"
 """Who worked on the round already when a run of it began, and was refused."""
 TAKE_UP_TAG = "lance/takes_up"
@@ -64,6 +64,13 @@ def describe_run(run: dg.DagsterRun) -> str:
 def takes_up(run: dg.DagsterRun) -> bool:
     """Whether a run goes on with what an earlier one began, rather than make something again."""
     return TAKE_UP_TAG in run.tags or RETRY_NUMBER_TAG in run.tags
+
+
+def explain_loss(run: dg.DagsterRun) -> str | None:
+    """What became of the process of a run that was lost; None for any other run."""
+    run_id, _, why = run.tags.get(LOST_TAG, "").partition(" ")
+    # A run that is started again has the tags of the one before.
+    return why if run_id == run.run_id else None
 
 
 @dataclass(frozen=True)
@@ -136,7 +143,8 @@ def end_lost_runs(
     """
     ended = []
     for lost in find_lost_runs(instance, claims):
-        _end_steps(claims, lost.run.run_id)
+        if not _end_steps(claims, lost.run.run_id, say):
+            continue
         with claims.end(lost.run.run_id) as is_mine:
             run = instance.get_run_by_id(lost.run.run_id) if is_mine else None
             if run is None or run.is_finished:
@@ -144,7 +152,7 @@ def end_lost_runs(
             # The command `lance` goes on by itself, so its runs say from the start that nobody else shall.
             is_own = run.tags.get(MAX_RETRIES_TAG) == "0" or bool(own and {*name_experiments(run)} <= {*own})
             num_retries = 0 if is_own else count_retries(instance, run)
-            tags = {LOST_TAG: lost.why, MAX_RETRIES_TAG: str(num_retries)}
+            tags = {LOST_TAG: f"{run.run_id} {lost.why}", MAX_RETRIES_TAG: str(num_retries)}
             instance.add_run_tags(run.run_id, tags)
             run = run.with_tags({**run.tags, **tags})
             slots = list_slots(instance, run.run_id)
@@ -162,14 +170,19 @@ def end_lost_runs(
     return ended
 
 
-def _end_steps(claims: Claims, run_id: str) -> None:
+def _end_steps(claims: Claims, run_id: str, say: Say) -> bool:
     """Wait until the steps of a run whose process is gone have ended too, so that nothing is written twice."""
-    until = time.monotonic() + STEP_SECONDS
-    while claims.list_alive(f"{run_id}."):
-        if time.monotonic() > until:
+    began, is_killed = time.monotonic(), False
+    while left := claims.list_alive(f"{run_id}."):
+        waited = time.monotonic() - began
+        if waited > 2 * STEP_SECONDS:
+            say(f"run {run_id[:8]} is lost, and its step goes on in {left[0]}: end that process")
+            return False
+        if waited > STEP_SECONDS and not is_killed:
             claims.kill_steps(run_id)
-            until = time.monotonic() + STEP_SECONDS
+            is_killed = True
         time.sleep(0.1)
+    return True
 
 
 def count_fruitless(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> int:
@@ -207,7 +220,7 @@ def allow_retry(instance: dg.DagsterInstance, run: dg.DagsterRun, why: str) -> N
         run: a run of the daemon; one of the command `lance` goes on by itself.
         why: what became of the step's process.
     """
-    tags = {LOST_TAG: why}
+    tags = {LOST_TAG: f"{run.run_id} {why}"}
     if run.tags.get(MAX_RETRIES_TAG) != "0":
         tags |= {MAX_RETRIES_TAG: str(count_retries(instance, run)), RETRY_ON_ASSET_OR_OP_FAILURE_TAG: "true"}
     instance.add_run_tags(run.run_id, tags)
@@ -229,12 +242,12 @@ def _free_left_slots(instance: dg.DagsterInstance, claims: Claims, say: Say) -> 
     alive = {claim.name.partition(".")[0] for claim in claims.list_alive()}
     for run_id in instance.event_log_storage.get_concurrency_run_ids() - alive:
         run = instance.get_run_by_id(run_id)
-        if run is None or run.is_finished:
+        if run is None or (run.is_finished and name_experiments(run)):
             slots = list_slots(instance, run_id)
             instance.event_log_storage.free_concurrency_slots_for_run(run_id)
             if slots:
-                named = f"run {run_id[:8]}, which was deleted" if run is None else f"{describe_run(run)}, which ended"
-                say(f"{named}, still held {', '.join(slots)}: it is free again")
+                named = describe_run(run) if run is not None else f"run {run_id[:8]}"
+                say(f"{named} has ended and still held {', '.join(slots)}: it is free again")
 
 
 def explain_waiting(instance: dg.DagsterInstance, claims: Claims, run_id: str) -> str:

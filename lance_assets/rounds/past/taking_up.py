@@ -34,7 +34,7 @@ def find_kept(plan: Plan, platform: Platform, key: str, noun: Noun) -> MadeRecor
         return None
     try:
         kept = read_identity(tables, plan.name, key, noun.name)
-    except NoIdentityError:
+    except (NoIdentityError, ValueError):
         return None
     now = explain_round_identity(plan, noun.name, key)
     is_same = kept == json.loads(json.dumps(now, default=str)) and _has_weights(plan, platform, key, noun)
