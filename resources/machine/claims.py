@@ -103,7 +103,8 @@ class Claims:
         """Hold a claim until the block ends, or this process.
 
         Args:
-            name: the claim's own name, letters, digits, `_`, `.` and `-`.
+            name: the claim's own name, letters, digits, `_`, `.` and `-`. Those that are equal up to the first dot
+                belong together.
             what: what this process does, for a person; no secret.
             scopes: what no other process may work on meanwhile.
 
@@ -116,7 +117,10 @@ class Claims:
         path = self._find_file(name)
         with self._alone():
             for other in self._read_all():
-                if (other.name == name or set(other.scopes) & set(scopes)) and self._is_alive(other):
+                # A run and its steps work on the same together.
+                is_of_us = other.name != name and other.name.partition(".")[0] == name.partition(".")[0]
+                is_shared = other.name == name or (set(other.scopes) & set(scopes) and not is_of_us)
+                if is_shared and self._is_alive(other):
                     shared = sorted(set(other.scopes) & set(scopes))
                     raise ClaimedError(
                         f"{', '.join(shared) or name} is worked on by {other}; wait until it has ended, or end it: "

@@ -55,6 +55,8 @@ def test_a_second_process_is_refused_by_name_until_the_first_is_killed(tmp_path:
             pass
         with claims.hold("third", what="another round", scopes=["tiny r0002"]):
             assert len(claims.list_alive()) == 2
+        with claims.hold("first.step", what="a step of the same run", scopes=["tiny r0001"]):
+            assert [one.name for one in claims.list_alive("first.")] == ["first.step"]
         with claims.end("first") as is_mine:
             assert not is_mine
         process.send_signal(signal.SIGKILL)

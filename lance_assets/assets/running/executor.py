@@ -79,6 +79,8 @@ class WatchedExecutor(dg.Executor):
             ClaimedError: another process works on a round of the run.
         """
         instance, run, say = plan_context.instance, plan_context.dagster_run, plan_context.log.info
+        # First, since steps of a lost run may still be ending.
+        end_lost_runs(instance, self._claims, say=say)
         with contextlib.ExitStack() as stack:
             if not self._claims.holds(run.run_id):
                 try:
@@ -87,7 +89,6 @@ class WatchedExecutor(dg.Executor):
                     # The other one makes the round; to start this one again would be refused again.
                     instance.add_run_tags(run.run_id, {REFUSED_TAG: str(error), MAX_RETRIES_TAG: "0"})
                     raise
-            end_lost_runs(instance, self._claims, say=say)
             ended = stack.enter_context(_until_the_end())
             watch = (instance, self._claims, run.run_id, say, ended)
             threading.Thread(target=_watch, args=watch, daemon=True, name="waiting for a slot").start()

@@ -29,5 +29,6 @@ def work_as_step(claims: Claims, run: dg.DagsterRun, step: str) -> Iterator[None
         yield
         return
     end_with_parent(parent)
-    with claims.hold(f"{run.run_id}.{step}", what=f"{step} in {claim.what}"):
+    # With the scopes of its run, which may be gone: nobody begins the same round beside a step that lives.
+    with claims.hold(f"{run.run_id}.{step}", what=f"{step} in {claim.what}", scopes=claim.scopes):
         yield
