@@ -182,8 +182,7 @@ def switch_on(environment: dict[str, str]) -> None:
         "from dagster._core.scheduler.instigation import *\n"
         "with dg.DagsterInstance.get() as instance:\n"
         f"    origin = find_repository(instance, Path.cwd()).get_instigator_origin('{NAME}_next_round')\n"
-        "    state = instance.get_instigator_state(origin.get_id(), origin.repository_origin.get_selector().get_id())\n"
-        "    if state is None:\n"
+        "    if not any(one.instigator_name == origin.instigator_name for one in instance.all_instigator_state()):\n"
         "        instance.add_instigator_state(InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.RUNNING,"
         " SensorInstigatorData(min_interval=30)))\n"
     )

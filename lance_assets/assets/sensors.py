@@ -7,6 +7,7 @@ import dagster as dg
 
 # There is no public name for the filter of a check's partitions, or for Dagster's own tags.
 from dagster._core.event_api import PartitionKeyFilter
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from lance_assets.algorithms.measures.progress import (
@@ -26,6 +27,9 @@ from lance_assets.rounds.past.taking_up import list_lost
 from lance_assets.rounds.plan import Noun, Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round
+
+JUDGED = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
+"""The states of a check that was evaluated."""
 
 
 def find_finished_rounds(instance: dg.DagsterInstance, plan: Plan, platform: Platform) -> list[str]:
@@ -206,16 +210,15 @@ def is_reported(instance: dg.DagsterInstance, plan: Plan, round_key: str, noun: 
     made = records[0].asset_materialization if records else None
     if made is None or (made.tags or {}).get("dagster/data_version") != version:
         return False
-    checks = [dg.AssetCheckKey(key, check.name) for check in noun.checks]
-    of_round = PartitionKeyFilter(key=round_key)
-    judged = instance.event_log_storage.get_latest_asset_check_execution_by_key(checks, of_round)
-    return all(
-        check in judged
-        and (event := judged[check].event) is not None
-        and event.dagster_event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
-        and event.timestamp >= records[0].timestamp
-        for check in checks
-    )
+    of_round, storage = PartitionKeyFilter(key=round_key), instance.event_log_storage
+    for check in noun.checks:
+        # A later run that was to judge it again, and did not come to it, does not count.
+        judged = storage.get_asset_check_execution_history(
+            dg.AssetCheckKey(key, check.name), limit=1, status=JUDGED, partition_filter=of_round
+        )
+        if not judged or (event := judged[0].event) is None or event.timestamp < records[0].timestamp:
+            return False
+    return True
 
 
 def choose_assets(instance: dg.DagsterInstance, plan: Plan, platform: Platform, round_key: str) -> list[dg.AssetKey]:
