@@ -185,20 +185,25 @@ def explain_started(instance: dg.DagsterInstance, plan: Plan, platform: Platform
 def list_to_make(instance: dg.DagsterInstance, plan: Plan, platform: Platform, round_key: str) -> list[str]:
     """The nouns that are left to make of a round that was begun; all of them where nothing of it can be taken as it is.
 
-    Those that are made from what is made again are among them: whether that becomes the same is found there.
+    Those that are made from what is made again are among them: whether that becomes the same is found there. So are
+    those that are there and were not judged, or that Dagster does not know.
     """
     this_round = Round(plan, platform, round_key, lambda _: None)
     start = NOUNS["start_checkpoint"]
 
-    def passed(noun: Noun) -> bool:
+    def begins_same(noun: Noun) -> bool:
         # Earlier rounds may have been made again since the round began.
-        is_newest = noun is not start or all(start.judge(check, this_round).passed for check in start.checks)
-        return is_newest and has_passed(this_round.plan, platform, round_key, noun)
+        return noun is not start or all(start.judge(check, this_round).passed for check in start.checks)
+
+    def passed(noun: Noun) -> bool:
+        return has_passed(this_round.plan, platform, round_key, noun)
 
     def is_known(noun: Noun, version: str) -> bool:
         return is_reported(instance, plan, round_key, noun, version)
 
-    lost = list_lost(this_round.plan, platform, round_key, has_passed=passed, is_known=is_known)
+    lost = list_lost(
+        this_round.plan, platform, round_key, begins_same=begins_same, has_passed=passed, is_known=is_known
+    )
     return lost or [noun.name for noun in list_nouns(plan)]
 
 

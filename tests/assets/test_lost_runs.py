@@ -229,7 +229,7 @@ def test_a_noun_whose_checks_or_event_were_lost_is_in_the_next_run(
     verdict = world.platform.root / "checks" / "tiny" / "r0001" / "sft_set.no_evaluation_overlap.json"
     verdict.unlink()
     left = list_to_make(world.instance, world.plan, world.platform, "r0001")
-    assert left == ["sft_set", "diversity_report", "checkpoint", "eval_report"]
+    assert left == ["sft_set", "eval_report"]
     # Dagster remembers another version of the table than the one that is there.
     world = make_scripted_world(made_before=scripted_rounds)
     break_off(world, "r0001", "eval_report")
@@ -237,7 +237,7 @@ def test_a_noun_whose_checks_or_event_were_lost_is_in_the_next_run(
         dg.AssetMaterialization(find_key(world.plan, "preference_pairs"), partition="r0001")
     )
     left = list_to_make(world.instance, world.plan, world.platform, "r0001")
-    assert left == ["preference_pairs", "checkpoint", "eval_report"]
+    assert left == ["preference_pairs", "eval_report"]
 
 
 def test_the_loop_goes_on_by_itself_after_a_loss(make_scripted_world: OpenWorld, scripted_rounds: Path) -> None:

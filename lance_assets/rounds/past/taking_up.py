@@ -59,6 +59,7 @@ def list_lost(
     platform: Platform,
     key: str,
     *,
+    begins_same: Callable[[Noun], bool],
     has_passed: Callable[[Noun], bool],
     is_known: Callable[[Noun, str], bool],
 ) -> list[str]:
@@ -68,6 +69,7 @@ def list_lost(
         plan: the experiment, with the round's overrides.
         platform: where the tables are.
         key: the round.
+        begins_same: whether what a noun takes from outside of the round is what it took when it was made.
         has_passed: whether what may stop the round after a noun was judged of what is there now, and passed.
         is_known: whether a noun's version was made known to those who watch the round.
 
@@ -76,8 +78,14 @@ def list_lost(
         not judged or not made known. What of it becomes the same is found where it is made.
     """
     lost: list[str] = []
+    made_again: set[str] = set()
     for noun in list_nouns(plan):
-        kept = None if set(list_inputs(plan, noun)) & {*lost} else find_kept(plan, platform, key, noun)
-        if kept is None or not has_passed(noun) or not is_known(noun, kept.version):
+        is_followed = bool(made_again & {*list_inputs(plan, noun)})
+        kept = None if is_followed else find_kept(plan, platform, key, noun)
+        if kept is None or not begins_same(noun):
+            made_again.add(noun.name)
+            lost.append(noun.name)
+        # It is taken as it is by the run that judges it and makes it known, so what follows from it stays.
+        elif not has_passed(noun) or not is_known(noun, kept.version):
             lost.append(noun.name)
     return lost
