@@ -192,9 +192,9 @@ def go_on(
         if names != nouns:
             taken = [name for name in nouns if name not in names]
             say(f"{key} was begun before: {', '.join(taken)} taken as made; {', '.join(names)} to make")
-            # They have the launch's settings already; it could not be given to a run that does not begin the round.
             selection = frozenset(find_key(plan, name) for name in names)
-        now = launch if selection is None else None
+        # The round has the launch's settings already; they can only be given to a run that makes its start_checkpoint.
+        now = launch if "start_checkpoint" in names else None
         try:
             return run_or_fail(instance, plan, platform, key, now, selection=selection, takes_up=True)
         except FailedRoundError:

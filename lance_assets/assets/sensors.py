@@ -237,6 +237,13 @@ def name_run(instance: dg.DagsterInstance, plan: Plan, round_key: str) -> str:
     return f"{plan.name}/{round_key}" + (f"/{num_runs}" if num_runs else "")
 
 
+def choose_config(run: dg.DagsterRun, selection: Sequence[dg.AssetKey]) -> dict[str, Any]:
+    """What a launch set of the assets of a selection, for the run that goes on with it."""
+    names = {key.to_python_identifier() for key in selection}
+    ops = run.run_config["ops"] if "ops" in run.run_config else {}
+    return {"ops": {name: config for name, config in ops.items() if name in names}}
+
+
 def build_next_round_sensor(plan: Plan) -> dg.SensorDefinition:
     """Adds the next round's partition, r0000 at first, and starts it, once."""
 
@@ -254,15 +261,13 @@ def build_next_round_sensor(plan: Plan) -> dg.SensorDefinition:
         is_known = decision.next_round in context.instance.get_dynamic_partitions(name_rounds(plan))
         # A round whose partition was deleted begins anew; one whose run was lost goes on where that was.
         selection = choose_assets(context.instance, plan, platform, decision.next_round) if began and is_known else None
-        # What a launch sets is taken by start_checkpoint, which is made again with all that follows from it.
-        is_whole = selection is not None and find_key(plan, "start_checkpoint") in selection
         return dg.SensorResult(
             run_requests=[
                 dg.RunRequest(
                     run_key=name_run(context.instance, plan, decision.next_round),
                     partition_key=decision.next_round,
                     asset_selection=selection,
-                    run_config=dict(began[0].run_config) if is_whole else None,
+                    run_config=None if selection is None else choose_config(began[0], selection),
                     tags={} if selection is None else {TAKE_UP_TAG: began[0].run_id},
                 )
             ],
