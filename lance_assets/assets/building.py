@@ -19,8 +19,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round, parse_round
 from lance_assets.assets.past.lineage import HANDOVER, START, list_parents, list_read, observe_sources, report_version
 from lance_assets.assets.platform import PlatformResource, find_key, find_rounds
-from lance_assets.assets.running.lost import takes_up
-from lance_assets.assets.running.steps import work_as_step
+from lance_assets.assets.running.steps import takes_up, work_as_step
 from lance_assets.assets.settings import build_launch_config, read_launch, show_some_settings
 from lance_assets.assets.showing import show_report
 from lance_assets.assets.tables import describe_table, locate_table, read_tables

@@ -25,8 +25,14 @@ from lance_assets.recipes.contract import RoundInputs
 from lance_assets.records import Ask
 from lance_assets.rounds.asking import Asker, Cost
 from lance_assets.rounds.guard import EvaluationGuard
-from lance_assets.rounds.identity.kept import NoIdentityError, read_identity, record_identity
-from lance_assets.rounds.identity.made import MadeRecord, hash_tables, record_made
+from lance_assets.rounds.identity.kept import (
+    MadeRecord,
+    NoIdentityError,
+    hash_tables,
+    read_identity,
+    record_identity,
+    record_made,
+)
 from lance_assets.rounds.nouns import (
     compute_fingerprint,
     explain_round_identity,

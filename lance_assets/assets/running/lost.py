@@ -14,7 +14,7 @@ import psutil
 
 # There is no public way to ask whether an instance is of this machine alone, or for the names of Dagster's own tags.
 from dagster._core.storage.runs.sqlite import SqliteRunStorage
-from dagster._core.storage.tags import MAX_RETRIES_TAG, RETRY_NUMBER_TAG, RETRY_ON_ASSET_OR_OP_FAILURE_TAG
+from dagster._core.storage.tags import MAX_RETRIES_TAG, RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 
 from resources.machine.claims import Claim, Claims
 
@@ -59,11 +59,6 @@ def list_scopes(run: dg.DagsterRun) -> list[str]:
 def describe_run(run: dg.DagsterRun) -> str:
     """A run, for a person."""
     return f"run {run.run_id[:8]} of {', '.join(list_scopes(run)) or run.job_name}"
-
-
-def takes_up(run: dg.DagsterRun) -> bool:
-    """Whether a run goes on with what an earlier one began, rather than make something again."""
-    return TAKE_UP_TAG in run.tags or RETRY_NUMBER_TAG in run.tags
 
 
 def explain_loss(run: dg.DagsterRun) -> str | None:

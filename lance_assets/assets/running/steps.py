@@ -1,4 +1,4 @@
-"""A step at work: it holds a claim of its own, and ends with the run that it belongs to."""
+"""A step at work: it holds a claim of its own, ends with the run that it belongs to, and may go on with another's."""
 
 import contextlib
 import multiprocessing
@@ -6,7 +6,16 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+# There is no public name for Dagster's own tags.
+from dagster._core.storage.tags import RETRY_NUMBER_TAG
+
+from lance_assets.assets.running.lost import TAKE_UP_TAG
 from resources.machine.claims import Claims, end_with_parent
+
+
+def takes_up(run: dg.DagsterRun) -> bool:
+    """Whether a run goes on with what an earlier one began, rather than make something again."""
+    return TAKE_UP_TAG in run.tags or RETRY_NUMBER_TAG in run.tags
 
 
 @contextlib.contextmanager

@@ -9,8 +9,7 @@ from collections.abc import Callable
 
 from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.records import CHECKPOINT
-from lance_assets.rounds.identity.kept import NoIdentityError, read_identity
-from lance_assets.rounds.identity.made import MadeRecord, hash_tables, read_made
+from lance_assets.rounds.identity.kept import MadeRecord, NoIdentityError, hash_tables, read_identity, read_made
 from lance_assets.rounds.nouns import explain_round_identity, list_inputs, list_nouns
 from lance_assets.rounds.plan import Noun, Plan
 from lance_assets.rounds.platform import Platform
