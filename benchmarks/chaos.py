@@ -114,7 +114,7 @@ class Site:
             command = ["-c", run, "run", NAME, "--rounds", str(self.num_rounds)]
         else:
             switch_on(environment)
-            command = ["-m", "dagster._daemon", "run", "-m", "lance_assets.assets.code_location"]
+            command = ["-m", "dagster._daemon", "run", "-w", "workspace.yaml"]
         self.started += 1
         with (self.home / "log.txt").open("ab") as log:
             return subprocess.Popen(

@@ -204,7 +204,6 @@ def test_a_round_goes_on_from_what_was_lost(make_scripted_world: OpenWorld, scri
     assert find_kept(other.plan, other.platform, "r0000", NOUNS["checkpoint"]) is None
 
     # The run that goes on takes what becomes the same, and gives the same bytes in the end.
-    world.instance.delete_run(world.find_materialization("sft_set", "r0001").run_id)
     job = world.definitions.resolve_job_def("tiny_round")
     result = job.execute_in_process(
         partition_key="r0001",
@@ -217,7 +216,7 @@ def test_a_round_goes_on_from_what_was_lost(make_scripted_world: OpenWorld, scri
     taken = {noun: world.metadata(noun, "r0001").get("taken_up") is not None for noun in after}
     assert taken == dict.fromkeys(after, True) | {"reviewed_set": False, "eval_report": False}
     assert world.read_bytes("r0001") == made
-    assert len(list_to_make(instance, plan, platform, "r0001")) == len(NOUNS) - 2
+    assert all(find_kept(plan, platform, "r0001", NOUNS[noun]) is not None for noun in world.nouns)
 
 
 def test_a_noun_whose_checks_or_event_were_lost_is_in_the_next_run(
