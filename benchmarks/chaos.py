@@ -315,7 +315,10 @@ def main() -> None:
 
         alone = place("alone")
         seconds = run_undisturbed(alone)
-        print(f"left alone: {seconds:.0f} s, {alone.count_samples()} samples, {alone.count_train_steps()} steps")
+        print(
+            f"left alone: {seconds:.0f} s, {alone.count_samples()} samples, {alone.count_train_steps()} steps",
+            flush=True,
+        )
         tally, rng = Tally(), random.Random(arguments.rng_seed)
         until = time.monotonic() + arguments.minutes * 60
         while tally.kills < num_kills and not tally.manual_steps and time.monotonic() < until:
