@@ -240,7 +240,8 @@ def name_run(instance: dg.DagsterInstance, plan: Plan, round_key: str) -> str:
 def choose_config(run: dg.DagsterRun, selection: Sequence[dg.AssetKey]) -> dict[str, Any]:
     """What a launch set of the assets of a selection, for the run that goes on with it."""
     names = {key.to_python_identifier() for key in selection}
-    ops = run.run_config["ops"] if "ops" in run.run_config else {}
+    given: Any = run.run_config
+    ops = given["ops"] if "ops" in given else {}
     return {"ops": {name: config for name, config in ops.items() if name in names}}
 
 

@@ -140,7 +140,11 @@ class Claims:
             # A child of this process that was forked holds nothing, so there is nothing to let go of in it.
             if _HELD.files.get(path) == descriptor:
                 with self._alone():
-                    path.unlink(missing_ok=True)
+                    # What steps that were killed left behind.
+                    steps = [each for each in self._read_all() if each.name.startswith(f"{name}.")]
+                    left = [self._find_file(each.name) for each in steps if not self._is_alive(each)]
+                    for file in (path, *left):
+                        file.unlink(missing_ok=True)
                     os.close(_HELD.files.pop(path))
 
     def holds(self, name: str) -> bool:
