@@ -44,9 +44,10 @@ def build_plan(is_quick: bool) -> Plan:
 
 def build_job(is_quick: bool, data_root: str) -> dg.JobDefinition:
     """The round's job as the project wires it, on data of its own; built again in the process of each step."""
-    from lance_assets.assets.loading import STEP_EXECUTOR
+    from lance_assets.assets.running.executor import build_executor
 
-    wiring = dg.Definitions(resources={"platform": PlatformResource(data_root=data_root)}, executor=STEP_EXECUTOR)
+    executor = build_executor(Path(data_root))
+    wiring = dg.Definitions(resources={"platform": PlatformResource(data_root=data_root)}, executor=executor)
     return dg.Definitions.merge(build_experiment(build_plan(is_quick)), wiring).resolve_job_def("mini_lance_round")
 
 

@@ -20,21 +20,23 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round, parse_round
 from lance_assets.assets.past.lineage import HANDOVER, START, list_parents, list_read, observe_sources, report_version
 from lance_assets.assets.platform import PlatformResource, find_key, find_rounds
+from lance_assets.assets.running.steps import takes_up, work_as_step
 from lance_assets.assets.settings import build_launch_schema, read_launch, show_some_settings
 from lance_assets.assets.showing import show_report
 from lance_assets.assets.tables import describe_table, locate_table, read_tables
 from lance_assets.rounds.differences import compare_with_file, describe_differences, read_settings
 from lance_assets.rounds.nouns import NOUNS, compute_code_versions, explain_identity, list_nouns
 from lance_assets.rounds.past.gate import pass_gate, record_verdict
+from lance_assets.rounds.past.taking_up import find_kept
 from lance_assets.rounds.plan import Check, Noun, Plan
-from lance_assets.rounds.report import Judged, Report
+from lance_assets.rounds.report import Judged, Made, Report
 from lance_assets.rounds.round import Round, begin_round, make_noun
 from resources.engines.contract import EngineError, EngineUnavailableError
 from resources.evaluation.evaluator import EvaluationError
 from resources.machine.handover import LeakedProcessError
 from resources.stores.lance_tables import HistoryError
 from resources.stores.tables import DiskFullError
-from resources.training.trainer import TrainingError
+from resources.training.trainer import TrainingError, TrainingKilledError
 
 POLL_SECONDS = 5
 
@@ -230,6 +232,11 @@ MAY_PASS = (EngineUnavailableError, LeakedProcessError, MemoryError)
 """A server that does not answer, a process that still holds the memory, memory that others took."""
 
 
+MAX_KILLED = 2
+"""A step whose training was killed is tried again up to this number: somebody may have killed it, and the machine may
+have run out of memory, which it would again."""
+
+
 def may_pass(error: Exception) -> bool:
     """Whether the same step may succeed later although nobody changed anything."""
     if isinstance(error, MAY_PASS):
@@ -254,6 +261,9 @@ def end_step(context: dg.AssetExecutionContext, error: Exception, text: str) -> 
         dagster.RetryRequested: it may pass, and `RETRIES` has tries left.
         dagster.Failure: a person has to mend it: the same mistake would come again.
     """
+    if isinstance(error, TrainingKilledError) and context.retry_number < MAX_KILLED:
+        context.log.warning(f"{text}\ntrying again at once")
+        raise dg.RetryRequested(max_retries=RETRIES.max_retries) from error
     if may_pass(error) and context.retry_number < RETRIES.max_retries:
         pause = RETRIES.calculate_delay(context.retry_number + 1)
         context.log.warning(f"{text}\ntrying again in {pause:.0f} seconds")
@@ -273,7 +283,8 @@ def build_asset(plan: Plan, noun: Noun, code_version: str) -> dg.AssetsDefinitio
     """The asset of one noun."""
 
     def make(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:
-        return materialize(plan, noun, context, platform)
+        with work_as_step(platform.claims, context.run, noun.name):
+            return materialize(plan, noun, context, platform)
 
     # What a launch sets, start_checkpoint takes: it is the one noun that is made from nothing in its round.
     begins = None if noun.inputs else build_launch_schema(plan)
@@ -327,7 +338,7 @@ def materialize(
             context.log.info(f"{', '.join(changed)}: another version than was last observed; the step begins again")
             raise dg.RetryRequested(max_retries=1)
         let_through = reach_gate(context, this_round, noun)
-        made = make_noun(this_round, noun)
+        made = take_up(context, this_round, noun) or make_noun(this_round, noun)
         # The report reads the stored tables, so it shows what later steps will read.
         report = {**report_overrides(this_round, noun), **noun.report(this_round)}
         report |= noun.finish(this_round)
@@ -346,6 +357,23 @@ def materialize(
     of_table = locate_table(plan, noun, file=file, num_rows=made.table.height)
     shown = {**of_table, **show_report(report | made.facts | let_through)}
     return dg.MaterializeResult(data_version=version, metadata={**shown, **links})
+
+
+def take_up(context: dg.AssetExecutionContext, this_round: Round, noun: Noun) -> Made | None:
+    """What an earlier run made of a noun and this one would make the same; None where it has to be made.
+
+    A run that does not go on with an earlier one makes everything that it was started for.
+    """
+    # What a round begins with, and the settings that its launch sets, are written down anew by each run.
+    if not takes_up(context.run) or not noun.inputs:
+        return None
+    kept = find_kept(this_round.plan, this_round.platform, this_round.key, noun)
+    if kept is None:
+        return None
+    context.log.info(f"{noun.name} was made before, from the same and in the same way: it is taken as it is")
+    # A run that was killed after its last write left what it had finished before.
+    this_round.forget_stage(noun.name)
+    return Made(this_round.read(noun.name), version=kept.version, facts={"taken_up": "made by an earlier run"})
 
 
 def report_overrides(this_round: Round, noun: Noun) -> Report:
@@ -368,14 +396,15 @@ def build_check(plan: Plan, noun: Noun, check: Check) -> dg.AssetChecksDefinitio
     )
     def judge(context: dg.AssetCheckExecutionContext, platform: PlatformResource) -> dg.AssetCheckResult:
         this_round = Round(plan, platform, context.partition_key, context.log.info)
-        try:
-            judged = noun.judge(check, this_round)
-            if check.is_blocking:
-                record_verdict(this_round.plan, platform, this_round.key, noun, check, judged)
-        except USER_ERRORS as error:
-            # What a check reads may have been wiped or damaged since it was made.
-            text = f"{plan.name} {this_round.key} {check.name}: {explain_error(error, platform.root)}"
-            raise dg.Failure(description=text, allow_retries=False) from error
+        with work_as_step(platform.claims, context.run, f"{noun.name}.{check.name}"):
+            try:
+                judged = noun.judge(check, this_round)
+                if check.is_blocking:
+                    record_verdict(this_round.plan, platform, this_round.key, noun, check, judged)
+            except USER_ERRORS as error:
+                # What a check reads may have been wiped or damaged since it was made.
+                text = f"{plan.name} {this_round.key} {check.name}: {explain_error(error, platform.root)}"
+                raise dg.Failure(description=text, allow_retries=False) from error
         return dg.AssetCheckResult(
             passed=judged.passed,
             severity=find_severity(judged),

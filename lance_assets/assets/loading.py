@@ -17,18 +17,12 @@ import dagster as dg
 from lance_assets.assets.graph import build_experiment
 from lance_assets.assets.leaderboard import build_leaderboard, build_refresh_sensor
 from lance_assets.assets.platform import build_platform
+from lance_assets.assets.running.executor import build_executor
 from lance_assets.assets.self_evolution import define_overview
 from lance_assets.assets.upkeep import define_upkeep
 from lance_assets.rounds.experiments import load_plans
 from lance_assets.rounds.plan import Plan
 
-# Each step has a process of its own, whose end frees the model's memory. The fork server imports this module once a
-# run, and no torch: a process that is forked after torch was imported hangs. LanceDB starts a thread when it is
-# imported, which would be lost in a fork; of the 2.2 s that its import takes, 1.7 are this part, which starts none.
-PRELOADED = ["lance_assets.assets.code_location", "lance_namespace"]
-STEP_EXECUTOR = dg.multiprocess_executor.configured(
-    {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": PRELOADED}}}
-)
 _LOG = logging.getLogger(__name__)
 
 
@@ -98,7 +92,8 @@ def load_experiments(folders: Sequence[Path] | None = None) -> dg.Definitions:
 def build_definitions() -> dg.Definitions:
     """Everything that a code location holds, built once in a process."""
     # One platform for all experiments: they share the machine, its leases and the vectors.
-    own = dg.Definitions(resources={"platform": build_platform()}, executor=STEP_EXECUTOR)
+    platform = build_platform()
+    own = dg.Definitions(resources={"platform": platform}, executor=build_executor(platform.root))
     was_enabled = gc.isenabled()
     # Definitions are many objects that stay, and looking through them for garbage again and again takes long.
     gc.disable()

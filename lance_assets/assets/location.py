@@ -4,7 +4,7 @@ The UI sorts runs by the code location that they were launched from: the timelin
 out a run that names none. A run that a command executes is launched from none, so it is given the one that the UI has.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -15,9 +15,12 @@ from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.execution.api import execute_run
 from dagster._core.remote_origin import RemoteRepositoryOrigin
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorType, SensorInstigatorData
+from dagster._core.storage.tags import MAX_RETRIES_TAG
+from dagster._core.utils import make_new_run_id
 from dagster._core.workspace.load_target import ModuleTarget, WorkspaceFileTarget
 
 from lance_assets.assets.platform import REFRESH_SENSOR
+from resources.machine.claims import Claims
 
 MODULE = "lance_assets.assets.code_location"
 """The module of the code location, also where this package is installed."""
@@ -63,6 +66,8 @@ def run_as_launched(
     instance: dg.DagsterInstance,
     *,
     tags: Mapping[str, str],
+    claims: Claims,
+    scopes: Sequence[str] = (),
     selection: frozenset[dg.AssetKey] | None = None,
     run_config: Mapping[str, object] | None = None,
 ) -> bool:
@@ -73,19 +78,28 @@ def run_as_launched(
             can be built again there.
         instance: where the run is kept.
         tags: the run's tags, its partition among them.
+        claims: of what works on the data; the run holds one before Dagster knows of it, so that it never is without.
+        scopes: what no other run may work on meanwhile, such as the round.
         selection: the assets of the job that are made; None: all of them.
         run_config: what the launch sets; None: nothing.
+
+    Raises:
+        ClaimedError: another process works on one of the scopes; no run was made.
     """
     here = InMemoryJob(job) if isinstance(job, dg.JobDefinition) else job
     chosen = here.get_subset(asset_selection=selection) if selection is not None else here
     definition = chosen.get_definition()
-    run = instance.create_run_for_job(
-        definition,
-        run_config=run_config,
-        tags={**definition.run_tags, **tags},
-        asset_selection=selection,
-        job_code_origin=chosen.get_python_origin() if isinstance(chosen, ReconstructableJob) else None,
-        remote_job_origin=find_repository(instance, Path.cwd()).get_job_origin(definition.name),
-    )
-    with execute_run(chosen, run, instance) as result:
-        return bool(result.success)
+    run_id = make_new_run_id()
+    with claims.hold(run_id, what=f"run {run_id[:8]} of {', '.join(scopes) or definition.name}", scopes=scopes):
+        run = instance.create_run_for_job(
+            definition,
+            run_id=run_id,
+            run_config=run_config,
+            # Whoever calls this goes on by itself after a loss, so the daemon shall not start the run again too.
+            tags={**definition.run_tags, **tags, MAX_RETRIES_TAG: "0"},
+            asset_selection=selection,
+            job_code_origin=chosen.get_python_origin() if isinstance(chosen, ReconstructableJob) else None,
+            remote_job_origin=find_repository(instance, Path.cwd()).get_job_origin(definition.name),
+        )
+        with execute_run(chosen, run, instance) as result:
+            return bool(result.success)

@@ -4,7 +4,6 @@ The runs are kept in the instance of DAGSTER_HOME, where the UI shows them. Roun
 and the loop ends where the experiment's stop rules end it.
 """
 
-import json
 import os
 import shutil
 import time
@@ -14,24 +13,23 @@ from pathlib import Path
 
 import dagster as dg
 
-from lance_assets.algorithms.measures.progress import parse_round
+from lance_assets.algorithms.measures.progress import format_round, parse_round
 from lance_assets.assets.location import run_as_launched
 from lance_assets.assets.past.lineage import observe_sources
 from lance_assets.assets.past.redo import list_from
 from lance_assets.assets.platform import build_platform, find_key, name_rounds
-from lance_assets.assets.sensors import decide, explain_obstacle, find_finished_rounds
+from lance_assets.assets.running.lost import MAX_LOST, TAKE_UP_TAG, end_lost_runs, explain_loss
+from lance_assets.assets.sensors import decide, explain_obstacle, find_finished_rounds, find_runs, list_to_make
 from lance_assets.assets.settings import build_run_config
 from lance_assets.home import find_home
 from lance_assets.rounds.finished.summary import describe_rounds
-from lance_assets.rounds.identity.kept import NoIdentityError, read_identity
-from lance_assets.rounds.nouns import NOUNS, explain_round_identity, list_inputs
-from lance_assets.rounds.overrides import Launch
-from lance_assets.rounds.past.gate import list_before, list_failures, read_failures
-from lance_assets.rounds.past.handover import find_handover
+from lance_assets.rounds.nouns import list_nouns
+from lance_assets.rounds.overrides import Launch, choose_overrides, read_overrides
+from lance_assets.rounds.past.gate import read_failures
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
-from lance_assets.rounds.round import Round
 from lance_assets.settings.overrides import apply_overrides
+from resources.machine.claims import Claims
 
 INSTANCE_FILE = Path(__file__).with_name("dagster.yaml")
 """The settings of an instance that this module creates."""
@@ -59,33 +57,10 @@ def open_instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def is_trained(plan: Plan, platform: Platform, key: str) -> bool:
-    """Whether a round only lacks its evaluation: everything before is there, as it would be made now.
-
-    Each table has the identity of now and is no older than what it was made from, the round takes over the same, and no
-    blocking check has failed.
-    """
-    this_round, evaluation = Round(plan, platform, key, lambda _: None), NOUNS["eval_report"]
-    before = list_before(plan, evaluation)
-    if any(not platform.tables.exists(plan.name, key, noun.name) for noun in before):
-        return False
-    made = {noun.name: platform.tables.path(plan.name, key, noun.name).stat().st_mtime_ns for noun in before}
-    for noun in before:
-        if any(made[name] > made[noun.name] for name in list_inputs(plan, noun) if name in made):
-            return False
-        try:
-            kept = read_identity(platform.tables, plan.name, key, noun.name)
-        except NoIdentityError:
-            return False
-        now = explain_round_identity(this_round.plan, noun.name, key)
-        if kept != json.loads(json.dumps(now, default=str)):
-            return False
-    if not this_round.is_start:
-        started = this_round.read("start_checkpoint")["handover_hash"][0]
-        if find_handover(this_round).version != started:
-            return False
-    judge = lambda noun, check: noun.judge(check, this_round)  # noqa: E731
-    return not list_failures(this_round.plan, platform, key, evaluation, judge)
+def begins_as_before(plan: Plan, platform: Platform, key: str, launch: Launch | None) -> bool:
+    """Whether a round that was begun has the settings that a launch would give it now."""
+    wanted = choose_overrides(plan, platform.tables, key, launch or Launch())
+    return read_overrides(platform.tables, plan.name, key) == wanted
 
 
 def run_round(
@@ -94,9 +69,24 @@ def run_round(
     key: str,
     launch: Launch | None = None,
     *,
+    claims: Claims,
     selection: frozenset[dg.AssetKey] | None = None,
+    takes_up: bool = False,
 ) -> bool:
-    """Materialize one round, or the assets of a selection, with what a launch sets for it; whether it succeeded."""
+    """Materialize one round, or the assets of a selection, with what a launch sets for it; whether it succeeded.
+
+    Args:
+        instance: where the run is kept.
+        plan: the experiment.
+        key: the round.
+        launch: what it sets; None: what the file says, or what the round began with where that is not made again.
+        claims: of what works on the data.
+        selection: the assets that are made; None: all of them.
+        takes_up: whether what becomes the same as it is may be taken as it is.
+
+    Raises:
+        ClaimedError: another process works on the round.
+    """
     instance.add_dynamic_partitions(name_rounds(plan), [key])
     # The versions of files are known before a step notes them, also where no daemon watches the files.
     observe_sources(instance, plan)
@@ -104,7 +94,11 @@ def run_round(
     job = dg.build_reconstructable_job(JOB_MODULE, "build_round_job", (plan.name,))
     op = find_key(plan, "start_checkpoint").to_python_identifier()
     run_config = None if launch is None else build_run_config(op, launch)
-    return run_as_launched(job, instance, tags={"dagster/partition": key}, run_config=run_config, selection=selection)
+    tags = {"dagster/partition": key} | ({TAKE_UP_TAG: "lance run"} if takes_up else {})
+    scopes = [f"{plan.name} {key}"]
+    return run_as_launched(
+        *(job, instance), tags=tags, claims=claims, scopes=scopes, run_config=run_config, selection=selection
+    )
 
 
 def run_rounds(
@@ -127,13 +121,16 @@ def run_rounds(
         launch: what the first of these rounds is to have otherwise than the experiment's file.
 
     Raises:
+        ClaimedError: another process runs the experiment, or works on a round that is to be made.
         FailedRoundError: the run of a round failed.
         ValueError: there is no round to redo, a round is missing that cannot be made as things are, the launch sets
             what cannot be set, or there is no round to set it for.
     """
     apply_overrides(plan.settings, launch.values if launch else {})
     platform = build_platform()
-    with open_instance() as instance:
+    what = f"lance run {plan.name}, up to {format_round(num_rounds)}"
+    with open_instance() as instance, platform.claims.hold(f"command.{plan.name}", what=what, scopes=[plan.name]):
+        end_lost_runs(instance, platform.claims, say=say, own=[plan.name])
         started, waiting = time.monotonic(), launch if launch != Launch() else None
         for key in list_from(instance, plan, platform, redo_from) if redo_from is not None else []:
             say(f"== {plan.name} {key} again")
@@ -150,20 +147,63 @@ def run_rounds(
                 raise ValueError(f"{plan.name}: {obstacle}")
             say(f"== {plan.name} {following}: {decision.reason}")
             now, waiting = waiting, None
-            selection = None
-            if now is None and is_trained(plan, platform, following):
-                say(f"{following} is trained already, by the settings of now: only its evaluation is made")
-                selection = frozenset({find_key(plan, "eval_report")})
-            run_or_fail(instance, plan, platform, following, now, selection=selection)
+            go_on(instance, plan, platform, following, now, say=say)
         if waiting is not None:
             raise ValueError(
                 f"{plan.name} has no round to begin with {', '.join(waiting.values) or 'other settings'}: "
                 f"{decision.reason}; ask for more --rounds than {num_rounds}"
             )
         finished = find_finished_rounds(instance, plan, platform)
-        show_all_rounds(instance, plan, definitions)
+        show_all_rounds(instance, plan, definitions, platform.claims)
         say(describe_rounds(plan, platform, finished))
         say(f"{len(finished)} rounds are finished after {time.monotonic() - started:.0f} s; loop: {decision.reason}")
+
+
+def go_on(
+    instance: dg.DagsterInstance,
+    plan: Plan,
+    platform: Platform,
+    key: str,
+    launch: Launch | None,
+    *,
+    say: Callable[[str], None],
+) -> None:
+    """Make what is left of a round; after the loss of a step's process, from that step on.
+
+    Args:
+        instance: where the runs are kept.
+        plan: the experiment.
+        platform: where the data is.
+        key: the round.
+        launch: what it is to have otherwise than the experiment's file.
+        say: takes each line that a person reads.
+
+    Raises:
+        FailedRoundError: a run failed, or was lost again and again with no step finished between.
+        ClaimedError: another process works on the round.
+    """
+    left_before = None
+    fruitless = 0
+    while True:
+        nouns = [noun.name for noun in list_nouns(plan)]
+        names, selection = nouns, None
+        if begins_as_before(plan, platform, key, launch):
+            names = list_to_make(instance, plan, platform, key)
+        if names != nouns:
+            taken = [name for name in nouns if name not in names]
+            say(f"{key} was begun before: {', '.join(taken)} taken as made; {', '.join(names)} to make")
+            selection = frozenset(find_key(plan, name) for name in names)
+        # The round has the launch's settings already; they can only be given to a run that makes its start_checkpoint.
+        now = launch if "start_checkpoint" in names else None
+        try:
+            return run_or_fail(instance, plan, platform, key, now, selection=selection, takes_up=True)
+        except FailedRoundError:
+            why = explain_loss(find_runs(instance, plan, key)[0])
+            fruitless = fruitless + 1 if names == left_before else 0
+            left_before = names
+            if why is None or fruitless >= MAX_LOST - 1:
+                raise
+            say(f"{key}: {why}; the round goes on from there")
 
 
 def run_or_fail(
@@ -174,25 +214,27 @@ def run_or_fail(
     launch: Launch | None = None,
     *,
     selection: frozenset[dg.AssetKey] | None = None,
+    takes_up: bool = False,
 ) -> None:
-    """Materialize one round, or the assets of a selection, with what a launch sets for it.
+    """Materialize one round, or the assets of a selection, as `run_round` does.
 
     Raises:
         FailedRoundError: its run failed; blocking checks that stopped it are named, with their reasons.
+        ClaimedError: another process works on the round.
     """
-    if not run_round(instance, plan, key, launch, selection=selection):
+    if not run_round(instance, plan, key, launch, claims=platform.claims, selection=selection, takes_up=takes_up):
         stopped = "".join(f"\n{failure}" for failure in read_failures(plan, platform, key))
         raise FailedRoundError(
             f"{plan.name} {key} failed; the log above and the UI say where. Correct it and run the "
-            f"command again: finished rounds are kept{stopped}"
+            f"command again: finished rounds and steps are kept{stopped}"
         )
 
 
-def show_all_rounds(instance: dg.DagsterInstance, plan: Plan, definitions: dg.Definitions) -> None:
+def show_all_rounds(instance: dg.DagsterInstance, plan: Plan, definitions: dg.Definitions, claims: Claims) -> None:
     """Materialize the assets over all rounds: the leaderboard and, where the experiment has one, self_evolution."""
     overviews = {find_key(plan, "self_evolution"), dg.AssetKey(["leaderboard"])}
     there = overviews & set(definitions.resolve_all_asset_keys())
     # They hold no model, so a process of their own would only cost seconds.
     job = definitions.resolve_implicit_global_asset_job_def().with_executor_def(dg.in_process_executor)
     # The rounds are finished in any case; the UI shows why an overview failed.
-    run_as_launched(job, instance, tags={}, selection=frozenset(there))
+    run_as_launched(job, instance, tags={}, claims=claims, selection=frozenset(there))

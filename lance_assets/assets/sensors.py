@@ -9,6 +9,11 @@ from typing import Any, Self
 
 import dagster as dg
 
+# There is no public name for the filter of a check's partitions, or for Dagster's own tags.
+from dagster._core.event_api import PartitionKeyFilter
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.tags import WILL_RETRY_TAG
+
 from lance_assets.algorithms.measures.progress import (
     START_ROUND,
     Decision,
@@ -19,9 +24,12 @@ from lance_assets.algorithms.measures.progress import (
 )
 from lance_assets.assets.past.redo import name_redo_job
 from lance_assets.assets.platform import PlatformResource, find_key, find_rounds, name_rounds
+from lance_assets.assets.running.lost import MAX_LOST, REFUSED_TAG, TAKE_UP_TAG, count_fruitless, explain_loss
 from lance_assets.rounds.headline import read_outcomes
-from lance_assets.rounds.nouns import NOUNS
-from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.nouns import NOUNS, list_nouns
+from lance_assets.rounds.past.gate import has_passed
+from lance_assets.rounds.past.taking_up import list_lost
+from lance_assets.rounds.plan import Noun, Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round
 
@@ -63,6 +71,8 @@ class SeenOutcomes:
         if len(outcomes) == len(keys):
             self.stamps, self.outcomes = stamps[:num_settled], outcomes[:num_settled]
         return outcomes
+JUDGED = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
+"""The states of a check that was evaluated."""
 
 
 def find_finished_rounds(instance: dg.DagsterInstance, plan: Plan, platform: Platform) -> list[str]:
@@ -142,14 +152,16 @@ def find_runs(instance: dg.DagsterInstance, plan: Plan, round_key: str) -> list[
     ]
 
 
-def explain_wait(round_key: str, runs: Sequence[dg.DagsterRun]) -> str:
-    """Why a round that was started and has no eval_report is not started again.
+def explain_wait(instance: dg.DagsterInstance, round_key: str, runs: Sequence[dg.DagsterRun]) -> str | None:
+    """Why a round that was started and has no eval_report is not started again; None where its run was lost.
 
     Args:
+        instance: what remembers the runs.
         round_key: the round.
         runs: its runs, the newest first; at least one.
     """
-    # A round that failed is not started again by itself: its cause is still there, and a round may cost hours.
+    # A round that failed is not started again by itself: its cause is still there, and a round may cost hours. That its
+    # process was killed is no cause that would still be there, unless it comes again and again.
     unfinished = [run for run in runs if not run.is_finished]
     if unfinished:
         run = unfinished[0]
@@ -159,6 +171,15 @@ def explain_wait(round_key: str, runs: Sequence[dg.DagsterRun]) -> str:
         return (
             f"{round_key} was already started and has no eval_report (run {run.run_id} made a part of it); "
             "materialize the rest by hand"
+        )
+    if run.status == dg.DagsterRunStatus.FAILURE and (why := explain_loss(run)) is not None:
+        if run.tags.get(WILL_RETRY_TAG) == "true":
+            return f"waiting for {round_key}: Dagster starts its run {run.run_id} again, which was lost"
+        if count_fruitless(instance, runs) < MAX_LOST:
+            return None
+        return (
+            f"{round_key} was lost {MAX_LOST} times with no step finished between (run {run.run_id}: "
+            f"{why}); mend the cause, such as too little memory, and start it again by hand"
         )
     ended = "was canceled" if run.status == dg.DagsterRunStatus.CANCELED else "failed"
     return f"{round_key} was already started and {ended} (run {run.run_id}); mend the cause and start it again by hand"
@@ -197,7 +218,8 @@ def explain_obstacle(instance: dg.DagsterInstance, plan: Plan, platform: Platfor
 
 def explain_started(instance: dg.DagsterInstance, plan: Plan, platform: Platform, round_key: str) -> str | None:
     """Why a round that is next was started before and is left to a person; None where the sensor may start it."""
-    runs = find_runs(instance, plan, round_key)
+    # A run that was refused did nothing: the one that refused it says what became of the round.
+    runs = [run for run in find_runs(instance, plan, round_key) if REFUSED_TAG not in run.tags]
     is_going = any(not run.is_finished for run in runs)
     # A person who deletes the partition of a round that did not finish wants it to begin anew.
     if not runs or (not is_going and round_key not in instance.get_dynamic_partitions(name_rounds(plan))):
@@ -207,13 +229,70 @@ def explain_started(instance: dg.DagsterInstance, plan: Plan, platform: Platform
             f"{round_key} was made before and its tables are gone from {platform.root}: bring the data back, or make "
             f"it again by hand: lance run {plan.name}"
         )
-    return explain_wait(round_key, runs)
+    return explain_wait(instance, round_key, runs)
+
+
+def list_to_make(instance: dg.DagsterInstance, plan: Plan, platform: Platform, round_key: str) -> list[str]:
+    """The nouns that are left to make of a round that was begun; all of them where nothing of it can be taken as it is.
+
+    Those that are made from what is made again are among them: whether that becomes the same is found there. So are
+    those that are there and were not judged, or that Dagster does not know.
+    """
+    this_round = Round(plan, platform, round_key, lambda _: None)
+    start = NOUNS["start_checkpoint"]
+
+    def begins_same(noun: Noun) -> bool:
+        # Earlier rounds may have been made again since the round began.
+        return noun is not start or all(start.judge(check, this_round).passed for check in start.checks)
+
+    def passed(noun: Noun) -> bool:
+        return has_passed(this_round.plan, platform, round_key, noun)
+
+    def is_known(noun: Noun, version: str) -> bool:
+        return is_reported(instance, plan, round_key, noun, version)
+
+    lost = list_lost(
+        this_round.plan, platform, round_key, begins_same=begins_same, has_passed=passed, is_known=is_known
+    )
+    return lost or [noun.name for noun in list_nouns(plan)]
+
+
+def is_reported(instance: dg.DagsterInstance, plan: Plan, round_key: str, noun: Noun, version: str) -> bool:
+    """Whether Dagster remembers a noun of a round in a version, and each of its checks after that."""
+    key = find_key(plan, noun.name)
+    wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[round_key])
+    records = instance.fetch_materializations(wanted, limit=1).records
+    made = records[0].asset_materialization if records else None
+    if made is None or (made.tags or {}).get("dagster/data_version") != version:
+        return False
+    of_round, storage = PartitionKeyFilter(key=round_key), instance.event_log_storage
+    for check in noun.checks:
+        # A later run that was to judge it again, and did not come to it, does not count.
+        judged = storage.get_asset_check_execution_history(
+            dg.AssetCheckKey(key, check.name), limit=1, status=JUDGED, partition_filter=of_round
+        )
+        if not judged or (event := judged[0].event) is None or event.timestamp < records[0].timestamp:
+            return False
+    return True
+
+
+def choose_assets(instance: dg.DagsterInstance, plan: Plan, platform: Platform, round_key: str) -> list[dg.AssetKey]:
+    """The assets that a run has to make so that a round is finished; all of them where it has not begun."""
+    return [find_key(plan, name) for name in list_to_make(instance, plan, platform, round_key)]
 
 
 def name_run(instance: dg.DagsterInstance, plan: Plan, round_key: str) -> str:
     """The key under which the daemon starts a round once; a round whose partition was deleted has another one."""
     num_runs = len(find_runs(instance, plan, round_key))
     return f"{plan.name}/{round_key}" + (f"/{num_runs}" if num_runs else "")
+
+
+def choose_config(run: dg.DagsterRun, selection: Sequence[dg.AssetKey]) -> dict[str, Any]:
+    """What a launch set of the assets of a selection, for the run that goes on with it."""
+    names = {key.to_python_identifier() for key in selection}
+    given: Any = run.run_config
+    ops = given["ops"] if "ops" in given else {}
+    return {"ops": {name: config for name, config in ops.items() if name in names}}
 
 
 def build_next_round_sensor(plan: Plan) -> dg.SensorDefinition:
@@ -238,10 +317,18 @@ def build_next_round_sensor(plan: Plan) -> dg.SensorDefinition:
         if obstacle is not None:
             return dg.SkipReason(obstacle)
         context.log.info(f"starting {decision.next_round}: {decision.reason}")
+        began = find_runs(context.instance, plan, decision.next_round)
+        is_known = decision.next_round in context.instance.get_dynamic_partitions(name_rounds(plan))
+        # A round whose partition was deleted begins anew; one whose run was lost goes on where that was.
+        selection = choose_assets(context.instance, plan, platform, decision.next_round) if began and is_known else None
         return dg.SensorResult(
             run_requests=[
                 dg.RunRequest(
-                    run_key=name_run(context.instance, plan, decision.next_round), partition_key=decision.next_round
+                    run_key=name_run(context.instance, plan, decision.next_round),
+                    partition_key=decision.next_round,
+                    asset_selection=selection,
+                    run_config=None if selection is None else choose_config(began[0], selection),
+                    tags={} if selection is None else {TAKE_UP_TAG: began[0].run_id},
                 )
             ],
             # The partition has to exist before the run that is requested here begins.

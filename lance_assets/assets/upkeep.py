@@ -1,7 +1,7 @@
 """Sensors for all experiments, on by default.
 
-One keeps the keys of their rounds in order, one reports failures, one observes the files that rounds read, and one
-makes later rounds again after an earlier one was redone.
+One keeps the keys of their rounds in order, one reports failures, one observes the files that rounds read, one ends
+runs whose process is gone, and one makes later rounds again after an earlier one was redone.
 """
 
 from collections.abc import Collection, Sequence
@@ -11,7 +11,8 @@ import dagster as dg
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round, parse_round
 from lance_assets.assets.past.lineage import build_source_sensor
 from lance_assets.assets.past.redo import build_redo_sensor, name_redo_job
-from lance_assets.assets.platform import find_key, find_rounds, name_rounds
+from lance_assets.assets.platform import PlatformResource, find_key, find_rounds, name_rounds
+from lance_assets.assets.running.lost import end_lost_runs
 from lance_assets.assets.sensors import find_runs
 from lance_assets.rounds.nouns import list_nouns
 from lance_assets.rounds.plan import Plan
@@ -152,6 +153,30 @@ def build_failure_sensor(plans: Sequence[Plan], *, prefix: str = "") -> dg.Senso
     return failed_round
 
 
+def build_lost_runs_sensor(*, prefix: str = "") -> dg.SensorDefinition:
+    """Ends runs whose process is gone, so that they hold no slot and Dagster starts them again where they were lost.
+
+    Args:
+        prefix: begins the sensor's name.
+    """
+
+    @dg.sensor(
+        name=f"{prefix}lost_runs",
+        minimum_interval_seconds=10,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Ends each run whose process is gone, as after a kill or a restart of the machine, and frees its "
+        "slots of pools. Dagster then starts it again from the step that was lost.",
+    )
+    def lost_runs(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SkipReason:
+        told: list[str] = []
+        end_lost_runs(context.instance, platform.claims, say=told.append)
+        for line in told:
+            context.log.info(line)
+        return dg.SkipReason("; ".join(told) or "the process of every run that is started lives")
+
+    return lost_runs
+
+
 def define_upkeep(plans: Sequence[Plan], *, prefix: str = "") -> dg.Definitions:
     """The sensors of some experiments.
 
@@ -160,7 +185,7 @@ def define_upkeep(plans: Sequence[Plan], *, prefix: str = "") -> dg.Definitions:
         prefix: begins the sensors' names, where several code locations or components each have their own.
     """
     sensors = [build_rounds_sensor(plans, prefix=prefix), build_failure_sensor(plans, prefix=prefix)]
-    sensors.append(build_source_sensor(plans, prefix=prefix))
+    sensors += [build_source_sensor(plans, prefix=prefix), build_lost_runs_sensor(prefix=prefix)]
     # A sensor of runs has to know a job at least.
     sensors += [build_redo_sensor(plans, prefix=prefix)] if plans else []
     return dg.Definitions(sensors=sensors)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from lance_assets.assets.past.doctor import examine, find_unfinished_runs
 from lance_assets.assets.run import open_instance
+from lance_assets.assets.running.lost import end_lost_runs
 from lance_assets.cli.reading import open_platform
 from lance_assets.rounds.experiments import find_plan, load_plans
 from lance_assets.rounds.past.renaming import rename_data
@@ -73,6 +74,7 @@ def rename_experiment(old: str, new: str, *, say: Say) -> str:
     if old in plans:
         raise ValueError(f"{old!r} is an experiment still; rename its folder to {new!r} first, then its data")
     with open_instance() as instance:
+        end_lost_runs(instance, open_platform().claims, say=say)
         for name in (old, new):
             if runs := find_unfinished_runs(instance, name):
                 raise ValueError(f"run {runs[0].run_id} of {name} has not ended; wait for it, or terminate it")

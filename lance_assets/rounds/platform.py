@@ -13,6 +13,7 @@ from resources.engines.contract import Adapter, Engine, EngineError
 from resources.engines.openai.engine import OpenAIEngine
 from resources.engines.transformers.engine import TransformersEngine
 from resources.engines.vllm.engine import VllmEngine
+from resources.machine.claims import Claims
 from resources.machine.handover import EngineLeases
 from resources.models.adapters import find_adapter
 from resources.models.finding import resolve_model
@@ -53,6 +54,11 @@ class Platform:
     def leases(self) -> EngineLeases:
         """Which processes hold a model."""
         return EngineLeases(self.root / "engines")
+
+    @property
+    def claims(self) -> Claims:
+        """Which processes work on which rounds."""
+        return Claims(self.root / "running")
 
     @property
     def embeddings(self) -> EmbeddingStore:

@@ -25,8 +25,22 @@ from lance_assets.recipes.contract import RoundInputs
 from lance_assets.records import Ask
 from lance_assets.rounds.asking import Asker, Cost, read_cost
 from lance_assets.rounds.guard import EvaluationGuard
-from lance_assets.rounds.identity.kept import NoIdentityError, read_identity, record_identity
-from lance_assets.rounds.nouns import compute_fingerprint, explain_round_identity, find_owner, list_nouns, list_schemas
+from lance_assets.rounds.identity.kept import (
+    MadeRecord,
+    NoIdentityError,
+    hash_tables,
+    read_identity,
+    record_identity,
+    record_made,
+)
+from lance_assets.rounds.nouns import (
+    compute_fingerprint,
+    explain_round_identity,
+    find_owner,
+    list_inputs,
+    list_nouns,
+    list_schemas,
+)
 from lance_assets.rounds.overrides import (
     Launch,
     Overrides,
@@ -390,12 +404,22 @@ def make_noun(this_round: Round, noun: Noun) -> Made:
     for name, table in made.others.items():
         this_round.write(name, table)
     stored = this_round.write(noun.name, made.table)
-    # Finished samples are removed only now: after a kill before the write they are all there is.
-    this_round.forget_stage(noun.name)
     record_identity(this_round.platform.tables, this_round.plan.name, this_round.key, noun.name, identity)
     # What the evaluation asks is trained on by no round.
     is_asked = noun.asks(this_round.plan) and "checkpoint" not in noun.inputs and len(made.table)
     origin = this_round.read("start_checkpoint")["content_hash"][0] if is_asked else None
     record_origin(this_round.plan, this_round.platform, this_round.key, noun.name, origin)
     cost = this_round.record_cost(noun.name, started)
-    return replace(made, version=made.version or stored.content_hash, facts={**made.facts, **cost})
+    made = replace(made, version=made.version or stored.content_hash, facts={**made.facts, **cost})
+    record_inputs(this_round, noun, str(made.version))
+    # Finished samples are removed only now: after a kill before the record they are all there is.
+    this_round.forget_stage(noun.name)
+    return made
+
+
+def record_inputs(this_round: Round, noun: Noun, version: str) -> None:
+    """Keep what a noun was made from and what was written of it, so that whoever goes on knows that it is whole."""
+    tables, name, key = this_round.platform.tables, this_round.plan.name, this_round.key
+    own = hash_tables(tables, name, key, [noun.name, *noun.tables])
+    inputs = hash_tables(tables, name, key, list_inputs(this_round.plan, noun))
+    record_made(tables, name, key, noun.name, MadeRecord(version, own, inputs))

@@ -46,6 +46,10 @@ class TrainingError(RuntimeError):
     """The training process failed or was killed; the message ends with the tail of its log."""
 
 
+class TrainingKilledError(TrainingError):
+    """The training process was ended by SIGKILL: by a person, by the system short of memory, or with its machine."""
+
+
 class SftSettings(BaseModel):
     """Supervised fine-tuning, loss on completions alone."""
 
@@ -210,7 +214,8 @@ def train_checkpoint(job: TrainJob, *, log: Callable[[str], None]) -> TrainResul
     Raises:
         ValueError: the start checkpoint is no model folder, or neither stage has rows. What becomes of a round without
             rows is the caller's decision: a result's folder may be moved, and the start checkpoint must stay.
-        TrainingError: the process failed or was killed.
+        TrainingKilledError: the process was ended by SIGKILL.
+        TrainingError: it failed, or another signal ended it.
     """
     if not (job.start_checkpoint / "config.json").is_file():
         raise ValueError(f"start_checkpoint {job.start_checkpoint} has no config.json; name a folder with a model")
@@ -266,6 +271,8 @@ def _run_worker(job: TrainJob, job_file: Path, log: Callable[[str], None]) -> No
         added["OMP_NUM_THREADS"] = str(job.num_threads)
     added["PYTHONPATH"] = os.pathsep.join(paths)
     code, tail = stream_process(command, added_environment=added, log=log)
+    if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
+        raise TrainingKilledError(_explain(code, tail, job_file))
     if code != 0:
         raise TrainingError(_explain(code, tail, job_file))
 

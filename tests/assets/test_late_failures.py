@@ -1,12 +1,10 @@
 """A step that fails late costs itself: what was made before it is taken up, and what stopped a round is told."""
 
-import os
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from lance_assets.assets.run import is_trained
 from lance_assets.records import EVAL_REPORT, HARNESS_ITEMS
 from lance_assets.rounds.finished.summary import describe_rounds
 from lance_assets.rounds.making import evaluating
@@ -15,24 +13,6 @@ from lance_assets.rounds.making.reviewing import explain_unscored
 from lance_assets.settings.evaluation import LmEvalSettings
 from resources.evaluation.evaluator import HarnessResult
 from tests.assets.conftest import OpenWorld
-
-
-def test_only_the_evaluation_of_a_trained_round_is_made(make_scripted_world: OpenWorld, scripted_rounds: Path) -> None:
-    """Not where anything before it would be made otherwise now, is missing, or is older than what it was made from."""
-    world = make_scripted_world(made_before=scripted_rounds)
-    tables = world.platform.tables
-    tables.path("tiny", "r0001", "eval_report").unlink()
-    assert is_trained(world.plan, world.platform, "r0001")
-    again = make_scripted_world(made_before=scripted_rounds, near_duplicates={"embedding_threshold": 0.9})
-    assert not is_trained(again.plan, again.platform, "r0001")
-    older = tables.path("tiny", "r0001", "checkpoint")
-    made = older.stat()
-    os.utime(older, ns=(0, 0))
-    assert not is_trained(world.plan, world.platform, "r0001")
-    os.utime(older, ns=(made.st_atime_ns, made.st_mtime_ns))
-    assert is_trained(world.plan, world.platform, "r0001")
-    older.unlink()
-    assert not is_trained(world.plan, world.platform, "r0001")
 
 
 def test_the_harness_is_not_asked_again_after_a_later_part_failed(

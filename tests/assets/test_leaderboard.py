@@ -450,7 +450,9 @@ def test_the_refresh_runs_from_the_start_and_twelve_experiments_have_few_sensors
     assert sensor.asset_selection.resolve(definitions.resolve_asset_graph()) == {LEADERBOARD_KEY, *overviews}
     found = {one.name: one.default_status.value for one in definitions.get_repository_def().sensor_defs}
     assert found == {
-        **dict.fromkeys(("overviews_refresh", "round_keys", "failed_round", "redo_rounds", "source_files"), "RUNNING"),
+        **dict.fromkeys(
+            ("overviews_refresh", "round_keys", "failed_round", "redo_rounds", "source_files", "lost_runs"), "RUNNING"
+        ),
         **{f"{plan.name}_next_round": "STOPPED" for plan in plans},
     }
 

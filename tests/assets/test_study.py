@@ -201,7 +201,7 @@ def materialize_overview(world: World):
 
 def test_the_command_line_shows_all_rounds(make_world: OpenWorld, scripted_rounds: Path) -> None:
     world = make_world(made_before=scripted_rounds)
-    command_line.show_all_rounds(world.instance, world.plan, world.definitions)
+    command_line.show_all_rounds(world.instance, world.plan, world.definitions, world.platform.claims)
     record = world.instance.get_latest_materialization_event(find_key(world.plan, "self_evolution"))
     assert record is not None
     assert record.asset_materialization.metadata["num_rounds"].value == 2

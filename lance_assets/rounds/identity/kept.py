@@ -1,7 +1,13 @@
-"""The identity of every noun of every round, kept beside the tables: `identity/<experiment>/<round>/<noun>.json`."""
+"""What is kept beside the tables of every noun of every round: its identity, and what it was made from.
+
+* `identity/<experiment>/<round>/<noun>.json`: everything beside its inputs that decides its content.
+* `made/<experiment>/<round>/<noun>.json`: the hashes of its tables and of its inputs. It is written last, so where it
+  is there, the noun is whole; with the identity it says whether a noun would be made the same again.
+"""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,6 +76,41 @@ def read_identity(tables: TableStore, experiment: str, round_key: str, noun: str
     raise NoIdentityError(f"{named} has not been made ({path} is not there)")
 
 
+@dataclass(frozen=True)
+class MadeRecord:
+    """What was written of a noun, and what it was made from."""
+
+    version: str
+    """The data version that Dagster was told."""
+    tables: dict[str, str]
+    """The hash of each of its tables, by name."""
+    inputs: dict[str, str]
+    """The hash of each table of the round that it was made from, by name."""
+
+
+def record_made(tables: TableStore, experiment: str, round_key: str, noun: str, made: MadeRecord) -> None:
+    """Keep what was made of a noun; the record of an earlier making is replaced."""
+    path = _find_file(tables, experiment, round_key, noun, folder="made")
+    write_file_atomically(path, (json.dumps(asdict(made), indent=2, sort_keys=True) + "\n").encode())
+
+
+def read_made(tables: TableStore, experiment: str, round_key: str, noun: str) -> MadeRecord | None:
+    """What was made of a noun; None where it was not made, or by a version that kept no record."""
+    try:
+        return MadeRecord(
+            **json.loads(_find_file(tables, experiment, round_key, noun, folder="made").read_text(encoding="utf-8"))
+        )
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def hash_tables(tables: TableStore, experiment: str, round_key: str, names: Sequence[str]) -> dict[str, str]:
+    """The hash of each of some tables as they are on disk; those that are not there are left out."""
+    return {
+        name: tables.hash(experiment, round_key, name) for name in names if tables.exists(experiment, round_key, name)
+    }
+
+
 def compare_identities(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
     """Every place in which two identities differ, by path.
 
@@ -95,6 +136,6 @@ def _flatten(value: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, o
             yield path, each
 
 
-def _find_file(tables: TableStore, experiment: str, round_key: str, noun: str) -> Path:
-    folder = tables.root / "identity" / validate_name(experiment, what="experiment") / validate_round_key(round_key)
-    return folder / f"{validate_name(noun, what='noun')}.json"
+def _find_file(tables: TableStore, experiment: str, round_key: str, noun: str, *, folder: str = "identity") -> Path:
+    place = tables.root / folder / validate_name(experiment, what="experiment") / validate_round_key(round_key)
+    return place / f"{validate_name(noun, what='noun')}.json"

@@ -112,6 +112,17 @@ def list_failures(plan: Plan, platform: Platform, key: str, noun: Noun, judge: J
     return failures
 
 
+def has_passed(plan: Plan, platform: Platform, key: str, noun: Noun) -> bool:
+    """Whether every blocking check of a noun was judged of what is there now, and passed."""
+    verdicts = [
+        _read_verdict(_find_file(plan, platform, key, noun, check)) for check in noun.checks if check.is_blocking
+    ]
+    return not verdicts or all(
+        verdict is not None and verdict.passed and verdict.subject == hash_subject(plan, platform, key, noun)
+        for verdict in verdicts
+    )
+
+
 def read_failures(plan: Plan, platform: Platform, key: str) -> list[str]:
     """Every blocking check of a round that was judged of what is there now and failed: check, noun and why."""
     failures = []

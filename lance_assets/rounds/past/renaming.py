@@ -4,7 +4,7 @@ from lance_assets.rounds.platform import Platform
 from resources.stores.tables import validate_name
 
 FOLDERS = (
-    *("stages", "evaluation_prompts", "studies", "checks", "origins", "costs", "identity", "hashes"),
+    *("stages", "evaluation_prompts", "studies", "checks", "origins", "costs", "identity", "made", "hashes"),
     *("removed", "checkpoints"),
     "tables",  # last: as long as it has the old name, the rest is looked for there again
 )

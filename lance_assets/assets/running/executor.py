@@ -1,0 +1,161 @@
+"""The executor of every run: Dagster's own with a process for each step, and what a run does against being lost.
+
+It is the one place that both a run of the command `lance` and one of the daemon go through, in the process of the run:
+
+* The run holds a claim as long as it lives, on the rounds that it makes; a second run of one of them is refused.
+* Before its first step it ends the runs that are lost, so that no slot of a pool is held by a process that is gone. It
+  does so again while it waits for a slot, and says in its log and on the console who holds it.
+* A run that fails because the process of a step was killed is marked, so that it is started again from that step.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+# There is no public name for what an executor is given and yields, or for Dagster's own tags.
+from dagster._core.execution.context.system import PlanOrchestrationContext
+from dagster._core.execution.plan.plan import ExecutionPlan
+from dagster._core.execution.retries import RetryMode
+from dagster._core.execution.step_dependency_config import StepDependencyConfig
+from dagster._core.storage.tags import MAX_RETRIES_TAG
+from sqlalchemy.exc import SQLAlchemyError
+
+from lance_assets.assets.running.lost import (
+    REFUSED_TAG,
+    Say,
+    allow_retry,
+    describe_run,
+    end_lost_runs,
+    explain_waiting,
+    list_scopes,
+)
+from resources.machine.claims import ClaimedError, Claims
+
+# Each step has a process of its own, whose end frees the model's memory. The fork server imports this module once a
+# run, and no torch: a process that is forked after torch was imported hangs. LanceDB starts a thread when it is
+# imported, which would be lost in a fork; of the 2.2 s that its import takes, 1.7 are this part, which starts none.
+PRELOADED = ["lance_assets.assets.code_location", "lance_namespace"]
+
+WATCH_SECONDS = 2.0
+"""A run that waits for a slot looks this often whether its holder still lives."""
+SAY_SECONDS = 60.0
+"""It says again that it waits for the same after so long."""
+KILLED = "ChildProcessCrashException"
+"""Dagster's error of a step whose process ended without a word."""
+
+
+class WatchedExecutor(dg.Executor):
+    """Runs the steps with another executor, under a claim."""
+
+    def __init__(self, inner: dg.Executor, claims: Claims) -> None:
+        """Keep both.
+
+        Args:
+            inner: starts the steps.
+            claims: of what works on the data.
+        """
+        self._inner, self._claims = inner, claims
+
+    @property
+    def retries(self) -> RetryMode:
+        """As the inner one."""
+        return self._inner.retries
+
+    @property
+    def step_dependency_config(self) -> StepDependencyConfig:
+        """As the inner one."""
+        return self._inner.step_dependency_config
+
+    def execute(
+        self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
+    ) -> Iterator[dg.DagsterEvent]:
+        """The events of the run's steps.
+
+        Raises:
+            ClaimedError: another process works on a round of the run.
+        """
+        instance, run, say = plan_context.instance, plan_context.dagster_run, plan_context.log.info
+        # First, since steps of a lost run may still be ending.
+        end_lost_runs(instance, self._claims, say=say)
+        with contextlib.ExitStack() as stack:
+            if not self._claims.holds(run.run_id):
+                try:
+                    stack.enter_context(hold_run(self._claims, run))
+                except ClaimedError as error:
+                    # The other one makes the round; to start this one again would be refused again.
+                    instance.add_run_tags(run.run_id, {REFUSED_TAG: str(error), MAX_RETRIES_TAG: "0"})
+                    raise
+            ended = stack.enter_context(_until_the_end())
+            watch = (instance, self._claims, run.run_id, say, ended)
+            threading.Thread(target=_watch, args=watch, daemon=True, name="waiting for a slot").start()
+            for event in self._inner.execute(plan_context, execution_plan):
+                if why := explain_killed(event):
+                    allow_retry(instance, run, why)
+                yield event
+
+
+def hold_run(claims: Claims, run: dg.DagsterRun) -> contextlib.AbstractContextManager[Any]:
+    """The claim of a run of the daemon, by this process."""
+    return claims.hold(run.run_id, what=describe_run(run), scopes=list_scopes(run))
+
+
+def explain_killed(event: dg.DagsterEvent) -> str:
+    """Which step's process was killed; empty for any other event."""
+    if not event.is_step_failure or event.step_failure_data.error is None:
+        return ""
+    is_killed = event.step_failure_data.error.cls_name == KILLED
+    return f"the process of its step {event.step_key} was killed" if is_killed else ""
+
+
+@contextlib.contextmanager
+def _until_the_end() -> Iterator[threading.Event]:
+    """An event that is set when the block ends."""
+    ended = threading.Event()
+    try:
+        yield ended
+    finally:
+        ended.set()
+
+
+def _watch(instance: dg.DagsterInstance, claims: Claims, run_id: str, say: Say, ended: threading.Event) -> None:
+    """While a run waits for a slot, end the runs that hold it and are lost, and say who holds it."""
+    last, silent = "", 0.0
+    while not ended.wait(WATCH_SECONDS):
+        try:
+            waiting = explain_waiting(instance, claims, run_id)
+            if waiting:
+                end_lost_runs(instance, claims, say=say)
+        except (OSError, SQLAlchemyError) as error:  # a full disk, or a database that is locked: it may pass
+            say(f"who holds what the run waits for cannot be told now ({error})")
+            continue
+        silent += WATCH_SECONDS
+        if waiting and (waiting != last or silent >= SAY_SECONDS):
+            say(waiting)
+            silent = 0.0
+        last = waiting
+
+
+def build_executor(data_root: Path) -> dg.ExecutorDefinition:
+    """Each step in a process of its own, two at a time; the run claims what it works on.
+
+    Args:
+        data_root: the folder of the data that the runs work on.
+    """
+    inner = dg.multiprocess_executor
+
+    def create(context: dg.InitExecutorContext) -> dg.Executor:
+        assert inner.executor_creation_fn is not None, "Dagster's own executor can be made"
+        return WatchedExecutor(inner.executor_creation_fn(context), Claims(data_root / "running"))
+
+    own = dg.ExecutorDefinition(
+        name=inner.name,
+        config_schema=inner.config_schema.as_field() if inner.config_schema else None,
+        requirements=dg.multiple_process_executor_requirements(),
+        executor_creation_fn=create,
+        description=inner.description,
+    )
+    return own.configured({"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": PRELOADED}}})
