@@ -17,6 +17,7 @@ from lance_assets.recipes.contract import find_recipe
 from lance_assets.settings.evaluation import EvaluationSettings, ScoreSettings
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.filters import find_filter
+from lance_assets.settings.task_files import find_task_code
 from lance_assets.worlds import World, WorldError, find_world
 
 TYPES = ("lance_assets.Experiment", ".Experiment", "lance_assets.assets.experiment.Experiment")
@@ -75,6 +76,7 @@ def check_files(settings: ExperimentSettings, file: Path) -> None:
                 f"{file}:{find_line(file, field) or 1}: attributes.{field}: got {value!r}, but there is no {place}; "
                 "put the file there or correct the path"
             )
+    mistakes += _find_task_mistakes(settings, file)
     world = None
     if settings.evaluation.world is not None:
         field = "evaluation.world.name"
@@ -86,6 +88,24 @@ def check_files(settings: ExperimentSettings, file: Path) -> None:
         mistakes.append(f"{file}:{find_line(file, field) or 1}: attributes.{field}: {told}")
     if mistakes:
         raise ValueError("\n".join(mistakes))
+
+
+def _find_task_mistakes(settings: ExperimentSettings, file: Path) -> list[str]:
+    """The task files of the harness that cannot be read, or run code that the experiment does not allow."""
+    lm_eval = settings.evaluation.lm_eval
+    if lm_eval is None:
+        return []
+    folder = file.parent / Path(lm_eval.include_path).expanduser() if lm_eval.include_path else None
+    mistakes = []
+    for found in find_task_code(lm_eval.tasks, folder):
+        if found.is_broken:
+            mistakes.append(f"{found.file}:{found.line}: not YAML: {found.what}; correct the line or one above it")
+        elif not settings.evaluation.allow_task_code:
+            mistakes.append(
+                f"{found.file}:{found.line}: {found.what} runs Python, and evaluation.allow_task_code is false; read "
+                f"what it runs, then set allow_task_code: true in the section evaluation of {file}"
+            )
+    return mistakes
 
 
 def find_unknown_scores(evaluation: EvaluationSettings, world: World | None) -> list[tuple[str, str]]:

@@ -30,6 +30,8 @@ from weakref import WeakKeyDictionary
 
 from jinja2 import TemplateError
 
+from resources.models.foreign_code import WITHOUT_CODE
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -360,7 +362,7 @@ def describe_chat(model_path: Path, content_hash: str, messages: Messages, compl
     if key not in _DESCRIBED:
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(model_path, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(model_path, local_files_only=True, **WITHOUT_CODE)
         _DESCRIBED[key] = describe_format(tokenizer, messages, completion)
     return dict(_DESCRIBED[key])
 
@@ -374,7 +376,7 @@ def adapt_folder(model_path: Path, folder: Path) -> Path:
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model_path, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(model_path, local_files_only=True, **WITHOUT_CODE)
     try:
         chat_format = read_format(tokenizer)
     except ChatFormatError:

@@ -15,6 +15,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from resources.models.foreign_code import refuse_foreign_code
 from resources.stores.tables import flush_to_disk, validate_name, validate_round_key
 
 HASHED_PATTERNS = (
@@ -30,8 +31,9 @@ HASHED_PATTERNS = (
     "chat_template*",
     "*.safetensors",
     "*.safetensors.index.json",
+    "*.py",
 )
-"""The files of a checkpoint that change what a model says, as glob patterns."""
+"""The files of a checkpoint that change what a model says, as glob patterns; Python files, though none is ever run."""
 ADAPTER_FOLDER = "adapter"
 """Where a checkpoint holds the same model once more, as a LoRA adapter of its experiment's base model.
 
@@ -71,14 +73,16 @@ def list_hashed_files(path: Path) -> list[Path]:
 
 
 def validate_model_folder(path: Path) -> Path:
-    """Return `path` if it holds a model: a config, whole weights in safetensors, and a tokenizer.
+    """Return `path` if it holds a model: a config, whole weights in safetensors, a tokenizer, and no code.
 
     Raises:
         NotACheckpointError: what is missing or broken.
+        ForeignCodeError: it names code of its own.
     """
     if not path.is_dir():
         raise _refuse(path, "is not there" if not path.exists() else "is not a folder")
     _validate_config(path)
+    refuse_foreign_code(path)
     _validate_weights(path)
     if not any((path / name).is_file() for name in _TOKENIZER_FILES):
         raise _refuse(path, f"has no tokenizer (none of {', '.join(_TOKENIZER_FILES)})")

@@ -26,6 +26,7 @@ from resources.engines.contract import (
 from resources.engines.sampling import SeededTopP
 from resources.machine.processes import MemoryPeak, measure_own_peak
 from resources.models.chat_format import find_turn_end
+from resources.models.foreign_code import WEIGHTS, WITHOUT_CODE, ForeignCodeError, refuse_foreign_code
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -193,6 +194,10 @@ def _load(
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     if not (path / "config.json").is_file():
         raise ModelLoadError(f"{path} is not a model folder: it has no config.json; name a folder that has one")
+    try:
+        refuse_foreign_code(path)
+    except ForeignCodeError as error:
+        raise ModelLoadError(str(error)) from error
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -206,14 +211,14 @@ def _load(
     name = {True: "bfloat16", False: "float32"}[on_cuda] if dtype == "auto" else dtype
     logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, **WITHOUT_CODE)
         if tokenizer.chat_template is None:
             raise ModelWithoutChatTemplateError(
                 f"the model at {path} has no chat template, so it cannot be asked messages; "
                 "use its instruction-tuned variant, or put a chat_template.jinja into the folder"
             )
         model, report = AutoModelForCausalLM.from_pretrained(
-            path, dtype=getattr(torch, name), local_files_only=True, output_loading_info=True
+            path, dtype=getattr(torch, name), local_files_only=True, output_loading_info=True, **WEIGHTS
         )
     except (OSError, SafetensorError) as error:
         raise ModelLoadError(f"the model at {path} cannot be loaded: {error}; copy or train it again") from error

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from resources.engines.contract import Adapter, ModelLoadError, ModelWithoutChatTemplateError
 from resources.machine.processes import TAIL_LINES, list_group
+from resources.models.foreign_code import WITHOUT_CODE, ForeignCodeError, refuse_foreign_code
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -154,10 +155,14 @@ def load_tokenizer(model_path: Path) -> "PreTrainedTokenizerBase":
     """
     if not (model_path / "config.json").is_file():
         raise ModelLoadError(f"{model_path} is not a model folder: it has no config.json; name a folder that has one")
+    try:
+        refuse_foreign_code(model_path)
+    except ForeignCodeError as error:
+        raise ModelLoadError(str(error)) from error
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model_path, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(model_path, local_files_only=True, **WITHOUT_CODE)
     except OSError as error:
         raise ModelLoadError(f"the tokenizer at {model_path} cannot be loaded: {error}; copy it again") from error
     if tokenizer.chat_template is None:
@@ -186,6 +191,8 @@ def build_environment(
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_NO_USAGE_STATS": "1",
+        # Its processes talk to each other on this machine alone.
+        "VLLM_HOST_IP": "127.0.0.1",
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gib),
         # vLLM would bind the threads of each copy to cores without knowing of the other copies.
