@@ -57,7 +57,7 @@ plan: setup ## Print what EXPERIMENT will take on MACHINE: rows, tokens, memory,
 
 ui: setup ## Serve the Dagster UI
 	@echo "Dagster UI: http://localhost:$(PORT)"
-	@exec $(BIN)/dagster dev -w workspace.yaml -p $(PORT)
+	@exec $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(PORT)
 
 test: setup ## Run the tests, a file a core
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile

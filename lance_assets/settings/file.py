@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from lance_assets.algorithms.measures.headline import CONTROLLED, GREEDY, JUDGE, name_metric
 from lance_assets.data_paths import list_files, name_dataset
+from lance_assets.keys import HIDDEN, hide_secrets, is_secret_name
 from lance_assets.recipes.contract import find_recipe
 from lance_assets.settings.evaluation import EvaluationSettings, ScoreSettings
 from lance_assets.settings.experiment import ExperimentSettings
@@ -238,12 +239,18 @@ def _describe_mistake(mistake: ErrorDetails, *, field: str, name: str, allowed: 
         # Most unknown fields are a slip of the keyboard.
         near = difflib.get_close_matches(name, allowed, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"{field}: no such field (got {reprlib.repr(value)}); {hint}The fields here are {', '.join(allowed)}"
+        shown = _show_value(name, value)
+        return f"{field}: no such field (got {shown}); {hint}The fields here are {', '.join(allowed)}"
     said = mistake["msg"].removeprefix("Value error, ")
     if isinstance(value, BaseModel | dict):
-        return f"{field}: {said}"
+        return f"{field}: {hide_secrets(said)}"
     meaning = f" ({allowed[name].description})" if name in allowed else ""
-    return f"{field}: got {reprlib.repr(value)}; {said[0].lower()}{said[1:]}{meaning}"
+    return f"{field}: got {_show_value(name, value)}; {said[0].lower()}{said[1:]}{meaning}"
+
+
+def _show_value(name: str, value: object) -> str:
+    """A value as it was written; not one that may be a key, which people put where its variable is to be named."""
+    return HIDDEN if is_secret_name(name) else hide_secrets(reprlib.repr(value))
 
 
 def _fields_of_recipe(file: Path) -> dict[str, FieldInfo]:

@@ -8,6 +8,8 @@ script. What comes before it starts, in its process:
 2. Without `--allow-task-code`, a function outside the harness's package and a metric that is a script are errors.
    `lance_assets.settings.task_files` finds both when the experiment loads; here nothing depends on that.
 
+3. Chat markup in an item, which the harness tokenizes with its own markup, is broken (`resources.models.chat_markup`).
+
 The harness has an option for code of models (`--trust_remote_code`), which is not given, and none for that of tasks.
 """
 
@@ -23,6 +25,7 @@ from lm_eval import utils
 from lm_eval.tasks import _yaml_loader
 
 from resources.evaluation.evaluator import ALLOWED
+from resources.models.chat_markup import guard_turns
 
 
 class TaskCodeError(ValueError):
@@ -73,6 +76,9 @@ def main() -> None:
     sys.argv[1:] = sys.argv[2:] if allows_code else sys.argv[1:]
     confine(allows_code=allows_code)
     from lm_eval.__main__ import cli_evaluate
+    from lm_eval.models.huggingface import HFLM
+
+    HFLM.apply_chat_template = guard_turns(HFLM.apply_chat_template)
 
     cli_evaluate()
 
