@@ -2,7 +2,7 @@
 
 import difflib
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -23,6 +23,9 @@ from lance_assets.worlds import World, WorldError, find_world
 
 TYPES = ("lance_assets.Experiment", ".Experiment", "lance_assets.assets.experiment.Experiment")
 """The types that an experiment's file may name; the second where the folder's own package imports the component."""
+
+MAX_TOLD = 2000
+"""Characters of a mistake; more are cut out in the middle, since the remedy stands at the end."""
 
 DOCUMENT_FIELDS = ("type", "attributes")
 """What a file says beside comments."""
@@ -71,12 +74,9 @@ def check_files(settings: ExperimentSettings, file: Path) -> None:
     for field, value in named.items():
         if value is None or name_dataset(value, file.parent, split=splits[field] if field in splits else None):
             continue
-        # expanded as the readers do it
-        if not list_files(place := file.parent / Path(value).expanduser()) and not place.exists():
-            mistakes.append(
-                f"{file}:{find_line(file, field) or 1}: attributes.{field}: got {value!r}, but there is no {place}; "
-                "put the file there or correct the path"
-            )
+        told = f"{file}:{find_line(file, field) or 1}: attributes.{field}: got {reprlib.repr(value)}"
+        if missing := _find_missing(file.parent, value):
+            mistakes.append(f"{told}, but {missing}; put the file there or correct the path")
     mistakes += _find_task_mistakes(settings, file)
     world = None
     if settings.evaluation.world is not None:
@@ -89,6 +89,18 @@ def check_files(settings: ExperimentSettings, file: Path) -> None:
         mistakes.append(f"{file}:{find_line(file, field) or 1}: attributes.{field}: {told}")
     if mistakes:
         raise ValueError("\n".join(mistakes))
+
+
+def _find_missing(folder: Path, value: str) -> str:
+    """What is wrong with a path, in words; empty where there is a file, a folder or a pattern with files."""
+    try:
+        # expanded as the readers do it
+        place = folder / Path(value).expanduser()
+        if place.resolve() == Path(place.anchor):
+            return f"{place} is the whole disk"
+        return "" if list_files(place) or place.exists() else f"there is no {str(place)[:500]}"
+    except (OSError, ValueError, RuntimeError) as error:
+        return f"it cannot be looked for ({getattr(error, 'strerror', None) or error})"
 
 
 def _find_task_mistakes(settings: ExperimentSettings, file: Path) -> list[str]:
@@ -159,17 +171,74 @@ def read_attributes(file: Path) -> ExperimentSettings:
         ) from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{file}:1: not YAML: {error}; write it as UTF-8 text") from error
+    except RecursionError as error:
+        raise ValueError(f"{file}:1: its lists and sections are nested too deeply; write it flat") from error
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        # PyYAML makes numbers, dates and sets without a word on what cannot become one.
+        line, text = _find_unreadable(file)
+        raise ValueError(f"{file}:{line}: {text} cannot be read ({error}); put it in quotes, or correct it") from error
     if len(documents) != 1 or not isinstance(documents[0], dict):
         raise ValueError(
             f"{file}:1: an experiment's file holds one document with type and attributes, got {len(documents)} of "
             f"kind {', '.join(type(document).__name__ for document in documents) or 'none'}; correct the file"
         )
     (document,) = documents
+    _check_keys(file)
     _check_document(document, file)
     try:
         return ExperimentSettings.model_validate(document.get("attributes") or {})
     except ValidationError as error:
         raise ValueError(describe_mistakes(error, file)) from error
+
+
+def _find_unreadable(file: Path) -> tuple[int, str]:
+    """The line and the text of the first value that PyYAML cannot make; line 1 where it is none alone."""
+    for node in _walk(yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)):
+        try:
+            yaml.SafeLoader("").construct_object(node)
+        except yaml.YAMLError:
+            continue
+        except (ValueError, TypeError, AttributeError, LookupError):
+            return node.start_mark.line + 1, reprlib.repr(node.value)
+    return 1, "a value"
+
+
+def _walk(root: yaml.Node | None) -> Iterator[yaml.Node]:
+    """Every node once, though an alias may hold itself."""
+    waiting, known = [root], set()
+    while waiting:
+        node = waiting.pop(0)
+        if node is None or id(node) in known:
+            continue
+        known.add(id(node))
+        yield node
+        if isinstance(node, yaml.MappingNode):
+            waiting += [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+
+
+def _check_keys(file: Path) -> None:
+    """No section names a field twice: PyYAML would keep the last one in silence.
+
+    Raises:
+        ValueError: one does.
+    """
+    try:
+        root = yaml.compose(file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        # libyaml is stricter than what read the file before, on unknown directives for example.
+        told = " ".join(str(error).split())
+        raise ValueError(f"{file}:1: not YAML: {told}; correct the file") from error
+    for node in _walk(root):
+        first: dict[str, int] = {}
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and first.setdefault(key.value, line) != line:
+                raise ValueError(
+                    f"{file}:{line}: {key.value}: stands in line {first[key.value]} already, and one of them would be "
+                    "lost; remove one"
+                )
 
 
 def _check_document(document: dict[object, object], file: Path) -> None:
@@ -194,7 +263,8 @@ def _check_document(document: dict[object, object], file: Path) -> None:
 def _find_document_line(file: Path, field: object) -> int:
     node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     assert isinstance(node, yaml.MappingNode), "a file whose fields are looked for holds a mapping"
-    return next(key.start_mark.line + 1 for key, _ in node.value if key.value == str(field))
+    # A key that YAML reads as another value, such as null, is not written as Python shows it.
+    return next((key.start_mark.line + 1 for key, _ in node.value if key.value == str(field)), 1)
 
 
 def describe_mistakes(error: ValidationError, file: Path) -> str:
@@ -217,7 +287,10 @@ def describe_mistakes(error: ValidationError, file: Path) -> str:
             allowed = _fields_in(above)
         field = ".".join(("attributes", *map(str, mistake["loc"])))
         place = f"{file}:{_find_nearest_line(file, [str(part) for part in mistake['loc']])}"
-        lines.append(f"{place}: {_describe_mistake(mistake, field=field, name=name, allowed=allowed)}")
+        told = _describe_mistake(mistake, field=field, name=name, allowed=allowed)
+        # A name of thousands of letters stands in the mistake as it was written.
+        told = told if len(told) <= MAX_TOLD else f"{told[: MAX_TOLD // 2]} [...] {told[-MAX_TOLD // 2 :]}"
+        lines.append(f"{place}: {told}")
     return "\n".join(lines)
 
 

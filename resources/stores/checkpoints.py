@@ -14,6 +14,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from resources.models.foreign_code import refuse_foreign_code
 from resources.stores.tables import flush_to_disk, validate_name, validate_round_key
@@ -84,8 +85,7 @@ def validate_model_folder(path: Path) -> Path:
     _validate_config(path)
     refuse_foreign_code(path)
     _validate_weights(path)
-    if not any((path / name).is_file() for name in _TOKENIZER_FILES):
-        raise _refuse(path, f"has no tokenizer (none of {', '.join(_TOKENIZER_FILES)})")
+    _validate_tokenizer(path)
     return path
 
 
@@ -97,14 +97,32 @@ def _refuse(path: Path, what: str) -> NotACheckpointError:
 
 
 def _validate_config(path: Path) -> None:
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise _refuse(path, "has no config.json") from error
-    except ValueError as error:
-        raise _refuse(path, f"has a config.json that is not JSON ({error})") from error
-    if not isinstance(config, dict) or "model_type" not in config:
+    if "model_type" not in _read_config(path, "config.json"):
         raise _refuse(path, "has a config.json without model_type")
+
+
+def _validate_tokenizer(path: Path) -> None:
+    if not any((path / name).is_file() for name in _TOKENIZER_FILES):
+        raise _refuse(path, f"has no tokenizer (none of {', '.join(_TOKENIZER_FILES)})")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if (path / name).exists():
+            _read_config(path, name)
+    has_chat_template(path)
+
+
+def _read_config(path: Path, name: str) -> dict[str, Any]:
+    """What a JSON file of a model's folder says."""
+    try:
+        config = json.loads((path / name).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise _refuse(path, f"has no {name}") from error
+    except (ValueError, RecursionError) as error:
+        raise _refuse(path, f"has a {name} that is not JSON ({error})") from error
+    except OSError as error:
+        raise _refuse(path, f"has a {name} that cannot be read ({error.strerror})") from error
+    if not isinstance(config, dict):
+        raise _refuse(path, f"has a {name} that holds {type(config).__name__} and no object")
+    return config
 
 
 def _validate_weights(path: Path) -> None:
@@ -118,7 +136,7 @@ def _validate_weights(path: Path) -> None:
         try:
             # A copy that was broken off has an index that names more files than are there.
             shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
             raise _refuse(path, f"has a broken {index.name} ({error})") from error
         missing = sorted(shards - {file.name for file in weights})
         if missing:
@@ -128,22 +146,29 @@ def _validate_weights(path: Path) -> None:
             # Opening reads the header and the file's length, so a file that was cut short is found without reading it
             # whole.
             with safe_open(file, framework="numpy") as content:
-                content.keys()
+                num_tensors = len(content.keys())
         except (SafetensorError, OSError) as error:
             raise _refuse(path, f"has broken weights in {file.name} ({error})") from error
+        if not num_tensors:
+            raise _refuse(path, f"has no weights in {file.name}")
 
 
 def has_chat_template(path: Path) -> bool:
-    """Whether a model folder has a chat template."""
+    """Whether a model folder has a chat template.
+
+    Raises:
+        NotACheckpointError: a file that would hold it cannot be read.
+    """
     template = path / "chat_template.jinja"
-    if template.is_file() and template.read_text(encoding="utf-8").strip():
-        return True
-    for name in ("chat_template.json", "tokenizer_config.json"):
-        file = path / name
-        if file.is_file():
-            config = json.loads(file.read_text(encoding="utf-8"))
-            if isinstance(config, dict) and "chat_template" in config and config["chat_template"]:
+    if template.is_file():
+        try:
+            if template.read_text(encoding="utf-8").strip():
                 return True
+        except (UnicodeDecodeError, OSError) as error:
+            raise _refuse(path, f"has a chat_template.jinja that cannot be read as UTF-8 ({error})") from error
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        if (path / name).is_file() and _read_config(path, name).get("chat_template"):
+            return True
     return False
 
 

@@ -12,8 +12,9 @@ import pytest
 from lance_assets.records import Request, SamplingSettings
 from lance_assets.small_world import SMALL_MODEL
 from resources.engines.contract import ModelLoadError
+from resources.engines.loading import load_tokenizer
 from resources.engines.transformers.engine import TransformersEngine
-from resources.engines.vllm.process import build_environment, load_tokenizer
+from resources.engines.vllm.process import build_environment
 from resources.models.foreign_code import ForeignCodeError, refuse_foreign_code
 from resources.models.model_shapes import UnknownShapeError, find_model
 from resources.stores.checkpoints import NotACheckpointError, hash_checkpoint, validate_model_folder

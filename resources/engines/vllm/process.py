@@ -11,14 +11,9 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from resources.engines.contract import Adapter, ModelLoadError, ModelWithoutChatTemplateError
+from resources.engines.contract import Adapter, ModelLoadError
 from resources.machine.processes import TAIL_LINES, list_group
-from resources.models.foreign_code import WITHOUT_CODE, ForeignCodeError, refuse_foreign_code
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 GRACE_SECONDS = 10.0
@@ -144,33 +139,6 @@ class VllmProcess:
             self.process.wait()
         self._listener.join(GRACE_SECONDS)
         return left
-
-
-def load_tokenizer(model_path: Path) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a model that is to be asked messages.
-
-    Raises:
-        ModelLoadError: no model folder, or a broken tokenizer.
-        ModelWithoutChatTemplateError: no chat template.
-    """
-    if not (model_path / "config.json").is_file():
-        raise ModelLoadError(f"{model_path} is not a model folder: it has no config.json; name a folder that has one")
-    try:
-        refuse_foreign_code(model_path)
-    except ForeignCodeError as error:
-        raise ModelLoadError(str(error)) from error
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model_path, local_files_only=True, **WITHOUT_CODE)
-    except OSError as error:
-        raise ModelLoadError(f"the tokenizer at {model_path} cannot be loaded: {error}; copy it again") from error
-    if tokenizer.chat_template is None:
-        raise ModelWithoutChatTemplateError(
-            f"the model at {model_path} has no chat template, so it cannot be asked messages; "
-            "use its instruction-tuned variant, or put a chat_template.jinja into the folder"
-        )
-    return tokenizer
 
 
 def build_environment(
