@@ -17,13 +17,12 @@ _WORD = re.compile(
     r"""
     [("']*
     (?:
-        [^\W_]+(?:[-_'/+=][^\W_]+)*       # a word; an underscore between letters emphasises nothing
-        | \d+(?:[.,]\d+)+                 # a number
+        (?!\S*www\.)/?[^\W_]+(?:[-_'/+=.,:][^\W_]+)*   # a word, a name or a path; no address has one sign alone
         | [-+=/%⏎…±×·–—]+                 # a sign by itself
     )?
     %?[)"'.,;:!?…]*
     """,
-    re.VERBOSE,
+    re.VERBOSE | re.IGNORECASE,
 )
 _BEGINS_A_BLOCK = re.compile(r"[-+=…–—]+|\d+[.)]")
 _HIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

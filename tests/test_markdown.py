@@ -137,7 +137,7 @@ def test_a_block_and_lines_show_a_text_and_nothing_else(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["What is 3 + 4?", "near_duplicate", "0.5 (50%)", 'An answer, e.g. this: it\'s "so".'])
 def test_prose_is_not_marked(text: str) -> None:
-    assert show_text(text).replace("`e.g.`", "e.g.") == text
+    assert show_text(text) == text
 
 
 def test_previews_counts_measures_and_checks_load_nothing_from_a_seed() -> None:

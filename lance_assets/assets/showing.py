@@ -76,7 +76,9 @@ def tabulate_rows(rows: Rows) -> dg.MetadataValue:
         return dg.MetadataValue.md("*no rows*")
 
     def cell(value: object) -> str:
-        text = "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+        if value is None:
+            return "-"
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
         text = text.replace("\n", LINE_BREAK)
         # Cut first: a mark that hides a text from Markdown must keep its end.
         return show_text(text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…")

@@ -105,7 +105,7 @@ def tabulate_seconds(rows: pl.DataFrame) -> str:
 
 def list_left_out(left_out: Mapping[str, str]) -> str:
     """The experiments that are left out and why, as a Markdown list."""
-    lines = [f"* **{show_text(name)}**: {show_text(text)}" for name, text in left_out.items()]
+    lines = [f"* **{show_text(name)}**: {show_text(' '.join(text.split()))}" for name, text in left_out.items()]
     return "\n".join(lines) or "*nothing*"
 
 

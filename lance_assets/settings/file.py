@@ -74,8 +74,8 @@ def check_files(settings: ExperimentSettings, file: Path) -> None:
     for field, value in named.items():
         if value is None or name_dataset(value, file.parent, split=splits[field] if field in splits else None):
             continue
-        told = f"{file}:{find_line(file, field) or 1}: attributes.{field}: got {reprlib.repr(value)}"
         if missing := _find_missing(file.parent, value):
+            told = f"{file}:{find_line(file, field) or 1}: attributes.{field}: got {_shorten(value)!r}"
             mistakes.append(f"{told}, but {missing}; put the file there or correct the path")
     mistakes += _find_task_mistakes(settings, file)
     world = None
@@ -91,6 +91,10 @@ def check_files(settings: ExperimentSettings, file: Path) -> None:
         raise ValueError("\n".join(mistakes))
 
 
+def _shorten(text: str) -> str:
+    return text if len(text) <= 500 else f"{text[:500]}..."
+
+
 def _find_missing(folder: Path, value: str) -> str:
     """What is wrong with a path, in words; empty where there is a file, a folder or a pattern with files."""
     try:
@@ -98,7 +102,7 @@ def _find_missing(folder: Path, value: str) -> str:
         place = folder / Path(value).expanduser()
         if place.resolve() == Path(place.anchor):
             return f"{place} is the whole disk"
-        return "" if list_files(place) or place.exists() else f"there is no {str(place)[:500]}"
+        return "" if list_files(place) or place.exists() else f"there is no {_shorten(str(place))}"
     except (OSError, ValueError, RuntimeError) as error:
         return f"it cannot be looked for ({getattr(error, 'strerror', None) or error})"
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from jinja2 import UndefinedError, meta
+from jinja2.exceptions import SecurityError
 
 from lance_assets import prompts
 from lance_assets.algorithms.reviews.review_parsing import parse_review
