@@ -121,7 +121,8 @@ def _read_config(path: Path, name: str) -> dict[str, Any]:
     except OSError as error:
         raise _refuse(path, f"has a {name} that cannot be read ({error.strerror})") from error
     if not isinstance(config, dict):
-        raise _refuse(path, f"has a {name} that holds {type(config).__name__} and no object")
+        what = "without model_type" if name == "config.json" else f"that holds {type(config).__name__} and no object"
+        raise _refuse(path, f"has a {name} {what}")
     return config
 
 
