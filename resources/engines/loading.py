@@ -4,13 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resources.engines.contract import ModelLoadError, ModelWithoutChatTemplateError
-from resources.models.foreign_code import WITHOUT_CODE, ForeignCodeError, refuse_foreign_code
+from resources.models.foreign_code import WITHOUT_CODE, ForeignCodeError, is_of_the_folder, refuse_foreign_code
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-BROKEN = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, ImportError)
-"""What transformers raises for a folder whose files are not what it expects."""
 
 
 def check_folder(model_path: Path) -> None:
@@ -40,8 +37,7 @@ def load_tokenizer(model_path: Path) -> "PreTrainedTokenizerBase":
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_path, local_files_only=True, **WITHOUT_CODE)
     except Exception as error:
-        # The tokenizers that are written in Rust raise Exception itself.
-        if not isinstance(error, BROKEN) and type(error) is not Exception:
+        if not is_of_the_folder(error):
             raise
         raise ModelLoadError(
             f"the tokenizer at {model_path} cannot be loaded: {_describe(error)}; copy it again"

@@ -27,6 +27,20 @@ class ForeignCodeError(ValueError):
     """A model's folder names code, or another model, that would be loaded with it."""
 
 
+_BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, ImportError)
+_LIBRARIES = ("transformers", "tokenizers", "safetensors", "huggingface_hub", "sentence_transformers")
+
+
+def is_of_the_folder(error: Exception) -> bool:
+    """Whether an error of a loading call says that the folder's files are not what they should be.
+
+    transformers raises whatever its code runs into, huggingface_hub errors of its own for a field of a wrong kind, and
+    the tokenizers that are written in Rust `Exception` itself.
+    """
+    kind = type(error)
+    return isinstance(error, _BROKEN) or kind is Exception or kind.__module__.partition(".")[0] in _LIBRARIES
+
+
 def refuse_foreign_code(folder: Path) -> None:
     """Check that a model's folder names no code of its own and no other model.
 

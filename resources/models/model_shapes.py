@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lance_assets.algorithms.forecast.costs import ModelShape
 from lance_assets.dotted_names import is_dotted_name
 from resources.models.finding import UnknownModelError, find_model_here, find_packaged_folder
-from resources.models.foreign_code import WITHOUT_CODE, ForeignCodeError, refuse_foreign_code
+from resources.models.foreign_code import WITHOUT_CODE, ForeignCodeError, is_of_the_folder, refuse_foreign_code
 from resources.models.gguf_files import SOURCE
 
 if TYPE_CHECKING:
@@ -97,7 +97,9 @@ def find_model(name: str, *, base: Path | None = None, revision: str | None = No
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, **WITHOUT_CODE)
         shape = measure_shape(config)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:
+        if not isinstance(error, RuntimeError) and not is_of_the_folder(error):
+            raise
         raise UnknownShapeError(f"{folder / 'config.json'}: no model can be built from it: {error}") from error
     stored = getattr(config, "dtype", None)
     return FoundModel(

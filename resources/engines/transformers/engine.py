@@ -22,11 +22,11 @@ from resources.engines.contract import (
     fail,
     obeys_grammars,
 )
-from resources.engines.loading import BROKEN, check_folder, load_tokenizer
+from resources.engines.loading import check_folder, load_tokenizer
 from resources.engines.sampling import SeededTopP
 from resources.machine.processes import MemoryPeak, measure_own_peak
 from resources.models.chat_format import find_turn_end
-from resources.models.foreign_code import WEIGHTS
+from resources.models.foreign_code import WEIGHTS, is_of_the_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -194,7 +194,6 @@ def _load(
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     check_folder(path)
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -210,8 +209,6 @@ def _load(
         model, report = AutoModelForCausalLM.from_pretrained(
             path, dtype=getattr(torch, name), local_files_only=True, output_loading_info=True, **WEIGHTS
         )
-    except (*BROKEN, SafetensorError) as error:
-        raise ModelLoadError(f"the model at {path} cannot be loaded: {error}; copy or train it again") from error
     except RuntimeError as error:
         # Out of memory is another matter, and may pass.
         if _is_out_of_memory(error):
@@ -219,6 +216,10 @@ def _load(
         raise ModelLoadError(
             f"the weights at {path} do not belong to its config.json: {str(error)[:300]}; copy or train it again"
         ) from error
+    except Exception as error:
+        if not is_of_the_folder(error):
+            raise
+        raise ModelLoadError(f"the model at {path} cannot be loaded: {error}; copy or train it again") from error
     # Transformers only warns of missing tensors, and fills them at random.
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
