@@ -259,6 +259,12 @@ def break_seeds() -> Iterator[tuple[str, str, bytes]]:
             yield f"file-{name}-{ending}", ending, data
 
 
+def change_config(folder: Path, key: str, value: object) -> None:
+    """Another value in a model's configuration, whose sizes stay: without them it would be one of 7B."""
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}, default=str))
+
+
 def break_models() -> Iterator[tuple[str, Callable[[Path], object]]]:
     """Name, and what is done to a whole model's folder."""
     files = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "model.safetensors")
@@ -287,8 +293,7 @@ def break_models() -> Iterator[tuple[str, Callable[[Path], object]]]:
             yield f"{file}-{name}", lambda folder, file=file, data=data: (folder / file).write_bytes(data)
     for name, value in VALUES.items():
         for key in ("model_type", "auto_map", "architectures", "quantization_config"):
-            config = json.dumps({"model_type": "qwen2", key: value}, default=str)
-            yield f"config-{key}-{name}", lambda folder, config=config: (folder / "config.json").write_text(config)
+            yield f"config-{key}-{name}", lambda folder, key=key, value=value: change_config(folder, key, value)
         index = json.dumps({"weight_map": value}, default=str)
         yield f"index-{name}", lambda folder, index=index: (folder / "model.safetensors.index.json").write_text(index)
         chat = json.dumps({"chat_template": value}, default=str)

@@ -115,6 +115,23 @@ def test_a_path_that_cannot_be_looked_for_is_named(folder: Path, path: str) -> N
         read_plan(folder / "defs.yaml")
 
 
+def test_a_recipe_of_ones_own_that_cannot_be_imported_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(folder))
+    (folder / "broken_package").mkdir()
+    (folder / "broken_package" / "one.py").write_text("def (\n")
+    (folder / "broken_package" / "other.py").write_text("import no_such_module_anywhere\n")
+    for name, said in {
+        "one": "SyntaxError",
+        "other": "no_such_module_anywhere",
+        "../etc": "no name of a module",
+    }.items():
+        recipe = f"broken_package.{name}" if name.isalpha() else name
+        changed = broken_inputs.replace_at(EXPERIMENT, ("attributes", "recipe"), recipe)
+        (folder / "defs.yaml").write_bytes(broken_inputs.write_yaml(changed))
+        with pytest.raises(ValueError, match=rf"defs\.yaml:\d+: attributes\.recipe: .*{said}"):
+            read_plan(folder / "defs.yaml")
+
+
 YAML = st.recursive(
     st.sampled_from(list(VALUES.values())) | st.text(max_size=12) | st.integers() | st.floats(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),

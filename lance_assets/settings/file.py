@@ -88,7 +88,12 @@ def check_files(settings: ExperimentSettings, file: Path) -> None:
     for field, told in find_unknown_scores(settings.evaluation, world):
         mistakes.append(f"{file}:{find_line(file, field) or 1}: attributes.{field}: {told}")
     if mistakes:
-        raise ValueError("\n".join(mistakes))
+        raise ValueError("\n".join(map(_cut, mistakes)))
+
+
+def _cut(told: str) -> str:
+    """A mistake in which a name of thousands of letters may stand as it was written."""
+    return told if len(told) <= MAX_TOLD else f"{told[: MAX_TOLD // 2]} [...] {told[-MAX_TOLD // 2 :]}"
 
 
 def _shorten(text: str) -> str:
@@ -252,14 +257,15 @@ def _check_document(document: dict[object, object], file: Path) -> None:
     if document["type"] not in TYPES:
         line = _find_document_line(file, "type")
         raise ValueError(
-            f"{file}:{line}: type: got {document['type']!r}; the type of an experiment is {' or '.join(TYPES)}"
+            f"{file}:{line}: type: got {reprlib.repr(document['type'])}; "
+            f"the type of an experiment is {' or '.join(TYPES)}"
         )
     for name in document:
         if name not in DOCUMENT_FIELDS:
             near = difflib.get_close_matches(str(name), DOCUMENT_FIELDS, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise ValueError(
-                f"{file}:{_find_document_line(file, name)}: {name}: no such field; {hint}"
+                f"{file}:{_find_document_line(file, name)}: {_shorten(str(name))}: no such field; {hint}"
                 f"The fields here are {', '.join(DOCUMENT_FIELDS)}"
             )
 
@@ -292,9 +298,7 @@ def describe_mistakes(error: ValidationError, file: Path) -> str:
         field = ".".join(("attributes", *map(str, mistake["loc"])))
         place = f"{file}:{_find_nearest_line(file, [str(part) for part in mistake['loc']])}"
         told = _describe_mistake(mistake, field=field, name=name, allowed=allowed)
-        # A name of thousands of letters stands in the mistake as it was written.
-        told = told if len(told) <= MAX_TOLD else f"{told[: MAX_TOLD // 2]} [...] {told[-MAX_TOLD // 2 :]}"
-        lines.append(f"{place}: {told}")
+        lines.append(f"{place}: {_cut(told)}")
     return "\n".join(lines)
 
 
