@@ -115,7 +115,8 @@ def _find_missing(folder: Path, value: str) -> str:
 def _find_task_mistakes(settings: ExperimentSettings, file: Path) -> list[str]:
     """The task files of the harness that cannot be read, or run code that the experiment does not allow."""
     lm_eval = settings.evaluation.lm_eval
-    if lm_eval is None:
+    # A folder that is not there, or the whole disk, is a mistake already.
+    if lm_eval is None or (lm_eval.include_path and _find_missing(file.parent, lm_eval.include_path)):
         return []
     folder = file.parent / Path(lm_eval.include_path).expanduser() if lm_eval.include_path else None
     mistakes = []
