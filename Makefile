@@ -17,11 +17,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 VENV_VLLM := .venv-vllm
+AUDIT := .venv-audit
 INSTALLED_VLLM := $(VENV_VLLM)/.installed
 ON_VLLM := LANCE_VLLM_PYTHON="$(CURDIR)/$(VENV_VLLM)/bin/python"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real study plan ui test test-slow lint bench test-vllm bench-engine
+.PHONY: help setup demo demo-real study plan ui test test-slow lint bench test-vllm bench-engine audit
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,7 +58,7 @@ plan: setup ## Print what EXPERIMENT will take on MACHINE: rows, tokens, memory,
 
 ui: setup ## Serve the Dagster UI
 	@echo "Dagster UI: http://localhost:$(PORT)"
-	@exec $(BIN)/dagster dev -w workspace.yaml -p $(PORT)
+	@exec $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(PORT)
 
 test: setup ## Run the tests, a file a core
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
@@ -69,6 +70,10 @@ lint: setup ## Check style, formatting, the direction of imports, and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: setup ## Look the installed packages up for known vulnerabilities; says so where nobody can be asked (code 3)
+	test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install pip-audit==2.10.1; }
+	@.ci/audit $(BIN)/python $(AUDIT)/bin/pip-audit
 
 bench: setup ## Run every benchmark and print one table; DATA names a folder of real data
 	$(BIN)/python -m pip install -c constraints.txt -e '.[bench]'

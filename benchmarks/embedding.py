@@ -37,7 +37,9 @@ def measure(texts: list[str], repeats: int) -> dict[str, float]:
     from sentence_transformers import SentenceTransformer
 
     embedder = Embedder()
-    network = SentenceTransformer(str(embedder.folder), device="cpu")
+    network = SentenceTransformer(
+        str(embedder.folder), device="cpu", trust_remote_code=False, model_kwargs={"use_safetensors": True}
+    )
     network.encode(texts[:32], normalize_embeddings=True, show_progress_bar=False)
     embedder.embed(texts[:32])
     taken: dict[str, list[float]] = {"cold": [], "first": [], "second": [], "peer": []}

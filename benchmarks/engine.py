@@ -42,6 +42,7 @@ from resources.engines.openai.engine import OpenAIEngine
 from resources.engines.transformers.engine import TransformersEngine
 from resources.engines.vllm.engine import VllmEngine
 from resources.models.chat_format import encode_messages
+from resources.models.foreign_code import WEIGHTS
 
 Stages = dict[str, list[Request]]
 
@@ -193,7 +194,7 @@ def run_continuous_batching(requests: Sequence[Request]) -> float:
     from transformers import AutoModelForCausalLM, GenerationConfig
     from transformers.generation import ContinuousBatchingConfig
 
-    model = AutoModelForCausalLM.from_pretrained(SMALL_MODEL, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(SMALL_MODEL, dtype=torch.float32, **WEIGHTS)
     tokenizer = TransformersEngine(SMALL_MODEL).load()[1]
     prompts = [list(encode_messages(tokenizer, request.messages)) for request in requests]
     config = GenerationConfig(

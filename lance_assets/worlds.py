@@ -73,6 +73,8 @@ class World:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
             raise WorldError(f"a world's name has lower case letters, digits and _, got {self.name!r}")
+        if self.name == "judge":
+            raise WorldError("a world cannot be named 'judge', which is another evaluation; choose another name")
         if not self.strata or list(self.strata) != sorted(set(self.strata)):
             raise WorldError(f"world {self.name}: strata must be different numbers in ascending order: {self.strata}")
 

@@ -22,7 +22,7 @@ from lance_assets.assets.past.lineage import HANDOVER, START, list_parents, list
 from lance_assets.assets.platform import PlatformResource, find_key, find_rounds
 from lance_assets.assets.running.steps import takes_up, work_as_step
 from lance_assets.assets.settings import build_launch_schema, read_launch, show_some_settings
-from lance_assets.assets.showing import show_report
+from lance_assets.assets.showing import show_description, show_report
 from lance_assets.assets.tables import describe_table, locate_table, read_tables
 from lance_assets.rounds.differences import compare_with_file, describe_differences, read_settings
 from lance_assets.rounds.nouns import NOUNS, compute_code_versions, explain_identity, list_nouns
@@ -178,7 +178,7 @@ def tell_later_rounds(instance: dg.DagsterInstance, this_round: Round, noun: Nou
                 passed=judged.passed,
                 metadata=show_report(judged.facts),
                 severity=find_severity(judged),
-                description=judged.description,
+                description=show_description(judged),
                 partition=key,
                 # Of which materialization it is said: otherwise the UI takes the check as not evaluated since.
                 target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
@@ -408,7 +408,7 @@ def build_check(plan: Plan, noun: Noun, check: Check) -> dg.AssetChecksDefinitio
         return dg.AssetCheckResult(
             passed=judged.passed,
             severity=find_severity(judged),
-            description=judged.description,
+            description=show_description(judged),
             metadata=show_report(judged.facts),
         )
 

@@ -7,6 +7,7 @@ from lance_assets.assets.past.lineage import build_handover, build_sources
 from lance_assets.assets.platform import find_rounds
 from lance_assets.assets.sensors import build_next_round_sensor
 from lance_assets.assets.settings import show_all_settings
+from lance_assets.markdown import show_lines
 from lance_assets.rounds.plan import Plan
 
 
@@ -17,7 +18,7 @@ def build_experiment(plan: Plan) -> dg.Definitions:
         f"{plan.name}_round",
         selection=dg.AssetSelection.assets(*assets),
         partitions_def=find_rounds(plan),
-        description=f"One round of {plan.name}. {plan.settings.description}",
+        description=f"One round of {plan.name}. {show_lines(plan.settings.description)}",
         metadata=show_all_settings(plan),
     )
     return dg.Definitions(

@@ -20,6 +20,7 @@ from lance_assets.assets.platform import build_platform
 from lance_assets.assets.running.executor import build_executor
 from lance_assets.assets.self_evolution import define_overview
 from lance_assets.assets.upkeep import define_upkeep
+from lance_assets.markdown import show_block
 from lance_assets.rounds.experiments import load_plans
 from lance_assets.rounds.plan import Plan
 
@@ -37,7 +38,7 @@ def build_broken_experiment(name: str, text: str) -> dg.Definitions:
         group_name=re.sub(r"\W", "_", name, flags=re.ASCII),
         description=(
             "This experiment's defs.yaml could not be loaded; "
-            f"correct it and reload the code location.\n\n```\n{text}\n```"
+            f"correct it and reload the code location.\n\n{show_block(text)}"
         ),
         kinds={"error"},
         metadata={"error": dg.MetadataValue.text(text)},

@@ -13,6 +13,7 @@ import dagster as dg
 import yaml
 from pydantic import BaseModel
 
+from lance_assets.markdown import show_block
 from lance_assets.rounds.overrides import Launch
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.overrides import Overridable, format_value, list_overridable
@@ -149,7 +150,7 @@ def show_all_settings(plan: Plan) -> dict[str, dg.MetadataValue]:
     """On a job's page: every setting of the experiment, and the file that says them."""
     settings = json.loads(plan.settings.model_dump_json())
     text = yaml.dump(settings, Dumper=_DUMPER, sort_keys=False, allow_unicode=True, width=120)
-    return {"settings": dg.MetadataValue.md(f"```yaml\n{text}```"), **_show_file(plan)}
+    return {"settings": dg.MetadataValue.md(show_block(text, "yaml")), **_show_file(plan)}
 
 
 def _show_file(plan: Plan) -> dict[str, dg.MetadataValue]:

@@ -10,10 +10,12 @@ import dagster as dg
 import polars as pl
 
 from lance_assets.conversations import show_prompt
+from lance_assets.markdown import LINE_BREAK, show_lines, show_text
 from lance_assets.rounds.report import (
     Counts,
     Fact,
     Histogram,
+    Judged,
     Losses,
     Markdown,
     Measures,
@@ -38,6 +40,11 @@ NUM_COLOURS = 64
 def show_report(report: Report) -> dict[str, dg.MetadataValue | float | int | bool | str]:
     """The metadata of a materialization or check."""
     return {name: show_fact(fact) for name, fact in report.items()}
+
+
+def show_description(judged: Judged) -> str | None:
+    """What a check says, as text: the UI reads a description as Markdown, and it may name what a row holds."""
+    return None if judged.description is None else show_lines(judged.description)
 
 
 def show_fact(fact: Fact) -> dg.MetadataValue | float | int | bool | str:
@@ -69,11 +76,14 @@ def tabulate_rows(rows: Rows) -> dg.MetadataValue:
         return dg.MetadataValue.md("*no rows*")
 
     def cell(value: object) -> str:
-        text = "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-        text = text.replace("\n", " ⏎ ").replace("|", "\\|")
-        return text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"
+        if value is None:
+            return "-"
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        text = text.replace("\n", LINE_BREAK)
+        # Cut first: a mark that hides a text from Markdown must keep its end.
+        return show_text(text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…")
 
-    lines = ["| " + " | ".join(rows.columns) + " |", "|" + " --- |" * len(rows.columns)]
+    lines = ["| " + " | ".join(map(show_text, rows.columns)) + " |", "|" + " --- |" * len(rows.columns)]
     shown = rows.table.head(rows.num_rows)
     if "prompt" in rows.columns:
         shown = shown.with_columns(pl.col("prompt").map_elements(show_prompt, return_dtype=pl.String))
@@ -87,9 +97,9 @@ def tabulate_counts(counted: Counts) -> dg.MetadataValue:
     total = sum(counted.counts.values())
     if total == 0:
         return dg.MetadataValue.md("*no rows*")
-    lines = [f"| {counted.of} | rows | share |", "| --- | ---: | ---: |"]
+    lines = [f"| {show_text(counted.of)} | rows | share |", "| --- | ---: | ---: |"]
     ordered = sorted(counted.counts.items(), key=lambda item: (-item[1], item[0]))
-    lines += [f"| {name} | {count} | {count / total:.1%} |" for name, count in ordered]
+    lines += [f"| {show_text(name)} | {count} | {count / total:.1%} |" for name, count in ordered]
     return dg.MetadataValue.md("\n".join(lines))
 
 
@@ -99,9 +109,9 @@ def tabulate_measures(measures: Measures) -> dg.MetadataValue:
         return dg.MetadataValue.md("*nothing to measure*")
 
     def cell(value: float | str | None) -> str:
-        return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+        return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else show_text(str(value))
 
-    lines = ["| " + " | ".join(measures.rows[0]) + " |", "|" + " --- |" * len(measures.rows[0])]
+    lines = ["| " + " | ".join(map(show_text, measures.rows[0])) + " |", "|" + " --- |" * len(measures.rows[0])]
     lines += ["| " + " | ".join(cell(value) for value in row.values()) + " |" for row in measures.rows]
     return dg.MetadataValue.md("\n".join(lines))
 

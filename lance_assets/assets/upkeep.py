@@ -14,6 +14,7 @@ from lance_assets.assets.past.redo import build_redo_sensor, name_redo_job
 from lance_assets.assets.platform import PlatformResource, find_key, find_rounds, name_rounds
 from lance_assets.assets.running.lost import end_lost_runs
 from lance_assets.assets.sensors import find_runs
+from lance_assets.markdown import show_text
 from lance_assets.rounds.nouns import list_nouns
 from lance_assets.rounds.plan import Plan
 
@@ -139,9 +140,8 @@ def build_failure_sensor(plans: Sequence[Plan], *, prefix: str = "") -> dg.Senso
         metadata = {
             "failed_run": dg.MetadataValue.dagster_run(run.run_id),
             "error": dg.MetadataValue.md(
-                "\n".join(f"* `{step}`: {text}" for step, text in failures.items())
-                or context.failure_event.message
-                or ""
+                "\n".join(f"* `{step}`: {show_text(text)}" for step, text in failures.items())
+                or show_text(context.failure_event.message or "")
             ),
         }
         for plan in failed:

@@ -21,6 +21,7 @@ from lance_assets.forecast.throughput import Machine, MeasuredRow
 from lance_assets.forecast.trainer import Trainer
 from lance_assets.records import SamplingSettings
 from lance_assets.rounds.plan import Plan
+from resources.models.foreign_code import WEIGHTS
 from resources.models.model_shapes import FoundModel
 from resources.stores.checkpoints import hash_checkpoint
 from resources.stores.tables import write_file_atomically
@@ -156,7 +157,9 @@ class Measuring:
         if training.num_threads is not None:
             torch.set_num_threads(training.num_threads)
         device = "cuda" if self.trainer.machine.device == "cuda" else "cpu"
-        model = AutoModelForCausalLM.from_pretrained(self.model.folder, dtype=torch.float32, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            self.model.folder, dtype=torch.float32, local_files_only=True, **WEIGHTS
+        )
         if training.lora is not None:
             from peft import LoraConfig, get_peft_model
 

@@ -32,12 +32,23 @@ class Trainer:
     """Tokens per second of machines and engines."""
 
     def read_processes(self) -> tuple[int, bool]:
-        """The number of processes, and whether FSDP shards the model over them, by the accelerate configuration."""
+        """The number of processes, and whether FSDP shards the model over them, by the accelerate configuration.
+
+        Raises:
+            ValueError: the file is no such configuration.
+        """
         name = self.settings.accelerate_config
         if name is None:
             return 1, False
-        config = yaml.safe_load((self.folder / Path(name).expanduser()).read_text(encoding="utf-8"))
-        return int(config["num_processes"]), config["distributed_type"] == "FSDP"
+        file = self.folder / Path(name).expanduser()
+        try:
+            config = yaml.safe_load(file.read_text(encoding="utf-8"))
+            return int(config["num_processes"]), config["distributed_type"] == "FSDP"
+        except (yaml.YAMLError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ValueError(
+                f"{file} (training.accelerate_config) is no configuration of accelerate with num_processes and "
+                f"distributed_type ({type(error).__name__}: {error}); write it by `accelerate config`"
+            ) from error
 
     def describe(self, stage: SftSettings, *, is_preference: bool) -> Training:
         """A training stage in the form that the arithmetic takes."""

@@ -8,6 +8,7 @@ import polars as pl
 
 from lance_assets.algorithms.measures.leaderboard import SPENT, name_scales, rank_experiments
 from lance_assets.algorithms.measures.progress import format_round, parse_round
+from lance_assets.markdown import show_text
 from lance_assets.pictures.study import build_table
 from lance_assets.rounds.nouns import NOUNS
 from lance_assets.rounds.report import format_score
@@ -57,7 +58,7 @@ def tabulate_by_scale(rows: pl.DataFrame, titles: list[str], show: Callable[[dic
     parts += ["Scores under different headings do not compare: their evaluations differ."] if len(names) > 1 else []
     for scale, name in names.items():
         cells = [show(row) for row in rows.filter(scale=scale).to_dicts()]
-        parts += [f"**{name}**", build_table(titles, cells, num_texts=titles.index(RESULTS[0]))]
+        parts += [f"**{show_text(name)}**", build_table(titles, cells, num_texts=titles.index(RESULTS[0]))]
     return "\n\n".join(parts)
 
 
@@ -67,7 +68,8 @@ def tabulate_experiments(rows: pl.DataFrame) -> str:
         rank_experiments(rows),
         ["place", "experiment", "recipe", "best of rounds", *RESULTS],
         lambda row: [
-            *(str(row["place"]), row["experiment"], row["recipe"], f"{name_round(row)} of {row['num_rounds']}"),
+            *(str(row["place"]), row["experiment"], show_text(row["recipe"])),
+            f"{name_round(row)} of {row['num_rounds']}",
             *show_results(row),
         ],
     )
@@ -80,13 +82,13 @@ def tabulate_all_rounds(rows: pl.DataFrame) -> str:
     """One line for each round, with what this round took."""
     titles = ["experiment", "recipe", "round", *RESULTS]
     return tabulate_by_scale(
-        rows, titles, lambda row: [row["experiment"], row["recipe"], name_round(row), *show_results(row)]
+        rows, titles, lambda row: [row["experiment"], show_text(row["recipe"]), name_round(row), *show_results(row)]
     )
 
 
 def name_round(row: dict) -> str:
     """A round, with what its launch set in place of the file's settings."""
-    return f"{row['round']} ({row['overrides']})" if row["overrides"] else str(row["round"])
+    return f"{row['round']} ({show_text(row['overrides'])})" if row["overrides"] else str(row["round"])
 
 
 def tabulate_seconds(rows: pl.DataFrame) -> str:
@@ -103,7 +105,7 @@ def tabulate_seconds(rows: pl.DataFrame) -> str:
 
 def list_left_out(left_out: Mapping[str, str]) -> str:
     """The experiments that are left out and why, as a Markdown list."""
-    lines = [f"* **{name}**: {' '.join(text.split())}" for name, text in left_out.items()]
+    lines = [f"* **{show_text(name)}**: {show_text(' '.join(text.split()))}" for name, text in left_out.items()]
     return "\n".join(lines) or "*nothing*"
 
 

@@ -7,6 +7,7 @@ import polars as pl
 from lance_assets.algorithms.measures.arms import BACKBONE, average_by_stratum, compare_rounds, summarise_arms
 from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.algorithms.measures.statistics import Interval
+from lance_assets.markdown import show_text
 from lance_assets.worlds import World
 
 if TYPE_CHECKING:
@@ -55,18 +56,18 @@ def tabulate_rounds(rows: pl.DataFrame, *, metric: str, method: str) -> str:
     for arm, last in arms.items():
         gained = show_interval(rows, (arm, START_ROUND), (arm, last), metric=metric)
         behind = show_interval(rows, (arm, last), (method, arms[method]), metric=metric) if arm != method else ""
-        cells.append([arm, *(show(arm, key) for key in keys), gained, behind])
-    return build_table([TITLES[metric], *keys, "since r0000", f"{method} less this"], cells)
+        cells.append([show_text(arm), *(show(arm, key) for key in keys), gained, behind])
+    return build_table([TITLES[metric], *keys, "since r0000", f"{show_text(method)} less this"], cells)
 
 
 def tabulate_strata(rows: pl.DataFrame, world: World, *, metric: str) -> str:
     """Mean accuracy by the world's strata, of the raw backbone, of r0000 and of every arm's last round."""
     arms = list_arms(rows)
     places = [("raw backbone", BACKBONE, START_ROUND), (START_ROUND, next(iter(arms)), START_ROUND)]
-    places += [(f"{arm}, {last}", arm, last) for arm, last in arms.items() if last != START_ROUND]
+    places += [(show_text(f"{arm}, {last}"), arm, last) for arm, last in arms.items() if last != START_ROUND]
     by_place = {name: average_by_stratum(rows, arm, key, metric=metric) for name, arm, key in places}
     cells = [[name, *(f"{100 * rate:.0f}" for rate in rates)] for name, rates in by_place.items() if rates]
-    return build_table([f"{TITLES[metric]}, by {world.axis}", *map(str, world.strata)], cells)
+    return build_table([f"{TITLES[metric]}, by {show_text(world.axis)}", *map(str, world.strata)], cells)
 
 
 def tabulate_training(rows: pl.DataFrame, *, axis: str) -> str:
@@ -82,14 +83,15 @@ def tabulate_training(rows: pl.DataFrame, *, axis: str) -> str:
     trained = rows.filter(pl.col("arm") != BACKBONE, pl.col("round") != START_ROUND)
     means = trained.group_by("arm", "round", maintain_order=True).agg(pl.col(name).mean() for name in columns)
     cells = [
-        [row["arm"], row["round"]]
+        [show_text(row["arm"]), row["round"]]
         + [
             "-" if row[name] is None else f"{factor * row[name]:.{digits.get(name, 0)}f}"
             for name, factor in columns.items()
         ]
         for row in means.to_dicts()
     ]
-    titles = ["arm", "round", "new SFT rows", "right, %", f"mean {axis}", "pairs so far", "tokens trained on"]
+    titles = ["arm", "round", "new SFT rows", "right, %", f"mean {show_text(axis)}"]
+    titles += ["pairs so far", "tokens trained on"]
     return build_table(titles, cells, num_texts=2)
 
 

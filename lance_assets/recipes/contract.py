@@ -8,6 +8,7 @@ Nothing registers a recipe. A module of `lance_assets.recipes` that has `RECIPE`
 be imported and has `RECIPE`, such as `my_package.my_method`.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,6 +21,7 @@ import polars as pl
 
 from lance_assets.algorithms.filters.contract import Filter, filter_generations
 from lance_assets.algorithms.forecast.round_forecast import Lengths, Pool, RoundForecast
+from lance_assets.dotted_names import IMPORT_ERRORS, describe_import_error
 from lance_assets.prompts import PromptStep
 from lance_assets.recipes.asking import (
     ReadStates,
@@ -362,14 +364,19 @@ def find_recipe(name: str) -> AnyRecipe:
                 "has RECIPE, such as my_package.my_method"
             )
         return recipes[name]
+    if not re.fullmatch(r"\w+(\.\w+)+", name):
+        raise ValueError(f"{name[:200]!r} is no name of a module; write it as my_package.my_method")
     try:
         module = import_module(name)
-    except ModuleNotFoundError as error:
+    except IMPORT_ERRORS as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
         # The module itself or a package above it is missing; a failed import within it is a mistake of its own.
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise
+        if missing is None or not f"{name}.".startswith(f"{missing}."):
+            raise ValueError(
+                f"the module {name} cannot be imported: {describe_import_error(error)}; correct it"
+            ) from error
         raise ValueError(
-            f"there is no module {name} (no {error.name!r} can be imported); put its package where Python finds it, or "
+            f"there is no module {name} (no {missing!r} can be imported); put its package where Python finds it, or "
             f"choose one of {', '.join(recipe.name for recipe in list_recipes())}"
         ) from error
     recipe = _read_recipe(module)

@@ -4,7 +4,6 @@ Each file is read on its own, so that a broken one is left out with its mistakes
 """
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from lance_assets.rounds.plan import Plan
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.file import check_files, read_attributes
 from lance_assets.settings.new_experiment import SHIPPED_FOLDER
+from lance_assets.settings.values import check_experiment_name
 
 SHIPPED = "shipped"
 """What LANCE_EXPERIMENTS calls the experiments of this package."""
@@ -51,10 +51,10 @@ def plan_experiment(settings: ExperimentSettings, folder: Path) -> Plan:
     Raises:
         ValueError: the folder's name is not usable, a file it names is missing, or its own prompt templates are wrong.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", folder.name):
-        raise ValueError(
-            f"{folder}: an experiment's folder is named in lower case letters, digits and _, got {folder.name!r}"
-        )
+    try:
+        check_experiment_name(folder.name)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
     check_files(settings, folder / "defs.yaml")
     plan = Plan(folder.name, folder, settings)
     if mistakes := find_mistakes(plan.own_words, folder, plan.asked):

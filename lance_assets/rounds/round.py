@@ -195,6 +195,7 @@ class Round:
             prompts = read_task_prompts(
                 evaluation.lm_eval.tasks,
                 include_path=self.plan.folder / include_path if include_path else None,
+                allow_task_code=evaluation.allow_task_code,
                 log=self.log,
             )
             folder.mkdir(parents=True, exist_ok=True)

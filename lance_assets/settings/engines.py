@@ -1,9 +1,10 @@
 """The sections of an experiment's file on engines: the step's own process, vLLM's processes, or a server."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from lance_assets.keys import check_base_url
 from lance_assets.settings.values import FromEnvironment, ModelName, PromptProfile, Settings
 
 
@@ -54,7 +55,9 @@ class VllmSettings(Settings):
 class OpenAISettings(Settings):
     """Any server with the OpenAI API: vLLM, SGLang, TGI, or a hosted one."""
 
-    base_url: FromEnvironment = Field(description="The server's address up to and including /v1, without user or key.")
+    base_url: Annotated[FromEnvironment, AfterValidator(check_base_url)] = Field(
+        description="The server's address up to and including /v1, without user or key."
+    )
     model: FromEnvironment | None = Field(
         None, description="The model's name on the server. None: the only one it serves."
     )

@@ -131,6 +131,11 @@ class EvaluationSettings(Settings):
     world: WorldSettings | None = Field(None, description="The held-out problems of a checkable task.")
     lm_eval: LmEvalSettings | None = Field(None, description="Tasks of lm-evaluation-harness.")
     judge: JudgeSettings | None = Field(None, description="Open-ended prompts, whose completions a judge compares.")
+    allow_task_code: bool = Field(
+        False,
+        description="Whether the harness's task files under include_path may run Python: !function and metrics "
+        "that are scripts. Read them first: they run with your rights.",
+    )
     headline: tuple[HeadlineSettings, ...] = Field(
         (),
         description="What rounds are compared by: one score, or several whose mean it is. Empty: the world's greedy "

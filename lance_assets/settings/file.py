@@ -2,7 +2,7 @@
 
 import difflib
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,14 +13,19 @@ from pydantic_core import ErrorDetails
 
 from lance_assets.algorithms.measures.headline import CONTROLLED, GREEDY, JUDGE, name_metric
 from lance_assets.data_paths import list_files, name_dataset
+from lance_assets.keys import HIDDEN, hide_secrets, is_secret_name
 from lance_assets.recipes.contract import find_recipe
 from lance_assets.settings.evaluation import EvaluationSettings, ScoreSettings
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.filters import find_filter
+from lance_assets.settings.task_files import find_task_code
 from lance_assets.worlds import World, WorldError, find_world
 
 TYPES = ("lance_assets.Experiment", ".Experiment", "lance_assets.assets.experiment.Experiment")
 """The types that an experiment's file may name; the second where the folder's own package imports the component."""
+
+MAX_TOLD = 2000
+"""Characters of a mistake; more are cut out in the middle, since the remedy stands at the end."""
 
 DOCUMENT_FIELDS = ("type", "attributes")
 """What a file says beside comments."""
@@ -69,12 +74,10 @@ def check_files(settings: ExperimentSettings, file: Path) -> None:
     for field, value in named.items():
         if value is None or name_dataset(value, file.parent, split=splits[field] if field in splits else None):
             continue
-        # expanded as the readers do it
-        if not list_files(place := file.parent / Path(value).expanduser()) and not place.exists():
-            mistakes.append(
-                f"{file}:{find_line(file, field) or 1}: attributes.{field}: got {value!r}, but there is no {place}; "
-                "put the file there or correct the path"
-            )
+        if missing := _find_missing(file.parent, value):
+            told = f"{file}:{find_line(file, field) or 1}: attributes.{field}: got {_shorten(value)!r}"
+            mistakes.append(f"{told}, but {missing}; put the file there or correct the path")
+    mistakes += _find_task_mistakes(settings, file)
     world = None
     if settings.evaluation.world is not None:
         field = "evaluation.world.name"
@@ -85,7 +88,47 @@ def check_files(settings: ExperimentSettings, file: Path) -> None:
     for field, told in find_unknown_scores(settings.evaluation, world):
         mistakes.append(f"{file}:{find_line(file, field) or 1}: attributes.{field}: {told}")
     if mistakes:
-        raise ValueError("\n".join(mistakes))
+        raise ValueError("\n".join(map(_cut, mistakes)))
+
+
+def _cut(told: str) -> str:
+    """A mistake in which a name of thousands of letters may stand as it was written."""
+    return told if len(told) <= MAX_TOLD else f"{told[: MAX_TOLD // 2]} [...] {told[-MAX_TOLD // 2 :]}"
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 500 else f"{text[:500]}..."
+
+
+def _find_missing(folder: Path, value: str) -> str:
+    """What is wrong with a path, in words; empty where there is a file, a folder or a pattern with files."""
+    try:
+        # expanded as the readers do it
+        place = folder / Path(value).expanduser()
+        if place.resolve() == Path(place.anchor):
+            return f"{place} is the whole disk"
+        return "" if list_files(place) or place.exists() else f"there is no {_shorten(str(place))}"
+    except (OSError, ValueError, RuntimeError) as error:
+        return f"it cannot be looked for ({getattr(error, 'strerror', None) or error})"
+
+
+def _find_task_mistakes(settings: ExperimentSettings, file: Path) -> list[str]:
+    """The task files of the harness that cannot be read, or run code that the experiment does not allow."""
+    lm_eval = settings.evaluation.lm_eval
+    # A folder that is not there, or the whole disk, is a mistake already.
+    if lm_eval is None or (lm_eval.include_path and _find_missing(file.parent, lm_eval.include_path)):
+        return []
+    folder = file.parent / Path(lm_eval.include_path).expanduser() if lm_eval.include_path else None
+    mistakes = []
+    for found in find_task_code(lm_eval.tasks, folder):
+        if found.is_broken:
+            mistakes.append(f"{found.file}:{found.line}: not YAML: {found.what}; correct the line or one above it")
+        elif not settings.evaluation.allow_task_code:
+            mistakes.append(
+                f"{found.file}:{found.line}: {found.what} runs Python, and evaluation.allow_task_code is false; read "
+                f"what it runs, then set allow_task_code: true in the section evaluation of {file}"
+            )
+    return mistakes
 
 
 def find_unknown_scores(evaluation: EvaluationSettings, world: World | None) -> list[tuple[str, str]]:
@@ -138,12 +181,19 @@ def read_attributes(file: Path) -> ExperimentSettings:
         ) from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{file}:1: not YAML: {error}; write it as UTF-8 text") from error
+    except RecursionError as error:
+        raise ValueError(f"{file}:1: its lists and sections are nested too deeply; write it flat") from error
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        # PyYAML makes numbers, dates and sets without a word on what cannot become one.
+        line, text = _find_unreadable(file)
+        raise ValueError(f"{file}:{line}: {text} cannot be read ({error}); put it in quotes, or correct it") from error
     if len(documents) != 1 or not isinstance(documents[0], dict):
         raise ValueError(
             f"{file}:1: an experiment's file holds one document with type and attributes, got {len(documents)} of "
             f"kind {', '.join(type(document).__name__ for document in documents) or 'none'}; correct the file"
         )
     (document,) = documents
+    _check_keys(file)
     _check_document(document, file)
     try:
         return ExperimentSettings.model_validate(document.get("attributes") or {})
@@ -164,6 +214,56 @@ def _parse(text: str) -> list[Any]:
         return list(yaml.safe_load_all(text))
 
 
+def _find_unreadable(file: Path) -> tuple[int, str]:
+    """The line and the text of the first value that PyYAML cannot make; line 1 where it is none alone."""
+    for node in _walk(yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)):
+        try:
+            yaml.SafeLoader("").construct_object(node)
+        except yaml.YAMLError:
+            continue
+        except (ValueError, TypeError, AttributeError, LookupError):
+            return node.start_mark.line + 1, reprlib.repr(node.value)
+    return 1, "a value"
+
+
+def _walk(root: yaml.Node | None) -> Iterator[yaml.Node]:
+    """Every node once, though an alias may hold itself."""
+    waiting, known = [root], set()
+    while waiting:
+        node = waiting.pop(0)
+        if node is None or id(node) in known:
+            continue
+        known.add(id(node))
+        yield node
+        if isinstance(node, yaml.MappingNode):
+            waiting += [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+
+
+def _check_keys(file: Path) -> None:
+    """No section names a field twice: PyYAML would keep the last one in silence.
+
+    Raises:
+        ValueError: one does.
+    """
+    try:
+        root = yaml.compose(file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        # libyaml is stricter than what read the file before, on unknown directives for example.
+        told = " ".join(str(error).split())
+        raise ValueError(f"{file}:1: not YAML: {told}; correct the file") from error
+    for node in _walk(root):
+        first: dict[str, int] = {}
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and first.setdefault(key.value, line) != line:
+                raise ValueError(
+                    f"{file}:{line}: {key.value}: stands in line {first[key.value]} already, and one of them would be "
+                    "lost; remove one"
+                )
+
+
 def _check_document(document: dict[object, object], file: Path) -> None:
     """The document has the type of an experiment and no field beside `DOCUMENT_FIELDS`."""
     if "type" not in document:
@@ -171,14 +271,15 @@ def _check_document(document: dict[object, object], file: Path) -> None:
     if document["type"] not in TYPES:
         line = _find_document_line(file, "type")
         raise ValueError(
-            f"{file}:{line}: type: got {document['type']!r}; the type of an experiment is {' or '.join(TYPES)}"
+            f"{file}:{line}: type: got {reprlib.repr(document['type'])}; "
+            f"the type of an experiment is {' or '.join(TYPES)}"
         )
     for name in document:
         if name not in DOCUMENT_FIELDS:
             near = difflib.get_close_matches(str(name), DOCUMENT_FIELDS, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise ValueError(
-                f"{file}:{_find_document_line(file, name)}: {name}: no such field; {hint}"
+                f"{file}:{_find_document_line(file, name)}: {_shorten(str(name))}: no such field; {hint}"
                 f"The fields here are {', '.join(DOCUMENT_FIELDS)}"
             )
 
@@ -186,7 +287,8 @@ def _check_document(document: dict[object, object], file: Path) -> None:
 def _find_document_line(file: Path, field: object) -> int:
     node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     assert isinstance(node, yaml.MappingNode), "a file whose fields are looked for holds a mapping"
-    return next(key.start_mark.line + 1 for key, _ in node.value if key.value == str(field))
+    # A key that YAML reads as another value, such as null, is not written as Python shows it.
+    return next((key.start_mark.line + 1 for key, _ in node.value if key.value == str(field)), 1)
 
 
 def describe_mistakes(error: ValidationError, file: Path) -> str:
@@ -209,7 +311,8 @@ def describe_mistakes(error: ValidationError, file: Path) -> str:
             allowed = _fields_in(above)
         field = ".".join(("attributes", *map(str, mistake["loc"])))
         place = f"{file}:{_find_nearest_line(file, [str(part) for part in mistake['loc']])}"
-        lines.append(f"{place}: {_describe_mistake(mistake, field=field, name=name, allowed=allowed)}")
+        told = _describe_mistake(mistake, field=field, name=name, allowed=allowed)
+        lines.append(f"{place}: {_cut(told)}")
     return "\n".join(lines)
 
 
@@ -231,12 +334,18 @@ def _describe_mistake(mistake: ErrorDetails, *, field: str, name: str, allowed: 
         # Most unknown fields are a slip of the keyboard.
         near = difflib.get_close_matches(name, allowed, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"{field}: no such field (got {reprlib.repr(value)}); {hint}The fields here are {', '.join(allowed)}"
+        shown = _show_value(name, value)
+        return f"{field}: no such field (got {shown}); {hint}The fields here are {', '.join(allowed)}"
     said = mistake["msg"].removeprefix("Value error, ")
     if isinstance(value, BaseModel | dict):
-        return f"{field}: {said}"
+        return f"{field}: {hide_secrets(said)}"
     meaning = f" ({allowed[name].description})" if name in allowed else ""
-    return f"{field}: got {reprlib.repr(value)}; {said[0].lower()}{said[1:]}{meaning}"
+    return f"{field}: got {_show_value(name, value)}; {said[0].lower()}{said[1:]}{meaning}"
+
+
+def _show_value(name: str, value: object) -> str:
+    """A value as it was written; not one that may be a key, which people put where its variable is to be named."""
+    return HIDDEN if is_secret_name(name) else hide_secrets(reprlib.repr(value))
 
 
 def _fields_of_recipe(file: Path) -> dict[str, FieldInfo]:

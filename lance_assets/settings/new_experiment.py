@@ -1,6 +1,5 @@
 """A new experiment's folder: the file with every setting, and data to start with."""
 
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from lance_assets.prompts import PROFILES
 from lance_assets.recipes.contract import find_recipe
 from lance_assets.settings.filters import OF_SMALL_MODELS
 from lance_assets.settings.template import render_experiment
+from lance_assets.settings.values import check_experiment_name
 
 SHIPPED_FOLDER = Path(__file__).parents[1] / "experiments"
 """Where the experiments of this package lie."""
@@ -57,8 +57,7 @@ def create_experiment(
     find_recipe(recipe)
     if profile not in (None, *PROFILES):
         raise ValueError(f"there is no prompt profile {profile!r}; choose one of {', '.join(PROFILES)}")
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", folder.name):
-        raise ValueError(f"an experiment is named in lower case letters, digits and _, got {folder.name!r}")
+    check_experiment_name(folder.name)
     file = folder / "defs.yaml"
     if file.exists():
         raise ValueError(f"{file} exists already; choose another name, or remove it")

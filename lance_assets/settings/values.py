@@ -64,6 +64,35 @@ PromptProfile = Annotated[
 ]
 """A profile of prompt templates, or a variable that names one."""
 
+MAX_NAME = 100
+"""Characters of an experiment's name: files and folders are named after it, with a round and an ending."""
+RESERVED_NAMES = {
+    "leaderboard": "the asset over all experiments",
+    "shipped": "what LANCE_EXPERIMENTS calls the package's experiments",
+}
+"""Names that mean something else beside an experiment's."""
+
+
+def check_experiment_name(name: str) -> str:
+    """The name of an experiment, which is that of its folder.
+
+    Raises:
+        ValueError: it is not made of small letters, digits and _, too long, or taken.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        shown = name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}..."
+        raise ValueError(f"an experiment's folder is named in lower case letters, digits and _, got {shown!r}")
+    if len(name) > MAX_NAME:
+        raise ValueError(
+            f"an experiment's name has at most {MAX_NAME} characters, got {len(name)}: '{name[:20]}...'; shorten it"
+        )
+    if name in RESERVED_NAMES:
+        raise ValueError(f"no experiment can be named {name!r}, which is {RESERVED_NAMES[name]}; choose another name")
+    if re.fullmatch(r"r\d+", name):
+        raise ValueError(f"no experiment can be named {name!r}, which looks like a round's key; choose another name")
+    return name
+
+
 Owner = Annotated[str, Field(pattern=r"^(team:.+|[^@\s]+@[^@\s]+\.[^@\s]+)$")]
 """An owner in the form that Dagster requires."""
 

@@ -205,7 +205,7 @@ def train_small_model(out: Path, *, rng_seed: int, snapshot: Path, last_phase_fr
         model = build_model(tokenizer)
     else:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(last_phase_from)
-        model = Qwen2ForCausalLM.from_pretrained(last_phase_from, dtype=torch.float32)
+        model = Qwen2ForCausalLM.from_pretrained(last_phase_from, dtype=torch.float32, use_safetensors=True)
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.05, fused=True)
     step = tokens = 0
     log: list[dict] = []
@@ -215,7 +215,7 @@ def train_small_model(out: Path, *, rng_seed: int, snapshot: Path, last_phase_fr
         log = [row for row in log if row["tokens"] <= tokens]
     steps_before = log[-1]["step"] if log else 0
     if snapshot.exists():
-        state = torch.load(snapshot, weights_only=False)
+        state = torch.load(snapshot, weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         step, tokens, log = state["step"], state["tokens"], state["log"]

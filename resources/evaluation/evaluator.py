@@ -24,6 +24,10 @@ from resources.models.chat_format import adapt_folder
 from resources.stores.checkpoints import has_chat_template
 
 _NORMAL_95 = 1.959963984540054
+HARNESS = "resources.evaluation.harness_worker"
+"""What is run: the harness, confined."""
+ALLOWED = "--allow-task-code"
+"""Its option that lets task files run Python."""
 
 
 class EvaluationError(RuntimeError):
@@ -47,6 +51,7 @@ def run_lm_eval(
     model_name: str,
     log: Callable[[str], None],
     include_path: Path | None = None,
+    allow_task_code: bool = False,
     num_fewshot: int | None = None,
     limit: int | None = None,
     batch_size: int = 8,
@@ -63,6 +68,7 @@ def run_lm_eval(
         model_name: the `model` column.
         log: is given each line of the process's log.
         include_path: folder with task YAML files of one's own.
+        allow_task_code: whether these files may run Python; see `harness_worker`.
         num_fewshot: examples in the prompt; None takes the task's.
         limit: at most so many items of each task.
         batch_size: fixed, since scores move with it.
@@ -88,7 +94,9 @@ def run_lm_eval(
         if is_chat:
             # The harness leaves out a system message that the template refuses, and may add a beginning of text.
             model_args = f"pretrained={adapt_folder(model_path, Path(view))},add_bos_token=False"
-        command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--model_args", model_args]
+        model_args += ",trust_remote_code=False,use_safetensors=True"
+        allowed = [ALLOWED] if allow_task_code else []
+        command = [sys.executable, "-m", HARNESS, *allowed, "run", "--model", "hf", "--model_args", model_args]
         command += ["--tasks", ",".join(map(str, tasks)), "--batch_size", str(batch_size), "--output_path", folder]
         command += ["--seed", str(rng_seed), "--log_samples"]
         # An option that is not given leaves the task's own value in force.
@@ -108,12 +116,15 @@ def run_lm_eval(
         return HarnessResult(report, parse_samples(samples, report))
 
 
-def read_task_prompts(tasks: Sequence[str], *, include_path: Path | None, log: Callable[[str], None]) -> list[str]:
+def read_task_prompts(
+    tasks: Sequence[str], *, include_path: Path | None, allow_task_code: bool = False, log: Callable[[str], None]
+) -> list[str]:
     """Every prompt that harness tasks evaluate, few-shot examples left out, in a process of its own.
 
     Args:
         tasks: as for `run_lm_eval`.
         include_path: folder with task YAML files of one's own.
+        allow_task_code: as for `run_lm_eval`.
         log: is given each line of the process's log.
 
     Returns:
@@ -125,7 +136,11 @@ def read_task_prompts(tasks: Sequence[str], *, include_path: Path | None, log: C
     with tempfile.TemporaryDirectory() as folder:
         job, out = Path(folder) / "job.json", Path(folder) / "prompts.json"
         where = None if include_path is None else str(include_path)
-        job.write_text(json.dumps({"tasks": list(tasks), "include_path": where, "out": str(out)}))
+        job.write_text(
+            json.dumps(
+                {"tasks": list(tasks), "include_path": where, "allow_task_code": allow_task_code, "out": str(out)}
+            )
+        )
         _run_harness([sys.executable, "-m", "resources.evaluation.task_prompts_worker", str(job)], tasks, log)
         prompts: list[str] = json.loads(out.read_text())
     return prompts

@@ -1,6 +1,7 @@
 """The prompts of lm-evaluation-harness tasks: `python -m resources.evaluation.task_prompts_worker JOB`.
 
-JOB is a JSON file with `tasks`, `include_path` (or null) and `out`, the file that is written: a JSON list of prompts.
+JOB is a JSON file with `tasks`, `include_path` (or null), `allow_task_code` and `out`, the file that is written: a JSON
+list of prompts.
 """
 
 import json
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval.tasks import TaskManager, get_task_dict
+
+from resources.evaluation.harness_worker import confine
 
 
 def list_tasks(found: dict[Any, Any]) -> Iterator[Any]:
@@ -24,6 +27,7 @@ def list_tasks(found: dict[Any, Any]) -> Iterator[Any]:
 def main() -> None:
     """Read the job and write the prompts of every item that is evaluated."""
     job = json.loads(Path(sys.argv[1]).read_text())
+    confine(allows_code=job["allow_task_code"])
     manager = TaskManager(include_path=job["include_path"])
     tasks = list_tasks(get_task_dict(job["tasks"], manager))
     prompts = {str(task.doc_to_text(document)) for task in tasks for document in task.eval_docs}

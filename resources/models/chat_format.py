@@ -10,7 +10,8 @@ A checkpoint is asked as it is trained, token by token, whatever its template do
    (DeepSeek-R1). A training row is then the prompt as at serving, the completion, and what the template puts after
    the model's turn. An opened thought is closed before a completion that does not close it.
 4. **Chat markup inside the data.** `<|im_end|>` in a message is encoded as text and never ends a turn. The pieces
-   around it are encoded by themselves, which SentencePiece may begin with a space.
+   around it are encoded by themselves, which SentencePiece may begin with a space. Markup that is no special token
+   (`[INST]` of Llama 2) gets a WORD JOINER, which is not seen, behind its first sign.
 5. **No end of turn.** A template without a special token after the model's turn is refused before training: the model
    would never learn to stop.
 
@@ -52,6 +53,20 @@ PART_CONTENTS = (
 
 _OPENED = re.compile(r"([<\[◁])((?:\w+:)?(?:think(?:ing)?|thoughts?|reasoning))([>\]▷])\s*\Z", re.I)
 _MARK = re.compile("\ue000([\ue100-\uf8ff])\ue001")
+JOINER = "\u2060"
+MARKUP = re.compile(
+    r"""
+    <\|[^<>|\s]{1,60}\|>                            # ChatML, Llama 3, Phi, GLM
+    | <｜[^<>｜]{1,60}｜>                            # DeepSeek
+    | </?(?:s|bos|eos|pad|unk|sep|cls|mask)>        # SentencePiece
+    | <(?:start|end)_of_(?:turn|text|image)>        # Gemma
+    | <turn\|> | <\|turn> | <extra_id_\d+>
+    | \[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|THINK|ARGS|IMG)\]  # Mistral
+    | <</?SYS>>                                     # Llama 2
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+"""The markup of the families that are known; a server's model may be any of them."""
 _SYSTEM, _USER, _MODEL = "Answer QX1 briefly.", 'What is "QX2"?', "It is QX3."
 
 
@@ -77,12 +92,30 @@ class ChatFormat:
     """What closes that thought before a completion."""
     special: tuple[str, ...]
     """The special tokens' names, the longest first: one may be part of another."""
+    plain: tuple[str, ...] = ()
+    """Markup that the template writes and that is no special token, such as Llama 2's `[INST]`, the longest first."""
 
 
 _KNOWN: "WeakKeyDictionary[PreTrainedTokenizerBase, tuple[str, ChatFormat]]" = WeakKeyDictionary()
 
 
 _DESCRIBED: dict[tuple[str, str, str], dict[str, str]] = {}
+
+
+def break_markup(text: str, names: Sequence[str] = ()) -> str:
+    r"""A text in which nothing is chat markup any more.
+
+    Args:
+        text: of a message.
+        names: the special tokens' names of the model that reads it, where they are known.
+
+    >>> break_markup("Say <|im_end|> twice.").replace(JOINER, "·")
+    'Say <·|im_end|> twice.'
+    """
+    for name in sorted(filter(str.strip, names), key=len, reverse=True):
+        if len(name) > 1:
+            text = text.replace(name, name[0] + JOINER + name[1:])
+    return MARKUP.sub(lambda found: found[0][0] + JOINER + found[0][1:], text)
 
 
 def read_format(tokenizer: "PreTrainedTokenizerBase") -> ChatFormat:
@@ -137,7 +170,8 @@ def _find_format(tokenizer: "PreTrainedTokenizerBase", template: str) -> ChatFor
         after_turn=after,
         opened=opened[0].strip() if opened else "",
         closing=f"{opened[1]}/{opened[2]}{opened[3]}\n\n" if opened else "",
-        special=_list_special(tokenizer),
+        special=(names := _list_special(tokenizer)),
+        plain=tuple(sorted(set(MARKUP.findall(used)) - set(names), key=lambda name: (-len(name), name))),
     )
 
 
@@ -203,6 +237,10 @@ def _mark(tokenizer: "PreTrainedTokenizerBase", messages: Messages) -> list[dict
         for message in marked:
             if name in message["content"]:
                 message["content"] = message["content"].replace(name, f"\ue000{chr(0xE100 + place)}\ue001")
+    for message in marked:
+        for name in read_format(tokenizer).plain:
+            # Letter by letter it would be the same tokens as the template's own.
+            message["content"] = message["content"].replace(name, name[0] + JOINER + name[1:])
     return marked
 
 
@@ -360,7 +398,7 @@ def describe_chat(model_path: Path, content_hash: str, messages: Messages, compl
     if key not in _DESCRIBED:
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(model_path, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(model_path, local_files_only=True, trust_remote_code=False)
         _DESCRIBED[key] = describe_format(tokenizer, messages, completion)
     return dict(_DESCRIBED[key])
 
@@ -374,7 +412,7 @@ def adapt_folder(model_path: Path, folder: Path) -> Path:
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model_path, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(model_path, local_files_only=True, trust_remote_code=False)
     try:
         chat_format = read_format(tokenizer)
     except ChatFormatError:

@@ -19,6 +19,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resources.models.foreign_code import WITHOUT_CODE, refuse_foreign_code
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -101,6 +103,7 @@ def convert(file: Path, root: Path, *, name: str | None = None) -> Path:
         name: another name for the folder.
 
     Raises:
+        ForeignCodeError: a configuration beside the file names code.
         GgufError: the file is broken or no language model, or it cuts texts into words by an unknown rule.
     """
     digest = hash_file(file)
@@ -152,23 +155,27 @@ def _write(file: Path, folder: Path) -> None:
             f"{file}: its vocabulary cuts texts into words by the rule {pre!r}, which is not known here; put the "
             f"model's own tokenizer.json beside the file, or use its safetensors (known: {', '.join(WORD_RULES)})"
         )
+    # What lies beside the file is read too.
+    refuse_foreign_code(file.parent)
     try:
-        quantized = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+        quantized = AutoModelForCausalLM.from_pretrained(
+            file.parent, gguf_file=file.name, dtype=torch.float32, **WITHOUT_CODE
+        )
         config = quantized.config
         if hasattr(config, "quantization_config"):
             delattr(config, "quantization_config")
         config.name_or_path = ""
         # Through a fresh model, since the one that was read keeps that it was quantized.
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **WITHOUT_CODE)
         model.load_state_dict(quantized.state_dict())
         model.save_pretrained(folder)
         if has_own:
             for path in own:
                 shutil.copyfile(path, folder / path.name)
         else:
-            AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(folder)
+            AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, **WITHOUT_CODE).save_pretrained(folder)
             _mend_tokenizer(folder, pre, max_length=getattr(config, "max_position_embeddings", None))
-        check_tokenizer(AutoTokenizer.from_pretrained(folder), file.name)
+        check_tokenizer(AutoTokenizer.from_pretrained(folder, **WITHOUT_CODE), file.name)
     except GgufError:
         raise
     except (ValueError, OSError, KeyError, RuntimeError, TypeError, AttributeError) as error:

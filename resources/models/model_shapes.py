@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lance_assets.algorithms.forecast.costs import ModelShape
 from lance_assets.dotted_names import is_dotted_name
 from resources.models.finding import UnknownModelError, find_model_here, find_packaged_folder
+from resources.models.foreign_code import WITHOUT_CODE, ForeignCodeError, is_of_the_folder, refuse_foreign_code
 from resources.models.gguf_files import SOURCE
 
 if TYPE_CHECKING:
@@ -87,12 +88,18 @@ def find_model(name: str, *, base: Path | None = None, revision: str | None = No
         UnknownShapeError: no configuration, or one that transformers cannot build a causal language model from.
     """
     folder, source = find_config(name, base=base, revision=revision)
+    try:
+        refuse_foreign_code(folder)
+    except ForeignCodeError as error:
+        raise UnknownShapeError(f"{name!r}: {error}") from error
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, **WITHOUT_CODE)
         shape = measure_shape(config)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:
+        if not isinstance(error, RuntimeError) and not is_of_the_folder(error):
+            raise
         raise UnknownShapeError(f"{folder / 'config.json'}: no model can be built from it: {error}") from error
     stored = getattr(config, "dtype", None)
     return FoundModel(
@@ -110,7 +117,7 @@ def measure_shape(config: "PreTrainedConfig") -> ModelShape:
     from transformers import AutoModelForCausalLM
 
     with init_empty_weights():
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config, **WITHOUT_CODE)
     # On the meta device each weight became one of its own.
     model.tie_weights()
     text = config.get_text_config()
@@ -157,5 +164,5 @@ def find_tokenizer(folder: Path) -> "PreTrainedTokenizerBase | None":
         return None
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **WITHOUT_CODE)
     return tokenizer if tokenizer.chat_template is not None else None

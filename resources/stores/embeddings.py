@@ -20,13 +20,12 @@ import numpy as np
 import polars as pl
 
 from resources.models.finding import find_model_folder
+from resources.models.foreign_code import refuse_foreign_modules
 from resources.stores.checkpoints import NotACheckpointError
 from resources.stores.lance_tables import HistoryError, LanceTable, read_width
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 SLICE_TEXTS = 4096
 """New texts that are embedded before they are appended."""
@@ -69,18 +68,32 @@ class Embedder:
         Vectors of models with different hashes cannot be compared.
 
         Raises:
-            NotACheckpointError: the folder holds no weights.
+            NotACheckpointError: the folder holds no weights in safetensors.
+            ForeignCodeError: the folder names code of its own.
         """
-        for pattern in _WEIGHTS:
-            if weights := sorted(self.folder.rglob(pattern)):
-                digest = hashlib.sha256()
-                for file in [*weights, *self._read_settings()]:
-                    with file.open("rb") as content:
-                        digest.update(hashlib.file_digest(content, "sha256").digest())
-                return digest.hexdigest()
+        self._require_weights()
+        digest = hashlib.sha256()
+        files = [*sorted(self.folder.rglob("*.safetensors")), *self._read_settings()]
+        for file in [*files, *sorted(self.folder.rglob("*.py"))]:
+            with file.open("rb") as content:
+                digest.update(hashlib.file_digest(content, "sha256").digest())
+        return digest.hexdigest()
+
+    def _require_weights(self) -> None:
+        """The folder names no code, and has weights that are no pickle.
+
+        Raises:
+            ForeignCodeError: it names code.
+            NotACheckpointError: it has no such weights.
+        """
+        refuse_foreign_modules(self.folder)
+        if any(self.folder.rglob("*.safetensors")):
+            return
+        pickles = sorted(file.name for file in self.folder.rglob("*.bin"))
+        has = f"; {pickles[0]} is a pickle, which is not read since it can run code" if pickles else ""
         raise NotACheckpointError(
-            f"{self.folder} (embedding model {self.model!r}) has no weights ({' or '.join(_WEIGHTS)}); "
-            "name the folder of a sentence-transformers model"
+            f"{self.folder} (embedding model {self.model!r}) has no weights in safetensors{has}; name the folder of a "
+            "sentence-transformers model that has them, or save it again with save_pretrained()"
         )
 
     @cached_property
@@ -99,7 +112,14 @@ class Embedder:
     def _network(self) -> "SentenceTransformer":
         from sentence_transformers import SentenceTransformer
 
-        return SentenceTransformer(str(self.folder), device=self.device)
+        self._require_weights()
+        return SentenceTransformer(
+            str(self.folder),
+            device=self.device,
+            trust_remote_code=False,
+            local_files_only=True,
+            model_kwargs={"use_safetensors": True},
+        )
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Embed texts; a text has one vector however often and wherever it comes.

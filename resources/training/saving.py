@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl import DPOTrainer, SFTTrainer
 
 from resources.models.adapters import build_update, concatenate_adapters, read_update, to_numpy, write_adapter
+from resources.models.foreign_code import WEIGHTS
 from resources.stores.checkpoints import hash_checkpoint
 from resources.stores.files import flush_folder, flush_to_disk, write_file_atomically
 from resources.training.divergence import DivergedError, require_finite
@@ -49,7 +50,7 @@ class WeightChange:
 def load_for_training(path: Path) -> PreTrainedModel:
     """The model in float32, whatever it is stored in."""
     # In bfloat16 most updates at a learning rate of 1e-5 would be rounded away.
-    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, local_files_only=True)
+    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, local_files_only=True, **WEIGHTS)
 
 
 def load_start(path: Path, job: TrainJob) -> PreTrainedModel:
@@ -241,7 +242,7 @@ def measure_change(model: PreTrainedModel, start: Path, *, save_dtype: SaveDtype
         DivergedError: the norm of the change is no number of float32.
     """
     # In the dtype that it is stored in, so that the copy takes no more memory than the file.
-    before = AutoModelForCausalLM.from_pretrained(start, dtype="auto", local_files_only=True).state_dict()
+    before = AutoModelForCausalLM.from_pretrained(start, dtype="auto", local_files_only=True, **WEIGHTS).state_dict()
     wanted = stored if save_dtype == "auto" else getattr(torch, save_dtype)
     changed = rounded = 0.0
     for name, weight in model.named_parameters():
@@ -259,7 +260,7 @@ def measure_change(model: PreTrainedModel, start: Path, *, save_dtype: SaveDtype
 
 def read_dtype(path: Path) -> torch.dtype:
     """The dtype a checkpoint is stored in."""
-    return AutoModelForCausalLM.from_pretrained(path, dtype="auto", local_files_only=True).dtype
+    return AutoModelForCausalLM.from_pretrained(path, dtype="auto", local_files_only=True, **WEIGHTS).dtype
 
 
 def save_adapter(model: PeftModel, job: TrainJob, start: Path, folder: Path) -> None:

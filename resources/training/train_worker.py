@@ -43,6 +43,7 @@ from lance_assets.algorithms.forecast.costs import Training
 from lance_assets.prompts import build_messages
 from resources.machine.processes import MemoryPeak, measure_own_peak
 from resources.models.chat_format import encode_row, require_turn_end
+from resources.models.foreign_code import WITHOUT_CODE
 from resources.models.model_shapes import measure_shape
 from resources.stores.files import write_file_atomically
 from resources.training.divergence import FiniteCallback
@@ -210,7 +211,7 @@ def settle_stage(job: TrainJob, settings: SftSettings, longest: int) -> Settled:
     )
     # Building the model, though without memory, draws random numbers, of which an adapter is made later.
     with torch.random.fork_rng(devices=[]):
-        shape = measure_shape(AutoConfig.from_pretrained(job.start_checkpoint, local_files_only=True))
+        shape = measure_shape(AutoConfig.from_pretrained(job.start_checkpoint, local_files_only=True, **WITHOUT_CODE))
     return settle(
         find_device(job.memory_gib, num_local_processes=num_local),
         shape,
@@ -259,7 +260,7 @@ def run_stage(
     stage: str, job: TrainJob, settings: SftSettings, start: Path, rows: list[dict], folder: Path
 ) -> tuple[SFTTrainer | DPOTrainer, dict]:
     """Train one stage from `start`; returns the trainer and the stage's log."""
-    tokenizer = AutoTokenizer.from_pretrained(start)
+    tokenizer = AutoTokenizer.from_pretrained(start, **WITHOUT_CODE)
     encoded, lengths = encode_rows(tokenizer, rows, settings.max_length)
     num_truncated = sum(length > settings.max_length for length in lengths)
     settled = settle_stage(job, settings, min(max(lengths), settings.max_length))
@@ -318,7 +319,7 @@ def fill_budget(job: TrainJob, sft_rows: list[dict], pairs: list[dict]) -> list[
         ValueError: the pairs alone take the budget.
     """
     assert job.token_budget is not None, "there is a budget to fill"
-    tokenizer = AutoTokenizer.from_pretrained(job.start_checkpoint)
+    tokenizer = AutoTokenizer.from_pretrained(job.start_checkpoint, **WITHOUT_CODE)
     for_pairs = round(
         job.dpo.num_epochs * sum(count_tokens(tokenizer, pairs, ("chosen", "rejected"), job.dpo.max_length))
     )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from jinja2 import UndefinedError, meta
+from jinja2.exceptions import SecurityError
 
 from lance_assets import prompts
 from lance_assets.algorithms.reviews.review_parsing import parse_review
@@ -234,3 +235,9 @@ def test_the_example_reviews_end_in_scores_of_the_scale(lowest: int, highest: in
     assert scores == sorted(scores)
     assert scores[0] < scores[-1]
     assert filled.index("What is it?") > filled.index(shots[-1]["completion"])
+
+
+@pytest.mark.parametrize("text", ["{{ prompt.__class__.__mro__ }}", "{{ cycler.__init__.__globals__ }}"])
+def test_a_template_reaches_no_python(text: str) -> None:
+    with pytest.raises(SecurityError):
+        ENVIRONMENT.from_string(text).render(prompt="a")

@@ -177,7 +177,16 @@ def identify_label_training(plan: Plan) -> Identity:
 def identify_evaluation(plan: Plan) -> Identity:
     """What a checkpoint is evaluated on, and how it is asked."""
     evaluation = plan.settings.evaluation
-    elsewhere = {"protected_prompts", "protected_field", "ngram", "max_similarity", "judge", *SCORED_BY}
+    # What may run is no part of what does: the files that run are hashed.
+    elsewhere = {
+        "protected_prompts",
+        "protected_field",
+        "ngram",
+        "max_similarity",
+        "judge",
+        "allow_task_code",
+        *SCORED_BY,
+    }
     include_path = evaluation.lm_eval.include_path if evaluation.lm_eval else None
     return (
         evaluation.model_dump(exclude=elsewhere)

@@ -152,6 +152,7 @@ def run_harness(this_round: Round, model: str, path: Path, lm_eval: LmEvalSettin
         model_name=model,
         log=this_round.log,
         include_path=include_path,
+        allow_task_code=plan.settings.evaluation.allow_task_code,
         num_fewshot=lm_eval.num_fewshot,
         limit=lm_eval.limit,
         batch_size=lm_eval.batch_size,

@@ -10,7 +10,8 @@ Source: the API reference of OpenAI, and vLLM 0.32 (`vllm/entrypoints/openai/cha
    penalty is no part of the API; it is sent where the server has proved that it reads one (vLLM and SGLang do).
 4. A turn that has begun is the last message, and two fields say that it goes on (vLLM, SGLang). They are no part of the
    API, so they are sent where the server has proved that it goes on from there.
-5. `eos_token` and `stop_sequence`, which TGI says in place of `stop`, are read as `stop`.
+5. The server tokenizes, so chat markup in the data is broken before it is sent (`resources.models.chat_markup`).
+6. `eos_token` and `stop_sequence`, which TGI says in place of `stop`, are read as `stop`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import Any
 
 from lance_assets.records import FinishReason, Request, Sample, SamplingSettings, TokenChoice
 from resources.engines.contract import NUM_ALTERNATIVES, cut_at_stop, fail
+from resources.models.chat_markup import break_messages
 
 SEED_BITS = 31
 
@@ -54,10 +56,11 @@ def build_body(request: Request, sampling: SamplingSettings, *, model: str, dial
         model: the name it is served under.
         dialect: of `DIALECTS`, for the grammar; None sends none.
     """
-    messages = list(request.messages)
+    # The server tokenizes, and would take markup of the data for its own.
+    messages = break_messages([*request.messages, *_begin_turn(request.prefill)])
     body: dict[str, Any] = {
         "model": model,
-        "messages": [*messages, {"role": "assistant", "content": request.prefill}] if request.prefill else messages,
+        "messages": messages,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "max_tokens": sampling.max_new_tokens,
@@ -76,6 +79,10 @@ def build_body(request: Request, sampling: SamplingSettings, *, model: str, dial
     if sampling.grammar is not None and dialect is not None:
         body |= DIALECTS[dialect](sampling.grammar)
     return body
+
+
+def _begin_turn(prefill: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": prefill}] if prefill else []
 
 
 REASONING = ("reasoning_content", "reasoning")

@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from lance_assets.keys import HIDDEN
 from resources.engines.contract import EngineError
 
 if TYPE_CHECKING:
@@ -152,6 +153,17 @@ class Client:
         # Not raised above: the package's errors hold the request, whose headers hold the key, and would be its context.
         raise failure
 
+    def parse(self, answer: "Response") -> Any:
+        """What an answer says, without the key: whatever a server repeats may be stored, or trained on.
+
+        Raises:
+            ValueError: it is not JSON.
+        """
+        raw = answer.text
+        found = json.loads(raw)
+        # The sign may hide a letter of the key: JSON can write each by its number.
+        return _hide(found, self._key) if self._key and (self._key in raw or "\\" in raw) else found
+
     async def _before_request(self, request: "Request") -> None:
         if self._key is None:
             del request.headers["Authorization"]
@@ -211,9 +223,20 @@ class Client:
     def redact(self, text: str) -> str:
         """The text on one line, without the key or any bearer token, then cut to `MAX_MESSAGE_LENGTH` characters."""
         if self._key:
-            text = text.replace(self._key, "***")
+            text = text.replace(self._key, HIDDEN)
         text = " ".join(re.sub(r"(?i)(bearer\s+)[^\s'\",}]+", r"\1***", text).split())
         return text if len(text) <= MAX_MESSAGE_LENGTH else text[: MAX_MESSAGE_LENGTH - 3] + "..."
+
+
+def _hide(found: Any, key: str) -> Any:
+    """Parsed JSON with the key hidden in every text."""
+    if isinstance(found, str):
+        return found.replace(key, HIDDEN)
+    if isinstance(found, list):
+        return [_hide(part, key) for part in found]
+    if isinstance(found, dict):
+        return {_hide(name, key): _hide(part, key) for name, part in found.items()}
+    return found
 
 
 def check_completion(answer: object) -> None:

@@ -14,13 +14,13 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
+from lance_assets.keys import check_base_url
 from lance_assets.records import Request, Sample, SamplingSettings
 from resources.engines.contract import Adapter, EngineError, PenaltyIgnoredError, PrefillIgnoredError, fail
 from resources.engines.openai.chat_completions import PARAMETERS, build_body, read_sample
 from resources.engines.openai.client import COMPLETIONS, Client, RequestFailedError
 from resources.engines.openai.server import (
     Health,
-    check_base_url,
     continues_turn,
     find_dialect,
     find_model,
@@ -257,7 +257,7 @@ class OpenAIEngine:
             await raise_if_gone(client, error, began=began, health=health)
             return fail(request, 0, f"failed, the last attempt: {error}")
         health.last_success, health.num_exhausted = time.monotonic(), 0
-        return read_sample(answer.json(), request, tail_tokens=sampling.tail_tokens, stop=sampling.stop)
+        return read_sample(client.parse(answer), request, tail_tokens=sampling.tail_tokens, stop=sampling.stop)
 
 
 def iterate_groups(finished: "queue.SimpleQueue[Sample | None]") -> Iterator[list[Sample]]:

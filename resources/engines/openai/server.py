@@ -9,7 +9,6 @@ about the rows that come after it.
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from lance_assets.records import Request, SamplingSettings
 from resources.engines.contract import PROBE_GRAMMAR, Adapter, EngineError, EngineUnavailableError
@@ -61,21 +60,6 @@ class Health:
     """Of `time.monotonic`, in seconds."""
     num_exhausted: int = 0
     """Rows in a row that failed through their retries with no success since they began."""
-
-
-def check_base_url(base_url: str) -> str:
-    """The URL without slashes at its end.
-
-    Raises:
-        ValueError: it is no HTTP URL, or it holds a user, a query or a fragment, where keys are put; none is repeated.
-    """
-    address = urlsplit(base_url)
-    for found, name in ((address.username or address.password, "user"), (address.query or address.fragment, "query")):
-        if found:
-            raise ValueError(f"base_url must not hold a {name}; put the key into a variable, named in api_key_env")
-    if address.scheme not in ("http", "https") or not address.hostname:
-        raise ValueError(f"base_url must be like http://127.0.0.1:8000/v1, got {base_url!r}")
-    return base_url.rstrip("/")
 
 
 async def find_model(client: Client, model: str | None) -> str:
@@ -169,7 +153,7 @@ async def _obeys(client: Client, request: Request, *, model: str, dialect: str) 
     answer = await _try(client, body, model=model)
     if answer is None:
         return False
-    sample = read_sample(answer.json(), request, tail_tokens=0)
+    sample = read_sample(client.parse(answer), request, tail_tokens=0)
     return sample.finish_reason == "stop" and re.fullmatch(PROBE_GRAMMAR, sample.text) is not None
 
 
@@ -207,7 +191,7 @@ async def _count_prompt(client: Client, prefill: str, *, model: str) -> int | No
     answer = await _try(client, body, model=model)
     if answer is None:
         return None
-    return read_sample(answer.json(), request, tail_tokens=0).prompt_tokens
+    return read_sample(client.parse(answer), request, tail_tokens=0).prompt_tokens
 
 
 async def _takes_penalty(client: Client, penalty: float, *, model: str) -> bool:
@@ -289,7 +273,7 @@ async def _list_models(client: Client) -> list[str]:
     """The names of the models that are served, without LoRA adapters (which have a parent); [] where none is listed."""
     answer = await client.ask("/models")
     try:
-        models = answer.json()["data"]
+        models = client.parse(answer)["data"]
         return sorted(str(model["id"]) for model in models if not model.get("parent"))
     except (ValueError, KeyError, TypeError, AttributeError):
         return []

@@ -16,16 +16,17 @@ from resources.engines.contract import (
     NUM_ALTERNATIVES,
     GrammarError,
     ModelLoadError,
-    ModelWithoutChatTemplateError,
     build_tail,
     cut_at_stop,
     encode_requests,
     fail,
     obeys_grammars,
 )
+from resources.engines.loading import check_folder, load_tokenizer
 from resources.engines.sampling import SeededTopP
 from resources.machine.processes import MemoryPeak, measure_own_peak
 from resources.models.chat_format import find_turn_end
+from resources.models.foreign_code import WEIGHTS, is_of_the_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -191,11 +192,9 @@ def find_stop_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
 def _load(
     path: Path, device: str, dtype: str, num_threads: int | None
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    if not (path / "config.json").is_file():
-        raise ModelLoadError(f"{path} is not a model folder: it has no config.json; name a folder that has one")
+    check_folder(path)
     import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     if num_threads is not None:
@@ -205,17 +204,21 @@ def _load(
     on_cuda = device != "cpu" and torch.cuda.is_available()
     name = {True: "bfloat16", False: "float32"}[on_cuda] if dtype == "auto" else dtype
     logging.disable_progress_bar()
+    tokenizer = load_tokenizer(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        if tokenizer.chat_template is None:
-            raise ModelWithoutChatTemplateError(
-                f"the model at {path} has no chat template, so it cannot be asked messages; "
-                "use its instruction-tuned variant, or put a chat_template.jinja into the folder"
-            )
         model, report = AutoModelForCausalLM.from_pretrained(
-            path, dtype=getattr(torch, name), local_files_only=True, output_loading_info=True
+            path, dtype=getattr(torch, name), local_files_only=True, output_loading_info=True, **WEIGHTS
         )
-    except (OSError, SafetensorError) as error:
+    except RuntimeError as error:
+        # Out of memory is another matter, and may pass.
+        if _is_out_of_memory(error):
+            raise
+        raise ModelLoadError(
+            f"the weights at {path} do not belong to its config.json: {str(error)[:300]}; copy or train it again"
+        ) from error
+    except Exception as error:
+        if not is_of_the_folder(error):
+            raise
         raise ModelLoadError(f"the model at {path} cannot be loaded: {error}; copy or train it again") from error
     # Transformers only warns of missing tensors, and fills them at random.
     if report["missing_keys"]:

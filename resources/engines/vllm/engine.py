@@ -27,8 +27,9 @@ from resources.engines.contract import (
     fail,
     obeys_grammars,
 )
+from resources.engines.loading import load_tokenizer
 from resources.engines.vllm.dispatch import Copy, Work, hear, read_sample, read_stop_ids
-from resources.engines.vllm.process import VllmProcess, build_environment, build_job, explain_start, load_tokenizer
+from resources.engines.vllm.process import VllmProcess, build_environment, build_job, explain_start
 from resources.machine.processes import MemoryPeak, measure_own_peak
 
 if TYPE_CHECKING:

@@ -11,13 +11,9 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from resources.engines.contract import Adapter, ModelLoadError, ModelWithoutChatTemplateError
+from resources.engines.contract import Adapter, ModelLoadError
 from resources.machine.processes import TAIL_LINES, list_group
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 GRACE_SECONDS = 10.0
@@ -145,29 +141,6 @@ class VllmProcess:
         return left
 
 
-def load_tokenizer(model_path: Path) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a model that is to be asked messages.
-
-    Raises:
-        ModelLoadError: no model folder, or a broken tokenizer.
-        ModelWithoutChatTemplateError: no chat template.
-    """
-    if not (model_path / "config.json").is_file():
-        raise ModelLoadError(f"{model_path} is not a model folder: it has no config.json; name a folder that has one")
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model_path, local_files_only=True)
-    except OSError as error:
-        raise ModelLoadError(f"the tokenizer at {model_path} cannot be loaded: {error}; copy it again") from error
-    if tokenizer.chat_template is None:
-        raise ModelWithoutChatTemplateError(
-            f"the model at {model_path} has no chat template, so it cannot be asked messages; "
-            "use its instruction-tuned variant, or put a chat_template.jinja into the folder"
-        )
-    return tokenizer
-
-
 def build_environment(
     number: int, *, device: str, num_threads: int | None, kv_cache_gib: int, num_copies: int, gpus_per_copy: int
 ) -> dict[str, str]:
@@ -186,6 +159,8 @@ def build_environment(
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_NO_USAGE_STATS": "1",
+        # Its processes talk to each other on this machine alone.
+        "VLLM_HOST_IP": "127.0.0.1",
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gib),
         # vLLM would bind the threads of each copy to cores without knowing of the other copies.

@@ -54,6 +54,9 @@ def load_llm(job: dict) -> LLM:
     }
     return LLM(
         model=job["model"],
+        # No code of the model's folder, and no pickle.
+        trust_remote_code=False,
+        load_format="safetensors",
         dtype=dtype,
         tensor_parallel_size=job["tensor_parallel_size"],
         gpu_memory_utilization=job["gpu_memory_utilization"],

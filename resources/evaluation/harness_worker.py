@@ -1,0 +1,87 @@
+"""lm-evaluation-harness, confined: `python -m resources.evaluation.harness_worker [--allow-task-code] run ...`.
+
+The harness (0.4.13) takes task files for code of its own: it renders their templates in a Jinja environment where
+`{{ cycler.__init__.__globals__.os }}` gives a module, imports what `!function` names, and loads an unknown metric as a
+script. What comes before it starts, in its process:
+
+1. Templates are rendered in Jinja's sandbox, whatever is allowed.
+2. Without `--allow-task-code`, a function outside the harness's package and a metric that is a script are errors.
+   `lance_assets.settings.task_files` finds both when the experiment loads; here nothing depends on that.
+
+3. Chat markup in an item, which the harness tokenizes with its own markup, is broken (`resources.models.chat_markup`).
+
+The harness has an option for code of models (`--trust_remote_code`), which is not given, and none for that of tasks.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import evaluate
+import lm_eval
+from jinja2.sandbox import SandboxedEnvironment
+from lm_eval import utils
+from lm_eval.tasks import _yaml_loader
+
+from resources.evaluation.evaluator import ALLOWED
+from resources.models.chat_markup import guard_turns
+
+
+class TaskCodeError(ValueError):
+    """A task file would run code, and the experiment does not allow it."""
+
+
+def confine(*, allows_code: bool) -> None:
+    """Put the sandbox in place of the harness's templates and, unless it is allowed, take code away from tasks."""
+    sandbox = SandboxedEnvironment(
+        loader=utils.env.loader, undefined=utils.env.undefined, keep_trailing_newline=utils.env.keep_trailing_newline
+    )
+    sandbox.filters.update(utils.env.filters)
+    utils.env = sandbox
+    if not allows_code:
+        _yaml_loader._import_func_in_yml = _refuse_functions(_yaml_loader._import_func_in_yml)
+        evaluate.load = _refuse_scripts(evaluate.load)
+
+
+def _refuse(name: str) -> NoReturn:
+    raise TaskCodeError(
+        f"{name} would run Python, and evaluation.allow_task_code is false; read it, then set it to true in defs.yaml"
+    )
+
+
+def _refuse_functions(load: Callable[[str, Path], Any]) -> Callable[[str, Path], Any]:
+    own = Path(str(lm_eval.__file__)).resolve().parent
+
+    def load_own(qual: str, base_dir: Path) -> Any:
+        if own not in base_dir.resolve().parents:
+            _refuse(f"{base_dir}: !function {qual}")
+        return load(qual, base_dir)
+
+    return load_own
+
+
+def _refuse_scripts(load: Callable[..., Any]) -> Callable[..., Any]:
+    def load_known(path: str, *given: object, **options: object) -> Any:
+        if "/" in path or Path(path).exists():
+            _refuse(f"the metric {path}")
+        return load(path, *given, **options)
+
+    return load_known
+
+
+def main() -> None:
+    """Confine the harness, and run its own command line."""
+    allows_code = ALLOWED in sys.argv[1:2]
+    sys.argv[1:] = sys.argv[2:] if allows_code else sys.argv[1:]
+    confine(allows_code=allows_code)
+    from lm_eval.__main__ import cli_evaluate
+    from lm_eval.models.huggingface import HFLM
+
+    HFLM.apply_chat_template = guard_turns(HFLM.apply_chat_template)
+
+    cli_evaluate()
+
+
+if __name__ == "__main__":
+    main()
