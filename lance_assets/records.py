@@ -309,6 +309,12 @@ REVIEW_SIGNAL = pl.Schema(
         "worse_score": pl.Float64(),  # as better_score
         "better_reviews": TEXTS,  # as written
         "worse_reviews": TEXTS,  # as written
+        "better_likelihood": pl.Float64(),  # nats a token that the model finds it by; null where it was not read
+        "worse_likelihood": pl.Float64(),  # as better_likelihood
+        "better_mutual_information": pl.Float64(),  # the likelihood less that without the prompt, nats a token
+        "worse_mutual_information": pl.Float64(),  # as better_mutual_information
+        "better_ifd": pl.Float64(),  # minus the ratio of its loss with the prompt to that without it
+        "worse_ifd": pl.Float64(),  # as better_ifd
     }
 )
 """Balanced pairs of the seeds as r0000's reviewer scored them: what says whether its reviews are better than chance."""

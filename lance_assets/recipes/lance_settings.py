@@ -14,7 +14,7 @@ from lance_assets.recipes.steps.reviewing import (
     build_review_sampling,
     build_verdict_sampling,
 )
-from lance_assets.recipes.steps.signal_reviews import ScaledSignal
+from lance_assets.recipes.steps.signal_reviews import READ_SIGNALS, ScaledSignal
 from lance_assets.records import SamplingSettings
 
 RUBRIC = Rubric("lance/review", 0, 10)
@@ -75,11 +75,12 @@ class LanceSettings(ScoredSettings):
         "model", description="Who scores: the round's model; a control that draws random scores; nobody."
     )
     propose: bool = Field(True, description="Whether anything is proposed, or each round trains on the seeds again.")
-    score_from: Literal["text", "expected", "yes_no", "mutual_information"] = Field(
+    score_from: Literal["text", "expected", ScaledSignal] = Field(
         "text",
         description="A review's score: as written, or the mean by the probabilities of the scores there. Or another "
-        "signal on the rubric's scale: the probability of yes to a plain question, or by how much the prompt explains "
-        "the completion, which measures relevance and reads with the round's own model (docs/signals.md).",
+        "signal on the rubric's scale: yes_no, the probability of yes to a plain question; or what the round's own "
+        "model reads: likelihood and ifd, placed among the round's seeds, or mutual_information, by how much the "
+        "prompt explains the completion (docs/signals.md).",
     )
     num_judged_pairs: int = Field(
         0, ge=0, description="New pairs a round that the reviewer judges in both orders; 0 judges none."
@@ -134,7 +135,7 @@ class LanceSettings(ScoredSettings):
     @property
     def reviews_by_reading(self) -> bool:
         """Whether reviews are likelihoods that the round's model finds."""
-        return self.signal == "mutual_information"
+        return self.signal in READ_SIGNALS
 
     @property
     def reads_states(self) -> bool:

@@ -436,8 +436,9 @@ class ExperimentSettings(Settings):
     @model_validator(mode="after")
     def _reads_with_its_own_model(self) -> Self:
         if self.parameters.reviews_by_reading and "reviewer" in self.roles:
+            signal = getattr(self.parameters, "score_from", "this signal")
             raise ValueError(
-                "parameters.score_from: mutual_information reads with the round's own model; remove roles.reviewer, or "
+                f"parameters.score_from: {signal} reads with the round's own model; remove roles.reviewer, or "
                 "use score_from: yes_no or expected"
             )
         return self
