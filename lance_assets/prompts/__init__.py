@@ -212,6 +212,11 @@ class Templates:
         file = _find_folder(self.profile, self.recipe) / name if self.recipe else None
         return _compile(file.read_text(encoding="utf-8")).render() if file is not None and file.is_file() else ""
 
+    @property
+    def is_chinese(self) -> bool:
+        """Whether the profile's words are Chinese."""
+        return self.profile.endswith("_zh")
+
     def build_messages(self, prompt: str) -> list[dict[str, str]]:
         """The chat messages of a prompt, as `build_messages` has them, with the system message of these words."""
         return build_messages(self.system, prompt)

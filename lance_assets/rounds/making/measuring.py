@@ -187,7 +187,7 @@ def list_remedies(plan: Plan, measured: SignalMeasures, others: Mapping[str, Sig
         other = "another model" if "reviewer" in plan.roles else "a second model"
         remedies.append(f"{other} under roles.reviewer")
     if plan.settings.seeds.eft_path is None:
-        remedies.append("examples of reviews to train on, under seeds.eft_path")
+        remedies.append(f"examples of reviews to train on, under seeds.eft_path (lance teach {plan.name} writes them)")
     if "score_from" in has and getattr(parameters, "score_from", None) == "text":
         measures = "python -m benchmarks.real_model measures them"
         remedies.append(f"parameters.score_from: expected or yes_no ({measures})")
