@@ -26,7 +26,7 @@ import polars as pl
 from pydantic import Field
 
 from lance_assets.prompts import PromptStep
-from lance_assets.recipes.axes import Losses, ScoredSettings, StartsFrom, TrainsOn, keep_rounds
+from lance_assets.recipes.axes import Losses, ProposingSettings, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
 from lance_assets.recipes.steps.reviewing import Rubric, build_ending_sampling, build_review_sampling, review_rows
 from lance_assets.recipes.steps.rows import (
@@ -36,17 +36,17 @@ from lance_assets.recipes.steps.rows import (
     build_table,
     complete_new_prompts,
     find_kept,
-    propose_in_manner_of,
     read_rows,
 )
 from lance_assets.recipes.steps.sets import build_no_pairs, filter_by_words, reviewed_as_sft_rows, take_file_seeds
+from lance_assets.recipes.steps.user_turns import propose_prompts
 from lance_assets.records import RAW_GENERATIONS, REVIEWED_SET, SFT_SET, SamplingSettings
 
 _ROUNDING = 1e-9
 """Scores are means of several reviews: 5.199... of 2.2 and 8.2 is 5.2."""
 
 
-class ISheepSettings(ScoredSettings):
+class ISheepSettings(ProposingSettings):
     """I-SHEEP's parameters."""
 
     usable_losses: ClassVar[tuple[Losses, ...]] = ("sft",)
@@ -94,13 +94,14 @@ def sample_endings(settings: ISheepSettings) -> SamplingSettings:
 
 def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.DataFrame:
     """New prompts, each with a completion, schema `RAW_GENERATIONS`."""
-    new_prompts = propose_in_manner_of(
+    new_prompts = propose_prompts(
         inputs.identity,
         inputs.ask,
         read_rows(Seed, seeds),
         step="i_sheep/new_prompt",
         num_examples=inputs.settings.num_examples,
         num_samples=inputs.settings.num_prompts,
+        proposals=inputs.settings.proposals,
     )
     completions = complete_new_prompts(inputs.identity, inputs.ask, new_prompts, 1)
     return build_table(new_prompts + completions, RAW_GENERATIONS)
@@ -140,7 +141,7 @@ def list_prompts(settings: ISheepSettings) -> tuple[PromptStep, ...]:
     """What M is asked with."""
     both = ("prompt", "completion")
     return (
-        PromptStep("new_prompt", ("raw_generations",), (), (*both, "examples")),
+        PromptStep("new_prompt", ("raw_generations",), (), (*both, "examples"), {}, settings.proposals == "template"),
         PromptStep("review", ("reviewed_set",), both, given=settings.rubric.scale),
     )
 
@@ -156,7 +157,7 @@ RECIPE: Recipe[ISheepSettings] = Recipe(
     ),
     settings_of_step={
         "seed_set": ("max_seeds",),
-        "raw_generations": ("num_examples", "num_prompts"),
+        "raw_generations": ("num_examples", "num_prompts", "proposals"),
         "cleaned_set": ("rouge_l_threshold", "min_prompt_words", "min_completion_words", "max_words"),
         "reviewed_set": ("num_reviews", "lowest_score", "highest_score", "force_ending"),
         "sft_set": ("accept_score", "trains_on", "sft_on_seeds"),

@@ -53,6 +53,7 @@ Differences from the authors' code:
 18. Completions that are alike stay where they say something else, such as another number (`similarity.contrast`), and
     a degraded completion may be like its seed's. Their rule drops both; `near_duplicates.keeps_contrast: false` does.
 19. The shortest completion goes by the seeds' lengths; in their code it has 10 words.
+20. `proposals="magpie"` has the model write new prompts as the user's turn of its chat (`steps/user_turns.py`).
 
 Switches make the controls that the method is measured against (`docs/self-evolution.md`): `reviewer="random"`
 draws every review score at random, `reviewer="none"` accepts everything that cleaning kept and makes no pairs (a
@@ -107,6 +108,7 @@ from lance_assets.recipes.steps.rows import (
 )
 from lance_assets.recipes.steps.sets import start_sft_set
 from lance_assets.recipes.steps.signal_reviews import READ_SIGNALS, read_signals, review_by_reading, review_by_yes_no
+from lance_assets.recipes.steps.user_turns import propose_user_turns
 from lance_assets.records import (
     PREFERENCE_PAIRS,
     RAW_GENERATIONS,
@@ -267,19 +269,35 @@ def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.D
     low = read_rows(Seed, split.filter(branch="low")) if settings.branches != "high" else []
     high = read_rows(Seed, split.filter(branch="high")) if settings.branches != "low" else []
     pool = read_rows(Seed, seeds)
-    new_prompts = propose_from_seeds(
-        identity,
-        ask,
-        low,
-        kind="new_prompt",
-        step="lance/new_prompt",
-        num_samples=settings.num_prompts,
-        pool=pool,
-        num_examples=settings.num_examples,
-    )
+    new_prompts = _propose(inputs, low, pool)
     completions = complete_new_prompts(identity, ask, new_prompts, settings.num_completions)
     degraded = _degrade(inputs, high, pool, num_samples=settings.num_completions)
     return build_table(reviews + new_prompts + completions + degraded, RAW_GENERATIONS)
+
+
+def _propose(inputs: Inputs, low: Sequence[Seed], pool: Sequence[Seed]) -> list[Generation]:
+    """New prompts like the low seeds', asked for or written as the user's turn."""
+    settings = inputs.settings
+    if settings.proposals == "template":
+        return propose_from_seeds(
+            inputs.identity,
+            inputs.ask,
+            low,
+            kind="new_prompt",
+            step="lance/new_prompt",
+            num_samples=settings.num_prompts,
+            pool=pool,
+            num_examples=settings.num_examples,
+        )
+    return propose_user_turns(
+        inputs.identity,
+        inputs.ask,
+        low,
+        num_samples=settings.num_prompts,
+        pool=pool,
+        num_examples=settings.num_examples,
+        is_seeded=settings.proposals == "magpie_seeded",
+    )
 
 
 def _degrade(inputs: Inputs, rows: Sequence[Seed], pool: Sequence[Seed], *, num_samples: int) -> list[Generation]:

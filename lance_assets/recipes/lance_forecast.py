@@ -53,6 +53,19 @@ class Assumptions:
     """Length of a completion over that of the seeds'."""
 
 
+_FULL = Assumptions(
+    low_rate=0.82,
+    readable_rate=0.9,
+    kept_prompt_rate=0.9,
+    kept_completion_rate=0.8,
+    kept_degraded_rate=0.8,
+    accepted_rate=0.38,
+    pairs_per_high_seed=1.1,
+    review_tokens=140.0,
+    thought_tokens=60.0,
+    completion_ratio=1.0,
+)
+
 EXPECTED: dict[str, Assumptions] = {
     "compact": Assumptions(
         low_rate=0.82,
@@ -66,18 +79,9 @@ EXPECTED: dict[str, Assumptions] = {
         thought_tokens=14.0,
         completion_ratio=1.2,
     ),
-    "full": Assumptions(
-        low_rate=0.82,
-        readable_rate=0.9,
-        kept_prompt_rate=0.9,
-        kept_completion_rate=0.8,
-        kept_degraded_rate=0.8,
-        accepted_rate=0.38,
-        pairs_per_high_seed=1.1,
-        review_tokens=140.0,
-        thought_tokens=60.0,
-        completion_ratio=1.0,
-    ),
+    "full": _FULL,
+    # Taken from English: no round was run in Chinese.
+    "full_zh": _FULL,
     "small": Assumptions(
         low_rate=0.82,
         readable_rate=0.97,
@@ -91,7 +95,7 @@ EXPECTED: dict[str, Assumptions] = {
         completion_ratio=1.5,
     ),
 }
-"""By prompt profile. The rates of scores of `full` and `small` are mini_lance's, for want of others."""
+"""By prompt profile. The rates of scores of `full`, `full_zh` and `small` are mini_lance's, for want of others."""
 
 _OF_SCORES = ("low_rate", "accepted_rate", "pairs_per_high_seed")
 _MEANINGS = {
@@ -268,6 +272,16 @@ def _find_limit(settings: LanceSettings, stage: str) -> int:
     return own or settings.max_new_tokens
 
 
+def _size_proposing(settings: LanceSettings, lengths: Lengths, written: float) -> tuple[float, float]:
+    """Tokens that a new prompt is asked with, and what is written for it."""
+    if settings.proposals == "template":
+        return lengths.asked["new_prompt"], written
+    # The user's turn is written without a thought.
+    own = min(written, lengths.prompt)
+    exchanges = (settings.num_examples + 1) * (lengths.prompt + lengths.completion)
+    return lengths.chat + (exchanges if settings.proposals == "magpie_seeded" else 0.0), own
+
+
 def _build_stages(
     settings: LanceSettings, assumptions: Assumptions, lengths: Lengths, rows: dict[str, float]
 ) -> tuple[StageForecast, ...]:
@@ -279,7 +293,7 @@ def _build_stages(
     samples |= {"new_prompt": settings.num_prompts, "judge_pair": 1}
     asked = {
         "seed_review": (lengths.asked["review"], min(limit["seed_review"], expected)),
-        "new_prompt": (lengths.asked["new_prompt"], min(limit["new_prompt"], prompt + thought)),
+        "new_prompt": _size_proposing(settings, lengths, min(limit["new_prompt"], prompt + thought)),
         "completion": (lengths.chat + prompt, completion),
         "degraded_completion": (lengths.asked["degrade"], min(limit["degraded_completion"], completion + thought)),
         "review": (lengths.templates["review"] + prompt + completion, min(limit["review"], expected)),

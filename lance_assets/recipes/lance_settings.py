@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from lance_assets.prompts import PromptStep
-from lance_assets.recipes.axes import Losses, ScoredSettings
+from lance_assets.recipes.axes import Losses, ProposingSettings
 from lance_assets.recipes.contract import Stage
 from lance_assets.recipes.steps.reviewing import (
     Rubric,
@@ -21,7 +21,7 @@ RUBRIC = Rubric("lance/review", 0, 10)
 """The paper's: five points for the prompt, five for the completion. A judge of the evaluation has it always."""
 
 
-class LanceSettings(ScoredSettings):
+class LanceSettings(ProposingSettings):
     """LANCE's parameters; the defaults are the paper's constants, but for the shortest completion."""
 
     usable_losses: ClassVar[tuple[Losses, ...]] = ("sft", "sft_then_dpo")
@@ -175,10 +175,11 @@ def list_prompts(settings: LanceSettings) -> tuple[PromptStep, ...]:
     both, reviews = ("prompt", "completion"), settings.reviewer == "model" and settings.signal is None
     reviewed_in = ("raw_generations", "reviewed_set")
     high, low = settings.branches != "low", settings.branches != "high"
+    asks = settings.proposals == "template"
     pair, others = ("prompt", "completion_a", "completion_b"), ("completion", "examples")
     return (
         PromptStep("review", reviewed_in, both, (), settings.rubric.scale, reviews),
-        PromptStep("new_prompt", ("raw_generations",), ("prompt",), others, {}, settings.propose and low),
+        PromptStep("new_prompt", ("raw_generations",), ("prompt",), others, {}, settings.propose and low and asks),
         PromptStep("degrade", ("raw_generations",), both, ("examples",), {}, settings.propose and high),
         PromptStep("judge_pair", ("preference_pairs",), pair, (), {}, settings.judges_pairs),
         PromptStep("yes_no", reviewed_in, both, (), {}, settings.signal == "yes_no"),
@@ -190,7 +191,7 @@ SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
     "raw_generations": (
         *("branch_threshold", "num_prompts", "num_examples", "num_completions", "num_reviews", "branches"),
         *("review_seeds_each_round", "reviewer", "propose", "score_from", "lowest_score", "highest_score"),
-        "force_ending",
+        *("force_ending", "proposals"),
     ),
     "cleaned_set": (
         *("rouge_l_threshold", "min_prompt_words", "max_prompt_words", "min_completion_words", "max_completion_words"),
