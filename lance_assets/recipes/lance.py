@@ -83,10 +83,10 @@ from lance_assets.recipes.axes import keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs
 from lance_assets.recipes.lance_forecast import FORECAST
 from lance_assets.recipes.lance_settings import SETTINGS_OF_STEP, STAGES, LanceSettings, list_prompts
+from lance_assets.recipes.steps.judging import judge_pairs_in_both_orders
 from lance_assets.recipes.steps.reviewing import (
     build_review_requests,
     force_endings,
-    judge_pairs_in_both_orders,
     read_recorded,
     record_expected,
     review_rows,
@@ -408,6 +408,7 @@ def judge_pairs(inputs: Inputs, pairs: pl.DataFrame) -> pl.DataFrame:
         step="lance/judge_pair",
         identity=inputs.identity,
         ask=inputs.ask,
+        force_ending=inputs.settings.force_ending,
     )
 
 
@@ -429,6 +430,7 @@ RECIPE: Recipe[LanceSettings] = Recipe(
     build_sft_set=build_sft_set,
     build_pairs=build_pairs,
     judge_pairs=judge_pairs,
+    settings_of_judging=("force_ending",),
     describe_reviews=describe_reviews,
     forecast=FORECAST,
     list_prompts=list_prompts,

@@ -7,12 +7,12 @@ from pydantic import Field, model_validator
 from lance_assets.prompts import PromptStep
 from lance_assets.recipes.axes import Losses, ProposingSettings
 from lance_assets.recipes.contract import Stage
+from lance_assets.recipes.steps.judging import build_verdict_ending_sampling, build_verdict_sampling
 from lance_assets.recipes.steps.reviewing import (
     Rubric,
     ScoreFrom,
     build_ending_sampling,
     build_review_sampling,
-    build_verdict_sampling,
 )
 from lance_assets.recipes.steps.signal_reviews import READ_SIGNALS, ScaledSignal
 from lance_assets.records import SamplingSettings
@@ -158,6 +158,11 @@ def sample_verdicts(settings: LanceSettings) -> SamplingSettings:
     return build_verdict_sampling(settings.sampling)
 
 
+def sample_verdict_endings(settings: LanceSettings) -> SamplingSettings:
+    """How the endings of comparisons are forced."""
+    return build_verdict_ending_sampling()
+
+
 STAGES: tuple[Stage[LanceSettings], ...] = (
     Stage("seed_review", role="reviewer", sampling=sample_reviews, asked_in="raw_generations"),
     Stage("seed_review_ending", role="reviewer", sampling=sample_endings, asked_in="raw_generations"),
@@ -167,6 +172,7 @@ STAGES: tuple[Stage[LanceSettings], ...] = (
     Stage("review", role="reviewer", sampling=sample_reviews, asked_in="reviewed_set"),
     Stage("review_ending", role="reviewer", sampling=sample_endings, asked_in="reviewed_set"),
     Stage("judge_pair", role="reviewer", sampling=sample_verdicts, asked_in="preference_pairs"),
+    Stage("judge_pair_ending", role="reviewer", sampling=sample_verdict_endings, asked_in="preference_pairs"),
 )
 
 

@@ -33,19 +33,23 @@ from lance_assets.algorithms.selection.pairing import build_best_worst_pairs
 from lance_assets.prompts import PromptStep
 from lance_assets.recipes.axes import Losses, ProposingSettings, StageSampling, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
-from lance_assets.recipes.steps.reviewing import Rubric, build_ending_sampling, build_review_sampling, review_rows
+from lance_assets.recipes.steps.reviewing import Rubric, build_ending_sampling, build_review_sampling
 from lance_assets.recipes.steps.rows import (
-    CleanedRow,
     Seed,
-    build_reviewed_row,
     build_table,
     complete_new_prompts,
     find_kept,
     read_rows,
 )
-from lance_assets.recipes.steps.sets import build_no_sft_rows, filter_by_words, start_sft_set, take_file_seeds
+from lance_assets.recipes.steps.sets import (
+    build_no_sft_rows,
+    filter_by_words,
+    score_by_rubric,
+    start_sft_set,
+    take_file_seeds,
+)
 from lance_assets.recipes.steps.user_turns import propose_prompts
-from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET, SamplingSettings
+from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, SamplingSettings
 
 
 class SelfRewardingSettings(ProposingSettings):
@@ -107,22 +111,7 @@ def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.D
 
 def review(inputs: Inputs, cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_generations: pl.DataFrame) -> pl.DataFrame:
     """M's own scores of its completions, schema `REVIEWED_SET`."""
-    return score_rows(inputs, find_kept(cleaned, kinds=("completion",)))
-
-
-def score_rows(inputs: Inputs, rows: pl.DataFrame) -> pl.DataFrame:
-    """The reviewer on completions, schema `REVIEWED_SET`."""
-    settings, kept = inputs.settings, read_rows(CleanedRow, rows)
-    reviews = review_rows(
-        inputs.identity,
-        inputs.ask,
-        kept,
-        rubric=settings.rubric,
-        num_reviews=settings.num_reviews,
-        force_ending=settings.force_ending,
-    )
-    reviewed = [build_reviewed_row(row, own) for row, own in zip(kept, reviews, strict=True)]
-    return build_table(reviewed, REVIEWED_SET)
+    return score_by_rubric(inputs, find_kept(cleaned, kinds=("completion",)))
 
 
 def build_pairs(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
@@ -164,7 +153,7 @@ RECIPE: Recipe[SelfRewardingSettings] = Recipe(
     generate=generate,
     list_filters=filter_by_words,
     review=review,
-    score_rows=score_rows,
+    score_rows=score_by_rubric,
     build_sft_set=build_no_sft_rows,
     build_pairs=build_pairs,
     list_prompts=list_prompts,

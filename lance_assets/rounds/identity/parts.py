@@ -28,6 +28,7 @@ SCHEDULES = {"by_round", "label"}
 """Settings of training that say what differs for some checkpoints."""
 
 TRANSFORMERS = ("torch", "transformers")
+CONSTRAINT = "llguidance"
 """The libraries of whatever runs a model in this process."""
 
 Identity = dict[str, Any]
@@ -290,7 +291,9 @@ def identify_engine(engine: EngineSettings) -> Identity:
     """What of an engine changes its samples, with the library that runs; of a server nothing is known but a name."""
     identity: Identity = engine.model_dump(include={"kind", "dtype", "structured_output"})
     if engine.kind == "transformers":
-        identity["libraries"] = read_versions(TRANSFORMERS)
+        # What constrains samples counts where any are constrained.
+        constraint = (CONSTRAINT,) if engine.structured_output != "off" else ()
+        identity["libraries"] = read_versions((*TRANSFORMERS, *constraint))
     if engine.kind == "vllm":
         identity["libraries"] = {"vllm": find_version("vllm", engine.vllm.python)}
         identity["max_model_len"] = engine.vllm.max_model_len
