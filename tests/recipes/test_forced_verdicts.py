@@ -21,6 +21,7 @@ from lance_assets.recipes.lance import RECIPE, judge_pairs
 from lance_assets.recipes.lance_settings import LanceSettings
 from lance_assets.records import Request, Sample, SamplingSettings, TokenChoice, TurnNotContinuedError
 from lance_assets.rounds.judging.asking import compare_together, review_each
+from lance_assets.rounds.overrides import Overrides
 from lance_assets.rounds.round import Round
 from tests.assets.tiny_experiment import plan_tiny, write_tiny_experiment
 from tests.recipes.scripted_round import build_inputs
@@ -142,7 +143,7 @@ def test_an_evaluations_judge_is_made_to_end_its_verdicts_and_reviews(force_endi
     folder = write_tiny_experiment(tmp_path / "tiny")
     judge = {"path": "seeds.jsonl", "completion_field": "completion", "model": "small", "force_ending": force_ending}
     plan = plan_tiny(folder, evaluation={"judge": judge})
-    this_round = Round(plan, None, "r0001", lambda _: None, begins_with={})  # type: ignore[arg-type]
+    this_round = Round(plan, None, "r0001", lambda _: None, begins_with=Overrides())  # type: ignore[arg-type]
     rows = [{"prompt": "Prompt p", "completion": "good p", "opponent_completion": "bad p"}]
     (compared,) = compare_together(EvaluationJudge(), this_round, rows, stage="checkpoint_judged")
     (reviewed,) = review_each(EvaluationJudge(), this_round, rows, stage="checkpoint_judged")
