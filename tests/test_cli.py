@@ -137,7 +137,7 @@ def test_a_new_experiment_of_a_small_model_names_its_filters(tmp_path: Path) -> 
     assert [one.name for one in settings.filters] == list(OF_SMALL_MODELS)
     code, _, text = call("new", "other", "--recipe", "lance", "--profile", "tiny", "--folder", str(tmp_path))
     assert code == 2
-    assert "there is no prompt profile 'tiny'; choose one of compact, full, small" in text
+    assert "there is no prompt profile 'tiny'; choose one of compact, full, full_zh, small" in text
 
 
 def uncomment(text: str) -> str:
