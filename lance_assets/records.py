@@ -59,6 +59,10 @@ class TokenChoice:
     """Log-probability in nats, at temperature 1, of the likeliest tokens by their text, the sampled one among them."""
 
 
+Writer = Literal["assistant", "user"]
+"""Whose turn a model writes."""
+
+
 @dataclass(frozen=True)
 class Request:
     """One thing asked of an engine."""
@@ -72,13 +76,18 @@ class Request:
     prefill: str = ""
     """The text with which the model's turn has begun already, and which the model goes on from; the sample's text does
     not contain it. Empty: the model begins its turn itself."""
+    writes: Writer = "assistant"
+    """Whose turn the model writes after the messages: its own, or what a user would ask next (Magpie, arXiv
+    2406.08464). The messages then end before a user's turn and may be empty."""
 
     def describe(self) -> dict[str, Any]:
-        """The fields by name, as hashes are given them; an empty prefill is left out."""
+        """The fields by name, as hashes are given them; an empty prefill and the model's own turn are left out."""
         described = asdict(self)
-        # Without a prefill a request is the same as before there were prefills, so it keeps the same hash.
+        # Without them a request is the same as before there were such fields, so it keeps the same hash.
         if not self.prefill:
             del described["prefill"]
+        if self.writes == "assistant":
+            del described["writes"]
         return described
 
 
@@ -320,6 +329,12 @@ REVIEW_SIGNAL = pl.Schema(
         "worse_score": pl.Float64(),  # as better_score
         "better_reviews": TEXTS,  # as written
         "worse_reviews": TEXTS,  # as written
+        "better_likelihood": pl.Float64(),  # nats a token that the model finds it by; null where it was not read
+        "worse_likelihood": pl.Float64(),  # as better_likelihood
+        "better_mutual_information": pl.Float64(),  # the likelihood less that without the prompt, nats a token
+        "worse_mutual_information": pl.Float64(),  # as better_mutual_information
+        "better_ifd": pl.Float64(),  # minus the ratio of its loss with the prompt to that without it
+        "worse_ifd": pl.Float64(),  # as better_ifd
     }
 )
 """Balanced pairs of the seeds as r0000's reviewer scored them: what says whether its reviews are better than chance."""

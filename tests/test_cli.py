@@ -23,7 +23,7 @@ from lance_assets.settings.new_experiment import KEPT_FOR_FIGURES
 from lance_assets.settings.template import render_experiment
 from resources.stores.tables import TableStore
 
-COMMANDS = ["run", "plan", "study", "leaderboard", "new", "show", "model", "trace", "export", "doctor"]
+COMMANDS = ["run", "plan", "study", "leaderboard", "new", "teach", "show", "model", "trace", "export", "doctor"]
 
 
 def call(*arguments: str) -> tuple[int, str, str]:
@@ -137,7 +137,7 @@ def test_a_new_experiment_of_a_small_model_names_its_filters(tmp_path: Path) -> 
     assert [one.name for one in settings.filters] == list(OF_SMALL_MODELS)
     code, _, text = call("new", "other", "--recipe", "lance", "--profile", "tiny", "--folder", str(tmp_path))
     assert code == 2
-    assert "there is no prompt profile 'tiny'; choose one of compact, full, small" in text
+    assert "there is no prompt profile 'tiny'; choose one of compact, full, full_zh, small" in text
 
 
 def uncomment(text: str) -> str:

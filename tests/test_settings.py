@@ -83,7 +83,7 @@ WRONG = [
     ({"training": {"sft": {"learning_rate": 0}}}, "training.sft.learning_rate", "greater than 0"),
     ({"stop": {"on_regression": "wait"}}, "stop.on_regression", "'stop', 'rollback' or 'continue'"),
     ({"owners": ["lance"]}, "owners.0", "should match pattern"),
-    ({"prompt_profile": "short"}, "prompt_profile", "'compact', 'full' or 'small'"),
+    ({"prompt_profile": "short"}, "prompt_profile", "'compact', 'full', 'full_zh' or 'small'"),
     ({"evaluation": {"lm_eval": {"tasks": []}}}, "evaluation.lm_eval.tasks", "at least 1 item"),
     ({"evaluation": WORDS | {"headline": [{"metric": "acc"}]}}, "evaluation.headline.0.benchmark", "Field required"),
     ({"evaluation": WORDS | {"headline": [SCORE | {"weight": 0}]}}, "evaluation.headline.0.weight", "greater than 0"),

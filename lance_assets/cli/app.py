@@ -149,6 +149,23 @@ def new(
 
 
 @app.command()
+def teach(
+    experiment: Experiment,
+    to: Annotated[Path | None, typer.Option(help="The file; by default eft.jsonl in the experiment's folder.")] = None,
+    max_seeds: Annotated[int | None, typer.Option(min=2, help="Seeds that give rows; by default all.")] = None,
+) -> None:
+    """Write rows that teach a model its jobs.
+
+    They are reviews, new prompts and worse completions, made of the experiment's seeds by rule and asked by its own
+    templates: EFT rows for seeds.eft_path.
+    """
+    from lance_assets.cli.teaching import teach as write
+    from lance_assets.rounds.experiments import find_plan
+
+    write(find_plan(experiment), to=to, max_seeds=max_seeds, say=_say)
+
+
+@app.command()
 def show(
     experiment: Experiment,
     round_key: Annotated[str | None, typer.Argument(metavar="ROUND", help="The round, such as r0001.")] = None,

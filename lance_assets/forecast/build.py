@@ -134,9 +134,9 @@ def build_forecast(
     rounds = {
         this.key: [
             *work.forecast_stages(this, bound),
-            *([work.forecast_embedding(this, bound)] if this.stages else []),
+            *([work.forecast_embedding(this, bound)] if place else []),
             *work.forecast_training(this, bound, number=place),
-            *work.forecast_evaluation(num_models=1 if this.stages else 2),
+            *work.forecast_evaluation(num_models=1 if place else 2),
         ]
         for place, (this, bound) in enumerate(zip(expected, bounds, strict=True))
     }

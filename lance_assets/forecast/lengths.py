@@ -104,7 +104,15 @@ def measure_lengths(
     )
     if num_seeds is None:
         num_seeds = max(len(seeds), getattr(plan.settings.parameters, "max_seeds", None) or 0)
-    return Measured(lengths, Pool(num_seeds, len(eft), _count_rows(eft, own, count)), how, len(seeds))
+    is_measured = plan.recipe.score_rows is not None and plan.settings.parameters.has_reviews
+    pool = Pool(
+        num_seeds,
+        len(eft),
+        _count_rows(eft, own, count),
+        num_signal_pairs=plan.settings.num_signal_pairs if is_measured else 0,
+        has_answers=bool(plan.settings.seeds.answer_field or plan.settings.seeds.answer_after),
+    )
+    return Measured(lengths, pool, how, len(seeds))
 
 
 def _count_rows(eft: pl.DataFrame, words: Templates, count: Count) -> float:

@@ -134,7 +134,7 @@ class Forecaster:
     def forecast_training(self, expected: RoundForecast, at_most: RoundForecast, *, number: int) -> list[Row]:
         """SFT and DPO with the tokens of all epochs; the disk of the round's checkpoint counts with SFT."""
         trainer, training, rows = self.trainer, self.plan.settings.training.at_round(expected.key), []
-        budget = training.token_budget if expected.stages else None
+        budget = training.token_budget if number else None
         pair_tokens = [this.pair_tokens * training.dpo.num_epochs for this in (expected, at_most)]
         sft_tokens = [this.sft_tokens * training.sft.num_epochs for this in (expected, at_most)]
         if budget is not None:
@@ -198,6 +198,9 @@ class Forecaster:
         """
         number = len(list(read_judge_prompts(judge, self.plan.folder))[: judge.limit])
         of_model, of_opponent = (3, 0) if judge.by == "verdict" else (2, 1)
+        if judge.force_ending:
+            # Every judgement may be asked once more for its ending.
+            of_model, of_opponent = 2 * of_model - 1, 2 * of_opponent
         return number * (of_model * num_models + of_opponent + (judge.opponent == "backbone"))
 
     def count_checkpoint_gib(self, number: int) -> float:

@@ -1,9 +1,9 @@
-"""The words that models are asked with: one Jinja2 template per step, in three profiles, and an experiment's own.
+"""The words that models are asked with: one Jinja2 template per step, in four profiles, and an experiment's own.
 
-The profile `full` is for instruction-tuned models, `small` for those below about a billion parameters, and `compact`
-uses the words that the packaged small model was trained on. Each has a folder of steps for each recipe: `lance/review`
-is `<profile>/lance/review.j2`. All profiles have the same steps with the same variables, and the same parsers read the
-completions.
+The profile `full` is for instruction-tuned models, `full_zh` has the same in Chinese, `small` is for those below about
+a billion parameters, and `compact` uses the words that the packaged small model was trained on. Each has a folder of
+steps for each recipe: `lance/review` is `<profile>/lance/review.j2`. All profiles have the same steps with the same
+variables, and the same parsers read the completions: what is parsed, such as `score:`, is English in all of them.
 
 A template is one message of the user, or several turns, as few-shot examples are:
 
@@ -46,7 +46,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from lance_assets.conversations import Turn, quote_prompt, read_conversation, show_prompt, write_conversation
 from lance_assets.records import FINAL_MARKER
 
-PROFILES = ("compact", "full", "small")
+PROFILES = ("compact", "full", "full_zh", "small")
 SYSTEM = "system"
 """The name of the template of the system message, which is no step."""
 _FOLDER = Path(__file__).parent
@@ -211,6 +211,11 @@ class Templates:
             return _compile(self.own[name]).render()
         file = _find_folder(self.profile, self.recipe) / name if self.recipe else None
         return _compile(file.read_text(encoding="utf-8")).render() if file is not None and file.is_file() else ""
+
+    @property
+    def is_chinese(self) -> bool:
+        """Whether the profile's words are Chinese."""
+        return self.profile.endswith("_zh")
 
     def build_messages(self, prompt: str) -> list[dict[str, str]]:
         """The chat messages of a prompt, as `build_messages` has them, with the system message of these words."""

@@ -119,11 +119,12 @@ _MARKER = re.compile(
 _OPENS_EXAMPLE = re.compile(
     r"^[ \t>#*_-]*+(?:(?:new |another |next )?(?:example|instruction|task|question|prompt|problem|input|answer"
     r"|thought process)\b[ \t]*(?:[0-9]{1,3}[.)]?)?[ \t]*(?:[:：]|[*_]{0,4}[ \t]*$)"
+    r"|(?:示例|例子|指令|任务|问题|题目|输入|回答|思考过程)[ \t]*(?:[0-9]{1,3})?[ \t]*(?:[:：]|[*_]{0,4}[ \t]*$)"
     r"|[^\n]{0,40}\b(?:another|next) (?:example|instruction|task|question|one)\b[^\n]{0,20}:[ \t]*$)",
     re.I | re.M,
 )
 _RULE = re.compile(r"\n\s*[-=*_]{3,}\s*\Z")
-_THOUGHT_PROCESS = re.compile(r"^[ \t>#*_-]*+thought process\b", re.I | re.M)
+_THOUGHT_PROCESS = re.compile(r"^[ \t>#*_-]*+(?:thought process\b|思考过程)", re.I | re.M)
 
 
 def _tidy(text: str, before: str) -> str:

@@ -24,6 +24,7 @@ from lance_assets.records import SamplingSettings
 StartsFrom = Literal["base", "previous"]
 TrainsOn = Literal["all", "last_two", "latest"]
 Losses = Literal["sft", "dpo", "sft_then_dpo"]
+Proposals = Literal["template", "magpie", "magpie_seeded"]
 
 LOSSES = {"sft": ("sft",), "dpo": ("dpo",), "sft_then_dpo": ("sft", "dpo")}
 """The stages of training, in their order."""
@@ -185,6 +186,16 @@ class ScoredSettings(RecipeSettings):
             if (value := getattr(self, name)) > high - low:
                 raise ValueError(f"{name}: {value:g} is more than two scores from {low} to {high} can differ; lower it")
         return self
+
+
+class ProposingSettings(ScoredSettings):
+    """What the parameters of a recipe have that proposes prompts from seeds and scores their completions."""
+
+    proposals: Proposals = Field(
+        "template",
+        description="How new prompts are proposed: asked for by the template; or written by the model as the user's "
+        "turn of its own chat template, after nothing (magpie) or after the seed and others (magpie_seeded).",
+    )
 
 
 def keep_rounds(earlier: pl.DataFrame, *, trains_on: TrainsOn, round_key: str) -> pl.DataFrame:

@@ -32,7 +32,7 @@ from lance_assets.recipes.asking import (
     recognise_nothing,
 )
 from lance_assets.recipes.axes import AxisSettings, RecipeSettings
-from lance_assets.records import Ask, SamplingSettings
+from lance_assets.records import SEED_SET, Ask, SamplingSettings
 
 S = TypeVar("S", bound=AxisSettings)
 S_co = TypeVar("S_co", covariant=True)
@@ -56,11 +56,13 @@ class RoundInputs(Generic[S_co]):
     """Whether a prompt belongs to the evaluation. The filters ask it."""
     texts: pl.DataFrame = field(default_factory=list_no_texts)
     """Texts without prompts, columns `row_id` and `text`. Given to `generate` of a recipe with `needs_texts`."""
+    seeds: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SEED_SET))
+    """The round's seeds, schema `SEED_SET`. Given to `score_rows`, which the other steps give their own."""
     filters: Sequence[Filter] = ()
     """The experiment's filters. Given to `review`, for a recipe that has completions written there."""
     read_states: ReadStates = read_no_states
-    """Opens a model to read states. Given to `generate`, `review` and `score_rows`; the settings' `reads_states` and
-    `reviews_by_reading` say whether it is used."""
+    """Opens a model to read states. Given to `generate`, `review` and `score_rows`, where the settings' `reads_states`
+    and `reviews_by_reading` say whether it is used, and to `read_other_signals`."""
 
     @property
     def round_key(self) -> str:
@@ -180,6 +182,13 @@ class Recipe(Generic[S]):
     score_rows: Callable[[RoundInputs[S], pl.DataFrame], pl.DataFrame] | None = None
     """(inputs, rows with the columns of a kept `CLEANED_SET` row) to `REVIEWED_SET`: the reviewer on completions alone,
     as `review` has it. r0000 measures the reviewer with it. None: the reviewer is not measured."""
+    write_worse: Callable[[RoundInputs[S], pl.DataFrame], pl.DataFrame] | None = None
+    """(inputs, seeds) to `RAW_GENERATIONS`: at most one completion of each seed that a model was asked to make worse,
+    as `generate` asks. r0000 measures the reviewer on these too. None: rounds write none."""
+    read_other_signals: Callable[[RoundInputs[S], pl.DataFrame], pl.DataFrame] | None = None
+    """(inputs, rows as for `score_rows`) to their `row_id`, and `likelihood`, `mutual_information` and `ifd` as the
+    round's model reads them, null where there is none: what the setting `score_from` offers in place of the reviewer.
+    r0000 measures them beside it. None: the recipe offers none."""
     settings_of_judging: tuple[str, ...] = ()
     """The settings that preference_pairs depends on in addition, where pairs are judged."""
     build_label_rows: Callable[[RoundInputs[S], pl.DataFrame], pl.DataFrame] | None = None

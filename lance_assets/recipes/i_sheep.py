@@ -26,27 +26,31 @@ import polars as pl
 from pydantic import Field
 
 from lance_assets.prompts import PromptStep
-from lance_assets.recipes.axes import Losses, ScoredSettings, StartsFrom, TrainsOn, keep_rounds
+from lance_assets.recipes.axes import Losses, ProposingSettings, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
-from lance_assets.recipes.steps.reviewing import Rubric, build_ending_sampling, build_review_sampling, review_rows
+from lance_assets.recipes.steps.reviewing import Rubric, build_ending_sampling, build_review_sampling
 from lance_assets.recipes.steps.rows import (
-    CleanedRow,
     Seed,
-    build_reviewed_row,
     build_table,
     complete_new_prompts,
     find_kept,
-    propose_in_manner_of,
     read_rows,
 )
-from lance_assets.recipes.steps.sets import build_no_pairs, filter_by_words, reviewed_as_sft_rows, take_file_seeds
-from lance_assets.records import RAW_GENERATIONS, REVIEWED_SET, SFT_SET, SamplingSettings
+from lance_assets.recipes.steps.sets import (
+    build_no_pairs,
+    filter_by_words,
+    reviewed_as_sft_rows,
+    score_by_rubric,
+    take_file_seeds,
+)
+from lance_assets.recipes.steps.user_turns import propose_prompts
+from lance_assets.records import RAW_GENERATIONS, SFT_SET, SamplingSettings
 
 _ROUNDING = 1e-9
 """Scores are means of several reviews: 5.199... of 2.2 and 8.2 is 5.2."""
 
 
-class ISheepSettings(ScoredSettings):
+class ISheepSettings(ProposingSettings):
     """I-SHEEP's parameters."""
 
     usable_losses: ClassVar[tuple[Losses, ...]] = ("sft",)
@@ -94,13 +98,14 @@ def sample_endings(settings: ISheepSettings) -> SamplingSettings:
 
 def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.DataFrame:
     """New prompts, each with a completion, schema `RAW_GENERATIONS`."""
-    new_prompts = propose_in_manner_of(
+    new_prompts = propose_prompts(
         inputs.identity,
         inputs.ask,
         read_rows(Seed, seeds),
         step="i_sheep/new_prompt",
         num_examples=inputs.settings.num_examples,
         num_samples=inputs.settings.num_prompts,
+        proposals=inputs.settings.proposals,
     )
     completions = complete_new_prompts(inputs.identity, inputs.ask, new_prompts, 1)
     return build_table(new_prompts + completions, RAW_GENERATIONS)
@@ -108,22 +113,7 @@ def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.D
 
 def review(inputs: Inputs, cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_generations: pl.DataFrame) -> pl.DataFrame:
     """M's own score of every completion, schema `REVIEWED_SET`."""
-    return score_rows(inputs, find_kept(cleaned, kinds=("completion",)))
-
-
-def score_rows(inputs: Inputs, rows: pl.DataFrame) -> pl.DataFrame:
-    """The reviewer on completions, schema `REVIEWED_SET`."""
-    settings, kept = inputs.settings, read_rows(CleanedRow, rows)
-    reviews = review_rows(
-        inputs.identity,
-        inputs.ask,
-        kept,
-        rubric=settings.rubric,
-        num_reviews=settings.num_reviews,
-        force_ending=settings.force_ending,
-    )
-    reviewed = [build_reviewed_row(row, own) for row, own in zip(kept, reviews, strict=True)]
-    return build_table(reviewed, REVIEWED_SET)
+    return score_by_rubric(inputs, find_kept(cleaned, kinds=("completion",)))
 
 
 def build_sft_set(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
@@ -140,7 +130,7 @@ def list_prompts(settings: ISheepSettings) -> tuple[PromptStep, ...]:
     """What M is asked with."""
     both = ("prompt", "completion")
     return (
-        PromptStep("new_prompt", ("raw_generations",), (), (*both, "examples")),
+        PromptStep("new_prompt", ("raw_generations",), (), (*both, "examples"), {}, settings.proposals == "template"),
         PromptStep("review", ("reviewed_set",), both, given=settings.rubric.scale),
     )
 
@@ -156,7 +146,7 @@ RECIPE: Recipe[ISheepSettings] = Recipe(
     ),
     settings_of_step={
         "seed_set": ("max_seeds",),
-        "raw_generations": ("num_examples", "num_prompts"),
+        "raw_generations": ("num_examples", "num_prompts", "proposals"),
         "cleaned_set": ("rouge_l_threshold", "min_prompt_words", "min_completion_words", "max_words"),
         "reviewed_set": ("num_reviews", "lowest_score", "highest_score", "force_ending"),
         "sft_set": ("accept_score", "trains_on", "sft_on_seeds"),
@@ -168,7 +158,7 @@ RECIPE: Recipe[ISheepSettings] = Recipe(
     generate=generate,
     list_filters=filter_by_words,
     review=review,
-    score_rows=score_rows,
+    score_rows=score_by_rubric,
     build_sft_set=build_sft_set,
     build_pairs=build_no_pairs,
     list_prompts=list_prompts,

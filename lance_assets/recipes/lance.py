@@ -43,7 +43,8 @@ Differences from the authors' code:
     code mixes them into the first round's.
 15. `score_from="expected"` takes a review's score as the mean over the probabilities of the scores (G-Eval, arXiv
     2303.16634) in place of the one that was sampled; their code has only the sampled one.
-    "yes_no" and "mutual_information" take another signal on the same scale (`steps/signal_reviews.py`).
+    "yes_no", "likelihood", "mutual_information" and "ifd" take another signal on the same scale
+    (`steps/signal_reviews.py`).
 16. `num_judged_pairs` has the reviewer judge new pairs in both orders (MT-Bench, arXiv 2306.05685), which shows how
     often its preference follows the position; `drop_flipped_pairs` leaves out of training each judged pair that is not
     preferred twice. Their code builds pairs by score alone.
@@ -52,6 +53,7 @@ Differences from the authors' code:
 18. Completions that are alike stay where they say something else, such as another number (`similarity.contrast`), and
     a degraded completion may be like its seed's. Their rule drops both; `near_duplicates.keeps_contrast: false` does.
 19. The shortest completion goes by the seeds' lengths; in their code it has 10 words.
+20. `proposals="magpie"` has the model write new prompts as the user's turn of its chat (`steps/user_turns.py`).
 
 Switches make the controls that the method is measured against (`docs/self-evolution.md`): `reviewer="random"`
 draws every review score at random, `reviewer="none"` accepts everything that cleaning kept and makes no pairs (a
@@ -62,12 +64,13 @@ Unknown, and chosen by the experiment: learning rates, beta, epochs, LoRA or ful
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import polars as pl
 
 from lance_assets.algorithms.filters.contract import Filter
 from lance_assets.algorithms.filters.rules import list_word_filters
-from lance_assets.algorithms.reviews.review_parsing import ReviewResult, combine_reviews
+from lance_assets.algorithms.reviews.review_parsing import ReviewResult, Unscored, combine_reviews
 from lance_assets.algorithms.selection.pairing import (
     build_preference_pairs,
     grow_seed_set,
@@ -80,10 +83,10 @@ from lance_assets.recipes.axes import keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs
 from lance_assets.recipes.lance_forecast import FORECAST
 from lance_assets.recipes.lance_settings import SETTINGS_OF_STEP, STAGES, LanceSettings, list_prompts
+from lance_assets.recipes.steps.judging import judge_pairs_in_both_orders
 from lance_assets.recipes.steps.reviewing import (
     build_review_requests,
     force_endings,
-    judge_pairs_in_both_orders,
     read_recorded,
     record_expected,
     review_rows,
@@ -104,7 +107,8 @@ from lance_assets.recipes.steps.rows import (
     record_samples,
 )
 from lance_assets.recipes.steps.sets import start_sft_set
-from lance_assets.recipes.steps.signal_reviews import review_by_information, review_by_yes_no
+from lance_assets.recipes.steps.signal_reviews import READ_SIGNALS, read_signals, review_by_reading, review_by_yes_no
+from lance_assets.recipes.steps.user_turns import propose_user_turns
 from lance_assets.records import (
     PREFERENCE_PAIRS,
     RAW_GENERATIONS,
@@ -211,11 +215,15 @@ def choose_reviewer(inputs: Inputs, rows: Sequence[Shown]) -> Ask:
     settings = inputs.settings
     if settings.reviewer == "random":
         return draw_scores(settings)
+    if settings.signal is None:
+        return inputs.ask
     if settings.signal == "yes_no":
         return review_by_yes_no(inputs.identity, inputs.ask, rows, settings.rubric)
-    if settings.signal == "mutual_information":
-        return review_by_information(inputs.identity, inputs.read_states, rows, settings.rubric)
-    return inputs.ask
+    return review_by_reading(
+        *(inputs.identity, inputs.read_states, rows, settings.rubric),
+        signal=settings.signal,
+        seeds=read_rows(Seed, inputs.seeds),
+    )
 
 
 def score_seeds(raw_generations: pl.DataFrame, settings: LanceSettings) -> dict[str, RowReviews]:
@@ -251,6 +259,7 @@ def split_seeds(seeds: pl.DataFrame, reviews: dict[str, RowReviews], settings: L
 def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.DataFrame:
     """Review the seeds, split them, and sample both branches. Schema `RAW_GENERATIONS`."""
     settings, identity, ask = inputs.settings, inputs.identity, inputs.ask
+    inputs = replace(inputs, seeds=seeds)
     if not settings.propose:
         return pl.DataFrame(schema=RAW_GENERATIONS)
     to_review = seeds if settings.review_seeds_each_round else seeds.filter(pl.col("review_score").is_null())
@@ -260,28 +269,56 @@ def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.D
     low = read_rows(Seed, split.filter(branch="low")) if settings.branches != "high" else []
     high = read_rows(Seed, split.filter(branch="high")) if settings.branches != "low" else []
     pool = read_rows(Seed, seeds)
-    new_prompts = propose_from_seeds(
-        identity,
-        ask,
+    new_prompts = _propose(inputs, low, pool)
+    completions = complete_new_prompts(identity, ask, new_prompts, settings.num_completions)
+    degraded = _degrade(inputs, high, pool, num_samples=settings.num_completions)
+    return build_table(reviews + new_prompts + completions + degraded, RAW_GENERATIONS)
+
+
+def _propose(inputs: Inputs, low: Sequence[Seed], pool: Sequence[Seed]) -> list[Generation]:
+    """New prompts like the low seeds', asked for or written as the user's turn."""
+    settings = inputs.settings
+    if settings.proposals == "template":
+        return propose_from_seeds(
+            inputs.identity,
+            inputs.ask,
+            low,
+            kind="new_prompt",
+            step="lance/new_prompt",
+            num_samples=settings.num_prompts,
+            pool=pool,
+            num_examples=settings.num_examples,
+        )
+    return propose_user_turns(
+        inputs.identity,
+        inputs.ask,
         low,
-        kind="new_prompt",
-        step="lance/new_prompt",
         num_samples=settings.num_prompts,
         pool=pool,
         num_examples=settings.num_examples,
+        is_seeded=settings.proposals == "magpie_seeded",
     )
-    completions = complete_new_prompts(identity, ask, new_prompts, settings.num_completions)
-    degraded = propose_from_seeds(
-        identity,
-        ask,
-        high,
+
+
+def _degrade(inputs: Inputs, rows: Sequence[Seed], pool: Sequence[Seed], *, num_samples: int) -> list[Generation]:
+    """Deliberately worse completions of the rows' own prompts."""
+    return propose_from_seeds(
+        inputs.identity,
+        inputs.ask,
+        rows,
         kind="degraded_completion",
         step="lance/degrade",
-        num_samples=settings.num_completions,
+        num_samples=num_samples,
         pool=pool,
-        num_examples=settings.num_examples,
+        num_examples=inputs.settings.num_examples,
     )
-    return build_table(reviews + new_prompts + completions + degraded, RAW_GENERATIONS)
+
+
+def write_worse(inputs: Inputs, seeds: pl.DataFrame) -> pl.DataFrame:
+    """One deliberately worse completion of each seed, where rounds write such; schema `RAW_GENERATIONS`."""
+    settings, rows = inputs.settings, read_rows(Seed, seeds)
+    writes = settings.propose and settings.branches != "low" and settings.builds_pairs
+    return build_table(_degrade(inputs, rows, rows, num_samples=1) if writes else [], RAW_GENERATIONS)
 
 
 def list_filters(settings: LanceSettings) -> list[Filter]:
@@ -304,7 +341,7 @@ def review(inputs: Inputs, cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_gener
         carried = RowReviews((), ReviewResult([], [], seed.review_score))
         rows.append(build_reviewed_row(seed, of_seeds[seed.row_id] if seed.row_id in of_seeds else carried))
     kept = find_kept(cleaned, kinds=("completion", "degraded_completion"))
-    return pl.concat([build_table(rows, REVIEWED_SET), score_rows(inputs, kept)])
+    return pl.concat([build_table(rows, REVIEWED_SET), score_rows(replace(inputs, seeds=seeds), kept)])
 
 
 def score_rows(inputs: Inputs, rows: pl.DataFrame) -> pl.DataFrame:
@@ -321,6 +358,15 @@ def score_rows(inputs: Inputs, rows: pl.DataFrame) -> pl.DataFrame:
     )
     reviewed = [build_reviewed_row(row, own) for row, own in zip(kept, reviews, strict=True)]
     return build_table(reviewed, REVIEWED_SET)
+
+
+def read_other_signals(inputs: Inputs, rows: pl.DataFrame) -> pl.DataFrame:
+    """What `score_from` offers in place of the reviewer and can be read: the row ids, and a column a signal."""
+    found = read_signals(inputs.identity, inputs.read_states, read_rows(CleanedRow, rows))
+    values = {
+        name: [None if isinstance(score, Unscored) else score for score in scores] for name, scores in found.items()
+    }
+    return rows.select("row_id").with_columns(pl.Series(name, values[name], pl.Float64) for name in READ_SIGNALS)
 
 
 def describe_reviews(inputs: Inputs, reviewed: pl.DataFrame) -> dict[str, float | int]:
@@ -362,6 +408,7 @@ def judge_pairs(inputs: Inputs, pairs: pl.DataFrame) -> pl.DataFrame:
         step="lance/judge_pair",
         identity=inputs.identity,
         ask=inputs.ask,
+        force_ending=inputs.settings.force_ending,
     )
 
 
@@ -378,9 +425,12 @@ RECIPE: Recipe[LanceSettings] = Recipe(
     compared_completions=("completion", "degraded_completion"),
     review=review,
     score_rows=score_rows,
+    write_worse=write_worse,
+    read_other_signals=read_other_signals,
     build_sft_set=build_sft_set,
     build_pairs=build_pairs,
     judge_pairs=judge_pairs,
+    settings_of_judging=("force_ending",),
     describe_reviews=describe_reviews,
     forecast=FORECAST,
     list_prompts=list_prompts,

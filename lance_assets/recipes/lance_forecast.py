@@ -53,6 +53,19 @@ class Assumptions:
     """Length of a completion over that of the seeds'."""
 
 
+_FULL = Assumptions(
+    low_rate=0.82,
+    readable_rate=0.9,
+    kept_prompt_rate=0.9,
+    kept_completion_rate=0.8,
+    kept_degraded_rate=0.8,
+    accepted_rate=0.38,
+    pairs_per_high_seed=1.1,
+    review_tokens=140.0,
+    thought_tokens=60.0,
+    completion_ratio=1.0,
+)
+
 EXPECTED: dict[str, Assumptions] = {
     "compact": Assumptions(
         low_rate=0.82,
@@ -66,18 +79,9 @@ EXPECTED: dict[str, Assumptions] = {
         thought_tokens=14.0,
         completion_ratio=1.2,
     ),
-    "full": Assumptions(
-        low_rate=0.82,
-        readable_rate=0.9,
-        kept_prompt_rate=0.9,
-        kept_completion_rate=0.8,
-        kept_degraded_rate=0.8,
-        accepted_rate=0.38,
-        pairs_per_high_seed=1.1,
-        review_tokens=140.0,
-        thought_tokens=60.0,
-        completion_ratio=1.0,
-    ),
+    "full": _FULL,
+    # Taken from English: no round was run in Chinese.
+    "full_zh": _FULL,
     "small": Assumptions(
         low_rate=0.82,
         readable_rate=0.97,
@@ -91,7 +95,7 @@ EXPECTED: dict[str, Assumptions] = {
         completion_ratio=1.5,
     ),
 }
-"""By prompt profile. The rates of scores of `full` and `small` are mini_lance's, for want of others."""
+"""By prompt profile. The rates of scores of `full`, `full_zh` and `small` are mini_lance's, for want of others."""
 
 _OF_SCORES = ("low_rate", "accepted_rate", "pairs_per_high_seed")
 _MEANINGS = {
@@ -136,7 +140,7 @@ def forecast_rounds(
         pool: what there is at the start.
         num_rounds: after r0000.
     """
-    rounds = [_forecast_start(settings, lengths, pool)]
+    rounds = [_forecast_start(settings, assumptions, lengths, pool)]
     for number in range(1, num_rounds + 1):
         this = _forecast_round(settings, assumptions, lengths, number, _count_seeds(settings, pool, rounds))
         rounds.append(_accumulate(settings, pool, this, rounds[-1]))
@@ -158,7 +162,10 @@ def forecast_at_most(settings: LanceSettings, lengths: Lengths, pool: Pool, *, n
         lengths, asked=asked, prompt=max(lengths.prompt, limit), completion=max(lengths.completion, limit)
     )
     rest = (1.0, 1.0, 1.0, 1.0, 1.0, float(settings.num_completions), limit, limit, 1.0)
-    rounds = [_forecast_start(settings, lengths, pool)]
+    most = Assumptions(1.0, *rest)
+    # The rows that r0000 trains on are known; what is sampled there may be as long as anywhere.
+    signal = _forecast_signal(settings, most, longest, pool)
+    rounds = [replace(_forecast_start(settings, most, lengths, pool), stages=signal)]
     for number in range(1, num_rounds + 1):
         num_seeds = _count_seeds(settings, pool, rounds)
         low, high = (
@@ -169,14 +176,14 @@ def forecast_at_most(settings: LanceSettings, lengths: Lengths, pool: Pool, *, n
     return rounds
 
 
-def _forecast_start(settings: LanceSettings, lengths: Lengths, pool: Pool) -> RoundForecast:
-    """Round r0000: SFT on all seeds, unless they are left out, and on the EFT rows."""
+def _forecast_start(settings: LanceSettings, assumptions: Assumptions, lengths: Lengths, pool: Pool) -> RoundForecast:
+    """Round r0000: SFT on all seeds, unless they are left out, and on the EFT rows; and what proves its reviewer."""
     num_trained = pool.num_seeds if settings.sft_on_seeds else 0
     seed_tokens = lengths.chat + lengths.prompt + lengths.completion
     return RoundForecast(
         key=format_round(0),
         num_seeds=pool.num_seeds,
-        stages=(),
+        stages=_forecast_signal(settings, assumptions, lengths, pool),
         num_kept=0.0,
         kept_tokens=0.0,
         num_reviewed=0.0,
@@ -184,6 +191,34 @@ def _forecast_start(settings: LanceSettings, lengths: Lengths, pool: Pool) -> Ro
         sft_tokens=num_trained * seed_tokens + pool.eft_tokens,
         num_pairs=0.0,
         pair_tokens=0.0,
+    )
+
+
+def _forecast_signal(
+    settings: LanceSettings, assumptions: Assumptions, lengths: Lengths, pool: Pool
+) -> tuple[StageForecast, ...]:
+    """What measures r0000's reviewer: completions written worse, and reviews of each completion of the pairs.
+
+    A prompt has its own completion, another seed's, a degraded and a truncated one, and one more where there are gold
+    answers. What is only read has no row.
+    """
+    number = min(pool.num_signal_pairs, pool.num_seeds)
+    if not number:
+        return ()
+    writes = settings.propose and settings.branches != "low" and settings.builds_pairs
+    thought, review = assumptions.thought_tokens, min(_find_limit(settings, "review"), assumptions.review_tokens)
+    _, completion = _size_texts(settings, assumptions, lengths)
+    worse = min(_find_limit(settings, "degraded_completion"), completion + thought)
+    is_asked = settings.reviewer == "model" and not settings.reviews_by_reading
+    texts = number * (4 + pool.has_answers + writes) * is_asked
+    num_reviews = settings.num_reviews if settings.signal is None else 1
+    stages = (
+        ("worse completions to measure by", None, number * writes, 1, lengths.asked["degrade"], worse),
+        ("reviews to measure", "reviewer", texts * num_reviews, num_reviews, lengths.asked["review"], review),
+    )
+    return tuple(
+        StageForecast(name, "review_signal", role, rows, samples, rows * read, rows * written)
+        for name, role, rows, samples, read, written in stages
     )
 
 
@@ -268,6 +303,16 @@ def _find_limit(settings: LanceSettings, stage: str) -> int:
     return own or settings.max_new_tokens
 
 
+def _size_proposing(settings: LanceSettings, lengths: Lengths, written: float) -> tuple[float, float]:
+    """Tokens that a new prompt is asked with, and what is written for it."""
+    if settings.proposals == "template":
+        return lengths.asked["new_prompt"], written
+    # The user's turn is written without a thought.
+    own = min(written, lengths.prompt)
+    exchanges = (settings.num_examples + 1) * (lengths.prompt + lengths.completion)
+    return lengths.chat + (exchanges if settings.proposals == "magpie_seeded" else 0.0), own
+
+
 def _build_stages(
     settings: LanceSettings, assumptions: Assumptions, lengths: Lengths, rows: dict[str, float]
 ) -> tuple[StageForecast, ...]:
@@ -279,7 +324,7 @@ def _build_stages(
     samples |= {"new_prompt": settings.num_prompts, "judge_pair": 1}
     asked = {
         "seed_review": (lengths.asked["review"], min(limit["seed_review"], expected)),
-        "new_prompt": (lengths.asked["new_prompt"], min(limit["new_prompt"], prompt + thought)),
+        "new_prompt": _size_proposing(settings, lengths, min(limit["new_prompt"], prompt + thought)),
         "completion": (lengths.chat + prompt, completion),
         "degraded_completion": (lengths.asked["degrade"], min(limit["degraded_completion"], completion + thought)),
         "review": (lengths.templates["review"] + prompt + completion, min(limit["review"], expected)),

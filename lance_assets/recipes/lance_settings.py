@@ -5,23 +5,23 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from lance_assets.prompts import PromptStep
-from lance_assets.recipes.axes import Losses, ScoredSettings
+from lance_assets.recipes.axes import Losses, ProposingSettings
 from lance_assets.recipes.contract import Stage
+from lance_assets.recipes.steps.judging import build_verdict_ending_sampling, build_verdict_sampling
 from lance_assets.recipes.steps.reviewing import (
     Rubric,
     ScoreFrom,
     build_ending_sampling,
     build_review_sampling,
-    build_verdict_sampling,
 )
-from lance_assets.recipes.steps.signal_reviews import ScaledSignal
+from lance_assets.recipes.steps.signal_reviews import READ_SIGNALS, ScaledSignal
 from lance_assets.records import SamplingSettings
 
 RUBRIC = Rubric("lance/review", 0, 10)
 """The paper's: five points for the prompt, five for the completion. A judge of the evaluation has it always."""
 
 
-class LanceSettings(ScoredSettings):
+class LanceSettings(ProposingSettings):
     """LANCE's parameters; the defaults are the paper's constants, but for the shortest completion."""
 
     usable_losses: ClassVar[tuple[Losses, ...]] = ("sft", "sft_then_dpo")
@@ -75,11 +75,12 @@ class LanceSettings(ScoredSettings):
         "model", description="Who scores: the round's model; a control that draws random scores; nobody."
     )
     propose: bool = Field(True, description="Whether anything is proposed, or each round trains on the seeds again.")
-    score_from: Literal["text", "expected", "yes_no", "mutual_information"] = Field(
+    score_from: Literal["text", "expected", ScaledSignal] = Field(
         "text",
         description="A review's score: as written, or the mean by the probabilities of the scores there. Or another "
-        "signal on the rubric's scale: the probability of yes to a plain question, or by how much the prompt explains "
-        "the completion, which measures relevance and reads with the round's own model (docs/signals.md).",
+        "signal on the rubric's scale: yes_no, the probability of yes to a plain question; or what the round's own "
+        "model reads: likelihood and ifd, placed among the round's seeds, or mutual_information, by how much the "
+        "prompt explains the completion (docs/signals.md).",
     )
     num_judged_pairs: int = Field(
         0, ge=0, description="New pairs a round that the reviewer judges in both orders; 0 judges none."
@@ -134,7 +135,7 @@ class LanceSettings(ScoredSettings):
     @property
     def reviews_by_reading(self) -> bool:
         """Whether reviews are likelihoods that the round's model finds."""
-        return self.signal == "mutual_information"
+        return self.signal in READ_SIGNALS
 
     @property
     def reads_states(self) -> bool:
@@ -157,6 +158,11 @@ def sample_verdicts(settings: LanceSettings) -> SamplingSettings:
     return build_verdict_sampling(settings.sampling)
 
 
+def sample_verdict_endings(settings: LanceSettings) -> SamplingSettings:
+    """How the endings of comparisons are forced."""
+    return build_verdict_ending_sampling()
+
+
 STAGES: tuple[Stage[LanceSettings], ...] = (
     Stage("seed_review", role="reviewer", sampling=sample_reviews, asked_in="raw_generations"),
     Stage("seed_review_ending", role="reviewer", sampling=sample_endings, asked_in="raw_generations"),
@@ -166,6 +172,7 @@ STAGES: tuple[Stage[LanceSettings], ...] = (
     Stage("review", role="reviewer", sampling=sample_reviews, asked_in="reviewed_set"),
     Stage("review_ending", role="reviewer", sampling=sample_endings, asked_in="reviewed_set"),
     Stage("judge_pair", role="reviewer", sampling=sample_verdicts, asked_in="preference_pairs"),
+    Stage("judge_pair_ending", role="reviewer", sampling=sample_verdict_endings, asked_in="preference_pairs"),
 )
 
 
@@ -174,10 +181,11 @@ def list_prompts(settings: LanceSettings) -> tuple[PromptStep, ...]:
     both, reviews = ("prompt", "completion"), settings.reviewer == "model" and settings.signal is None
     reviewed_in = ("raw_generations", "reviewed_set")
     high, low = settings.branches != "low", settings.branches != "high"
+    asks = settings.proposals == "template"
     pair, others = ("prompt", "completion_a", "completion_b"), ("completion", "examples")
     return (
         PromptStep("review", reviewed_in, both, (), settings.rubric.scale, reviews),
-        PromptStep("new_prompt", ("raw_generations",), ("prompt",), others, {}, settings.propose and low),
+        PromptStep("new_prompt", ("raw_generations",), ("prompt",), others, {}, settings.propose and low and asks),
         PromptStep("degrade", ("raw_generations",), both, ("examples",), {}, settings.propose and high),
         PromptStep("judge_pair", ("preference_pairs",), pair, (), {}, settings.judges_pairs),
         PromptStep("yes_no", reviewed_in, both, (), {}, settings.signal == "yes_no"),
@@ -189,7 +197,7 @@ SETTINGS_OF_STEP: dict[str, tuple[str, ...]] = {
     "raw_generations": (
         *("branch_threshold", "num_prompts", "num_examples", "num_completions", "num_reviews", "branches"),
         *("review_seeds_each_round", "reviewer", "propose", "score_from", "lowest_score", "highest_score"),
-        "force_ending",
+        *("force_ending", "proposals"),
     ),
     "cleaned_set": (
         *("rouge_l_threshold", "min_prompt_words", "max_prompt_words", "min_completion_words", "max_completion_words"),

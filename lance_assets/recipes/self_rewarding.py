@@ -31,24 +31,28 @@ from pydantic import Field
 
 from lance_assets.algorithms.selection.pairing import build_best_worst_pairs
 from lance_assets.prompts import PromptStep
-from lance_assets.recipes.axes import Losses, ScoredSettings, StageSampling, StartsFrom, TrainsOn, keep_rounds
+from lance_assets.recipes.axes import Losses, ProposingSettings, StageSampling, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
-from lance_assets.recipes.steps.reviewing import Rubric, build_ending_sampling, build_review_sampling, review_rows
+from lance_assets.recipes.steps.reviewing import Rubric, build_ending_sampling, build_review_sampling
 from lance_assets.recipes.steps.rows import (
-    CleanedRow,
     Seed,
-    build_reviewed_row,
     build_table,
     complete_new_prompts,
     find_kept,
-    propose_in_manner_of,
     read_rows,
 )
-from lance_assets.recipes.steps.sets import build_no_sft_rows, filter_by_words, start_sft_set, take_file_seeds
-from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET, SamplingSettings
+from lance_assets.recipes.steps.sets import (
+    build_no_sft_rows,
+    filter_by_words,
+    score_by_rubric,
+    start_sft_set,
+    take_file_seeds,
+)
+from lance_assets.recipes.steps.user_turns import propose_prompts
+from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, SamplingSettings
 
 
-class SelfRewardingSettings(ScoredSettings):
+class SelfRewardingSettings(ProposingSettings):
     """Self-Rewarding's parameters; the defaults are the paper's constants."""
 
     usable_losses: ClassVar[tuple[Losses, ...]] = ("dpo",)
@@ -92,13 +96,14 @@ def sample_endings(settings: SelfRewardingSettings) -> SamplingSettings:
 def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.DataFrame:
     """New prompts and their completions, schema `RAW_GENERATIONS`."""
     settings = inputs.settings
-    new_prompts = propose_in_manner_of(
+    new_prompts = propose_prompts(
         inputs.identity.of_role("prompter"),
         inputs.ask,
         read_rows(Seed, seeds),
         step="self_rewarding/new_prompt",
-        num_examples=settings.num_examples,
-        num_samples=settings.num_prompts,
+        num_examples=inputs.settings.num_examples,
+        num_samples=inputs.settings.num_prompts,
+        proposals=inputs.settings.proposals,
     )
     completions = complete_new_prompts(inputs.identity, inputs.ask, new_prompts, settings.num_completions)
     return build_table(new_prompts + completions, RAW_GENERATIONS)
@@ -106,22 +111,7 @@ def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.D
 
 def review(inputs: Inputs, cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_generations: pl.DataFrame) -> pl.DataFrame:
     """M's own scores of its completions, schema `REVIEWED_SET`."""
-    return score_rows(inputs, find_kept(cleaned, kinds=("completion",)))
-
-
-def score_rows(inputs: Inputs, rows: pl.DataFrame) -> pl.DataFrame:
-    """The reviewer on completions, schema `REVIEWED_SET`."""
-    settings, kept = inputs.settings, read_rows(CleanedRow, rows)
-    reviews = review_rows(
-        inputs.identity,
-        inputs.ask,
-        kept,
-        rubric=settings.rubric,
-        num_reviews=settings.num_reviews,
-        force_ending=settings.force_ending,
-    )
-    reviewed = [build_reviewed_row(row, own) for row, own in zip(kept, reviews, strict=True)]
-    return build_table(reviewed, REVIEWED_SET)
+    return score_by_rubric(inputs, find_kept(cleaned, kinds=("completion",)))
 
 
 def build_pairs(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
@@ -135,7 +125,7 @@ def list_prompts(settings: SelfRewardingSettings) -> tuple[PromptStep, ...]:
     """What the prompter and M are asked with."""
     both = ("prompt", "completion")
     return (
-        PromptStep("new_prompt", ("raw_generations",), (), (*both, "examples")),
+        PromptStep("new_prompt", ("raw_generations",), (), (*both, "examples"), {}, settings.proposals == "template"),
         PromptStep("review", ("reviewed_set",), both, given=settings.rubric.scale),
     )
 
@@ -151,7 +141,7 @@ RECIPE: Recipe[SelfRewardingSettings] = Recipe(
     ),
     settings_of_step={
         "seed_set": ("max_seeds",),
-        "raw_generations": ("num_examples", "num_prompts", "num_completions"),
+        "raw_generations": ("num_examples", "num_prompts", "num_completions", "proposals"),
         "cleaned_set": ("rouge_l_threshold", "min_prompt_words", "min_completion_words", "max_words"),
         "reviewed_set": ("num_reviews", "lowest_score", "highest_score", "force_ending"),
         "sft_set": ("sft_on_seeds",),
@@ -163,7 +153,7 @@ RECIPE: Recipe[SelfRewardingSettings] = Recipe(
     generate=generate,
     list_filters=filter_by_words,
     review=review,
-    score_rows=score_rows,
+    score_rows=score_by_rubric,
     build_sft_set=build_no_sft_rows,
     build_pairs=build_pairs,
     list_prompts=list_prompts,

@@ -98,6 +98,10 @@ def _reading_reviews(plan: Plan) -> tuple[str, ...]:
     return identity.TRANSFORMERS if plan.settings.parameters.reviews_by_reading else ()
 
 
+def _comparing_signals(plan: Plan) -> tuple[str, ...]:
+    return ("read_other_signals",) if identity.compares_signals(plan) else ()
+
+
 def _harness(plan: Plan) -> tuple[str, ...]:
     return (*identity.TRANSFORMERS, "lm-eval") if plan.settings.evaluation.lm_eval is not None else ()
 
@@ -304,9 +308,9 @@ NOUNS: dict[str, Noun] = {
             inputs=("start_checkpoint", "seed_set", "checkpoint"),
             exists=_measures_reviewer,
             identify=identity.identify_review_signal,
-            recipe_steps=lambda plan: ("score_rows",),
+            recipe_steps=lambda plan: ("score_rows", "write_worse", *_comparing_signals(plan)),
             asks=identity.list_asked_engines,
-            libraries=lambda plan: ("numpy", "scipy", *_reading_reviews(plan)),
+            libraries=lambda plan: ("numpy", "scipy", *(identity.TRANSFORMERS if _comparing_signals(plan) else ())),
             uses_model=always,
             kinds=lambda plan: _find_kinds(plan, "reviewed_set"),
             checks=(
@@ -397,7 +401,7 @@ def identify(plan: Plan, name: str) -> Identity:
     return {
         "recipe": plan.settings.recipe,
         "columns": {column: str(dtype) for column, dtype in noun.schema.items()},
-        "code": hash_own_code(list_roots(plan, noun), without=identity.list_unused(plan)),
+        "code": hash_own_code(list_roots(plan, noun), without=identity.list_unused(plan, name)),
         "settings": own | noun.identify(plan),
         "libraries": read_versions(noun.libraries(plan)),
     }
@@ -410,7 +414,7 @@ def explain_identity(plan: Plan, name: str) -> Identity:
     It is that of the files when it was first asked for, as the code version is.
     """
     found = identify(plan, name)
-    definitions = explain_own_code(list_roots(plan, NOUNS[name]), without=identity.list_unused(plan))
+    definitions = explain_own_code(list_roots(plan, NOUNS[name]), without=identity.list_unused(plan, name))
     return found | {"code": {"hash": found["code"], "definitions": definitions}}
 
 

@@ -154,6 +154,7 @@ class Round:
         ask: Ask = ask_nothing,
         is_evaluation_prompt: Callable[[str], bool] = recognise_nothing,
         texts: pl.DataFrame | None = None,
+        seeds: pl.DataFrame | None = None,
         read_states: ReadStates = read_no_states,
     ) -> RoundInputs[Any]:
         """What a step of the recipe is handed beside its tables; a step that uses what it was not handed fails.
@@ -162,6 +163,7 @@ class Round:
             ask: asks the models.
             is_evaluation_prompt: recognises the evaluation's prompts.
             texts: the experiment's texts without prompts.
+            seeds: the round's.
             read_states: reads the states of rows with a model.
         """
         return RoundInputs(
@@ -170,6 +172,7 @@ class Round:
             ask=ask,
             is_evaluation_prompt=is_evaluation_prompt,
             texts=list_no_texts() if texts is None else texts,
+            seeds=self.empty("seed_set") if seeds is None else seeds,
             filters=self.plan.settings.filters,
             read_states=read_states,
         )

@@ -120,6 +120,11 @@ class JudgeSettings(RoleSettings):
     limit: int | None = Field(None, ge=1, description="Use only this many prompts, from the first. None: all.")
     max_new_tokens: int = Field(512, ge=8, description="Most tokens of a completion; a longer one is cut.")
     max_judge_tokens: int = Field(512, ge=8, description="Most tokens of a verdict or review; a longer one is cut.")
+    force_ending: bool = Field(
+        True,
+        description="Whether a verdict or review that was cut or cannot be read is made to end: the judge goes on from "
+        "'verdict: ' or 'score: ', and the probabilities there count.",
+    )
     max_unread_rate: float = Field(
         0.2, ge=0, le=1, description="Largest share of items without a verdict or score; above it the step fails."
     )

@@ -401,8 +401,8 @@ class ExperimentSettings(Settings):
     model_revision: str | None = Field(None, description="Revision of a hub model.")
     prompt_profile: PromptProfile = Field(
         "full",
-        description="'full' templates for instruction-tuned models, 'small' for those below about a billion "
-        "parameters, 'compact' for the packaged small model.",
+        description="'full' templates for instruction-tuned models, 'full_zh' the same in Chinese, 'small' for those "
+        "below about a billion parameters, 'compact' for the packaged small model.",
     )
     thoughts: Thoughts = Field(
         "strip",
@@ -460,9 +460,26 @@ class ExperimentSettings(Settings):
     @model_validator(mode="after")
     def _reads_with_its_own_model(self) -> Self:
         if self.parameters.reviews_by_reading and "reviewer" in self.roles:
+            signal = getattr(self.parameters, "score_from", "this signal")
             raise ValueError(
-                "parameters.score_from: mutual_information reads with the round's own model; remove roles.reviewer, or "
+                f"parameters.score_from: {signal} reads with the round's own model; remove roles.reviewer, or "
                 "use score_from: yes_no or expected"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_write_the_users_turn(self) -> Self:
+        proposals = getattr(self.parameters, "proposals", "template")
+        if proposals == "template":
+            return self
+        role = find_recipe(self.recipe).find_role("new_prompt")
+        where, engine = (
+            (f"roles.{role}.engine", self.roles[role].engine) if role in self.roles else ("engine", self.engine)
+        )
+        if engine.kind == "openai":
+            raise ValueError(
+                f"parameters.proposals: {proposals} has the model write the user's turn, and {where}.kind is openai, "
+                "whose chat API only answers; use transformers or vllm there, or proposals: template"
             )
         return self
 

@@ -58,9 +58,9 @@ ModelName = Annotated[str, BeforeValidator(expand_environment), AfterValidator(n
 """The name of a model: a short name, a folder, `package.module:NAME`, or a hub id."""
 
 PromptProfile = Annotated[
-    Literal["compact", "full", "small"],
+    Literal["compact", "full", "full_zh", "small"],
     BeforeValidator(expand_environment),
-    WithJsonSchema({"type": "string", "pattern": r"^(compact|full|small|\$\{.*\})$"}),
+    WithJsonSchema({"type": "string", "pattern": r"^(compact|full|full_zh|small|\$\{.*\})$"}),
 ]
 """A profile of prompt templates, or a variable that names one."""
 

@@ -14,7 +14,7 @@ from jinja2 import TemplateError
 
 from lance_assets.records import Ask, Request, Sample, SamplingSettings, TokenChoice, TurnNotContinuedError
 from resources.machine.processes import MemoryPeak
-from resources.models.chat_format import encode_messages
+from resources.models.chat_format import encode_messages, encode_user_turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -53,6 +53,10 @@ class GrammarError(EngineError):
 
 class PrefillIgnoredError(EngineError):
     """A request begins the model's turn, and the server does not go on from there."""
+
+
+class UserTurnError(EngineError):
+    """A request has the model write the user's turn, and the server's API has none that the model could write."""
 
 
 class PenaltyIgnoredError(EngineError):
@@ -157,12 +161,13 @@ def encode_requests(
     """
     prompts: dict[int, tuple[int, ...]] = {}
     failed: list[Sample] = []
-    known: dict[tuple[tuple[tuple[str, str], ...], ...], tuple[int, ...]] = {}
+    known: dict[tuple[object, ...], tuple[int, ...]] = {}
     for place, request in enumerate(requests):
-        key = tuple(tuple(message.items()) for message in request.messages)
+        key = (request.writes, *(tuple(message.items()) for message in request.messages))
+        encode = encode_user_turn if request.writes == "user" else encode_messages
         try:
             if key not in known:
-                known[key] = encode_messages(tokenizer, request.messages)
+                known[key] = encode(tokenizer, request.messages)
         except (TemplateError, ValueError, TypeError, KeyError) as error:
             failed.append(fail(request, 0, f"the chat template failed on the messages: {error!r}"))
             continue

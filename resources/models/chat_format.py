@@ -94,6 +94,8 @@ class ChatFormat:
     """The special tokens' names, the longest first: one may be part of another."""
     plain: tuple[str, ...] = ()
     """Markup that the template writes and that is no special token, such as Llama 2's `[INST]`, the longest first."""
+    user_end: int | None = None
+    """The special token after the user's turn, where the model's turn is to follow; None where there is none."""
 
 
 _KNOWN: "WeakKeyDictionary[PreTrainedTokenizerBase, tuple[str, ChatFormat]]" = WeakKeyDictionary()
@@ -157,7 +159,10 @@ def _find_format(tokenizer: "PreTrainedTokenizerBase", template: str) -> ChatFor
         raise ChatFormatError(f"the chat template shows nothing of the model's turn {_MODEL!r}; mend it")
     after = whole[whole.rindex(_MODEL) + len(_MODEL) :]
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_encoder.values()}
-    ends = [token for token in tokenizer(after, add_special_tokens=False)["input_ids"] if token in special]
+    ends, user_ends = (
+        [token for token in tokenizer(text, add_special_tokens=False)["input_ids"] if token in special]
+        for text in (after, asked[asked.rindex(_USER) + len(_USER) :])
+    )
     opened = _OPENED.search(asked)
     if opened:
         rules.append(f"the template opens a thought ({opened[0].strip()}) where the model begins")
@@ -172,6 +177,7 @@ def _find_format(tokenizer: "PreTrainedTokenizerBase", template: str) -> ChatFor
         closing=f"{opened[1]}/{opened[2]}{opened[3]}\n\n" if opened else "",
         special=(names := _list_special(tokenizer)),
         plain=tuple(sorted(set(MARKUP.findall(used)) - set(names), key=lambda name: (-len(name), name))),
+        user_end=user_ends[0] if user_ends else None,
     )
 
 
@@ -286,6 +292,27 @@ def encode_messages(tokenizer: "PreTrainedTokenizerBase", messages: Messages) ->
     return tuple(encode_text(tokenizer, render_messages(tokenizer, messages)))
 
 
+def encode_user_turn(tokenizer: "PreTrainedTokenizerBase", messages: Messages) -> tuple[int, ...]:
+    """Token ids of a chat up to where the user's turn begins, so that the model writes what a user would ask.
+
+    Args:
+        tokenizer: the model's.
+        messages: what comes before: nothing, a system message, or turns of which the last is the model's.
+
+    Raises:
+        ChatFormatError: the template ends the user's turn with no special token, so that such a turn would not end.
+        ValueError: as `encode_messages`.
+        jinja2.TemplateError: as `encode_messages`.
+    """
+    if read_format(tokenizer).user_end is None:
+        raise ChatFormatError(
+            "the chat template puts no special token after the user's turn, so a model that writes one never ends it; "
+            "ask for prompts by the template (parameters.proposals: template)"
+        )
+    text = render_messages(tokenizer, [*messages, {"role": "user", "content": _USER}])
+    return tuple(encode_text(tokenizer, text[: text.rindex(_USER)]))
+
+
 def encode_row(
     tokenizer: "PreTrainedTokenizerBase", messages: Messages, completion: str
 ) -> tuple[list[int], list[int]]:
@@ -322,6 +349,12 @@ def find_turn_end(tokenizer: "PreTrainedTokenizerBase") -> int | None:
     template, and so its training, ends a turn with another token (`<|im_end|>`): without it samples run to the limit.
     """
     return read_format(tokenizer).turn_end
+
+
+def list_turn_ends(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """The special tokens that end a turn of the model or, where it writes one, of the user."""
+    chat_format = read_format(tokenizer)
+    return [token for token in (chat_format.turn_end, chat_format.user_end) if token is not None]
 
 
 def require_turn_end(tokenizer: "PreTrainedTokenizerBase") -> int:

@@ -86,9 +86,10 @@ def write_prompts(root: Path, *, references: bool) -> str:
 
 
 def describe_judge(root: Path, *, references: bool = True, **changed: object) -> dict[str, object]:
-    """An evaluation by a judge alone."""
+    """An evaluation by a judge alone, whose engine goes on from no turn that has begun."""
     path = write_prompts(root, references=references)
-    return {"judge": {"path": path, "model": "small", "engine": {"batch_size": JUDGES_BATCH}} | changed}
+    judge = {"path": path, "model": "small", "engine": {"batch_size": JUDGES_BATCH}, "force_ending": False}
+    return {"judge": judge | changed}
 
 
 def open_judged(make: OpenWorld, root: Path, *, prefers: str = "longer", **changed: object) -> World:

@@ -1,5 +1,6 @@
 """r0000 measures its reviewer on balanced pairs of its own seeds, and says so before a round builds on reviews."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -8,13 +9,32 @@ import pytest
 
 from lance_assets.algorithms.measures.signals import ScoredPair, SignalMeasures, measure_signal
 from lance_assets.assets.platform import find_key
+from lance_assets.recipes.asking import StateRow
 from lance_assets.records import REVIEW_SIGNAL
 from lance_assets.rounds.finished.summary import describe_reviewer
 from lance_assets.rounds.making.measuring import judge_signal, measure_table
 from lance_assets.rounds.nouns import NOUNS, identify, list_inputs, list_nouns
 from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.round import Round
 from tests.assets.conftest import OpenWorld
 from tests.assets.tiny_experiment import World, find_failures, plan_tiny, write_tiny_experiment
+
+
+class Reader:
+    """Finds shorter texts likelier, by the prompt or without."""
+
+    def measure_likelihood(self, rows: Sequence[StateRow]) -> pl.DataFrame:
+        nats = [-len(text) - 10.0 * (not messages[-1]["content"]) for messages, text in rows]
+        return pl.DataFrame({"log_likelihood": nats, "num_tokens": [1] * len(rows)})
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+@pytest.fixture(autouse=True)
+def read_by_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the trained model would read."""
+    monkeypatch.setattr(Round, "read_states", lambda self, **_: Reader())
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +60,10 @@ def test_r0000_shows_what_its_reviewer_is_worth_and_a_later_round_measures_nothi
     assert result.success, find_failures(result)
     table = world.round("r0000").read("review_signal")
     assert table.schema == REVIEW_SIGNAL
-    assert table["kind"].value_counts(sort=True)["count"].to_list() == [3, 3, 3, 3]
+    assert table["kind"].value_counts(sort=True)["count"].to_list() == [3] * 5
+    written = table.filter(kind="written")
+    assert written["rule"].unique().to_list() == ["asked"]
+    assert all("the answer is" in text for text in written["worse"])
     seeds = world.round("r0000").read("seed_set")
     assert set(table["seed_id"]) <= set(seeds["row_id"])
     own = dict(seeds.select("row_id", "completion").iter_rows())
@@ -48,10 +71,20 @@ def test_r0000_shows_what_its_reviewer_is_worth_and_a_later_round_measures_nothi
     # One completion of one prompt is reviewed once, whatever the number of its pairs.
     of_better = table.group_by("seed_id").agg(pl.col("better_score").n_unique())
     assert of_better["better_score"].to_list() == [1] * len(of_better)
-    assert table["better_reviews"].list.len().to_list() == [world.plan.settings.parameters.num_reviews] * 12
+    assert table["better_reviews"].list.len().to_list() == [world.plan.settings.parameters.num_reviews] * 15
+    assert table["worse_likelihood"].to_list() == [-float(len(text)) for text in table["worse"]]
+    assert table["better_mutual_information"].to_list() == [10.0] * 15
     shown, measured = world.metadata("review_signal", "r0000"), measure_table(table)
     assert shown["auc"] == pytest.approx(measured.overall.auc.value, abs=1e-4)
-    assert {"auc_interval", "accuracy", "accuracy_interval", "unscored_rate", "bias/length", "by_kind"} <= set(shown)
+    assert {
+        "auc_interval",
+        "accuracy",
+        "other_signals",
+        "accuracy_interval",
+        "unscored_rate",
+        "bias/length",
+        "by_kind",
+    } <= set(shown)
     # The scripted reviewer draws its scores, and without a bar a person is told.
     check = read_check(world, result)
     assert check.severity == dg.AssetCheckSeverity.WARN
@@ -89,7 +122,7 @@ def test_the_message_names_the_settings_that_the_experiment_has(folder: Path) ->
         "5% of its reviews have no score",
         "weakest on truncated pairs (0.50)",
         "roles.reviewer",
-        "parameters.score_from: expected",
+        "parameters.score_from: expected or yes_no",
         "parameters.num_reviews (now 1)",
         "parameters.num_judged_pairs",
         "seeds.answer_field",
@@ -159,3 +192,36 @@ def test_how_the_reviewer_is_asked_is_part_of_it_and_the_evaluation_stays_as_it_
     assert differ(score_from="expected") == {"review_signal"}
     # A bar decides about what is there already.
     assert differ(checks={"min_review_auc": 0.6}) == set()
+
+
+def judge(plan: Plan, reviewer: SignalMeasures, **others: SignalMeasures) -> str:
+    judged = judge_signal(plan, reviewer, others)
+    return judged.description or ""
+
+
+def test_a_signal_that_does_better_on_the_same_pairs_is_proposed_with_its_figures(folder: Path) -> None:
+    plan = plan_tiny(folder)
+    chance, good = pair_up(*[(5.0, 5.0)] * 12), pair_up(*[(0.9, 0.1)] * 12)
+    fair = pair_up(*[(8.0, 2.0)] * 50, *[(2.0, 8.0)] * 10)
+    said = judge(plan, chance, likelihood=good)
+    assert "Try one of: parameters.score_from: likelihood (its AUC on the same pairs is 1.00 [0.76, 1.00]" in said
+    assert "truncated 1.00; choose the thresholds again)" in said
+    # The reviewer passes, and a person is told all the same; what is no better, or is used already, is not proposed.
+    assert judge_signal(plan, fair, {}).passed
+    better = judge(plan, fair, ifd=pair_up(*[(0.9, 0.1)] * 60))
+    assert better.startswith("Another signal does better: parameters.score_from: ifd (its AUC")
+    assert "score_from: likelihood" not in judge(plan, chance, likelihood=chance)
+    assert judge(plan, good, likelihood=good) == ""
+    assert "likelihood (" not in judge(plan_tiny(folder, score_from="likelihood"), chance, likelihood=good)
+
+
+def test_a_signal_that_prefers_whatever_the_model_wrote_is_told_and_never_proposed(folder: Path) -> None:
+    """Right on what rules spoilt, and the wrong way round on what the model was asked to make worse."""
+    plan = plan_tiny(folder)
+    rule, written = [ScoredPair("degraded", 0.9, 0.1, 5, 5)] * 60, [ScoredPair("written", 0.1, 0.9, 5, 5)] * 12
+    inverted = measure_signal([*rule, *written])
+    assert inverted.overall.auc.is_above_chance
+    said = judge(plan, inverted)
+    assert "above the seeds' own (AUC 0.00 [0.00, 0.24] on written pairs)" in said
+    assert "parameters.branches: low builds none" in said
+    assert "likelihood (" not in judge(plan, pair_up(*[(5.0, 5.0)] * 12), likelihood=inverted)

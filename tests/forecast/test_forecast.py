@@ -91,15 +91,16 @@ def test_what_the_harness_evaluates_is_unknown_and_not_zero(project_root: Path, 
 @pytest.mark.parametrize(
     ("judge", "rows"),
     [
-        ({"by": "verdict", "completion_field": "prompt"}, [240, 120]),
-        ({"by": "score", "opponent": "backbone"}, [240, 160]),
-        ({"by": "score", "opponent": "backbone", "limit": 5}, [30, 20]),
+        ({"by": "verdict", "completion_field": "prompt"}, [400, 200]),
+        ({"by": "score", "opponent": "backbone"}, [360, 240]),
+        ({"by": "score", "opponent": "backbone", "force_ending": False}, [240, 160]),
+        ({"by": "score", "opponent": "backbone", "limit": 5}, [45, 30]),
     ],
 )
 def test_what_a_judge_is_asked_is_bounded(
     project_root: Path, tmp_path: Path, judge: dict[str, object], rows: list[int]
 ) -> None:
-    """40 prompts: of each model a completion and two verdicts or a review, of the opponent the same once."""
+    """40 prompts: of each model a completion and two verdicts or a review with endings, the opponent's once."""
     path = tmp_path / "prompts.jsonl"
     path.write_text("".join(json.dumps({"prompt": str(number)}) + "\n" for number in range(40)))
     evaluation = {
@@ -253,7 +254,10 @@ def test_what_is_unknown_is_named_beside_the_sum(project_root: Path, tmp_path: P
     told = render_forecast(forecast)
     (line,) = (line for line in told.split("\n") if line.startswith("hours of all rounds: "))
     assert line.startswith("hours of all rounds: at least ")
-    assert "; unknown: SFT, evaluation: lm_eval, seed reviews, new prompts, completions, " in line
+    assert (
+        "; unknown: worse completions to measure by, reviews to measure, SFT, evaluation: lm_eval, seed reviews, "
+        in line
+    )
     assert line.endswith("; lance plan gsm8k_lance --measure measures this computer")
     # Training is divided so that it fits a machine of a few GiB: whole batches would take 35 and 70.
     assert all((by_name(forecast.rounds["r0001"])[name].gib or 0) < 8 for name in ("SFT", "DPO"))

@@ -52,7 +52,7 @@ def test_every_step_shows_its_texts_as_they_are(profile: str, step: str) -> None
     """Nothing is escaped, and what looks like a template inside a text is not filled."""
     words = read_as_text(profile, step, **TEXTS)
     assert TEXTS["prompt"] in words
-    assert (TEXTS["completion"] in words) or (profile != "full" and step == "lance/new_prompt")
+    assert (TEXTS["completion"] in words) or (not profile.startswith("full") and step == "lance/new_prompt")
 
 
 @EVERY_PROFILE
@@ -157,7 +157,7 @@ def test_the_steps_of_kun_show_examples_of_their_language_alone(profile: str) ->
         (step,) = [step for step in recipe.list_prompts(recipe.settings(language=language)) if step.name == "verdict"]
         filled = fill(profile, recipe, step)
         assert other not in filled
-        least = {"compact": 0, "full": 5, "small": 3}[profile]
+        least = {"compact": 0, "full": 5, "full_zh": 5, "small": 3}[profile]
         assert filled.count("[bad]" if language == "english" else "【差】") >= least
 
 
@@ -188,7 +188,7 @@ def test_an_unknown_template_is_named(profile: str, step: str) -> None:
 
 def test_an_unknown_profile_is_named() -> None:
     with pytest.raises(
-        ValueError, match=r"no prompt template short/lance/review; profiles: \('compact', 'full', 'small'\)"
+        ValueError, match=r"no prompt template short/lance/review; profiles: \('compact', 'full', 'full_zh', 'small'\)"
     ):
         Templates("short").render("lance/review", **TEXTS)
 

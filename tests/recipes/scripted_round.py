@@ -66,6 +66,7 @@ def build_inputs(
     ask: Ask = ask_nothing,
     is_evaluation_prompt: Callable[[str], bool] = recognise_nothing,
     texts: pl.DataFrame | None = None,
+    seeds: pl.DataFrame | None = None,
     filters: Sequence[Filter] = (),
     read_states: ReadStates = read_no_states,
 ) -> RoundInputs[AxisSettings]:
@@ -76,6 +77,7 @@ def build_inputs(
         ask=ask,
         is_evaluation_prompt=is_evaluation_prompt,
         texts=list_no_texts() if texts is None else texts,
+        seeds=pl.DataFrame(schema=SEED_SET) if seeds is None else seeds,
         filters=filters,
         read_states=read_states,
     )

@@ -10,7 +10,7 @@ from lance_assets.algorithms.reviews.pairwise import parse_verdict
 from lance_assets.prompts import Templates
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.lance import RECIPE, LanceSettings, judge_pairs
-from lance_assets.recipes.steps.reviewing import VERDICT_GRAMMAR, drop_judged_pairs
+from lance_assets.recipes.steps.judging import VERDICT_GRAMMAR, drop_judged_pairs
 from lance_assets.records import PAIR_JUDGEMENTS, PREFERENCE_PAIRS, Request, Sample, SamplingSettings
 from tests.recipes.scripted_round import build_inputs
 
@@ -60,7 +60,9 @@ VERDICTS = {
 
 
 def judge(ask: Judge, pairs: pl.DataFrame = PAIRS, **settings) -> pl.DataFrame:
-    judged = judge_pairs(build_inputs(LanceSettings(**settings), IDENTITY, ask=ask), pairs)
+    # Endings are forced elsewhere (test_forced_verdicts).
+    chosen = LanceSettings(**{"force_ending": False, **settings})
+    judged = judge_pairs(build_inputs(chosen, IDENTITY, ask=ask), pairs)
     assert judged.schema == PAIR_JUDGEMENTS
     return judged
 

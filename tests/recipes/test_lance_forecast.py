@@ -170,3 +170,37 @@ def test_every_assumption_is_told_with_its_source(profile: str) -> None:
     told = [line.split()[0] for line in lines if line.startswith("  ")]
     assert sorted(told) == sorted(field.name for field in dataclasses.fields(Assumptions))
     assert all("measured" in line for line in lines if not line.startswith("  "))
+
+
+@pytest.mark.parametrize(
+    ("changed", "pool", "expected"),
+    [
+        # 8 pairs of each kind: each prompt's own completion, three worse ones and the written one, twice each
+        ({}, Pool(100, num_signal_pairs=8), (8, 8 * 5 * 2)),
+        ({}, Pool(100, num_signal_pairs=8, has_answers=True), (8, 8 * 6 * 2)),
+        ({}, Pool(5, num_signal_pairs=8), (5, 5 * 5 * 2)),
+        ({"branches": "low"}, Pool(100, num_signal_pairs=8), (0, 8 * 4 * 2)),
+        ({"score_from": "yes_no"}, Pool(100, num_signal_pairs=8), (8, 8 * 5)),
+        ({"score_from": "likelihood"}, Pool(100, num_signal_pairs=8), (8, 0)),
+        ({"reviewer": "random"}, Pool(100, num_signal_pairs=8), (8, 0)),
+    ],
+)
+def test_r0000_counts_what_measures_its_reviewer(
+    changed: dict[str, object], pool: Pool, expected: tuple[int, int]
+) -> None:
+    settings = LanceSettings(**{"num_reviews": 2, **changed})
+    for start in (
+        forecast_rounds(settings, HALF, LENGTHS, pool, num_rounds=1)[0],
+        forecast_at_most(settings, LENGTHS, pool, num_rounds=1)[0],
+    ):
+        assert tuple(stage.rows for stage in start.stages) == expected
+        assert {stage.noun for stage in start.stages} == {"review_signal"}
+        assert start.num_sft == pool.num_seeds
+        assert start.sft_tokens == forecast_rounds(settings, HALF, LENGTHS, pool, num_rounds=0)[0].sft_tokens
+    written, reviewed = forecast_rounds(settings, HALF, LENGTHS, pool, num_rounds=0)[0].stages
+    assert reviewed.prompt_tokens == reviewed.rows * LENGTHS.asked["review"]
+    assert written.prompt_tokens == written.rows * LENGTHS.asked["degrade"]
+
+
+def test_a_plan_without_a_measured_reviewer_has_no_stage_in_r0000() -> None:
+    assert forecast_rounds(LanceSettings(), HALF, LENGTHS, Pool(100), num_rounds=1)[0].stages == ()

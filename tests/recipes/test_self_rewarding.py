@@ -244,6 +244,10 @@ def test_a_reviewer_is_told_the_scale_that_its_score_is_read_on(profile: str, hi
         assert text.endswith(f'as "score: n", n from 0 to {highest}.')
         assert (ADDITIVE in text) == (highest == 5)
         assert "\n5. It is tailored" in text
+    elif profile == "full_zh":
+        assert text.endswith(f"“score: n”，n 从 0 到 {highest}。")
+        assert ("累加计分" in text) == (highest == 5)
+        assert "\n5. 它专为" in text
     elif profile == "small":
         assert text.endswith(f'write "score: n", n from 0 to {highest}.')
     else:

@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from lance_assets.algorithms.measures.scales import squash
 from lance_assets.algorithms.reviews.review_parsing import Unscored, parse_review
 from lance_assets.recipes.asking import StateRow
 from lance_assets.recipes.contract import RoundInputs
 from lance_assets.recipes.lance import RECIPE, score_rows
 from lance_assets.recipes.lance_settings import LanceSettings
 from lance_assets.recipes.steps.reviewing import Rubric
-from lance_assets.recipes.steps.signal_reviews import share_of_information, write_score
+from lance_assets.recipes.steps.signal_reviews import write_score
 from lance_assets.recipes.steps.signals import CHOICE_PREFILL
 from lance_assets.records import REVIEWED_SET, Request, Sample, SamplingSettings, TokenChoice
 from lance_assets.settings.experiment import ExperimentSettings
@@ -104,7 +105,7 @@ def test_the_scale_keeps_the_order_and_is_read_again(nats: list[float], lowest: 
     rubric = Rubric("lance/review", lowest, highest)
     scores = []
     for value in sorted(nats):
-        text = write_score(value, share_of_information(value), rubric)
+        text = write_score(value, squash(value), rubric)
         scores.append(parse_review(text, lowest=float(lowest), highest=float(highest)))
     assert all(isinstance(one, float) for one in scores)
     assert scores == sorted(scores)

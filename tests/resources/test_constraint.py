@@ -9,7 +9,8 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lance_assets.recipes.steps.reviewing import VERDICT_GRAMMAR, build_score_grammar
+from lance_assets.recipes.steps.judging import VERDICT_GRAMMAR
+from lance_assets.recipes.steps.reviewing import build_score_grammar
 from lance_assets.records import Request, SamplingSettings
 from resources.engines.contract import GrammarError, sample_in_order
 from resources.engines.transformers.engine import TransformersEngine

@@ -270,3 +270,11 @@ def test_the_command_prints_an_identity_and_what_differs(tmp_path: Path) -> None
     assert "made before identities were kept" in lines[-1]
     with pytest.raises(ValueError, match=r"mini r0009 has no tables"):
         show_identity(platform, "mini", "r0009", say=lines.append)
+
+
+def test_the_library_that_constrains_is_part_of_what_it_constrains(tmp_path: Path) -> None:
+    libraries = [
+        identify_engine(plan_with(tmp_path, engine={"structured_output": wish}).settings.engine)["libraries"]
+        for wish in ("off", "auto", "required")
+    ]
+    assert ["llguidance" in found for found in libraries] == [False, True, True]

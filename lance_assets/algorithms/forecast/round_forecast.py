@@ -51,7 +51,7 @@ class RoundForecast:
     num_seeds: float
     """Seeds it takes."""
     stages: tuple[StageForecast, ...]
-    """In the order they are asked; none in r0000."""
+    """In the order they are asked; in r0000 those that measure its reviewer."""
     num_kept: float
     """Texts that cleaning keeps: what is embedded."""
     kept_tokens: float
@@ -78,6 +78,10 @@ class Pool:
     """EFT rows."""
     eft_tokens: float = 0.0
     """Their tokens, all together."""
+    num_signal_pairs: int = 0
+    """Pairs of each kind that r0000 measures its reviewer on; 0: it is not measured."""
+    has_answers: bool = False
+    """Whether the seeds have gold answers."""
 
 
 def take_larger(one: RoundForecast, other: RoundForecast) -> RoundForecast:

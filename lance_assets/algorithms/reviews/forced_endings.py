@@ -1,4 +1,4 @@
-r"""Force a review to its ending: what the model is made to go on from, and the score read from what it would write.
+r"""Force a review or a comparison to its ending: what the model goes on from, and what is read of what it would write.
 
 A review that was cut, or ended without a score, is continued: behind its rationale the words "score: " are put, and the
 score is read from the probabilities of the scale's numbers there. So it has a score, which need not be a true one.
@@ -6,6 +6,8 @@ score is read from the probabilities of the scale's numbers there. So it has a s
 Source: G-Eval (arXiv 2303.16634) for the mean over probabilities. Differences from `compute_expected_score`: no text is
 parsed, so the place is known; the probabilities are divided by those of the scale's numbers however small these are,
 since the model was not asked whether it would write one; and 1 and 10 are told apart by a second question.
+
+A comparison is continued likewise, from "verdict: ", and the likeliest of A, B and tie is its verdict.
 """
 
 import math
@@ -13,22 +15,29 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
+from lance_assets.algorithms.reviews.pairwise import Verdict
 from lance_assets.algorithms.reviews.thoughts import part_thoughts
 from lance_assets.records import TokenChoice
 
 LABEL = "score: "
 """What is put behind a rationale."""
+VERDICT_LABEL = "verdict: "
+"""What is put behind a comparison."""
+VERDICTS: tuple[Verdict, ...] = ("A", "B", "tie")
+"""What a comparison may end in."""
 NOT_CONTINUED = "not_continued"
 """Why a review has no score: its ending was to be forced, and the engine does not go on from a turn that has begun."""
 
 _OPENS_THOUGHT = re.compile(r"\s*([<\[])(?:\|)?([a-z][a-z:_ -]{2,30})", re.I)
 _DANGLING = re.compile(r"\s*(?:\n|^)[ *_#]*(?:final |overall |total )?score[ *_:=]*[0-9./]*[ *_]*\Z", re.I)
+_DANGLING_VERDICT = re.compile(r"\s*(?:\n|^)[ *_#]*(?:final )?verdict[ *_:=]*[A-Za-z]?[ *_]*\Z", re.I)
+_FORCED_VERDICT = re.compile(r"\n\(forced ending\) (?:verdict: (?P<verdict>A|B|tie)|no verdict: (?P<reason>[a-z_]+))\Z")
 _FORCED = re.compile(r"\n\(forced ending\) (?:score: (?P<score>[0-9.]+)|no score: (?P<reason>[a-z_]+))\Z")
 _DIGITS = re.compile(r"[0-9]+")
 
 
-def build_prefill(review: str) -> str:
-    r"""The turn that the model goes on from: its review, and then `score: `.
+def build_prefill(review: str, label: str = LABEL) -> str:
+    r"""The turn that the model goes on from: its review, and then `score: `, or `VERDICT_LABEL`.
 
     A thought that is still open is closed, and a score line that was begun is begun anew.
 
@@ -41,8 +50,8 @@ def build_prefill(review: str) -> str:
         is_square = opened is not None and opened[1] == "["
         name = opened[2] if opened is not None else "think"
         closed = f"{review.rstrip()}\n{'[/' if is_square else '</'}{name}{']' if is_square else '>'}"
-    rationale = _DANGLING.sub("", closed).rstrip()
-    return f"{rationale}\n{LABEL}" if rationale else LABEL
+    rationale = (_DANGLING if label == LABEL else _DANGLING_VERDICT).sub("", closed).rstrip()
+    return f"{rationale}\n{label}" if rationale else label
 
 
 def build_number_grammar(*, lowest: int, highest: int) -> str:
@@ -141,3 +150,53 @@ def read_forced(review: str) -> float | str | None:
 def is_forced(review: str) -> bool:
     """Whether the review has the score of a forced ending."""
     return isinstance(read_forced(review), float)
+
+
+VERDICT_ENDING = r" ?(A|B|tie)"
+"""A regular expression for one verdict."""
+
+
+def choose_verdict(tail: Sequence[TokenChoice], text: str) -> Verdict | None:
+    """The likeliest verdict behind `VERDICT_LABEL`; None where none is likely, or written.
+
+    Args:
+        tail: the tokens sampled there, with their alternatives; empty where the engine gives none.
+        text: what was sampled, which counts then.
+
+    >>> choose_verdict([TokenChoice(" A", {" A": math.log(0.3), " B": math.log(0.2), " t": math.log(0.4)})], " tie")
+    'tie'
+    >>> choose_verdict([], " B."), choose_verdict([], "Both are fine")
+    ('B', None)
+    """
+    mass: defaultdict[Verdict, float] = defaultdict(float)
+    for token, probability in _read_first(tail).items():
+        for verdict in VERDICTS:
+            # A word may come in several tokens, of which the first is enough.
+            if token and (token == verdict or (verdict == "tie" and "tie".startswith(token.lower()))):
+                mass[verdict] += probability
+    if mass:
+        return max(VERDICTS, key=lambda verdict: mass[verdict])
+    written = re.match(r"\s*(A|B|tie)(?![A-Za-z])", text)
+    return next((verdict for verdict in VERDICTS if written and written[1] == verdict), None)
+
+
+def write_forced_verdict(comparison: str, verdict: Verdict | None, *, reason: str) -> str:
+    r"""The comparison with its forced ending, as tables keep it: a verdict, or the reason why there is none.
+
+    >>> write_forced_verdict("A is right.", "A", reason="")
+    'A is right.\n(forced ending) verdict: A'
+    """
+    ending = f"no verdict: {reason}" if verdict is None else f"verdict: {verdict}"
+    return f"{comparison.rstrip()}\n(forced ending) {ending}"
+
+
+def read_forced_verdict(comparison: str) -> tuple[Verdict | None, str | None] | None:
+    r"""The verdict of a comparison whose ending was forced, or why it has none; None for any other comparison.
+
+    >>> read_forced_verdict("So A.\n(forced ending) verdict: B"), read_forced_verdict("verdict: B")
+    (('B', None), None)
+    """
+    found = _FORCED_VERDICT.search(comparison)
+    if found is None:
+        return None
+    return next((verdict for verdict in VERDICTS if verdict == found["verdict"]), None), found["reason"]

@@ -34,6 +34,7 @@ UNREAD_REASONS = {
     "cut_off": "the token limit came before the verdict",
     "no_verdict": "no verdict: a refusal, a comparison alone, or a placeholder",
     "ambiguous": "more than one verdict at once",
+    "not_continued": "its ending was to be forced, and the engine does not go on from a turn that has begun",
 }
 """Why a verdict cannot be read."""
 

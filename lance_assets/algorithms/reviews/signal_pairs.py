@@ -1,7 +1,7 @@
 r"""Balanced pairs made of seeds alone: a better and a worse completion of one prompt, to measure a review signal on.
 
 A signal is anything that gives a completion a number: a review, a probability, a likelihood. Before rows are chosen by
-it, it has to tell a seed's completion from one that is worse beyond doubt. There are four kinds of worse ones:
+it, it has to tell a seed's completion from one that is worse. Of five kinds, four are worse beyond doubt:
 
 | kind | the worse completion | what a signal needs to tell it |
 | --- | --- | --- |
@@ -9,10 +9,14 @@ it, it has to tell a seed's completion from one that is worse beyond doubt. Ther
 | degraded | the seed's own, spoilt by rule: words shuffled, sentences dropped, a number changed | form and facts |
 | truncated | the first half of the seed's own | completeness |
 | gold | a wrong answer: a known wrong completion, or the seed's own with its gold answer changed | correctness |
+| written | what a model wrote when it was asked for a worse one | what a model's fluent text lacks |
 
 Of `other_seed` every completion is once the better and once the worse one, so that a signal that looks at the
 completion alone, such as its length, is at chance there. Of `degraded` by shuffling and of `gold` the lengths agree; a
 truncated completion is shorter, and `measures/signals.py` shows length bias beside the rest.
+
+The rules spoil a person's text, and a round scores a model's, which a model finds likelier than any person's. So a
+signal can be right on all four and still put every completion that a model wrote above every seed: `written` shows it.
 
 Hand-written: no library at hand makes such pairs. RewardBench and LLMBar are fixed sets, and not of a person's seeds.
 """
@@ -20,7 +24,7 @@ Hand-written: no library at hand makes such pairs. RewardBench and LLMBar are fi
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, get_args
@@ -29,9 +33,11 @@ from lance_assets.algorithms.reviews.answer_matching import normalise_answer
 from lance_assets.algorithms.similarity.words import count_words, normalise_text
 from lance_assets.records import derive_row_id
 
-PairKind = Literal["other_seed", "degraded", "truncated", "gold"]
+PairKind = Literal["other_seed", "degraded", "truncated", "gold", "written"]
 """What the worse completion of a pair is."""
 PAIR_KINDS: tuple[PairKind, ...] = get_args(PairKind)
+RULE_KINDS: tuple[PairKind, ...] = PAIR_KINDS[:-1]
+"""Those that are made of the seeds alone."""
 
 MIN_UNITS = 4
 """Fewest words of a completion that is shuffled or truncated: of fewer, half may be an answer as good as the whole."""
@@ -66,7 +72,8 @@ class SignalPair:
     kind: PairKind
     """What the worse one is."""
     rule: str
-    """How it was made: "other_seed", "shuffled", "dropped", "number", "truncated", "known_wrong" or "answer"."""
+    """How it was made: "other_seed", "shuffled", "dropped", "number", "truncated", "known_wrong", "answer" or
+    "asked"."""
     seed_id: str
     """The seed's."""
     prompt: str
@@ -88,7 +95,7 @@ class BuiltPairs:
 
 
 def build_signal_pairs(
-    seeds: Sequence[SignalSeed], *, num_pairs: int, rng_seed: int, kinds: Sequence[PairKind] = PAIR_KINDS
+    seeds: Sequence[SignalSeed], *, num_pairs: int, rng_seed: int, kinds: Sequence[PairKind] = RULE_KINDS
 ) -> BuiltPairs:
     """Pairs of each kind, deterministic by rng_seed; a seed more or less moves few of them.
 
@@ -96,7 +103,7 @@ def build_signal_pairs(
         seeds: with ids that differ. Those without a completion give no pair.
         num_pairs: pairs of each kind, 1 or more; fewer where the seeds do not give as many.
         rng_seed: the same seed makes the same pairs, whatever the order of the seeds.
-        kinds: which kinds are made.
+        kinds: which kinds are made, of `RULE_KINDS`.
 
     Raises:
         ValueError: num_pairs is below 1, or two seeds have one id.
@@ -123,6 +130,24 @@ def build_signal_pairs(
             made, num_left_out[kind] = _pair_with_worse(drawn, kind, num_pairs=num_pairs, rng_seed=rng_seed)
         pairs += made
     return BuiltPairs(pairs, num_left_out)
+
+
+def build_written_pairs(seeds: Sequence[SignalSeed], written: Mapping[str, str]) -> list[SignalPair]:
+    """Each seed's completion against what a model wrote in its place, in the order of the seeds.
+
+    Args:
+        seeds: with ids that differ.
+        written: by the seed's id; seeds without one, or with an equal one, give no pair.
+
+    >>> seeds = [SignalSeed("a", "Name a colour.", "Red."), SignalSeed("b", "Name a bird.", "A hen.")]
+    >>> [(pair.kind, pair.better, pair.worse) for pair in build_written_pairs(seeds, {"a": "A dog.", "b": "a hen"})]
+    [('written', 'Red.', 'A dog.')]
+    """
+    return [
+        _build_pair(seed, "written", "asked", written[seed.row_id])
+        for seed in seeds
+        if seed.row_id in written and normalise_text(written[seed.row_id]) != normalise_text(seed.completion)
+    ]
 
 
 def _build_pair(seed: SignalSeed, kind: PairKind, rule: str, worse: str) -> SignalPair:

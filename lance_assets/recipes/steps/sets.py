@@ -9,7 +9,8 @@ from lance_assets.algorithms.filters.rules import list_word_filters
 from lance_assets.algorithms.selection.pairing import take_seeds
 from lance_assets.recipes.axes import AxisSettings
 from lance_assets.recipes.contract import RoundInputs
-from lance_assets.recipes.steps.rows import build_reviewed_row, build_table, read_kept
+from lance_assets.recipes.steps.reviewing import Rubric, review_rows
+from lance_assets.recipes.steps.rows import CleanedRow, build_reviewed_row, build_table, read_kept, read_rows
 from lance_assets.records import PREFERENCE_PAIRS, REVIEWED_SET, SFT_SET, derive_row_id
 
 
@@ -71,6 +72,39 @@ def filter_by_words(settings: BoundsWords) -> list[Filter]:
         max_completion_words=settings.max_words,
         threshold=settings.rouge_l_threshold,
     )
+
+
+class ReviewsByRubric(Protocol):
+    """Settings of a recipe that has its completions scored by a rubric."""
+
+    @property
+    def rubric(self) -> Rubric:
+        """What a review is asked for."""
+        ...
+
+    @property
+    def num_reviews(self) -> int:
+        """Reviews of each completion."""
+        ...
+
+    @property
+    def force_ending(self) -> bool:
+        """Whether a review without a score is made to end in one."""
+        ...
+
+
+def score_by_rubric(inputs: RoundInputs[ReviewsByRubric], rows: pl.DataFrame) -> pl.DataFrame:
+    """The reviewer on completions, rows as cleaning keeps them. Schema `REVIEWED_SET`."""
+    settings, kept = inputs.settings, read_rows(CleanedRow, rows)
+    reviews = review_rows(
+        inputs.identity,
+        inputs.ask,
+        kept,
+        rubric=settings.rubric,
+        num_reviews=settings.num_reviews,
+        force_ending=settings.force_ending,
+    )
+    return build_table([build_reviewed_row(row, own) for row, own in zip(kept, reviews, strict=True)], REVIEWED_SET)
 
 
 def review_without_scores(

@@ -36,6 +36,7 @@ SCHEDULES = {"by_round", "label"}
 """Settings of training that say what differs for some checkpoints."""
 
 TRANSFORMERS = ("torch", "transformers")
+CONSTRAINT = "llguidance"
 """The libraries of whatever runs a model in this process."""
 
 Identity = dict[str, Any]
@@ -106,7 +107,14 @@ def identify_review_signal(plan: Plan) -> Identity:
     parameters = plan.settings.parameters.model_dump()
     read = plan.recipe.settings_of_step.get("reviewed_set", ())
     pairs = {"num_signal_pairs": plan.settings.num_signal_pairs}
-    return identify_reviews(plan) | pairs | {name: parameters[name] for name in read}
+    reading = {"max_length": plan.settings.training.sft.max_length} if compares_signals(plan) else {}
+    written = {"written": identify_asking(plan, "raw_generations")} if plan.recipe.write_worse is not None else {}
+    return identify_reviews(plan) | pairs | reading | written | {name: parameters[name] for name in read}
+
+
+def compares_signals(plan: Plan) -> bool:
+    """Whether r0000 measures, beside its reviewer, what the recipe offers in its place."""
+    return plan.recipe.read_other_signals is not None and plan.settings.num_signal_pairs > 0
 
 
 def identify_generations(plan: Plan) -> Identity:
@@ -250,11 +258,13 @@ def list_world_code(plan: Plan) -> list[str]:
     return [name_root(code, otherwise=named.name) for code in (world.draw_held_out, world.is_right)]
 
 
-def list_unused(plan: Plan) -> list[str]:
-    """The code of a round at work that this experiment never runs, though a maker names it."""
+def list_unused(plan: Plan, noun: str) -> list[str]:
+    """The code of a round at work that this experiment never runs for a noun, though a maker names it."""
     recipe, evaluation, parameters = plan.recipe, plan.settings.evaluation, plan.settings.parameters
+    compares = noun == "review_signal" and compares_signals(plan)
+    reads = parameters.reads_states or recipe.reports_vendi or compares
     unused = {
-        "lance_assets.rounds.round:Round.read_states": not (parameters.reads_states or recipe.reports_vendi),
+        "lance_assets.rounds.round:Round.read_states": not reads,
         "lance_assets.rounds.making.training_sets:measure_vendi": not recipe.reports_vendi,
         "lance_assets.rounds.making.training_sets:judge_new_pairs": not parameters.judges_pairs,
         "lance_assets.rounds.judging.evaluation:judge_models": evaluation.judge is None,
@@ -300,7 +310,9 @@ def identify_engine(engine: EngineSettings) -> Identity:
     """What of an engine changes its samples, with the library that runs; of a server nothing is known but a name."""
     identity: Identity = engine.model_dump(include={"kind", "dtype", "structured_output"})
     if engine.kind == "transformers":
-        identity["libraries"] = read_versions(TRANSFORMERS)
+        # What constrains samples counts where any are constrained.
+        constraint = (CONSTRAINT,) if engine.structured_output != "off" else ()
+        identity["libraries"] = read_versions((*TRANSFORMERS, *constraint))
     if engine.kind == "vllm":
         identity["libraries"] = {"vllm": find_version("vllm", engine.vllm.python)}
         identity["max_model_len"] = engine.vllm.max_model_len

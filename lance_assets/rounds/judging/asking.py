@@ -12,11 +12,12 @@ from lance_assets.algorithms.reviews.pairwise import PairOutcome
 from lance_assets.algorithms.reviews.review_parsing import Unscored
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.lance_settings import RUBRIC
+from lance_assets.recipes.steps.judging import build_verdict_sampling, judge_pairs_in_both_orders
 from lance_assets.recipes.steps.reviewing import (
+    build_ending_sampling,
     build_review_requests,
     build_review_sampling,
-    build_verdict_sampling,
-    judge_pairs_in_both_orders,
+    force_endings,
     read_review,
 )
 from lance_assets.recipes.steps.rows import Example
@@ -95,8 +96,12 @@ def review_each(ask: Ask, this_round: Round, rows: Rows, *, stage: str) -> Rows:
     asked = [Example(derive_row_id(JUDGE, row["prompt"]), row["prompt"], row["completion"]) for row in rows]
     requests = build_review_requests(identify_for_judge(this_round), stage, asked, rubric=RUBRIC, num_reviews=1)
     greedy = SamplingSettings(0.0, 1.0, find_judge(this_round.plan).max_judge_tokens)
+    samples = ask(stage, requests, build_review_sampling(greedy, RUBRIC, score_from="text"))
+    if find_judge(this_round.plan).force_ending:
+        ending = build_ending_sampling(RUBRIC)
+        samples = force_endings(ask, stage, requests, samples, rubric=RUBRIC, score_from="text", sampling=ending)
     reviews = []
-    for sample in ask(stage, requests, build_review_sampling(greedy, RUBRIC, score_from="text")):
+    for sample in samples:
         score = read_review(sample, rubric=RUBRIC, score_from="text")
         read = (None, score.reason) if isinstance(score, Unscored) else (score, None)
         reviews.append(dict(zip(REVIEW, (sample.text, *read), strict=True)))
@@ -135,6 +140,7 @@ def compare_together(ask: Ask, this_round: Round, rows: Rows, *, stage: str) -> 
         sampling=build_verdict_sampling(SamplingSettings(0.0, 1.0, find_judge(this_round.plan).max_judge_tokens)),
         identity=identify_for_judge(this_round),
         ask=ask,
+        force_ending=find_judge(this_round.plan).force_ending,
     )
     columns = {
         f"{own}_first_{what}": f"{order}_first_{what}"

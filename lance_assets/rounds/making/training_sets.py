@@ -21,7 +21,7 @@ from lance_assets.algorithms.measures.diversity import (
 from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.algorithms.reviews.pairwise import summarise_verdicts
 from lance_assets.algorithms.similarity.words import count_words
-from lance_assets.recipes.steps.reviewing import drop_judged_pairs
+from lance_assets.recipes.steps.judging import drop_judged_pairs
 from lance_assets.records import DIVERSITY_REPORT
 from lance_assets.rounds.making.kept_texts import require_history
 from lance_assets.rounds.report import Histogram, Judged, Made, Report, Rows, Trends, count_values, round_measure

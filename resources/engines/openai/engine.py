@@ -16,7 +16,14 @@ from typing import TypeVar
 
 from lance_assets.keys import check_base_url
 from lance_assets.records import Request, Sample, SamplingSettings
-from resources.engines.contract import Adapter, EngineError, PenaltyIgnoredError, PrefillIgnoredError, fail
+from resources.engines.contract import (
+    Adapter,
+    EngineError,
+    PenaltyIgnoredError,
+    PrefillIgnoredError,
+    UserTurnError,
+    fail,
+)
 from resources.engines.openai.chat_completions import PARAMETERS, build_body, read_sample
 from resources.engines.openai.client import COMPLETIONS, Client, RequestFailedError
 from resources.engines.openai.server import (
@@ -222,6 +229,12 @@ class OpenAIEngine:
             model = await self._prepare(client)
             if sampling.repetition_penalty != 1.0:
                 await self._require_penalty(client, model, sampling.repetition_penalty)
+            if any(request.writes == "user" for request in requests):
+                raise UserTurnError(
+                    f"a request has the model write the user's turn, and the server at {self.base_url} is asked by the "
+                    "chat API, which answers and never asks; use engine.kind transformers or vllm for the stage that "
+                    "asks it, or parameters.proposals: template"
+                )
             if any(request.prefill for request in requests) and not await self._find_continuing(client, model):
                 # A server that ignores the fields closes the turn and answers it, and does not say so.
                 raise PrefillIgnoredError(

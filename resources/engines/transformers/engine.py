@@ -25,7 +25,7 @@ from resources.engines.contract import (
 from resources.engines.loading import check_folder, load_tokenizer
 from resources.engines.sampling import SeededTopP
 from resources.machine.processes import MemoryPeak, measure_own_peak
-from resources.models.chat_format import find_turn_end
+from resources.models.chat_format import list_turn_ends
 from resources.models.foreign_code import WEIGHTS, is_of_the_folder
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def find_stop_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
     """The tokens that end a turn: the generation config's, the tokenizer's and the chat template's."""
     configured = model.generation_config.eos_token_id
     listed = configured if isinstance(configured, list) else [configured]
-    ends = [*listed, tokenizer.eos_token_id, find_turn_end(tokenizer)]
+    ends = [*listed, tokenizer.eos_token_id, *list_turn_ends(tokenizer)]
     return frozenset(token for token in ends if token is not None)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from lance_assets.records import Request, Sample
 from resources.engines.contract import build_tail, cut_at_stop, fail
 from resources.engines.vllm.process import VllmProcess
-from resources.models.chat_format import find_turn_end
+from resources.models.chat_format import list_turn_ends
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -214,5 +214,5 @@ def read_stop_ids(model_path: Path, tokenizer: "PreTrainedTokenizerBase") -> fro
     file = model_path / "generation_config.json"
     configured = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     listed = configured["eos_token_id"] if "eos_token_id" in configured else None
-    ends = [*(listed if isinstance(listed, list) else [listed]), tokenizer.eos_token_id, find_turn_end(tokenizer)]
+    ends = [*(listed if isinstance(listed, list) else [listed]), tokenizer.eos_token_id, *list_turn_ends(tokenizer)]
     return frozenset(token for token in ends if token is not None)
