@@ -71,6 +71,8 @@ class SeenOutcomes:
         if len(outcomes) == len(keys):
             self.stamps, self.outcomes = stamps[:num_settled], outcomes[:num_settled]
         return outcomes
+
+
 JUDGED = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
 """The states of a check that was evaluated."""
 

@@ -178,11 +178,11 @@ def report_review_signal(this_round: Round) -> Report:
     }
 
 
-def list_remedies(plan: Plan, measured: SignalMeasures, others: Mapping[str, SignalMeasures]) -> list[str]:
-    """What may help a reviewer that is at chance, by the names of the settings that this experiment has."""
+def list_remedies(plan: Plan) -> list[str]:
+    """What may help a reviewer whose scores tell nothing, by the names of the settings that this experiment has."""
     parameters, roles = plan.settings.parameters, plan.recipe.roles
     has = type(parameters).model_fields
-    remedies = [describe_choice(plan, measured, others)] if find_better(plan, measured, others) else []
+    remedies = []
     if "reviewer" in roles:
         other = "another model" if "reviewer" in plan.roles else "a second model"
         remedies.append(f"{other} under roles.reviewer")
@@ -288,7 +288,8 @@ def judge_signal(
     ]
     inverted = describe_inversion(plan, measured)
     sentences = ["; ".join(parts), *([inverted] if inverted is not None else [])]
-    told = f"{'. '.join(sentences)}. Try one of: {'; '.join(list_remedies(plan, measured, others))}."
+    advice = [describe_choice(plan, measured, others)] if find_better(plan, measured, others) else []
+    told = f"{'. '.join(sentences)}. Try one of: {'; '.join([*advice, *list_remedies(plan)])}."
     if known and auc.high > 0.5 and bar is None:
         told += f" More pairs narrow the interval: num_signal_pairs (now {plan.settings.num_signal_pairs})."
     return Judged(passed=False, is_error=bar is not None, facts=facts, description=told)
