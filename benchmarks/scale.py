@@ -306,6 +306,7 @@ def measure_rounds(number: int) -> dict[str, float]:
     platform = build_platform()
     row = {"model": "checkpoint", "benchmark": world.name, "metric": "greedy", "task": "all", "higher_is_better": True}
     report = find_key(plan, "eval_report")
+    platform.root.mkdir(parents=True, exist_ok=True)
     with dg.DagsterInstance.local_temp(str(platform.root)) as instance:
         instance.add_dynamic_partitions(name_rounds(plan), keys)
         for place, key in enumerate(keys):
