@@ -64,6 +64,21 @@ def test_what_cannot_be_is_refused() -> None:
         find_exact_pairs(["a"], [])
 
 
+def test_a_row_copied_from_an_earlier_round_with_its_id_is_dropped() -> None:
+    """Its copy is like a row that stays, and so is what is like that row; a copy drops nothing of its own round."""
+    copied = pairs(("a", "a", "exact", 1.0))
+    assert choose_survivors(["a"], copied, thresholds=EVERY).rows() == [("a", "a", "exact", 1.0)]
+    rows = [
+        ("a", "a", "exact", 1.0, "r0001"),
+        ("b", "a", "embedding", 0.9, "r0001"),
+        ("c", "a", "lexical", 0.9, "r0002"),
+    ]
+    schema = {**copied.schema, "other_round": pl.String}
+    like = pl.DataFrame(rows, schema=schema, orient="row")
+    dropped = choose_survivors(["a", "b", "c"], like, thresholds=EVERY, round_key="r0002")
+    assert dropped.rows() == [("a", "a", "exact", 1.0), ("b", "a", "embedding", 0.9)]
+
+
 def test_long_and_broken_texts_are_compared() -> None:
     long = "word " * 200_000
     found = find_exact_pairs(list("abcd"), [long, long.upper(), "\ud800!", "\ud800"])
