@@ -18,6 +18,8 @@ _WORD = re.compile(
     [("']*
     (?:
         (?!\S*www\.)/?[^\W_]+(?:[-_'/+=.,:][^\W_]+)*   # a word, a name or a path; no address has one sign alone
+        | (?!\S*\]:)\[?[-+]?\d+(?:\.\d+)?%?\]?   # an end of an interval, which no address follows
+        | --?[^\W_]+(?:[-_][^\W_]+)*       # an option of a command
         | [-+=/%⏎…±×·–—]+                 # a sign by itself
     )?
     %?[)"'.,;:!?…]*
@@ -37,6 +39,8 @@ def show_text(text: str) -> str:
 
     >>> show_text("What is 3 + 4?")
     'What is 3 + 4?'
+    >>> show_text("worse by 0.4 (95% interval [-0.2047, 0.5572])")
+    'worse by 0.4 (95% interval [-0.2047, 0.5572])'
     >>> show_text("see ![](http://example.org) there")
     'see `![](http://example.org)` there'
     """

@@ -71,7 +71,10 @@ def test_a_mistake_is_one_message_with_exit_code_2(
     [
         (["plan", "mini_kun"], "mini_kun: the recipe kun has no forecast"),
         (["study", "mini_lance", "nobody"], "no experiment 'nobody' in "),
-        (["new", "Upper", "--recipe", "lance"], "an experiment is named in lower case letters, digits and _, got"),
+        (
+            ["new", "Upper", "--recipe", "lance"],
+            "folder is named in lower case letters, digits and _, got",
+        ),
         (["new", "fine", "--recipe", "lanse"], "there is no recipe 'lanse'; choose one of diverse_evol, "),
         (["trace", "ffff"], "no row 'ffff' in "),
         (["show", "mini_lance", "r0000"], "no round of 'mini_lance' in "),

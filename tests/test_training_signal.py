@@ -12,6 +12,7 @@ from lance_assets.small_world.tasks import parse_prompt
 ROOT = Path(__file__).parents[1]
 VERIFIERS = {"is_correct", "is_right", "extract_answer", "complete", "work_out"}
 MAY_VERIFY = {
+    "lance_assets/rounds/gold.py",  # holds reviews against the rule, for a check that stops a round and chooses no row
     "lance_assets/rounds/identity/parts.py",  # names the rule, whose code counts in the identity, and never calls it
     "lance_assets/rounds/study.py",  # counts right and wrong of what was accepted, for the report, after the fact
     "lance_assets/rounds/world_evaluation.py",

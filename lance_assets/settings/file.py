@@ -27,6 +27,9 @@ TYPES = ("lance_assets.Experiment", ".Experiment", "lance_assets.assets.experime
 MAX_TOLD = 2000
 """Characters of a mistake; more are cut out in the middle, since the remedy stands at the end."""
 
+_TYPE_NAMES = reprlib.Repr()
+"""Shortens a type that a file names; a dotted name is shown whole."""
+_TYPE_NAMES.maxstring = 120
 DOCUMENT_FIELDS = ("type", "attributes")
 """What a file says beside comments."""
 
@@ -271,7 +274,7 @@ def _check_document(document: dict[object, object], file: Path) -> None:
     if document["type"] not in TYPES:
         line = _find_document_line(file, "type")
         raise ValueError(
-            f"{file}:{line}: type: got {reprlib.repr(document['type'])}; "
+            f"{file}:{line}: type: got {_TYPE_NAMES.repr(document['type'])}; "
             f"the type of an experiment is {' or '.join(TYPES)}"
         )
     for name in document:

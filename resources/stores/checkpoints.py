@@ -189,7 +189,7 @@ def _validate_weights(path: Path) -> None:
                 num_tensors = len(content.keys())
         except (SafetensorError, OSError) as error:
             raise DamagedModelError(
-                f"{path} is not a checkpoint: it has broken weights in {file.name}, of {file.stat().st_size} bytes "
+                f"{path} is not a checkpoint: it has broken weights in {file.name}, of {file.lstat().st_size} bytes "
                 f"({error}); the file was cut short or changed: bring it here again from where it came (hf download, "
                 "lance model, a copy), or name another folder that save_pretrained() wrote"
             ) from error

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lance_assets.algorithms.reviews.signal_pairs import (
-    PAIR_KINDS,
+    RULE_KINDS,
     SignalPair,
     SignalSeed,
     build_signal_pairs,
@@ -30,7 +30,7 @@ SEEDS = [
 
 def build(seeds: list[SignalSeed], num_pairs: int = 8, rng_seed: int = 0) -> dict[str, list[SignalPair]]:
     built = build_signal_pairs(seeds, num_pairs=num_pairs, rng_seed=rng_seed)
-    return {kind: [pair for pair in built.pairs if pair.kind == kind] for kind in PAIR_KINDS}
+    return {kind: [pair for pair in built.pairs if pair.kind == kind] for kind in RULE_KINDS}
 
 
 def test_each_kind_takes_the_seeds_that_it_can() -> None:
@@ -60,7 +60,7 @@ def test_pairs_depend_on_the_seed_and_not_on_the_order() -> None:
     first = build_signal_pairs(rows, num_pairs=6, rng_seed=1)
     assert build_signal_pairs(rows[::-1], num_pairs=6, rng_seed=1) == first
     assert build_signal_pairs(rows, num_pairs=6, rng_seed=2) != first
-    assert [len([p for p in first.pairs if p.kind == kind]) for kind in PAIR_KINDS] == [6, 6, 6, 6]
+    assert [len([p for p in first.pairs if p.kind == kind]) for kind in RULE_KINDS] == [6, 6, 6, 6]
     assert len({pair.row_id for pair in first.pairs}) == len(first.pairs)
     # A further seed changes no pair of the others but by taking a place.
     more = build_signal_pairs(

@@ -118,7 +118,8 @@ def test_rows_of_an_earlier_round_copied_with_their_ids_are_dropped_and_fail_the
     for noun in ("start_checkpoint", "seed_set", "raw_generations"):
         later.write(noun, earlier.read(noun))
     # As if they had been let through: the check sees it by itself.
-    later.write("cleaned_set", earlier.read("cleaned_set"))
+    for noun in ("cleaned_set", "near_duplicates"):
+        later.write(noun, earlier.read(noun))
     judged = near_duplicates(later)
     assert not judged.passed
     compared = earlier.read("cleaned_set").filter(pl.col("drop_reason").is_null())

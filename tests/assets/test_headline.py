@@ -93,6 +93,7 @@ def judge(world: World, key: str, *, succeeds: bool = True) -> dict[str, tuple[b
 B_TASK_FIRST = {"b_task acc,none": 0.5, "b_task acc_norm,none": 0.6, "a_task acc,none": 0.2}
 
 
+@pytest.mark.slow
 def test_two_tasks_give_their_mean_in_whatever_order_they_are_written(open_harness: Callable[..., World]) -> None:
     """b_task's main metric 0.6 and a_task's 0.2 give 0.4; a_task falls by 0.1 and b_task rises by 0.3."""
     after = {"b_task acc,none": 0.5, "b_task acc_norm,none": 0.9, "a_task acc,none": 0.1}
@@ -248,6 +249,7 @@ def test_a_bar_or_none_lets_a_fall_pass(open_harness: Callable[..., World]) -> N
         assert judge(world, "r0001")["no_forgetting"][0]
 
 
+@pytest.mark.slow
 def test_the_ui_shows_the_headline_a_broken_floor_and_what_was_forgotten(
     open_harness: Callable[..., World], monkeypatch: pytest.MonkeyPatch, project_root: Path
 ) -> None:
@@ -307,6 +309,7 @@ def list_data(world: World, key: str) -> dict[str, set[str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["keep", "leave_out"])
 def test_a_rejected_rounds_data_is_kept_or_left_out(
     make_scripted_world: OpenWorld, scripted_rounds: Path, rule: str

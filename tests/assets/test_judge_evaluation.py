@@ -301,6 +301,7 @@ def test_prompts_of_the_judge_are_never_trained_on(make_scripted_world: OpenWorl
     assert world.round("r0001").guard.is_evaluation_prompt(PROMPTS[3].upper())
 
 
+@pytest.mark.slow
 def test_the_small_model_scores_its_own_worlds_completions(
     make_world: OpenWorld, first_round: Path, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from tests.assets.scripted_platform import SCRIPTED_TRAINER
 from tests.assets.tiny_experiment import TRAINING, find_failures, open_world
 
 
+@pytest.mark.slow
 def test_memory_is_in_the_metadata_and_not_in_the_table(first_round: Path) -> None:
     with open_world(first_round) as world:
         shown, table = world.metadata("checkpoint", "r0000"), world.round("r0000").read("checkpoint")

@@ -112,6 +112,7 @@ def world(make_scripted_world: OpenWorld) -> World:
     return make_scripted_world()
 
 
+@pytest.mark.slow
 def test_the_next_round_begins_with_the_file(world: World) -> None:
     assert world.run("r0001", Launch(THRESHOLD | {"checks.min_pairs": 1})).success
     assert world.run("r0002").success
@@ -149,6 +150,7 @@ def test_the_next_round_begins_with_the_file(world: World) -> None:
     assert "  in place of the file's settings: checks.min_pairs 1, parameters.sft_threshold 5.0" in shown
 
 
+@pytest.mark.slow
 def test_settings_are_kept_until_they_are_dropped(world: World) -> None:
     assert world.run("r0001", Launch(THRESHOLD, is_kept=True)).success
     said = world.metadata("start_checkpoint", "r0001")["overrides"]

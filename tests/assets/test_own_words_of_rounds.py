@@ -18,6 +18,8 @@ from tests.assets.scripted_platform import SCRIPTED, ScriptedEngine, ScriptedPla
 from tests.assets.test_recipes_through_dagster import SMALL
 from tests.assets.tiny_experiment import WORLD, find_failures, open_world
 
+pytestmark = pytest.mark.slow
+
 SYSTEM = "You are a nurse."
 REVIEW = (
     "Review this. You are strict.\nTask: {{ prompt }}\nCompletion: {{ completion }}\nFrom {{ lowest }} to {{ highest }}"

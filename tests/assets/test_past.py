@@ -140,6 +140,7 @@ def test_a_changed_file_shows_what_reads_it_as_unsynced(ui: Ui) -> None:
     assert "sft_set" in read_unsynced(ui, "r0000"), "what was made of the old seeds"
 
 
+@pytest.mark.slow
 def test_training_goes_past_no_check_that_failed_or_never_ran(ui: Ui) -> None:
     # twice the same text, by hand: no check ran on this table
     cleaned = ui.world.round("r0001").read("cleaned_set")
@@ -153,7 +154,7 @@ def test_training_goes_past_no_check_that_failed_or_never_ran(ui: Ui) -> None:
     told = read_failure(ui, refused.run_id)["tiny__checkpoint"]
     assert told.startswith("tiny r0001 checkpoint: 1 blocking checks of what checkpoint is made from have not passed: ")
     assert "near_duplicates of cleaned_set" in told
-    assert "num_left: 1, bars: {'exact': 0.0" in told
+    assert "num_left: 1, " in told
     assert "accept_failed_checks" in told
 
     # the check is now recorded as failed, and refuses again

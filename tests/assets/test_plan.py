@@ -58,6 +58,7 @@ def find_changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
 PARAMETERS = {
     "branch_threshold": (6.5, ASKING),
     "num_prompts": (3, {"raw_generations"}),
+    "proposals": ("magpie", {"raw_generations"}),
     "num_examples": (2, {"raw_generations"}),
     "num_completions": (3, {"raw_generations"}),
     "num_reviews": (2, ASKING),

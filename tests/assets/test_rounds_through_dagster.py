@@ -13,6 +13,8 @@ from lance_assets.assets.platform import find_key, find_rounds
 from tests.assets.conftest import OpenWorld
 from tests.assets.tiny_experiment import CHECKS, NOUNS, TRAINING, World, find_failures, find_stale, open_world
 
+pytestmark = pytest.mark.slow
+
 TELL_PID = ("sh", "-c", 'echo "training process $$"; exec "$0" "$@"', sys.executable)
 """A launcher that logs which process trains."""
 KEY = "sk-5e7a1c90d2b84f36"

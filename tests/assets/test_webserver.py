@@ -23,6 +23,8 @@ from lance_assets.assets.platform import find_key
 from tests.assets.conftest import OpenWorld
 from tests.assets.tiny_experiment import CHECKS, NOUNS, World
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = {"repositoryLocationName": "tiny", "repositoryName": "__repository__"}
 SECONDS = 120
 

@@ -137,15 +137,15 @@ store.publish(staging, "mini", "r0001")
 """
 
 
-@pytest.mark.parametrize("steps", range(10))
+@pytest.mark.parametrize("steps", range(11))
 def test_publish_killed_at_any_moment(make_model: MakeModel, tmp_path: Path, steps: int) -> None:
     store = CheckpointStore(root=tmp_path)
     old = hash_checkpoint(store.publish(make_model(store.staging_folder("mini", "r0001"), 1.0), "mini", "r0001"))
     new = hash_checkpoint(make_model(store.staging_folder("mini", "r0001"), 2.0))
     command = [sys.executable, "-c", KILLED, str(tmp_path), str(steps)]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True)
-    # Two renames, then the five files and the folder of the old checkpoint are deleted.
-    assert done.returncode == (-signal.SIGKILL if steps < 8 else 0), done.stderr
+    # Two renames, then the five files and the folder of the old checkpoint are deleted, and the note of a removal.
+    assert done.returncode == (-signal.SIGKILL if steps < 9 else 0), done.stderr
     if store.folder("mini", "r0001").exists():
         assert hash_checkpoint(store.folder("mini", "r0001")) == (old if steps == 0 else new)
     assert hash_checkpoint(store.find("mini", "r0001")) == (old if steps < 2 else new)

@@ -219,7 +219,7 @@ def test_a_corrupt_table(store: HistoryStore, what: str, gone: bool) -> None:
     put(store, "mini/r0000", "a", [X])
     for file in (store.uri / "history.lance" / what).iterdir():
         file.unlink() if gone else file.write_bytes(b"junk")
-    message = r"history\.lance: the table is locked or corrupt: move the folder away and materialize"
+    message = r"history\.lance: the table is locked or corrupt: lance doctor --fix moves it aside"
     with pytest.raises(HistoryError, match=message):
         find(store, [X], "r0001")
     with pytest.raises(HistoryError, match=message):

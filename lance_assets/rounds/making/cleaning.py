@@ -183,14 +183,15 @@ def near_duplicates(this_round: Round) -> Judged:
         may_miss += len(places) // 100 if len(texts) > EXACT_ROWS else 0
     overlooked = pl.concat(missed).join(left, on=["row_id", "other_id", "tier"], how="anti")
     num_overlooked = overlooked["row_id"].n_unique()
-    examples = pl.concat([left, overlooked])
+    examples, row_ids, key = pl.concat([left, overlooked]), kept["row_id"].to_list(), this_round.key
     return Judged(
         passed=left.is_empty() and num_overlooked <= may_miss,
         description=None if num_compared else "This round has no rows of a kind that is compared.",
         facts={
             "num_rows": len(kept),
             "num_compared": num_compared,
-            "num_left": examples["row_id"].n_unique(),
+            # Rows that were to be dropped; a pair of the sample may be named from both sides.
+            "num_left": len(choose_survivors(row_ids, examples, thresholds=bars, round_key=key)),
             "num_sampled": num_sampled,
             "num_overlooked": num_overlooked,
             "bars": read_thresholds(settings),
