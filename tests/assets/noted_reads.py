@@ -58,10 +58,10 @@ class NotedTables(TableStore):
 class NotedCheckpoints(CheckpointStore):
     """The real checkpoints."""
 
-    def find(self, experiment: str, round_key: str) -> Path:
+    def find(self, experiment: str, round_key: str, *, made_by: str | None = None) -> Path:
         """As the store, noted."""
         note_read(self.root, experiment, round_key, "checkpoint")
-        return super().find(experiment, round_key)
+        return super().find(experiment, round_key, made_by=made_by)
 
 
 class NotingPlatform(ScriptedPlatform):

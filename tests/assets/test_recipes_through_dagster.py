@@ -70,7 +70,7 @@ NOT_APPLICABLE = {
     "unscored_rate": {"diverse_evol", "llm2llm", "spin"},
     "pairs_differ": {"diverse_evol", "i_sheep", "kun", "llm2llm"},
     # Of so few rows none tells right from wrong.
-    "scores_tell": {"i_sheep", "lance", "self_rewarding", "spin"},
+    "scores_tell": {"i_sheep", "kun", "lance", "self_rewarding", "spin"},
 }
 """Checks of what a recipe does not have: they pass, and their description says so."""
 WRITTEN_WITH = {
