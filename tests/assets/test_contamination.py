@@ -58,7 +58,7 @@ def test_the_prompts_of_harness_tasks_are_evaluation_prompts(
 ) -> None:
     folder = project_root / "lance_assets" / "experiments" / "gsm8k_lance"
     lm_eval = {"tasks": ["gsm8k_local"], "include_path": str(folder / "tasks")}
-    world = make_scripted_world(evaluation={"lm_eval": lm_eval})
+    world = make_scripted_world(evaluation={"lm_eval": lm_eval, "allow_task_code": True})
     question = json.loads((folder / "protected_sample.jsonl").read_text().splitlines()[0])["question"]
     found = world.round("r0001").guard.find(["a"], [f"Please: {question}"])
     assert found["rule"].to_list() == ["ngram"]
