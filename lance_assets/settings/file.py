@@ -2,7 +2,7 @@
 
 import difflib
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,6 +19,7 @@ from lance_assets.settings.evaluation import EvaluationSettings, ScoreSettings
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.filters import find_filter
 from lance_assets.settings.task_files import find_task_code
+from lance_assets.settings.yaml_nodes import walk_nodes
 from lance_assets.worlds import World, WorldError, find_world
 
 TYPES = ("lance_assets.Experiment", ".Experiment", "lance_assets.assets.experiment.Experiment")
@@ -219,7 +220,7 @@ def _parse(text: str) -> list[Any]:
 
 def _find_unreadable(file: Path) -> tuple[int, str]:
     """The line and the text of the first value that PyYAML cannot make; line 1 where it is none alone."""
-    for node in _walk(yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)):
+    for node in walk_nodes(yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)):
         try:
             yaml.SafeLoader("").construct_object(node)
         except yaml.YAMLError:
@@ -227,21 +228,6 @@ def _find_unreadable(file: Path) -> tuple[int, str]:
         except (ValueError, TypeError, AttributeError, LookupError):
             return node.start_mark.line + 1, reprlib.repr(node.value)
     return 1, "a value"
-
-
-def _walk(root: yaml.Node | None) -> Iterator[yaml.Node]:
-    """Every node once, though an alias may hold itself."""
-    waiting, known = [root], set()
-    while waiting:
-        node = waiting.pop(0)
-        if node is None or id(node) in known:
-            continue
-        known.add(id(node))
-        yield node
-        if isinstance(node, yaml.MappingNode):
-            waiting += [part for pair in node.value for part in pair]
-        elif isinstance(node, yaml.SequenceNode):
-            waiting += node.value
 
 
 def _check_keys(file: Path) -> None:
@@ -256,7 +242,7 @@ def _check_keys(file: Path) -> None:
         # libyaml is stricter than what read the file before, on unknown directives for example.
         told = " ".join(str(error).split())
         raise ValueError(f"{file}:1: not YAML: {told}; correct the file") from error
-    for node in _walk(root):
+    for node in walk_nodes(root):
         first: dict[str, int] = {}
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             line = key.start_mark.line + 1

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import yaml
 
+from lance_assets.settings.yaml_nodes import walk_nodes
+
 _DATA = "tag:yaml.org,2002:"
 _PYTHON = f"{_DATA}python"
 _ENDINGS = (".yaml", ".yml")
@@ -59,7 +61,7 @@ def _look_into(file: Path, seen: set[Path]) -> Iterator[TaskCode]:
         told = getattr(error, "problem", None) or str(error)
         yield TaskCode(file, 1 if mark is None else mark.line + 1, told, is_broken=True)
         return
-    for node in _walk(root, set()):
+    for node in walk_nodes(root):
         if not node.tag.startswith(_DATA) or node.tag.startswith(_PYTHON):
             value = f" {node.value}" if isinstance(node, yaml.ScalarNode) else ""
             yield TaskCode(file, node.start_mark.line + 1, f"{node.tag}{value}")
@@ -68,21 +70,6 @@ def _look_into(file: Path, seen: set[Path]) -> Iterator[TaskCode]:
     for included in _list_included(root, file):
         if not _is_the_harnesss(included):
             yield from _look_into(included, seen)
-
-
-def _walk(node: yaml.Node | None, known: set[int]) -> Iterator[yaml.Node]:
-    """Every node once: an alias is the node that it names, which may hold it."""
-    waiting = [node]
-    while waiting:
-        node = waiting.pop()
-        if node is None or id(node) in known:
-            continue
-        known.add(id(node))
-        yield node
-        if isinstance(node, yaml.MappingNode):
-            waiting += [part for pair in node.value for part in pair]
-        elif isinstance(node, yaml.SequenceNode):
-            waiting += node.value
 
 
 def _look_for_scripts(file: Path, node: yaml.MappingNode) -> Iterator[TaskCode]:
