@@ -57,6 +57,7 @@ def run_backfill(root: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_redos_beside_another_experiment_and_a_backfill_change_no_byte(
     tmp_path: Path, scripted_rounds: Path, project_root: Path
 ) -> None:
