@@ -48,7 +48,8 @@ def identify_evaluation(plan: Plan, benchmark: str) -> dict[str, str]:
         # an item that is no chat has no system message
         found = found if is_chat else {}
     found |= flatten({name: value for name, value in identity.items() if name not in others})
-    irrelevant = ("world.sampled_temperature", "lm_eval.tasks", "lm_eval.include_path")
+    # A grammar is for reviews: no answer that is evaluated has one.
+    irrelevant = ("world.sampled_temperature", "lm_eval.tasks", "lm_eval.include_path", "engine.structured_output")
     # a person chose the settings, and not the versions of libraries
     return {name: value for name, value in found.items() if name not in irrelevant and ".libraries." not in name}
 
