@@ -16,7 +16,8 @@ from lance_assets.settings.values import MAX_NAME, check_experiment_name
 from resources.engines.contract import EngineError
 from resources.engines.openai.client import Client
 from resources.engines.openai.engine import OpenAIEngine
-from resources.stores.tables import TableStore, validate_name
+from resources.stores.files import validate_name
+from resources.stores.tables import TableStore
 from tests.resources.faulty_server import FaultyServer, send_body
 
 KEY = "sk-5e7a1c90d2b84f36"

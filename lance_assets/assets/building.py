@@ -34,8 +34,8 @@ from lance_assets.rounds.round import Round, begin_round, make_noun
 from resources.engines.contract import EngineError, EngineUnavailableError
 from resources.evaluation.evaluator import EvaluationError
 from resources.machine.handover import LeakedProcessError
+from resources.stores.files import DiskFullError
 from resources.stores.lance_tables import HistoryError
-from resources.stores.tables import DiskFullError
 from resources.training.trainer import TrainingError, TrainingKilledError
 
 POLL_SECONDS = 5

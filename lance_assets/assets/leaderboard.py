@@ -23,7 +23,8 @@ from lance_assets.rounds.identity.parts import identify_headline
 from lance_assets.rounds.nouns import compute_fingerprint
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
-from resources.stores.tables import encode_table, write_file_atomically
+from resources.stores.files import write_file_atomically
+from resources.stores.tables import encode_table
 
 LEADERBOARD_KEY = dg.AssetKey(["leaderboard"])
 

@@ -10,7 +10,7 @@ from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round
 from resources.stores.checkpoints import list_hashed_files
-from resources.stores.tables import write_file_atomically
+from resources.stores.files import write_file_atomically
 
 CARD = "README.md"
 """The file of a card."""

@@ -42,7 +42,7 @@ def print_leaderboard(
         tabulate_seconds,
     )
     from lance_assets.rounds.finished.leaderboard import read_leaderboard
-    from resources.stores.tables import write_file_atomically
+    from resources.stores.files import write_file_atomically
 
     broken = {name: plan for name, plan in plans.items() if isinstance(plan, str)}
     rows, unread = read_leaderboard([plan for plan in plans.values() if isinstance(plan, Plan)], platform)

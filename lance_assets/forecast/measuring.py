@@ -24,7 +24,7 @@ from lance_assets.rounds.plan import Plan
 from resources.models.foreign_code import WEIGHTS
 from resources.models.model_shapes import FoundModel
 from resources.stores.checkpoints import hash_checkpoint
-from resources.stores.tables import write_file_atomically
+from resources.stores.files import write_file_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor

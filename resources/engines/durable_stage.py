@@ -30,7 +30,7 @@ from typing import NoReturn
 
 from lance_assets.records import Request, Sample, SamplingSettings, TokenChoice
 from resources.engines.contract import EngineError, EngineUnavailableError
-from resources.stores.tables import DiskFullError, validate_name
+from resources.stores.files import DiskFullError, validate_name
 
 LOG_SECONDS = 5.0
 """Seconds between two lines of progress."""

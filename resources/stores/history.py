@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from resources.stores.embeddings import check_vectors, replace_surrogates
+from resources.stores.files import validate_name, validate_round_key
 from resources.stores.lance_tables import (
     EMPTY,
     HistoryError,
@@ -26,7 +27,6 @@ from resources.stores.lance_tables import (
     keep_index,
     read_width,
 )
-from resources.stores.tables import validate_name, validate_round_key
 
 if TYPE_CHECKING:
     import pyarrow as pa

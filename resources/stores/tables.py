@@ -18,12 +18,7 @@ from pathlib import Path
 
 import polars as pl
 
-# Most of the project takes these from here.
-from resources.stores.files import ROUND_KEY
-from resources.stores.files import DiskFullError as DiskFullError
-from resources.stores.files import validate_name as validate_name
-from resources.stores.files import validate_round_key as validate_round_key
-from resources.stores.files import write_file_atomically as write_file_atomically
+from resources.stores.files import ROUND_KEY, validate_name, validate_round_key, write_file_atomically
 from resources.stores.hashes import TableRecord, describe_state, hash_file, read_hashed, read_record, warn_unrecorded
 
 _ROW_GROUP_ROWS = 65_536

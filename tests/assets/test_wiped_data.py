@@ -13,7 +13,7 @@ from lance_assets.rounds import round as rounds
 from lance_assets.rounds.headline import read_outcomes
 from lance_assets.rounds.nouns import NOUNS
 from lance_assets.rounds.past.damage import Finding
-from resources.stores.tables import DiskFullError
+from resources.stores.files import DiskFullError
 from tests.assets.conftest import OpenWorld
 from tests.assets.test_sensors import tick
 from tests.assets.tiny_experiment import World, find_failures

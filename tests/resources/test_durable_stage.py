@@ -25,7 +25,7 @@ from resources.engines.durable_stage import (
     clear_stage,
     run_durably,
 )
-from resources.stores.tables import DiskFullError
+from resources.stores.files import DiskFullError
 
 REQUESTS = [Request(f"q{n}", ({"role": "user", "content": f"question {n}"},), n) for n in range(10)]
 

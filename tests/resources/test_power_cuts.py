@@ -14,9 +14,10 @@ import polars as pl
 import pytest
 
 from resources.stores.checkpoints import CheckpointStore, MissingCheckpointError, copy_checkpoint, hash_checkpoint
+from resources.stores.files import DiskFullError, write_file_atomically
 from resources.stores.history import HistoryStore
 from resources.stores.lance_tables import HistoryError
-from resources.stores.tables import DiskFullError, MissingTableError, TableStore, write_file_atomically
+from resources.stores.tables import MissingTableError, TableStore
 from tests.resources.power_cut import Disk, PowerCut, cut_everywhere
 
 MakeModel = Callable[..., Path]

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from lance_assets.records import REVIEWED_SET
-from resources.stores.tables import CorruptTableError, DiskFullError, MissingTableError, TableStore, encode_table
+from resources.stores.files import DiskFullError
+from resources.stores.tables import CorruptTableError, MissingTableError, TableStore, encode_table
 
 SCHEMA = pl.Schema({"row_id": pl.String, "score": pl.Float64})
 TABLE = pl.DataFrame({"row_id": ["a", "b"], "score": [1.0, None]}, schema=SCHEMA)

@@ -17,7 +17,7 @@ from lance_assets.rounds.nouns import NOUNS, list_handed_over, list_inputs, list
 from lance_assets.rounds.plan import Check, Noun, Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.report import Judged
-from resources.stores.tables import write_file_atomically
+from resources.stores.files import write_file_atomically
 
 Judge = Callable[[Noun, Check], Judged]
 """Judges a check of a noun of the round."""

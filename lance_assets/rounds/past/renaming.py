@@ -1,7 +1,7 @@
 """Gives the data of an experiment that was renamed its new name, so that its rounds go on where they were."""
 
 from lance_assets.rounds.platform import Platform
-from resources.stores.tables import validate_name
+from resources.stores.files import validate_name
 
 FOLDERS = (
     *("stages", "evaluation_prompts", "studies", "checks", "origins", "costs", "identity", "made", "hashes"),
