@@ -163,6 +163,7 @@ def test_items_that_are_right_or_wrong_have_wilsons_interval(score: float) -> No
         assert not is_rate or 0 <= found[0] <= score <= found[1] <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("has_template", "setting", "is_chat"), [(True, None, True), (False, None, False), (True, False, False)]
 )
