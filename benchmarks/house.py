@@ -256,7 +256,8 @@ def holds_rows(value: Any) -> bool:
 
     if isinstance(value, dict):
         value = list(value.values())
-    if isinstance(value, list | tuple) and value:
+    # Exactly these: records of libraries that are tuples may forbid to be indexed.
+    if type(value) in (list, tuple) and value:
         value = value[0]
     return isinstance(value, pl.DataFrame | pl.LazyFrame | Request | Sample)
 

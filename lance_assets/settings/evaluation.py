@@ -96,8 +96,13 @@ class LmEvalSettings(Settings):
     fewshot_as_multiturn: bool = Field(
         True, description="Whether the examples of a chat are earlier turns of it, or part of its one message."
     )
+    backend: Literal["batched", "hf"] = Field(
+        "batched",
+        description="What runs the model: 'batched' for the platform's own loops, whose scores equal the harness's to "
+        "rounding and take less time, or 'hf' for the harness's own model.",
+    )
     batch_size: int = Field(
-        8, ge=1, description="Items evaluated together; it is fixed because scores change slightly with it."
+        32, ge=1, description="Items evaluated together; it is fixed because scores change slightly with it."
     )
 
 

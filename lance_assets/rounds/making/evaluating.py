@@ -127,7 +127,7 @@ def evaluate(this_round: Round, model: str, path: Path) -> Evaluated:
 def run_harness(this_round: Round, model: str, path: Path, lm_eval: LmEvalSettings) -> HarnessResult:
     """What the harness finds of a model, kept until eval_report is written, so that a judge who fails costs no more.
 
-    What is kept belongs to the model, the harness's settings and files, and the system message; not to the judge's.
+    So is each batch of requests as it ends, so that a try that was killed goes on from there. What is kept belongs to the model, the harness's settings and files, and the system message; not to the judge's.
     """
     plan = this_round.plan
     include_path = plan.folder / lm_eval.include_path if lm_eval.include_path else None
@@ -146,6 +146,7 @@ def run_harness(this_round: Round, model: str, path: Path, lm_eval: LmEvalSettin
         rows = read_json_file(kept, remedy="remove it, and the harness is run again")
         report, items = (pl.DataFrame(rows[name], schema=schema) for name, schema in _KEPT.items())
         return HarnessResult(report, items)
+    kept.parent.mkdir(parents=True, exist_ok=True)
     found = run_lm_eval(
         path,
         lm_eval.tasks,
@@ -155,13 +156,14 @@ def run_harness(this_round: Round, model: str, path: Path, lm_eval: LmEvalSettin
         allow_task_code=plan.settings.evaluation.allow_task_code,
         num_fewshot=lm_eval.num_fewshot,
         limit=lm_eval.limit,
+        backend=lm_eval.backend,
         batch_size=lm_eval.batch_size,
+        kept=kept.with_suffix(""),
         apply_chat_template=lm_eval.apply_chat_template,
         fewshot_as_multiturn=lm_eval.fewshot_as_multiturn,
         system_message=plan.templates.system,
         rng_seed=plan.settings.rng_seed,
     )
-    kept.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"report": found.report.to_dicts(), "items": found.items.to_dicts()})
     write_file_atomically(kept, text.encode())
     return found
