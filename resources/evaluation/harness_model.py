@@ -36,7 +36,7 @@ HARMLESS = {
     *("do_sample", "temperature", "top_p", "top_k", "min_p", "max_length", "use_cache", "cache_implementation"),
     *("output_attentions", "output_hidden_states", "output_scores", "output_logits", "repetition_penalty"),
 }
-"""What a model's generation config may set without changing which token is the likeliest, and the one that we follow."""
+"""What a generation config may set without changing which token is the likeliest, and the penalty that we follow."""
 
 
 @register_model("batched")

@@ -5,7 +5,6 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import polars as pl
-import polars as pl
 import pytest
 
 from benchmarks.house import (

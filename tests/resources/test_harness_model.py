@@ -1,6 +1,5 @@
 """The harness's model with the platform's loops scores and writes as the harness's own does."""
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 

@@ -127,7 +127,8 @@ def evaluate(this_round: Round, model: str, path: Path) -> Evaluated:
 def run_harness(this_round: Round, model: str, path: Path, lm_eval: LmEvalSettings) -> HarnessResult:
     """What the harness finds of a model, kept until eval_report is written, so that a judge who fails costs no more.
 
-    So is each batch of requests as it ends, so that a try that was killed goes on from there. What is kept belongs to the model, the harness's settings and files, and the system message; not to the judge's.
+    So is each batch of requests as it ends, so that a try that was killed goes on from there. What is kept belongs to
+    the model, the harness's settings and files, and the system message; not to the judge's.
     """
     plan = this_round.plan
     include_path = plan.folder / lm_eval.include_path if lm_eval.include_path else None
