@@ -412,7 +412,7 @@ fsdp_config:
 def train_here(job: TrainJob) -> TrainResult:
     """Train in this process, which saves the start of another; torch and the environment are as before afterwards."""
     folder = find_job_folder(job)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     environment = dict(os.environ)
     try:
         train(job, folder)
