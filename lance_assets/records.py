@@ -164,6 +164,15 @@ SEED_SET = pl.Schema(
 )
 """What a round proposes from."""
 
+SEED_ORIGINS = pl.Schema(
+    {
+        "row_id": pl.String(),  # the seed_set row, or a text without a prompt
+        "licenses": TEXTS,  # as stated for the seeds that it comes from, sorted; empty where none is known
+        "sources": TEXTS,  # where these seeds are from, sorted; empty where nothing is known
+    }
+)
+"""Licences and sources of a round's seeds, those of earlier rounds' rows among them; without a row nothing is known."""
+
 RAW_GENERATIONS = pl.Schema(
     {
         "row_id": pl.String,  # derived from the stage, the request and the sample's number
@@ -296,6 +305,15 @@ PREFERENCE_PAIRS = pl.Schema(
     }
 )
 """What preference training trains on."""
+
+EXPORT = pl.Schema(
+    {
+        "file": pl.String(),  # its path in the round's folder of the export
+        "num_bytes": pl.Int64(),  # its size
+        "sha256": pl.String(),  # of its content, 64 hex digits
+    }
+)
+"""The files that a round's training sets were written to for other tools."""
 
 PAIR_JUDGEMENTS = pl.Schema(
     {

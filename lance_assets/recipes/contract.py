@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, Generic, Protocol, TypeVar
 
 import polars as pl
@@ -239,6 +239,7 @@ class Recipe(Generic[S]):
         added: Sequence[Filter] = (),
         keeps_contrast: bool = False,
         shown: Sequence[str] = (),
+        look_up: Mapping[str, Any] = MappingProxyType({}),
     ) -> pl.DataFrame:
         """Keep or drop each candidate with a reason, by the recipe's filters and then by added ones.
 
@@ -249,6 +250,7 @@ class Recipe(Generic[S]):
             added: the filters of the experiment. What depends on a row that one of them drops is dropped with it.
             keeps_contrast: whether like completions are kept where they say something else.
             shown: what the templates showed the models that wrote (`Templates.list_shown`).
+            look_up: further fields of `Known`, which the added filters may need.
 
         Returns:
             Schema `CLEANED_SET`, one row for each candidate.
@@ -262,6 +264,7 @@ class Recipe(Generic[S]):
             shown=shown,
             is_evaluation_prompt=inputs.is_evaluation_prompt,
             keeps_contrast=keeps_contrast,
+            look_up=look_up,
         )
 
     @property

@@ -126,6 +126,7 @@ NOUNS: dict[str, Noun] = {
             "The experiment's seeds and what earlier rounds added, sampled down to the round's size.",
             f"{MAKING}.proposing",
             records.SEED_SET,
+            tables={"seed_origins": records.SEED_ORIGINS},
             # What earlier rounds hand over comes in through start_checkpoint, whose version covers their tables:
             # Dagster has no edge from a round to the one before it.
             inputs=("start_checkpoint",),
@@ -180,7 +181,11 @@ NOUNS: dict[str, Noun] = {
             recipe_steps=lambda plan: ("list_filters", "clean"),
             chosen_code=identity.list_cleaning_code,
             # These decide which texts are alike.
-            libraries=lambda plan: ("rapidfuzz", "rensa", "sentence-transformers"),
+            libraries=lambda plan: (
+                *("rapidfuzz", "rensa", "sentence-transformers"),
+                *identity.list_filter_libraries(plan),
+            ),
+            asks=identity.list_filter_engines,
             uses_model=always,
             kinds=lambda plan: {"polars", "lancedb"},
             checks=(
@@ -278,6 +283,18 @@ NOUNS: dict[str, Noun] = {
                     "no_collapse", "Every measure keeps the floor that the experiment sets for it.", is_blocking=True
                 ),
             ),
+        ),
+        Noun(
+            "export",
+            "The round's training sets as files for other tools, with a card that says where every row came from.",
+            "lance_assets.rounds.finished.exporting",
+            records.EXPORT,
+            # What the card counts of earlier rounds comes in through start_checkpoint.
+            inputs=("start_checkpoint", "cleaned_set", "reviewed_set", "sft_set", "preference_pairs"),
+            exists=lambda plan: plan.settings.export is not None,
+            identify=identity.identify_export,
+            kinds=lambda plan: {"huggingface", "parquet"},
+            checks=(Check("export_is_whole", "Every file of the export is there and holds what was written."),),
         ),
         Noun(
             "checkpoint",

@@ -66,6 +66,8 @@ def plan_arm(plan: Plan, arm: str, rng_seed: int) -> Plan:
     settings = plan.settings.model_dump()
     settings["parameters"] |= ARMS[arm]
     settings["rng_seed"] = rng_seed
+    # All arms have the experiment's name, and would write into one folder.
+    settings["export"] = None
     return Plan(plan.name, plan.folder, ExperimentSettings.model_validate(settings))
 
 

@@ -30,11 +30,12 @@ from lance_assets.settings.evaluation import (
     EvaluationSettings,
 )
 from lance_assets.settings.filters import NamedFilter
+from lance_assets.settings.outward import ExportSettings, TrackingSettings
 from lance_assets.settings.retention import RetentionSettings
 from lance_assets.settings.schema import simplify_schema
 from lance_assets.settings.values import FromEnvironment, ModelName, Owner, PromptProfile, Settings
 from resources.readers.column_templates import check_template
-from resources.readers.row_kinds import Format, SeedFields
+from resources.readers.row_kinds import Format, Origins, SeedFields
 from resources.readers.sources import Source, find_source
 from resources.readers.turns import Turns
 from resources.training.trainer import (
@@ -129,6 +130,24 @@ class SeedSettings(Settings):
         None, description="The gold answer is what follows this mark in the completion, such as GSM8K's '####'."
     )
     strip_calculator_marks: bool = Field(False, description="Remove GSM8K's <<...>> from completions.")
+    license: str | None = Field(
+        None, min_length=1, description="The licence of all rows, as the hub names it: apache-2.0. None: not stated."
+    )
+    license_field: str | None = Field(
+        None, description="The column that holds each row's licence, before `license`. None: the rows have none."
+    )
+    source: str | None = Field(
+        None, min_length=1, description="Where all rows are from, in words: a name or an address."
+    )
+    source_field: str | None = Field(
+        None, description="The column that holds where each row is from, before `source`. None: the rows have none."
+    )
+    allowed_licenses: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Licences of rows that are used, such as [mit, cc0-1.0]; rows of another or of no stated one are "
+        "left out and counted. None: all rows are used.",
+    )
     limit: int | None = Field(None, ge=1, description="Use only this many rows, from the first. None: all.")
     eft_path: str | None = Field(
         None, description="File of EFT rows (prompt, completion): examples of reviewing, added to every SFT set."
@@ -146,7 +165,19 @@ class SeedSettings(Settings):
             answer=self.answer_field,
             answer_after=self.answer_after,
             strip_marks=self.strip_calculator_marks,
+            origins=Origins(
+                license=self.license,
+                license_field=self.license_field,
+                source=self.source,
+                source_field=self.source_field,
+                allowed=self.allowed_licenses,
+            ),
         )
+
+    @property
+    def states_origins(self) -> bool:
+        """Whether anything is said of licences or sources."""
+        return any((self.license, self.license_field, self.source, self.source_field))
 
     def find(self, folder: Path) -> Source:
         """Where the rows are, for an experiment in a folder."""
@@ -157,6 +188,14 @@ class SeedSettings(Settings):
         for part in ("prompt", "completion"):
             if getattr(self, part) is not None and getattr(self, f"{part}_field") is not None:
                 raise ValueError(f"{part} and {part}_field both say what the {part} is; keep one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _states_what_it_allows(self) -> Self:
+        if self.allowed_licenses is not None and self.license is None and self.license_field is None:
+            raise ValueError(
+                "allowed_licenses needs license or license_field: no row has a stated licence, so all would be left out"
+            )
         return self
 
 
@@ -170,6 +209,8 @@ class TextSettings(Settings):
     subset: str | None = Field(None, description="The configuration of a data set of the hub.")
     revision: str | None = Field(None, description="The commit, tag or branch of a data set of the hub.")
     field: str = Field("text", description="The field or column that holds the text.")
+    license: str | None = Field(None, min_length=1, description="The licence of all texts. None: not stated.")
+    source: str | None = Field(None, min_length=1, description="Where all texts are from, in words.")
     limit: int | None = Field(None, ge=1, description="Use only this many texts, from the first. None: all.")
 
     def find(self, folder: Path) -> Source:
@@ -447,6 +488,12 @@ class ExperimentSettings(Settings):
     retention: RetentionSettings = Field(
         default_factory=RetentionSettings, description="What is kept of finished rounds. Tables always are."
     )
+    export: ExportSettings | None = Field(
+        None, description="Where each round's training sets are written for other tools. None: nowhere."
+    )
+    tracking: TrackingSettings = Field(
+        default_factory=TrackingSettings, description="Trackers that finished rounds are written to. None by default."
+    )
 
     @model_validator(mode="after")
     def _has_a_metric(self) -> Self:
@@ -486,6 +533,15 @@ class ExperimentSettings(Settings):
             raise ValueError(
                 f"parameters.proposals: {proposals} has the model write the user's turn, and {where}.kind is openai, "
                 "whose chat API only answers; use transformers or vllm there, or proposals: template"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_the_judge_that_filters_ask(self) -> Self:
+        if self.evaluation.judge is None and any(getattr(one, "asks", None) == "judge" for one in self.filters):
+            raise ValueError(
+                "filters: harm_judge asks the judge, and evaluation.judge is none; set it, or asks: model, which asks "
+                "the round's own model"
             )
         return self
 

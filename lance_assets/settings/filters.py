@@ -23,6 +23,15 @@ FILTERS = {
     "like_siblings": f"{_ROOM}.rules:LikeSiblings",
     "duplicate_in_round": f"{_ROOM}.rules:DuplicateInRound",
     "same_as_seed": f"{_ROOM}.rules:SameAsSeed",
+    "refusal": f"{_ROOM}.assistants:Refusal",
+    "sign_off": f"{_ROOM}.assistants:SignOff",
+    "encoding": f"{_ROOM}.encoding:Encoding",
+    "script": f"{_ROOM}.languages:Script",
+    "language": f"{_ROOM}.languages:Language",
+    "personal_data": f"{_ROOM}.personal_data:PersonalData",
+    "license": f"{_ROOM}.licences:License",
+    "harm_classifier": f"{_ROOM}.safety:HarmClassifier",
+    "harm_judge": f"{_ROOM}.safety:HarmJudge",
 }
 """The dotted name of each filter with a short name. One of a person's own is named as my_package.my_filters:Loud."""
 

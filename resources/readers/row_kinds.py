@@ -58,6 +58,25 @@ TASK = (
 
 
 @dataclass(frozen=True)
+class Origins:
+    """What an experiment says of licences and sources."""
+
+    license: str | None = None
+    """Of all rows; None: not stated."""
+    license_field: str | None = None
+    """The column that holds each row's."""
+    source: str | None = None
+    """Where all rows are from."""
+    source_field: str | None = None
+    """The column that holds where each row is from."""
+    allowed: Sequence[str] | None = None
+    """Licences of rows that are used; None: all."""
+
+
+NOTHING_SAID = Origins()
+
+
+@dataclass(frozen=True)
 class SeedFields:
     """How an experiment says that its rows are read."""
 
@@ -83,6 +102,8 @@ class SeedFields:
     """Whether a row without a completion is a mistake."""
     takes_empty: bool = False
     """Whether a completion may be an empty text."""
+    origins: Origins = NOTHING_SAID
+    """What is said of licences and sources."""
 
 
 @dataclass(frozen=True)

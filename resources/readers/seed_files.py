@@ -7,14 +7,16 @@ Prompts, completions and gold answers are kept as they are written, except that 
 import logging
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import polars as pl
 
-from lance_assets.records import SEED_SET, SFT_SET, derive_row_id
-from resources.readers.mistakes import MOST_SHOWN, Mistakes, RowError, show_value
+from lance_assets.records import SEED_ORIGINS, SEED_SET, SFT_SET, derive_row_id
+from resources.readers.mistakes import MOST_SHOWN, Mistakes, RowError, refuse_file, show_value
+from resources.readers.origins import take_origins
 from resources.readers.row_kinds import SeedFields
 from resources.readers.row_parts import ReadRow, ReadRows, check_text, read_parts
 from resources.readers.sources import Source, read_rows
@@ -63,6 +65,10 @@ class SeedFile:
     """The number of rows, their kind and the file, in words."""
     repeated: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=REPEATED_ROWS))
     """Rows that were left out, schema `REPEATED_ROWS`."""
+    origins: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SEED_ORIGINS))
+    """Licence and source of the rows, schema `SEED_ORIGINS`; of rows about which nothing is said there is none."""
+    not_allowed: dict[str, int] = field(default_factory=dict)
+    """How many rows were left out for their licence, by its name."""
 
 
 def open_seeds(source: SeedSource, folder: Path) -> SeedFile:
@@ -116,11 +122,17 @@ def open_seed_file(
             answers.append(_take_answer(one, fields))
         except RowError as error:
             mistakes.add(one.row.file, one.row.place, str(error))
+    found = take_origins([one.row for one in read.rows], fields.origins, mistakes)
     mistakes.check()
     seeds: list[tuple[str, str, str, str | None, str]] = []
     first: dict[str, ReadRow] = {}
     repeated: list[tuple[str, str, bool, str]] = []
-    for one, answer in zip(read.rows, answers, strict=True):
+    origins: list[tuple[str, list[str], list[str]]] = []
+    not_allowed: Counter[str] = Counter()
+    for one, answer, origin in zip(read.rows, answers, found, strict=True):
+        if not origin.is_allowed(fields.origins):
+            not_allowed[origin.license or "not stated"] += 1
+            continue
         completion = one.completion or ""
         # Row ids derive from the prompt, so two rows with one prompt would be one row.
         earlier = first.setdefault(one.prompt.strip(), one)
@@ -129,6 +141,15 @@ def open_seed_file(
             continue
         kept = _MARKS.sub("", completion) if fields.strip_marks else completion
         seeds.append((derive_row_id("seed", one.prompt), one.prompt, kept, answer, "seed"))
+        if not origin.is_unknown:
+            origins.append((seeds[-1][0], origin.list_licenses(), origin.list_sources()))
+    if not_allowed and not seeds:
+        allowed = ", ".join(fields.origins.allowed or ())
+        raise refuse_file(
+            read.rows[0].row.file,
+            f"none of {len(read.rows)} rows has a licence of seeds.allowed_licenses ({allowed}); "
+            f"found {', '.join(not_allowed)}; allow one of them, or give other rows",
+        )
     columns = ("row_id", "prompt", "completion", "answer", "source")
     table = pl.DataFrame(seeds, schema={name: SEED_SET[name] for name in columns}, orient="row")
     absent = (pl.lit(None, SEED_SET[name]).alias(name) for name in SEED_SET if name not in columns)
@@ -136,7 +157,11 @@ def open_seed_file(
     if repeated:
         how += f"; left out {len(repeated)} whose prompt comes earlier"
         how += f" ({left_out['same_completion'].sum()} with the same completion): {_list_repeated(repeated)}"
-    return SeedFile(table.with_columns(*absent).select(SEED_SET.names()), how, left_out)
+    if not_allowed:
+        told = ", ".join(f"{number} {name}" for name, number in not_allowed.most_common())
+        how += f"; left out {not_allowed.total()} whose licence is not allowed ({told})"
+    known = pl.DataFrame(origins, schema=SEED_ORIGINS, orient="row")
+    return SeedFile(table.with_columns(*absent).select(SEED_SET.names()), how, left_out, known, dict(not_allowed))
 
 
 def _list_repeated(repeated: list[tuple[str, str, bool, str]]) -> str:

@@ -17,6 +17,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
@@ -99,6 +101,14 @@ def _recognise_nothing(prompt: str) -> bool:
     raise RuntimeError(f"nothing was given that recognises evaluation prompts, but a filter asked about {prompt!r}")
 
 
+def _classify_nothing(model: str, texts: Sequence[str]) -> Sequence[Mapping[str, float]]:
+    raise RuntimeError(f"nothing was given that classifies texts, but a filter asked {model}")
+
+
+def _score_nothing(asks: str, asked: Sequence[tuple[str, str]], max_new_tokens: int) -> Sequence[float | None]:
+    raise RuntimeError(f"nothing was given that scores texts, but a filter asked the {asks}")
+
+
 @dataclass(frozen=True)
 class Known:
     """What filters may look up beside the rows that they decide about."""
@@ -113,6 +123,13 @@ class Known:
     """Whether a prompt belongs to the evaluation; asking is an error where nothing recognises them."""
     keeps_contrast: bool = False
     """Whether like completions are kept where they say something else."""
+    licences: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The licences of each seed by its row id; a seed of unknown licence has none."""
+    classify: Callable[[str, Sequence[str]], Sequence[Mapping[str, float]]] = _classify_nothing
+    """(a model's folder, texts) to the probability of each label, 0..1, of each text."""
+    score: Callable[[str, Sequence[tuple[str, str]], int], Sequence[float | None]] = _score_nothing
+    """("model" or "judge", (row id, question) of each text, most tokens of an answer) to the score of each answer,
+    0..10; None where none can be read."""
 
     def find_seed(self, row: Candidate) -> tuple[str, str]:
         """The prompt and completion of the seed that a row started from.
@@ -131,6 +148,9 @@ class Filter(BaseModel, ABC):
     """A rule over the rows of a round; its fields are its settings, each with a range and a description."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """The packages whose version decides what it drops."""
 
     name: str = Field("", description="What an experiment's file calls it; empty where a recipe lists it.")
     kinds: tuple[str, ...] | None = Field(
@@ -203,6 +223,7 @@ def filter_generations(
     shown: Sequence[str] = (),
     is_evaluation_prompt: Callable[[str], bool],
     keeps_contrast: bool = False,
+    look_up: Mapping[str, Any] = MappingProxyType({}),
 ) -> pl.DataFrame:
     """Decide about every candidate of a round.
 
@@ -214,6 +235,7 @@ def filter_generations(
         shown: what the templates showed the models that wrote.
         is_evaluation_prompt: whether a prompt belongs to the evaluation; asked once for each different prompt.
         keeps_contrast: whether like completions are kept where they say something else.
+        look_up: further fields of `Known` that the added filters may need.
 
     Returns:
         Schema `CLEANED_SET`: one row for each candidate, in the order of the input.
@@ -233,7 +255,8 @@ def filter_generations(
     # A completion must not outlive its prompt, and the next filter must not compare with it.
     followed = [one for further in added for one in (further, Orphans())]
     # Many completions share a prompt, and asking the guard takes long.
-    apply_filters(Known(rows, texts, shown, cache(is_evaluation_prompt), keeps_contrast), [*filters, *followed])
+    known = Known(rows, texts, shown, cache(is_evaluation_prompt), keeps_contrast, **look_up)
+    apply_filters(known, [*filters, *followed])
     return write_cleaned(rows)
 
 

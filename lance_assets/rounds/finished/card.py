@@ -39,8 +39,14 @@ def write_data_card(
     plan, key = this_round.plan, this_round.key
     tables = {"sft": sft, "preference_pairs": pairs}
     filled = [name for name, table in tables.items() if not table.is_empty()]
-    configs = [{"config_name": name, "data_files": f"{name}.parquet"} for name in filled]
-    head = {"configs": configs, **_license(licence), "tags": ["synthetic", "post-training", plan.settings.recipe]}
+    endings = [ending for ending in ("parquet", "jsonl") if any(file.endswith(f".{ending}") for file in files)]
+    # `datasets` opens either, and Parquet has the types of empty columns.
+    configs = [{"config_name": name, "data_files": f"{name}.{endings[0]}"} for name in filled if endings]
+    head = {
+        **({"configs": configs} if configs else {}),
+        **_license(licence),
+        "tags": ["synthetic", "post-training", plan.settings.recipe],
+    }
     empty = [f"{key} has no {name.replace('_', ' ')}." for name in tables if name not in filled]
     parts = [
         _write_head(head),
@@ -53,15 +59,18 @@ def write_data_card(
         _count("SFT rows by the round that accepted them", sft["source_round"].to_list()),
         _count("preference pairs by round", pairs["source_round"].to_list()),
         "\n".join(f"- `{file}`" for file in files),
-        _explain_loading(filled),
+        _explain_loading(filled if endings else []),
         "## Where the rows came from",
         describe_models(plan),
         _tabulate_rounds(this_round),
         _count("rows that were dropped, by reason", _list_reasons(this_round)),
+        _describe_filters(plan),
+        _describe_reviews(this_round),
         "A row's `source_id` names the row that it was, and `source_round` the round that accepted it; `lance trace` "
         "prints its story. A review score is the model's own, from 0 to 10.",
         "## Licences",
         _explain_licence(licence),
+        _describe_licences(plan, sft, pairs),
         "## Known limits",
         "\n".join(f"- {limit}" for limit in _list_limits(this_round, sft)),
     ]
@@ -145,6 +154,8 @@ def _count(what: str, values: Sequence[str | None]) -> str:
 
 
 def _explain_loading(filled: Sequence[str]) -> str:
+    if not filled:
+        return ""
     calls = "\n".join(f'{name} = load_dataset("FOLDER", "{name}", split="train")' for name in filled)
     return f"```python\nfrom datasets import load_dataset\n\n{calls}\n```"
 
@@ -183,7 +194,58 @@ def _explain_licence(licence: str | None) -> str:
         if licence is not None
         else "Whoever exported this stated no licence."
     )
-    return f"{stated} The licences of the seeds and of every model above hold too, and were not looked at."
+    return f"{stated} The licences of the seeds and of every model above hold too."
+
+
+def _describe_licences(plan: Plan, sft: pl.DataFrame, pairs: pl.DataFrame) -> str:
+    """What is known of the licences of seeds, carried to each row that comes of them."""
+    if "licenses" not in sft.columns:
+        return "No licence of the seeds was stated, and none was looked at."
+    names = [[*names] or ["not stated"] for table in (sft, pairs) for names in table["licenses"].to_list()]
+    told = [
+        "Each row has in `licenses` and `sources` what the seeds that it comes from stated. The licences of models "
+        "were not looked at.",
+        _count(
+            "rows by licence of their seeds; a row of several counts for each", [one for row in names for one in row]
+        ),
+        _count(
+            "rows by source of their seeds", [one for table in (sft, pairs) for row in table["sources"] for one in row]
+        ),
+    ]
+    if plan.settings.seeds.allowed_licenses is not None:
+        told.append(f"Seeds of other licences than {', '.join(plan.settings.seeds.allowed_licenses)} were left out.")
+    return "\n\n".join(part for part in told if part)
+
+
+def _describe_filters(plan: Plan) -> str:
+    """The filters that the experiment added to the recipe's own, with their settings."""
+    lines = []
+    for one in plan.settings.filters:
+        own = one.model_dump(exclude={"name", "kinds"}, exclude_defaults=True, mode="json")
+        # What a judge is asked is long, and a model's folder is of this machine.
+        own = {name: _name(value) if name == "model" else value for name, value in own.items() if name != "rubric"}
+        said = ", ".join(f"{name}: {value}" for name, value in own.items())
+        lines.append(f"- `{one.name}`" + (f" ({said})" if said else ""))
+    if not lines:
+        return "No filter was added to those of the method."
+    return "\n".join(["Filters beside those of the method, in this order:", "", *lines])
+
+
+def _describe_reviews(this_round: Round) -> str:
+    """How many rows of each round were reviewed, and what the scores were."""
+    lines = []
+    for key in _list_keys(this_round):
+        if not this_round.at(key).has("reviewed_set", key):
+            continue
+        reviewed = this_round.read("reviewed_set", key)
+        scores = reviewed["review_score"].drop_nulls()
+        if len(scores):
+            middle = f"median {scores.median():.1f}, from {scores.min():.1f} to {scores.max():.1f}"
+            lines.append(
+                f"- {key}: {reviewed['reviews'].list.len().sum()} reviews of {len(reviewed)} rows; {middle}; "
+                f"{reviewed['review_score'].null_count()} without a score"
+            )
+    return "\n".join(["Reviews by a model:", "", *lines]) if lines else "No model reviewed any row."
 
 
 def _list_limits(this_round: Round, sft: pl.DataFrame) -> list[str]:

@@ -18,6 +18,7 @@ from typing import Any
 import polars as pl
 
 from lance_assets.conversations import Turn, read_conversation
+from lance_assets.rounds.filtering.origins import find_origins
 from lance_assets.rounds.finished.card import write_data_card
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
@@ -26,6 +27,8 @@ from resources.stores.tables import encode_table
 
 SOURCES = ("seed", "eft", "generated")
 """What a row of an SFT set comes from."""
+FORMATS = ("parquet", "jsonl", "sharegpt", "alpaca")
+"""The formats that rows are written in."""
 SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
 """Roles as ShareGPT calls them."""
 MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
@@ -82,7 +85,14 @@ def write_alpaca(prompt: str, completion: str) -> dict[str, Any] | None:
 
 
 def export_data(
-    plan: Plan, platform: Platform, round_key: str, *, sources: Sequence[str] = SOURCES, licence: str | None = None
+    plan: Plan,
+    platform: Platform,
+    round_key: str,
+    *,
+    sources: Sequence[str] = SOURCES,
+    formats: Sequence[str] = FORMATS,
+    licence: str | None = None,
+    allows_nothing: bool = False,
 ) -> dict[str, bytes]:
     """The files of a round's training sets.
 
@@ -91,7 +101,9 @@ def export_data(
         platform: where its tables are.
         round_key: the round, whose sets hold what earlier rounds accepted too.
         sources: which SFT rows are taken; of `SOURCES`.
+        formats: which files are written; of `FORMATS`.
         licence: of the data, as the hub names it, such as "apache-2.0"; None: the card says that it was not stated.
+        allows_nothing: whether a round without any row gives no file, in place of an error.
 
     Returns:
         The bytes of each file by its path in the folder. A set without rows has no files, and the card says so.
@@ -106,31 +118,51 @@ def export_data(
     sft = this_round.read("sft_set").filter(pl.col("source").is_in(list(sources)))
     pairs = this_round.read("preference_pairs")
     if sft.is_empty() and pairs.is_empty():
+        if allows_nothing:
+            return {}
         raise ValueError(
             f"{plan.name} {round_key} has nothing to export: no preference pairs, and no SFT rows from "
             f"{', '.join(sources)}"
         )
+    sft, pairs = add_origins(this_round, sft, of="source_id"), add_origins(this_round, pairs, of="chosen_id")
     files: dict[str, bytes] = {}
     if not sft.is_empty():
         rows = sft.select("prompt", "completion").rows()
-        files |= _write_rows("sft", sft, ("completion",))
-        files["other_formats/sft_sharegpt.json"] = _write_json([write_sharegpt(*row) for row in rows])
-        if None not in (alpaca := [write_alpaca(*row) for row in rows]):
+        files |= _write_rows("sft", sft, ("completion",), formats)
+        if "sharegpt" in formats:
+            files["other_formats/sft_sharegpt.json"] = _write_json([write_sharegpt(*row) for row in rows])
+        if "alpaca" in formats and None not in (alpaca := [write_alpaca(*row) for row in rows]):
             files["other_formats/sft_alpaca.json"] = _write_json(alpaca)
     if not pairs.is_empty():
-        files |= _write_rows("preference_pairs", pairs, ("chosen", "rejected"))
+        files |= _write_rows("preference_pairs", pairs, ("chosen", "rejected"), formats)
     card = write_data_card(this_round, sft, pairs, sources=sources, licence=licence, files=sorted(files))
     return files | {"README.md": card.encode()}
 
 
-def _write_rows(name: str, table: pl.DataFrame, completions: Sequence[str]) -> dict[str, bytes]:
+def add_origins(this_round: Round, rows: pl.DataFrame, *, of: str) -> pl.DataFrame:
+    """Rows with the licences and sources of the seeds that they come from; as they are where none is stated.
+
+    Args:
+        this_round: the round.
+        rows: of its SFT set or pairs, with `source_round`.
+        of: the column that names the row in the reviewed_set or seed_set of that round.
+    """
+    settings = this_round.plan.settings
+    if not (settings.seeds.states_origins or (settings.texts is not None and settings.texts.license)):
+        return rows
+    found = find_origins(this_round, rows.select("source_round", of).rows())
+    return rows.with_columns(
+        pl.Series("licenses", [list(origin.licenses) for origin in found], pl.List(pl.String)),
+        pl.Series("sources", [list(origin.sources) for origin in found], pl.List(pl.String)),
+    )
+
+
+def _write_rows(name: str, table: pl.DataFrame, completions: Sequence[str], formats: Sequence[str]) -> dict[str, bytes]:
     rows = [split_prompt(row, completions) for row in table.to_dicts()]
     messages = ("prompt", *completions)
     schema = {column: MESSAGES if column in messages else table.schema[column] for column in rows[0]}
-    return {
-        f"{name}.parquet": encode_table(pl.DataFrame(rows, schema=schema)),
-        f"{name}.jsonl": _write_lines(rows),
-    }
+    write = {"parquet": lambda: encode_table(pl.DataFrame(rows, schema=schema)), "jsonl": lambda: _write_lines(rows)}
+    return {f"{name}.{ending}": written() for ending, written in write.items() if ending in formats}
 
 
 def _write_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lance_assets.algorithms.filters.safety import HarmClassifier, HarmJudge
 from lance_assets.data_paths import list_files, name_dataset
 from lance_assets.dotted_names import is_dotted_name
 from lance_assets.prompts import Templates, hash_words
@@ -21,7 +22,7 @@ from lance_assets.rounds.identity.installed import (
 )
 from lance_assets.rounds.identity.own_code import name_root
 from lance_assets.rounds.identity.remembered import remember
-from lance_assets.rounds.plan import JUDGE_TEMPLATES, Plan
+from lance_assets.rounds.plan import JUDGE, JUDGE_TEMPLATES, Plan
 from lance_assets.settings.engines import EngineSettings, RoleSettings
 from lance_assets.worlds import hash_world_file
 
@@ -30,6 +31,9 @@ WHERE_TRAINING_RUNS = {
     "save_every_minutes",
 }
 """Settings of training that are no part of the checkpoint's identity."""
+
+ORIGINS = ("license", "license_field", "source", "source_field", "allowed_licenses")
+"""Settings of seeds and texts that say where they are from."""
 
 SCORED_BY = {"headline", "floors", "higher_is_better"}
 """Settings of the evaluation that choose among its scores: they decide what follows a round, and no score."""
@@ -69,7 +73,11 @@ def identify_headline(plan: Plan) -> Identity:
 def identify_seeds(plan: Plan) -> Identity:
     """The file of seeds, how it is read, and what is kept out of it."""
     seeds = plan.settings.seeds
-    read = seeds.model_dump(exclude={"path", "eft_path"}) | {"content": hash_source(plan, seeds.path, seeds.split)}
+    # What is not said of origins has no entry: such an experiment is the same as before anything could be said.
+    unsaid = {name for name in ORIGINS if getattr(seeds, name) is None}
+    read = seeds.model_dump(exclude={"path", "eft_path", *unsaid}) | {
+        "content": hash_source(plan, seeds.path, seeds.split)
+    }
     return {"seeds": read, "rng_seed": plan.settings.rng_seed} | identify_guard(plan)
 
 
@@ -122,7 +130,9 @@ def identify_generations(plan: Plan) -> Identity:
     """How the models are asked, the texts without prompts, and where rows are cut that a model reads."""
     texts = plan.settings.texts
     # The path is left out: the same file in another place is the same input.
-    of_texts = texts and texts.model_dump(exclude={"path"}) | {"content": hash_source(plan, texts.path, texts.split)}
+    of_texts = texts and texts.model_dump(exclude={"path", "license", "source"}) | {
+        "content": hash_source(plan, texts.path, texts.split)
+    }
     # The cut is a setting of training, and matters here only to a recipe that reads whole rows.
     reading = {"max_length": plan.settings.training.sft.max_length} if plan.settings.parameters.reads_states else {}
     return identify_asking(plan, "raw_generations") | {"texts": of_texts} | reading
@@ -133,12 +143,40 @@ def identify_cleaning(plan: Plan) -> Identity:
     settings = plan.settings
     # Without filters there is no entry: such an experiment is the same as before there were filters.
     filters = {"filters": settings.model_dump(include={"filters"})["filters"]} if settings.filters else {}
+    models = {one.model for one in settings.filters if isinstance(one, HarmClassifier)}
+    if models:
+        filters["classifiers"] = {
+            name: identify_model(name, folder=plan.folder, revision=None) for name in sorted(models)
+        }
+    if asks_for_filters(plan, "model"):
+        filters["asked"] = identify_engine(settings.engine) | {"rng_seed": settings.rng_seed}
+    if asks_for_filters(plan, JUDGE) and settings.evaluation.judge is not None:
+        judge = settings.evaluation.judge
+        filters["judge"] = {"model": identify_role(plan, judge), "engine": identify_engine(judge.engine)}
     return {
         "embedder": identify_embedder(settings.embedder.model),
         "near_duplicates": settings.near_duplicates.model_dump(),
         "compared": [list(kinds) for kinds in plan.recipe.compared_together],
         **filters,
     } | identify_guard(plan)
+
+
+def asks_for_filters(plan: Plan, whom: str) -> bool:
+    """Whether one of the experiment's filters asks the round's own model, "model", or the judge."""
+    return any(isinstance(one, HarmJudge) and one.asks == whom for one in plan.settings.filters)
+
+
+def list_filter_engines(plan: Plan) -> list[EngineSettings]:
+    """The engines that the experiment's filters ask."""
+    judge = plan.settings.evaluation.judge
+    own = [plan.settings.engine] if asks_for_filters(plan, "model") else []
+    return own + ([judge.engine] if judge is not None and asks_for_filters(plan, JUDGE) else [])
+
+
+def list_filter_libraries(plan: Plan) -> list[str]:
+    """The packages whose version decides what the experiment's filters drop."""
+    of_models = TRANSFORMERS if any(isinstance(one, HarmClassifier) for one in plan.settings.filters) else ()
+    return sorted({library for one in plan.settings.filters for library in one.libraries} | set(of_models))
 
 
 def identify_sft_set(plan: Plan) -> Identity:
@@ -155,6 +193,14 @@ def identify_pairs(plan: Plan) -> Identity:
     return identify_asking(plan, "preference_pairs") | {
         name: parameters[name] for name in plan.recipe.settings_of_judging
     }
+
+
+def identify_export(plan: Plan) -> Identity:
+    """What is written and in which formats, and what the card says of the experiment; not where to."""
+    settings = plan.settings
+    written = settings.export.model_dump(exclude={"to"}) if settings.export is not None else {}
+    said = {"description": settings.description, "license": settings.seeds.license, "system": plan.templates.system}
+    return written | {"card": said | {"model": settings.model, "revision": settings.model_revision}}
 
 
 def identify_diversity(plan: Plan) -> Identity:

@@ -13,6 +13,7 @@ from lance_assets.algorithms.filters.contract import count_drop_reasons
 from lance_assets.algorithms.filters.rules import mark_dropped
 from lance_assets.algorithms.similarity.near_duplicates import EXACT_ROWS, choose_survivors
 from lance_assets.prompts import Templates
+from lance_assets.rounds.filtering.models import look_up
 from lance_assets.rounds.making.comparing import open_comparer, read_thresholds
 from lance_assets.rounds.making.kept_texts import list_texts, tabulate_vectors
 from lance_assets.rounds.making.varying import kept_rows as kept_rows  # a check of this noun
@@ -82,6 +83,7 @@ def make_cleaned_set(this_round: Round) -> Made:
         added=plan.settings.filters,
         keeps_contrast=plan.settings.near_duplicates.keeps_contrast,
         shown=[text for words in (plan.templates, *plan.role_templates.values()) for text in list_shown(plan, words)],
+        look_up=look_up(this_round) if plan.settings.filters else {},
     )
     cleaned = drop_quotes(this_round, drop_evaluation_neighbours(this_round, cleaned))
     found = drop_near_duplicates(this_round, cleaned)

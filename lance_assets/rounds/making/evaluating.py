@@ -14,6 +14,7 @@ from lance_assets.algorithms.measures.retention import build_retention, describe
 from lance_assets.recipes.contract import ROUND_MODEL
 from lance_assets.records import EVAL_REPORT, HARNESS_ITEMS, Sample
 from lance_assets.rounds.asking import tabulate_costs
+from lance_assets.rounds.finished.tracking import track_round
 from lance_assets.rounds.headline import (
     compare_with,
     direct_rows,
@@ -171,8 +172,8 @@ def run_harness(this_round: Round, model: str, path: Path, lm_eval: LmEvalSettin
 
 
 def finish_eval_report(this_round: Round) -> Report:
-    """The round is finished: what the experiment's retention does not keep is removed."""
-    return describe_retention(this_round, enforce_retention(this_round))
+    """The round is finished: it is written to the trackers, and what retention does not keep is removed."""
+    return track_round(this_round) | describe_retention(this_round, enforce_retention(this_round))
 
 
 def report_eval_report(this_round: Round) -> Report:

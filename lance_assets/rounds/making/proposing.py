@@ -5,7 +5,8 @@ start_checkpoint resolves the edge between rounds that Dagster cannot declare.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import polars as pl
@@ -15,10 +16,11 @@ from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.conversations import MARK
 from lance_assets.records import START_CHECKPOINT
 from lance_assets.rounds.differences import compare_with_round, describe_differences
+from lance_assets.rounds.filtering.origins import carry_origins
 from lance_assets.rounds.overrides import record_overrides
 from lance_assets.rounds.past.handover import Handover, find_first_to_redo, find_handover, find_parent, list_changes
 from lance_assets.rounds.plan import Plan
-from lance_assets.rounds.report import Histogram, Judged, Made, Report, Rows, count_values, round_measure
+from lance_assets.rounds.report import Counts, Histogram, Judged, Made, Report, Rows, count_values, round_measure
 from lance_assets.rounds.round import Round
 from resources.models.chat_format import describe_chat, encode_messages
 from resources.models.model_shapes import find_tokenizer
@@ -150,6 +152,7 @@ def make_seed_set(this_round: Round) -> Made:
         seeds, counts = file_seeds, {"num_pool": len(file_seeds)}
     else:
         seeds, counts = plan.recipe.build_seed_set(this_round.build_inputs(), file_seeds, earlier)
+    origins = carry_origins(this_round, seeds, read.origins)
     overlap = Rows(leaked, ("rule", "similarity", "prompt", "evaluation_prompt"))
     facts: Report = {
         **counts,
@@ -158,8 +161,19 @@ def make_seed_set(this_round: Round) -> Made:
         "preview_repeated_prompts": Rows(read.repeated, read.repeated.columns),
         "num_evaluation_overlap": len(leaked),
         "preview_evaluation_overlap": overlap,
+        **describe_origins(origins, seeds, read.not_allowed),
     }
-    return Made(seeds, facts=facts)
+    return Made(seeds, others={"seed_origins": origins}, facts=facts)
+
+
+def describe_origins(origins: pl.DataFrame, seeds: pl.DataFrame, not_allowed: Mapping[str, int]) -> Report:
+    """How many seeds there are of each licence, and what was left out for it; nothing where none is stated."""
+    if origins.is_empty() and not not_allowed:
+        return {}
+    stated = Counter(name for names in origins["licenses"] for name in names)
+    unknown = len(seeds) - origins.filter(pl.col("licenses").list.len() > 0).height
+    facts: Report = {"licenses": Counts("license", dict(stated) | ({"not stated": unknown} if unknown else {}))}
+    return facts | ({"left_out_by_license": Counts("license", dict(not_allowed))} if not_allowed else {})
 
 
 def require_turns(path: Path, seeds: pl.DataFrame, *, build_messages: Callable[[str], list[dict[str, str]]]) -> None:

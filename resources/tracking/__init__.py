@@ -1,0 +1,1 @@
+"""Trackers of experiments: trackio, W&B and MLflow behind one function each."""
