@@ -1,4 +1,4 @@
-"""The asset `export`: off by default, the files of `lance export` for a round, and a check that they are still there."""
+"""The asset `export`: off by default, the files of `lance export` for a round, and a check that they are there."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The licence and source of a seed go with everything that comes of it, over rounds, and out with every exported row."""
+"""The licence and source of a seed go with everything that comes of it, over rounds, and out with each exported row."""
 
 import json
 from pathlib import Path
