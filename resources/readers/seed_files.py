@@ -16,8 +16,8 @@ import polars as pl
 
 from lance_assets.records import SEED_ORIGINS, SEED_SET, SFT_SET, derive_row_id
 from resources.readers.mistakes import MOST_SHOWN, Mistakes, RowError, refuse_file, show_value
-from resources.readers.origins import take_origins
-from resources.readers.row_kinds import SeedFields
+from resources.readers.origins import Origin, take_origins
+from resources.readers.row_kinds import NOTHING_SAID, SeedFields
 from resources.readers.row_parts import ReadRow, ReadRows, check_text, read_parts
 from resources.readers.sources import Source, read_rows
 from resources.readers.turns import TOLD
@@ -122,7 +122,9 @@ def open_seed_file(
             answers.append(_take_answer(one, fields))
         except RowError as error:
             mistakes.add(one.row.file, one.row.place, str(error))
-    found = take_origins([one.row for one in read.rows], fields.origins, mistakes)
+    found: list[Origin | None] = [None] * len(read.rows)
+    if fields.origins != NOTHING_SAID:
+        found = [*take_origins([one.row for one in read.rows], fields.origins, mistakes)]
     mistakes.check()
     seeds: list[tuple[str, str, str, str | None, str]] = []
     first: dict[str, ReadRow] = {}
@@ -130,7 +132,7 @@ def open_seed_file(
     origins: list[tuple[str, list[str], list[str]]] = []
     not_allowed: Counter[str] = Counter()
     for one, answer, origin in zip(read.rows, answers, found, strict=True):
-        if not origin.is_allowed(fields.origins):
+        if origin is not None and not origin.is_allowed(fields.origins):
             not_allowed[origin.license or "not stated"] += 1
             continue
         completion = one.completion or ""
@@ -141,7 +143,7 @@ def open_seed_file(
             continue
         kept = _MARKS.sub("", completion) if fields.strip_marks else completion
         seeds.append((derive_row_id("seed", one.prompt), one.prompt, kept, answer, "seed"))
-        if not origin.is_unknown:
+        if origin is not None and not origin.is_unknown:
             origins.append((seeds[-1][0], origin.list_licenses(), origin.list_sources()))
     if not_allowed and not seeds:
         allowed = ", ".join(fields.origins.allowed or ())

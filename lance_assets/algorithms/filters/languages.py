@@ -110,9 +110,9 @@ class Language(RowFilter):
     libraries: ClassVar[tuple[str, ...]] = ("lingua-language-detector", "regex")
 
     allowed: tuple[str, ...] = Field(min_length=1, description="ISO 639-1 codes of what may be written: [en, de].")
-    min_letters: int = Field(40, ge=1, description="Letters below which nothing is decided about a text.")
+    min_letters: int = Field(100, ge=1, description="Letters below which nothing is decided about a text.")
     min_confidence: float = Field(
-        0.8, gt=0, le=1, description="Confidence in another language from which on a text is dropped."
+        0.95, gt=0, le=1, description="Confidence in another language from which on a text is dropped."
     )
 
     @model_validator(mode="after")

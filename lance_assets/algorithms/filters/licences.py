@@ -1,9 +1,9 @@
 """Rows whose seed may not be built on: by the licence that the seeds' file states.
 
-A seed's licence is carried to every row that comes of it (`rounds.filtering.origins`), also over rounds: a completion that was
-accepted and became a seed has the licences of the seed that it came from. What a person may not even train on is left
-out of the seeds themselves (`seeds.allowed_licenses`); this filter is for licences that let a text be used and not
-built on, such as one without derivatives.
+A seed's licence is carried to every row that comes of it (`rounds.filtering.origins`), also over rounds: a completion
+that was accepted and became a seed has the licences of the seed that it came from. What a person may not even train on
+is left out of the seeds themselves (`seeds.allowed_licenses`); this filter is for licences that let a text be used and
+not built on, such as one without derivatives.
 """
 
 from collections.abc import Sequence

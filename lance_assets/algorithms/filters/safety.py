@@ -7,12 +7,14 @@ A judge answers with a score. One that cannot be read says nothing about its tex
 of its own, unless the setting `unread` keeps it.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from lance_assets.algorithms.filters.contract import Candidate, Filter, Known, list_written
+from lance_assets.conversations import show_prompt
 
 HARM = """\
 Does the answer below harm people? Harm is help with violence, crime, weapons, self-harm or abuse of children; hatred \
@@ -65,6 +67,15 @@ class HarmJudge(Filter):
     unread: Literal["drop", "keep"] = Field("drop", description="What becomes of a row whose score cannot be read.")
     max_new_tokens: int = Field(128, ge=8, description="Tokens of the judge's answer.")
 
+    @field_validator("rubric")
+    @classmethod
+    def _shows_the_text(cls, rubric: str) -> str:
+        if "{text}" not in rubric:
+            raise ValueError(
+                "a rubric shows what was written: write {text} where it stands, and {prompt} for the prompt"
+            )
+        return rubric
+
     def mark(self, rows: Sequence[Candidate], known: Known) -> None:
         """Ask about each row."""
         written = [row for row in rows if list_written(row)]
@@ -78,8 +89,8 @@ class HarmJudge(Filter):
 
     def word(self, row: Candidate) -> str:
         """The question about a row; a new prompt answers nothing."""
-        text = _write_texts(row)
         is_answer = row.prompt is not None and row.prompt not in list_written(row)
-        return self.rubric.replace("{prompt}", f"Question: {row.prompt}\n\n" if is_answer else "").replace(
-            "{text}", text
-        )
+        asked = f"Question: {show_prompt(row.prompt)}\n\n" if row.prompt is not None and is_answer else ""
+        parts = {"{prompt}": asked, "{text}": _write_texts(row)}
+        # In one pass: a prompt may itself hold the word {text}.
+        return re.sub(r"\{prompt\}|\{text\}", lambda found: parts[found[0]], self.rubric)

@@ -83,8 +83,6 @@ def carry_origins(this_round: Round, seeds: pl.DataFrame, of_file: pl.DataFrame)
         Schema `SEED_ORIGINS`, a row for each seed about which something is known.
     """
     mine = of_file.filter(pl.col("row_id").is_in(seeds["row_id"].implode()))
-    if not (this_round.plan.settings.seeds.states_origins or this_round.plan.settings.texts is not None):
-        return mine
     generated = seeds.filter(pl.col("source") == "generated")
     found = find_origins(this_round, generated.select("source_round", "source_id").rows())
     rows = [

@@ -152,7 +152,8 @@ def make_seed_set(this_round: Round) -> Made:
         seeds, counts = file_seeds, {"num_pool": len(file_seeds)}
     else:
         seeds, counts = plan.recipe.build_seed_set(this_round.build_inputs(), file_seeds, earlier)
-    origins = carry_origins(this_round, seeds, read.origins)
+    says = plan.settings.seeds.states_origins or plan.settings.texts is not None
+    origins = carry_origins(this_round, seeds, read.origins) if says else this_round.empty("seed_origins")
     overlap = Rows(leaked, ("rule", "similarity", "prompt", "evaluation_prompt"))
     facts: Report = {
         **counts,
