@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+from lance_assets.records import REVIEWED_SET
 from lance_assets.rounds.finished.export import export_data
 from lance_assets.rounds.finished.exporting import export_is_whole, find_folder, make_export, report_export
 from lance_assets.rounds.nouns import NOUNS, compute_code_versions, list_nouns
@@ -100,3 +102,10 @@ def test_the_card_covers_what_a_person_must_know(tmp_path: Path) -> None:
         "## Known limits",
     ):
         assert told in card, told
+    reviewed = [
+        {"row_id": name, "review_score": score, "reviews": ["Good."]}
+        for name, score in (("a", 2.0), ("b", 9.0), ("c", None))
+    ]
+    Round(plan, platform, "r0002", lambda _: None).write("reviewed_set", pl.DataFrame(reviewed, schema=REVIEWED_SET))
+    card = export_data(plan, platform, "r0002")["README.md"].decode()
+    assert "- r0002: 3 reviews of 3 rows; median 5.5, from 2.0 to 9.0; 1 without a score" in card

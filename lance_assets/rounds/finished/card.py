@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import yaml
 
@@ -240,9 +241,10 @@ def _describe_reviews(this_round: Round) -> str:
         reviewed = this_round.read("reviewed_set", key)
         scores = reviewed["review_score"].drop_nulls()
         if len(scores):
-            middle = f"median {scores.median():.1f}, from {scores.min():.1f} to {scores.max():.1f}"
+            low, middle, high = np.percentile(scores.to_numpy(), [0, 50, 100])
             lines.append(
-                f"- {key}: {reviewed['reviews'].list.len().sum()} reviews of {len(reviewed)} rows; {middle}; "
+                f"- {key}: {reviewed['reviews'].list.len().sum()} reviews of {len(reviewed)} rows; median "
+                f"{middle:.1f}, from {low:.1f} to {high:.1f}; "
                 f"{reviewed['review_score'].null_count()} without a score"
             )
     return "\n".join(["Reviews by a model:", "", *lines]) if lines else "No model reviewed any row."
