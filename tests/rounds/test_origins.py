@@ -12,6 +12,7 @@ from lance_assets.rounds.filtering.models import look_up
 from lance_assets.rounds.filtering.origins import carry_origins, find_origins
 from lance_assets.rounds.finished.export import export_data
 from lance_assets.rounds.identity.parts import identify_seeds
+from lance_assets.rounds.nouns import explain_identity, identify
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round
 from lance_assets.settings.experiment import SeedSettings
@@ -126,6 +127,33 @@ def test_every_exported_row_says_where_it_is_from(tmp_path: Path) -> None:
     card = files["README.md"].decode()
     assert "- mit: 2\n- not stated: 1" in card
     assert "- a book: 2" in card
+
+
+def test_another_licence_makes_again_what_reads_it(tmp_path: Path) -> None:
+    """Licences change no row of the seeds, so what was made from the same rows must not be taken for the same."""
+    folder = write_tiny_experiment(tmp_path / "tiny")
+    seeds = plan_tiny(folder).settings.seeds.model_dump(exclude_none=True)
+
+    def identify_both(licence: str) -> list[object]:
+        settings = {"seeds": seeds | {"license": licence}, "filters": [{"name": "license", "allowed": ["mit"]}]}
+        plan = plan_tiny(folder, export={"to": "out"}, **settings)
+        return [identify(plan, noun)["settings"] for noun in ("cleaned_set", "export", "raw_generations")]
+
+    first, second = identify_both("mit"), identify_both("gpl-3.0")
+    assert [one == other for one, other in zip(first, second, strict=True)] == [False, False, True]
+
+
+def test_an_experiment_without_such_filters_asks_no_model_in_cleaning(tmp_path: Path) -> None:
+    """Otherwise a change of an engine's code would make its cleaned sets unsynced."""
+    folder = write_tiny_experiment(tmp_path / "tiny")
+
+    def count(*filters: str) -> list[int]:
+        plan = plan_tiny(folder, filters=[{"name": name} for name in filters])
+        named = explain_identity(plan, "cleaned_set")["code"]["definitions"]
+        return [sum(part in name for name in named) for part in ("text_classifier", "rounds.asking")]
+
+    assert count() == count("refusal") == [0, 0]
+    assert count("harm_judge")[1] > 0
 
 
 def test_what_is_not_said_is_in_no_identity(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lance_assets.algorithms.filters.licences import License
 from lance_assets.algorithms.filters.safety import HarmClassifier, HarmJudge
 from lance_assets.data_paths import list_files, name_dataset
 from lance_assets.dotted_names import is_dotted_name
@@ -148,6 +149,8 @@ def identify_cleaning(plan: Plan) -> Identity:
         filters["classifiers"] = {
             name: identify_model(name, folder=plan.folder, revision=None) for name in sorted(models)
         }
+    if any(isinstance(one, License) for one in settings.filters):
+        filters["origins"] = identify_origins(plan)
     if asks_for_filters(plan, "model"):
         filters["asked"] = identify_engine(settings.engine) | {"rng_seed": settings.rng_seed}
     if asks_for_filters(plan, JUDGE) and settings.evaluation.judge is not None:
@@ -159,6 +162,14 @@ def identify_cleaning(plan: Plan) -> Identity:
         "compared": [list(kinds) for kinds in plan.recipe.compared_together],
         **filters,
     } | identify_guard(plan)
+
+
+def identify_origins(plan: Plan) -> Identity:
+    """What is said of licences and sources: it changes no row of the seeds, and so no input's content."""
+    seeds, texts = plan.settings.seeds, plan.settings.texts
+    said = {name: getattr(seeds, name) for name in ORIGINS if getattr(seeds, name) is not None}
+    content = {"content": hash_source(plan, seeds.path, seeds.split)} if said else {}
+    return said | content | ({"texts": [texts.license, texts.source]} if texts is not None else {})
 
 
 def asks_for_filters(plan: Plan, whom: str) -> bool:
@@ -199,7 +210,7 @@ def identify_export(plan: Plan) -> Identity:
     """What is written and in which formats, and what the card says of the experiment; not where to."""
     settings = plan.settings
     written = settings.export.model_dump(exclude={"to"}) if settings.export is not None else {}
-    said = {"description": settings.description, "license": settings.seeds.license, "system": plan.templates.system}
+    said = {"description": settings.description, "system": plan.templates.system, "origins": identify_origins(plan)}
     return written | {"card": said | {"model": settings.model, "revision": settings.model_revision}}
 
 
@@ -312,6 +323,11 @@ def list_unused(plan: Plan, noun: str) -> list[str]:
     reads = parameters.reads_states or recipe.reports_vendi or compares
     unused = {
         "lance_assets.rounds.round:Round.read_states": not reads,
+        "lance_assets.rounds.filtering.models:look_up": not plan.settings.filters,
+        "lance_assets.rounds.filtering.models:_build_score": not list_filter_engines(plan),
+        "lance_assets.rounds.filtering.models:_build_classify": not any(
+            isinstance(one, HarmClassifier) for one in plan.settings.filters
+        ),
         "lance_assets.rounds.making.training_sets:measure_vendi": not recipe.reports_vendi,
         "lance_assets.rounds.making.training_sets:judge_new_pairs": not parameters.judges_pairs,
         "lance_assets.rounds.judging.evaluation:judge_models": evaluation.judge is None,
