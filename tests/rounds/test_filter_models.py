@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from lance_assets.algorithms.filters.safety import HarmJudge
 from lance_assets.records import Ask, Request, Sample, SamplingSettings
 from lance_assets.rounds.filtering.models import look_up
-from lance_assets.rounds.nouns import compute_code_versions
+from lance_assets.rounds.identity.parts import Identity, identify_cleaning
 from lance_assets.rounds.round import Round
 from tests.assets.tiny_experiment import build_tiny_settings, plan_tiny, write_tiny_experiment
 
@@ -60,15 +60,17 @@ def test_asking_needs_somebody_to_ask() -> None:
 def test_the_classifiers_content_decides_the_cleaned_set(tmp_path: Path) -> None:
     folder, model = write_tiny_experiment(tmp_path / "tiny"), tmp_path / "classifier"
     model.mkdir()
-    line = {"name": "harm_classifier", "model": str(model), "labels": ["toxic"]}
 
-    def compute(content: str) -> str:
+    def identify(content: str) -> Identity:
         (model / "config.json").write_text(content)
         (model / "model.safetensors").write_text(content)
-        return compute_code_versions(plan_tiny(folder, filters=[line]))["cleaned_set"]
+        line = {"name": "harm_classifier", "model": str(model), "labels": ["toxic"]}
+        return identify_cleaning(plan_tiny(folder, filters=[line]))
 
-    first, second = compute("{}"), compute('{"a": 1}')
-    assert first != second
-    asked = compute_code_versions(plan_tiny(folder, filters=[{"name": "harm_judge"}]))
-    assert asked["cleaned_set"] != compute_code_versions(plan_tiny(folder))["cleaned_set"]
-    assert asked["raw_generations"] == compute_code_versions(plan_tiny(folder))["raw_generations"]
+    assert identify("{}")["classifiers"] != identify('{"a": 1}')["classifiers"]
+
+
+def test_the_engine_that_is_asked_decides_the_cleaned_set_where_one_is(tmp_path: Path) -> None:
+    folder = write_tiny_experiment(tmp_path / "tiny")
+    assert "asked" in identify_cleaning(plan_tiny(folder, filters=[{"name": "harm_judge"}]))
+    assert "asked" not in identify_cleaning(plan_tiny(folder, filters=[{"name": "refusal"}]))
