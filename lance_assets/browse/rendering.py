@@ -82,19 +82,21 @@ def find_way_around(view: View, asked: Asked, views: Sequence[View], query: str)
     if "round_key" not in parts:
         return around
     key = around["round_key"] = asked.round_key
-    around["crumbs"].append((f"/e/{experiment}/{key}", "all rounds" if key == ALL_ROUNDS else key))
+    is_all = key == ALL_ROUNDS
+    around["crumbs"].append((f"/e/{experiment}/{key}{'/rows' if is_all else ''}", "all rounds" if is_all else key))
     around["tabs"] = [
         (f"/e/{experiment}/{key}/{each.name}", each.title, each.question, each.name == view.name)
         for each in views
-        if each.has_tab and (key != ALL_ROUNDS or any(way.takes_all_rounds for way in each.ways))
+        if each.has_tab and (not is_all or any(way.takes_all_rounds for way in each.ways))
     ]
     (way,) = [way for way in view.ways if way.path == parts["way"]]
     others = asked.shelf.list_rounds(experiment) + ([ALL_ROUNDS] if way.takes_all_rounds else [])
     fields = {name: value for name, value in parts.items() if name != "way"}
-    around["rounds"] = [
-        (way.path.format(**(fields | {"round_key": other})) + (f"?{query}" if query else ""), other, other == key)
-        for other in others
-    ]
+    for other in others:
+        address = way.path.format(**(fields | {"round_key": other})) + (f"?{query}" if query else "")
+        if "table" in fields and other != ALL_ROUNDS and not asked.shelf.has(experiment, other, fields["table"]):
+            address = f"/e/{experiment}/{other}/{view.name}"
+        around["rounds"].append((address, other, other == key))
     return around
 
 
