@@ -1,5 +1,6 @@
 """Makes HTML of a page: the templates, what they may call, and the way around that every page has."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,12 @@ def format_number(value: float | None, places: int = 3) -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int) or value == int(value):
-        return f"{int(value):,}" if abs(value) < 1e15 else f"{value:g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if not math.isfinite(value) or abs(value) >= 1e15:
+        return f"{value:g}"
+    if value == int(value):
+        return f"{int(value):,}"
     return f"{value:,.{places}f}".rstrip("0").rstrip(".") if abs(value) >= 10**-places else f"{value:.2g}"
 
 
