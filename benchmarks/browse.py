@@ -32,7 +32,7 @@ import tempfile
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -79,7 +79,7 @@ def write_round(root: Path, num_rows: int) -> None:
     """The tables of a round."""
     rng, store, schemas = np.random.default_rng(0), TableStore(root), list_schemas()
 
-    def write(table: str, columns: dict[str, object]) -> None:
+    def write(table: str, columns: Mapping[str, object]) -> None:
         given = pl.DataFrame(columns)
         schema = schemas[table]
         missing = [pl.lit(None, dtype).alias(name) for name, dtype in schema.items() if name not in given.columns]

@@ -299,6 +299,11 @@ def test_the_story_of_a_seed_goes_forward(client: TestClient) -> None:
     assert {"p1", "good", "bad", "again", "t1", "pair"} <= set(ids)
 
 
+def test_a_row_is_found_by_the_id_that_is_typed_in(client: TestClient) -> None:
+    assert client.get(f"/e/{EXPERIMENT}/row?id=+good+").url.path == f"/e/{EXPERIMENT}/row/good"
+    assert "id: type the id of a row" in get(client, f"/e/{EXPERIMENT}/row?id=", 400).prose
+
+
 def test_the_funnel_counts_every_row_once(client: TestClient) -> None:
     said = " ".join(get(client, f"/e/{EXPERIMENT}/r0001/funnel").prose.split())
     num = len(CLEANED)

@@ -131,7 +131,8 @@ def find_differences(shelf: Shelf, before: Place, after: Place) -> list[dict[str
         except NoIdentityError:
             continue
         first, second = (
-            {part: side[part] for part in ("recipe", "settings", "libraries") if part in side} for side in (then, now)
+            {str(part): side[part] for part in ("recipe", "settings", "libraries") if part in side}
+            for side in (then, now)
         )
         for each in compare_identities(first, second):
             key = (each.path, str(each.before), str(each.after))
