@@ -49,7 +49,8 @@ def format_number(value: float | None, places: int = 3) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return f"{value:,}"
+        # A number as long as a sampling seed is copied and not read.
+        return f"{value:,}" if abs(value) < 10**15 else str(value)
     if not math.isfinite(value) or abs(value) >= 1e15:
         return f"{value:g}"
     if value == int(value):

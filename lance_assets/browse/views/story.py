@@ -169,12 +169,14 @@ def lay_out_stages(
         facts = {name: row[name] for name in schema if name not in hidden and not schema[name].is_nested()}
         nearest = row.get("nearest_id") or row.get("other_id")
         like = neighbours.get(nearest, ()) if nearest else ()
+        # Two texts that are alike are read side by side.
+        above = set() if like else shown
         cards.append(
             {
                 "row": row,
                 "places": [(entry.round_key, entry.table)],
-                "texts": {name: text for name, text in texts.items() if text not in shown},
-                "again": [name for name, text in texts.items() if text in shown],
+                "texts": {name: text for name, text in texts.items() if text not in above},
+                "again": [name for name, text in texts.items() if text in above],
                 "facts": {name: value for name, value in facts.items() if value is not None and name not in LINKED},
                 "links": {name: value for name, value in facts.items() if value is not None and name in LINKED},
                 "reviews": _pair_reviews(row),
