@@ -13,7 +13,8 @@ from lance_assets.algorithms.measures.win_rates import (
 )
 from lance_assets.algorithms.reviews.pairwise import summarise_verdicts
 from lance_assets.records import EVAL_REPORT
-from lance_assets.rounds.report import Report, Rows, count_values, round_measure
+from lance_assets.rounds.report import Report, count_values, round_measure
+from lance_assets.rounds.shown.samples import sample_rows
 from resources.evaluation.evaluator import EvaluationError
 
 BENCHMARK = JUDGE
@@ -113,7 +114,12 @@ def describe_judging(items: pl.DataFrame) -> Report:
         ),
         "judge/length_effect": round(rate_items(read)[CONTROLLED].length_effect, 4),
         "judge/outcomes": count_values(items["outcome"], of="outcome"),
-        "judge/preview": Rows(items, ("prompt", "completion", "opponent_completion", "outcome")),
+        "judge/preview": sample_rows(
+            items,
+            ("outcome", "prompt", "completion", "opponent_completion", "judge_score", "opponent_judge_score"),
+            over=("outcome",),
+            salt="judge",
+        ),
     }
     shown_together = items.filter(pl.col("own_first_text").is_not_null())
     if len(shown_together):

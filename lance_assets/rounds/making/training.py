@@ -11,8 +11,10 @@ import polars as pl
 from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.records import CHECKPOINT
 from lance_assets.rounds.past.origin import require_origin
-from lance_assets.rounds.report import Judged, Losses, Made, Report, Rows
+from lance_assets.rounds.report import SUMMARY, Judged, Losses, Made, Report
 from lance_assets.rounds.round import Round
+from lance_assets.rounds.shown.samples import sample_rows
+from lance_assets.rounds.shown.sentences import say_losses, say_number
 from lance_assets.settings.experiment import TrainingSettings
 from resources.engines.durable_stage import clear_stage
 from resources.machine.handover import MemoryHandover, wait_until_free
@@ -209,6 +211,7 @@ def report_checkpoint(this_round: Round) -> Report:
     row, start = (this_round.read(noun).row(0, named=True) for noun in ("checkpoint", "start_checkpoint"))
     began = "the base model" if this_round.trains_from_base else "the start checkpoint"
     facts: Report = {
+        SUMMARY: say_trained(row, began),
         "path": this_round.model_path(this_round.key),
         "content_hash": row["content_hash"],
         "is_trained": row["is_trained"],
@@ -217,7 +220,7 @@ def report_checkpoint(this_round: Round) -> Report:
         "trained_from": began if row["is_trained"] else "nothing: the start checkpoint is kept",
         "num_steps": len(row["sft_losses"]) + len(row["dpo_losses"]),
         "num_truncated": row["num_truncated"],
-        "losses": Losses({"SFT": row["sft_losses"], "DPO": row["dpo_losses"]}),
+        "losses": Losses({"SFT": row["sft_losses"], "DPO": row["dpo_losses"]}, earlier=read_earlier_losses(this_round)),
     }
     if row["is_trained"]:
         facts["saved_as"] = f"{row['saved_dtype']}, which keeps {row['kept_rate']:.1%} of the last stage's update"
@@ -226,6 +229,34 @@ def report_checkpoint(this_round: Round) -> Report:
     if not row["is_trained"]:
         facts["note"] = "this round brought nothing to train on: the start checkpoint is kept"
     return facts
+
+
+NUM_EARLIER = 3
+"""Earlier rounds whose losses are drawn."""
+
+
+def read_earlier_losses(this_round: Round) -> dict[str, dict[str, list[float]]]:
+    """The losses of the last rounds before, by stage and round."""
+    keys = [key for key in this_round.earlier_keys if this_round.has("checkpoint", key)][-NUM_EARLIER:]
+    rows = {key: this_round.read("checkpoint", key).row(0, named=True) for key in keys}
+    stages = {"SFT": "sft_losses", "DPO": "dpo_losses"}
+    return {stage: {key: row[name] for key, row in rows.items() if row[name]} for stage, name in stages.items()}
+
+
+def say_trained(row: Mapping[str, Any], began: str) -> str:
+    """What a checkpoint was trained on, and how the losses went.
+
+    Args:
+        row: of CHECKPOINT.
+        began: what training began with, in words.
+    """
+    if not row["is_trained"]:
+        return "Nothing was trained, since the round brought nothing new: the start checkpoint is kept"
+    stages = {"SFT": row["sft_losses"], "DPO": row["dpo_losses"]}
+    went = [say_losses(name, losses) for name, losses in stages.items() if losses]
+    rows, pairs = say_number(row["num_sft_rows"], "SFT row"), say_number(row["num_pairs"], "preference pair")
+    told = f"Trained from {began} on {rows}" + (f", then {pairs}" if row["num_pairs"] else "")
+    return "; ".join([told, *went, f"{row['num_tokens']:,} tokens"])
 
 
 def list_changes(row: Mapping[str, Any]) -> dict[str, float]:
@@ -285,7 +316,17 @@ def judge_training(row: Mapping[str, Any], *, broken: NotFinite | None = None) -
         is_error=bool(not_finite) or (not row["is_trained"] and not is_same),
         facts=facts | {f"change_{stage}": change for stage, change in changes.items()},
         description="; ".join(mistakes) or None,
+        found=say_moved(stages, changes),
     )
+
+
+def say_moved(stages: Mapping[str, Sequence[float]], changes: Mapping[str, float]) -> str:
+    """How far each stage moved the weights, in a sentence; each should move them."""
+    told = [
+        f"{stage} moved the weights by {change:.3g} (L2 norm, which should be above 0) in {len(stages[stage])} steps"
+        for stage, change in changes.items()
+    ]
+    return f"{'; '.join(told)}." if told else "Nothing was trained."
 
 
 def describe_not_finite(
@@ -343,6 +384,7 @@ def report_label_checkpoint(this_round: Round) -> Report:
     if not this_round.is_start:
         return {"content_hash": row["content_hash"], "note": f"trained in {START_ROUND}"}
     return {
+        SUMMARY: say_trained(row, "the base model"),
         "path": this_round.platform.checkpoints.find(
             this_round.plan.label_model, this_round.key, made_by=f"{this_round.plan.name}/label_checkpoint"
         ),
@@ -350,5 +392,7 @@ def report_label_checkpoint(this_round: Round) -> Report:
         "trained_on": f"{row['num_sft_rows']} seeds, completion to prompt",
         "num_truncated": row["num_truncated"],
         "losses": Losses({"SFT": row["sft_losses"], "DPO": []}),
-        "preview": Rows(this_round.read("label_set"), ("prompt", "completion")),
+        "preview": sample_rows(
+            this_round.read("label_set"), ("row_id", "prompt", "completion"), over=("source",), salt=this_round.key
+        ),
     }
