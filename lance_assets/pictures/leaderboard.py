@@ -9,6 +9,7 @@ import polars as pl
 from lance_assets.algorithms.measures.leaderboard import SPENT, name_scales, rank_experiments
 from lance_assets.algorithms.measures.progress import format_round, parse_round
 from lance_assets.markdown import show_text
+from lance_assets.pictures.drawing import WIDTH
 from lance_assets.pictures.study import build_table
 from lance_assets.rounds.nouns import NOUNS
 from lance_assets.rounds.report import format_score
@@ -60,6 +61,21 @@ def tabulate_by_scale(rows: pl.DataFrame, titles: list[str], show: Callable[[dic
         cells = [show(row) for row in rows.filter(scale=scale).to_dicts()]
         parts += [f"**{show_text(name)}**", build_table(titles, cells, num_texts=titles.index(RESULTS[0]))]
     return "\n\n".join(parts)
+
+
+def say_best(rows: pl.DataFrame) -> str:
+    """The best round of each scale, in a sentence. Schema `LEADERBOARD`."""
+    if rows.is_empty():
+        return f"There is {NOTHING}"
+    best = rank_experiments(rows).unique("scale", keep="first", maintain_order=True).to_dicts()
+    told = [
+        f"{row['experiment']} {row['round']} with {format_score(row)}"
+        + (f", {show_difference(row['since_start'])} since r0000" if row["since_start"] is not None else "")
+        for row in best
+    ]
+    counted = f"{rows['experiment'].n_unique()} experiments, {len(rows)} rounds"
+    where = f" on the first of {len(best)} scales" if len(best) > 1 else ""
+    return f"The best{where} is {told[0]}; {counted}"
 
 
 def tabulate_experiments(rows: pl.DataFrame) -> str:
@@ -114,7 +130,9 @@ def draw_leaderboard(rows: pl.DataFrame) -> "Figure":
     from matplotlib.figure import Figure
 
     names, experiments = name_scales(rows), sorted(rows["experiment"].unique())
-    figure = Figure(figsize=(9.0, 3.8 * len(names)), layout="constrained")
+    # The names of many experiments need their place below a panel: beside it they would leave it none.
+    num_lines = -(-len(experiments) // 2)
+    figure = Figure(figsize=(WIDTH, (3.4 + 0.17 * num_lines) * len(names)), layout="constrained", facecolor="white")
     panels = figure.subplots(len(names), 1, squeeze=False)[:, 0]
     for axes, (scale, name) in zip(panels, names.items(), strict=True):
         mine = rows.filter(scale=scale).sort("experiment", "round")
@@ -132,7 +150,8 @@ def draw_leaderboard(rows: pl.DataFrame) -> "Figure":
         ticks = range(max(map(parse_round, mine["round"])) + 1)
         axes.set_xticks(ticks, [format_round(number) for number in ticks])
         is_higher_better = bool(mine["higher_is_better"][0])
-        axes.set(title=name, xlabel="round", ylabel="score" if is_higher_better else "score (lower is better)")
+        axes.set_title(name, fontsize=10, wrap=True)
+        axes.set(xlabel="round", ylabel="score" if is_higher_better else "score (lower is better)")
         axes.grid(visible=True, alpha=0.3)
-        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+        axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     return figure

@@ -87,7 +87,8 @@ def show_whole(text: str) -> str:
     paragraphs = text.split("\n\n")
     if all(_AS_IT_IS.fullmatch(line) for paragraph in paragraphs for line in paragraph.split("\n")):
         return "\n\n".join(map(show_lines, paragraphs))
-    return show_block(text)
+    # A block ends with a line break of its own, in whose place one of the text would be lost.
+    return show_block(f"{text}\n")
 
 
 def tabulate_whole(whole: list[tuple[int, str, str]]) -> list[str]:

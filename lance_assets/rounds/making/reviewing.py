@@ -82,7 +82,9 @@ def read_earlier_scores(this_round: Round) -> dict[str, Any]:
 
 def describe_rows(table: pl.DataFrame, *, key: str) -> Report:
     """What was scored, what was not and why, what is left out all the same, and some rows."""
-    spread = table.select((pl.col("scores").list.max() - pl.col("scores").list.min()).mean()).item()
+    # One review has no spread.
+    several = table.filter(pl.col("scores").list.drop_nulls().list.len() > 1)["scores"]
+    spread = (several.list.max() - several.list.min()).mean() if len(several) else None
     polished = ["raw_completion"] if table["raw_completion"].count() else []
     return {
         "num_reviews": int(table["reviews"].list.len().sum()),
@@ -90,7 +92,7 @@ def describe_rows(table: pl.DataFrame, *, key: str) -> Report:
         "num_unscored_rows": table["review_score"].null_count(),
         "unscored_review_reasons": count_values(table["unscored_reasons"].explode(), of="reason"),
         "drop_reasons": count_values(table["drop_reason"], of="reason"),
-        "mean_spread": round(spread or 0.0, 4),
+        "mean_spread": round_measure(spread if isinstance(spread, float) else None),
         "preview": sample_rows(
             table.with_columns(
                 review=pl.col("reviews").list.first(),
@@ -121,7 +123,9 @@ def describe_bias(table: pl.DataFrame) -> Report:
             "95% interval": f"{shift.interval[0]:.3f} to {shift.interval[1]:.3f}",
             "exchangeable": "yes" if shift.is_exchangeable else "no",
         }
+        # One row has no spread, and so no interval.
         for shift in bias.shifts
+        if shift.num_rows > 1
     ]
     return {
         "bias/length": round_measure(bias.score_length_correlation),

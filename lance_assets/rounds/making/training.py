@@ -14,7 +14,7 @@ from lance_assets.rounds.past.origin import require_origin
 from lance_assets.rounds.report import SUMMARY, Judged, Losses, Made, Report
 from lance_assets.rounds.round import Round
 from lance_assets.rounds.shown.samples import sample_rows
-from lance_assets.rounds.shown.sentences import say_losses, say_number
+from lance_assets.rounds.shown.sentences import say_moved, say_trained
 from lance_assets.settings.experiment import TrainingSettings
 from resources.engines.durable_stage import clear_stage
 from resources.machine.handover import MemoryHandover, wait_until_free
@@ -113,7 +113,16 @@ def describe_training(trained: Trained) -> Report:
     if result.dpo_chosen_logps:
         facts["dpo_chosen_logps_first"] = result.dpo_chosen_logps[0]
         facts["dpo_chosen_logps_last"] = result.dpo_chosen_logps[-1]
+        facts["dpo_measures"] = Losses({}, measures=name_measures(result))
     return facts
+
+
+def name_measures(result: TrainResult) -> dict[str, Sequence[float]]:
+    """The measures of DPO beside its loss, by names with their units."""
+    return {
+        "DPO accuracy (share of pairs)": result.dpo_accuracies,
+        "DPO margin (reward, chosen - rejected)": result.dpo_margins,
+    }
 
 
 def describe_change(result: TrainResult | None) -> dict[str, float | str | None]:
@@ -243,22 +252,6 @@ def read_earlier_losses(this_round: Round) -> dict[str, dict[str, list[float]]]:
     return {stage: {key: row[name] for key, row in rows.items() if row[name]} for stage, name in stages.items()}
 
 
-def say_trained(row: Mapping[str, Any], began: str) -> str:
-    """What a checkpoint was trained on, and how the losses went.
-
-    Args:
-        row: of CHECKPOINT.
-        began: what training began with, in words.
-    """
-    if not row["is_trained"]:
-        return "Nothing was trained, since the round brought nothing new: the start checkpoint is kept"
-    stages = {"SFT": row["sft_losses"], "DPO": row["dpo_losses"]}
-    went = [say_losses(name, losses) for name, losses in stages.items() if losses]
-    rows, pairs = say_number(row["num_sft_rows"], "SFT row"), say_number(row["num_pairs"], "preference pair")
-    told = f"Trained from {began} on {rows}" + (f", then {pairs}" if row["num_pairs"] else "")
-    return "; ".join([told, *went, f"{row['num_tokens']:,} tokens"])
-
-
 def list_changes(row: Mapping[str, Any]) -> dict[str, float]:
     """The norm of each stage's change of the weights, by stage; a stage that did not run has none."""
     changes = {"sft": row["sft_change"], "dpo": row["dpo_change"]}
@@ -318,15 +311,6 @@ def judge_training(row: Mapping[str, Any], *, broken: NotFinite | None = None) -
         description="; ".join(mistakes) or None,
         found=say_moved(stages, changes),
     )
-
-
-def say_moved(stages: Mapping[str, Sequence[float]], changes: Mapping[str, float]) -> str:
-    """How far each stage moved the weights, in a sentence; each should move them."""
-    told = [
-        f"{stage} moved the weights by {change:.3g} (L2 norm, which should be above 0) in {len(stages[stage])} steps"
-        for stage, change in changes.items()
-    ]
-    return f"{'; '.join(told)}." if told else "Nothing was trained."
 
 
 def describe_not_finite(

@@ -4,6 +4,7 @@ Each function takes figures and gives words, so that a page, a check and a comma
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import polars as pl
 
@@ -145,6 +146,31 @@ def say_losses(name: str, losses: Sequence[float]) -> str:
         return f"{name} loss {losses[0]:.3g} in one step"
     first, last = sum(losses[:part]) / part, sum(losses[-part:]) / part
     return f"{name} loss {first:.3g} to {last:.3g} in {len(losses)} steps"
+
+
+def say_trained(row: Mapping[str, Any], began: str) -> str:
+    """What a checkpoint was trained on, and how the losses went.
+
+    Args:
+        row: of CHECKPOINT.
+        began: what training began with, in words.
+    """
+    if not row["is_trained"]:
+        return "Nothing was trained, since the round brought nothing new: the start checkpoint is kept"
+    stages = {"SFT": row["sft_losses"], "DPO": row["dpo_losses"]}
+    went = [say_losses(name, losses) for name, losses in stages.items() if losses]
+    rows, pairs = say_number(row["num_sft_rows"], "SFT row"), say_number(row["num_pairs"], "preference pair")
+    told = f"Trained from {began} on {rows}" + (f", then {pairs}" if row["num_pairs"] else "")
+    return "; ".join([told, *went, f"{row['num_tokens']:,} tokens"])
+
+
+def say_moved(stages: Mapping[str, Sequence[float]], changes: Mapping[str, float]) -> str:
+    """How far each stage moved the weights, in a sentence; each should move them."""
+    told = [
+        f"{stage} moved the weights by {change:.3g} (L2 norm, which should be above 0) in {len(stages[stage])} steps"
+        for stage, change in changes.items()
+    ]
+    return f"{'; '.join(told)}." if told else "Nothing was trained."
 
 
 def say_difference(difference: Sequence[float]) -> str:
