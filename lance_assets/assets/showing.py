@@ -11,7 +11,14 @@ import dagster as dg
 
 from lance_assets.markdown import show_lines
 from lance_assets.pictures.drawing import DPI, Picture, draw
-from lance_assets.pictures.rows import tabulate_counts, tabulate_measures, tabulate_rows
+from lance_assets.pictures.rows import (
+    NO_MEASURES,
+    NO_PICTURE,
+    NO_ROWS,
+    tabulate_counts,
+    tabulate_measures,
+    tabulate_rows,
+)
 from lance_assets.rounds.report import (
     Counts,
     Fact,
@@ -32,13 +39,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+NOTHING = (NO_ROWS, NO_MEASURES, NO_PICTURE)
+"""What is said where a fact is empty."""
 NUM_COLOURS = 64
 """Of a picture: flat areas and the grey edges of letters need no more."""
 
 
 def show_report(report: Report) -> dict[str, dg.MetadataValue | float | int | bool | str]:
-    """The metadata of a materialization or check."""
-    return {name: show_fact(fact) for name, fact in report.items()}
+    """The metadata of a materialization or check; tables without rows and pictures of nothing are left out."""
+    shown = {name: show_fact(fact) for name, fact in report.items()}
+    return {name: value for name, value in shown.items() if not says_nothing(value)}
+
+
+def says_nothing(value: object) -> bool:
+    """Whether a fact was shown as the words for a table without rows, or for a picture without anything in it."""
+    return isinstance(value, dg.MarkdownMetadataValue) and value.md_str in NOTHING
 
 
 def show_description(judged: Judged) -> str | None:
@@ -88,7 +103,7 @@ def round_figure(value: float) -> float:
 def show_picture(fact: Picture) -> dg.MetadataValue:
     """The picture of a fact, or a word where there is nothing to draw."""
     figure = draw(fact)
-    return dg.MetadataValue.md("*nothing to plot*") if figure is None else show_figure(figure)
+    return dg.MetadataValue.md(NO_PICTURE) if figure is None else show_figure(figure)
 
 
 def show_figure(figure: "Figure") -> dg.MetadataValue:

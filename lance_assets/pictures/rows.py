@@ -13,6 +13,12 @@ from lance_assets.conversations import show_prompt
 from lance_assets.markdown import LINE_BREAK, show_block, show_lines, show_text
 from lance_assets.rounds.report import Counts, Measures, Rows
 
+NO_ROWS = "*no rows*"
+"""In place of a table without rows."""
+NO_MEASURES = "*nothing to measure*"
+"""In place of measures that there are none of."""
+NO_PICTURE = "*nothing to plot*"
+"""In place of a picture with nothing in it."""
 MAX_CELL = 160
 """Characters that a cell shows of a text."""
 MAX_WHOLE = 60_000
@@ -33,7 +39,7 @@ def show_number(value: float) -> str:
 def tabulate_rows(rows: Rows) -> str:
     """Some rows as a Markdown table, and below it whole what the table shows in part."""
     if rows.table.is_empty():
-        return "*no rows*"
+        return NO_ROWS
     shown = rows.table.head(rows.num_rows)
     if "prompt" in rows.columns:
         shown = shown.with_columns(pl.col("prompt").map_elements(show_prompt, return_dtype=pl.String))
@@ -118,7 +124,7 @@ def tabulate_counts(counted: Counts) -> str:
     """Counts as a Markdown table with shares, most frequent first."""
     total = sum(counted.counts.values())
     if total == 0:
-        return "*no rows*"
+        return NO_ROWS
     lines = [f"| {show_text(counted.of)} | rows | share |", "| --- | ---: | ---: |"]
     ordered = sorted(counted.counts.items(), key=lambda item: (-item[1], item[0]))
     lines += [f"| {show_text(name)} | {count} | {count / total:.1%} |" for name, count in ordered]
@@ -128,7 +134,7 @@ def tabulate_counts(counted: Counts) -> str:
 def tabulate_measures(measures: Measures) -> str:
     """Measures as a Markdown table, numbers to 4 digits, a dash for what could not be measured."""
     if not measures.rows:
-        return "*nothing to measure*"
+        return NO_MEASURES
 
     def cell(value: float | str | None) -> str:
         return "-" if value is None else show_number(value) if isinstance(value, float) else show_text(str(value))

@@ -107,6 +107,16 @@ def test_nothing_is_said_in_words() -> None:
         assert text_of(empty) == "*nothing to plot*"
 
 
+def test_what_is_empty_has_no_line_on_the_page() -> None:
+    empty: dict[str, Fact] = {
+        "preview": Rows(pl.DataFrame({"text": []}), ("text",)),
+        "reasons": Counts("reason", {}),
+        "measures": Measures([]),
+        "scores": Histogram({"seed": []}, title="t", x_label="x"),
+    }
+    assert show_report(empty | {"num_rows": 0}) == {"num_rows": 0}
+
+
 def test_pictures_are_png_and_the_same_each_time() -> None:
     scores = {"seed": [1.0, 9.5, 10.0], "completion": [], "degraded_completion": [0.0]}
     histogram = Histogram(scores, title="t", x_label="x")

@@ -146,8 +146,14 @@ def test_random_texts_are_read_in_the_ui_as_they_are(webserver: tuple[str, Path]
     address, home = webserver
     number = 0
 
-    @settings(max_examples=4, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
-    @settings(suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=4,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
     @given(st.lists(TEXTS, min_size=100, max_size=150))
     def read_back(texts: list[str]) -> None:
         nonlocal number

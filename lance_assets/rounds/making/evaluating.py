@@ -195,7 +195,7 @@ def report_eval_report(this_round: Round) -> Report:
         "metric": f"{headline['benchmark']} {headline['metric']}",
         "higher_is_better": headline["higher_is_better"],
         "is_regression": outcomes[-1].is_regression,
-        "broken_floors": list(outcomes[-1].broken_floors),
+        **({"broken_floors": list(broken)} if (broken := outcomes[-1].broken_floors) else {}),
         **this_round.describe_overrides(),
         **describe_taken(this_round),
         "scores": Rows(overall, columns, num_rows=20),

@@ -14,7 +14,7 @@ import polars as pl
 from lance_assets.rounds.report import Rows
 
 BANDS = ("low", "middle", "high")
-"""What a numeric column is cut into: thirds of its values."""
+"""What a numeric column is cut into: thirds of its different values."""
 
 
 def draw_rows(table: pl.DataFrame, *, over: Sequence[str], num_rows: int, salt: str) -> pl.DataFrame:
@@ -71,10 +71,11 @@ def sample_rows(
 def _band(values: pl.Series) -> pl.Series:
     if not values.dtype.is_float():
         return values.cast(pl.String)
-    known = values.drop_nulls().drop_nans()
-    if known.is_empty():
+    # Of different values: where nearly all rows have one score, thirds of the rows would be one band.
+    known = values.drop_nulls().drop_nans().unique().sort().to_list()
+    if not known:
         return pl.Series(values.name, [None] * len(values), dtype=pl.String)
-    first, second = (known.quantile(at, interpolation="nearest") for at in (1 / 3, 2 / 3))
+    first, second = known[(len(known) - 1) // 3], known[2 * (len(known) - 1) // 3]
     bands = [
         None if value is None else BANDS[0] if value <= first else BANDS[1] if value <= second else BANDS[2]
         for value in values.to_list()
