@@ -227,7 +227,7 @@ def draw_retention(fact: Retention) -> "Figure | None":
     figure = Figure(figsize=(WIDTH, 1.3 + 0.26 * len(names)), layout="constrained", facecolor="white")
     axes = figure.subplots()
     grid = [[float("nan") if rate is None else rate for rate in line] for line in rates]
-    image = axes.imshow(grid, cmap="RdYlGn", vmin=0.5, vmax=1.0, aspect="auto", alpha=0.6)
+    image = axes.imshow(grid, cmap="RdYlBu", vmin=0.5, vmax=1.0, aspect="auto", alpha=0.6)
     for (name, key), row in cells.items():
         if name in worst and key in rounds:
             place = (rounds.index(key), names.index(name))

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RESULTS = [
-    *("score [95%]", "since r0000", "over raw backbone", "SFT rows", "new SFT rows", "pairs", "new pairs"),
+    *("score [95%]", "since r0000", "over raw backbone", "SFT rows (new)", "pairs (new)"),
     *("tokens sampled", "tokens trained", "seconds", "price"),
 ]
-"""The columns of `show_results`."""
+"""The columns of `show_results`; where no price is known, the last one is left out."""
 
 NOTHING = "no experiment has a finished round yet; materialize r0000 of one"
 
@@ -41,9 +41,11 @@ def show_number(value: float | None, digits: int = 0) -> str:
 
 def show_results(row: dict) -> list[str]:
     """The cells under `RESULTS`: a row's scores, the rows it trained on, and its costs."""
-    counts = ("num_sft_rows", "num_new_sft_rows", "num_pairs", "num_new_pairs", *SPENT[:-1])
     differences = [show_difference(row[name]) for name in ("since_start", "over_backbone")]
-    return [format_score(row), *differences, *(show_number(row[name]) for name in counts), show_number(row["price"], 4)]
+    sets = (("num_sft_rows", "num_new_sft_rows"), ("num_pairs", "num_new_pairs"))
+    trained = [f"{show_number(row[whole])} ({show_number(row[new])})" for whole, new in sets]
+    spent = [show_number(row[name]) for name in SPENT[:-1]]
+    return [format_score(row), *differences, *trained, *spent, show_number(row["price"], 4)]
 
 
 def tabulate_by_scale(rows: pl.DataFrame, titles: list[str], show: Callable[[dict], list[str]]) -> str:
@@ -54,12 +56,13 @@ def tabulate_by_scale(rows: pl.DataFrame, titles: list[str], show: Callable[[dic
         titles: the titles of the columns; those before the first of `RESULTS` hold text.
         show: returns the cells of a row.
     """
-    names = name_scales(rows)
+    names, has_prices = name_scales(rows), rows["price"].count() > 0
+    shown = len(titles) if has_prices else len(titles) - 1
     parts = [f"*{NOTHING}*"] if rows.is_empty() else []
     parts += ["Scores under different headings do not compare: their evaluations differ."] if len(names) > 1 else []
     for scale, name in names.items():
-        cells = [show(row) for row in rows.filter(scale=scale).to_dicts()]
-        parts += [f"**{show_text(name)}**", build_table(titles, cells, num_texts=titles.index(RESULTS[0]))]
+        cells = [show(row)[:shown] for row in rows.filter(scale=scale).to_dicts()]
+        parts += [f"**{show_text(name)}**", build_table(titles[:shown], cells, num_texts=titles.index(RESULTS[0]))]
     return "\n\n".join(parts)
 
 
@@ -89,9 +92,7 @@ def tabulate_experiments(rows: pl.DataFrame) -> str:
             *show_results(row),
         ],
     )
-    return (
-        table if rows.is_empty() else f"{table}\n\nTokens, seconds and price are sums over all rounds up to the best."
-    )
+    return table if rows.is_empty() else f"{table}\n\nWhat was spent is the sum over all rounds up to the best."
 
 
 def tabulate_all_rounds(rows: pl.DataFrame) -> str:
@@ -116,7 +117,9 @@ def tabulate_seconds(rows: pl.DataFrame) -> str:
         seconds = {step["noun"]: step["seconds"] for step in row["seconds_by_noun"]}
         steps = [show_number(seconds[noun], 1) if noun in seconds else "-" for noun in nouns]
         lines.append([row["experiment"], row["round"], *steps, show_number(row["seconds"], 1)])
-    return build_table(["experiment", "round", *nouns, "in all"], lines, num_texts=2)
+    # Words of a title are put below each other, so that the columns of all steps find their place side by side.
+    titles = [noun.replace("_", " ") for noun in nouns]
+    return build_table(["experiment", "round", *titles, "in all"], lines, num_texts=2)
 
 
 def list_left_out(left_out: Mapping[str, str]) -> str:

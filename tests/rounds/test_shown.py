@@ -132,7 +132,7 @@ def test_items_that_turned_are_shown_with_both_completions() -> None:
     assert shown.note == "Since r0001 1 greedy items turned right and 1 wrong; 2 of them."
     assert "completion in r0001" in tabulate_rows(shown)
     few = show_items(items(*([True] * 30), False), salt="x", num_rows=2)
-    assert sorted(few.table["is_correct"]) == ["right", "wrong"], "the one wrong item among thirty right ones"
+    assert sorted(few.table["outcome"]) == ["right", "wrong"], "the one wrong item among thirty right ones"
     assert few.note.startswith("2 of 31 greedy items, of which 30 are right")
 
 

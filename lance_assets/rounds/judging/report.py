@@ -112,10 +112,11 @@ def describe_judging(items: pl.DataFrame) -> Report:
         "judge/longer_preferred_rate": round_measure(
             measure_longer_rate(read["preference"].to_list(), measure_differences(read))
         ),
-        "judge/length_effect": round(rate_items(read)[CONTROLLED].length_effect, 4),
+        # One item has a length and an outcome, and no effect of the one on the other.
+        "judge/length_effect": round_measure(rate_items(read)[CONTROLLED].length_effect if len(read) > 1 else None),
         "judge/outcomes": count_values(items["outcome"], of="outcome"),
         "judge/preview": sample_rows(
-            items,
+            items.with_columns(row_id="prompt"),
             ("outcome", "prompt", "completion", "opponent_completion", "judge_score", "opponent_judge_score"),
             over=("outcome",),
             salt="judge",

@@ -163,7 +163,7 @@ def report_preference_pairs(this_round: Round) -> Report:
     gaps = {"pairs": table["score_gap"].drop_nulls().to_list()}
     parameters = this_round.plan.settings.parameters
     bars = {"paired above": float(parameters.score_gap)} if hasattr(parameters, "score_gap") else {}
-    columns = ("row_id", "prompt", "chosen", "rejected", "chosen_score", "rejected_score", "score_gap", "source_round")
+    columns = ("row_id", "prompt", "chosen", "rejected", "chosen_score", "rejected_score")
     shown = new if len(new) else table
     facts: Report = {
         SUMMARY: say_pairs(table, new, key=this_round.key, why_none="" if len(new) else explain_none(this_round)),

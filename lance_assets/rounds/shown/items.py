@@ -11,12 +11,13 @@ _ITEM = ("metric", "task", "prompt")
 
 def show_items(items: pl.DataFrame, *, salt: str, num_rows: int = 8) -> Rows:
     """Some greedy items of the checkpoint, right and wrong ones, over the tasks. Schema `EVAL_ITEMS`."""
-    mine = items.filter(model="checkpoint", metric="greedy")
+    # By its prompt, so that each round shows the same items.
+    mine = items.filter(model="checkpoint", metric="greedy").with_columns(row_id="prompt")
     drawn = draw_rows(mine, over=("is_correct", "task"), num_rows=num_rows, salt=salt)
     right = int(mine["is_correct"].sum())
     return Rows(
-        _mark(drawn, ("is_correct",)),
-        ("is_correct", "task", "stratum", "prompt", "answer", "completion"),
+        drawn.with_columns(outcome=pl.when("is_correct").then(pl.lit("right")).otherwise(pl.lit("wrong"))),
+        ("outcome", "task", "stratum", "prompt", "answer", "completion"),
         num_rows=num_rows,
         note=f"{len(drawn)} of {len(mine)} greedy items, of which {right} are right, drawn over tasks.",
     )
@@ -51,7 +52,7 @@ def show_turned(turned: pl.DataFrame, *, key: str, num_rows: int = 10) -> Rows:
         key: the other round.
         num_rows: how many are shown.
     """
-    drawn = draw_rows(turned, over=("turned", "task"), num_rows=num_rows, salt=key)
+    drawn = draw_rows(turned.with_columns(row_id="prompt"), over=("turned", "task"), num_rows=num_rows, salt=key)
     gained = turned.filter(turned="wrong to right").height
     shown = drawn.rename({"before": f"completion in {key}", "completion": "completion now"})
     return Rows(
@@ -59,10 +60,4 @@ def show_turned(turned: pl.DataFrame, *, key: str, num_rows: int = 10) -> Rows:
         ("turned", "task", "stratum", "prompt", "answer", f"completion in {key}", "completion now"),
         num_rows=num_rows,
         note=f"Since {key} {gained} greedy items turned right and {len(turned) - gained} wrong; {len(drawn)} of them.",
-    )
-
-
-def _mark(table: pl.DataFrame, flags: tuple[str, ...]) -> pl.DataFrame:
-    return table.with_columns(
-        pl.when(name).then(pl.lit("right")).otherwise(pl.lit("wrong")).alias(name) for name in flags
     )
