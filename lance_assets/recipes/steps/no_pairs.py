@@ -44,5 +44,5 @@ def explain_no_branch_pairs(reviewed: pl.DataFrame, *, branches: str, branch_thr
         return f"{of_high}, and none of their {len(degraded)} degraded completions could be held against its seed"
     return (
         f"{of_high}, and of their {len(degraded)} degraded completions none is further than {score_gap:g} from its "
-        f"seed; the widest gap is {spans['gap'].max():.3g}"
+        f"seed; the widest gap is {max(spans['gap'].to_list()):.3g}"
     )

@@ -218,10 +218,8 @@ def say_evaluated(this_round: Round, headline: Headline, earlier: list[str]) -> 
         headline: its own.
         earlier: the finished rounds before it, in order.
     """
-    if earlier:
-        other, difference = earlier[-1], compare_with(this_round, earlier[-1])
-    else:
-        other, difference = "the raw backbone", compare_with_backbone(this_round)
+    other = earlier[-1] if earlier else "the raw backbone"
+    difference = compare_with(this_round, other) if earlier else compare_with_backbone(this_round)
     told = f"{headline['score']:.3f}"
     if difference is not None:
         told += f", {say_difference(difference)} on {other}"

@@ -4,6 +4,7 @@ Each function takes figures and gives words, so that a page, a check and a comma
 """
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import polars as pl
@@ -40,18 +41,12 @@ def count(column: pl.Series) -> dict[str, int]:
     return {str(name): number for name, number in column.drop_nulls().value_counts(sort=True).iter_rows()}
 
 
-def say_seeds(seeds: pl.DataFrame, num_pool: int | None = None) -> str:
-    """What a round starts from.
-
-    Args:
-        seeds: schema `SEED_SET`.
-        num_pool: the rows that they were taken from; None where that is not known.
-    """
+def say_seeds(seeds: pl.DataFrame) -> str:
+    """What a round starts from. Schema `SEED_SET`."""
     scored = seeds["review_score"].drop_nulls()
-    pool = f" of {num_pool:,}" if num_pool is not None and num_pool != len(seeds) else ""
     sources = f" ({say_counts(count(seeds['source']))})" if seeds["source"].n_unique() > 1 else ""
-    told = f"{len(seeds):,}{pool} seeds{sources}"
-    return f"{told}; {len(scored):,} carry a score, {scored.mean():.3g} on average" if len(scored) else told
+    told = f"{say_number(len(seeds), 'seed')}{sources}"
+    return f"{told}; {len(scored):,} carry a score, {fmean(scored):.3g} on average" if len(scored) else told
 
 
 def say_generations(table: pl.DataFrame, *, is_start: bool) -> str:
@@ -86,7 +81,7 @@ def say_reviewed(table: pl.DataFrame, *, is_start: bool) -> str:
     by_kind = ", ".join(f"{kind} {mean:.3g}" for kind, mean in means.iter_rows())
     unscored = len(table) - len(scored)
     left = f"; {unscored:,} without a score" if unscored else ""
-    return f"{say_number(len(scored), 'row')} scored, {scored.mean():.3g} on average ({by_kind}){left}"
+    return f"{say_number(len(scored), 'row')} scored, {fmean(scored):.3g} on average ({by_kind}){left}"
 
 
 def say_sft(table: pl.DataFrame, new: pl.DataFrame, *, key: str) -> str:
@@ -99,7 +94,7 @@ def say_sft(table: pl.DataFrame, new: pl.DataFrame, *, key: str) -> str:
     """
     told = f"{say_number(len(table), 'row')} to train on ({say_counts(count(table['source']))})"
     scored = new["review_score"].drop_nulls()
-    mean = f", scored {scored.mean():.3g} on average" if len(scored) else ""
+    mean = f", scored {fmean(scored):.3g} on average" if len(scored) else ""
     return f"{told}; {len(new):,} new in {key}{mean}"
 
 
@@ -116,7 +111,7 @@ def say_pairs(table: pl.DataFrame, new: pl.DataFrame, *, key: str, why_none: str
         earlier = f"; {say_number(len(table), 'pair')} of earlier rounds" if len(table) else ""
         return f"0 {'new ' if len(table) else ''}pairs: {why_none}{earlier}"
     gaps = new["score_gap"].drop_nulls()
-    gap = f", the scores {gaps.mean():.3g} apart on average" if len(gaps) else ""
+    gap = f", the scores {fmean(gaps):.3g} apart on average" if len(gaps) else ""
     which = "all" if len(new) == len(table) else f"{len(new):,}"
     return f"{say_number(len(table), 'pair')}, {which} new in {key}{gap}"
 
@@ -132,7 +127,7 @@ def explain_no_pairs(reviewed: pl.DataFrame) -> str:
     several = spans.filter(pl.col("len") > 1)
     if several.is_empty():
         return f"none of {say_number(len(spans), 'prompt')} has two completions with a score"
-    widest = several["gap"].max()
+    widest = max(several["gap"].to_list())
     return (
         f"of {say_number(len(several), 'prompt')} with several scored completions none gave a pair; the widest gap of "
         f"their scores is {widest:.3g}"
