@@ -480,7 +480,7 @@ def test_the_command_prints_and_writes(filled: list[Plan], platform: PlatformRes
     print_leaderboard(loaded, platform, markdown=markdown, picture=picture, say=said.append)
     text = "\n".join(said)
     assert markdown.read_text().strip() in text
-    assert "| experiment | round | raw_generations | checkpoint | in all |" in text
+    assert "| experiment | round | raw generations | checkpoint | in all |" in text
     assert "| second | r0000 | 2.0 | 5.0 | 7.0 |" in text
     assert "Left out:\n\n* **crooked**: crooked/defs.yaml:8" in text
     assert picture.read_bytes().startswith(b"\x89PNG\r\n")
