@@ -129,7 +129,9 @@ def draw_study(rows: pl.DataFrame, world: World) -> "Figure":
     arms = list_arms(rows)
     for arm, last in arms.items():
         mine = summary.filter(pl.col("arm") == arm)
-        spread = [(mine["mean"] - mine["low"]).to_list(), (mine["high"] - mine["mean"]).to_list()]
+        # One seed has no spread, and an interval of no width would claim that nothing is uncertain.
+        several = mine["num_seeds"].min() != 1
+        spread = [(mine["mean"] - mine["low"]).to_list(), (mine["high"] - mine["mean"]).to_list()] if several else None
         line = over_rounds.errorbar(
             mine["round"].to_list(), mine["mean"].to_list(), yerr=spread, marker="o", capsize=3, label=arm
         )
