@@ -10,8 +10,6 @@ import polars as pl
 import pytest
 
 from lance_assets.assets.platform import find_key, find_rounds
-from lance_assets.assets.showing import show_description
-from lance_assets.rounds.nouns import list_nouns
 from tests.assets.conftest import OpenWorld
 from tests.assets.tiny_experiment import CHECKS, NOUNS, TRAINING, World, find_failures, find_stale, open_world
 
@@ -91,24 +89,12 @@ def test_metadata_says_what_a_person_wants_to_know(world: World):
         shown = world.metadata(noun, "r0001")
         assert names <= shown.keys(), noun
         assert shown["cost/seconds"] > 0
-        assert next(iter(shown)) == "summary", "a sentence comes first"
-        assert len(str(shown["summary"]).split()) > 3
-        assert "cost/price" not in shown, "nobody named a price"
-        assert not [name for name, value in shown.items() if name.startswith("cost/") and not value]
     for noun, picture in (("checkpoint", "losses"), ("eval_report", "over_rounds"), ("reviewed_set", "scores")):
         assert "data:image/png;base64," in str(world.metadata(noun, "r0001")[picture])
     cleaned = world.round("r0001").read("cleaned_set")
     shown = world.metadata("cleaned_set", "r0001")
     assert shown["num_kept"] == cleaned["drop_reason"].null_count()
     assert all(reason in str(shown["drop_reasons"]) for reason in cleaned["drop_reason"].drop_nulls().unique())
-
-
-def test_every_check_says_what_it_found_and_against_which_bar(world: World):
-    for key in ("r0000", "r0001"):
-        for noun in list_nouns(world.plan):
-            for check in noun.checks:
-                judged = noun.judge(check, world.round(key))
-                assert show_description(judged), f"{check.name} of {key} says nothing"
 
 
 def test_memory_of_the_training_step_is_that_of_its_trainer(world: World):
