@@ -30,7 +30,7 @@ from lance_assets.rounds.nouns import NOUNS, compute_code_versions, explain_iden
 from lance_assets.rounds.past.gate import pass_gate, record_verdict
 from lance_assets.rounds.past.taking_up import find_kept
 from lance_assets.rounds.plan import Check, Noun, Plan
-from lance_assets.rounds.report import Judged, Made, Report
+from lance_assets.rounds.report import SUMMARY, Judged, Made, Report
 from lance_assets.rounds.round import Round, begin_round, make_noun
 from resources.engines.contract import EngineError, EngineUnavailableError
 from resources.evaluation.evaluator import EvaluationError
@@ -357,7 +357,8 @@ def materialize(
     version = dg.DataVersion(made.version or "")
     file = platform.tables.path(plan.name, this_round.key, noun.name)
     of_table = locate_table(plan, noun, file=file, num_rows=made.table.height)
-    shown = {**of_table, **show_report(report | made.facts | let_through)}
+    said = {SUMMARY: report[SUMMARY]} if SUMMARY in report else {}
+    shown = {**show_report(said), **of_table, **show_report(report | made.facts | let_through)}
     return dg.MaterializeResult(data_version=version, metadata={**shown, **links})
 
 

@@ -13,6 +13,7 @@ from lance_assets.assets.tables import show_schema
 from lance_assets.pictures.leaderboard import (
     draw_leaderboard,
     list_left_out,
+    say_best,
     tabulate_all_rounds,
     tabulate_experiments,
     tabulate_seconds,
@@ -23,6 +24,7 @@ from lance_assets.rounds.identity.parts import identify_headline
 from lance_assets.rounds.nouns import compute_fingerprint
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
+from lance_assets.rounds.report import SUMMARY
 from resources.stores.files import write_file_atomically
 from resources.stores.tables import encode_table
 
@@ -44,6 +46,7 @@ def describe_leaderboard(
     measured = rows.drop("seconds", "seconds_by_noun", "price")
     version = hashlib.sha256(encode_table(measured) + json.dumps(missing).encode()).hexdigest()
     metadata: dict[str, dg.MetadataValue | int | str] = {
+        SUMMARY: say_best(rows),
         "dagster/row_count": len(rows),
         "num_experiments": rows["experiment"].n_unique(),
         "experiments": dg.MetadataValue.md(tabulate_experiments(rows)),

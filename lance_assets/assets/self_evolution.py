@@ -10,10 +10,11 @@ from lance_assets.algorithms.measures.progress import START_ROUND, format_round
 from lance_assets.assets.building import USER_ERRORS, explain_error
 from lance_assets.assets.platform import PlatformResource, find_key
 from lance_assets.assets.showing import show_figure
-from lance_assets.pictures.study import draw_study, tabulate_study
+from lance_assets.pictures.study import draw_study, say_rounds, tabulate_study
 from lance_assets.records import STUDY_ROWS
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
+from lance_assets.rounds.report import SUMMARY
 from lance_assets.rounds.study import METHOD, STUDIES, is_finished, read_round, read_study
 
 
@@ -38,7 +39,8 @@ def describe_self_evolution(plan: Plan, platform: Platform) -> dg.MaterializeRes
     own = read_own_rounds(plan, platform)
     if own.is_empty():
         raise ValueError(f"{plan.name} has no finished {START_ROUND}; materialize it first")
-    metadata: dict[str, dg.MetadataValue | int] = {
+    metadata: dict[str, dg.MetadataValue | int | str] = {
+        SUMMARY: say_rounds(own, method=plan.settings.recipe),
         "num_rounds": own.filter(pl.col("arm") != BACKBONE).height,
         "rounds": dg.MetadataValue.md(tabulate_study(own, world, method=plan.settings.recipe)),
         "over_rounds": show_figure(draw_study(own, world)),

@@ -9,6 +9,7 @@ import polars as pl
 from lance_assets.algorithms.measures.leaderboard import SPENT, name_scales, rank_experiments
 from lance_assets.algorithms.measures.progress import format_round, parse_round
 from lance_assets.markdown import show_text
+from lance_assets.pictures.drawing import WIDTH
 from lance_assets.pictures.study import build_table
 from lance_assets.rounds.nouns import NOUNS
 from lance_assets.rounds.report import format_score
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RESULTS = [
-    *("score [95%]", "since r0000", "over raw backbone", "SFT rows", "new SFT rows", "pairs", "new pairs"),
+    *("score [95%]", "since r0000", "over raw backbone", "SFT rows (new)", "pairs (new)"),
     *("tokens sampled", "tokens trained", "seconds", "price"),
 ]
-"""The columns of `show_results`."""
+"""The columns of `show_results`; where no price is known, the last one is left out."""
 
 NOTHING = "no experiment has a finished round yet; materialize r0000 of one"
 
@@ -40,9 +41,11 @@ def show_number(value: float | None, digits: int = 0) -> str:
 
 def show_results(row: dict) -> list[str]:
     """The cells under `RESULTS`: a row's scores, the rows it trained on, and its costs."""
-    counts = ("num_sft_rows", "num_new_sft_rows", "num_pairs", "num_new_pairs", *SPENT[:-1])
     differences = [show_difference(row[name]) for name in ("since_start", "over_backbone")]
-    return [format_score(row), *differences, *(show_number(row[name]) for name in counts), show_number(row["price"], 4)]
+    sets = (("num_sft_rows", "num_new_sft_rows"), ("num_pairs", "num_new_pairs"))
+    trained = [f"{show_number(row[whole])} ({show_number(row[new])})" for whole, new in sets]
+    spent = [show_number(row[name]) for name in SPENT[:-1]]
+    return [format_score(row), *differences, *trained, *spent, show_number(row["price"], 4)]
 
 
 def tabulate_by_scale(rows: pl.DataFrame, titles: list[str], show: Callable[[dict], list[str]]) -> str:
@@ -53,13 +56,29 @@ def tabulate_by_scale(rows: pl.DataFrame, titles: list[str], show: Callable[[dic
         titles: the titles of the columns; those before the first of `RESULTS` hold text.
         show: returns the cells of a row.
     """
-    names = name_scales(rows)
+    names, has_prices = name_scales(rows), rows["price"].count() > 0
+    shown = len(titles) if has_prices else len(titles) - 1
     parts = [f"*{NOTHING}*"] if rows.is_empty() else []
     parts += ["Scores under different headings do not compare: their evaluations differ."] if len(names) > 1 else []
     for scale, name in names.items():
-        cells = [show(row) for row in rows.filter(scale=scale).to_dicts()]
-        parts += [f"**{show_text(name)}**", build_table(titles, cells, num_texts=titles.index(RESULTS[0]))]
+        cells = [show(row)[:shown] for row in rows.filter(scale=scale).to_dicts()]
+        parts += [f"**{show_text(name)}**", build_table(titles[:shown], cells, num_texts=titles.index(RESULTS[0]))]
     return "\n\n".join(parts)
+
+
+def say_best(rows: pl.DataFrame) -> str:
+    """The best round of each scale, in a sentence. Schema `LEADERBOARD`."""
+    if rows.is_empty():
+        return f"There is {NOTHING}"
+    best = rank_experiments(rows).unique("scale", keep="first", maintain_order=True).to_dicts()
+    told = [
+        f"{row['experiment']} {row['round']} with {format_score(row)}"
+        + (f", {show_difference(row['since_start'])} since r0000" if row["since_start"] is not None else "")
+        for row in best
+    ]
+    counted = f"{rows['experiment'].n_unique()} experiments, {len(rows)} rounds"
+    where = f" on the first of {len(best)} scales" if len(best) > 1 else ""
+    return f"The best{where} is {told[0]}; {counted}"
 
 
 def tabulate_experiments(rows: pl.DataFrame) -> str:
@@ -73,9 +92,7 @@ def tabulate_experiments(rows: pl.DataFrame) -> str:
             *show_results(row),
         ],
     )
-    return (
-        table if rows.is_empty() else f"{table}\n\nTokens, seconds and price are sums over all rounds up to the best."
-    )
+    return table if rows.is_empty() else f"{table}\n\nWhat was spent is the sum over all rounds up to the best."
 
 
 def tabulate_all_rounds(rows: pl.DataFrame) -> str:
@@ -100,7 +117,9 @@ def tabulate_seconds(rows: pl.DataFrame) -> str:
         seconds = {step["noun"]: step["seconds"] for step in row["seconds_by_noun"]}
         steps = [show_number(seconds[noun], 1) if noun in seconds else "-" for noun in nouns]
         lines.append([row["experiment"], row["round"], *steps, show_number(row["seconds"], 1)])
-    return build_table(["experiment", "round", *nouns, "in all"], lines, num_texts=2)
+    # Words of a title are put below each other, so that the columns of all steps find their place side by side.
+    titles = [noun.replace("_", " ") for noun in nouns]
+    return build_table(["experiment", "round", *titles, "in all"], lines, num_texts=2)
 
 
 def list_left_out(left_out: Mapping[str, str]) -> str:
@@ -114,7 +133,9 @@ def draw_leaderboard(rows: pl.DataFrame) -> "Figure":
     from matplotlib.figure import Figure
 
     names, experiments = name_scales(rows), sorted(rows["experiment"].unique())
-    figure = Figure(figsize=(9.0, 3.8 * len(names)), layout="constrained")
+    # The names of many experiments need their place below a panel: beside it they would leave it none.
+    num_lines = -(-len(experiments) // 2)
+    figure = Figure(figsize=(WIDTH, (3.4 + 0.17 * num_lines) * len(names)), layout="constrained", facecolor="white")
     panels = figure.subplots(len(names), 1, squeeze=False)[:, 0]
     for axes, (scale, name) in zip(panels, names.items(), strict=True):
         mine = rows.filter(scale=scale).sort("experiment", "round")
@@ -132,7 +153,8 @@ def draw_leaderboard(rows: pl.DataFrame) -> "Figure":
         ticks = range(max(map(parse_round, mine["round"])) + 1)
         axes.set_xticks(ticks, [format_round(number) for number in ticks])
         is_higher_better = bool(mine["higher_is_better"][0])
-        axes.set(title=name, xlabel="round", ylabel="score" if is_higher_better else "score (lower is better)")
+        axes.set_title(name, fontsize=10, wrap=True)
+        axes.set(xlabel="round", ylabel="score" if is_higher_better else "score (lower is better)")
         axes.grid(visible=True, alpha=0.3)
-        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+        axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     return figure

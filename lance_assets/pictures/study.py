@@ -8,6 +8,7 @@ from lance_assets.algorithms.measures.arms import BACKBONE, average_by_stratum, 
 from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.algorithms.measures.statistics import Interval
 from lance_assets.markdown import show_text
+from lance_assets.pictures.drawing import WIDTH
 from lance_assets.worlds import World
 
 if TYPE_CHECKING:
@@ -39,6 +40,21 @@ def show_interval(rows: pl.DataFrame, before: tuple[str, str], after: tuple[str,
     return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
+def say_rounds(rows: pl.DataFrame, *, method: str) -> str:
+    """Where an experiment's rounds have come to, in a sentence.
+
+    Args:
+        rows: schema `STUDY_ROWS`, of one seed.
+        method: the arm.
+    """
+    last = list_arms(rows)[method]
+    found = summarise_arms(rows, metric="greedy").filter(arm=method, round=last).row(0, named=True)
+    told = f"{100 * found['mean']:.1f}% greedy accuracy in {last}"
+    if last == START_ROUND:
+        return told
+    return f"{told}, {show_interval(rows, (method, START_ROUND), (method, last), metric='greedy')} points since r0000"
+
+
 def tabulate_rounds(rows: pl.DataFrame, *, metric: str, method: str) -> str:
     """Mean accuracy of every arm by round, its gain since r0000, and how far it is behind the method."""
     arms = list_arms(rows)
@@ -54,7 +70,8 @@ def tabulate_rounds(rows: pl.DataFrame, *, metric: str, method: str) -> str:
 
     cells = [["raw backbone", *(show(BACKBONE, key) for key in keys), "", ""]]
     for arm, last in arms.items():
-        gained = show_interval(rows, (arm, START_ROUND), (arm, last), metric=metric)
+        # One round has gained nothing on itself.
+        gained = "" if last == START_ROUND else show_interval(rows, (arm, START_ROUND), (arm, last), metric=metric)
         behind = show_interval(rows, (arm, last), (method, arms[method]), metric=metric) if arm != method else ""
         cells.append([show_text(arm), *(show(arm, key) for key in keys), gained, behind])
     return build_table([TITLES[metric], *keys, "since r0000", f"{show_text(method)} less this"], cells)
@@ -106,13 +123,15 @@ def draw_study(rows: pl.DataFrame, world: World) -> "Figure":
     """Greedy accuracy over rounds, with 95% intervals over seeds, and by the world's strata at the end."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11.0, 4.0))
-    over_rounds, by_stratum = figure.subplots(1, 2)
+    figure = Figure(figsize=(WIDTH, 6.4), layout="constrained", facecolor="white")
+    over_rounds, by_stratum = figure.subplots(2, 1)
     summary = summarise_arms(rows, metric="greedy")
     arms = list_arms(rows)
     for arm, last in arms.items():
         mine = summary.filter(pl.col("arm") == arm)
-        spread = [(mine["mean"] - mine["low"]).to_list(), (mine["high"] - mine["mean"]).to_list()]
+        # One seed has no spread, and an interval of no width would claim that nothing is uncertain.
+        several = mine["num_seeds"].min() != 1
+        spread = [(mine["mean"] - mine["low"]).to_list(), (mine["high"] - mine["mean"]).to_list()] if several else None
         line = over_rounds.errorbar(
             mine["round"].to_list(), mine["mean"].to_list(), yerr=spread, marker="o", capsize=3, label=arm
         )
@@ -125,8 +144,9 @@ def draw_study(rows: pl.DataFrame, world: World) -> "Figure":
         over_rounds.axhline(backbone, linestyle="--", color="grey", label="raw backbone")
     num_seeds = rows["rng_seed"].n_unique()
     title = f"Held-out problems, {num_seeds} seed{'s' if num_seeds > 1 else ''}"
-    over_rounds.set(title=title, xlabel="round", ylabel="greedy accuracy")
-    by_stratum.set(title=f"By {world.axis}", xlabel=world.axis, ylabel="greedy accuracy", ylim=(-0.02, 1.02))
+    unit = "greedy accuracy (share)"
+    over_rounds.set(title=title, xlabel="round", ylabel=unit)
+    by_stratum.set(title=f"By {world.axis}", xlabel=world.axis, ylabel=unit, ylim=(-0.02, 1.02))
     for axes in (over_rounds, by_stratum):
         axes.grid(visible=True, alpha=0.3)
         axes.legend(fontsize=7)

@@ -202,6 +202,8 @@ class Recipe(Generic[S]):
     """(inputs, raw generations) to figures shown beside them; by default none."""
     describe_reviews: Callable[[RoundInputs[S], pl.DataFrame], Mapping[str, float | int]] = describe_nothing
     """(inputs, reviewed set) to figures shown beside it; by default none."""
+    explain_no_pairs: Callable[[RoundInputs[S], pl.DataFrame], str] | None = None
+    """(inputs, reviewed set) to why a round brought no pair, in words. None: what holds of every recipe is said."""
     list_prompts: Callable[[S], tuple[PromptStep, ...]] | None = None
     """The recipe's settings to the steps that have a prompt template. None: every template beside the recipe's module
     is a step, and counts for every noun that asks a model."""

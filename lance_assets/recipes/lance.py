@@ -84,6 +84,7 @@ from lance_assets.recipes.contract import Recipe, RoundInputs
 from lance_assets.recipes.lance_forecast import FORECAST
 from lance_assets.recipes.lance_settings import SETTINGS_OF_STEP, STAGES, LanceSettings, list_prompts
 from lance_assets.recipes.steps.judging import judge_pairs_in_both_orders
+from lance_assets.recipes.steps.no_pairs import explain_no_branch_pairs
 from lance_assets.recipes.steps.reviewing import (
     build_review_requests,
     force_endings,
@@ -375,6 +376,14 @@ def describe_reviews(inputs: Inputs, reviewed: pl.DataFrame) -> dict[str, float 
     return {f"branches/{name}": int((branches == name).sum()) for name in ("low", "high", "unscored")}
 
 
+def explain_no_pairs(inputs: Inputs, reviewed: pl.DataFrame) -> str:
+    """Why the two branches gave no pair."""
+    own = inputs.settings
+    return explain_no_branch_pairs(
+        reviewed, branches=own.branches, branch_threshold=own.branch_threshold, score_gap=own.score_gap
+    )
+
+
 def build_sft_set(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
     """This round's accepted completions, then the earlier SFT set as far as `trains_on` keeps it, and the EFT rows."""
     settings, round_key = inputs.settings, inputs.round_key
@@ -432,6 +441,7 @@ RECIPE: Recipe[LanceSettings] = Recipe(
     judge_pairs=judge_pairs,
     settings_of_judging=("force_ending",),
     describe_reviews=describe_reviews,
+    explain_no_pairs=explain_no_pairs,
     forecast=FORECAST,
     list_prompts=list_prompts,
 )

@@ -5,7 +5,7 @@ What a step took is never part of a table, since it differs from run to run.
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from lance_assets.recipes.contract import ROUND_MODEL
 from lance_assets.records import Request, Sample, SamplingSettings, TurnNotContinuedError
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
-from lance_assets.rounds.report import Markdown
 from lance_assets.settings.engines import EngineSettings, PriceSettings
 from resources.engines.contract import Engine, GrammarIgnoredError
 from resources.engines.durable_stage import run_durably
@@ -58,6 +57,8 @@ class Cost:
     """The most GPU memory they held; 0 without a GPU."""
     price: float = 0.0
     """In the currency of `engine.prices`; 0 where none are given."""
+    ended: float = 0.0
+    """When the step ended, in seconds since 1970; 0 where that is not known."""
 
     def add(
         self,
@@ -102,10 +103,11 @@ class Cost:
         return self.completion_tokens / self.engine_seconds if self.engine_seconds else None
 
     def describe(self) -> dict[str, float]:
-        """As metadata."""
-        described = {f"cost/{name}": round(value, 4) for name, value in asdict(self).items()}
+        """As metadata, without zeros: what was not asked and not paid needs no line."""
+        found = {name: value for name, value in asdict(self).items() if value and name != "ended"}
+        described = {f"cost/{name}": round(value, 4) for name, value in found.items()}
         rate = self.tokens_per_second
-        return described if rate is None else described | {"cost/tokens_per_second": round(rate, 1)}
+        return described if not rate else described | {"cost/tokens_per_second": round(rate, 1)}
 
 
 _DAMAGED: set[Path] = set()
@@ -138,57 +140,13 @@ def read_cost(path: Path, experiment: str) -> Cost | None:
 
 
 def add_costs(costs: Sequence[Cost]) -> Cost:
-    """The sum of several nouns' costs; of peaks the largest."""
+    """The sum of several nouns' costs; of peaks the largest, and of ends the last."""
     total = Cost()
     for cost in costs:
         for name, value in asdict(cost).items():
             mine = getattr(total, name)
-            setattr(total, name, max(mine, value) if name.startswith("peak_") else mine + value)
+            setattr(total, name, max(mine, value) if name.startswith("peak_") or name == "ended" else mine + value)
     return total
-
-
-def tabulate_costs(costs: Mapping[str, Cost], *, num_pairs: int, num_sft_rows: int) -> Markdown:
-    """A round's costs as a Markdown table: a row a noun, the round, and a new pair and SFT row.
-
-    Args:
-        costs: by noun.
-        num_pairs: preference pairs the round added; 0 leaves their row out.
-        num_sft_rows: generated SFT rows the round added; 0 leaves their row out.
-    """
-    total = add_costs(list(costs.values()))
-    lines = [
-        "| | seconds | samples | prompt tokens | of them cached | completion tokens | tokens/s "
-        "| stop / length / error | host GiB | GPU GiB | price |",
-        "| --- |" + " ---: |" * 10,
-    ]
-    for name, cost in [*costs.items(), ("**round**", total)]:
-        rate = cost.tokens_per_second
-        cells = [
-            f"{cost.seconds:.1f}",
-            f"{cost.num_samples}",
-            f"{cost.prompt_tokens}",
-            f"{cost.cached_tokens}",
-            f"{cost.completion_tokens}",
-            "" if rate is None else f"{rate:.0f}",
-            f"{cost.num_stopped} / {cost.num_cut_off} / {cost.num_failed}" if cost.num_samples else "",
-            f"{cost.peak_host_gib:.2f}" if cost.peak_host_gib else "",
-            f"{cost.peak_gpu_gib:.2f}" if cost.peak_gpu_gib else "",
-            f"{cost.price:.4f}" if cost.price else "",
-        ]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    for name, number in (("a new preference pair", num_pairs), ("a new SFT row", num_sft_rows)):
-        if number:
-            shares = (
-                total.seconds,
-                total.num_samples,
-                total.prompt_tokens,
-                total.cached_tokens,
-                total.completion_tokens,
-            )
-            price = f"{total.price / number:.6f}" if total.price else ""
-            cells = [*(f"{share / number:.1f}" for share in shares), "", "", "", "", price]
-            lines.append(f"| {name} ({number}) | " + " | ".join(cells) + " |")
-    return Markdown("\n".join(lines))
 
 
 @dataclass(frozen=True)

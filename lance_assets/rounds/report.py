@@ -32,6 +32,8 @@ class Rows:
     """Which columns are shown, in this order."""
     num_rows: int = 5
     """How many rows are shown."""
+    note: str = ""
+    """Which of the rows these are, in a sentence; empty where it is all of them or the first."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,25 @@ class Histogram:
     title: str
     """The title of the picture."""
     x_label: str
-    """What the values are."""
+    """What the values are, with their unit."""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    """Lines that are drawn through it, by what they decide, such as "accepted above"."""
+    before: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """The values of the round before, by the same groups."""
+    round_before: str = ""
+    """The round before."""
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Training losses by logged step."""
+    """Training losses by logged step, and other measures of training."""
 
     curves: Mapping[str, Sequence[float]]
     """The losses of each stage of training."""
+    earlier: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
+    """By stage and earlier round the losses of then."""
+    measures: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Other measures by logged step, by a name with their unit, such as "DPO accuracy (share of pairs)"."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +98,8 @@ class ScoresByStratum:
     """The world's word for the strata, such as "rung"."""
     title: str
     """The title of the picture."""
+    intervals: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    """The 95% intervals of the last round, by stratum."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +120,10 @@ class Trends:
     """A column `round`, and one of numbers or nulls for each measure."""
     title: str
     """The title of the picture."""
+    units: Mapping[str, str] = field(default_factory=dict)
+    """What each measure is counted in, by its name."""
+    floors: Mapping[str, float] = field(default_factory=dict)
+    """Bars of measures, by the measure's name after `min_` or `max_`."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +156,9 @@ Fact = (
 Report = dict[str, Fact]
 """What a report says, by name, in the order in which it is shown."""
 
+SUMMARY = "summary"
+"""The name of the sentence that a report opens with."""
+
 NOT_MEASURABLE = "not measurable"
 """What a report says in place of a measure that does not exist."""
 
@@ -168,6 +189,8 @@ class Judged:
     """The figures that decided, with the bar."""
     description: str | None = None
     """A sentence for the person who reads it, where the figures do not suffice."""
+    found: str = ""
+    """What was found and held against which bar, in a sentence, whether it passed or not."""
 
 
 def round_measure(value: float | None) -> float | str:

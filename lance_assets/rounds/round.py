@@ -52,16 +52,19 @@ from lance_assets.rounds.overrides import (
 from lance_assets.rounds.past.origin import record_origin
 from lance_assets.rounds.plan import Noun, Plan
 from lance_assets.rounds.platform import Platform
-from lance_assets.rounds.report import Made
+from lance_assets.rounds.report import Made, Report
 from resources.engines.durable_stage import clear_stage
 from resources.engines.transformers.model_states import ModelReader
 from resources.evaluation.evaluator import read_task_prompts
-from resources.machine.processes import measure_own_peak
+from resources.machine.processes import MemoryPeak, measure_own_peak, measure_peak_of_children
 from resources.models.finding import resolve_model
 from resources.readers.text_files import read_texts
 from resources.stores.embeddings import Embedder
 from resources.stores.files import read_json_file, write_file_atomically
 from resources.stores.tables import TableVersion
+
+TRAINER_PEAKS = ("memory/training_peak_host_gib", "memory/training_peak_gpu_gib")
+"""The facts of a maker that say what a trainer's processes held at most, all of them together."""
 
 
 @dataclass(frozen=True)
@@ -340,10 +343,15 @@ class Round:
         """Where what is finished of a noun is kept until its table exists."""
         return self.platform.root / "stages" / self.plan.name / self.key / noun
 
-    def record_cost(self, noun: str, started: float) -> dict[str, float]:
-        """Keep what a noun took beside the tables, and return it by name."""
-        self.cost.seconds = time.monotonic() - started
+    def record_cost(self, noun: str, started: float, facts: Report | None = None) -> dict[str, float]:
+        """Keep what a noun took beside the tables, and return it by name; `facts` are what its maker found."""
+        self.cost.seconds, self.cost.ended = time.monotonic() - started, time.time()
         self.cost.raise_peak(measure_own_peak())
+        self.cost.raise_peak(measure_peak_of_children())
+        # Only the trainer's own processes know what they held of the GPUs, and all of them together.
+        for name, gib in (facts or {}).items():
+            if name in TRAINER_PEAKS and isinstance(gib, float):
+                self.cost.raise_peak(MemoryPeak(*((gib, 0.0) if "host" in name else (0.0, gib))))
         path = self._cost_path(noun)
         try:
             write_file_atomically(path, json.dumps(asdict(self.cost)).encode())
@@ -413,7 +421,7 @@ def make_noun(this_round: Round, noun: Noun) -> Made:
     is_asked = noun.asks(this_round.plan) and "checkpoint" not in noun.inputs and len(made.table)
     origin = this_round.read("start_checkpoint")["content_hash"][0] if is_asked else None
     record_origin(this_round.plan, this_round.platform, this_round.key, noun.name, origin)
-    cost = this_round.record_cost(noun.name, started)
+    cost = this_round.record_cost(noun.name, started, made.facts)
     made = replace(made, version=made.version or stored.content_hash, facts={**made.facts, **cost})
     record_inputs(this_round, noun, str(made.version))
     # Finished samples are removed only now: after a kill before the record they are all there is.

@@ -49,6 +49,19 @@ def measure_own_peak() -> MemoryPeak:
     return MemoryPeak(host_gib=_read_host_peak() / GIB, gpu_gib=gpu_bytes / GIB)
 
 
+def measure_peak_of_children() -> MemoryPeak:
+    """What the largest process has held at most that this one started and waited for, or one that such a one did.
+
+    A trainer and an engine may have processes of their own. Each is a share of the machine beside this process, and the
+    largest of them decides what machine a round needs. Of GPUs the kernel knows nothing.
+
+    The kernel counts a child from its parent's size on, so that a small child of a large process seems as large as this
+    was when it started. That is never more than the parent's own peak, and so the larger of both is right.
+    """
+    unit = 1 if sys.platform == "darwin" else 1024
+    return MemoryPeak(host_gib=resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit / GIB, gpu_gib=0.0)
+
+
 def _read_host_peak() -> int:
     """Bytes. Of Linux's two counts VmHWM starts again with each program; ru_maxrss begins with its parent's peak."""
     status = Path("/proc/self/status")

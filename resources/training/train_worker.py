@@ -420,6 +420,7 @@ def write_result(folder: Path, logs: dict, seconds: float, peak: MemoryPeak) -> 
         sft_losses=[float(step["loss"]) for step in sft["steps"]],
         dpo_losses=[float(step["loss"]) for step in dpo["steps"]],
         dpo_accuracies=[float(step["rewards/accuracies"]) for step in dpo["steps"]],
+        dpo_margins=[float(step["rewards/margins"]) for step in dpo["steps"]],
         dpo_chosen_logps=[float(step["logps/chosen"]) for step in dpo["steps"]],
         computed_in={stage: log["computed_in"] for stage, log in logs.items()},
     )

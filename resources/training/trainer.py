@@ -177,6 +177,10 @@ class TrainResult(BaseModel):
     dpo_accuracies: list[float] = Field(
         default_factory=list, description="Share of pairs with the larger reward chosen."
     )
+    dpo_margins: list[float] = Field(
+        default_factory=list,
+        description="By how much the reward of chosen is above that of rejected, mean of the pairs.",
+    )
     dpo_chosen_logps: list[float] = Field(default_factory=list, description="Mean log-probability of chosen, in nats.")
 
 

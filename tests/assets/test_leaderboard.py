@@ -176,14 +176,18 @@ def test_tables_are_what_a_person_reads(filled: list[Plan], platform: PlatformRe
     assert second[5:7] == ["-", "-"]
     assert first[:4] == ["2", "first", "lance", "r0001 of 3"]
     assert first[4:6] == ["0.750 [0.301, 0.954]", "+0.250 [-0.240, +0.740]"]
-    assert first[7:] == ["4", "1", "3", "1", "100", "2,000", "14", "-"]
+    assert first[7:] == ["4 (1)", "3 (1)", "100", "2,000", "14", "-"]
     assert third[:4] == ["1", "third", "lance", "r0001 of 2"]
     assert third[5:7] == ["+0.400 [+0.350, +0.450]", "+0.500"]
     assert third[-1] == "0.5000"
     assert len({line.count("|") for line in lines if line.startswith("| ")}) == 1
     every = [line for line in tabulate_all_rounds(rows).splitlines() if "| lance |" in line]
     assert len(every) == len(rows)
-    assert every[1].endswith("| 4 | 1 | 3 | 1 | 50 | 1,000 | 7 | - |")
+    assert every[1].endswith("| 4 (1) | 3 (1) | 50 | 1,000 | 7 | - |")
+    without = tabulate_all_rounds(rows.with_columns(price=pl.lit(None, pl.Float64)))
+    assert "price" in "".join(lines)
+    assert "price" not in without, "no experiment names a price"
+    assert len({line.count("|") for line in without.splitlines() if line.startswith("| ")}) == 1
 
 
 @pytest.mark.parametrize(
@@ -476,7 +480,7 @@ def test_the_command_prints_and_writes(filled: list[Plan], platform: PlatformRes
     print_leaderboard(loaded, platform, markdown=markdown, picture=picture, say=said.append)
     text = "\n".join(said)
     assert markdown.read_text().strip() in text
-    assert "| experiment | round | raw_generations | checkpoint | in all |" in text
+    assert "| experiment | round | raw generations | checkpoint | in all |" in text
     assert "| second | r0000 | 2.0 | 5.0 | 7.0 |" in text
     assert "Left out:\n\n* **crooked**: crooked/defs.yaml:8" in text
     assert picture.read_bytes().startswith(b"\x89PNG\r\n")

@@ -98,6 +98,12 @@ def test_metadata_says_what_a_person_wants_to_know(world: World):
     assert all(reason in str(shown["drop_reasons"]) for reason in cleaned["drop_reason"].drop_nulls().unique())
 
 
+def test_memory_of_the_training_step_is_that_of_its_trainer(world: World):
+    shown, cost = world.metadata("checkpoint", "r0001"), world.round("r0001").read_costs()["checkpoint"]
+    assert cost.peak_host_gib >= shown["memory/training_peak_host_gib"] - 0.01 > 0.2
+    assert "dpo_measures" in shown or not world.round("r0001").read("checkpoint")["dpo_losses"][0].len()
+
+
 def test_costs_count_what_was_sampled(world: World):
     raw, costs = world.round("r0001").read("raw_generations"), world.round("r0001").read_costs()
     assert set(costs) == set(NOUNS)

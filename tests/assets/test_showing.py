@@ -8,7 +8,9 @@ import polars as pl
 from PIL import Image
 
 from lance_assets.algorithms.measures.retention import RETENTION
-from lance_assets.assets.showing import MAX_LINES, draw_retention, draw_scores, show_fact, show_report
+from lance_assets.assets.showing import show_fact, show_report
+from lance_assets.pictures.drawing import MAX_LINES, draw_retention, draw_scores
+from lance_assets.pictures.rows import MAX_WHOLE
 from lance_assets.rounds.finished.summary import describe_difference, describe_worth
 from lance_assets.rounds.headline import compare_with
 from lance_assets.rounds.report import (
@@ -48,9 +50,28 @@ def assert_is_picture(fact: Fact) -> None:
 def test_a_preview_is_one_line_a_row() -> None:
     table = pl.DataFrame({"text": ["a | b\nc", "x" * 300, "last"], "score": [7.126, None, 1.0], "other": [1, 2, 3]})
     lines = text_of(Rows(table, ("text", "score"), num_rows=2)).splitlines()
-    assert lines[:3] == ["| text | score |", "| --- | --- |", "| a \\| b ⏎ c | 7.126 |"]
-    assert lines[3] == f"| {'x' * 159}… | - |"
-    assert len(lines) == 4
+    assert lines[:3] == ["| row | text | score |", "| --- | --- | --- |", "| 1 | a \\| b ⏎ c | 7.126 |"]
+    assert lines[3] == f"| 2 | {'x' * 159}… | - |"
+    # What a cell does not show as it is stands whole below, under the number of its row.
+    assert lines[5:] == ["**row 1**, text:", "", "a \\| b  ", "c", "", "**row 2**, text:", "", "x" * 300]
+    short = text_of(Rows(table[2:], ("text", "score")))
+    assert short.splitlines() == ["| text | score |", "| --- | --- |", "| last | 1 |"]
+
+
+def test_a_column_without_values_and_texts_that_repeat_are_shown_once() -> None:
+    text = "One.\n  Two."
+    table = pl.DataFrame({"text": [text, text], "reason": [None, None]}, schema_overrides={"reason": pl.String})
+    shown = text_of(Rows(table, ("text", "reason"), note="2 of 9 rows, drawn over kind."))
+    assert shown.startswith("2 of 9 rows, drawn over kind.\n\n| row | text |\n")
+    assert shown.count("```\nOne.\n  Two.\n```") == 1
+    assert "**rows 1, 2**, text:" in shown
+
+
+def test_of_very_long_texts_it_is_said_that_they_are_not_whole() -> None:
+    table = pl.DataFrame({"text": ["a" * MAX_WHOLE, "b" * 200, "c" * 200]})
+    shown = text_of(Rows(table, ("text",)))
+    assert "a" * MAX_WHOLE in shown
+    assert "2 more texts are longer than fits here" in shown
 
 
 def test_measures_are_rounded_and_their_absence_is_shown() -> None:
@@ -86,6 +107,16 @@ def test_nothing_is_said_in_words() -> None:
         assert text_of(empty) == "*nothing to plot*"
 
 
+def test_what_is_empty_has_no_line_on_the_page() -> None:
+    empty: dict[str, Fact] = {
+        "preview": Rows(pl.DataFrame({"text": []}), ("text",)),
+        "reasons": Counts("reason", {}),
+        "measures": Measures([]),
+        "scores": Histogram({"seed": []}, title="t", x_label="x"),
+    }
+    assert show_report(empty | {"num_rows": 0}) == {"num_rows": 0}
+
+
 def test_pictures_are_png_and_the_same_each_time() -> None:
     scores = {"seed": [1.0, 9.5, 10.0], "completion": [], "degraded_completion": [0.0]}
     histogram = Histogram(scores, title="t", x_label="x")
@@ -113,6 +144,8 @@ def test_everything_else_is_shown_as_it_is() -> None:
         | {"path": Path("/somewhere")}
     )
     assert (shown["n"], shown["rate"], shown["is_new"], shown["word"]) == (1, 0.5, True, "x")
+    assert show_fact(0.123456789) == 0.1235
+    assert show_fact(12345.678) == 12346.0
     assert shown["many"] == dg.MetadataValue.json(["a"])
     assert shown["scores"] == dg.MetadataValue.json({"r0": 0.5})
     assert shown["text"] == dg.MetadataValue.md("**b**")

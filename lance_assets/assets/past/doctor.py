@@ -283,7 +283,9 @@ def report_round(instance: dg.DagsterInstance, this_round: Round, nouns: list[No
         file = this_round.platform.tables.path(plan.name, key, noun.name)
         shown = locate_table(plan, noun, file=file, num_rows=len(this_round.read(noun.name)))
         try:
-            shown |= show_report(noun.report(this_round))
+            told = show_report(noun.report(this_round))
+            # What opens a report opens the page.
+            shown = {**told, **shown} if told else shown
         except USER_ERRORS as error:
             # The table is there in any case; what is shown of it may need another that is not.
             shown["no_report"] = str(error)

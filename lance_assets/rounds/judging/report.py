@@ -13,7 +13,8 @@ from lance_assets.algorithms.measures.win_rates import (
 )
 from lance_assets.algorithms.reviews.pairwise import summarise_verdicts
 from lance_assets.records import EVAL_REPORT
-from lance_assets.rounds.report import Report, Rows, count_values, round_measure
+from lance_assets.rounds.report import Report, count_values, round_measure
+from lance_assets.rounds.shown.samples import sample_rows
 from resources.evaluation.evaluator import EvaluationError
 
 BENCHMARK = JUDGE
@@ -111,9 +112,15 @@ def describe_judging(items: pl.DataFrame) -> Report:
         "judge/longer_preferred_rate": round_measure(
             measure_longer_rate(read["preference"].to_list(), measure_differences(read))
         ),
-        "judge/length_effect": round(rate_items(read)[CONTROLLED].length_effect, 4),
+        # One item has a length and an outcome, and no effect of the one on the other.
+        "judge/length_effect": round_measure(rate_items(read)[CONTROLLED].length_effect if len(read) > 1 else None),
         "judge/outcomes": count_values(items["outcome"], of="outcome"),
-        "judge/preview": Rows(items, ("prompt", "completion", "opponent_completion", "outcome")),
+        "judge/preview": sample_rows(
+            items.with_columns(row_id="prompt"),
+            ("outcome", "prompt", "completion", "opponent_completion", "judge_score", "opponent_judge_score"),
+            over=("outcome",),
+            salt="judge",
+        ),
     }
     shown_together = items.filter(pl.col("own_first_text").is_not_null())
     if len(shown_together):

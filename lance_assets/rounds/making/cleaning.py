@@ -18,8 +18,11 @@ from lance_assets.rounds.making.comparing import open_comparer, read_thresholds
 from lance_assets.rounds.making.kept_texts import list_texts, tabulate_vectors
 from lance_assets.rounds.making.varying import kept_rows as kept_rows  # a check of this noun
 from lance_assets.rounds.plan import Plan
-from lance_assets.rounds.report import Counts, Judged, Made, Report, Rows, count_values
+from lance_assets.rounds.report import SUMMARY, Counts, Judged, Made, Report, Rows, count_values
 from lance_assets.rounds.round import Round
+from lance_assets.rounds.shown.likeness import LIKE, join_likeness
+from lance_assets.rounds.shown.samples import sample_rows
+from lance_assets.rounds.shown.sentences import say_cleaned
 
 
 @dataclass(frozen=True)
@@ -130,26 +133,57 @@ def report_cleaned_set(this_round: Round) -> Report:
     is_kept = pl.col("drop_reason").is_null()
     kept, dropped = (cleaned.filter(rows) for rows in (is_kept, ~is_kept))
     by_kind = cleaned.group_by("kind").agg(pl.len().alias("rows"), is_kept.sum().alias("kept"))
-    nearest = pairs.sort("similarity", "row_id", descending=[True, False])
+    nearest = pairs.filter(pl.col("tier") != "contrast").sort("similarity", "row_id", descending=[True, False])
+    bars = list_thresholds(this_round)
+    others = pl.concat(
+        table.select("row_id", "prompt", "completion") for table in (cleaned, this_round.read("seed_set"))
+    )
+    like = join_likeness(dropped, pairs=pairs, others=others, thresholds=bars)
     return {
+        SUMMARY: say_cleaned(cleaned, is_start=this_round.is_start),
         "dagster/row_count": len(cleaned),
         "num_kept": len(kept),
         "keep_rate": round(len(kept) / len(cleaned), 4) if len(cleaned) else 0.0,
         "drop_reasons": Counts("reason", count_drop_reasons(cleaned)),
         "kinds": Rows(by_kind.sort("kind"), ("kind", "rows", "kept")),
-        "preview_kept": Rows(
-            kept.group_by("kind", maintain_order=True).head(3), ("kind", "prompt", "completion"), num_rows=9
+        "preview_kept": sample_rows(
+            kept, ("row_id", "kind", "prompt", "completion", "parent_id"), over=("kind",), salt=this_round.key
         ),
-        "preview_dropped": Rows(
-            dropped.unique("drop_reason", maintain_order=True),
-            ("drop_reason", "kind", "prompt", "completion", "similarity"),
-            num_rows=8,
+        "preview_too_like": sample_rows(like, LIKE, over=("drop_reason", "kind", "tier"), salt=this_round.key),
+        "preview_dropped": sample_rows(
+            dropped.filter(pl.col("tier").is_null()),
+            ("row_id", "drop_reason", "kind", "prompt", "completion"),
+            over=("drop_reason", "kind"),
+            salt=this_round.key,
         ),
         "near_duplicates": count_values(pairs["tier"], of="tier"),
         "preview_near_duplicates": Rows(
-            nearest, ("tier", "similarity", "other_round", "text", "other_text"), num_rows=8
+            nearest,
+            ("row_id", "text", "other_text", "other_id", "other_round", "tier", "similarity"),
+            num_rows=8,
+            note="The pairs that are most alike; near-duplicates are those that are "
+            f"{say_thresholds(read_thresholds(this_round.plan.settings.near_duplicates))}.",
         ),
     }
+
+
+def say_thresholds(bars: Mapping[str, float]) -> str:
+    """When two texts are near-duplicates, in words; equal texts are, whatever the number."""
+    return ", ".join(tier if tier == "exact" else f"{tier} above {bar:g}" for tier, bar in bars.items())
+
+
+def list_thresholds(this_round: Round) -> dict[str, dict[str, float]]:
+    """By drop reason and tier the similarity above which a row is dropped, as the experiment sets it."""
+    settings = this_round.plan.settings
+    own, of_texts = settings.near_duplicates, settings.parameters
+    compared = read_thresholds(own)
+    found = {reason: compared for reason in ("like_history", "like_in_round")}
+    if hasattr(of_texts, "rouge_l_threshold"):
+        lexical = {"lexical": float(of_texts.rouge_l_threshold)}
+        found |= {reason: lexical for reason in ("like_seed", "like_sibling", "copied_example")}
+    if (bar := settings.evaluation.max_similarity) is not None:
+        found["evaluation_neighbour"] = {"embedding": bar}
+    return found
 
 
 def near_duplicates(this_round: Round) -> Judged:
@@ -186,14 +220,18 @@ def near_duplicates(this_round: Round) -> Judged:
     overlooked = pl.concat(missed).join(left, on=["row_id", "other_id", "tier"], how="anti")
     num_overlooked = overlooked["row_id"].n_unique()
     examples, row_ids, key = pl.concat([left, overlooked]), kept["row_id"].to_list(), this_round.key
+    num_left = len(choose_survivors(row_ids, examples, thresholds=bars, round_key=key))
+    limits = say_thresholds(read_thresholds(settings))
     return Judged(
         passed=left.is_empty() and num_overlooked <= may_miss,
         description=None if num_compared else "This round has no rows of a kind that is compared.",
+        found=f"{num_left} of {num_compared} compared rows are near-duplicates that were kept ({limits}); of "
+        f"{num_sampled} compared anew {num_overlooked} had been overlooked, and {may_miss} may be.",
         facts={
             "num_rows": len(kept),
             "num_compared": num_compared,
             # Rows that were to be dropped; a pair of the sample may be named from both sides.
-            "num_left": len(choose_survivors(row_ids, examples, thresholds=bars, round_key=key)),
+            "num_left": num_left,
             "num_sampled": num_sampled,
             "num_overlooked": num_overlooked,
             "bars": read_thresholds(settings),

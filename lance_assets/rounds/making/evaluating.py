@@ -8,15 +8,15 @@ from pathlib import Path
 import polars as pl
 
 from lance_assets.algorithms.measures.arms import BACKBONE
-from lance_assets.algorithms.measures.headline import Headline, ScoreRow, read_rows
+from lance_assets.algorithms.measures.headline import Headline, ScoreRow, name_score, read_rows
 from lance_assets.algorithms.measures.progress import START_ROUND, find_best_outcome
 from lance_assets.algorithms.measures.retention import build_retention, describe_fall, find_falls, list_forgotten
 from lance_assets.recipes.contract import ROUND_MODEL
 from lance_assets.records import EVAL_REPORT, HARNESS_ITEMS, Sample
-from lance_assets.rounds.asking import tabulate_costs
 from lance_assets.rounds.finished.tracking import track_round
 from lance_assets.rounds.headline import (
     compare_with,
+    compare_with_backbone,
     direct_rows,
     find_headline,
     read_headline,
@@ -33,6 +33,7 @@ from lance_assets.rounds.making.known_evaluations import add_taken, describe_tak
 from lance_assets.rounds.nouns import NOUNS
 from lance_assets.rounds.past.retention import describe_retention, enforce_retention
 from lance_assets.rounds.report import (
+    SUMMARY,
     Fact,
     Judged,
     Made,
@@ -44,8 +45,12 @@ from lance_assets.rounds.report import (
     ScoresOverRounds,
 )
 from lance_assets.rounds.round import Round
+from lance_assets.rounds.shown.costs import tabulate_costs
+from lance_assets.rounds.shown.items import find_turned, show_items, show_turned
+from lance_assets.rounds.shown.seconds import measure_round, say_round
+from lance_assets.rounds.shown.sentences import say_difference, say_number
 from lance_assets.rounds.world_evaluation import evaluate_world, summarise_items
-from lance_assets.settings.evaluation import LmEvalSettings
+from lance_assets.settings.evaluation import FloorSettings, LmEvalSettings
 from lance_assets.worlds import draw_problems
 from resources.evaluation.evaluator import HarnessResult, run_lm_eval
 from resources.stores.files import read_json_file, write_file_atomically
@@ -186,12 +191,13 @@ def report_eval_report(this_round: Round) -> Report:
     columns = ("model", "benchmark", "metric", "score", "ci_low", "ci_high", "num_items", "part_of")
     ends = {"score": headline["score"], "ci_low": headline["ci_low"], "ci_high": headline["ci_high"]}
     facts: Report = {
+        SUMMARY: say_evaluated(this_round, headline, [outcome.round_key for outcome in before]),
         **describe_no_news(this_round),
         **{name: round(value, 4) for name, value in ends.items() if value is not None},
         "metric": f"{headline['benchmark']} {headline['metric']}",
         "higher_is_better": headline["higher_is_better"],
         "is_regression": outcomes[-1].is_regression,
-        "broken_floors": list(outcomes[-1].broken_floors),
+        **({"broken_floors": list(broken)} if (broken := outcomes[-1].broken_floors) else {}),
         **this_round.describe_overrides(),
         **describe_taken(this_round),
         "scores": Rows(overall, columns, num_rows=20),
@@ -200,9 +206,50 @@ def report_eval_report(this_round: Round) -> Report:
         if other is not None:
             mean, low, high = compare_with(this_round, other)
             facts[f"against_{name}"] = f"{other}: {mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+    facts |= show_world_items(this_round, before[-1].round_key if before else None)
     facts |= describe_judging(this_round.read("judge_items").filter(model="checkpoint"))
     facts |= collect_history(this_round, [outcome.round_key for outcome in outcomes])
     return facts | {"accounting": account_for_round(this_round)}
+
+
+def say_evaluated(this_round: Round, headline: Headline, earlier: list[str]) -> str:
+    """What the round is worth, what it trained on and how long it took.
+
+    Args:
+        this_round: the round.
+        headline: its own.
+        earlier: the finished rounds before it, in order.
+    """
+    other = earlier[-1] if earlier else "the raw backbone"
+    difference = compare_with(this_round, other) if earlier else compare_with_backbone(this_round)
+    told = f"{headline['score']:.3f}"
+    if difference is not None:
+        told += f", {say_difference(difference)} on {other}"
+    told += "" if headline["higher_is_better"] else " (lower is better)"
+    row = this_round.read("checkpoint").row(0, named=True)
+    new = "" if this_round.is_start else "new "
+    num_pairs = this_round.read("preference_pairs").filter(pl.col("source_round") == this_round.key).height
+    num_rows = row["num_sft_rows"] if this_round.is_start else len(this_round.read_new_sft_rows())
+    brought = f"{say_number(num_rows, f'{new}SFT row')}, {say_number(num_pairs, f'{new}pair')}"
+    trained = brought if row["is_trained"] else "nothing trained"
+    costs = this_round.read_costs()
+    return "; ".join([told, trained, *([say_round(measure_round(costs))] if costs else [])])
+
+
+def show_world_items(this_round: Round, before: str | None) -> Report:
+    """Some items, right and wrong, and those that turned since the round before; nothing without a world.
+
+    Args:
+        this_round: the round.
+        before: the last finished round before it; None where there is none.
+    """
+    items = this_round.read("eval_items")
+    if items.is_empty():
+        return {}
+    shown: Report = {"items": show_items(items, salt=this_round.experiment.name)}
+    if before is None:
+        return shown
+    return shown | {"turned": show_turned(find_turned(items, this_round.read("eval_items", before)), key=before)}
 
 
 def describe_no_news(this_round: Round) -> dict[str, str]:
@@ -253,7 +300,10 @@ def collect_history(this_round: Round, keys: list[str]) -> dict[str, Fact]:
         ),
     }
     if (world := this_round.plan.world) is not None:
-        shown = ScoresByStratum(by_stratum, axis=world.axis, title=f"{name}: accuracy by {world.axis}")
+        mine = reports[this_round.key].filter(greedy_strata, model="checkpoint").drop_nulls(["ci_low", "ci_high"])
+        intervals = {row["stratum"]: (row["ci_low"], row["ci_high"]) for row in mine.to_dicts()}
+        title = f"{name}: accuracy by {world.axis}"
+        shown = ScoresByStratum(by_stratum, axis=world.axis, title=title, intervals=intervals)
         history[f"by_{world.axis.replace(' ', '_')}"] = shown
     history["retention"] = Retention(
         build_retention(read_retained(this_round, keys)), title=f"{name}: what is left of each score's best round"
@@ -265,18 +315,35 @@ def no_regression(this_round: Round) -> Judged:
     """Whether the 95% interval of the difference to the best earlier round does not lie wholly on the worse side."""
     outcomes = read_outcomes(this_round, [*this_round.earlier_keys, this_round.key])
     scores = {outcome.round_key: outcome.score for outcome in outcomes}
-    return Judged(passed=not outcomes[-1].is_regression, is_error=False, facts={"scores": scores})
+    best = find_best_outcome(outcomes[:-1])
+    found = f"{scores[this_round.key]:.3f}; there is no earlier round to be held against."
+    if best is not None:
+        found = (
+            f"{scores[this_round.key]:.3f} is {say_difference(compare_with(this_round, best))} on the best round "
+            f"before, {best}; the whole interval may not lie on the worse side."
+        )
+    return Judged(passed=not outcomes[-1].is_regression, is_error=False, facts={"scores": scores}, found=found)
 
 
 def floors(this_round: Round) -> Judged:
     """Whether the round keeps every floor of a single score."""
     broken = read_outcomes(this_round, [*this_round.earlier_keys, this_round.key])[-1].broken_floors
-    num_floors = len(this_round.plan.settings.evaluation.floors)
+    kept = this_round.plan.settings.evaluation.floors
+    num_floors = len(kept)
     return Judged(
         passed=not broken,
         description="; ".join(broken) or (None if num_floors else "This experiment sets no floors."),
+        found="; ".join(f"{name_score(floor.wanted)} keeps its floor ({describe_floor(floor)})" for floor in kept)
+        + ".",
         facts={"num_floors": num_floors, "broken": list(broken)},
     )
+
+
+def describe_floor(floor: FloorSettings) -> str:
+    """A floor in words."""
+    worst = [] if floor.worst is None else [f"no worse than {floor.worst:g}"]
+    fall = [] if floor.max_fall is None else [f"no further than {floor.max_fall:g} from its best"]
+    return ", ".join(worst + fall)
 
 
 def no_forgetting(this_round: Round) -> Judged:
@@ -297,4 +364,11 @@ def no_forgetting(this_round: Round) -> Judged:
         "falls": Rows(largest, names, num_rows=20),
     }
     told = "; ".join(describe_fall(fall, this_round.key) for fall in forgotten)
-    return Judged(passed=not forgotten, is_error=False, description=told or None, facts=facts)
+    worst = max(falls, key=lambda fall: fall.low, default=None)
+    found = "No earlier round has a score to be held against."
+    if worst is not None:
+        found = (
+            f"{len(forgotten)} of {say_number(len(falls), 'score')} fell from their best beyond the noise; nearest to "
+            f"it is {worst.name}, {worst.before:.3g} in {worst.best_round} and {worst.after:.3g} now."
+        )
+    return Judged(passed=not forgotten, is_error=False, description=told or None, facts=facts, found=found)

@@ -13,6 +13,7 @@ from lance_assets.rounds.making.measuring import describe_rate, list_remedies
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.report import Judged, Report, Rows, round_measure
 from lance_assets.rounds.round import Round
+from lance_assets.settings.experiment import CheckSettings
 
 MIN_SCORED = 20
 """Fewest scored rows whose scores are expected to differ: a handful of good rows may well have one score."""
@@ -91,7 +92,16 @@ def judge_scores(plan: Plan, scored: pl.DataFrame, is_right: list[bool | None], 
         # A verdict of good or bad may well be the same of all rows, which chooses nothing and spoils nothing.
         is_error=is_below or plan.settings.parameters.has_scale,
         facts=facts,
-        description=" ".join(told),
+        description=" ".join(told if is_equal or is_below else [*told, say_bars(commonest, bars)]),
+    )
+
+
+def say_bars(commonest: Sameness, bars: CheckSettings) -> str:
+    """Of how many rows the commonest score is, and what both bars are, in a sentence."""
+    auc = "" if bars.min_gold_auc is None else f", and an AUC may not lie wholly below {bars.min_gold_auc:g}"
+    return (
+        f"{commonest.rate:.0%} of {commonest.total} scored rows have the commonest score; at most "
+        f"{bars.max_equal_score_rate:.0%} may{auc}."
     )
 
 

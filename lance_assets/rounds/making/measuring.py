@@ -24,8 +24,9 @@ from lance_assets.algorithms.similarity.words import count_words
 from lance_assets.recipes.contract import RoundInputs
 from lance_assets.records import REVIEW_SIGNAL, derive_row_id
 from lance_assets.rounds.plan import Plan
-from lance_assets.rounds.report import Judged, Made, Measures, Report, Rows, round_measure
+from lance_assets.rounds.report import SUMMARY, Judged, Made, Measures, Report, round_measure
 from lance_assets.rounds.round import Round
+from lance_assets.rounds.shown.samples import sample_rows
 
 PAIR = ("row_id", "kind", "rule", "seed_id", "prompt", "better", "worse")
 """The columns of `REVIEW_SIGNAL` that say what a pair is."""
@@ -139,7 +140,7 @@ def report_review_signal(this_round: Round) -> Report:
     """AUC, accuracy, unscored rate and bias over all pairs and by kind, and pairs that the reviewer has wrong."""
     table = this_round.read("review_signal")
     if not this_round.is_start:
-        return {"dagster/row_count": 0}
+        return {SUMMARY: "The reviewer was measured in r0000", "dagster/row_count": 0}
     measured = measure_table(table)
     overall = measured.overall
     by_kind = [
@@ -162,6 +163,7 @@ def report_review_signal(this_round: Round) -> Report:
     ]
     wrong = table.filter(pl.col("better_score") <= pl.col("worse_score"))
     return {
+        SUMMARY: say_signal(measured),
         "dagster/row_count": len(table),
         "auc": round_measure(overall.auc.value),
         "auc_interval": f"{overall.auc.low:.4f} to {overall.auc.high:.4f}",
@@ -174,8 +176,25 @@ def report_review_signal(this_round: Round) -> Report:
         "bias/length": round_measure(measured.length_bias),
         "by_kind": Measures(by_kind),
         **({"other_signals": Measures(others)} if others else {}),
-        "wrong": Rows(wrong, ("kind", "rule", "prompt", "better", "better_score", "worse", "worse_score")),
+        "wrong": sample_rows(
+            wrong,
+            ("row_id", "kind", "rule", "prompt", "better", "worse", "better_score", "worse_score"),
+            over=("kind",),
+            salt=this_round.key,
+        ),
     }
+
+
+def say_signal(measured: SignalMeasures) -> str:
+    """What is known of the reviewer, in a sentence."""
+    overall = measured.overall
+    if overall.auc.value is None:
+        return f"Of {overall.num_pairs} pairs none has two scores, so the reviewer was not measured"
+    side = "better than chance" if overall.auc.is_above_chance else "which may be chance (0.5)"
+    return (
+        f"The reviewer tells the better completion from the worse one with an AUC of {describe_rate(overall.auc)} over "
+        f"{overall.num_scored} of {overall.num_pairs} pairs, {side}"
+    )
 
 
 def list_remedies(plan: Plan) -> list[str]:
@@ -273,7 +292,9 @@ def judge_signal(
         better = find_better(plan, measured, others)
         choice = f"Another signal does better: {describe_choice(plan, measured, others)}" if better else None
         notes = [part for part in (describe_inversion(plan, measured), choice) if part is not None]
-        return Judged(passed=True, facts=facts, description=f"{'. '.join(notes)}." if notes else None)
+        held = "above chance (0.5), interval and all" if bar is None else f"and at least {bar:g} is asked for"
+        found = f"The reviewer's AUC is {describe_rate(auc)} over {measured.overall.num_scored} pairs, {held}."
+        return Judged(passed=True, facts=facts, description=f"{'. '.join(notes)}." if notes else None, found=found)
     read = f"{describe_rate(auc)} over {measured.overall.num_scored} of {measured.overall.num_pairs} pairs"
     wanted = "not above chance (0.5)" if bar is None else f"below checks.min_review_auc={bar:g}"
     found = f"its AUC is {read}, {wanted}" if known else "no pair has two scores that could be read"

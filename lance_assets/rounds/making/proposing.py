@@ -20,8 +20,20 @@ from lance_assets.rounds.filtering.origins import carry_origins
 from lance_assets.rounds.overrides import record_overrides
 from lance_assets.rounds.past.handover import Handover, find_first_to_redo, find_handover, find_parent, list_changes
 from lance_assets.rounds.plan import Plan
-from lance_assets.rounds.report import Counts, Histogram, Judged, Made, Report, Rows, count_values, round_measure
+from lance_assets.rounds.report import (
+    SUMMARY,
+    Counts,
+    Histogram,
+    Judged,
+    Made,
+    Report,
+    Rows,
+    count_values,
+    round_measure,
+)
 from lance_assets.rounds.round import Round
+from lance_assets.rounds.shown.samples import sample_rows
+from lance_assets.rounds.shown.sentences import say_generations, say_seeds
 from resources.models.chat_format import describe_chat, encode_messages
 from resources.models.model_shapes import find_tokenizer
 from resources.readers.seed_files import open_seeds
@@ -99,7 +111,9 @@ def version_start(handover_hash: str, plan: Plan) -> str:
 def report_start_checkpoint(this_round: Round) -> Report:
     """The folder, its content, the parent round, and the settings that differ from the round before."""
     row = this_round.read("start_checkpoint").row(0, named=True)
+    begins = f"the checkpoint of {row['parent_round']}" if row["parent_round"] else "the base model"
     facts: Report = {
+        SUMMARY: f"{this_round.key} begins with {begins}",
         "path": this_round.model_path(row["parent_round"]),
         "content_hash": row["content_hash"],
         "parent_round": row["parent_round"] or BASE_MODEL,
@@ -109,8 +123,9 @@ def report_start_checkpoint(this_round: Round) -> Report:
     if this_round.is_start:
         return facts
     before = this_round.earlier_keys[-1]
-    differences = compare_with_round(this_round.plan, this_round.platform.tables, before)
-    return facts | {"differs_from_previous": f"{before}: {describe_differences(differences) or NO_DIFFERENCE}"}
+    differences = describe_differences(compare_with_round(this_round.plan, this_round.platform.tables, before))
+    said = f"{facts[SUMMARY]}, and with {differences or NO_DIFFERENCE + ' as ' + before}"
+    return facts | {SUMMARY: said, "differs_from_previous": f"{before}: {differences or NO_DIFFERENCE}"}
 
 
 def is_newest(this_round: Round) -> Judged:
@@ -126,7 +141,8 @@ def is_newest(this_round: Round) -> Judged:
         return Judged(passed=False, is_error=False, facts=facts, description=again)
     facts |= {"newest": handover.content_hash, "handover": handover.version}
     if handover.version == row["handover_hash"]:
-        return Judged(passed=True, is_error=False, facts=facts | {"changed": []})
+        found = f"Earlier rounds hand over what {this_round.key} began with."
+        return Judged(passed=True, is_error=False, facts=facts | {"changed": []}, found=found)
     changes = list_changes(this_round, handover)
     first, changed = find_first_to_redo(this_round, changes), [change.what for change in changes]
     return Judged(
@@ -225,12 +241,15 @@ def leave_out_evaluation(this_round: Round, seeds: pl.DataFrame) -> tuple[pl.Dat
 def report_seed_set(this_round: Round) -> Report:
     """Some seeds, the share that the file has of them, and the scores they carry."""
     seeds = this_round.read("seed_set")
-    scores = {str(source): rows["review_score"].drop_nulls().to_list() for (source,), rows in seeds.group_by("source")}
+    by_source = seeds.sort("source").group_by("source", maintain_order=True)
+    scores = {str(source): rows["review_score"].drop_nulls().to_list() for (source,), rows in by_source}
+    columns = ("row_id", "source", "prompt", "completion", "answer", "review_score")
     return {
+        SUMMARY: say_seeds(seeds),
         "dagster/row_count": len(seeds),
         "seed_rate": seeds.filter(pl.col("source") == "seed").height / max(len(seeds), 1),
-        "preview": Rows(seeds, ("prompt", "completion", "source", "review_score")),
-        "scores": Histogram(scores, title="Review scores the pool carries", x_label="review score"),
+        "preview": sample_rows(seeds, columns, over=("source", "review_score"), salt=this_round.key),
+        "scores": Histogram(scores, title="Review scores the pool carries", x_label="review score (points)"),
     }
 
 
@@ -251,13 +270,16 @@ def make_raw_generations(this_round: Round) -> Made:
 def report_raw_generations(this_round: Round) -> Report:
     """How many samples there are of each kind, how they ended, one of each kind, and what the recipe adds."""
     table = this_round.read("raw_generations")
-    one_each = table.unique("kind", maintain_order=True)
+    columns = ("row_id", "kind", "finish_reason", "prompt", "raw_text", "parent_id", "refused_reason")
     facts: Report = {
+        SUMMARY: say_generations(table, is_start=this_round.is_start),
         "dagster/row_count": len(table),
         "kinds": count_values(table["kind"], of="kind"),
         "finish_reasons": count_values(table["finish_reason"], of="finish reason"),
         **{f"cut_off_rate/{kind}": round_measure(rate) for kind, rate in measure_cut_off(table).items()},
-        "preview": Rows(one_each, ("kind", "prompt", "raw_text", "finish_reason")),
+        "preview": sample_rows(
+            table, columns, over=("kind", "finish_reason", "refused_reason"), salt=this_round.key, num_rows=10
+        ),
     }
     return facts | dict(this_round.plan.recipe.describe_generations(this_round.build_inputs(), table))
 
@@ -275,7 +297,16 @@ def cut_off_rate(this_round: Round) -> Judged:
     above = [kind for kind, rate in rates.items() if rate > bar]
     told = [f"{kind}: {rates[kind]:.1%} are cut; raise {name_limit(plan, kind)}" for kind in above]
     facts: Report = {f"cut_off_rate/{kind}": round_measure(rate) for kind, rate in rates.items()}
-    return Judged(passed=not above, is_error=False, description="; ".join(told) or None, facts={**facts, "bar": bar})
+    shares = ", ".join(f"{kind} {rate:.1%}" for kind, rate in rates.items())
+    return Judged(
+        passed=not above,
+        is_error=False,
+        description="; ".join(told) or None,
+        facts={**facts, "bar": bar},
+        found=f"Cut at the token limit: {shares}; allowed are {bar:.0%} of each kind."
+        if rates
+        else "Nothing was sampled.",
+    )
 
 
 def name_limit(plan: Plan, kind: str) -> str:

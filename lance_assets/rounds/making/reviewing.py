@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import polars as pl
 
@@ -11,8 +12,20 @@ from lance_assets.algorithms.similarity.words import count_words
 from lance_assets.rounds.gold import measure_reviews
 from lance_assets.rounds.making.holding import describe_gold
 from lance_assets.rounds.making.holding import scores_tell as scores_tell  # the check of this noun
-from lance_assets.rounds.report import Histogram, Judged, Made, Measures, Report, Rows, count_values, round_measure
+from lance_assets.rounds.report import (
+    SUMMARY,
+    Histogram,
+    Judged,
+    Made,
+    Measures,
+    Report,
+    count_values,
+    round_measure,
+)
 from lance_assets.rounds.round import Round
+from lance_assets.rounds.shown.bars import list_bars
+from lance_assets.rounds.shown.samples import sample_rows
+from lance_assets.rounds.shown.sentences import say_reviewed
 
 
 def make_reviewed_set(this_round: Round) -> Made:
@@ -33,19 +46,45 @@ def make_reviewed_set(this_round: Round) -> Made:
 def report_reviewed_set(this_round: Round) -> Report:
     """What was scored and what was not, some rows, and what the reviews say of the reviewer."""
     table = this_round.read("reviewed_set")
-    facts: Report = {"dagster/row_count": len(table)} | describe_rows(table, title=f"Review scores, {this_round.key}")
+    earlier = read_earlier_scores(this_round)
+    facts: Report = {
+        SUMMARY: say_reviewed(table, is_start=this_round.is_start),
+        "dagster/row_count": len(table),
+        **describe_rows(table, key=this_round.key),
+        "scores": Histogram(
+            group_scores(table),
+            title=f"Review scores, {this_round.key}",
+            x_label="review score (points)",
+            thresholds=list_bars(this_round.plan.settings.parameters),
+            **earlier,
+        ),
+    }
     facts |= dict(this_round.plan.recipe.describe_reviews(this_round.build_inputs(), table))
     facts |= describe_gold(measure_reviews(this_round, table)) if table["review_score"].count() else {}
     return facts | (describe_bias(table) if this_round.plan.settings.parameters.has_reviews else {})
 
 
-def describe_rows(table: pl.DataFrame, *, title: str) -> Report:
-    """What was scored, what was not and why, what is left out all the same, and some rows."""
-    scores = {
+def group_scores(table: pl.DataFrame) -> dict[str, list[float]]:
+    """The review scores of each kind of row, schema `REVIEWED_SET`."""
+    return {
         str(kind): rows["review_score"].drop_nulls().to_list()
         for (kind,), rows in table.sort("kind").group_by("kind", maintain_order=True)
     }
-    spread = table.select((pl.col("scores").list.max() - pl.col("scores").list.min()).mean()).item()
+
+
+def read_earlier_scores(this_round: Round) -> dict[str, Any]:
+    """The scores of the last round before with a reviewed set, as the fields of `Histogram`; none where none is."""
+    keys = [key for key in this_round.earlier_keys if this_round.has("reviewed_set", key)]
+    if not keys:
+        return {}
+    return {"before": group_scores(this_round.read("reviewed_set", keys[-1])), "round_before": keys[-1]}
+
+
+def describe_rows(table: pl.DataFrame, *, key: str) -> Report:
+    """What was scored, what was not and why, what is left out all the same, and some rows."""
+    # One review has no spread.
+    several = table.filter(pl.col("scores").list.drop_nulls().list.len() > 1)["scores"]
+    spread = (several.list.max() - several.list.min()).mean() if len(several) else None
     polished = ["raw_completion"] if table["raw_completion"].count() else []
     return {
         "num_reviews": int(table["reviews"].list.len().sum()),
@@ -53,11 +92,16 @@ def describe_rows(table: pl.DataFrame, *, title: str) -> Report:
         "num_unscored_rows": table["review_score"].null_count(),
         "unscored_review_reasons": count_values(table["unscored_reasons"].explode(), of="reason"),
         "drop_reasons": count_values(table["drop_reason"], of="reason"),
-        "mean_spread": round(spread or 0.0, 4),
-        "scores": Histogram(scores, title=title, x_label="review score (0 to 10)"),
-        "preview": Rows(
-            table.with_columns(review=pl.col("reviews").list.first()),
-            ("kind", "prompt", *polished, "completion", "review_score", "review"),
+        "mean_spread": round_measure(spread if isinstance(spread, float) else None),
+        "preview": sample_rows(
+            table.with_columns(
+                review=pl.col("reviews").list.first(),
+                is_scored=pl.col("review_score").is_not_null(),
+            ),
+            ("row_id", "kind", "prompt", *polished, "completion", "review_score", "scores", "review", "drop_reason"),
+            over=("kind", "review_score", "drop_reason", "is_scored"),
+            salt=key,
+            num_rows=10,
         ),
     }
 
@@ -79,7 +123,9 @@ def describe_bias(table: pl.DataFrame) -> Report:
             "95% interval": f"{shift.interval[0]:.3f} to {shift.interval[1]:.3f}",
             "exchangeable": "yes" if shift.is_exchangeable else "no",
         }
+        # One row has no spread, and so no interval.
         for shift in bias.shifts
+        if shift.num_rows > 1
     ]
     return {
         "bias/length": round_measure(bias.score_length_correlation),
@@ -108,6 +154,8 @@ def unscored_rate(this_round: Round) -> Judged:
         passed=passed,
         description="This experiment reviews nothing, by its parameters." if reviews_nothing else said,
         facts={**rates, "bar": bar, "num_reviews": len(scores), "num_rows": len(table)},
+        found=f"{rates['unscored_rate']:.1%} of {len(scores)} reviews and {rates['unscored_row_rate']:.1%} of "
+        f"{len(table)} rows have no score; allowed are {bar:.0%}.",
     )
 
 

@@ -11,8 +11,10 @@ import polars as pl
 from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.records import CHECKPOINT
 from lance_assets.rounds.past.origin import require_origin
-from lance_assets.rounds.report import Judged, Losses, Made, Report, Rows
+from lance_assets.rounds.report import SUMMARY, Judged, Losses, Made, Report
 from lance_assets.rounds.round import Round
+from lance_assets.rounds.shown.samples import sample_rows
+from lance_assets.rounds.shown.sentences import say_moved, say_trained
 from lance_assets.settings.experiment import TrainingSettings
 from resources.engines.durable_stage import clear_stage
 from resources.machine.handover import MemoryHandover, wait_until_free
@@ -111,7 +113,16 @@ def describe_training(trained: Trained) -> Report:
     if result.dpo_chosen_logps:
         facts["dpo_chosen_logps_first"] = result.dpo_chosen_logps[0]
         facts["dpo_chosen_logps_last"] = result.dpo_chosen_logps[-1]
+        facts["dpo_measures"] = Losses({}, measures=name_measures(result))
     return facts
+
+
+def name_measures(result: TrainResult) -> dict[str, Sequence[float]]:
+    """The measures of DPO beside its loss, by names with their units."""
+    return {
+        "DPO accuracy (share of pairs)": result.dpo_accuracies,
+        "DPO margin (reward, chosen - rejected)": result.dpo_margins,
+    }
 
 
 def describe_change(result: TrainResult | None) -> dict[str, float | str | None]:
@@ -209,6 +220,7 @@ def report_checkpoint(this_round: Round) -> Report:
     row, start = (this_round.read(noun).row(0, named=True) for noun in ("checkpoint", "start_checkpoint"))
     began = "the base model" if this_round.trains_from_base else "the start checkpoint"
     facts: Report = {
+        SUMMARY: say_trained(row, began),
         "path": this_round.model_path(this_round.key),
         "content_hash": row["content_hash"],
         "is_trained": row["is_trained"],
@@ -217,7 +229,7 @@ def report_checkpoint(this_round: Round) -> Report:
         "trained_from": began if row["is_trained"] else "nothing: the start checkpoint is kept",
         "num_steps": len(row["sft_losses"]) + len(row["dpo_losses"]),
         "num_truncated": row["num_truncated"],
-        "losses": Losses({"SFT": row["sft_losses"], "DPO": row["dpo_losses"]}),
+        "losses": Losses({"SFT": row["sft_losses"], "DPO": row["dpo_losses"]}, earlier=read_earlier_losses(this_round)),
     }
     if row["is_trained"]:
         facts["saved_as"] = f"{row['saved_dtype']}, which keeps {row['kept_rate']:.1%} of the last stage's update"
@@ -226,6 +238,18 @@ def report_checkpoint(this_round: Round) -> Report:
     if not row["is_trained"]:
         facts["note"] = "this round brought nothing to train on: the start checkpoint is kept"
     return facts
+
+
+NUM_EARLIER = 3
+"""Earlier rounds whose losses are drawn."""
+
+
+def read_earlier_losses(this_round: Round) -> dict[str, dict[str, list[float]]]:
+    """The losses of the last rounds before, by stage and round."""
+    keys = [key for key in this_round.earlier_keys if this_round.has("checkpoint", key)][-NUM_EARLIER:]
+    rows = {key: this_round.read("checkpoint", key).row(0, named=True) for key in keys}
+    stages = {"SFT": "sft_losses", "DPO": "dpo_losses"}
+    return {stage: {key: row[name] for key, row in rows.items() if row[name]} for stage, name in stages.items()}
 
 
 def list_changes(row: Mapping[str, Any]) -> dict[str, float]:
@@ -285,6 +309,7 @@ def judge_training(row: Mapping[str, Any], *, broken: NotFinite | None = None) -
         is_error=bool(not_finite) or (not row["is_trained"] and not is_same),
         facts=facts | {f"change_{stage}": change for stage, change in changes.items()},
         description="; ".join(mistakes) or None,
+        found=say_moved(stages, changes),
     )
 
 
@@ -343,6 +368,7 @@ def report_label_checkpoint(this_round: Round) -> Report:
     if not this_round.is_start:
         return {"content_hash": row["content_hash"], "note": f"trained in {START_ROUND}"}
     return {
+        SUMMARY: say_trained(row, "the base model"),
         "path": this_round.platform.checkpoints.find(
             this_round.plan.label_model, this_round.key, made_by=f"{this_round.plan.name}/label_checkpoint"
         ),
@@ -350,5 +376,7 @@ def report_label_checkpoint(this_round: Round) -> Report:
         "trained_on": f"{row['num_sft_rows']} seeds, completion to prompt",
         "num_truncated": row["num_truncated"],
         "losses": Losses({"SFT": row["sft_losses"], "DPO": []}),
-        "preview": Rows(this_round.read("label_set"), ("prompt", "completion")),
+        "preview": sample_rows(
+            this_round.read("label_set"), ("row_id", "prompt", "completion"), over=("source",), salt=this_round.key
+        ),
     }

@@ -1,5 +1,6 @@
 """What a round trains on and how varied it is: sft_set, preference_pairs and diversity_report."""
 
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, fields
 
@@ -24,8 +25,23 @@ from lance_assets.algorithms.similarity.words import count_words
 from lance_assets.recipes.steps.judging import drop_judged_pairs
 from lance_assets.records import DIVERSITY_REPORT
 from lance_assets.rounds.making.kept_texts import require_history
-from lance_assets.rounds.report import Histogram, Judged, Made, Report, Rows, Trends, count_values, round_measure
+from lance_assets.rounds.report import (
+    SUMMARY,
+    Histogram,
+    Judged,
+    Made,
+    Measures,
+    Report,
+    Rows,
+    Trends,
+    count_values,
+    round_measure,
+)
 from lance_assets.rounds.round import Round
+from lance_assets.rounds.shown.bars import list_bars
+from lance_assets.rounds.shown.samples import sample_rows
+from lance_assets.rounds.shown.sentences import explain_no_pairs, say_pairs, say_sft
+from lance_assets.settings.experiment import CheckSettings
 from resources.readers.seed_files import read_eft
 
 
@@ -58,14 +74,28 @@ def report_sft_set(this_round: Round) -> Report:
     """How many rows are new, from which source and round the rows come, and some of them."""
     table = this_round.read("sft_set")
     new = table.filter((pl.col("source_round") == this_round.key) & (pl.col("source") != "eft"))
-    accepted = {"accepted": table["review_score"].drop_nulls().to_list()}
+    is_new = pl.col("source_round") == this_round.key
+    scored = table.drop_nulls("review_score")
+    accepted = {
+        name: scored.filter(rows)["review_score"].to_list()
+        for name, rows in ((f"accepted in {this_round.key}", is_new), ("accepted before", ~is_new))
+    }
+    columns = ("row_id", "source", "source_round", "prompt", "completion", "review_score", "source_id")
     return {
+        SUMMARY: say_sft(table, new, key=this_round.key),
         "dagster/row_count": len(table),
         "num_new": len(new),
         "sources": count_values(table["source"], of="source"),
         "rounds": count_values(table["source_round"], of="round"),
-        "scores": Histogram(accepted, title="Accepted", x_label="review score"),
-        "preview": Rows(new if len(new) else table, ("source", "prompt", "completion", "review_score")),
+        "scores": Histogram(
+            accepted,
+            title="Review scores of the accepted rows",
+            x_label="review score (points)",
+            thresholds=list_bars(this_round.plan.settings.parameters),
+        ),
+        "preview": sample_rows(
+            new if len(new) else table, columns, over=("source", "review_score"), salt=this_round.key
+        ),
     }
 
 
@@ -75,7 +105,11 @@ def no_evaluation_overlap(this_round: Round) -> Judged:
     row_ids, prompts = rows["row_id"].to_list(), rows["prompt"].to_list()
     leaked = pl.concat([guard.find(row_ids, prompts), guard.find_in_completions(row_ids, rows["completion"].to_list())])
     facts: Report = {"num_rows": len(rows)} | guard.describe(leaked, prompts)
-    return Judged(passed=leaked.is_empty(), facts=facts, description=say_leaked(leaked, rows))
+    found = (
+        f"{leaked['row_id'].n_unique()} of {len(rows)} rows ask or quote one of {len(guard.known_prompts)} evaluation "
+        "prompts; none may."
+    )
+    return Judged(passed=leaked.is_empty(), facts=facts, description=say_leaked(leaked, rows), found=found)
 
 
 def say_leaked(leaked: pl.DataFrame, rows: pl.DataFrame) -> str | None:
@@ -127,14 +161,36 @@ def report_preference_pairs(this_round: Round) -> Report:
     table = this_round.read("preference_pairs")
     new = table.filter(pl.col("source_round") == this_round.key)
     gaps = {"pairs": table["score_gap"].drop_nulls().to_list()}
+    parameters = this_round.plan.settings.parameters
+    bars = {"paired above": float(parameters.score_gap)} if hasattr(parameters, "score_gap") else {}
+    columns = ("row_id", "prompt", "chosen", "rejected", "chosen_score", "rejected_score")
+    shown = new if len(new) else table
     facts: Report = {
+        SUMMARY: say_pairs(table, new, key=this_round.key, why_none="" if len(new) else explain_none(this_round)),
         "dagster/row_count": len(table),
         "num_new": len(new),
         "rounds": count_values(table["source_round"], of="round"),
-        "gaps": Histogram(gaps, title="Score gaps", x_label="chosen minus rejected"),
-        "preview": Rows(new, ("prompt", "chosen", "chosen_score", "rejected", "rejected_score")),
+        "gaps": Histogram(
+            gaps, title="Score gaps of the pairs", x_label="chosen minus rejected (points)", thresholds=bars
+        ),
+        "preview": sample_rows(shown, columns, over=("score_gap",), salt=this_round.key),
     }
-    return facts | describe_judgements(this_round.read("pair_judgements"))
+    judgements = this_round.read("pair_judgements")
+    return facts | (describe_judgements(judgements) if parameters.judges_pairs or len(judgements) else {})
+
+
+def explain_none(this_round: Round) -> str:
+    """Why a round brought no pair."""
+    plan = this_round.plan
+    if not plan.settings.parameters.builds_pairs:
+        return "this experiment builds none, by its parameters"
+    if this_round.is_start:
+        return "r0000 reviews nothing"
+    reviewed, judged = this_round.read("reviewed_set"), this_round.read("pair_judgements")
+    if num_left_out := judged["drop_reason"].count():
+        return f"the judgements left out {num_left_out} of {len(judged)} judged pairs"
+    own = plan.recipe.explain_no_pairs
+    return explain_no_pairs(reviewed) if own is None else own(this_round.build_inputs(), reviewed)
 
 
 def describe_judgements(judgements: pl.DataFrame) -> Report:
@@ -163,7 +219,8 @@ def pairs_differ(this_round: Round) -> Judged:
     num_new = pairs.filter(pl.col("source_round") == this_round.key).height
     builds_none = not settings.parameters.builds_pairs
     # r0000 has no reviews, so it cannot have pairs.
-    enough = builds_none or this_round.is_start or num_new >= settings.checks.min_pairs
+    fewest = 0 if builds_none or this_round.is_start else settings.checks.min_pairs
+    enough = num_new >= fewest
     guard, row_ids = this_round.guard, pairs["row_id"].to_list()
     quoting = [guard.find_in_completions(row_ids, pairs[side].to_list()) for side in ("chosen", "rejected")]
     leaked = pl.concat([guard.find(row_ids, pairs["prompt"].to_list()), *quoting])
@@ -172,6 +229,8 @@ def pairs_differ(this_round: Round) -> Judged:
         passed=num_equal == 0 and enough and num_leaked == 0,
         is_error=bool(num_equal or num_leaked),
         description="This experiment builds no pairs, by its parameters." if builds_none else None,
+        found=f"There are {num_new} new pairs, and there should be at least {fewest}. {num_equal} of {len(pairs)} have "
+        f"equal sides or no gap, and {num_leaked} give an evaluation prompt away; none may.",
         facts={
             "num_equal": num_equal,
             "num_new": num_new,
@@ -252,11 +311,70 @@ def report_diversity_report(this_round: Round) -> Report:
     rounds = pl.concat([*(this_round.read("diversity_report", key) for key in keys), table])
     measures = table.drop("round").row(0, named=True)
     title = f"{this_round.plan.name}: how varied each round's data is"
+    floors = list_floors(this_round.plan.settings.checks)
     return {
+        SUMMARY: say_diversity(measures),
         **{name: round(value, 4) for name, value in measures.items() if value is not None},
-        "rounds": Rows(rounds, DIVERSITY_REPORT.names(), num_rows=len(rounds)),
-        "over_rounds": Trends(rounds, title=title),
+        "rounds": Measures(list_measures(rounds)),
+        "over_rounds": Trends(rounds, title=title, units=UNITS, floors=floors),
     }
+
+
+MAX_SHOWN = 8
+"""Rounds that the table of measures shows side by side; of more the last ones."""
+
+
+def list_measures(rounds: pl.DataFrame) -> list[dict[str, float | str | None]]:
+    """A line for each measure and a column for each of the last rounds: ten measures side by side are too wide.
+
+    Args:
+        rounds: schema `DIVERSITY_REPORT`, a row a round.
+    """
+    shown = rounds.tail(MAX_SHOWN)
+    return [
+        {"measure": name, "in": UNITS[name], **dict(zip(shown["round"], map(_as_number, shown[name]), strict=True))}
+        for name in UNITS
+    ]
+
+
+def _as_number(value: float | None) -> float | None:
+    return None if value is None else float(value)
+
+
+UNITS = {
+    "num_rows": "kept texts",
+    "novelty": "1 - cosine",
+    "vendi_score": "texts",
+    "vendi_rate": "share of texts",
+    "distinct_1": "share of words",
+    "distinct_2": "share of word pairs",
+    "cluster_entropy": "evenness, 0 to 1",
+    "length_drift": "log ratio to seeds",
+    "score_length_correlation": "Spearman's rho",
+    "seed_share": "share of SFT rows",
+}
+"""What each measure of `DIVERSITY_REPORT` is counted in."""
+
+
+def list_floors(checks: CheckSettings) -> dict[str, float]:
+    """The bars that an experiment sets on the measures, by name."""
+    return {name: float(bar) for name in FLOORS if (bar := getattr(checks, name)) is not None}
+
+
+def say_diversity(measures: Mapping[str, float | None]) -> str:
+    """How varied a round's texts are.
+
+    Args:
+        measures: a row of `DIVERSITY_REPORT`.
+    """
+    if not measures["num_rows"]:
+        return "No texts were kept, so there is no variety to measure"
+    told = [f"{measures['num_rows']:,} kept texts"]
+    if measures["vendi_score"] is not None:
+        told.append(f"as varied as {measures['vendi_score']:.3g} texts that have nothing in common")
+    if measures["novelty"] is not None:
+        told.append(f"{measures['novelty']:.3g} away from the nearest earlier text on average (1 - cosine)")
+    return ", ".join(told)
 
 
 def no_collapse(this_round: Round) -> Judged:
@@ -269,4 +387,8 @@ def no_collapse(this_round: Round) -> Judged:
     # A floor is named min_ or max_ and its measure.
     not_measurable = [name for name in bars if row[name[4:]] is None]
     facts: Report = {"breached": breached, "not_measurable": not_measurable, **bars}
-    return Judged(passed=not breached, description="; ".join(breached) or None, facts=facts)
+    measured = {name: bar for name, bar in bars.items() if row[name[4:]] is not None}
+    held = ", ".join(f"{name[4:]} {row[name[4:]]:.3g} ({name[:3]} {bar:g})" for name, bar in measured.items())
+    unknown = f"{', '.join(not_measurable)} could not be measured" if not_measurable else ""
+    found = "; ".join(part for part in (held, unknown) if part) or "This experiment sets no floors."
+    return Judged(passed=not breached, description="; ".join(breached) or None, facts=facts, found=found)

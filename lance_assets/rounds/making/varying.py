@@ -91,7 +91,12 @@ def judge_kept(
         ),
     }
     said = " ".join(told) or (None if len(cleaned) else "This round has no candidates.")
-    return Judged(passed=not told, facts=facts, description=said)
+    kept = ", ".join(f"{number} of {total} {kind}" for kind, (total, number) in _count_kinds(cleaned).items())
+    found = (
+        f"Kept are {kept}; at least {bars.min_keep_rate:.0%} should be. {own.one_wording.rate:.0%} of the round's own "
+        f"prompts are of one wording, and at most {bar:.0%} may be."
+    )
+    return Judged(passed=not told, facts=facts, description=said, found=found)
 
 
 def _count_kinds(cleaned: pl.DataFrame) -> Mapping[str, tuple[int, int]]:
