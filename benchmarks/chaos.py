@@ -133,7 +133,7 @@ class Killer:
         self._main = site.start()
         self._killed_at, self._seen, self._is_blocked, self._is_first = time.monotonic(), set[AtWork](), True, True
         self._counted = 0
-        self._began: tuple[str, float] = ("", 0.0)
+        self._due: float | None = None
 
     def run(self, *, until: float, patience: float, rng: random.Random) -> bool:
         """Whether the end was reached.
@@ -183,10 +183,10 @@ class Killer:
         if place < kill.stage:
             return False
         stage = self.stages[place]
-        if self._began[0] != stage.name:
-            self._began = (stage.name, now)
         if kill.target != "trainer":
-            return now - self._began[1] >= kill.share * stage.seconds
+            # From when its stage was first seen, since a short one may be over by then.
+            self._due = self._due or now + kill.share * stage.seconds
+            return now >= self._due
         if place > kill.stage:
             # What was trained was taken as it was.
             self._kills[0] = replace(kill, target="step")
@@ -210,7 +210,7 @@ class Killer:
         self.tally.by_stage[where] += 1
         print(f"kill {self.tally.kills}: {target} (process {pid}) at {where}", flush=True)
         self._counted = self.site.count_samples() + self.site.count_train_steps()
-        self._seen, self._is_blocked, self._killed_at, self._began = at_work, True, now, ("", 0.0)
+        self._seen, self._is_blocked, self._killed_at, self._due = at_work, True, now, None
 
 
 def read_arguments() -> argparse.Namespace:
