@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
@@ -17,6 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 from lance_assets.assets.platform import find_key
 from lance_assets.assets.run import open_instance
+from lance_assets.assets.running import executor
 from lance_assets.assets.running.full_disk import explain_full_instance
 from lance_assets.assets.running.lost import LOST_TAG, TAKE_UP_TAG
 from lance_assets.assets.sensors import decide, list_to_make
@@ -150,6 +152,34 @@ def test_the_daemon_starts_a_run_again_whose_disk_was_full(
 def test_another_error_stays_as_it_is(error: Exception, tmp_path: Path) -> None:
     with pytest.raises(type(error)), explain_full_instance(tmp_path):
         raise error
+
+
+def test_the_watch_for_a_slot_outlives_a_full_disk_and_says_it_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the log of the run cannot be written, the console is told."""
+    looks, said = [FULL, FULL, "a slot of pool gpu", FULL, "a slot of pool gpu"], list[str]()
+
+    def look(*_: object) -> str:
+        found = looks.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def say(text: str) -> None:
+        said.append(text)
+        if len(said) == 1:
+            raise FULL
+
+    monkeypatch.setattr(executor, "explain_waiting", look)
+    monkeypatch.setattr(executor, "end_lost_runs", lambda *_, **__: [])
+    ended = SimpleNamespace(wait=lambda _: not looks)
+    executor._watch(None, None, "a" * 32, say, ended)  # type: ignore[arg-type]
+    assert said == ["a slot of pool gpu"] * 2, "what could not be written is said later"
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        "who holds what run aaaaaaaa waits for cannot be told now ((sqlite3.OperationalError) database or disk is full)"
+    ]
 
 
 def test_a_claim_that_has_no_room_names_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ It is the one place that both a run of the command `lance` and one of the daemon
 """
 
 import contextlib
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,20 +143,23 @@ def _until_there_is_room(instance: dg.DagsterInstance, run: dg.DagsterRun) -> It
 
 def _watch(instance: dg.DagsterInstance, claims: Claims, run_id: str, say: Say, ended: threading.Event) -> None:
     """While a run waits for a slot, end the runs that hold it and are lost, and say who holds it."""
-    last, silent = "", 0.0
+    last, silent, trouble = "", 0.0, ""
     while not ended.wait(WATCH_SECONDS):
+        silent += WATCH_SECONDS
         try:
             waiting = explain_waiting(instance, claims, run_id)
             if waiting:
                 end_lost_runs(instance, claims, say=say)
+            if waiting and (waiting != last or silent >= SAY_SECONDS):
+                say(waiting)
+                silent = 0.0
+            last, told = waiting, ""
         except (OSError, SQLAlchemyError) as error:  # a full disk, or a database that is locked: it may pass
-            say(f"who holds what the run waits for cannot be told now ({error})")
-            continue
-        silent += WATCH_SECONDS
-        if waiting and (waiting != last or silent >= SAY_SECONDS):
-            say(waiting)
-            silent = 0.0
-        last = waiting
+            told = str(error).partition("\n")[0]
+            # The run's log would be written into the same database.
+            if told != trouble:
+                print(f"who holds what run {run_id[:8]} waits for cannot be told now ({told})", file=sys.stderr)
+        trouble = told
 
 
 def build_executor(data_root: Path) -> dg.ExecutorDefinition:
