@@ -118,8 +118,9 @@ def evaluate(this_round: Round, model: str, path: Path) -> Evaluated:
         if evaluation.judge is not None:
             completions = complete_prompts(ask, plan, model=model)
     if evaluation.lm_eval is not None:
-        found = run_harness(this_round, model, path, evaluation.lm_eval)
-        report, harness_items = found.report, found.items
+        # A run of the harness asks all of its tasks in one way.
+        found = [run_harness(this_round, model, path, settings) for settings in evaluation.lm_eval.split()]
+        report, harness_items = pl.concat([one.report for one in found]), pl.concat([one.items for one in found])
     summaries = [] if world is None else [summarise_items(items, benchmark=world.name)]
     return Evaluated(pl.concat([*summaries, report]), items, harness_items, completions)
 
