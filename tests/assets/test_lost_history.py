@@ -224,7 +224,7 @@ def list_files(folder: Path) -> dict[Path, bytes]:
 def test_a_power_cut_inside_a_write_of_lancedb_leaves_the_rounds_before_or_is_told_and_rebuilt(
     world: World, tmp_path: Path, left: str, is_new: bool
 ) -> None:
-    """Each file that the write of a round adds is damaged in turn: with the later ones missing, and alone.
+    """Each file that the write of a round adds is damaged in turn: alone, and with the later ones missing.
 
     The round is a new one, or one that was there and is made again.
     """
@@ -240,7 +240,7 @@ def test_a_power_cut_inside_a_write_of_lancedb_leaves_the_rounds_before_or_is_to
     assert {file.parts[0] for file in added} >= {"data", "_transactions", "_versions"}
     told = []
     for place, file in enumerate(added):
-        for later in ([], added[place + 1 :]):
+        for later in ([], added[place + 1 :]) if left == "cut in half" else (added[place + 1 :],):
             shutil.rmtree(table)
             shutil.copytree(tmp_path / "before", table)
             damaged = LEFT[left](after[file])
