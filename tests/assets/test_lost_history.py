@@ -220,7 +220,16 @@ def list_files(folder: Path) -> dict[Path, bytes]:
     return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-@pytest.mark.parametrize(("left", "is_new"), [*((left, True) for left in LEFT), ("cut in half", False)])
+@pytest.mark.parametrize(
+    ("left", "is_new"),
+    [
+        ("missing", True),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("cut in half", True), ("cut in half", False), ("empty", True))
+        ),
+    ],
+)
 def test_a_power_cut_inside_a_write_of_lancedb_leaves_the_rounds_before_or_is_told_and_rebuilt(
     world: World, tmp_path: Path, left: str, is_new: bool
 ) -> None:
