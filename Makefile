@@ -21,22 +21,33 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 VENV_VLLM := .venv-vllm
 AUDIT := .venv-audit
+VENV_LOCK := .venv-lock
+LOCK := requirements.lock
+LOCKED ?=
 INSTALLED_VLLM := $(VENV_VLLM)/.installed
 ON_VLLM := LANCE_VLLM_PYTHON="$(CURDIR)/$(VENV_VLLM)/bin/python"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real study plan ui test test-slow lint bench test-vllm bench-engine audit
+.PHONY: help setup demo demo-real study plan ui test test-slow lint bench test-vllm bench-engine audit lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Variables: PYTHON=$(PYTHON) LANCE_HOME=$(LANCE_HOME) PORT=$(PORT) BROWSE_PORT=$(BROWSE_PORT) ROUNDS=$(ROUNDS) EXPERIMENT=$(EXPERIMENT) MACHINE=$(MACHINE)"
+	@echo "Variables: PYTHON=$(PYTHON) LOCKED=$(LOCKED) LANCE_HOME=$(LANCE_HOME) PORT=$(PORT) BROWSE_PORT=$(BROWSE_PORT) ROUNDS=$(ROUNDS) EXPERIMENT=$(EXPERIMENT) MACHINE=$(MACHINE)"
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt $(if $(LOCKED),$(LOCK))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Name another: make setup PYTHON=python3.12" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+ifneq ($(LOCKED),)
+	$(BIN)/python -m pip install --require-hashes -r $(LOCK)
+	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
+else
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+endif
 	@touch $(INSTALLED)
+
+$(LOCK):
+	@echo "LOCKED=1 installs what $(LOCK) names, and there is none: write it with make lock" >&2; exit 1
 
 # A newer file replaces the instance's; changes made to the instance's own stay until then.
 setup: $(INSTALLED) ## Install into .venv, and create LANCE_HOME with the Dagster instance
@@ -79,6 +90,14 @@ lint: setup ## Check style, formatting, the direction of imports, and types
 audit: setup ## Look the installed packages up for known vulnerabilities; says so where nobody can be asked (code 3)
 	test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install pip-audit==2.10.1; }
 	@.ci/audit $(BIN)/python $(AUDIT)/bin/pip-audit
+
+# No lock is kept in the repository: hashes are of the files that this machine's index gives, and torch is another build
+# on another machine. What is installed is what the lock names; what came from no index is chosen by constraints.txt.
+lock: setup ## Write requirements.lock: what is installed, with the hash of every file; make setup LOCKED=1 installs it
+	test -x $(VENV_LOCK)/bin/pip-compile || { $(PYTHON) -m venv $(VENV_LOCK) && $(VENV_LOCK)/bin/python -m pip install pip-tools==7.6.2; }
+	@$(BIN)/python -m pip freeze --exclude-editable | grep == > $(VENV_LOCK)/installed.txt
+	$(VENV_LOCK)/bin/pip-compile --quiet --upgrade --generate-hashes --strip-extras --no-emit-options --extra dev \
+		--all-build-deps --allow-unsafe -c constraints.txt -c $(VENV_LOCK)/installed.txt -o $(LOCK) pyproject.toml
 
 bench: setup ## Run every benchmark and print one table; DATA names a folder of real data
 	$(BIN)/python -m pip install -c constraints.txt -e '.[bench]'

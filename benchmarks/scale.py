@@ -42,7 +42,7 @@ from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round, make_noun
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.new_experiment import SHIPPED_FOLDER
-from resources.machine.processes import MemoryPeak
+from resources.engines.contract import ModellessEngine
 from resources.stores.history import HistoryStore
 from resources.stores.lance_tables import IndexHealth
 
@@ -58,7 +58,7 @@ STEPS = ("clean", "history", "review", "pair", "check", "diversity")
 
 
 @dataclass(frozen=True)
-class ScriptedEngine:
+class ScriptedEngine(ModellessEngine):
     """Reviews with a score by the row's sampling seed."""
 
     def generate(self, requests: Sequence[Request], sampling: SamplingSettings) -> Iterator[list[Sample]]:
@@ -73,21 +73,6 @@ class ScriptedEngine:
         # One review in fifty has no score, as a model's may.
         said = REVIEW.format(steps=seed % 7 + 2, place=("first", "last")[seed % 2], score=seed // 7 % 11)
         return said if seed % 50 else said.rpartition("\n")[0]
-
-    def can_constrain(self) -> bool:
-        """It says what it says."""
-        return False
-
-    def can_prefill(self) -> bool:
-        """It begins each turn itself."""
-        return False
-
-    def measure_peak(self) -> MemoryPeak:
-        """It holds nothing."""
-        return MemoryPeak(0.0, 0.0)
-
-    def close(self) -> None:
-        """Nothing to give back."""
 
 
 @dataclass(frozen=True)

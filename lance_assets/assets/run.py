@@ -18,6 +18,7 @@ from lance_assets.assets.location import run_as_launched
 from lance_assets.assets.past.lineage import observe_sources
 from lance_assets.assets.past.redo import list_from
 from lance_assets.assets.platform import build_platform, find_key, name_rounds
+from lance_assets.assets.running.full_disk import explain_full_instance
 from lance_assets.assets.running.lost import MAX_LOST, TAKE_UP_TAG, end_lost_runs, explain_loss
 from lance_assets.assets.sensors import decide, explain_obstacle, find_finished_rounds, find_runs, list_to_make
 from lance_assets.assets.settings import build_run_config
@@ -45,7 +46,11 @@ class FailedRoundError(RuntimeError):
 
 @contextmanager
 def open_instance() -> Iterator[dg.DagsterInstance]:
-    """The instance of DAGSTER_HOME; where that is not set, the one in `dagster` of LANCE_HOME, created if need be."""
+    """The instance of DAGSTER_HOME; where that is not set, the one in `dagster` of LANCE_HOME, created if need be.
+
+    Raises:
+        DiskFullError: the disk that it lies on is full.
+    """
     if not os.environ.get("DAGSTER_HOME"):
         folder = find_home() / "dagster"
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +58,7 @@ def open_instance() -> Iterator[dg.DagsterInstance]:
             shutil.copy(INSTANCE_FILE, folder)
         # the process of each step reads it too
         os.environ["DAGSTER_HOME"] = str(folder)
-    with dg.DagsterInstance.get() as instance:
+    with explain_full_instance(Path(os.environ["DAGSTER_HOME"])), dg.DagsterInstance.get() as instance:
         yield instance
 
 

@@ -4,6 +4,7 @@ A user's mistake ends it with exit code 2 and one message: the value, its place 
 ends it with 1, a plan that will not fit a machine with 3, and data that differs from what Dagster remembers with 4.
 """
 
+import errno
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -370,5 +371,7 @@ def main() -> None:
 
         if isinstance(error, RuntimeError) and not isinstance(error, HistoryError):
             raise
-        print(f"lance: {error}", file=sys.stderr)
+        is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC and "free some space" not in str(error)
+        remedy = "; free some space and run the command again: what was finished is kept" if is_full else ""
+        print(f"lance: {error}{remedy}", file=sys.stderr)
         raise SystemExit(USER_MISTAKE) from None

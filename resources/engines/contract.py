@@ -108,6 +108,25 @@ class Engine(Protocol):
         ...
 
 
+class ModellessEngine:
+    """What an engine says of itself that holds no model, such as one of a test: whoever inherits from it generates."""
+
+    def can_constrain(self) -> bool:
+        """It says what it says."""
+        return False
+
+    def can_prefill(self) -> bool:
+        """It begins each turn itself."""
+        return False
+
+    def measure_peak(self) -> MemoryPeak:
+        """It holds nothing."""
+        return MemoryPeak(0.0, 0.0)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
 def sample_in_order(engine: Engine, requests: Sequence[Request], sampling: SamplingSettings) -> list[Sample]:
     """All samples in the order of the requests, for what needs no durability."""
     samples = {sample.row_id: sample for group in engine.generate(requests, sampling) for sample in group}

@@ -33,6 +33,7 @@ from pathlib import Path
 import psutil
 
 from resources.machine.processes import is_running
+from resources.stores.files import explain_full_disk
 
 TOUCH_SECONDS = 10.0
 """A claim that is held is touched this often."""
@@ -110,6 +111,7 @@ class Claims:
 
         Raises:
             ClaimedError: a process that lives holds the name or one of the scopes; it may be this one.
+            DiskFullError: the disk is full.
             ValueError: the name is none.
         """
         created = psutil.Process().create_time()
@@ -126,10 +128,15 @@ class Claims:
                         f"{', '.join(shared) or name} is worked on by {other}; wait until it has ended, or end it: "
                         f"kill {other.pid}" + ("" if other.host == claim.host else f" on {other.host}")
                     )
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-            _lock(descriptor)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(asdict(claim)).encode(), 0)
+            with explain_full_disk(path):
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+                try:
+                    _lock(descriptor)
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, json.dumps(asdict(claim)).encode(), 0)
+                except OSError:
+                    os.close(descriptor)
+                    raise
             _HELD.files[path] = descriptor
         ended = threading.Event()
         threading.Thread(target=_touch, args=(path, ended), daemon=True, name=f"claim {name}").start()

@@ -12,6 +12,7 @@ next `publish`. A folder under the round's own name is always complete.
 import hashlib
 import json
 import shutil
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from resources.stores.files import (
     validate_round_key,
     write_file_atomically,
 )
-from resources.stores.finite_weights import find_not_finite
+from resources.stores.finite_weights import NotFinite, find_not_finite, look_at_file
+from resources.stores.remembered import remember
 
 HASHED_PATTERNS = (
     "config.json",
@@ -49,6 +51,8 @@ ADAPTER_FOLDER = "adapter"
 
 The hash of the model is of the weights, and so without it.
 """
+_SETTLED_SECONDS = 2.0
+"""A file that was changed so short a time ago may change once more with the same time, so nothing is remembered."""
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 
 
@@ -102,8 +106,27 @@ def validate_model_folder(path: Path) -> Path:
     return path
 
 
+def find_broken_weights(path: Path) -> NotFinite | None:
+    """As `find_not_finite`, and a file is read once as long as it is the same one.
+
+    A round looks three times: when a checkpoint is published, when its training is judged, and when the next round
+    begins with it. What was found is known by size, times and inode, which stay when the folder is renamed.
+    """
+    return find_not_finite(path, look=_look_once)
+
+
+def _look_once(file: Path) -> dict[str, str]:
+    state = file.stat()
+    # The time of the last change of the inode cannot be set back by a program that keeps the other one. Where the clock
+    # was set back, the age is below zero.
+    if time.time() - max(state.st_mtime, state.st_ctime) < _SETTLED_SECONDS:
+        return look_at_file(file)
+    key = f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino} {state.st_dev}"
+    return remember("finite_weights", key, lambda: look_at_file(file))
+
+
 def require_finite_weights(path: Path, *, remedy: str) -> None:
-    """Check that every weight of a model folder is a number. Cost: one read of its files.
+    """Check that every weight of a model folder is a number. Cost: one read of its files, where they are new.
 
     Args:
         path: a whole model folder.
@@ -112,7 +135,7 @@ def require_finite_weights(path: Path, *, remedy: str) -> None:
     Raises:
         NotFiniteError: a weight is NaN or infinite.
     """
-    found = find_not_finite(path)
+    found = find_broken_weights(path)
     if found is not None:
         raise NotFiniteError(
             f"{found.num_wrong} of {found.num_weights} weights of {found.tensor} in {found.file} are NaN or infinite, "

@@ -6,7 +6,7 @@ so that the raw bits are enough. Cost: one read of the files, and memory for a f
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,20 +39,32 @@ class NotFinite:
     """How many it has."""
 
 
-def find_not_finite(folder: Path) -> NotFinite | None:
+def look_at_file(file: Path) -> dict[str, str]:
+    """The first tensor of a file that holds NaN or infinity, as text that can be kept; empty where there is none.
+
+    Args:
+        file: safetensors whose header is whole.
+    """
+    for tensor, bits, exponent in _read_tensors(file):
+        num_wrong = sum(
+            int(((part & exponent) == exponent).sum())
+            for part in (bits[start : start + _VALUES_AT_ONCE] for start in range(0, len(bits), _VALUES_AT_ONCE))
+        )
+        if num_wrong:
+            return {"tensor": tensor, "num_wrong": str(num_wrong), "num_weights": str(len(bits))}
+    return {}
+
+
+def find_not_finite(folder: Path, *, look: Callable[[Path], dict[str, str]] = look_at_file) -> NotFinite | None:
     """The first tensor of a model folder that holds NaN or infinity; None where all weights are numbers.
 
     Args:
         folder: with safetensors, whose headers are whole; the adapter in it is looked at too.
+        look: gives what `look_at_file` gives.
     """
     for file in sorted([*folder.glob("*.safetensors"), *folder.glob("adapter/*.safetensors")]):
-        for tensor, bits, exponent in _read_tensors(file):
-            num_wrong = sum(
-                int(((part & exponent) == exponent).sum())
-                for part in (bits[start : start + _VALUES_AT_ONCE] for start in range(0, len(bits), _VALUES_AT_ONCE))
-            )
-            if num_wrong:
-                return NotFinite(file, tensor, num_wrong, len(bits))
+        if found := look(file):
+            return NotFinite(file, found["tensor"], int(found["num_wrong"]), int(found["num_weights"]))
     return None
 
 

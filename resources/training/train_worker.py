@@ -381,7 +381,8 @@ def train(job: TrainJob, folder: Path) -> None:
         save_model(trainer, job, start, folder / CHECKPOINT, save_dtype=job.save_dtype, stage="dpo", log=logs["dpo"])
     peak = measure_peak()
     if is_main_process():
-        (folder / CHECKPOINT / "training_log.json").write_text(json.dumps(logs, indent=1))
+        # Sorted, since a state that a stage goes on from has its entries sorted.
+        (folder / CHECKPOINT / "training_log.json").write_text(json.dumps(logs, indent=1, sort_keys=True))
         for finished in (sft_folder, folder / STATES):
             shutil.rmtree(finished, ignore_errors=True)
         write_result(folder, logs, time.monotonic() - started, peak)

@@ -20,7 +20,7 @@ from lance_assets.records import Request, Sample, SamplingSettings
 from lance_assets.settings.engines import EngineSettings
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.small_world.tasks import complete, parse_prompt
-from resources.engines.contract import Engine
+from resources.engines.contract import Engine, ModellessEngine
 from resources.machine.processes import MemoryPeak
 from tests.assets.tiny_experiment import TRAINING
 
@@ -36,7 +36,7 @@ _STEPS = {
 
 
 @dataclass(frozen=True)
-class ScriptedEngine:
+class ScriptedEngine(ModellessEngine):
     """Says what a fair model might, by the words it is asked with and the row's sampling seed."""
 
     platform: "ScriptedPlatform"
@@ -47,21 +47,6 @@ class ScriptedEngine:
             text = self._say(request.messages[-1]["content"], request.sampling_seed)
             cut = self.platform.cuts_completions and "Task:" not in request.messages[-1]["content"]
             yield [Sample(request.row_id, text, "length" if cut else "stop", 10, len(text.split()))]
-
-    def can_constrain(self) -> bool:
-        """It says what it says."""
-        return False
-
-    def can_prefill(self) -> bool:
-        """It begins each turn itself."""
-        return False
-
-    def measure_peak(self) -> MemoryPeak:
-        """It holds nothing."""
-        return MemoryPeak(0.0, 0.0)
-
-    def close(self) -> None:
-        """Nothing to give back."""
 
     def _say(self, asked: str, seed: int) -> str:
         digits = " ".join(f"{seed:018d}"[-6 - seed % 3 :])

@@ -204,3 +204,78 @@ def test_tables_of_an_older_version_are_recorded_by_the_doctor(world: World) -> 
         finding.fix()
     found = examine(world.instance, {"tiny": world.plan}, world.platform, "tiny")
     assert not [finding for finding in found if "no hash was recorded" in finding.what]
+
+
+# A power cut takes what was not flushed: all of a file, its end, or its content alone.
+LEFT: dict[str, Callable[[bytes], bytes | None]] = {
+    "missing": lambda content: None,
+    "cut in half": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+}
+WRITTEN = ("data", "_deletions", "_transactions", "_versions")
+"""The folders of a table in the order in which LanceDB writes into them; a manifest names the rest and comes last."""
+
+
+def list_files(folder: Path) -> dict[Path, bytes]:
+    return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("left", "is_new"),
+    [
+        ("missing", True),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("cut in half", True), ("cut in half", False), ("empty", True))
+        ),
+    ],
+)
+def test_a_power_cut_inside_a_write_of_lancedb_leaves_the_rounds_before_or_is_told_and_rebuilt(
+    world: World, tmp_path: Path, left: str, is_new: bool
+) -> None:
+    """Each file that the write of a round adds is damaged in turn: alone, and with the later ones missing.
+
+    The round is a new one, or one that was there and is made again.
+    """
+    table = find_table(world)
+    if not is_new:
+        store(world, "r0003", "a prompt of before", "another one of before")
+    shutil.copytree(table, tmp_path / "before")
+    store(world, "r0003", "a prompt of the next round")
+    wanted = world.platform.history.digest_rounds("tiny")
+    assert {key: digest.num_rows for key, digest in wanted.items()} == {"r0001": 2, "r0002": 3, "r0003": 1}
+    before, after = list_files(tmp_path / "before"), list_files(table)
+    added = sorted(after.keys() - before.keys(), key=lambda file: WRITTEN.index(file.parts[0]))
+    assert {file.parts[0] for file in added} >= {"data", "_transactions", "_versions"}
+    told = []
+    for place, file in enumerate(added):
+        for later in ([], added[place + 1 :]) if left == "cut in half" else (added[place + 1 :],):
+            shutil.rmtree(table)
+            shutil.copytree(tmp_path / "before", table)
+            damaged = LEFT[left](after[file])
+            for name in (*added[:place], *later):
+                (table / name).write_bytes(after[name])
+            if damaged is not None:
+                (table / file).write_bytes(damaged)
+            if make_again(world):
+                told.append(file.parts[0])
+            assert world.platform.history.digest_rounds("tiny") == wanted, (file, later)
+    # Without a manifest that names it, nothing of the write counts.
+    assert ("_versions" in told) == (left != "missing")
+
+
+def make_again(world: World) -> bool:
+    """Make r0003 as the step does that is started again; whether it was told of a damaged history, and that mended."""
+    told = ""
+    try:
+        store(world, "r0003", "a prompt of the next round")
+    except HistoryError as error:
+        told = str(error)
+    assert not told or "lance doctor" in told
+    findings = find_of_history(world) if told else []
+    for finding in findings:
+        assert finding.fix is not None
+        finding.fix()
+    if findings:
+        store(world, "r0003", "a prompt of the next round")
+    return bool(told)

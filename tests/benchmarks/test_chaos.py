@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from benchmarks._chaos_plan import TARGETS
 from benchmarks._chaos_results import compare
 from resources.stores.tables import TableStore
 
@@ -33,11 +34,12 @@ def test_rows_that_are_lost_doubled_or_changed_are_counted(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_three_kills_change_nothing(project_root: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.chaos", "--quick"]
+@pytest.mark.timeout(3600)
+def test_ten_kills_of_all_kinds_change_nothing(project_root: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.chaos", "--kills", "10", "--rounds", "0"]
     done = subprocess.run(command, cwd=project_root, capture_output=True, text=True, check=True)
     figures = json.loads(done.stdout.splitlines()[-1])
-    wanted = {"kills": 3, "lost_rows": 0, "doubled_rows": 0, "differences": 0, "manual_steps": 0}
+    wanted = {"kills": 10, "lost_rows": 0, "doubled_rows": 0, "differences": 0, "manual_steps": 0, "failed_commands": 0}
     assert {name: figures[name] for name in wanted} == wanted, done.stdout
+    assert set(figures["kills_by_target"]) == set(TARGETS["command"])
     assert figures["compared"] > 0

@@ -84,8 +84,9 @@ def test_a_killed_stage_ends_with_the_same_weights(
     assert read_losses(resumed) == read_losses(whole)
     assert resumed.num_tokens == whole.num_tokens
     assert weights_of(resumed.path) == weights_of(whole.path)
-    steps = [json.loads((result.path / "training_log.json").read_text())[stage]["steps"] for result in (whole, resumed)]
-    assert [step["learning_rate"] for step in steps[0]] == [step["learning_rate"] for step in steps[1]]
+    logs = [(result.path / "training_log.json").read_text() for result in (whole, resumed)]
+    assert len(json.loads(logs[0])[stage]["steps"]) > KILLED_AT
+    assert logs[0] == logs[1]
     assert not (folder / train_worker.STATES).exists()
 
 

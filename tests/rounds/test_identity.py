@@ -11,7 +11,6 @@ import polars as pl
 import pytest
 
 from lance_assets.cli.identities import show_differences, show_identity
-from lance_assets.rounds.identity import remembered
 from lance_assets.rounds.identity.installed import (
     NOT_HERE,
     NOT_INSTALLED,
@@ -30,7 +29,6 @@ from lance_assets.rounds.identity.kept import (
 )
 from lance_assets.rounds.identity.own_code import NOT_FOLLOWED, PACKAGES, VALUE_CLASSES, hash_own_code, name_root
 from lance_assets.rounds.identity.parts import identify_engine
-from lance_assets.rounds.identity.remembered import find_cache_folder
 from lance_assets.rounds.identity.source import SourceTree, find_packages
 from lance_assets.rounds.nouns import NOUNS, compute_fingerprint, explain_identity, identify, list_nouns
 from lance_assets.rounds.plan import Plan
@@ -39,6 +37,8 @@ from lance_assets.settings.engines import EngineSettings
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.small_world import SMALL_MODEL
 from resources.models.finding import find_model_here
+from resources.stores import remembered
+from resources.stores.remembered import find_cache_folder
 from resources.stores.tables import TableStore
 
 SMALL = "lance_assets.small_world:SMALL_MODEL"

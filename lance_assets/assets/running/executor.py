@@ -5,10 +5,12 @@ It is the one place that both a run of the command `lance` and one of the daemon
 * The run holds a claim as long as it lives, on the rounds that it makes; a second run of one of them is refused.
 * Before its first step it ends the runs that are lost, so that no slot of a pool is held by a process that is gone. It
   does so again while it waits for a slot, and says in its log and on the console who holds it.
-* A run that fails because the process of a step was killed is marked, so that it is started again from that step.
+* A run that fails because the process of a step was killed, or because the disk was full under Dagster's own storage,
+  is marked, so that it is started again from that step.
 """
 
 import contextlib
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,7 @@ from dagster._core.execution.step_dependency_config import StepDependencyConfig
 from dagster._core.storage.tags import MAX_RETRIES_TAG
 from sqlalchemy.exc import SQLAlchemyError
 
+from lance_assets.assets.running.full_disk import explain_full_instance
 from lance_assets.assets.running.lost import (
     REFUSED_TAG,
     Say,
@@ -34,6 +37,7 @@ from lance_assets.assets.running.lost import (
     list_scopes,
 )
 from resources.machine.claims import ClaimedError, Claims
+from resources.stores.files import DiskFullError
 
 # Each step has a process of its own, whose end frees the model's memory. The fork server imports this module once a
 # run, and no torch: a process that is forked after torch was imported hangs. LanceDB starts a thread when it is
@@ -77,6 +81,7 @@ class WatchedExecutor(dg.Executor):
 
         Raises:
             ClaimedError: another process works on a round of the run.
+            DiskFullError: the disk is full where Dagster keeps its runs.
         """
         instance, run, say = plan_context.instance, plan_context.dagster_run, plan_context.log.info
         # First, since steps of a lost run may still be ending.
@@ -92,6 +97,7 @@ class WatchedExecutor(dg.Executor):
             ended = stack.enter_context(_until_the_end())
             watch = (instance, self._claims, run.run_id, say, ended)
             threading.Thread(target=_watch, args=watch, daemon=True, name="waiting for a slot").start()
+            stack.enter_context(_until_there_is_room(instance, run))
             for event in self._inner.execute(plan_context, execution_plan):
                 if why := explain_killed(event):
                     allow_retry(instance, run, why)
@@ -121,22 +127,39 @@ def _until_the_end() -> Iterator[threading.Event]:
         ended.set()
 
 
+@contextlib.contextmanager
+def _until_there_is_room(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[None]:
+    """Tell of a full disk in words, and let the daemon start its run again: that waits until it can be written."""
+    try:
+        with explain_full_instance(Path(instance.root_directory)):
+            yield
+    except DiskFullError as error:
+        if run.tags.get(MAX_RETRIES_TAG) != "0":
+            # Where the disk has no room even for this, the run is lost with its process, and found as such later.
+            with contextlib.suppress(SQLAlchemyError):
+                allow_retry(instance, run, str(error))
+        raise
+
+
 def _watch(instance: dg.DagsterInstance, claims: Claims, run_id: str, say: Say, ended: threading.Event) -> None:
     """While a run waits for a slot, end the runs that hold it and are lost, and say who holds it."""
-    last, silent = "", 0.0
+    last, silent, trouble = "", 0.0, ""
     while not ended.wait(WATCH_SECONDS):
+        silent += WATCH_SECONDS
         try:
             waiting = explain_waiting(instance, claims, run_id)
             if waiting:
                 end_lost_runs(instance, claims, say=say)
+            if waiting and (waiting != last or silent >= SAY_SECONDS):
+                say(waiting)
+                silent = 0.0
+            last, told = waiting, ""
         except (OSError, SQLAlchemyError) as error:  # a full disk, or a database that is locked: it may pass
-            say(f"who holds what the run waits for cannot be told now ({error})")
-            continue
-        silent += WATCH_SECONDS
-        if waiting and (waiting != last or silent >= SAY_SECONDS):
-            say(waiting)
-            silent = 0.0
-        last = waiting
+            told = str(error).partition("\n")[0]
+            # The run's log would be written into the same database.
+            if told != trouble:
+                print(f"who holds what run {run_id[:8]} waits for cannot be told now ({told})", file=sys.stderr)
+        trouble = told
 
 
 def build_executor(data_root: Path) -> dg.ExecutorDefinition:

@@ -10,10 +10,10 @@ from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
 
-from lance_assets.rounds.identity.remembered import remember
 from resources.models.finding import find_model_here
 from resources.stores.checkpoints import hash_checkpoint, list_hashed_files
 from resources.stores.embeddings import Embedder
+from resources.stores.remembered import remember
 
 NOT_INSTALLED = "not installed"
 _ASK = "import sys, importlib.metadata as m; print(m.version(sys.argv[1]))"

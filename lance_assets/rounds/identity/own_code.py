@@ -8,8 +8,8 @@ from functools import cache
 from typing import Any
 
 from lance_assets.rounds.identity.code import CodeHash, CodeHasher
-from lance_assets.rounds.identity.remembered import remember
 from lance_assets.rounds.identity.source import SourceTree, find_packages
+from resources.stores.remembered import remember
 
 PACKAGES = frozenset({"lance_assets", "resources"})
 """The packages whose source is followed, beside that of a person's own recipe."""
@@ -33,6 +33,7 @@ NOT_FOLLOWED = (
     "resources.stores.checkpoints",  # finds models and keeps them; their content is in the identity
     "resources.stores.embeddings:EmbeddingStore",  # keeps what the embedder gave
     "resources.stores.lance_tables:LanceTable",
+    "resources.stores.remembered",
     "resources.stores.tables",
 )
 """Code that decides no value of a table: showing, costs, places, and keeping what was made."""

@@ -18,8 +18,8 @@ from lance_assets.rounds.shown.sentences import say_moved, say_trained
 from lance_assets.settings.experiment import TrainingSettings
 from resources.engines.durable_stage import clear_stage
 from resources.machine.handover import MemoryHandover, wait_until_free
-from resources.stores.checkpoints import DIVERGED_REMEDY, copy_checkpoint
-from resources.stores.finite_weights import NotFinite, find_not_finite
+from resources.stores.checkpoints import DIVERGED_REMEDY, copy_checkpoint, find_broken_weights
+from resources.stores.finite_weights import NotFinite
 from resources.training.trainer import TrainJob, TrainResult, build_launcher, train_checkpoint
 
 
@@ -268,7 +268,7 @@ def describe_rows(row: Mapping[str, Any]) -> str:
 def loss_moved(this_round: Round) -> Judged:
     """Whether losses and weights are numbers, no loss is constant, and every stage that ran moved the weights."""
     row = this_round.read("checkpoint").row(0, named=True)
-    broken = find_not_finite(this_round.model_path(this_round.key))
+    broken = find_broken_weights(this_round.model_path(this_round.key))
     return judge_training(row, broken=broken)
 
 
