@@ -24,7 +24,7 @@ from lance_assets.rounds.identity import parts as identity
 from lance_assets.rounds.identity.installed import read_versions
 from lance_assets.rounds.identity.own_code import ENGINES, explain_own_code, hash_own_code
 from lance_assets.rounds.identity.parts import Identity
-from lance_assets.rounds.plan import Check, Noun, Plan, always
+from lance_assets.rounds.plan import Check, Noun, Plan, always, asks_people
 from lance_assets.settings.engines import EngineSettings
 
 MAKING = "lance_assets.rounds.making"
@@ -223,11 +223,29 @@ NOUNS: dict[str, Noun] = {
             ),
         ),
         Noun(
+            "decision_set",
+            "What people decided of the reviewed rows: who, when and why, beside the model's score.",
+            f"{MAKING}.deciding",
+            records.DECISION_SET,
+            inputs=("start_checkpoint", "reviewed_set"),
+            exists=asks_people,
+            is_handed_over=True,
+            is_decided_by_people=True,
+            identify=identity.identify_decisions,
+            recipe_steps=lambda plan: ("build_sft_set", "build_pairs"),
+            checks=(
+                Check(
+                    "agrees_with_people",
+                    "People's decisions agree with the model's reviews beyond chance, by Cohen's kappa and its bar.",
+                ),
+            ),
+        ),
+        Noun(
             "sft_set",
             "What SFT trains on: completions that were accepted, each pointing to the row it came from.",
             f"{MAKING}.training_sets",
             records.SFT_SET,
-            inputs=("start_checkpoint", "seed_set", "reviewed_set"),
+            inputs=("start_checkpoint", "seed_set", "reviewed_set", "decision_set"),
             is_handed_over=True,
             identify=identity.identify_sft_set,
             recipe_steps=lambda plan: (
@@ -248,7 +266,7 @@ NOUNS: dict[str, Noun] = {
             "Chosen and rejected completions of one prompt, with the reviewed rows and scores they come from.",
             f"{MAKING}.training_sets",
             records.PREFERENCE_PAIRS,
-            inputs=("start_checkpoint", "reviewed_set"),
+            inputs=("start_checkpoint", "reviewed_set", "decision_set"),
             tables={"pair_judgements": records.PAIR_JUDGEMENTS},
             is_handed_over=True,
             identify=identity.identify_pairs,

@@ -21,7 +21,7 @@ from lance_assets.rounds.identity.installed import (
 )
 from lance_assets.rounds.identity.own_code import name_root
 from lance_assets.rounds.identity.remembered import remember
-from lance_assets.rounds.plan import JUDGE_TEMPLATES, Plan
+from lance_assets.rounds.plan import JUDGE_TEMPLATES, Plan, asks_people
 from lance_assets.settings.engines import EngineSettings, RoleSettings
 from lance_assets.worlds import hash_world_file
 
@@ -138,6 +138,21 @@ def identify_cleaning(plan: Plan) -> Identity:
         "compared": [list(kinds) for kinds in plan.recipe.compared_together],
         **filters,
     } | identify_guard(plan)
+
+
+def identify_decisions(plan: Plan) -> Identity:
+    """About which rows people are asked, what draws them, and what the recipe would train on without them.
+
+    The decisions themselves are in the table: `is_current_decision_set` compares it with what is decided now.
+    """
+    parameters = plan.settings.parameters.model_dump()
+    steps = plan.recipe.settings_of_step
+    read = [name for noun in ("sft_set", "preference_pairs") for name in steps.get(noun, ())]
+    return {
+        "human_review": plan.settings.human_review,
+        "rng_seed": plan.settings.rng_seed,
+        "trained_on": {name: parameters[name] for name in read},
+    }
 
 
 def identify_sft_set(plan: Plan) -> Identity:
@@ -267,6 +282,9 @@ def list_unused(plan: Plan, noun: str) -> list[str]:
         "lance_assets.rounds.round:Round.read_states": not reads,
         "lance_assets.rounds.making.training_sets:measure_vendi": not recipe.reports_vendi,
         "lance_assets.rounds.making.training_sets:judge_new_pairs": not parameters.judges_pairs,
+        "lance_assets.rounds.deciding.applying:apply_decisions": not asks_people(plan),
+        "lance_assets.rounds.deciding.applying:build_decided_sft_set": not asks_people(plan),
+        "lance_assets.rounds.deciding.applying:build_decided_pairs": not asks_people(plan),
         "lance_assets.rounds.judging.evaluation:judge_models": evaluation.judge is None,
         "lance_assets.rounds.judging.asking:complete_prompts": evaluation.judge is None,
         "lance_assets.rounds.world_evaluation:evaluate_world": evaluation.world is None,

@@ -14,6 +14,8 @@ from jinja2 import TemplateError
 from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.conversations import MARK
 from lance_assets.records import START_CHECKPOINT
+from lance_assets.rounds.deciding.applying import apply_decisions
+from lance_assets.rounds.deciding.decisions import find_scale
 from lance_assets.rounds.differences import compare_with_round, describe_differences
 from lance_assets.rounds.overrides import record_overrides
 from lance_assets.rounds.past.handover import Handover, find_first_to_redo, find_handover, find_parent, list_changes
@@ -144,7 +146,7 @@ def make_seed_set(this_round: Round) -> Made:
     if this_round.is_start:
         require_turns(this_round.model_path(None), read.table, build_messages=plan.templates.build_messages)
     file_seeds, leaked = leave_out_evaluation(this_round, read.table)
-    earlier = {key: this_round.read("reviewed_set", key) for key in this_round.kept_keys if key != START_ROUND}
+    earlier = {key: read_decided(this_round, key) for key in this_round.kept_keys if key != START_ROUND}
     if this_round.is_start:
         # r0000 trains on all seeds of the file; the recipe samples from the pool only in later rounds.
         seeds, counts = file_seeds, {"num_pool": len(file_seeds)}
@@ -160,6 +162,19 @@ def make_seed_set(this_round: Round) -> Made:
         "preview_evaluation_overlap": overlap,
     }
     return Made(seeds, facts=facts)
+
+
+def read_decided(this_round: Round, key: str) -> pl.DataFrame:
+    """An earlier round's reviewed set, as people left it where they decided about it: a rejected row comes back never.
+
+    Schema `REVIEWED_SET`.
+    """
+    reviewed = this_round.read("reviewed_set", key)
+    if not this_round.has("decision_set", key):
+        return reviewed
+    return apply_decisions(
+        reviewed, this_round.read("decision_set", key), find_scale(this_round.plan.settings.parameters)
+    )
 
 
 def require_turns(path: Path, seeds: pl.DataFrame, *, build_messages: Callable[[str], list[dict[str, str]]]) -> None:
