@@ -26,6 +26,7 @@ from lance_assets.rounds.identity.own_code import ENGINES, explain_own_code, has
 from lance_assets.rounds.identity.parts import Identity
 from lance_assets.rounds.plan import Check, Noun, Plan, always, asks_people
 from lance_assets.settings.engines import EngineSettings
+from resources.stores.tables import TableStore
 
 MAKING = "lance_assets.rounds.making"
 """The room of the makers."""
@@ -398,6 +399,15 @@ def list_inputs(plan: Plan, noun: Noun) -> list[str]:
 def list_handed_over(plan: Plan) -> list[str]:
     """What later rounds read of a round, beside its checkpoint."""
     return [noun.name for noun in list_nouns(plan) if noun.is_handed_over]
+
+
+def list_handed_over_of(plan: Plan, tables: TableStore, round_key: str) -> list[str]:
+    """The same of one round; without what people decide where it was made before they were asked."""
+    return [
+        name
+        for name in list_handed_over(plan)
+        if not NOUNS[name].is_decided_by_people or tables.exists(plan.name, round_key, name)
+    ]
 
 
 @cache
