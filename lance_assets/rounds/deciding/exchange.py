@@ -139,7 +139,8 @@ def take_answers(
     Raises:
         DecisionFileError: the file has mistakes; nothing of it is taken.
     """
-    taken, mistakes = [], []
+    taken: list[Decision] = []
+    mistakes: list[str] = []
     try:
         for answer in answers:
             try:

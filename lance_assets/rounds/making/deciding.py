@@ -81,7 +81,7 @@ def read_agreement(table: pl.DataFrame) -> Agreement:
 def describe_agreement(table: pl.DataFrame) -> Report:
     """The rate, Cohen's kappa and the four cases."""
     found = read_agreement(table)
-    cases = [
+    cases: list[dict[str, float | str | None]] = [
         {"review": "trains on it", "people train on it": found.num_both_take, "people do not": found.num_first_alone},
         {
             "review": "leaves it out",
