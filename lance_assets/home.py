@@ -17,3 +17,12 @@ def find_data_root() -> Path:
 def find_models_root() -> Path:
     """The folder of models that were converted from other files or taken out of packages."""
     return find_home() / "models"
+
+
+BROWSE_PORT = 3001
+"""Where `lance browse` listens by default: the port after the Dagster UI's."""
+
+
+def find_browse_address() -> str:
+    """Where a person's browser finds what `lance browse` serves: LANCE_BROWSE, or this machine's own address."""
+    return (os.environ.get("LANCE_BROWSE") or f"http://localhost:{BROWSE_PORT}").rstrip("/")

@@ -295,6 +295,33 @@ def review(
 
 
 @app.command()
+def browse(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where it listens, on this machine alone.")] = 3001,
+    ends_with_parent: Annotated[
+        bool, typer.Option("--with-parent", help="End when the process that started it has ended.")
+    ] = False,
+) -> None:
+    """Serve the pages on which rows are looked at.
+
+    A browser shows rows of every table, stories, funnels, seeds, what the evaluation turned, and comparisons.
+    """
+    from lance_assets.browse.plans import remember_plans
+    from lance_assets.browse.serving import serve
+    from lance_assets.browse.shelf import Shelf
+    from lance_assets.browse.views import VIEWS
+    from lance_assets.cli.reading import open_platform
+    from lance_assets.rounds.nouns import list_schemas
+
+    serve(
+        Shelf(open_platform(), list_schemas(), remember_plans()),
+        VIEWS,
+        port=port,
+        ends_with_parent=ends_with_parent,
+        say=_say,
+    )
+
+
+@app.command()
 def export(
     experiment: Experiment,
     round_key: Annotated[str, typer.Argument(metavar="ROUND", help="The round, such as r0001.")],

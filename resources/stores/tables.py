@@ -162,23 +162,58 @@ class TableStore:
             CorruptTableError: it is not what was written, or cannot be read as Parquet.
             ValueError: its columns are not the schema's: another version of the project wrote it.
         """
-        path = self.path(experiment, round_key, asset)
         content, _ = self._verify(experiment, round_key, asset, reads=True)
-        again = self.explain_again(experiment, round_key, asset)
         try:
             table = pl.read_parquet(io.BytesIO(content))
         except (pl.exceptions.PolarsError, OSError) as error:
-            raise CorruptTableError(
-                f"{path} ({len(content)} bytes) is not a readable Parquet file ({error}); {again}"
-            ) from error
+            raise self._explain_unreadable(experiment, round_key, asset, len(content), error) from error
+        self._check_version(experiment, round_key, asset, table.schema, schema)
+        return table.select(schema.names())
+
+    def scan(
+        self, experiment: str, round_key: str, asset: str, *, schema: pl.Schema, row_number: str | None = None
+    ) -> pl.LazyFrame:
+        """A table that is read when it is collected, and then only the columns and rows that are needed.
+
+        Its hash is compared now. A writer that replaces it meanwhile replaces it whole, so what is collected is one
+        table or the other.
+
+        Args:
+            experiment: the experiment.
+            round_key: the round.
+            asset: the table's name.
+            schema: its columns.
+            row_number: the name of a column before the others that holds each row's number, from 0; None: none.
+
+        Raises:
+            MissingTableError, CorruptTableError, ValueError: as `read`.
+        """
+        path = self.path(experiment, round_key, asset)
+        self._verify(experiment, round_key, asset)
         try:
-            check_schema(table.schema, schema, file=path)
+            scanned = pl.scan_parquet(path, row_index_name=row_number)
+            found = scanned.collect_schema()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise self._explain_unreadable(experiment, round_key, asset, path.stat().st_size, error) from error
+        if row_number is not None:
+            found = pl.Schema({name: dtype for name, dtype in found.items() if name != row_number})
+        self._check_version(experiment, round_key, asset, found, schema)
+        return scanned.select(*([row_number] if row_number is not None else []), *schema.names())
+
+    def _explain_unreadable(
+        self, experiment: str, round_key: str, asset: str, num_bytes: int, error: Exception
+    ) -> CorruptTableError:
+        path, again = self.path(experiment, round_key, asset), self.explain_again(experiment, round_key, asset)
+        return CorruptTableError(f"{path} ({num_bytes} bytes) is not a readable Parquet file ({error}); {again}")
+
+    def _check_version(self, experiment: str, round_key: str, asset: str, found: pl.Schema, schema: pl.Schema) -> None:
+        try:
+            check_schema(found, schema, file=self.path(experiment, round_key, asset))
         except ValueError as error:
             raise ValueError(
                 f"{experiment} {round_key}: the table of {asset} was written by another version of this project "
-                f"({error}); {again}"
+                f"({error}); {self.explain_again(experiment, round_key, asset)}"
             ) from error
-        return table.select(schema.names())
 
     def record_path(self, experiment: str, round_key: str, asset: str) -> Path:
         """Where the hash of a table is kept, whether or not it is there."""
