@@ -31,6 +31,11 @@ def make_token(experiment: str, round_key: str) -> str:
     return hmac.new(_SECRET, f"{experiment} {round_key}".encode(), hashlib.sha256).hexdigest()
 
 
+def answer(request: Request) -> Page | Response:
+    """The next row, or what follows from a form."""
+    return take_decision(request) if request.form else show_row(request)
+
+
 def show_row(request: Request) -> Page:
     """The row that the address names, or else the next one that waits."""
     return _show(request, typed={}, mistake=None)
@@ -39,12 +44,11 @@ def show_row(request: Request) -> Page:
 def take_decision(request: Request) -> Page | Response:
     """Keep a decision and lead to the next row; with a mistake in it the form comes back as it was typed."""
     typed = {name: values[-1].replace("\r\n", "\n") for name, values in request.form.items()}
-    if not hmac.compare_digest(typed.get("token", ""), make_token(request.experiment, request.round_key)):
+    token = make_token(request.experiment, request.round_key)
+    if not hmac.compare_digest(typed.get("token", "").encode(), token.encode()):
         raise BadQueryError("this form was served before the page was started again; go back, reload it and decide")
-    plan, known = (
-        _find_plan(request),
-        know_rows(request.experiment, {request.round_key: _open(request).read("reviewed_set")}),
-    )
+    plan, reviewed = _find_plan(request), _open(request).read("reviewed_set")
+    known = know_rows(request.experiment, {request.round_key: reviewed})
     key, action = typed.get("key", ""), typed.get("action", "")
     if key not in known.rows:
         raise BadQueryError(f"key: {request.round_key} has no such row any more; it was made again since")
@@ -140,8 +144,5 @@ VIEW = View(
     "decide",
     "Decide",
     "Which rows may be trained on?",
-    (
-        Way("/e/{experiment}/{round_key}/decide", show_row),
-        Way("/e/{experiment}/{round_key}/decide", take_decision, methods=("POST",)),
-    ),
+    (Way("/e/{experiment}/{round_key}/decide", answer, methods=("GET", "POST")),),
 )
