@@ -23,7 +23,20 @@ from lance_assets.settings.new_experiment import KEPT_FOR_FIGURES
 from lance_assets.settings.template import render_experiment
 from resources.stores.tables import TableStore
 
-COMMANDS = ["run", "plan", "study", "leaderboard", "new", "teach", "show", "model", "trace", "browse", "export", "doctor"]
+COMMANDS = [
+    "run",
+    "plan",
+    "study",
+    "leaderboard",
+    "new",
+    "teach",
+    "show",
+    "model",
+    "trace",
+    "browse",
+    "export",
+    "doctor",
+]
 
 
 def call(*arguments: str) -> tuple[int, str, str]:
