@@ -29,8 +29,6 @@ LINKED = ("row_id", "seed_id", "parent_id", "source_id", "nearest_id", "other_id
 PER_PAGE = 50
 MAX_PER_PAGE = 500
 MAX_SAMPLE = 500
-BLOCK = 65_536
-"""Rows that are read together: the row groups of the files."""
 
 
 @dataclass(frozen=True)
@@ -212,19 +210,13 @@ class Selection:
 
     def fetch(self, places: pl.DataFrame) -> pl.DataFrame:
         """Rows whole, in the order of their places, with `OF_ROUND`."""
-        empty = pl.DataFrame(schema={OF_ROUND: pl.String, **self.schema})
-        parts = [empty.with_columns(part=pl.lit(0, pl.UInt16), at=pl.lit(0, pl.UInt32))]
+        parts = [pl.DataFrame(schema={"part": pl.UInt16, ROW_NUMBER: pl.UInt32, OF_ROUND: pl.String, **self.schema})]
         for number, key in enumerate(self.rounds):
             wanted = places.filter(part=number)[ROW_NUMBER]
-            for block in (wanted // BLOCK).unique():
-                inside = wanted.filter(wanted // BLOCK == block)
-                rows = (
-                    self.scan(key).slice(int(block) * BLOCK, BLOCK).filter(pl.col(ROW_NUMBER).is_in(inside.implode()))
-                )
-                read = collect(rows).with_columns(
-                    pl.col(ROW_NUMBER).cast(pl.UInt32), **{"part": pl.lit(number, pl.UInt16), OF_ROUND: pl.lit(key)}
-                )
-                parts.append(read.select(parts[0].columns))
+            if len(wanted):
+                rows = self.shelf.fetch(self.experiment, key, self.table, wanted)
+                own = {"part": pl.lit(number, pl.UInt16), OF_ROUND: pl.lit(key)}
+                parts.append(rows.with_columns(**own).select(parts[0].columns))
         ordered = places.join(pl.concat(parts), on=["part", ROW_NUMBER], how="left", maintain_order="left")
         return ordered.select(OF_ROUND, *self.schema.names())
 

@@ -18,6 +18,8 @@ from resources.stores.hashes import describe_state
 
 ROW_NUMBER = "at"
 """The column that a scan adds: the row's number in its table, from 0. No table has a column of that name."""
+BLOCK = 65_536
+"""Rows that are read together: the row groups of the files."""
 MAX_KEPT = 64
 """Results that are kept, such as which rows match a filter; of a million rows one takes up to 4 MB."""
 
@@ -105,6 +107,17 @@ class Shelf:
             return self.read(experiment, round_key, table, columns)
         schema = self.schemas[table]
         return pl.DataFrame(schema={name: schema[name] for name in columns})
+
+    def fetch(self, experiment: str, round_key: str, table: str, numbers: pl.Series) -> pl.DataFrame:
+        """Some rows of a table whole, in the order of their numbers, with `ROW_NUMBER`; only their blocks are read."""
+        wanted = numbers.cast(pl.UInt32).alias(ROW_NUMBER)
+        parts = [pl.DataFrame(schema={ROW_NUMBER: pl.UInt32, **self.schemas[table]})]
+        for block in (wanted // BLOCK).unique():
+            inside = wanted.filter(wanted // BLOCK == block)
+            rows = self.scan(experiment, round_key, table).slice(int(block) * BLOCK, BLOCK)
+            read = collect(rows.filter(pl.col(ROW_NUMBER).is_in(inside.implode())))
+            parts.append(read.with_columns(pl.col(ROW_NUMBER).cast(pl.UInt32)).select(parts[0].columns))
+        return wanted.to_frame().join(pl.concat(parts), on=ROW_NUMBER, how="left", maintain_order="left")
 
     def count_rows(self, experiment: str, round_key: str, table: str) -> int:
         """The number of rows of a table, from the end of its file alone."""

@@ -4,6 +4,7 @@ import threading
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from benchmarks.house import (
@@ -111,6 +112,8 @@ def test_a_comment_line_has_no_code_beside_it(tree: Path) -> None:
 def test_a_file_runs_when_one_of_its_functions_is_called(tmp_path: Path) -> None:
     texts = {
         "called": "def run():\n    return 1\n",
+        "given_rows": "def run(name, *tables):\n    return 1\n",
+        "returns_rows": "import polars as pl\n\n\ndef run():\n    return {'seed_set': pl.DataFrame({'a': [1]})}\n",
         "in_a_thread": "def run():\n    return 1\n",
         "imported_only": "names = [n for n in (1, 2)]\n\n\nclass Record:\n    size = 1\n\n\ndef run():\n    return 1\n",
     }
@@ -119,7 +122,7 @@ def test_a_file_runs_when_one_of_its_functions_is_called(tmp_path: Path) -> None
     with_files = {name: tmp_path / "lance_assets" / f"{name}.py" for name in texts}
     for name, text in texts.items():
         with_files[name].write_text(text)
-    with watch_files(tmp_path) as called:
+    with watch_files(tmp_path) as (called, with_rows):
         for name, file in with_files.items():
             spec = spec_from_file_location(name, file)
             assert spec is not None
@@ -127,11 +130,15 @@ def test_a_file_runs_when_one_of_its_functions_is_called(tmp_path: Path) -> None
             modules[name] = module_from_spec(spec)
             spec.loader.exec_module(modules[name])
         modules["called"].run()
+        modules["given_rows"].run("seed_set", pl.DataFrame({"a": [1]}))
+        modules["returns_rows"].run()
         thread = threading.Thread(target=modules["in_a_thread"].run)
         thread.start()
         thread.join()
     modules["imported_only"].run()
-    assert called == {"lance_assets/called.py", "lance_assets/in_a_thread.py"}
+    rows = {"lance_assets/given_rows.py", "lance_assets/returns_rows.py"}
+    assert called == {"lance_assets/called.py", "lance_assets/in_a_thread.py"} | rows
+    assert with_rows == rows
 
 
 def test_the_table_says_what_is_too_many() -> None:

@@ -13,7 +13,6 @@ from lance_assets.browse.contract import ALL_ROUNDS, Asked, Page, View, Way
 from lance_assets.browse.mistakes import NotThereError
 from lance_assets.browse.selecting import (
     ANY_VALUE,
-    BLOCK,
     LINKED,
     NO_VALUE,
     OF_ROUND,
@@ -24,7 +23,7 @@ from lance_assets.browse.selecting import (
     list_texts,
     read_choice,
 )
-from lance_assets.browse.shelf import ROW_NUMBER, collect
+from lance_assets.browse.shelf import BLOCK, ROW_NUMBER, collect
 
 MAX_OPTIONS = 60
 """Values of a column that a person chooses from; the commonest are there."""
@@ -129,7 +128,8 @@ def _lay_out(row: dict[str, Any], schema: pl.Schema, sort: str | None) -> dict[s
     texts = [name for name in list_texts(schema) if isinstance(row[name], str)]
     # What the model wrote holds what was parsed of it.
     shown = [name for name in texts if not (name == "completion" and "raw_text" in texts)][:3]
-    facts = [name for name in (*FACT_ORDER, sort) if name in schema and row[name] is not None]
+    first = [*FACT_ORDER, *([sort] if sort else [])]
+    facts = [name for name in first if name in schema and row[name] is not None]
     facts += [name for name in list_facets(schema) if row[name] is not None and name not in facts]
     facts += [name for name in list_numbers(schema) if "score" in name and row[name] is not None and name not in facts]
     facts = [name for name in dict.fromkeys(facts) if name not in texts]

@@ -84,6 +84,22 @@ def trace_row(tables: Tables, row_id: str) -> Story:
     >>> [(entry.relation, entry.row["row_id"]) for entry in story.entries]
     [('itself', 's'), ('result', 'a'), ('result', 'b')]
     """
+    relations = relate_rows(tables, row_id)
+    entries = [
+        Entry(key, name, relations[row["row_id"]], row)
+        for (key, name), table in tables.items()
+        if "row_id" in table.columns
+        for row in table.filter(pl.col("row_id").is_in(list(relations))).to_dicts()
+    ]
+    return Story(row_id, entries)
+
+
+def relate_rows(tables: Tables, row_id: str) -> dict[str, Relation]:
+    """Every row of a row's story by its id, with its nearest relation; of the tables only ids and links are read.
+
+    Raises:
+        ValueError: no table has the row.
+    """
     if not any("row_id" in table.columns and row_id in table["row_id"] for table in tables.values()):
         raise ValueError(f"no table has a row {row_id!r}; a row id is 16 hexadecimal digits, as tables show them")
     sources = _follow({row_id}, lambda ids: _find_sources(tables, ids))
@@ -93,13 +109,7 @@ def trace_row(tables: Tables, row_id: str) -> Story:
     relations |= dict.fromkeys(results, "result")
     relations |= dict.fromkeys(sources, "source")
     relations[row_id] = "itself"
-    entries = [
-        Entry(key, name, relations[row["row_id"]], row)
-        for (key, name), table in tables.items()
-        if "row_id" in table.columns
-        for row in table.filter(pl.col("row_id").is_in(list(relations))).to_dicts()
-    ]
-    return Story(row_id, entries)
+    return relations
 
 
 def _follow(start: set[str], step: Callable[[set[str]], set[str]]) -> set[str]:

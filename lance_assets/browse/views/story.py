@@ -1,0 +1,182 @@
+"""A row's story over all rounds: what it comes from, what became of it and why, and which checkpoints saw it.
+
+Of the tables only ids and links are read to find the rows of a story; then these rows alone are read whole.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import polars as pl
+from starlette.responses import RedirectResponse, Response
+
+from lance_assets.browse.contract import Asked, Page, View, Way
+from lance_assets.browse.deciding import read_deciding
+from lance_assets.browse.mistakes import BadQueryError, NotThereError
+from lance_assets.browse.selecting import LINKED, list_texts
+from lance_assets.browse.shelf import ROW_NUMBER, Shelf, collect
+from lance_assets.rounds.finished.trace import LIKENESS, LINKS, Entry, Relation, Story, relate_rows
+
+MAX_ENTRIES = 30
+"""Rows of one relation in one table that are shown; the page says how many more there are."""
+LEFT_OUT = ("kept_vectors",)
+"""Tables whose rows say nothing to a person."""
+HEADINGS: dict[Relation, str] = {
+    "source": "What it comes from",
+    "itself": "The row, stage by stage",
+    "like": "What it is like",
+    "result": "What came of it",
+}
+
+
+def find_row(asked: Asked) -> Response:
+    """Lead to the story of the row whose id was typed in.
+
+    Raises:
+        BadQueryError: none was.
+    """
+    row_id = (asked.get("id") or "").strip()
+    if not row_id:
+        raise BadQueryError("id: type the id of a row, such as every list of rows shows")
+    return RedirectResponse(f"/e/{asked.experiment}/row/{quote(row_id, safe='')}")
+
+
+def show_story(asked: Asked) -> Page:
+    """The story of one row.
+
+    Raises:
+        NotThereError: no table of the experiment has the row.
+    """
+    story, counts = read_story(asked.shelf, asked.experiment, asked.parts["row_id"])
+    shown: set[str] = set()
+    neighbours = _find_texts(story)
+    parts = []
+    for relation, heading in HEADINGS.items():
+        entries = [entry for entry in story.entries if entry.relation == relation]
+        cards = [
+            lay_out(asked.shelf, asked.experiment, entry, shown if relation == "itself" else set(), neighbours)
+            for entry in entries
+        ]
+        left = sum(number for (_, _, of), number in counts.items() if of == relation) - len(cards)
+        if cards:
+            parts.append({"relation": relation, "heading": heading, "cards": cards, "left": left})
+    own = next(entry for entry in story.entries if entry.relation == "itself")
+    seed = own.row.get("seed_id") or story.row_id
+    content = {"parts": parts, "row_id": story.row_id, "linked": LINKED, "seen": story.training_sets, "seed": seed}
+    return Page("story.html", f"Row {story.row_id}", content | {"lead": summarise(story), "first": own.round_key})
+
+
+def read_story(shelf: Shelf, experiment: str, row_id: str) -> tuple[Story, dict[tuple[str, str, Relation], int]]:
+    """A row's story, at most `MAX_ENTRIES` rows of each table and relation, and how many there are.
+
+    Raises:
+        NotThereError: no table of the experiment has the row.
+    """
+    narrow: dict[tuple[str, str], pl.DataFrame] = {}
+    for key in shelf.list_rounds(experiment):
+        for table in shelf.list_tables(experiment, key):
+            columns = [name for name in ("row_id", *LINKS, *LIKENESS) if name in shelf.schemas[table]]
+            if "row_id" in columns and table not in LEFT_OUT:
+                narrow[key, table] = collect(shelf.scan(experiment, key, table).select(ROW_NUMBER, *columns))
+    try:
+        relations = relate_rows(narrow, row_id)
+    except ValueError as error:
+        raise NotThereError(f"{experiment}: {error}") from None
+    related = pl.DataFrame({"row_id": list(relations), "relation": list(relations.values())})
+    entries, counts = [], {}
+    for (key, table), ids in narrow.items():
+        for (relation,), found in ids.join(related, on="row_id").sort(ROW_NUMBER).group_by("relation"):
+            counts[key, table, relation] = len(found)
+            rows = shelf.fetch(experiment, key, table, found[ROW_NUMBER].head(MAX_ENTRIES)).drop(ROW_NUMBER)
+            entries += [Entry(key, table, relation, row) for row in rows.to_dicts()]
+    return Story(row_id, entries), counts
+
+
+def summarise(story: Story) -> list[tuple[str, str]]:
+    """What became of a row, a few words a stage, each with whether that is good, bad or neither."""
+    own = {entry.table: entry.row for entry in story.entries if entry.relation == "itself"}
+    said: list[tuple[str, str]] = []
+    if "raw_generations" in own:
+        said.append(("", f"written as {own['raw_generations']['kind']}"))
+    if "seed_set" in own:
+        said.append(("", f"a seed, from {own['seed_set']['source']}"))
+    if "cleaned_set" in own:
+        reason = own["cleaned_set"]["drop_reason"]
+        said.append(("good", "kept") if reason is None else ("bad", f"dropped: {reason}"))
+    if "reviewed_set" in own:
+        score = own["reviewed_set"]["review_score"]
+        said.append(("warn", "no review could be read") if score is None else ("", f"scored {score:.3g}"))
+        if own["reviewed_set"]["drop_reason"] is not None:
+            said.append(("bad", f"left out after its reviews: {own['reviewed_set']['drop_reason']}"))
+    direct = [entry for entry in story.entries if entry.relation in ("itself", "result")]
+    if any(
+        entry.table == "sft_set" and story.row_id in (entry.row["source_id"], entry.row["row_id"]) for entry in direct
+    ):
+        said.append(("good", "in the SFT set"))
+    for side in ("chosen", "rejected"):
+        if any(entry.table == "preference_pairs" and entry.row[f"{side}_id"] == story.row_id for entry in direct):
+            said.append(("good", f"{side} in a preference pair"))
+    return said
+
+
+def _find_texts(story: Story) -> dict[str, tuple[str | None, str | None]]:
+    """Prompt and completion of every row of the story, by its id."""
+    found: dict[str, tuple[str | None, str | None]] = {}
+    for entry in story.entries:
+        row = entry.row
+        if "prompt" in row and "completion" in row:
+            found.setdefault(str(row["row_id"]), (row["prompt"], row["completion"]))
+        elif "other_text" in row:
+            found.setdefault(str(row["other_id"]), (row["other_text"], None))
+    return found
+
+
+def lay_out(
+    shelf: Shelf,
+    experiment: str,
+    entry: Entry,
+    shown: set[str],
+    neighbours: Mapping[str, tuple[str | None, str | None]],
+) -> dict[str, Any]:
+    """One row of a story in the pieces that the template shows; a text that stands above already is named alone."""
+    row, schema = entry.row, shelf.schemas[entry.table]
+    texts = [(name, row[name]) for name in list_texts(schema) if isinstance(row[name], str) and name != "error"]
+    new = [(name, text) for name, text in texts if text not in shown]
+    again = [name for name, text in texts if text in shown]
+    shown.update(text for _, text in texts)
+    reviews = _pair_reviews(row)
+    hidden = {*(name for name, _ in texts), "row_id", "reviews", "scores", "unscored_reasons"}
+    facts = [name for name in schema if name not in hidden and row[name] is not None and not schema[name].is_nested()]
+    nearest = row.get("nearest_id") or row.get("other_id")
+    like = neighbours.get(str(nearest)) if nearest else None
+    return {
+        "row": row,
+        "round": entry.round_key,
+        "table": entry.table,
+        "texts": new,
+        "again": again,
+        "facts": sorted(facts, key=lambda name: name in LINKED),
+        "reviews": reviews,
+        "nearest": nearest,
+        "like": [text for text in like or () if text is not None],
+        "settings": read_deciding(shelf, experiment, entry.round_key, entry.table),
+    }
+
+
+def _pair_reviews(row: Mapping[str, Any]) -> list[tuple[str | None, float | None, str | None]]:
+    """Each review as written, with its score or the reason why it has none."""
+    if "reviews" not in row or row["reviews"] is None:
+        return []
+    columns: Sequence[Sequence[Any]] = [row["reviews"], row["scores"] or [], row["unscored_reasons"] or []]
+    size = max(map(len, columns))
+    padded = [[*column, *[None] * (size - len(column))] for column in columns]
+    return [(review, score, reason) for review, score, reason in zip(*padded, strict=True)]
+
+
+VIEW = View(
+    "story",
+    "Story",
+    "Where does this row come from, what became of it, and who learned from it?",
+    (Way("/e/{experiment}/row", find_row), Way("/e/{experiment}/row/{row_id}", show_story)),
+    has_tab=False,
+)
