@@ -107,9 +107,8 @@ def _show(request: Request, *, typed: Mapping[str, str], mistake: str | None) ->
     asked = list_asked(_open(request), ledger)
     rows = {hash_text(row["prompt"], row["completion"]): row for row in asked.rows.to_dicts()}
     waiting = [hash_text(*texts) for texts in asked.open_rows.select("prompt", "completion").iter_rows()]
-    named = typed.get("key") or request.get("row")
-    if named is not None and named not in rows:
-        raise BadQueryError(f"row: nobody is asked about {named!r} in {key}")
+    # The links to other rounds keep the query, and a row of this one is none of theirs.
+    named = next((key for key in (typed.get("key"), request.get("row")) if key in rows), None)
     chosen = named or _choose_next(list(rows), waiting, request.get("after"))
     content |= {
         **{"num_waiting": len(waiting), "num_rows": len(rows)},
