@@ -27,7 +27,7 @@ SETS = ("decision_set", "sft_set", "preference_pairs")
 @pytest.fixture
 def world(make_world: OpenWorld) -> World:
     """A world whose r0001 is made up to its reviewed set."""
-    world = make_world(**SCRIPTED, in_memory=True, human_review="all", sft_threshold=8.0, score_gap=2.0)
+    world = make_world(**SCRIPTED, human_review="all", sft_threshold=8.0, score_gap=2.0)
     begun = {"parent_round": "r0000", "content_hash": "0" * 64, "handover_hash": "0" * 64, "left_out": []}
     tables = {"start_checkpoint": pl.DataFrame([begun], schema=START_CHECKPOINT), "reviewed_set": ROWS}
     for name, made in tables.items():
