@@ -200,8 +200,7 @@ async def decide_in_browser(address: str, debugging: str) -> None:
         assert await page.run("document.querySelector('[name=who]').value") == "Ann"
         await press(page, "s")
         assert await page.run("document.activeElement.id") == "score"
-        for letter in "7.5":
-            await press(page, letter)
+        await page.call("Input.insertText", text="7.5")
         await press(page, "Enter")
         await page.wait(f"document.readyState === 'complete' && {waiting} === '1'")
         await press(page, "e")

@@ -396,6 +396,18 @@ def list_inputs(plan: Plan, noun: Noun) -> list[str]:
     return [name for name in noun.inputs if NOUNS[name].exists(plan)]
 
 
+def list_before(plan: Plan, noun: Noun) -> list[Noun]:
+    """Everything of the round that a noun is made from, directly or not, in the order of making."""
+    names: set[str] = set()
+    waiting = list_inputs(plan, noun)
+    while waiting:
+        name = waiting.pop()
+        if name not in names:
+            names.add(name)
+            waiting += list_inputs(plan, NOUNS[name])
+    return [one for name, one in NOUNS.items() if name in names]
+
+
 def list_handed_over(plan: Plan) -> list[str]:
     """What later rounds read of a round, beside its checkpoint."""
     return [noun.name for noun in list_nouns(plan) if noun.is_handed_over]

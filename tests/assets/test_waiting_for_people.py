@@ -33,7 +33,7 @@ def world(make_world: OpenWorld) -> World:
     for name, made in tables.items():
         world.round("r0001").write(name, made)
     world.round("r0001").write("seed_set", world.round("r0001").empty("seed_set"))
-    for name in ("sft_set", "preference_pairs"):
+    for name in ("seed_set", "cleaned_set", "reviewed_set", "sft_set", "preference_pairs"):
         world.round("r0000").write(name, world.round("r0000").empty(name))
     return world
 

@@ -15,7 +15,7 @@ import dagster as dg
 from lance_assets.assets.platform import find_key, find_rounds
 from lance_assets.rounds.deciding.asked import DecidedRound
 from lance_assets.rounds.identity.sources import Source, list_sources
-from lance_assets.rounds.nouns import list_inputs
+from lance_assets.rounds.nouns import list_before, list_inputs
 from lance_assets.rounds.plan import Noun, Plan, asks_people
 
 HANDOVER = "handover"
@@ -90,7 +90,8 @@ def list_parents(plan: Plan, noun: Noun) -> list[dg.AssetKey]:
     # Dagster's staleness follows one edge, so whatever may read an earlier round has this edge itself.
     if noun.name == START or START in names:
         names = [HANDOVER, *names]
-    if noun.is_decided_by_people:
+    # For the same reason everything after a person's decision has an edge from it.
+    if any(one.is_decided_by_people for one in (noun, *list_before(plan, noun))):
         names = [DECISIONS, *names]
     names = [*names, *(source.name for source in list_read(plan, noun))]
     return [find_key(plan, name) for name in names]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lance_assets.algorithms.measures.progress import format_round, parse_round
 from lance_assets.rounds.identity.parts import identify_guard
-from lance_assets.rounds.nouns import NOUNS, list_handed_over_of, list_inputs, list_nouns
+from lance_assets.rounds.nouns import list_before, list_handed_over_of, list_nouns
 from lance_assets.rounds.plan import Check, Noun, Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.report import Judged
@@ -37,18 +37,6 @@ class Verdict:
     """Whether the check passed, or its failure is no error."""
     told: str
     """The figures and bars that decided, in words."""
-
-
-def list_before(plan: Plan, noun: Noun) -> list[Noun]:
-    """Everything of the round that a noun is made from, directly or not, in the order of making."""
-    names: set[str] = set()
-    waiting = list_inputs(plan, noun)
-    while waiting:
-        name = waiting.pop()
-        if name not in names:
-            names.add(name)
-            waiting += list_inputs(plan, NOUNS[name])
-    return [one for name, one in NOUNS.items() if name in names]
 
 
 def hash_subject(plan: Plan, platform: Platform, key: str, noun: Noun) -> str:
