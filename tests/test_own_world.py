@@ -105,6 +105,7 @@ def test_a_world_in_one_file_goes_through_two_rounds(tmp_path: Path) -> None:
     assert "mean difficulty" in rounds
 
 
+@pytest.mark.slow
 def test_without_a_guard_of_its_own_a_world_is_protected_by_its_words(tmp_path: Path) -> None:
     text = read_file_of_the_page().replace("    build_guard=build_guard,\n", "")
     with open_own(tmp_path, text) as world:

@@ -160,8 +160,9 @@ class Forecaster:
             number = 2 * num_models * len(draw_problems(world, evaluation.world.per_stratum))
             rows.append(self._forecast_world(world, evaluation.world.max_new_tokens, number, num_models))
         if evaluation.lm_eval is not None:
-            limit = evaluation.lm_eval.limit
-            bound_rows = limit * len(evaluation.lm_eval.tasks) * num_models if limit is not None else None
+            bounds = [part.limit and part.limit * len(part.tasks) for part in evaluation.lm_eval.split()]
+            known = [bound for bound in bounds if bound is not None]
+            bound_rows = sum(known) * num_models if len(known) == len(bounds) else None
             rows.append(Row("evaluation: lm_eval", rows_at_most=bound_rows))
         if evaluation.judge is not None:
             rows.append(Row("evaluation: judge", rows_at_most=self.bound_judging(evaluation.judge, num_models)))

@@ -172,7 +172,7 @@ def _read_harness_items(this_round: ReadsRounds, row: ScoreRow) -> Items:
 
 
 HOW_SCORED = {
-    "lm_eval": ("limit", "num_fewshot", "apply_chat_template", "fewshot_as_multiturn"),
+    "lm_eval": ("limit", "num_fewshot", "by_task", "apply_chat_template", "fewshot_as_multiturn"),
     "world": ("name", "per_stratum", "max_new_tokens"),
     "judge": ("limit", "opponent", "by", "max_new_tokens", "max_judge_tokens"),
 }
@@ -193,7 +193,9 @@ def describe_other_evaluation(this_round: ReadsRounds, other: ReadsRounds, parts
     for section in sorted({own_names.get(part["benchmark"], "lm_eval") for part in parts}):
         before, after = (side[section] if section in side else None for side in (then, now))
         for name in HOW_SCORED[section]:
-            old, new = (side[name] if side and name in side else None for side in (before, after))
+            # A round of before there was the setting changed nothing for single tasks.
+            absent: dict[str, object] | None = {} if name == "by_task" else None
+            old, new = (side[name] if side and name in side else absent for side in (before, after))
             if old != new:
                 found.append(f"{section}.{name} {json.dumps(new)} in place of {json.dumps(old)}")
     return "; ".join(found)

@@ -1,5 +1,6 @@
 """The settings of evaluation: a world, lm-evaluation-harness or a judge, and which scores decide."""
 
+from collections.abc import Mapping
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -79,6 +80,13 @@ class WorldSettings(Settings):
     )
 
 
+class TaskSettings(Settings):
+    """What differs for one task of the harness."""
+
+    num_fewshot: int | None = Field(None, ge=0, description="Examples before each item. None: as the other tasks.")
+    limit: int | None = Field(None, ge=1, description="Items of the task. None: as the other tasks.")
+
+
 class LmEvalSettings(Settings):
     """Evaluation by lm-evaluation-harness in its own process."""
 
@@ -88,6 +96,10 @@ class LmEvalSettings(Settings):
     )
     num_fewshot: int | None = Field(None, ge=0, description="Examples before each item. None: the task's own number.")
     limit: int | None = Field(None, ge=1, description="Items of each task. None: all.")
+    by_task: Mapping[str, TaskSettings] = Field(
+        default_factory=dict,
+        description="What differs for single tasks, such as mmlu: {num_fewshot: 5, limit: 20}.",
+    )
     apply_chat_template: bool | None = Field(
         None,
         description="Whether items are sent as chat messages, with the recipe's system message. None: where the model "
@@ -96,9 +108,32 @@ class LmEvalSettings(Settings):
     fewshot_as_multiturn: bool = Field(
         True, description="Whether the examples of a chat are earlier turns of it, or part of its one message."
     )
-    batch_size: int = Field(
-        8, ge=1, description="Items evaluated together; it is fixed because scores change slightly with it."
+    backend: Literal["batched", "hf"] = Field(
+        "batched",
+        description="What runs the model: 'batched' for the platform's own loops, whose scores equal the harness's to "
+        "rounding and take less time, or 'hf' for the harness's own model.",
     )
+    batch_size: int = Field(
+        32, ge=1, description="Items evaluated together; it is fixed because scores change slightly with it."
+    )
+
+    @model_validator(mode="after")
+    def _changes_tasks_that_it_has(self) -> Self:
+        if unknown := sorted(self.by_task.keys() - set(self.tasks)):
+            raise ValueError(f"by_task names {', '.join(unknown)}; name a task of tasks: {', '.join(self.tasks)}")
+        return self
+
+    def split(self) -> list[Self]:
+        """The tasks by how they are asked: the settings of each group, in the order of its first task."""
+        groups: dict[tuple[int | None, int | None], list[str]] = {}
+        for task in self.tasks:
+            own = self.by_task[task] if task in self.by_task else TaskSettings()
+            num_fewshot = self.num_fewshot if own.num_fewshot is None else own.num_fewshot
+            groups.setdefault((num_fewshot, self.limit if own.limit is None else own.limit), []).append(task)
+        return [
+            self.model_copy(update={"tasks": tasks, "num_fewshot": num_fewshot, "limit": limit, "by_task": {}})
+            for (num_fewshot, limit), tasks in groups.items()
+        ]
 
 
 class JudgeSettings(RoleSettings):

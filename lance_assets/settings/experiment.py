@@ -241,6 +241,12 @@ class TrainingSettings(Settings):
     num_threads: int | None = Field(
         None, ge=1, description="CPU threads of training. None: torch's choice. 1 is fastest on a busy machine."
     )
+    save_every_minutes: float | None = Field(
+        10.0,
+        ge=0,
+        description="Minutes between two states of training; a stage that is killed goes on from the last one. A state "
+        "takes three times the disk of the float32 weights until the stage ends. None: no states.",
+    )
     min_free_gpu_rate: float = Field(
         0.9, ge=0, le=1, description="Share of each GPU's memory that must be free before training starts."
     )

@@ -101,7 +101,7 @@ def main() -> None:
         )
         result = train_checkpoint(job, log=print)
         shutil.rmtree(out, ignore_errors=True)
-        shutil.copytree(result.path, out, ignore=shutil.ignore_patterns("trainer", "adapter", "training_log.json"))
+        shutil.copytree(result.path, out, ignore=shutil.ignore_patterns("adapter", "training_log.json"))
     print(f"{result.num_tokens} tokens in {result.seconds:.0f} s, loss {result.sft_losses[-1]:.3f}")
 
 

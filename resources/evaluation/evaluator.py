@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -54,7 +54,9 @@ def run_lm_eval(
     allow_task_code: bool = False,
     num_fewshot: int | None = None,
     limit: int | None = None,
-    batch_size: int = 8,
+    backend: Literal["batched", "hf"] = "batched",
+    batch_size: int = 32,
+    kept: Path | None = None,
     apply_chat_template: bool | None = None,
     fewshot_as_multiturn: bool = True,
     system_message: str = "",
@@ -71,7 +73,10 @@ def run_lm_eval(
         allow_task_code: whether these files may run Python; see `harness_worker`.
         num_fewshot: examples in the prompt; None takes the task's.
         limit: at most so many items of each task.
+        backend: the harness's model: `harness_model.BatchedModel`, or the harness's own `hf`.
         batch_size: fixed, since scores move with it.
+        kept: where finished requests are kept, for a later try of the same evaluation; None keeps none. The file's name
+            is this path with `_rank0.db` behind it.
         apply_chat_template: ask through the model's chat template; None: where it has one, as training taught it.
         fewshot_as_multiturn: whether examples are earlier turns of the chat, or part of its one message.
         system_message: what comes before each item of a chat; empty for no message. Without the chat template an item
@@ -96,11 +101,11 @@ def run_lm_eval(
             model_args = f"pretrained={adapt_folder(model_path, Path(view))},add_bos_token=False"
         model_args += ",trust_remote_code=False,use_safetensors=True"
         allowed = [ALLOWED] if allow_task_code else []
-        command = [sys.executable, "-m", HARNESS, *allowed, "run", "--model", "hf", "--model_args", model_args]
+        command = [sys.executable, "-m", HARNESS, *allowed, "run", "--model", backend, "--model_args", model_args]
         command += ["--tasks", ",".join(map(str, tasks)), "--batch_size", str(batch_size), "--output_path", folder]
         command += ["--seed", str(rng_seed), "--log_samples"]
         # An option that is not given leaves the task's own value in force.
-        optional = {"--include_path": include_path, "--num_fewshot": num_fewshot, "--limit": limit}
+        optional = {"--include_path": include_path, "--num_fewshot": num_fewshot, "--limit": limit, "--use_cache": kept}
         for option, value in optional.items():
             command += [] if value is None else [option, str(value)]
         if is_chat:

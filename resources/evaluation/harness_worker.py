@@ -78,6 +78,8 @@ def main() -> None:
     from lm_eval.__main__ import cli_evaluate
     from lm_eval.models.huggingface import HFLM
 
+    from resources.evaluation import harness_model  # noqa: F401 (the harness finds the model by its name)
+
     HFLM.apply_chat_template = guard_turns(HFLM.apply_chat_template)
 
     cli_evaluate()

@@ -48,9 +48,12 @@ from resources.models.model_shapes import measure_shape
 from resources.stores.files import write_file_atomically
 from resources.training.divergence import FiniteCallback
 from resources.training.precision import Settled, find_device, settle
+from resources.training.resuming import KeepStateCallback, train_on
 from resources.training.saving import build_lora, load_for_training, load_start, save_model
 from resources.training.trainer import CHECKPOINT, RESULT, DpoSettings, SftSettings, TrainJob, TrainResult
 
+STATES = "states"
+"""The folder of what killed stages go on from, in the job's folder."""
 _LINES_PER_STAGE = 20
 
 
@@ -109,8 +112,10 @@ class WarmUpCallback(TrainerCallback):
             return (step + 1) / (shorter + 1) if step < shorter else rate_after(step)
 
         lr_scheduler.lr_lambdas = [find_rate for _ in lr_scheduler.lr_lambdas]
+        # A stage that goes on from a state has taken steps already.
+        rate = find_rate(lr_scheduler.last_epoch)
         for group, peak in zip(lr_scheduler.optimizer.param_groups, lr_scheduler.base_lrs, strict=True):
-            group["lr"] = peak * find_rate(0)
+            group["lr"] = peak * rate
         lr_scheduler._last_lr = [group["lr"] for group in lr_scheduler.optimizer.param_groups]
 
 
@@ -247,7 +252,7 @@ def build_arguments(job: TrainJob, settings: SftSettings, settled: Settled, outp
         "logging_steps": 1,
         # With the filter a loss that is NaN would be logged as that of the step before.
         "logging_nan_inf_filter": False,
-        # A killed stage is run again from its start; what a finished SFT gave is kept by `train`.
+        # States are saved by time (`resources.training.resuming`), and not by steps.
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
@@ -264,7 +269,8 @@ def run_stage(
     encoded, lengths = encode_rows(tokenizer, rows, settings.max_length)
     num_truncated = sum(length > settings.max_length for length in lengths)
     settled = settle_stage(job, settings, min(max(lengths), settings.max_length))
-    arguments = build_arguments(job, settings, settled, folder / "trainer")
+    states = folder / STATES / stage
+    arguments = build_arguments(job, settings, settled, states)
     dataset = Dataset.from_list(encoded)
     given = {"train_dataset": dataset, "processing_class": tokenizer, "peft_config": build_lora(job)}
     if isinstance(settings, DpoSettings):
@@ -288,7 +294,9 @@ def run_stage(
     if not settings.warmup_from_zero:
         trainer.add_callback(WarmUpCallback())
     print(f"{stage}: {len(rows)} rows, {num_truncated} over max_length={settings.max_length}; {settled.describe()}")
-    trainer.train()
+    if job.save_every_minutes is not None:
+        trainer.add_callback(KeepStateCallback(60 * job.save_every_minutes))
+    train_on(trainer, states, stage)
     steps = [entry for entry in trainer.state.log_history if "loss" in entry]
     told = {"num_rows": len(rows), "num_truncated": num_truncated, "computed_in": settled.describe()}
     return trainer, told | {"steps": steps}
@@ -365,6 +373,8 @@ def train(job: TrainJob, folder: Path) -> None:
         # Or its weights and optimizer would stay while DPO trains.
         del trainer
         gc.collect()
+        if is_main_process():
+            shutil.rmtree(folder / STATES / "sft", ignore_errors=True)
     if pairs:
         start = sft_folder if sft_rows else start
         trainer, logs["dpo"] = run_stage("dpo", job, job.dpo, start, pairs, folder)
@@ -372,7 +382,7 @@ def train(job: TrainJob, folder: Path) -> None:
     peak = measure_peak()
     if is_main_process():
         (folder / CHECKPOINT / "training_log.json").write_text(json.dumps(logs, indent=1))
-        for finished in (sft_folder, folder / "trainer"):
+        for finished in (sft_folder, folder / STATES):
             shutil.rmtree(finished, ignore_errors=True)
         write_result(folder, logs, time.monotonic() - started, peak)
 

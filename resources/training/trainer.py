@@ -12,7 +12,8 @@ With LoRA the checkpoint has, beside its merged weights, an adapter of the exper
 (`resources.models.adapters`).
 
 A job's folder under `staging` is named after a fingerprint of all that changes its result, so what a killed run left
-is taken up by the same job and by no other: `sft/` (when SFT has finished), `checkpoint/`, `result.json`.
+is taken up by the same job and by no other: `states/` (within a stage), `sft/` (when SFT has finished), `checkpoint/`,
+`result.json`.
 """
 
 import hashlib
@@ -143,6 +144,9 @@ class TrainJob(BaseModel):
     memory_gib: float | None = Field(None, gt=0, description="Of one process, for its parts; None: its device's.")
     launcher: tuple[str, ...] | None = Field(None, description='Before the worker, as ["accelerate", "launch"].')
     num_threads: int | None = Field(None, ge=1, description="CPU threads; None leaves torch's choice. 1 when busy.")
+    save_every_minutes: float | None = Field(
+        10.0, ge=0, description="Between two states that a killed stage goes on from; None saves none."
+    )
 
 
 class TrainResult(BaseModel):
@@ -304,4 +308,4 @@ def _explain(code: int, text: str, job_file: Path) -> str:
         remedy = f"free space under {job_file.parent}; the checkpoint before is still there"
     else:
         what, remedy = f"failed (exit {code})", f"see the last lines below; the job is {job_file}"
-    return f"the training process {what}; {remedy}. Run again, it takes up after a finished SFT.\n{text}"
+    return f"the training process {what}; {remedy}. Run again, it goes on from the last state that was kept.\n{text}"

@@ -253,6 +253,7 @@ def test_every_real_completion_is_a_lesson(real_data: Path) -> None:
         ]
 
 
+@pytest.mark.slow
 def test_near_duplicates_among_all_real_questions(questions: list[str]) -> None:
     """Copies of seeds that were answered right, and of rows of earlier rounds, do not pass as in the authors' code."""
     lot = random.Random(0)

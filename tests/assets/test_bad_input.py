@@ -28,6 +28,7 @@ def fail_alone(world: World, key: str, noun: str) -> str:
     return find_failures(result)[f"tiny__{noun}"]
 
 
+@pytest.mark.slow
 def test_an_unknown_model(make_scripted_world: OpenWorld):
     told = fail_alone(make_scripted_world(model="./no_such_model"), "r0000", "start_checkpoint")
     assert told.startswith("tiny r0000 start_checkpoint: unknown model './no_such_model'")
@@ -64,6 +65,7 @@ def test_a_folder_that_is_not_a_checkpoint(make_scripted_world: OpenWorld, tmp_p
     assert f"{tmp_path / 'notes'} is not a checkpoint: it has no config.json" in told
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_not_what_was_recorded(make_scripted_world: OpenWorld, scripted_rounds: Path):
     world = make_scripted_world(made_before=scripted_rounds)
     (world.round("r0000").model_path("r0000") / "generation_config.json").write_text("{}")

@@ -110,6 +110,7 @@ def test_a_collapsed_model_is_stopped_before_it_is_reviewed(make_scripted_world:
     ]
 
 
+@pytest.mark.slow
 def test_rows_of_an_earlier_round_copied_with_their_ids_are_dropped_and_fail_the_check(
     make_scripted_world: OpenWorld, scripted_rounds: Path
 ) -> None:

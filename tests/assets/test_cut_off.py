@@ -4,6 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 import polars as pl
+import pytest
 
 from lance_assets.assets.platform import find_key
 from lance_assets.records import RAW_GENERATIONS
@@ -39,6 +40,7 @@ def test_completions_that_are_cut_are_told_with_the_setting_to_raise(make_script
     assert rates["new_prompt"] == rates["seed_review"] == 0.0
 
 
+@pytest.mark.slow
 def test_a_round_within_the_bar_passes_and_the_bar_is_a_setting(make_scripted_world: OpenWorld) -> None:
     assert read_check(make_scripted_world(), "r0001").passed
     high = make_scripted_world(
@@ -68,6 +70,7 @@ def test_the_setting_that_is_named_is_that_of_the_stages_of_a_kind(tmp_path: Pat
     assert name_limit(lesson, "a_kind_of_ones_own") == "parameters.max_new_tokens"
 
 
+@pytest.mark.slow
 def test_rounds_go_on_where_r0000_trained_on_nothing(tmp_path: Path) -> None:
     """Without seeds and EFT rows the checkpoint of r0000 is the base model; r0001 trains on what it accepted."""
     seeds = {"path": "seeds.jsonl", "answer_field": "answer"}

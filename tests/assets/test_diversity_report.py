@@ -30,6 +30,7 @@ def test_every_round_has_its_row_and_the_picture_shows_all(make_world: OpenWorld
     assert list(rows["r0002"]) == DIVERSITY_REPORT.names()
 
 
+@pytest.mark.slow
 def test_a_broken_floor_stops_the_round_before_training(make_scripted_world: OpenWorld) -> None:
     world = make_scripted_world(checks={"min_vendi_rate": 1.0, "max_unscored_rate": 1.0, "min_pairs": 0})
     first = world.materialize("r0000", "diversity_report")

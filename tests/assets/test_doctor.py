@@ -88,6 +88,7 @@ def test_a_partition_without_a_finished_round_may_begin_anew(world: World) -> No
     assert (request.partition_key, request.run_key) == ("r0002", "tiny/r0002/1")
 
 
+@pytest.mark.slow
 def test_an_instance_that_knows_nothing_learns_all(world: World, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     empty = world.root / "another_instance"
     empty.mkdir()
@@ -142,6 +143,7 @@ def test_a_table_and_weights_that_are_others_are_found(world: World, call: Call)
     assert find_stale(world, "r0001")["start_checkpoint"] == "STALE"
 
 
+@pytest.mark.slow
 def test_data_of_a_renamed_experiment_goes_on_under_its_name(
     world: World, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -143,6 +143,7 @@ def test_a_named_headline_needs_no_new_evaluation(open_harness: Callable[..., Wo
     assert (headline["score"], headline["metric"]) == (0.2, "exact_match (strict-match)")
 
 
+@pytest.mark.slow
 def test_forty_perplexity_does_not_beat_twelve(open_harness: Callable[..., World]) -> None:
     """r0001 is worse by 27.7 +- 0.14, so that it is a regression, is rolled back, and is second on the leaderboard."""
     found = {"r0000": {"words word_perplexity,none": 12.3}, "r0001": {"words word_perplexity,none": 40.0}}
@@ -239,6 +240,7 @@ def test_a_fall_of_one_task_is_seen_though_the_mean_rises(open_harness: Callable
     assert "nothing" not in str(world.metadata("eval_report", "r0001")["retention"])
 
 
+@pytest.mark.slow
 def test_a_bar_or_none_lets_a_fall_pass(open_harness: Callable[..., World]) -> None:
     for bar in (0.35, None):
         world = open_harness(

@@ -116,6 +116,7 @@ def read_notes(world: World) -> list[str]:
     return notes
 
 
+@pytest.mark.slow
 def test_verdicts_worked_by_hand(make_scripted_world: OpenWorld, tmp_path: Path) -> None:
     """Twelve prompts against the reference of 35 characters, by a judge that takes the longer one.
 
@@ -195,6 +196,7 @@ def test_a_judge_that_cannot_be_read_gives_no_figure_and_is_not_asked_again(
     assert world.round("r0000").read("judge_items").filter(outcome="unread")["preference"].null_count() == 20
 
 
+@pytest.mark.slow
 def test_scores_against_the_raw_base_model(make_scripted_world: OpenWorld, tmp_path: Path) -> None:
     """Both write the same in two prompts, and else as many words: every score is equal.
 
@@ -238,6 +240,7 @@ def test_a_higher_score_wins(make_scripted_world: OpenWorld, tmp_path: Path) -> 
     assert items["outcome"].to_list() == ["tie"] * 2 + ["loss"] + ["tie"] * 5 + ["win"] * 3
 
 
+@pytest.mark.slow
 def test_rounds_are_compared_over_the_same_prompts(make_scripted_world: OpenWorld, tmp_path: Path) -> None:
     """r0001 writes what r0000 wrote, so that nothing has changed; what is known of it is sharper than two intervals."""
     world = open_judged(make_scripted_world, tmp_path)

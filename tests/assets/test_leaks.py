@@ -22,6 +22,7 @@ def plant(world: World, noun: str, **changed: str) -> None:
     world.round("r0001").write(noun, table.with_columns(columns))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wording", WORDINGS)
 def test_a_proposed_one_is_dropped_with_its_reason(make_scripted_world: OpenWorld, wording: str) -> None:
     world = make_scripted_world(machines={"proposes": wording})

@@ -308,6 +308,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> Pat
     return project
 
 
+@pytest.mark.slow
 def test_dg_check_yaml_names_file_line_field_value_and_what_is_allowed(project: Path) -> None:
     """Of every file: Dagster's command checks one file of each type, which is why each experiment has its own."""
     checked = run_dg(project, "check", "yaml")
@@ -333,6 +334,7 @@ def test_dg_check_defs_tells_of_every_broken_experiment(project: Path) -> None:
     assert "out_of_range/defs.yaml:8: attributes.parameters.branch_threshold: got 70; input should be less" in said
 
 
+@pytest.mark.slow
 def test_what_the_fork_server_imports_starts_no_thread_and_no_torch(project_root: Path) -> None:
     """A thread does not survive a fork, and a process that is forked after torch was imported hangs."""
     code = (

@@ -183,6 +183,7 @@ def break_off(world: World, key: str, *nouns: str) -> None:
         world.platform.tables.path("tiny", key, noun).unlink()
 
 
+@pytest.mark.slow
 def test_a_round_goes_on_from_what_was_lost(make_scripted_world: OpenWorld, scripted_rounds: Path) -> None:
     """Not what would be made otherwise now, is another than was written, or is made from one of these."""
     world = make_scripted_world(made_before=scripted_rounds)
@@ -239,6 +240,7 @@ def test_a_noun_whose_checks_or_event_were_lost_is_in_the_next_run(
     assert left == ["preference_pairs", "eval_report"]
 
 
+@pytest.mark.slow
 def test_the_loop_goes_on_by_itself_after_a_loss(make_scripted_world: OpenWorld, scripted_rounds: Path) -> None:
     world = make_scripted_world(made_before=scripted_rounds)
     instance, job = world.instance, world.definitions.resolve_job_def("tiny_round")

@@ -177,6 +177,7 @@ def test_settings_are_kept_until_they_are_dropped(world: World) -> None:
     assert len({version for _, version in began.values()}) == 3
 
 
+@pytest.mark.slow
 def test_a_check_keeps_the_bar_of_the_round(world: World) -> None:
     failed = find_failures(world.run("r0001", Launch({"checks.min_distinct_2": 1.0})))
     assert list(failed) == ["tiny__diversity_report_no_collapse"]
@@ -240,6 +241,7 @@ def build_code_version(world: World, noun: str) -> str | None:
     ]
 
 
+@pytest.mark.slow
 def test_pages_show_the_settings_of_the_experiment(ui: Ui) -> None:  # noqa: F811
     nodes = ui.ask(
         """{ assetNodes { assetKey { path } metadataEntries {
@@ -263,6 +265,7 @@ def test_pages_show_the_settings_of_the_experiment(ui: Ui) -> None:  # noqa: F81
     assert "  max_rounds: 2\n" in settings
 
 
+@pytest.mark.slow
 def test_the_launchpad_describes_each_setting(ui: Ui) -> None:  # noqa: F811
     types = ui.ask(
         """query Config($selector: PipelineSelector!) { runConfigSchemaOrError(selector: $selector) {

@@ -44,6 +44,7 @@ DECLARATION = Noun(
 )
 
 
+@pytest.mark.slow
 def test_a_noun_of_ones_own_goes_through_a_round(
     tmp_path: Path, scripted_start: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

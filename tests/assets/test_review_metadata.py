@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from lance_assets.records import PAIR_JUDGEMENTS, REVIEWED_SET
 from lance_assets.rounds.making.reviewing import describe_bias
@@ -70,6 +71,7 @@ class FirstShownPlatform(ScriptedPlatform):
         return FirstShownEngine(self)
 
 
+@pytest.mark.slow
 def test_pairs_that_flip_are_kept_out_of_training_and_in_the_table(make_scripted_world) -> None:
     """Every judged pair flips: the judge has no preference but for the place."""
     judging = {"num_judged_pairs": 2, "drop_flipped_pairs": True}

@@ -69,6 +69,7 @@ def rows(plan: Plan, data_root: Path) -> pl.DataFrame:
     return read_study(plan, data_root / STUDIES / plan.name)
 
 
+@pytest.mark.slow
 def test_there_is_one_row_for_each_arm_and_round(rows: pl.DataFrame) -> None:
     assert rows.schema == STUDY_ROWS
     expected = [(BACKBONE, "r0000")] + [(arm, key) for arm in (METHOD, *CONTROLS) for key in ("r0000", "r0001")]
@@ -158,6 +159,7 @@ def test_tables_tell_every_arm(rows: pl.DataFrame) -> None:
     assert "new SFT rows" in whole
 
 
+@pytest.mark.slow
 def test_the_asset_shows_the_experiments_rounds_and_the_study(plan: Plan, data_root: Path) -> None:
     """The experiment's own rounds lie beside its study; here they are a copy of LANCE's arm."""
     arm = find_arm_root(data_root / STUDIES / plan.name, METHOD, 0)

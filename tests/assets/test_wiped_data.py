@@ -135,6 +135,7 @@ def test_a_half_written_origin_stops_training_with_the_asset_to_make_again(world
     assert "materialize tiny/raw_generations for r0001 again" in told
 
 
+@pytest.mark.slow
 def test_a_truncated_checkpoint_stops_the_next_round_with_a_remedy_that_works(world: World) -> None:
     weights = world.platform.checkpoints.folder("tiny", "r0001") / "model.safetensors"
     whole = weights.read_bytes()

@@ -132,6 +132,8 @@ def test_a_file_runs_when_one_of_its_functions_is_called(tmp_path: Path) -> None
         modules["called"].run()
         modules["given_rows"].run("seed_set", pl.DataFrame({"a": [1]}))
         modules["returns_rows"].run()
+        modules["given_rows"].run("seed_set", pl.DataFrame({"a": [1]}))
+        modules["returns_rows"].run()
         thread = threading.Thread(target=modules["in_a_thread"].run)
         thread.start()
         thread.join()

@@ -263,6 +263,7 @@ def test_what_is_unknown_is_named_beside_the_sum(project_root: Path, tmp_path: P
     assert all((by_name(forecast.rounds["r0001"])[name].gib or 0) < 8 for name in ("SFT", "DPO"))
 
 
+@pytest.mark.slow
 def test_this_computer_is_measured_once(project_root: Path, tmp_path: Path) -> None:
     few = {"engine": {"batch_size": 4}, "training": {"sft": {"batch_size": 4, "max_length": 64}}}
     plan, home = load(project_root, "mini_lance", **few), tmp_path / "home"

@@ -265,6 +265,7 @@ def test_items_drawn_by_lot_need_no_model_to_read_the_pool() -> None:
         DiverseEvolSettings(method="random", states_of="base")
 
 
+@pytest.mark.slow
 def test_the_packaged_model_takes_the_farthest_row_each_time(small_model: Path) -> None:
     """Real states, compared with distances computed one by one."""
     pool = POOL.with_columns(

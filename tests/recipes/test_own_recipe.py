@@ -122,6 +122,7 @@ def own_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"{package}.rewrite"
 
 
+@pytest.mark.slow
 def test_a_round_of_it(own_recipe: str, tmp_path: Path) -> None:
     """r0000 trains on the seeds, r0001 on the rewritten ones too, each of which leads back to its seed."""
     changed = {"recipe": own_recipe, "num_samples": 2, "max_new_tokens": 64}

@@ -144,6 +144,23 @@ def test_items_of_a_chat_have_the_system_message(tiny_model: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_a_second_try_takes_up_what_the_first_one_finished(tiny_model: Path, tmp_path: Path) -> None:
+    """Both models of the harness give the same scores, and what is kept is asked of no model again."""
+    write_harness_tasks(tmp_path)
+    asked = {"model_name": "checkpoint", "include_path": tmp_path, "batch_size": 2}
+    reports = [run_lm_eval(tiny_model, ["b_task"], backend="hf", log=lambda _: None, **asked).report]
+    lines: list[str] = []
+    for _ in range(2):
+        lines.clear()
+        found = run_lm_eval(tiny_model, ["b_task"], kept=tmp_path / "kept", log=lines.append, **asked)
+        reports.append(found.report)
+    assert any("Requests remaining: 0" in line for line in lines)
+    for report in reports[1:]:
+        assert report.drop("score", "ci_low", "ci_high").equals(reports[0].drop("score", "ci_low", "ci_high"))
+        assert report["score"].to_list() == pytest.approx(reports[0]["score"].to_list())
+
+
+@pytest.mark.slow
 def test_an_unknown_harness_task(tiny_model: Path) -> None:
     with pytest.raises(EvaluationError, match=r"(?s)no_such_task.*lm-eval ls tasks.*no_such_task"):
         run_lm_eval(tiny_model, ["no_such_task"], model_name="checkpoint", log=lambda _: None)
@@ -163,6 +180,7 @@ def test_items_that_are_right_or_wrong_have_wilsons_interval(score: float) -> No
         assert not is_rate or 0 <= found[0] <= score <= found[1] <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("has_template", "setting", "is_chat"), [(True, None, True), (False, None, False), (True, False, False)]
 )

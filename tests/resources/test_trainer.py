@@ -75,6 +75,7 @@ def job(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
     )
 
 
+@pytest.mark.slow
 def test_a_token_budget_leaves_to_sft_what_the_pairs_do_not_take(job: TrainJob) -> None:
     """Counted by hand: what a pass over the rows and over the pairs takes, cut at max_length."""
     tokenizer = AutoTokenizer.from_pretrained(job.start_checkpoint)
@@ -196,6 +197,7 @@ def start_and_kill_after_sft(job: TrainJob) -> list[str]:
     return lines
 
 
+@pytest.mark.slow
 def test_lora_is_merged(job: TrainJob, tmp_path: Path) -> None:
     lora = job.model_copy(update={"lora": LoraSettings(r=4, alpha=8), "staging": tmp_path})
     assert fingerprint_job(lora) != fingerprint_job(job)
@@ -220,6 +222,7 @@ def exact(job: TrainJob, tmp_path_factory: pytest.TempPathFactory) -> TrainResul
     return train_here(job.model_copy(update=changed))
 
 
+@pytest.mark.slow
 def test_parts_by_memory_change_a_sum_by_its_rounding_alone(job: TrainJob, exact: TrainResult, tmp_path: Path) -> None:
     """Rows one by one where there is no room for more, and all of a batch where there is: 7 rows, of 4 and of 3."""
     changed = {"pairs_path": None, "dtype": "float32", "memory_gib": 0.001, "staging": tmp_path}
@@ -409,7 +412,7 @@ fsdp_config:
 def train_here(job: TrainJob) -> TrainResult:
     """Train in this process, which saves the start of another; torch and the environment are as before afterwards."""
     folder = find_job_folder(job)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     environment = dict(os.environ)
     try:
         train(job, folder)

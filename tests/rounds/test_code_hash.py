@@ -358,6 +358,7 @@ def test_the_projects_own_rule_marks_what_follows_from_it(project: Path) -> None
     assert after["cleaned_set"] != before["cleaned_set"]
 
 
+@pytest.mark.slow
 def test_the_projects_docstrings_mark_nothing(project: Path) -> None:
     before = hash_project(project)
     path = project / "lance_assets" / "algorithms" / "similarity" / "words.py"

@@ -64,6 +64,7 @@ def test_whatever_class_transformers_loads_reads_text_as_in_training(small_model
     assert len(loaded(" 3 1 4", add_special_tokens=False)["input_ids"]) == 3
 
 
+@pytest.mark.slow
 def test_a_tokenizer_made_anew_reads_digits_alike() -> None:
     from lance_assets.small_world.train import build_tokenizer
 

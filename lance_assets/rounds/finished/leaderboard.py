@@ -42,7 +42,7 @@ def identify_evaluation(plan: Plan, benchmark: str) -> dict[str, str]:
     else:
         assert plan.settings.evaluation.lm_eval is not None, "a benchmark of the harness has its settings"
         # the seed draws the examples of a prompt
-        has_examples = plan.settings.evaluation.lm_eval.num_fewshot != 0
+        has_examples = any(part.num_fewshot != 0 for part in plan.settings.evaluation.lm_eval.split())
         is_chat = plan.settings.evaluation.lm_eval.apply_chat_template is not False
         others = {"prompts", "world", "world_content", "engine", "judge"} | (set() if has_examples else {"rng_seed"})
         # an item that is no chat has no system message

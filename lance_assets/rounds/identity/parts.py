@@ -27,6 +27,7 @@ from lance_assets.worlds import hash_world_file
 
 WHERE_TRAINING_RUNS = {
     *("launcher", "accelerate_config", "min_free_gpu_rate", "handover_seconds", "num_threads", "memory_gib"),
+    "save_every_minutes",
 }
 """Settings of training that are no part of the checkpoint's identity."""
 

@@ -118,8 +118,9 @@ def evaluate(this_round: Round, model: str, path: Path) -> Evaluated:
         if evaluation.judge is not None:
             completions = complete_prompts(ask, plan, model=model)
     if evaluation.lm_eval is not None:
-        found = run_harness(this_round, model, path, evaluation.lm_eval)
-        report, harness_items = found.report, found.items
+        # A run of the harness asks all of its tasks in one way.
+        found = [run_harness(this_round, model, path, settings) for settings in evaluation.lm_eval.split()]
+        report, harness_items = pl.concat([one.report for one in found]), pl.concat([one.items for one in found])
     summaries = [] if world is None else [summarise_items(items, benchmark=world.name)]
     return Evaluated(pl.concat([*summaries, report]), items, harness_items, completions)
 
@@ -127,7 +128,8 @@ def evaluate(this_round: Round, model: str, path: Path) -> Evaluated:
 def run_harness(this_round: Round, model: str, path: Path, lm_eval: LmEvalSettings) -> HarnessResult:
     """What the harness finds of a model, kept until eval_report is written, so that a judge who fails costs no more.
 
-    What is kept belongs to the model, the harness's settings and files, and the system message; not to the judge's.
+    So is each batch of requests as it ends, so that a try that was killed goes on from there. What is kept belongs to
+    the model, the harness's settings and files, and the system message; not to the judge's.
     """
     plan = this_round.plan
     include_path = plan.folder / lm_eval.include_path if lm_eval.include_path else None
@@ -146,6 +148,7 @@ def run_harness(this_round: Round, model: str, path: Path, lm_eval: LmEvalSettin
         rows = read_json_file(kept, remedy="remove it, and the harness is run again")
         report, items = (pl.DataFrame(rows[name], schema=schema) for name, schema in _KEPT.items())
         return HarnessResult(report, items)
+    kept.parent.mkdir(parents=True, exist_ok=True)
     found = run_lm_eval(
         path,
         lm_eval.tasks,
@@ -155,13 +158,14 @@ def run_harness(this_round: Round, model: str, path: Path, lm_eval: LmEvalSettin
         allow_task_code=plan.settings.evaluation.allow_task_code,
         num_fewshot=lm_eval.num_fewshot,
         limit=lm_eval.limit,
+        backend=lm_eval.backend,
         batch_size=lm_eval.batch_size,
+        kept=kept.with_suffix(""),
         apply_chat_template=lm_eval.apply_chat_template,
         fewshot_as_multiturn=lm_eval.fewshot_as_multiturn,
         system_message=plan.templates.system,
         rng_seed=plan.settings.rng_seed,
     )
-    kept.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"report": found.report.to_dicts(), "items": found.items.to_dicts()})
     write_file_atomically(kept, text.encode())
     return found

@@ -86,6 +86,7 @@ def build_job(
         dtype=training.dtype,
         memory_gib=training.memory_gib,
         num_threads=training.num_threads,
+        save_every_minutes=training.save_every_minutes,
         launcher=launcher,
         rng_seed=plan.settings.rng_seed,
     )

@@ -137,7 +137,7 @@ class TransformersEngine:
                 tail_tokens=sampling.tail_tokens,
                 num_alternatives=NUM_ALTERNATIVES,
                 constraint=constraint,
-                ends=_find_ends(tokenizer, sampling.stop),
+                ends=find_ends(tokenizer, sampling.stop),
             )
         except RuntimeError as error:
             if not _is_out_of_memory(error):
@@ -256,8 +256,8 @@ def _read_sample(
     )
 
 
-def _find_ends(tokenizer: "PreTrainedTokenizerBase", stop: Sequence[str]) -> Callable[[list[int]], bool] | None:
-    """Whether a row's tokens hold one of the texts; None where there are none."""
+def find_ends(tokenizer: "PreTrainedTokenizerBase", stop: Sequence[str]) -> Callable[[list[int]], bool] | None:
+    """What tells whether a row's tokens hold one of the texts; None where there are none."""
     if not stop:
         return None
     # A token is at least a byte, and a text may begin within one: more of the last tokens cannot matter.

@@ -1,0 +1,205 @@
+"""Training against a bare TRL script with its defaults: tokens a second, memory, and what was learned.
+
+    python -m benchmarks.training --data DIR [--model DIR] [--num-rows N] [--num-pairs N] [--only KIND] [--quick]
+
+| kind | rows | what is compared |
+| --- | --- | --- |
+| sft | T0 and GSM8K's training set in turn, of mixed length | `TrainJob` against `SFTTrainer` |
+| lora | the same | the same with adapters of rank 16 on all linear layers |
+| dpo | GSM8K's questions, a right and a wrong solution by a model | `TrainJob` against `DPOTrainer` |
+
+Both sides train one epoch in batches of 8 rows from the same weights at the same rate, cut at 512 tokens, each in a
+process of its own, one after the other. The seconds are those of the steps. TRL's defaults (1.16) recompute activations
+and take rows as they come; `TrainJob` keeps activations in parts that fit the machine and batches rows of like length.
+
+    sft_speedup, lora_speedup, dpo_speedup  tokens a second over those of the bare script
+    max_loss_difference     largest difference of the mean loss on held-out rows after SFT, in nats a token
+    memory_over_arithmetic  largest peak of a training process over what the plan's arithmetic gives for it
+
+The last line is one JSON object. The packaged small model is trained unless a folder is given.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from lance_assets.algorithms.forecast.costs import Training, forecast_training
+from lance_assets.records import PREFERENCE_PAIRS, SFT_SET
+from lance_assets.small_world import SMALL_MODEL
+from resources.engines.transformers.model_states import ModelReader
+from resources.models.model_shapes import measure_shape
+from resources.training.precision import CPU_RUNTIME_GIB
+from resources.training.trainer import DpoSettings, LoraSettings, SftSettings, TrainJob, train_checkpoint
+
+KINDS = ("sft", "lora", "dpo")
+BATCH_SIZE = 8
+MAX_LENGTH = 512
+RATES = {"sft": 2e-5, "lora": 2e-4, "dpo": 1e-6}
+NUM_HELD_OUT = 40
+
+
+def read_rows(data: Path, num_rows: int) -> list[dict[str, str]]:
+    """Rows of T0 and of GSM8K in turn: some of ten words, some of two hundred."""
+    lines = (data / "gsm8k_train.jsonl").read_text(encoding="utf-8").splitlines()[:num_rows]
+    pool = pl.read_parquet(data / "t0_train_50k.parquet")
+    # The file is in the order of its templates.
+    short = pool.gather_every(len(pool) // num_rows).head(num_rows).to_dicts()
+    mixed = []
+    for brief, line in zip(short, lines, strict=True):
+        full = json.loads(line)
+        mixed.append({"prompt": brief["prompt"], "completion": brief["completion"]})
+        mixed.append({"prompt": full["question"], "completion": full["answer"]})
+    return mixed[:num_rows]
+
+
+def read_pairs(data: Path, num_pairs: int) -> list[dict[str, str]]:
+    """GSM8K's questions with a right and a wrong solution that models wrote."""
+    pairs = []
+    for line in (data / "gsm8k_example_model_solutions.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        solutions = {is_right: text for text, is_right in _list_solutions(row)}
+        if len(solutions) == 2:
+            pairs.append({"prompt": row["question"], "chosen": solutions[True], "rejected": solutions[False]})
+    return pairs[:num_pairs]
+
+
+def _list_solutions(row: dict[str, Any]) -> list[tuple[str, bool]]:
+    return [
+        (value["solution"], bool(value["is_correct"]))
+        for value in row.values()
+        if isinstance(value, dict) and "is_correct" in value
+    ]
+
+
+def write_table(rows: Sequence[dict[str, str]], schema: pl.Schema, file: Path) -> Path:
+    """The rows as a table that the trainer reads."""
+    blank = dict.fromkeys(schema)
+    named = {"row_id": "1"} if "row_id" in schema else {}
+    pl.DataFrame([blank | named | row for row in rows], schema=schema).write_parquet(file)
+    return file
+
+
+def train_ours(kind: str, model: Path, rows: Path, folder: Path) -> dict[str, Any]:
+    """Train by the platform; seconds of the steps, tokens, memory, and where the model is."""
+    marks: list[float] = []
+
+    def note(line: str) -> None:
+        if line.startswith(("sft:", "dpo:")):
+            marks.append(time.perf_counter())
+
+    named: dict[str, Any] = {"pairs_path": rows} if kind == "dpo" else {"sft_path": rows}
+    job = TrainJob(
+        start_checkpoint=model,
+        staging=folder / "staging",
+        sft=SftSettings(batch_size=BATCH_SIZE, max_length=MAX_LENGTH, learning_rate=RATES[kind]),
+        dpo=DpoSettings(batch_size=BATCH_SIZE, max_length=MAX_LENGTH, learning_rate=RATES["dpo"]),
+        lora=LoraSettings(r=16, alpha=32) if kind == "lora" else None,
+        save_dtype="float32",
+        save_every_minutes=None,
+        **named,
+    )
+    result = train_checkpoint(job, log=note)
+    # The first line of a stage comes just before its first step, and the last one with its last step.
+    found = {"seconds": marks[-1] - marks[0], "num_tokens": result.num_tokens, "peak_gib": result.peak_host_gib}
+    return found | {"model": result.path, "computed_in": next(iter(result.computed_in.values()))}
+
+
+def train_bare(kind: str, model: Path, rows: Path, folder: Path) -> dict[str, Any]:
+    """Train by the bare script, in its own process."""
+    folder.mkdir()
+    job = {"kind": kind, "model": str(model), "rows": str(rows), "out": str(folder / "model")}
+    job_file = folder / "job.json"
+    settings = {"batch_size": BATCH_SIZE, "max_length": MAX_LENGTH, "learning_rate": RATES[kind]}
+    job_file.write_text(json.dumps(job | settings))
+    command = [sys.executable, "-m", "benchmarks._bare_trl", str(job_file)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"the bare script failed on {kind}:\n{done.stderr[-3000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found | {"model": folder / "model", "computed_in": "TRL's defaults"}
+
+
+def measure_loss(model: Path, rows: Sequence[dict[str, str]]) -> float:
+    """The mean loss of completions, in nats a token."""
+    reader = ModelReader(model, batch_size=8, max_length=MAX_LENGTH)
+    asked = [([{"role": "user", "content": row["prompt"]}], row["completion"]) for row in rows]
+    found = reader.measure_likelihood(asked)
+    reader.close()
+    return -float(found["log_likelihood"].sum()) / float(found["num_tokens"].sum())
+
+
+def compute_arithmetic(kind: str, model: Path, computed_in: str) -> float:
+    """GiB of weights, gradients, optimizer and activations, as the plan counts them."""
+    from transformers import AutoConfig
+
+    rows_at_once = BATCH_SIZE
+    if "parts" in computed_in:
+        rows_at_once //= int(computed_in.split(" in ")[1].split()[0])
+    training = Training(
+        max_length=MAX_LENGTH,
+        lora_rank=16 if kind == "lora" else None,
+        is_preference=kind == "dpo",
+    )
+    is_half = "bfloat16" in computed_in
+    training = replace(training, rows_at_once=rows_at_once, activation_bytes=2 if is_half else 4)
+    shape = measure_shape(AutoConfig.from_pretrained(model, local_files_only=True))
+    return forecast_training(shape, training, runtime_gib=CPU_RUNTIME_GIB).total_gib
+
+
+def main() -> None:
+    """Train on both sides and print the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of T0, GSM8K and its example solutions")
+    parser.add_argument("--model", type=Path, default=SMALL_MODEL, help="model folder")
+    parser.add_argument("--num-rows", type=int, default=96, help="SFT rows")
+    parser.add_argument("--num-pairs", type=int, default=32, help="preference pairs")
+    parser.add_argument("--only", choices=KINDS, help="one kind alone")
+    parser.add_argument("--quick", action="store_true", help="16 rows and 8 pairs")
+    options = parser.parse_args()
+    num_rows, num_pairs = (16, 8) if options.quick else (options.num_rows, options.num_pairs)
+    rows = read_rows(options.data, num_rows + NUM_HELD_OUT)
+    trained_on, held_out = rows[:num_rows], rows[num_rows:]
+    figures: dict[str, Any] = {"model": options.model.name, "num_rows": num_rows, "num_pairs": num_pairs}
+    losses, ratios = [], []
+    with tempfile.TemporaryDirectory() as scratch:
+        tables = {
+            "sft": write_table(trained_on, SFT_SET, Path(scratch) / "sft.parquet"),
+            "dpo": write_table(read_pairs(options.data, num_pairs), PREFERENCE_PAIRS, Path(scratch) / "dpo.parquet"),
+        }
+        for kind in [options.only] if options.only else KINDS:
+            table = tables["dpo" if kind == "dpo" else "sft"]
+            sides = {
+                "bare": train_bare(kind, options.model, table, Path(scratch) / f"{kind}_bare"),
+                "ours": train_ours(kind, options.model, table, Path(scratch) / f"{kind}_ours"),
+            }
+            for side, found in sides.items():
+                found["rate"] = found["num_tokens"] / found["seconds"]
+                found["loss"] = measure_loss(found["model"], held_out) if kind != "dpo" else None
+                shown = "" if found["loss"] is None else f", held-out loss {found['loss']:.4f}"
+                print(
+                    f"{kind:4} {side:5} {found['seconds']:7.1f} s, {found['num_tokens']:.0f} tokens, "
+                    f"{found['rate']:7.1f} tokens/s, peak {found['peak_gib']:.2f} GiB, {found['computed_in']}{shown}",
+                    flush=True,
+                )
+            figures[f"{kind}_speedup"] = round(sides["ours"]["rate"] / sides["bare"]["rate"], 2)
+            figures[f"{kind}_peak_gib"] = {side: round(found["peak_gib"], 2) for side, found in sides.items()}
+            if kind != "dpo":
+                losses.append(abs(sides["ours"]["loss"] - sides["bare"]["loss"]))
+            arithmetic = compute_arithmetic(kind, options.model, sides["ours"]["computed_in"])
+            ratios.append(sides["ours"]["peak_gib"] / arithmetic)
+    figures["max_loss_difference"] = round(max(losses), 4) if losses else None
+    figures["memory_over_arithmetic"] = round(max(ratios), 2)
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
