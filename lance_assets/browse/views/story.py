@@ -110,9 +110,9 @@ def summarise(story: Story) -> list[tuple[str, str]]:
             said.append(("bad", f"left out after its reviews: {own['reviewed_set']['drop_reason']}"))
     if "decision_set" in own:
         decided = own["decision_set"]
-        words = {"accept": "accepted", "reject": "rejected", "edit": "edited", "score": "scored"}[decided["decision"]]
-        why = f": {decided['note']}" if decided["note"] else ""
-        said.append(("bad" if decided["decision"] == "reject" else "good", f"{words} by {decided['decided_by']}{why}"))
+        words = f"by decision of {decided['decided_by']}: {decided['decision']}"
+        why = f", {decided['note']}" if decided["note"] else ""
+        said.append(("bad" if decided["decision"] == "reject" else "good", words + why))
     direct = [entry for entry in story.entries if entry.relation in ("itself", "result")]
     if any(
         entry.table == "sft_set" and story.row_id in (entry.row["source_id"], entry.row["row_id"]) for entry in direct
