@@ -1,5 +1,6 @@
 PYTHON ?= python3
 PORT ?= 3000
+BROWSE_PORT ?= 3001
 ROUNDS ?= 4
 REAL_ROUNDS ?= 2
 REAL_SEEDS ?=
@@ -11,6 +12,8 @@ LANCE_HOME ?= $(CURDIR)/.lance
 override LANCE_HOME := $(abspath $(LANCE_HOME))
 export LANCE_HOME
 export DAGSTER_HOME := $(LANCE_HOME)/dagster
+# Every partition's page links to it.
+export LANCE_BROWSE ?= http://localhost:$(BROWSE_PORT)
 
 INSTANCE := lance_assets/assets/dagster.yaml
 VENV := .venv
@@ -56,9 +59,11 @@ plan: setup ## Print what EXPERIMENT will take on MACHINE: rows, tokens, memory,
 	@$(BIN)/lance plan $(EXPERIMENT) $(if $(MACHINE),--machine $(MACHINE)) \
 		$(if $(SEEDS),--num-seeds $(SEEDS)) || test $$? -eq 3
 
-ui: setup ## Serve the Dagster UI
+# The shell becomes dagster, and the pages to browse end with it.
+ui: setup ## Serve the Dagster UI, and the pages to browse on BROWSE_PORT
 	@echo "Dagster UI: http://localhost:$(PORT)"
-	@exec $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(PORT)
+	@$(BIN)/lance browse --port $(BROWSE_PORT) --with-parent & \
+		exec $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(PORT)
 
 test: setup ## Run the tests, a file a core
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile

@@ -26,3 +26,9 @@ BROWSE_PORT = 3001
 def find_browse_address() -> str:
     """Where a person's browser finds what `lance browse` serves: LANCE_BROWSE, or this machine's own address."""
     return (os.environ.get("LANCE_BROWSE") or f"http://localhost:{BROWSE_PORT}").rstrip("/")
+
+
+def name_browse_page(experiment: str, round_key: str, table: str | None = None) -> str:
+    """The address of a round's page to browse, or of the rows of one of its tables."""
+    place = f"{find_browse_address()}/e/{experiment}/{round_key}"
+    return place if table is None else f"{place}/rows/{table}"

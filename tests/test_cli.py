@@ -24,17 +24,7 @@ from lance_assets.settings.template import render_experiment
 from resources.stores.tables import TableStore
 
 COMMANDS = [
-    "run",
-    "plan",
-    "study",
-    "leaderboard",
-    "new",
-    "teach",
-    "show",
-    "model",
-    "trace",
-    "browse",
-    "export",
+    *("run", "plan", "study", "leaderboard", "new", "teach", "show", "model", "trace", "review", "browse", "export"),
     "doctor",
 ]
 

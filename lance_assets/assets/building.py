@@ -34,6 +34,7 @@ from lance_assets.assets.running.waiting import is_current, show_waiting
 from lance_assets.assets.settings import build_launch_schema, read_launch, show_some_settings
 from lance_assets.assets.showing import show_description, show_report
 from lance_assets.assets.tables import describe_table, locate_table, read_tables
+from lance_assets.home import name_browse_page
 from lance_assets.rounds.deciding.asked import WaitingForPeopleError
 from lance_assets.rounds.differences import compare_with_file, describe_differences, read_settings
 from lance_assets.rounds.nouns import NOUNS, compute_code_versions, explain_identity, list_nouns
@@ -370,6 +371,7 @@ def materialize(
     for evaluation in tell_later_rounds(context.instance, this_round, noun):
         context.log_event(evaluation)
     links = {} if noun.inputs else link_parent(context, this_round, find_key(plan, "checkpoint"))
+    links["browse"] = dg.MetadataValue.url(name_browse_page(plan.name, this_round.key, noun.name))
     # By default Dagster gives each run a version of its own. With the hash of the content, a run that gives the
     # same bytes leaves what follows fresh.
     version = dg.DataVersion(made.version or "")

@@ -15,6 +15,6 @@ How to add a view, in three steps:
 3. Its name in `views.VIEWS`, in the order of the tabs. The app makes the routes and the tab.
 
 A way of a view may take POST (`methods=("POST",)`). Such a request is refused unless its page was served here, and its
-fields are in `asked.form`. `views/deciding.py` alone takes one, and asks for a token of its own beside that; the others
-read, and write nothing.
+fields are in `asked.form`. `views/deciding.py` alone takes one, and asks for a token of its own
+beside that; the others read, and write nothing.
 """

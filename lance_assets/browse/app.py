@@ -79,10 +79,10 @@ def build_app(shelf: Shelf, views: Sequence[View]) -> Starlette:
         views: in the order of the tabs.
     """
     environment = build_environment()
+    # An address with a word in a place goes before one that takes anything there.
+    ways = sorted(((view, way) for view in views for way in view.ways), key=lambda each: each[1].path.count("{"))
     routes = [
-        Route(way.path, _serve(view, way, views, shelf, environment), methods=[*way.methods])
-        for view in views
-        for way in view.ways
+        Route(way.path, _serve(view, way, views, shelf, environment), methods=[*way.methods]) for view, way in ways
     ]
     static = Mount("/static", StaticFiles(directory=FOLDER / "static"))
 

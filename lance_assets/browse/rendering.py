@@ -1,5 +1,6 @@
 """Makes HTML of a page: the templates, what they may call, and the way around that every page has."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,13 @@ def format_number(value: float | None, places: int = 3) -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int) or value == int(value):
-        return f"{int(value):,}" if abs(value) < 1e15 else f"{value:g}"
+    if isinstance(value, int):
+        # A number as long as a sampling seed is copied and not read.
+        return f"{value:,}" if abs(value) < 10**15 else str(value)
+    if not math.isfinite(value) or abs(value) >= 1e15:
+        return f"{value:g}"
+    if value == int(value):
+        return f"{int(value):,}"
     return f"{value:,.{places}f}".rstrip("0").rstrip(".") if abs(value) >= 10**-places else f"{value:.2g}"
 
 
@@ -82,19 +88,21 @@ def find_way_around(view: View, asked: Asked, views: Sequence[View], query: str)
     if "round_key" not in parts:
         return around
     key = around["round_key"] = asked.round_key
-    around["crumbs"].append((f"/e/{experiment}/{key}", "all rounds" if key == ALL_ROUNDS else key))
+    is_all = key == ALL_ROUNDS
+    around["crumbs"].append((f"/e/{experiment}/{key}{'/rows' if is_all else ''}", "all rounds" if is_all else key))
     around["tabs"] = [
         (f"/e/{experiment}/{key}/{each.name}", each.title, each.question, each.name == view.name)
         for each in views
-        if each.has_tab and (key != ALL_ROUNDS or any(way.takes_all_rounds for way in each.ways))
+        if each.has_tab and (not is_all or any(way.takes_all_rounds for way in each.ways))
     ]
     (way,) = [way for way in view.ways if way.path == parts["way"]]
     others = asked.shelf.list_rounds(experiment) + ([ALL_ROUNDS] if way.takes_all_rounds else [])
     fields = {name: value for name, value in parts.items() if name != "way"}
-    around["rounds"] = [
-        (way.path.format(**(fields | {"round_key": other})) + (f"?{query}" if query else ""), other, other == key)
-        for other in others
-    ]
+    for other in others:
+        address = way.path.format(**(fields | {"round_key": other})) + (f"?{query}" if query else "")
+        if "table" in fields and other != ALL_ROUNDS and not asked.shelf.has(experiment, other, fields["table"]):
+            address = f"/e/{experiment}/{other}/{view.name}"
+        around["rounds"].append((address, other, other == key))
     return around
 
 

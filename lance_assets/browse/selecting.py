@@ -185,6 +185,12 @@ class Selection:
         kept, found = build_filter(choice, self.schema), []
         for number, key in enumerate(self.rounds):
             rows = self.scan(key)
+            if kept is None and choice.sort is None:
+                size = self.shelf.count_rows(self.experiment, key, self.table)
+                found.append(
+                    pl.select(pl.int_range(size, dtype=pl.UInt32).alias(ROW_NUMBER), part=pl.lit(number, pl.UInt16))
+                )
+                continue
             rows = rows if kept is None else rows.filter(kept)
             names = [ROW_NUMBER, *([choice.sort] if choice.sort else [])]
             found.append(collect(rows.select(names)).with_columns(part=pl.lit(number, pl.UInt16)))

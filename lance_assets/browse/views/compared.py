@@ -130,10 +130,11 @@ def find_differences(shelf: Shelf, before: Place, after: Place) -> list[dict[str
             then, now = (read_identity(shelf.platform.tables, *place, noun) for place in (before, after))
         except NoIdentityError:
             continue
-        sides = [
-            {part: side[part] for part in ("recipe", "settings", "libraries") if part in side} for side in (then, now)
-        ]
-        for each in compare_identities(*sides):
+        first, second = (
+            {str(part): side[part] for part in ("recipe", "settings", "libraries") if part in side}
+            for side in (then, now)
+        )
+        for each in compare_identities(first, second):
             key = (each.path, str(each.before), str(each.after))
             line = found.setdefault(key, {"path": each.path.removeprefix("settings."), "steps": []})
             line |= {"before": str(each.before), "after": str(each.after)}

@@ -43,7 +43,7 @@ def find_spread(shelf: Shelf, experiment: str, round_key: str) -> tuple[list[dic
 
 
 def find_otherwise(shelf: Shelf, experiment: str, round_key: str) -> dict[str, Any]:
-    """Rows that the rule or a gold answer judges otherwise than their reviews.
+    """Rows beside the seeds that the rule or a gold answer judges otherwise than their reviews.
 
     A review says that a row is good where its score is above the round's own threshold of the SFT set, and where it has
     none, above the median of the rows that are known.
@@ -58,9 +58,14 @@ def find_otherwise(shelf: Shelf, experiment: str, round_key: str) -> dict[str, A
     this_round = Round(plan, shelf.platform, round_key, lambda _: None)
     reviewed = shelf.read(experiment, round_key, "reviewed_set").head(MAX_JUDGED)
     known = reviewed.with_columns(is_right=pl.Series(find_right(this_round, reviewed), dtype=pl.Boolean))
-    known = known.filter(pl.col("is_right").is_not_null() & pl.col("review_score").is_not_null())
+    # A seed is trained on whatever its score is.
+    known = known.filter(pl.col("kind") != "seed").filter(
+        pl.col("is_right").is_not_null() & pl.col("review_score").is_not_null()
+    )
     if not len(known):
-        return nothing | {"why": "no reviewed row has a rule or a gold answer that tells whether it is right"}
+        return nothing | {
+            "why": "no reviewed row but the seeds has a rule or a gold answer that tells whether it is right"
+        }
     deciding = read_deciding(shelf, experiment, round_key, "sft_set")
     named = [(setting, value) for setting, value in deciding.items() if "threshold" in setting]
     bar, why = (named[0][1], named[0][0]) if named else (known["review_score"].median(), "the median")

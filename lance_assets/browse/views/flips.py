@@ -94,12 +94,13 @@ def _count_turns(items: pl.DataFrame) -> list[dict[str, Any]]:
         pl.col("is_correct").sum().alias("after"),
         (pl.col("turn") == "gained").sum().alias("gained"),
         (pl.col("turn") == "lost").sum().alias("lost"),
+        pl.col("turn").count().alias("turned"),
     ]
     if not len(items):
         return []
     total = items.select(counts).with_columns(task=pl.lit(None, pl.String), stratum=pl.lit(None, pl.Int64))
     by_group = items.group_by("task", "stratum").agg(counts).sort("task", "stratum")
-    return pl.concat([total.select(by_group.columns), by_group.cast(dict(total.schema))]).to_dicts()
+    return pl.concat([total.select(by_group.columns), by_group.cast(total.select(by_group.columns).schema)]).to_dicts()
 
 
 VIEW = View(

@@ -53,6 +53,12 @@ def count_seeds(shelf: Shelf, experiment: str, round_key: str) -> pl.DataFrame:
         pl.len().alias("reviewed"), pl.col("review_score").mean().alias("mean_score")
     )
     counted = counted.join(scores, left_on="row_id", right_on="seed_id", how="left", maintain_order="left")
+    # This round's review of the seed, where it has one; else the last one that an earlier round gave it.
+    own = scan("reviewed_set", "row_id", "kind", "review_score").filter(pl.col("kind") == "seed")
+    own = own.unique("row_id").select("row_id", pl.col("review_score").alias("own_score"))
+    counted = counted.join(own, on="row_id", how="left", maintain_order="left").with_columns(
+        review_score=pl.coalesce("own_score", "review_score")
+    )
     zeros = [pl.col(name).fill_null(0) for name in ("proposed", "kept", "reviewed", "accepted", "paired")]
     return collect(counted.with_columns(zeros))
 

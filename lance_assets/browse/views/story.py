@@ -3,6 +3,7 @@
 Of the tables only ids and links are read to find the rows of a story; then these rows alone are read whole.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -21,6 +22,14 @@ MAX_ENTRIES = 30
 """Rows of one relation in one table that are shown; the page says how many more there are."""
 LEFT_OUT = ("kept_vectors",)
 """Tables whose rows say nothing to a person."""
+DECIDED_BY = {
+    "cleaned_set": {"kept or dropped": "cleaned_set"},
+    # Whether a row is trained on is decided of its reviews, and one that is not has no place of its own to say so.
+    "reviewed_set": {"reviewed": "reviewed_set", "taken for SFT": "sft_set", "paired": "preference_pairs"},
+}
+"""By table what was decided about its rows, and of which table the settings are that decided it."""
+TELLING = ("kind", "source", "drop_reason", "tier", "similarity", "review_score", "score_gap")
+"""What is said of other rows of a story beside their texts."""
 HEADINGS: dict[Relation, str] = {
     "source": "What it comes from",
     "itself": "The row, stage by stage",
@@ -48,16 +57,15 @@ def show_story(asked: Asked) -> Page:
         NotThereError: no table of the experiment has the row.
     """
     story, counts = read_story(asked.shelf, asked.experiment, asked.parts["row_id"])
-    shown: set[str] = set()
     neighbours = _find_texts(story)
     parts = []
     for relation, heading in HEADINGS.items():
         entries = [entry for entry in story.entries if entry.relation == relation]
-        cards = [
-            lay_out(asked.shelf, asked.experiment, entry, shown if relation == "itself" else set(), neighbours)
-            for entry in entries
-        ]
-        left = sum(number for (_, _, of), number in counts.items() if of == relation) - len(cards)
+        if relation == "itself":
+            cards = lay_out_stages(asked.shelf, asked.experiment, entries, neighbours)
+        else:
+            cards = lay_out_rows(asked.shelf, entries)
+        left = max(0, counts[relation] - len({entry.row["row_id"] for entry in entries}))
         if cards:
             parts.append({"relation": relation, "heading": heading, "cards": cards, "left": left})
     own = next(entry for entry in story.entries if entry.relation == "itself")
@@ -66,8 +74,8 @@ def show_story(asked: Asked) -> Page:
     return Page("story.html", f"Row {story.row_id}", content | {"lead": summarise(story), "first": own.round_key})
 
 
-def read_story(shelf: Shelf, experiment: str, row_id: str) -> tuple[Story, dict[tuple[str, str, Relation], int]]:
-    """A row's story, at most `MAX_ENTRIES` rows of each table and relation, and how many there are.
+def read_story(shelf: Shelf, experiment: str, row_id: str) -> tuple[Story, Counter[Relation]]:
+    """A row's story, at most `MAX_ENTRIES` rows of each relation, and how many there are of each.
 
     Raises:
         NotThereError: no table of the experiment has the row.
@@ -82,14 +90,20 @@ def read_story(shelf: Shelf, experiment: str, row_id: str) -> tuple[Story, dict[
         relations = relate_rows(narrow, row_id)
     except ValueError as error:
         raise NotThereError(f"{experiment}: {error}") from None
-    related = pl.DataFrame({"row_id": list(relations), "relation": list(relations.values())})
-    entries, counts = [], {}
+    counts = Counter(relations.values())
+    shown = [one for relation in HEADINGS for one in _choose(relations, relation)]
+    entries: list[Entry] = []
     for (key, table), ids in narrow.items():
-        for (relation,), found in ids.join(related, on="row_id").sort(ROW_NUMBER).group_by("relation"):
-            counts[key, table, relation] = len(found)
-            rows = shelf.fetch(experiment, key, table, found[ROW_NUMBER].head(MAX_ENTRIES)).drop(ROW_NUMBER)
-            entries += [Entry(key, table, relation, row) for row in rows.to_dicts()]
+        found = ids.filter(pl.col("row_id").is_in(shown))
+        if len(found):
+            rows = shelf.fetch(experiment, key, table, found[ROW_NUMBER]).drop(ROW_NUMBER)
+            entries += [Entry(key, table, relations[row["row_id"]], row) for row in rows.to_dicts()]
     return Story(row_id, entries), counts
+
+
+def _choose(relations: Mapping[str, Relation], relation: Relation) -> list[str]:
+    """The ids of one relation whose rows are read: the first by id, so that the same ones are shown each time."""
+    return sorted(row_id for row_id, of in relations.items() if of == relation)[:MAX_ENTRIES]
 
 
 def summarise(story: Story) -> list[tuple[str, str]]:
@@ -128,44 +142,81 @@ def _find_texts(story: Story) -> dict[str, tuple[str | None, str | None]]:
     """Prompt and completion of every row of the story, by its id."""
     found: dict[str, tuple[str | None, str | None]] = {}
     for entry in story.entries:
-        row = entry.row
+        row: Mapping[str, Any] = entry.row
         if "prompt" in row and "completion" in row:
-            found.setdefault(str(row["row_id"]), (row["prompt"], row["completion"]))
+            found.setdefault(row["row_id"], (row["prompt"], row["completion"]))
         elif "other_text" in row:
-            found.setdefault(str(row["other_id"]), (row["other_text"], None))
+            found.setdefault(row["other_id"], (row["other_text"], None))
     return found
 
 
-def lay_out(
+def lay_out_stages(
     shelf: Shelf,
     experiment: str,
-    entry: Entry,
-    shown: set[str],
+    entries: Sequence[Entry],
     neighbours: Mapping[str, tuple[str | None, str | None]],
-) -> dict[str, Any]:
-    """One row of a story in the pieces that the template shows; a text that stands above already is named alone."""
-    row, schema = entry.row, shelf.schemas[entry.table]
-    texts = [(name, row[name]) for name in list_texts(schema) if isinstance(row[name], str) and name != "error"]
-    new = [(name, text) for name, text in texts if text not in shown]
-    again = [name for name, text in texts if text in shown]
-    shown.update(text for _, text in texts)
-    reviews = _pair_reviews(row)
-    hidden = {*(name for name, _ in texts), "row_id", "reviews", "scores", "unscored_reasons"}
-    facts = [name for name in schema if name not in hidden and row[name] is not None and not schema[name].is_nested()]
-    nearest = row.get("nearest_id") or row.get("other_id")
-    like = neighbours.get(str(nearest)) if nearest else None
-    return {
-        "row": row,
-        "round": entry.round_key,
-        "table": entry.table,
-        "texts": new,
-        "again": again,
-        "facts": sorted(facts, key=lambda name: name in LINKED),
-        "reviews": reviews,
-        "nearest": nearest,
-        "like": [text for text in like or () if text is not None],
-        "settings": read_deciding(shelf, experiment, entry.round_key, entry.table),
-    }
+) -> list[dict[str, Any]]:
+    """The traced row in each table, in the pieces that the template shows.
+
+    A text that stands above already is named alone, and a row that a later table repeats is named where it is first.
+    """
+    cards: list[dict[str, Any]] = []
+    shown: set[str] = set()
+    for entry in entries:
+        row: Mapping[str, Any] = entry.row
+        same = [card for card in cards if card["places"][0][1] == entry.table and card["row"] == row]
+        if same:
+            same[0]["places"].append((entry.round_key, entry.table))
+            continue
+        schema = shelf.schemas[entry.table]
+        texts = _list_row_texts(row, schema)
+        hidden = {*texts, "row_id", "reviews", "scores", "unscored_reasons"}
+        facts = {name: row[name] for name in schema if name not in hidden and not schema[name].is_nested()}
+        nearest = row.get("nearest_id") or row.get("other_id")
+        like = neighbours.get(nearest, ()) if nearest else ()
+        # Two texts that are alike are read side by side.
+        above = set() if like else shown
+        cards.append(
+            {
+                "row": row,
+                "places": [(entry.round_key, entry.table)],
+                "texts": {name: text for name, text in texts.items() if text not in above},
+                "again": [name for name, text in texts.items() if text in above],
+                "facts": {name: value for name, value in facts.items() if value is not None and name not in LINKED},
+                "links": {name: value for name, value in facts.items() if value is not None and name in LINKED},
+                "reviews": _pair_reviews(row),
+                "nearest": nearest,
+                "like": [text for text in like if text is not None],
+                "settings": {
+                    f"{words} with": found
+                    for words, table in DECIDED_BY.get(entry.table, {}).items()
+                    if (found := read_deciding(shelf, experiment, entry.round_key, table))
+                },
+            }
+        )
+        shown.update(texts.values())
+    return cards
+
+
+def lay_out_rows(shelf: Shelf, entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Other rows of a story, one card a row over all of its tables."""
+    cards: dict[str, dict[str, Any]] = {}
+    empty: dict[str, Any] = {"again": [], "links": {}, "reviews": [], "nearest": None, "like": [], "settings": {}}
+    for entry in entries:
+        row: Mapping[str, Any] = entry.row
+        new = {"row": row, "places": [], "texts": {}, "facts": {}} | empty
+        card = cards.setdefault(row["row_id"], new)
+        card["places"].append((entry.round_key, entry.table))
+        for name, text in _list_row_texts(row, shelf.schemas[entry.table]).items():
+            if text not in card["texts"].values():
+                card["texts"].setdefault(name, text)
+        card["facts"] |= {name: row[name] for name in TELLING if name in row and row[name] is not None}
+    return list(cards.values())
+
+
+def _list_row_texts(row: Mapping[str, Any], schema: pl.Schema) -> dict[str, str]:
+    """The texts of a row that people or models wrote, by column."""
+    return {name: row[name] for name in list_texts(schema) if isinstance(row[name], str) and name != "error"}
 
 
 def _pair_reviews(row: Mapping[str, Any]) -> list[tuple[str | None, float | None, str | None]]:
