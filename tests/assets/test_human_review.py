@@ -9,7 +9,7 @@ from lance_assets.assets import run as running
 from lance_assets.assets.platform import find_key
 from lance_assets.assets.running.lost import TAKE_UP_TAG, WAITS_TAG
 from lance_assets.rounds.deciding.asked import explain_waiting, list_asked, list_waiting
-from lance_assets.rounds.deciding.decisions import decide, find_scale, keep_decisions, read_ledger
+from lance_assets.rounds.deciding.decisions import Ledger, decide, find_scale, keep_decisions, read_ledger
 from lance_assets.rounds.finished.trace import trace_row
 from lance_assets.rounds.nouns import list_nouns
 from tests.assets.conftest import OpenWorld
@@ -158,13 +158,11 @@ def test_a_round_that_is_made_again_asks_only_for_what_is_new(make_scripted_worl
     assert {name: first[name] for name in first if name.endswith("parquet")} == {
         name: second[name] for name in second if name.endswith("parquet")
     }
-    # Half of the rows are others now: those alone are asked about.
-    old = set(world.round("r0001").read("reviewed_set")["completion"])
-    world.platform.proposes = ""
-    ledger = read_ledger(world.platform.root, "tiny")
-    asked = list_asked(world.round("r0001"), ledger)
-    assert asked.open_rows.is_empty()
-    assert set(asked.rows["completion"]) <= old
+    # A text that nobody has decided about is asked about, and it alone.
+    ledger, one = read_ledger(world.platform.root, "tiny"), world.round("r0001")
+    assert list_asked(one, ledger).open_rows.is_empty()
+    unknown = list_asked(one, Ledger(ledger.decisions[1:])).open_rows
+    assert unknown["completion"].to_list() == [ledger.decisions[0].completion]
 
 
 @pytest.mark.slow
