@@ -29,7 +29,7 @@ ON_VLLM := LANCE_VLLM_PYTHON="$(CURDIR)/$(VENV_VLLM)/bin/python"
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Variables: PYTHON=$(PYTHON) LANCE_HOME=$(LANCE_HOME) PORT=$(PORT) ROUNDS=$(ROUNDS) EXPERIMENT=$(EXPERIMENT) MACHINE=$(MACHINE)"
+	@echo "Variables: PYTHON=$(PYTHON) LANCE_HOME=$(LANCE_HOME) PORT=$(PORT) BROWSE_PORT=$(BROWSE_PORT) ROUNDS=$(ROUNDS) EXPERIMENT=$(EXPERIMENT) MACHINE=$(MACHINE)"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

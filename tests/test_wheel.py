@@ -32,8 +32,9 @@ def test_a_wheel_puts_two_packages_into_site_packages(names: list[str]) -> None:
 
 
 def test_a_wheel_has_what_the_code_reads(names: list[str], project_root: Path) -> None:
-    """Templates, packaged models, experiments, shapes of models and rates of machines."""
+    """Templates, pages, packaged models, experiments, shapes of models and rates of machines."""
     data = ("*.j2", "*.safetensors", "defs.yaml", "*.jsonl", "config.json", "throughput.yaml", "dagster.yaml")
+    data += ("*.html", "*.css", "*.svg")
     tracked = subprocess.run(["git", "ls-files", "lance_assets", "resources"], cwd=project_root, capture_output=True)
     wanted = {name for name in tracked.stdout.decode().split() if any(Path(name).match(pattern) for pattern in data)}
     assert len(wanted) > 50

@@ -116,8 +116,10 @@ class Shelf:
         for block in (wanted // BLOCK).unique():
             inside = wanted.filter(wanted // BLOCK == block).implode()
             blocks.append(scanned.slice(int(block) * BLOCK, BLOCK).filter(pl.col(ROW_NUMBER).is_in(inside)))
-        # Read side by side: a sample of 20 rows lies in as many blocks.
-        read = pl.collect_all(blocks, engine="streaming") if blocks else []
+        # Read side by side: a sample of 20 rows lies in as many blocks. As one plan they would share a scan of the
+        # whole table.
+        apart = pl.QueryOptFlags(comm_subplan_elim=False)
+        read = pl.collect_all(blocks, engine="streaming", optimizations=apart) if blocks else []
         rows = pl.concat([empty, *(part.cast({ROW_NUMBER: pl.UInt32}).select(empty.columns) for part in read)])
         return wanted.to_frame().join(rows, on=ROW_NUMBER, how="left", maintain_order="left")
 

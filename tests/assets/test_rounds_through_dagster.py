@@ -89,6 +89,7 @@ def test_metadata_says_what_a_person_wants_to_know(world: World):
         shown = world.metadata(noun, "r0001")
         assert names <= shown.keys(), noun
         assert shown["cost/seconds"] > 0
+        assert str(shown["browse"]).endswith(f"/r0001/rows/{noun}")
     for noun, picture in (("checkpoint", "losses"), ("eval_report", "over_rounds"), ("reviewed_set", "scores")):
         assert "data:image/png;base64," in str(world.metadata(noun, "r0001")[picture])
     cleaned = world.round("r0001").read("cleaned_set")

@@ -6,6 +6,7 @@ from urllib.parse import urlencode
 
 import polars as pl
 
+from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.browse.contract import Asked, Page, View, Way
 from lance_assets.browse.selecting import NO_VALUE
 from lance_assets.browse.shelf import Shelf
@@ -84,8 +85,9 @@ def count_steps(shelf: Shelf, experiment: str, round_key: str) -> list[Step]:
     raw, cleaned = read("raw_generations", "kind", "refused_reason"), read("cleaned_set", "kind", "drop_reason")
     reviewed = read("reviewed_set", "kind", "review_score", "drop_reason")
     sft, pairs = read("sft_set", "source", "source_round"), read("preference_pairs", "source_round")
-    new_sft = sft.filter(pl.col("source_round") == round_key)
-    brought = new_sft.filter(source="generated") if len(new_sft) else new_sft
+    # A recipe may take rows from a pool in place of writing them; r0000 has the seeds and takes nothing.
+    is_new = (pl.col("source_round") == round_key) & (pl.col("source") != "eft")
+    brought = sft.filter(is_new) if round_key != START_ROUND else sft.clear()
     candidates = reviewed.filter(pl.col("kind") != "seed")
     seeds = len(read("seed_set", "row_id"))
     return [
@@ -101,7 +103,7 @@ def count_steps(shelf: Shelf, experiment: str, round_key: str) -> list[Step]:
         *_count_parts(reviewed, "reviewed_set", "kind"),
         *_count_lost(reviewed, "reviewed_set", "drop_reason"),
         *_count_unscored(candidates),
-        Step("accepted for SFT", "sft_set", {"source_round": round_key, "source": "generated"}, len(brought)),
+        Step("accepted for SFT", "sft_set", {"source_round": round_key}, len(brought)),
         Step("new pairs", "preference_pairs", {"source_round": round_key}, pairs.filter(source_round=round_key).height),
         Step("SFT rows in all", "sft_set", {}, len(sft)),
         Step("pairs in all", "preference_pairs", {}, len(pairs)),

@@ -100,7 +100,7 @@ def relate_rows(tables: Tables, row_id: str) -> dict[str, Relation]:
     Raises:
         ValueError: no table has the row.
     """
-    if not any("row_id" in table.columns and row_id in table["row_id"] for table in tables.values()):
+    if not any("row_id" in table.columns and (table["row_id"] == row_id).any() for table in tables.values()):
         raise ValueError(f"no table has a row {row_id!r}; a row id is 16 hexadecimal digits, as tables show them")
     sources = _follow({row_id}, lambda ids: _find_sources(tables, ids))
     results = _follow({row_id}, lambda ids: _find_results(tables, ids))
