@@ -277,6 +277,24 @@ REVIEWED_SET = pl.Schema(
 )
 """Seeds and kept completions with their reviews."""
 
+DECISION_SET = pl.Schema(
+    {
+        "row_id": pl.String(),  # the reviewed_set row
+        "kind": pl.String(),  # as in reviewed_set
+        "decision": pl.String(),  # "accept", "reject", "edit" or "score": the last one that a person took
+        "completion": pl.String(),  # the person's text in place of the reviewed one; null where nothing was edited
+        "score": pl.Float64(),  # the person's score on the reviewer's scale; null where none was given
+        "model_score": pl.Float64(),  # the review score that it stands beside
+        "model_takes": pl.Boolean(),  # whether the row is trained on by the review alone; null where no review decides
+        "person_takes": pl.Boolean(),  # whether the person would train on it as it stood; null as model_takes
+        "decided_by": pl.String(),  # who decided
+        "decided_at": pl.String(),  # when, in UTC
+        "note": pl.String(),  # why, in the person's words; empty where nothing was said
+        "earlier": TEXTS,  # decisions on the same row before it, which no longer count, in words and oldest first
+    }
+)
+"""What people decided of a round's reviewed rows; rows that nobody decided are not here."""
+
 SFT_SET = pl.Schema(
     {
         "row_id": pl.String,  # of the row it was

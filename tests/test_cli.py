@@ -24,7 +24,8 @@ from lance_assets.settings.template import render_experiment
 from resources.stores.tables import TableStore
 
 COMMANDS = [
-    *("run", "plan", "study", "leaderboard", "new", "teach", "show", "model", "trace", "browse", "export", "doctor"),
+    *("run", "plan", "study", "leaderboard", "new", "teach", "show", "model", "trace", "review", "browse", "export"),
+    "doctor",
 ]
 
 

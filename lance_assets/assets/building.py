@@ -18,13 +18,24 @@ import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round, parse_round
-from lance_assets.assets.past.lineage import HANDOVER, START, list_parents, list_read, observe_sources, report_version
+from lance_assets.assets.past.lineage import (
+    DECISIONS,
+    HANDOVER,
+    START,
+    list_parents,
+    list_read,
+    observe_sources,
+    report_decisions,
+    report_version,
+)
 from lance_assets.assets.platform import PlatformResource, find_key, find_rounds
 from lance_assets.assets.running.steps import takes_up, work_as_step
+from lance_assets.assets.running.waiting import is_current, show_waiting
 from lance_assets.assets.settings import build_launch_schema, read_launch, show_some_settings
 from lance_assets.assets.showing import show_description, show_report
 from lance_assets.assets.tables import describe_table, locate_table, read_tables
 from lance_assets.home import name_browse_page
+from lance_assets.rounds.deciding.asked import WaitingForPeopleError
 from lance_assets.rounds.differences import compare_with_file, describe_differences, read_settings
 from lance_assets.rounds.nouns import NOUNS, compute_code_versions, explain_identity, list_nouns
 from lance_assets.rounds.past.gate import pass_gate, record_verdict
@@ -129,6 +140,8 @@ def observe_inputs(instance: dg.DagsterInstance, this_round: Round, noun: Noun) 
     read = list_read(plan, noun)
     found = observe_sources(instance, plan, None if noun.name == START else read)
     changed = [name for name in found if name in {source.name for source in read}]
+    if noun.is_decided_by_people and report_decisions(instance, this_round, noun):
+        changed.append(DECISIONS)
     return changed + ([HANDOVER] if noun.name == START and report_handover(instance, this_round) else [])
 
 
@@ -283,9 +296,12 @@ def explain_error(error: Exception, root: Path) -> str:
 def build_asset(plan: Plan, noun: Noun, code_version: str) -> dg.AssetsDefinition:
     """The asset of one noun."""
 
-    def make(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:
+    def make(context: dg.AssetExecutionContext, platform: PlatformResource) -> Iterator[dg.MaterializeResult]:
         with work_as_step(platform.claims, context.run, noun.name):
-            return materialize(plan, noun, context, platform)
+            made = materialize(plan, noun, context, platform)
+        # Without a result the step has succeeded, and what is made from the noun is skipped.
+        if made is not None:
+            yield made
 
     # What a launch sets, start_checkpoint takes: it is the one noun that is made from nothing in its round.
     begins = None if noun.inputs else build_launch_schema(plan)
@@ -305,6 +321,7 @@ def build_asset(plan: Plan, noun: Noun, code_version: str) -> dg.AssetsDefinitio
         # It reads tables for whoever asks Dagster for one; what is made here was written before the step returns.
         io_manager_def=read_tables,
         config_schema=GATE_CONFIG if noun.is_gated else begins,
+        output_required=not noun.is_decided_by_people,
     )
     return build(make)
 
@@ -314,8 +331,8 @@ def materialize(
     noun: Noun,
     context: dg.AssetExecutionContext,
     platform: PlatformResource,
-) -> dg.MaterializeResult:
-    """Make a noun of a round, and show it.
+) -> dg.MaterializeResult | None:
+    """Make a noun of a round, and show it; None where the round waits for people.
 
     Args:
         plan: the experiment as its file has it.
@@ -343,6 +360,9 @@ def materialize(
         # The report reads the stored tables, so it shows what later steps will read.
         report = {**report_overrides(this_round, noun), **noun.report(this_round)}
         report |= noun.finish(this_round)
+    except WaitingForPeopleError as waiting:
+        show_waiting(context, find_key(plan, noun.name), str(waiting))
+        return None
     except (*USER_ERRORS, MemoryError, RuntimeError) as error:
         if not isinstance(error, USER_ERRORS) and not may_pass(error):
             raise
@@ -371,7 +391,7 @@ def take_up(context: dg.AssetExecutionContext, this_round: Round, noun: Noun) ->
     if not takes_up(context.run) or not noun.inputs:
         return None
     kept = find_kept(this_round.plan, this_round.platform, this_round.key, noun)
-    if kept is None:
+    if kept is None or not is_current(this_round, noun):
         return None
     context.log.info(f"{noun.name} was made before, from the same and in the same way: it is taken as it is")
     # A run that was killed after its last write left what it had finished before.

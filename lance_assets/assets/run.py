@@ -4,6 +4,7 @@ The runs are kept in the instance of DAGSTER_HOME, where the UI shows them. Roun
 and the loop ends where the experiment's stop rules end it.
 """
 
+import math
 import os
 import shutil
 import time
@@ -19,16 +20,18 @@ from lance_assets.assets.past.lineage import observe_sources
 from lance_assets.assets.past.redo import list_from
 from lance_assets.assets.platform import build_platform, find_key, name_rounds
 from lance_assets.assets.running.full_disk import explain_full_instance
-from lance_assets.assets.running.lost import MAX_LOST, TAKE_UP_TAG, end_lost_runs, explain_loss
+from lance_assets.assets.running.lost import MAX_LOST, TAKE_UP_TAG, WAITS_TAG, end_lost_runs, explain_loss
 from lance_assets.assets.sensors import decide, explain_obstacle, find_finished_rounds, find_runs, list_to_make
 from lance_assets.assets.settings import build_run_config
 from lance_assets.home import find_home
+from lance_assets.rounds.deciding.asked import explain_waiting
 from lance_assets.rounds.finished.summary import describe_rounds
 from lance_assets.rounds.nouns import list_nouns
 from lance_assets.rounds.overrides import Launch, choose_overrides, read_overrides
 from lance_assets.rounds.past.gate import read_failures
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
+from lance_assets.rounds.round import Round
 from lance_assets.settings.overrides import apply_overrides
 from resources.machine.claims import Claims
 
@@ -38,6 +41,12 @@ INSTANCE_FILE = Path(__file__).with_name("dagster.yaml")
 
 JOB_MODULE = "lance_assets.assets.loading"
 """The module whose `build_round_job` the process of each step calls to build the job again."""
+
+
+POLL_SECONDS = 2.0
+"""A round that waits for people is looked at this often."""
+SAY_SECONDS = 600.0
+"""And what it waits for is said again after so long."""
 
 
 class FailedRoundError(RuntimeError):
@@ -114,6 +123,7 @@ def run_rounds(
     say: Callable[[str], None],
     redo_from: str | None = None,
     launch: Launch | None = None,
+    waits: bool = True,
 ) -> None:
     """Run the rounds that are missing, in order, then materialize the overviews and say what was found.
 
@@ -124,6 +134,7 @@ def run_rounds(
         say: takes each line that a person reads.
         redo_from: a round that is made again first, and after it each later one that there is.
         launch: what the first of these rounds is to have otherwise than the experiment's file.
+        waits: whether it stays where a round waits for people, and goes on once they have decided.
 
     Raises:
         ClaimedError: another process runs the experiment, or works on a round that is to be made.
@@ -142,6 +153,9 @@ def run_rounds(
             # A launch is for one round: the next one begins with the file's settings, and with what is kept.
             now, waiting = waiting, None
             run_or_fail(instance, plan, platform, key, now)
+            is_whole = WAITS_TAG not in find_runs(instance, plan, key)[0].tags
+            if not is_whole and not go_on(instance, plan, platform, key, None, say=say, waits=waits):
+                return
         while True:
             # What is finished is asked before each round, so that a command that was killed goes on where it was.
             decision = decide(instance, plan, platform)
@@ -152,7 +166,8 @@ def run_rounds(
                 raise ValueError(f"{plan.name}: {obstacle}")
             say(f"== {plan.name} {following}: {decision.reason}")
             now, waiting = waiting, None
-            go_on(instance, plan, platform, following, now, say=say)
+            if not go_on(instance, plan, platform, following, now, say=say, waits=waits):
+                return
         if waiting is not None:
             raise ValueError(
                 f"{plan.name} has no round to begin with {', '.join(waiting.values) or 'other settings'}: "
@@ -172,8 +187,9 @@ def go_on(
     launch: Launch | None,
     *,
     say: Callable[[str], None],
-) -> None:
-    """Make what is left of a round; after the loss of a step's process, from that step on.
+    waits: bool = True,
+) -> bool:
+    """Make what is left of a round; after the loss of a step's process, or once people have decided, from there on.
 
     Args:
         instance: where the runs are kept.
@@ -182,6 +198,10 @@ def go_on(
         key: the round.
         launch: what it is to have otherwise than the experiment's file.
         say: takes each line that a person reads.
+        waits: whether it stays where the round waits for people.
+
+    Returns:
+        Whether all of it is made; it is not where the round waits and nobody stays for it.
 
     Raises:
         FailedRoundError: a run failed, or was lost again and again with no step finished between.
@@ -190,6 +210,10 @@ def go_on(
     left_before = None
     fruitless = 0
     while True:
+        if explain_waiting(read_round(plan, platform, key)) is not None and not wait_for_people(
+            plan, platform, key, say=say, stays=waits
+        ):
+            return False
         nouns = [noun.name for noun in list_nouns(plan)]
         names, selection = nouns, None
         if begins_as_before(plan, platform, key, launch):
@@ -201,7 +225,9 @@ def go_on(
         # The round has the launch's settings already; they can only be given to a run that makes its start_checkpoint.
         now = launch if "start_checkpoint" in names else None
         try:
-            return run_or_fail(instance, plan, platform, key, now, selection=selection, takes_up=True)
+            run_or_fail(instance, plan, platform, key, now, selection=selection, takes_up=True)
+            if WAITS_TAG not in find_runs(instance, plan, key)[0].tags:
+                return True
         except FailedRoundError:
             why = explain_loss(find_runs(instance, plan, key)[0])
             fruitless = fruitless + 1 if names == left_before else 0
@@ -209,6 +235,33 @@ def go_on(
             if why is None or fruitless >= MAX_LOST - 1:
                 raise
             say(f"{key}: {why}; the round goes on from there")
+
+
+def read_round(plan: Plan, platform: Platform, key: str) -> Round:
+    """A round, to read what is there of it."""
+    return Round(plan, platform, key, lambda _: None)
+
+
+def wait_for_people(plan: Plan, platform: Platform, key: str, *, say: Callable[[str], None], stays: bool) -> bool:
+    """Stay until every row that people are asked about is decided; whether it is.
+
+    Args:
+        plan: the experiment.
+        platform: where the data is.
+        key: the round.
+        say: takes each line that a person reads.
+        stays: whether to stay at all.
+    """
+    said_at = -math.inf
+    while (told := explain_waiting(read_round(plan, platform, key))) is not None:
+        if time.monotonic() - said_at >= SAY_SECONDS:
+            say(told)
+            said_at = time.monotonic()
+        if not stays:
+            return False
+        time.sleep(POLL_SECONDS)
+    say(f"{key}: people have decided; the round goes on")
+    return True
 
 
 def run_or_fail(

@@ -22,9 +22,19 @@ from lance_assets.algorithms.measures.progress import (
     format_round,
     parse_round,
 )
-from lance_assets.assets.past.redo import name_redo_job
+from lance_assets.assets.past.lineage import report_decisions
+from lance_assets.assets.past.redo import CHAIN_TAG, REDO_TAG, name_redo_job
 from lance_assets.assets.platform import PlatformResource, find_key, find_rounds, name_rounds
-from lance_assets.assets.running.lost import MAX_LOST, REFUSED_TAG, TAKE_UP_TAG, count_fruitless, explain_loss
+from lance_assets.assets.running.lost import (
+    MAX_LOST,
+    REFUSED_TAG,
+    TAKE_UP_TAG,
+    WAITS_TAG,
+    count_fruitless,
+    explain_loss,
+)
+from lance_assets.assets.running.waiting import is_current
+from lance_assets.rounds.deciding.asked import explain_waiting, list_waiting
 from lance_assets.rounds.headline import read_outcomes
 from lance_assets.rounds.nouns import NOUNS, list_nouns
 from lance_assets.rounds.past.gate import has_passed
@@ -169,6 +179,8 @@ def explain_wait(instance: dg.DagsterInstance, round_key: str, runs: Sequence[dg
         run = unfinished[0]
         return f"waiting for {round_key}: its run {run.run_id} is {run.status.value.lower().replace('_', ' ')}"
     run = runs[0]
+    if WAITS_TAG in run.tags:
+        return f"{run.tags[WAITS_TAG]} (run {run.run_id})"
     if run.is_success:
         return (
             f"{round_key} was already started and has no eval_report (run {run.run_id} made a part of it); "
@@ -244,8 +256,10 @@ def list_to_make(instance: dg.DagsterInstance, plan: Plan, platform: Platform, r
     start = NOUNS["start_checkpoint"]
 
     def begins_same(noun: Noun) -> bool:
-        # Earlier rounds may have been made again since the round began.
-        return noun is not start or all(start.judge(check, this_round).passed for check in start.checks)
+        # Earlier rounds may have been made again since the round began, and people may have decided otherwise.
+        if noun is not start:
+            return is_current(this_round, noun)
+        return all(start.judge(check, this_round).passed for check in start.checks)
 
     def passed(noun: Noun) -> bool:
         return has_passed(this_round.plan, platform, round_key, noun)
@@ -295,6 +309,62 @@ def choose_config(run: dg.DagsterRun, selection: Sequence[dg.AssetKey]) -> dict[
     given: Any = run.run_config
     ops = given["ops"] if "ops" in given else {}
     return {"ops": {name: config for name, config in ops.items() if name in names}}
+
+
+def build_decisions_sensor(plan: Plan) -> dg.SensorDefinition:
+    """Goes on with a round that waits for people once all is decided, and makes their decisions known.
+
+    It runs by default: a round that waits was begun by somebody.
+    """
+
+    @dg.sensor(
+        name=f"{plan.name}_people_decided",
+        job_name=f"{plan.name}_round",
+        minimum_interval_seconds=15,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Goes on with a round of {plan.name} that waits for people, once every row that they are asked "
+        "about is decided. A tick that starts nothing says what it waits for.",
+    )
+    def people_decided(
+        context: dg.SensorEvaluationContext, platform: PlatformResource
+    ) -> list[dg.RunRequest] | dg.SkipReason:
+        try:
+            noun = NOUNS["decision_set"]
+            for key in platform.tables.list_rounds(plan.name):
+                if platform.tables.exists(plan.name, key, noun.name):
+                    report_decisions(context.instance, Round(plan, platform, key, lambda _: None), noun)
+            waiting = list_waiting(platform.root, plan.name)
+            found = [go_on_waiting(context.instance, plan, platform, key) for key in waiting]
+        except (ValueError, OSError) as error:
+            return dg.SkipReason(f"decisions or tables cannot be read: {error}")
+        requests = [one for one in found if isinstance(one, dg.RunRequest)]
+        told = "; ".join(one for one in found if isinstance(one, str))
+        return requests or dg.SkipReason(told or "no round waits for people")
+
+    return people_decided
+
+
+def go_on_waiting(instance: dg.DagsterInstance, plan: Plan, platform: Platform, round_key: str) -> dg.RunRequest | str:
+    """The run that makes the rest of a round that waited for people, or why there is none, in words."""
+    told = explain_waiting(Round(plan, platform, round_key, lambda _: None))
+    if told is not None:
+        return told
+    # The command waits itself, and goes on as it was asked to.
+    command = platform.claims.find(f"command.{plan.name}")
+    if command is not None and platform.claims.is_alive(command):
+        return f"{round_key} is decided, and {command} goes on with it"
+    runs = find_runs(instance, plan, round_key)
+    if not runs or WAITS_TAG not in runs[0].tags or not runs[0].is_finished:
+        return f"{round_key} is decided, and its last run did not end waiting; materialize the rest by hand"
+    selection = choose_assets(instance, plan, platform, round_key)
+    kept = {name: value for name, value in runs[0].tags.items() if name in (REDO_TAG, CHAIN_TAG)}
+    return dg.RunRequest(
+        run_key=f"{name_run(instance, plan, round_key)}/decided",
+        partition_key=round_key,
+        asset_selection=selection,
+        run_config=choose_config(runs[0], selection),
+        tags={TAKE_UP_TAG: runs[0].run_id, **kept},
+    )
 
 
 def build_next_round_sensor(plan: Plan) -> dg.SensorDefinition:

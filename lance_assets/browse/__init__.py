@@ -1,7 +1,8 @@
 """The page on which a person looks at rounds: rows, stories, funnels, seeds, flips, disagreements, comparisons.
 
 `lance browse` serves it on this machine. A page is HTML that the server renders from the Parquet tables, with one
-stylesheet and without any script: it needs no network, works by keyboard, and a text of the data can run nothing.
+stylesheet: it needs no network, works by keyboard, and a text of the data can run nothing. No view needs a script; the
+one on which people decide has one, for its keys.
 
 How to add a view, in three steps:
 
@@ -14,5 +15,6 @@ How to add a view, in three steps:
 3. Its name in `views.VIEWS`, in the order of the tabs. The app makes the routes and the tab.
 
 A way of a view may take POST (`methods=("POST",)`). Such a request is refused unless its page was served here, and its
-fields are in `asked.form`. None of the views here takes one: they read, and write nothing.
+fields are in `asked.form`. `views/deciding.py` alone takes one, and asks for a token of its own
+beside that; the others read, and write nothing.
 """

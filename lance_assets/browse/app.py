@@ -7,7 +7,8 @@ What it is protected by, since texts of models and strangers are shown and a bro
 
 * a Host header that is not this machine's name is refused, so that no name of a stranger's page can be made to lead
   here (DNS rebinding);
-* a Content-Security-Policy without any script, and with styles and pictures from here alone;
+* a Content-Security-Policy without any script, and with styles and pictures from here alone; the page on which people
+  decide may run one script of this server, for its keys;
 * a POST is taken only from a page that was served here.
 """
 
@@ -52,7 +53,7 @@ MAX_FORM = 8 * 2**20
 
 
 class Protected:
-    """Adds `HEADERS` to every answer."""
+    """Adds `HEADERS` to every answer that does not have them."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -62,7 +63,9 @@ class Protected:
 
         async def send_protected(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] += [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+                given = {name for name, _ in message["headers"]}
+                added = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+                message["headers"] += [header for header in added if header[0] not in given]
             await send(message)
 
         await self.app(scope, receive, send_protected)
@@ -122,7 +125,10 @@ def _serve(
             if isinstance(found, Response):
                 return found
             query = urlencode({name: values[-1] for name, values in asked.query.items() if name != "page"})
-            return HTMLResponse(render(environment, found, find_way_around(view, asked, views, query)))
+            page = HTMLResponse(render(environment, found, find_way_around(view, asked, views, query)))
+            if found.script is not None:
+                page.headers["Content-Security-Policy"] = f"{POLICY}; script-src 'self'"
+            return page
         except (NotThereError, MissingTableError) as error:
             return HTMLResponse(_explain(environment, 404, str(error)), status_code=404)
         except BadQueryError as error:

@@ -23,6 +23,8 @@ class Page:
     """What the window and the heading say."""
     content: Mapping[str, Any]
     """What the template is given."""
+    script: str | None = None
+    """A file of `static/` that this page alone may run; None: it runs nothing."""
 
 
 @dataclass(frozen=True)

@@ -108,4 +108,5 @@ def find_way_around(view: View, asked: Asked, views: Sequence[View], query: str)
 
 def render(environment: Environment, page: Page, around: Mapping[str, Any]) -> str:
     """A page as HTML."""
-    return environment.get_template(page.template).render(title=page.title, **around, **page.content)
+    template = environment.get_template(page.template)
+    return template.render(title=page.title, script=page.script, **around, **page.content)

@@ -49,6 +49,9 @@ def run(
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="What --set sets is kept for later rounds too.")] = False,
     drop_kept: Annotated[bool, typer.Option("--drop-kept", help="What earlier rounds kept ends here.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Stay where a round waits for people, and go on when they decided.")
+    ] = True,
 ) -> None:
     """Run an experiment's missing rounds.
 
@@ -58,7 +61,7 @@ def run(
     from lance_assets.settings.overrides import parse_assignments
 
     launch = Launch(parse_assignments(settings or []), is_kept=keep, drops_kept=drop_kept)
-    _run([experiment], rounds, redo_from=redo_from, launch=launch)
+    _run([experiment], rounds, redo_from=redo_from, launch=launch, waits=wait)
     _say("See them in the UI: make ui, or dagster dev -m lance_assets.assets.code_location; http://localhost:3000")
 
 
@@ -248,6 +251,51 @@ def trace(
 
 
 @app.command()
+def review(
+    experiment: Experiment,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the rows that wait into this file.")] = None,
+    form: Annotated[str, typer.Option("--format", help="Of that file: jsonl or label-studio.")] = "jsonl",
+    back: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Take the decisions of a file, of either format, whole or not.")
+    ] = None,
+    accept: Annotated[
+        list[str] | None, typer.Option(metavar="ROW", help="Train on this row; 'rest' is all that wait; repeatable.")
+    ] = None,
+    reject: Annotated[
+        list[str] | None, typer.Option(metavar="ROW", help="Train on it in no way; 'rest' as above; repeatable.")
+    ] = None,
+    score: Annotated[
+        list[str] | None, typer.Option(metavar="ROW=SCORE", help="Let this score decide in place of the review's.")
+    ] = None,
+    edit: Annotated[str | None, typer.Option(metavar="ROW", help="Train on another completion of this row.")] = None,
+    completion: Annotated[str | None, typer.Option(metavar="TEXT", help="That completion.")] = None,
+    who: Annotated[str | None, typer.Option(help="Who decides; by default the user of this machine.")] = None,
+    note: Annotated[str, typer.Option(help="Why, in your words.")] = "",
+) -> None:
+    """Decide which rows a round trains on.
+
+    Without options it prints the rows that wait for people. A decision on any other reviewed row is kept too.
+    """
+    from lance_assets.cli.deciding import Said, show_waiting, take_file, take_single, write_waiting
+    from lance_assets.cli.reading import open_platform
+    from lance_assets.rounds.experiments import find_plan
+
+    plan, platform = find_plan(experiment), open_platform()
+    said = Said(accept or (), reject or (), score or (), edit, completion)
+    is_single = said != Said()
+    if sum([out is not None, back is not None, is_single]) > 1:
+        raise ValueError("--out, --back and single decisions exclude each other; give one of them")
+    if out is not None:
+        write_waiting(plan, platform, out, form=form, say=_say)
+    elif back is not None:
+        take_file(plan, platform, back, who=who, say=_say)
+    elif is_single:
+        take_single(plan, platform, said, who=who, note=note, say=_say)
+    else:
+        show_waiting(plan, platform, say=_say)
+
+
+@app.command()
 def browse(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where it listens, on this machine alone.")] = 3001,
     ends_with_parent: Annotated[
@@ -341,7 +389,14 @@ def doctor(
         raise typer.Exit(DIFFERS)
 
 
-def _run(names: list[str], num_rounds: int, *, redo_from: str | None = None, launch: "Launch | None" = None) -> None:
+def _run(
+    names: list[str],
+    num_rounds: int,
+    *,
+    redo_from: str | None = None,
+    launch: "Launch | None" = None,
+    waits: bool = True,
+) -> None:
     """Run rounds of experiments in order; every name is looked up before the first round runs."""
     from lance_assets.assets.loading import build_definitions
     from lance_assets.assets.run import FailedRoundError, run_rounds
@@ -350,7 +405,15 @@ def _run(names: list[str], num_rounds: int, *, redo_from: str | None = None, lau
     plans = load_plans()
     for each in [find_plan(name, plans) for name in names]:
         try:
-            run_rounds(each, build_definitions(), num_rounds=num_rounds, say=_say, redo_from=redo_from, launch=launch)
+            run_rounds(
+                each,
+                build_definitions(),
+                num_rounds=num_rounds,
+                say=_say,
+                redo_from=redo_from,
+                launch=launch,
+                waits=waits,
+            )
         except FailedRoundError as error:
             print(f"lance: {error}", file=sys.stderr)
             raise typer.Exit(FAILED_ROUND) from error

@@ -21,6 +21,9 @@ from lance_assets.settings.overrides import format_value
 Say = Callable[[str], None]
 """Takes text that a person reads."""
 
+FACTS = ("kind", "source", "drop_reason", "decision", "decided_by", "note")
+"""Columns of a row that a story shows as they are."""
+
 WIDTH = 96
 """Characters of a row's text that a story shows."""
 
@@ -228,7 +231,7 @@ def format_entry(entry: Entry) -> str:
     """An entry on one line: its place, its id, what it is, the rows it names, and the beginning of its text."""
     row = entry.row
     named = [f"{link}={row[link]}" for link in (*LINKS, *LIKENESS) if link in row and row[link] is not None]
-    facts = [str(row[name]) for name in ("kind", "source", "drop_reason") if name in row and row[name] is not None]
+    facts = [str(row[name]) for name in FACTS if row.get(name)]
     names = ("completion", "prompt", "raw_text", "text")
     texts = [_write_value(name, row[name]) for name in names if row.get(name)]
     text = " ".join(texts[0].split()) if texts else ""

@@ -24,8 +24,9 @@ from lance_assets.rounds.identity import parts as identity
 from lance_assets.rounds.identity.installed import read_versions
 from lance_assets.rounds.identity.own_code import ENGINES, explain_own_code, hash_own_code
 from lance_assets.rounds.identity.parts import Identity
-from lance_assets.rounds.plan import Check, Noun, Plan, always
+from lance_assets.rounds.plan import Check, Noun, Plan, always, asks_people
 from lance_assets.settings.engines import EngineSettings
+from resources.stores.tables import TableStore
 
 MAKING = "lance_assets.rounds.making"
 """The room of the makers."""
@@ -228,11 +229,29 @@ NOUNS: dict[str, Noun] = {
             ),
         ),
         Noun(
+            "decision_set",
+            "What people decided of the reviewed rows: who, when and why, beside the model's score.",
+            f"{MAKING}.deciding",
+            records.DECISION_SET,
+            inputs=("start_checkpoint", "reviewed_set"),
+            exists=asks_people,
+            is_handed_over=True,
+            is_decided_by_people=True,
+            identify=identity.identify_decisions,
+            recipe_steps=lambda plan: ("build_sft_set", "build_pairs"),
+            checks=(
+                Check(
+                    "agrees_with_people",
+                    "People's decisions agree with the model's reviews beyond chance, by Cohen's kappa and its bar.",
+                ),
+            ),
+        ),
+        Noun(
             "sft_set",
             "What SFT trains on: completions that were accepted, each pointing to the row it came from.",
             f"{MAKING}.training_sets",
             records.SFT_SET,
-            inputs=("start_checkpoint", "seed_set", "reviewed_set"),
+            inputs=("start_checkpoint", "seed_set", "reviewed_set", "decision_set"),
             is_handed_over=True,
             identify=identity.identify_sft_set,
             recipe_steps=lambda plan: (
@@ -253,7 +272,7 @@ NOUNS: dict[str, Noun] = {
             "Chosen and rejected completions of one prompt, with the reviewed rows and scores they come from.",
             f"{MAKING}.training_sets",
             records.PREFERENCE_PAIRS,
-            inputs=("start_checkpoint", "reviewed_set"),
+            inputs=("start_checkpoint", "reviewed_set", "decision_set"),
             tables={"pair_judgements": records.PAIR_JUDGEMENTS},
             is_handed_over=True,
             identify=identity.identify_pairs,
@@ -394,9 +413,30 @@ def list_inputs(plan: Plan, noun: Noun) -> list[str]:
     return [name for name in noun.inputs if NOUNS[name].exists(plan)]
 
 
+def list_before(plan: Plan, noun: Noun) -> list[Noun]:
+    """Everything of the round that a noun is made from, directly or not, in the order of making."""
+    names: set[str] = set()
+    waiting = list_inputs(plan, noun)
+    while waiting:
+        name = waiting.pop()
+        if name not in names:
+            names.add(name)
+            waiting += list_inputs(plan, NOUNS[name])
+    return [one for name, one in NOUNS.items() if name in names]
+
+
 def list_handed_over(plan: Plan) -> list[str]:
     """What later rounds read of a round, beside its checkpoint."""
     return [noun.name for noun in list_nouns(plan) if noun.is_handed_over]
+
+
+def list_handed_over_of(plan: Plan, tables: TableStore, round_key: str) -> list[str]:
+    """The same of one round; without what people decide where it was made before they were asked."""
+    return [
+        name
+        for name in list_handed_over(plan)
+        if not NOUNS[name].is_decided_by_people or tables.exists(plan.name, round_key, name)
+    ]
 
 
 @cache

@@ -127,6 +127,11 @@ def always(plan: Plan) -> bool:
     return True
 
 
+def asks_people(plan: Plan) -> bool:
+    """Whether people decide about rows of an experiment's rounds."""
+    return plan.settings.human_review != "none"
+
+
 def _never(plan: Plan) -> bool:
     return False
 
@@ -179,6 +184,10 @@ class Noun:
     """Whether an experiment has it."""
     is_handed_over: bool = False
     """Whether later rounds read it: it is then part of what a round starts from."""
+    is_decided_by_people: bool = False
+    """Whether people decide what it holds: its step may end without it, and another decision makes it another one. Its
+    module then has `is_current_<noun>`, whether decisions are those that it was made of, and `find_decisions_version`,
+    which says what the decisions of a round are known by."""
     is_gated: bool = False
     """Whether it is made only where every blocking check of all that it is made from has passed."""
     identify: Callable[[Plan], dict[str, Any]] = _nothing

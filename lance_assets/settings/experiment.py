@@ -33,7 +33,7 @@ from lance_assets.settings.filters import NamedFilter
 from lance_assets.settings.outward import ExportSettings, TrackingSettings
 from lance_assets.settings.retention import RetentionSettings
 from lance_assets.settings.schema import simplify_schema
-from lance_assets.settings.values import FromEnvironment, ModelName, Owner, PromptProfile, Settings
+from lance_assets.settings.values import FromEnvironment, HumanReview, ModelName, Owner, PromptProfile, Settings
 from resources.readers.column_templates import check_template
 from resources.readers.row_kinds import Format, Origins, SeedFields
 from resources.readers.sources import Source, find_source
@@ -400,6 +400,13 @@ class CheckSettings(Settings):
         description="Largest share of a kind of generations that reach their token limit, and so are never trained on.",
     )
     min_pairs: int = Field(1, ge=0, description="Fewest preference pairs that each round after r0000 should add.")
+    min_kappa: float | None = Field(
+        0.2,
+        ge=-1,
+        le=1,
+        description="Smallest Cohen's kappa of people's decisions and the model's reviews, on 10 or more rows that "
+        "both judged; below it the check warns. It is of experiments with human_review alone.",
+    )
     max_forgetting: float | None = Field(
         0.0,
         ge=0,
@@ -482,6 +489,11 @@ class ExperimentSettings(Settings):
         le=10_000,
         description="Pairs of each kind, made of the seeds, on which r0000 measures whether its reviewer tells better "
         "completions from worse ones; 0 measures nothing.",
+    )
+    human_review: HumanReview = Field(
+        "none",
+        description="About which reviewed rows people decide before a round trains: none, all, or 'sample N', which "
+        "spreads N rows over scores and outcomes. The round waits for them without holding anything.",
     )
     checks: CheckSettings = Field(default_factory=CheckSettings, description="The limits of the checks.")
     stop: StopSettings = Field(default_factory=StopSettings, description="When the loop ends.")

@@ -93,6 +93,36 @@ def check_experiment_name(name: str) -> str:
     return name
 
 
+def count_asked(human_review: str) -> int | None:
+    """How many rows of a round people are asked about by the setting `human_review`; None for all of them.
+
+    Raises:
+        ValueError: it is none of `none`, `all` and `sample N`.
+
+    >>> count_asked("none"), count_asked("sample 20"), count_asked("all")
+    (0, 20, None)
+    """
+    if human_review == "all":
+        return None
+    if human_review == "none":
+        return 0
+    if match := re.fullmatch(r"sample ([1-9][0-9]{0,8})", human_review):
+        return int(match[1])
+    raise ValueError(f"human_review must be none, all, or sample N such as 'sample 20', got {human_review[:60]!r}")
+
+
+def _check_human_review(text: str) -> str:
+    count_asked(text)
+    return text
+
+
+HumanReview = Annotated[
+    str,
+    AfterValidator(_check_human_review),
+    WithJsonSchema({"type": "string", "pattern": r"^(none|all|sample [1-9][0-9]{0,8})$"}),
+]
+"""About which rows of a round people decide."""
+
 Owner = Annotated[str, Field(pattern=r"^(team:.+|[^@\s]+@[^@\s]+\.[^@\s]+)$")]
 """An owner in the form that Dagster requires."""
 

@@ -28,9 +28,15 @@ from lance_assets.assets.tables import locate_table
 from lance_assets.records import CHECKPOINT
 from lance_assets.rounds.identity.kept import NoIdentityError, read_identity
 from lance_assets.rounds.making.kept_texts import find_losses, rebuild_history
-from lance_assets.rounds.nouns import NOUNS, compute_code_versions, explain_identity, list_inputs, list_nouns
+from lance_assets.rounds.nouns import (
+    NOUNS,
+    compute_code_versions,
+    explain_identity,
+    list_before,
+    list_inputs,
+    list_nouns,
+)
 from lance_assets.rounds.past.damage import Finding, find_damaged, find_damaged_costs, find_unrecorded
-from lance_assets.rounds.past.gate import list_before
 from lance_assets.rounds.plan import Noun, Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round

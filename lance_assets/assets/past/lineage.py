@@ -1,6 +1,7 @@
 """Where lineage begins, and the edge between rounds: external assets whose data versions are reported as they change.
 
 * Models and files that no round makes, one asset each. A changed file shows what reads it as unsynced.
+* `decisions`, where people decide about rows: what is kept of their decisions, with the partitions of the rounds.
 * `handover`, with the partitions of the rounds: what a round takes over from all rounds before it. Dagster can declare
   no edge from a round to the next one, so whoever changes what a round hands over reports the new data version for
   every later round, and evaluates their check `is_newest` again.
@@ -12,12 +13,15 @@ from typing import Any
 import dagster as dg
 
 from lance_assets.assets.platform import find_key, find_rounds
+from lance_assets.rounds.deciding.asked import DecidedRound
 from lance_assets.rounds.identity.sources import Source, list_sources
-from lance_assets.rounds.nouns import list_inputs
-from lance_assets.rounds.plan import Noun, Plan
+from lance_assets.rounds.nouns import list_before, list_inputs
+from lance_assets.rounds.plan import Noun, Plan, asks_people
 
 HANDOVER = "handover"
 """The external asset of what a round takes over."""
+DECISIONS = "decisions"
+"""The external asset of what people decided about a round's rows."""
 START = "start_checkpoint"
 """The noun that takes it over."""
 VERSION_TAG = "dagster/data_version"
@@ -36,6 +40,22 @@ def build_handover(plan: Plan) -> dg.AssetSpec:
         kinds={"parquet", "safetensors"},
         **_describe_owner(plan),
     )
+
+
+def build_decisions(plan: Plan) -> list[dg.AssetSpec]:
+    """What people decided, as an external asset with the partitions of the rounds; none where nobody is asked."""
+    if not asks_people(plan):
+        return []
+    description = (
+        "What people decided about the reviewed rows of a round, as it is kept now. Its data version is reported "
+        "whenever a decision is added; a decision_set that was made of others is then shown as unsynced."
+    )
+    key = find_key(plan, DECISIONS)
+    return [
+        dg.AssetSpec(
+            key, description=description, partitions_def=find_rounds(plan), kinds={"sqlite"}, **_describe_owner(plan)
+        )
+    ]
 
 
 def build_sources(plan: Plan) -> dg.AssetsDefinition:
@@ -70,6 +90,9 @@ def list_parents(plan: Plan, noun: Noun) -> list[dg.AssetKey]:
     # Dagster's staleness follows one edge, so whatever may read an earlier round has this edge itself.
     if noun.name == START or START in names:
         names = [HANDOVER, *names]
+    # For the same reason everything after a person's decision has an edge from it.
+    if any(one.is_decided_by_people for one in (noun, *list_before(plan, noun))):
+        names = [DECISIONS, *names]
     names = [*names, *(source.name for source in list_read(plan, noun))]
     return [find_key(plan, name) for name in names]
 
@@ -104,6 +127,19 @@ def report_version(
     observation = dg.AssetObservation(key, partition=partition, tags={VERSION_TAG: version})
     instance.report_runless_asset_event(observation)
     return True
+
+
+def report_decisions(instance: dg.DagsterInstance, this_round: DecidedRound, noun: Noun) -> bool:
+    """Report what is decided about a round's rows now, where it is another than was last observed.
+
+    Args:
+        instance: where it is reported.
+        this_round: a round that has its reviewed set.
+        noun: what people decide.
+    """
+    find = noun.find_function("find_decisions_version")
+    assert find is not None, "a noun that people decide has it"
+    return report_version(instance, find_key(this_round.plan, DECISIONS), find(this_round), partition=this_round.key)
 
 
 def list_read(plan: Plan, noun: Noun) -> list[Source]:

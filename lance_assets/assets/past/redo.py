@@ -12,6 +12,7 @@ import dagster as dg
 
 from lance_assets.algorithms.measures.progress import is_round_key, parse_round
 from lance_assets.assets.platform import find_key, find_rounds, name_rounds
+from lance_assets.assets.running.lost import WAITS_TAG
 from lance_assets.rounds.nouns import list_nouns
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
@@ -86,7 +87,8 @@ def build_redo_sensor(plans: Sequence[Plan], *, prefix: str = "") -> dg.SensorDe
         requests = []
         for run in context.instance.get_runs(wanted, limit=NUM_RUNS):
             key, plan = run.tags.get("dagster/partition"), by_name.get(name_experiment(run))
-            if key is None or plan is None:
+            # A round that waits for people is not made yet; the run that goes on with it has the tag too.
+            if key is None or plan is None or WAITS_TAG in run.tags:
                 continue
             keys = sorted(context.instance.get_dynamic_partitions(name_rounds(plan)))
             following = next((one for one in keys if one > key), None)

@@ -25,6 +25,9 @@ REFUSED_TAG = "lance/refused"
 TAKE_UP_TAG = "lance/takes_up"
 """A run with this tag takes what was finished before it as it is, where it would be made the same."""
 
+WAITS_TAG = "lance/waits_for_people"
+"""Of a run that ended because its round waits for people: what it waits for, in words."""
+
 RUNNING = (
     *(dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING),
     *(dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING),

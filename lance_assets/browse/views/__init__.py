@@ -2,6 +2,7 @@
 
 from lance_assets.browse.contract import View
 from lance_assets.browse.views.compared import VIEW as COMPARED
+from lance_assets.browse.views.deciding import VIEW as DECIDING
 from lance_assets.browse.views.disagreements import VIEW as DISAGREEMENTS
 from lance_assets.browse.views.flips import VIEW as FLIPS
 from lance_assets.browse.views.funnel import VIEW as FUNNEL
@@ -10,4 +11,4 @@ from lance_assets.browse.views.rows import VIEW as ROWS
 from lance_assets.browse.views.seeds import VIEW as SEEDS
 from lance_assets.browse.views.story import VIEW as STORY
 
-VIEWS: tuple[View, ...] = (PLACES, ROWS, FUNNEL, SEEDS, FLIPS, DISAGREEMENTS, COMPARED, STORY)
+VIEWS: tuple[View, ...] = (PLACES, ROWS, DECIDING, FUNNEL, SEEDS, FLIPS, DISAGREEMENTS, COMPARED, STORY)

@@ -122,6 +122,11 @@ def summarise(story: Story) -> list[tuple[str, str]]:
         said.append(("warn", "no review could be read") if score is None else ("", f"scored {score:.3g}"))
         if own["reviewed_set"]["drop_reason"] is not None:
             said.append(("bad", f"left out after its reviews: {own['reviewed_set']['drop_reason']}"))
+    if "decision_set" in own:
+        decided = own["decision_set"]
+        words = f"by decision of {decided['decided_by']}: {decided['decision']}"
+        why = f", {decided['note']}" if decided["note"] else ""
+        said.append(("bad" if decided["decision"] == "reject" else "good", words + why))
     direct = [entry for entry in story.entries if entry.relation in ("itself", "result")]
     if any(
         entry.table == "sft_set" and story.row_id in (entry.row["source_id"], entry.row["row_id"]) for entry in direct

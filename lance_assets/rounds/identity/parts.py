@@ -22,7 +22,7 @@ from lance_assets.rounds.identity.installed import (
     read_versions,
 )
 from lance_assets.rounds.identity.own_code import name_root
-from lance_assets.rounds.plan import JUDGE, JUDGE_TEMPLATES, Plan
+from lance_assets.rounds.plan import JUDGE, JUDGE_TEMPLATES, Plan, asks_people
 from lance_assets.settings.engines import EngineSettings, RoleSettings
 from lance_assets.worlds import hash_world_file
 from resources.stores.remembered import remember
@@ -190,6 +190,21 @@ def list_filter_libraries(plan: Plan) -> list[str]:
     return sorted({library for one in plan.settings.filters for library in one.libraries} | set(of_models))
 
 
+def identify_decisions(plan: Plan) -> Identity:
+    """About which rows people are asked, what draws them, and what the recipe would train on without them.
+
+    The decisions themselves are in the table: `is_current_decision_set` compares it with what is decided now.
+    """
+    parameters = plan.settings.parameters.model_dump()
+    steps = plan.recipe.settings_of_step
+    read = [name for noun in ("sft_set", "preference_pairs") for name in steps.get(noun, ())]
+    return {
+        "human_review": plan.settings.human_review,
+        "rng_seed": plan.settings.rng_seed,
+        "trained_on": {name: parameters[name] for name in read},
+    }
+
+
 def identify_sft_set(plan: Plan) -> Identity:
     """The EFT rows."""
     return {"eft": hash_files(plan, plan.settings.seeds.eft_path)}
@@ -330,6 +345,9 @@ def list_unused(plan: Plan, noun: str) -> list[str]:
         ),
         "lance_assets.rounds.making.training_sets:measure_vendi": not recipe.reports_vendi,
         "lance_assets.rounds.making.training_sets:judge_new_pairs": not parameters.judges_pairs,
+        "lance_assets.rounds.deciding.applying:apply_decisions": not asks_people(plan),
+        "lance_assets.rounds.deciding.applying:build_decided_sft_set": not asks_people(plan),
+        "lance_assets.rounds.deciding.applying:build_decided_pairs": not asks_people(plan),
         "lance_assets.rounds.judging.evaluation:judge_models": evaluation.judge is None,
         "lance_assets.rounds.judging.asking:complete_prompts": evaluation.judge is None,
         "lance_assets.rounds.world_evaluation:evaluate_world": evaluation.world is None,

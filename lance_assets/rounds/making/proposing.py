@@ -15,6 +15,8 @@ from jinja2 import TemplateError
 from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.conversations import MARK
 from lance_assets.records import START_CHECKPOINT
+from lance_assets.rounds.deciding.applying import apply_decisions
+from lance_assets.rounds.deciding.decisions import find_scale
 from lance_assets.rounds.differences import compare_with_round, describe_differences
 from lance_assets.rounds.filtering.origins import carry_origins
 from lance_assets.rounds.overrides import record_overrides
@@ -162,7 +164,7 @@ def make_seed_set(this_round: Round) -> Made:
     if this_round.is_start:
         require_turns(this_round.model_path(None), read.table, build_messages=plan.templates.build_messages)
     file_seeds, leaked = leave_out_evaluation(this_round, read.table)
-    earlier = {key: this_round.read("reviewed_set", key) for key in this_round.kept_keys if key != START_ROUND}
+    earlier = {key: read_decided(this_round, key) for key in this_round.kept_keys if key != START_ROUND}
     if this_round.is_start:
         # r0000 trains on all seeds of the file; the recipe samples from the pool only in later rounds.
         seeds, counts = file_seeds, {"num_pool": len(file_seeds)}
@@ -191,6 +193,19 @@ def describe_origins(origins: pl.DataFrame, seeds: pl.DataFrame, not_allowed: Ma
     unknown = len(seeds) - origins.filter(pl.col("licenses").list.len() > 0).height
     facts: Report = {"licenses": Counts("license", dict(stated) | ({"not stated": unknown} if unknown else {}))}
     return facts | ({"left_out_by_license": Counts("license", dict(not_allowed))} if not_allowed else {})
+
+
+def read_decided(this_round: Round, key: str) -> pl.DataFrame:
+    """An earlier round's reviewed set, as people left it where they decided about it: a rejected row comes back never.
+
+    Schema `REVIEWED_SET`.
+    """
+    reviewed = this_round.read("reviewed_set", key)
+    if not this_round.has("decision_set", key):
+        return reviewed
+    return apply_decisions(
+        reviewed, this_round.read("decision_set", key), find_scale(this_round.plan.settings.parameters)
+    )
 
 
 def require_turns(path: Path, seeds: pl.DataFrame, *, build_messages: Callable[[str], list[dict[str, str]]]) -> None:

@@ -24,7 +24,9 @@ from lance_assets.algorithms.reviews.pairwise import summarise_verdicts
 from lance_assets.algorithms.similarity.words import count_words
 from lance_assets.recipes.steps.judging import drop_judged_pairs
 from lance_assets.records import DIVERSITY_REPORT
+from lance_assets.rounds.deciding.applying import build_decided_pairs, build_decided_sft_set
 from lance_assets.rounds.making.kept_texts import require_history
+from lance_assets.rounds.plan import asks_people
 from lance_assets.rounds.report import (
     SUMMARY,
     Histogram,
@@ -52,11 +54,12 @@ def make_sft_set(this_round: Round) -> Made:
         eft = read_eft(plan.settings.seeds, plan.folder)
         table = plan.recipe.start_sft_set(this_round.build_inputs(), this_round.read("seed_set"), eft)
     else:
-        table = plan.recipe.build_sft_set(
-            this_round.build_inputs(),
-            this_round.read("reviewed_set"),
-            this_round.read_grown("sft_set"),
-        )
+        given = (this_round.build_inputs(), this_round.read("reviewed_set"))
+        earlier = this_round.read_grown("sft_set")
+        if asks_people(plan):
+            table = build_decided_sft_set(plan.recipe, *given, this_round.read("decision_set"), earlier)
+        else:
+            table = plan.recipe.build_sft_set(*given, earlier)
     facts: Report = {"vendi_score": round(measure_vendi(this_round, table), 3)} if plan.recipe.reports_vendi else {}
     return Made(table, facts=facts)
 
@@ -137,11 +140,12 @@ def make_preference_pairs(this_round: Round) -> Made:
         return Made(
             this_round.empty("preference_pairs"), others={"pair_judgements": this_round.empty("pair_judgements")}
         )
-    built = plan.recipe.build_pairs(
-        this_round.build_inputs(),
-        this_round.read("reviewed_set"),
-        this_round.read_grown("preference_pairs"),
-    )
+    given = (this_round.build_inputs(), this_round.read("reviewed_set"))
+    earlier = this_round.read_grown("preference_pairs")
+    if asks_people(plan):
+        built = build_decided_pairs(plan.recipe, *given, this_round.read("decision_set"), earlier)
+    else:
+        built = plan.recipe.build_pairs(*given, earlier)
     # Pairs of earlier rounds were judged when they were new.
     judgements = judge_new_pairs(this_round, built.filter(pl.col("source_round") == this_round.key))
     return Made(drop_judged_pairs(built, judgements), others={"pair_judgements": judgements})

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lance_assets.algorithms.measures.progress import format_round, parse_round
 from lance_assets.rounds.identity.parts import identify_guard
-from lance_assets.rounds.nouns import NOUNS, list_handed_over, list_inputs, list_nouns
+from lance_assets.rounds.nouns import list_before, list_handed_over_of, list_nouns
 from lance_assets.rounds.plan import Check, Noun, Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.report import Judged
@@ -39,18 +39,6 @@ class Verdict:
     """The figures and bars that decided, in words."""
 
 
-def list_before(plan: Plan, noun: Noun) -> list[Noun]:
-    """Everything of the round that a noun is made from, directly or not, in the order of making."""
-    names: set[str] = set()
-    waiting = list_inputs(plan, noun)
-    while waiting:
-        name = waiting.pop()
-        if name not in names:
-            names.add(name)
-            waiting += list_inputs(plan, NOUNS[name])
-    return [one for name, one in NOUNS.items() if name in names]
-
-
 def hash_subject(plan: Plan, platform: Platform, key: str, noun: Noun) -> str:
     """A hash of what a check of a noun looks at: its tables, what earlier rounds hand over, and the settings.
 
@@ -60,7 +48,8 @@ def hash_subject(plan: Plan, platform: Platform, key: str, noun: Noun) -> str:
     # A noun of an older version of this project may have fewer tables beside its own.
     beside = [name for name in noun.tables if platform.tables.exists(plan.name, key, name)]
     named = [(key, name) for name in (noun.name, *beside)]
-    named += [(format_round(n), name) for n in range(parse_round(key)) for name in list_handed_over(plan)]
+    earlier = map(format_round, range(parse_round(key)))
+    named += [(one, name) for one in earlier for name in list_handed_over_of(plan, platform.tables, one)]
     hashes = [platform.tables.hash(plan.name, *each) for each in named]
     text = json.dumps(
         [hashes, plan.settings.model_dump(mode="json"), identify_guard(plan)], sort_keys=True, default=str

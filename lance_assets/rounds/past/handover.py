@@ -20,7 +20,7 @@ from lance_assets.algorithms.measures.progress import (
 from lance_assets.records import HANDOVER
 from lance_assets.rounds.gold import list_misled_rounds
 from lance_assets.rounds.headline import read_outcomes
-from lance_assets.rounds.nouns import list_handed_over
+from lance_assets.rounds.nouns import list_handed_over_of
 from lance_assets.rounds.round import Round
 
 
@@ -95,7 +95,7 @@ def find_handover(this_round: Round, parent: Handover | None = None) -> Handover
     rows = [
         {"round": key, "noun": noun, "content_hash": tables.hash(name, key, noun)}
         for key in this_round.earlier_keys
-        for noun in list_handed_over(this_round.plan)
+        for noun in list_handed_over_of(this_round.plan, tables, key)
     ]
     return replace(parent, tables=pl.DataFrame(rows, schema=HANDOVER))
 

@@ -5,6 +5,7 @@ from resources.stores.files import validate_name
 
 FOLDERS = (
     *("stages", "evaluation_prompts", "studies", "checks", "origins", "costs", "identity", "made", "hashes"),
+    *("decisions", "waiting"),
     *("removed", "checkpoints"),
     "tables",  # last: as long as it has the old name, the rest is looked for there again
 )
