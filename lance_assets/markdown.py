@@ -6,7 +6,8 @@ through. So a row of `![](http://...)` would call that address from the browser 
 1. What is no plain word is put into a code span, where nothing is read as Markdown.
 2. A backslash does not suffice: the extension looks for addresses after the backslashes are gone, and links them.
 3. A vertical bar ends a cell of a table even inside a code span, so a span ends before it and another begins behind it.
-4. Control characters, and those that turn the direction of a line, become U+FFFD.
+4. A span with a space at both ends loses both, so it is given two more.
+5. Control characters, and those that turn the direction of a line, become U+FFFD.
 
 Hand-written: `markdown-it-py` reads Markdown and writes none, and `html.escape` leaves Markdown as it is.
 """
@@ -82,7 +83,9 @@ def _quote(piece: str) -> str:
     if not piece:
         return ""
     fence = "`" * (_count_backticks(piece) + 1)
-    pad = " " if piece.startswith("`") or piece.endswith("`") or piece.isspace() else ""
+    # Of a span with a space at both ends the reader takes one from each, unless it is all spaces.
+    is_trimmed = piece.startswith(" ") and piece.endswith(" ") and not piece.isspace()
+    pad = " " if piece.startswith("`") or piece.endswith("`") or is_trimmed else ""
     return f"{fence}{pad}{piece}{pad}{fence}"
 
 

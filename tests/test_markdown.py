@@ -135,6 +135,13 @@ def test_a_block_and_lines_show_a_text_and_nothing_else(text: str) -> None:
     assert block.type == "fence"
 
 
+@pytest.mark.parametrize("text", ["| a | b |", "x | y", "a ` b ` c", "` a `", "| |", "a|`"])
+def test_spaces_beside_a_mark_stay(text: str) -> None:
+    """The reader takes a space from each end of a code span that has one at both."""
+    (line,) = (token for token in READER.parse(show_text(text)) if token.type == "inline")
+    assert "".join(token.content for token in line.children or []) == text
+
+
 @pytest.mark.parametrize("text", ["What is 3 + 4?", "near_duplicate", "0.5 (50%)", 'An answer, e.g. this: it\'s "so".'])
 def test_prose_is_not_marked(text: str) -> None:
     assert show_text(text) == text

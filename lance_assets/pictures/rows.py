@@ -90,6 +90,8 @@ def show_whole(text: str) -> str:
     >>> show_whole("if x:\n    y").split("\n")
     ['```', 'if x:', '    y', '```']
     """
+    # Line breaks of every kind look alike, and one that is added below must not make one of two.
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     paragraphs = text.split("\n\n")
     if all(_AS_IT_IS.fullmatch(line) for paragraph in paragraphs for line in paragraph.split("\n")):
         return "\n\n".join(map(show_lines, paragraphs))

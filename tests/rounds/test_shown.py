@@ -176,7 +176,7 @@ def test_every_sentence_says_something_of_an_empty_round_too() -> None:
         empty = pl.DataFrame(schema=schema)
         assert "r0000" in say(empty, is_start=True)
         assert say(empty, is_start=False)
-    assert say_seeds(pl.DataFrame(schema=SEED_SET)) == "0 seeds"
+    assert say_seeds(pl.DataFrame(schema=SEED_SET)) == "0 seeds to start from"
     assert say_sft(pl.DataFrame(schema=SFT_SET), pl.DataFrame(schema=SFT_SET), key="r0001").startswith("0 rows")
     assert say_best(pl.DataFrame(schema=LEADERBOARD)).startswith("There is no experiment")
 

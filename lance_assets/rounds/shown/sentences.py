@@ -45,7 +45,7 @@ def say_seeds(seeds: pl.DataFrame) -> str:
     """What a round starts from. Schema `SEED_SET`."""
     scored = seeds["review_score"].drop_nulls()
     sources = f" ({say_counts(count(seeds['source']))})" if seeds["source"].n_unique() > 1 else ""
-    told = f"{say_number(len(seeds), 'seed')}{sources}"
+    told = f"{say_number(len(seeds), 'seed')} to start from{sources}"
     return f"{told}; {len(scored):,} carry a score, {fmean(scored):.3g} on average" if len(scored) else told
 
 
