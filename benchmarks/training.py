@@ -36,6 +36,7 @@ from lance_assets.algorithms.forecast.costs import Training, forecast_training
 from lance_assets.records import PREFERENCE_PAIRS, SFT_SET
 from lance_assets.small_world import SMALL_MODEL
 from resources.engines.transformers.model_states import ModelReader
+from resources.models.foreign_code import WITHOUT_CODE
 from resources.models.model_shapes import measure_shape
 from resources.training.precision import CPU_RUNTIME_GIB
 from resources.training.trainer import DpoSettings, LoraSettings, SftSettings, TrainJob, train_checkpoint
@@ -151,7 +152,7 @@ def compute_arithmetic(kind: str, model: Path, computed_in: str) -> float:
     )
     is_half = "bfloat16" in computed_in
     training = replace(training, rows_at_once=rows_at_once, activation_bytes=2 if is_half else 4)
-    shape = measure_shape(AutoConfig.from_pretrained(model, local_files_only=True))
+    shape = measure_shape(AutoConfig.from_pretrained(model, local_files_only=True, **WITHOUT_CODE))
     return forecast_training(shape, training, runtime_gib=CPU_RUNTIME_GIB).total_gib
 
 

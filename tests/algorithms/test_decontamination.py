@@ -6,11 +6,13 @@ import pytest
 
 from lance_assets.algorithms.similarity.decontamination import (
     CONTAMINATION,
+    WORDING_PROMPTS,
     build_evaluation_index,
     find_contamination,
     find_nearest_evaluation,
     overlaps_evaluation,
 )
+from lance_assets.algorithms.similarity.quoted_prompts import build_quote_index, find_quote
 from lance_assets.algorithms.similarity.words import normalise_text
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -134,3 +136,31 @@ def test_wrong_vectors() -> None:
         find_contamination(["a"], [], [LONG])
     with pytest.raises(ValueError, match="at least one row"):
         find_nearest_evaluation(unit(0), np.zeros((0, 2)))
+
+
+ASKED = "Read the request of a person to a voice assistant, and say in one word what the person wants."
+"""A fixed wording of more than 13 words, as tasks of classification have it."""
+
+
+def test_a_tasks_fixed_wording_is_no_evaluation_prompt() -> None:
+    """Seeds of the same task share it with every evaluation prompt; a request of the evaluation itself is found."""
+    held_out = [f"{ASKED}\nRequest: play song number {number} of my list" for number in range(WORDING_PROMPTS + 1)]
+    index = build_evaluation_index(held_out)
+    seed = f"{ASKED}\nRequest: wake me at six"
+    assert not overlaps_evaluation(seed, index)
+    assert all(overlaps_evaluation(prompt, index) for prompt in held_out)
+    found = find_contamination(["seed", "same"], [seed, held_out[3].upper()], held_out)
+    assert found.select("row_id", "rule").rows() == [("same", "equal")]
+    # The words of one request in another frame are found by those runs that are its own.
+    long = [f"{prompt} and then tell me who wrote it and when that was" for prompt in held_out]
+    framed = f"Task: {long[5].partition('Request: ')[2]}"
+    assert overlaps_evaluation(framed, build_evaluation_index(long))
+    quotes = build_quote_index(held_out)
+    assert find_quote(f"{ASKED} I think it is an alarm.", quotes) is None
+    assert find_quote(f"As in: {held_out[2]}", quotes) is not None
+
+
+def test_what_a_few_prompts_share_counts() -> None:
+    """Ten prompts with one wording are as many as may share it; equal ones count once."""
+    few = [f"{ASKED}\nRequest: play song number {number}" for number in range(WORDING_PROMPTS)]
+    assert overlaps_evaluation(f"{ASKED}\nRequest: wake me at six", build_evaluation_index(few * 3))

@@ -229,7 +229,9 @@ def test_a_floor_blocks_by_itself(open_harness: Callable[..., World]) -> None:
 
 def test_a_fall_of_one_task_is_seen_though_the_mean_rises(open_harness: Callable[..., World]) -> None:
     world = open_harness({"r0000": TASKS, "r0001": TRADED})
-    assert judge(world, "r0000")["no_forgetting"] == (True, "WARN: None")
+    passed, told = judge(world, "r0000")["no_forgetting"]
+    assert passed
+    assert "0 of 2 scores fell" in told
     checks = judge(world, "r0001")
     passed, told = checks["no_forgetting"]
     assert not passed

@@ -6,8 +6,9 @@ How it differs:
 
 1. A whole prompt is dropped; GPT-3 cuts the overlap out and keeps the rest.
 2. Prompts that are equal after normalisation overlap at any length; GPT-3 has no rule below the n-gram.
-3. n-grams that many documents share are not forgiven. Where an evaluation has a long fixed wording, give its
-   prompts without it.
+3. An n-gram that more than `WORDING_PROMPTS` evaluation prompts share is the task's wording and counts for nothing;
+   GPT-3 forgives those that more than ten of the training documents share. Otherwise every seed of a task with a long
+   fixed wording, such as a classification, would count as one of its evaluation prompts.
 4. Words are those of `words.tokenize_words`, so that Chinese is compared by 13 characters.
 """
 
@@ -33,6 +34,10 @@ CONTAMINATION = pl.Schema(
 """Rows that match the evaluation."""
 
 
+WORDING_PROMPTS = 10
+"""The most evaluation prompts that an n-gram may be in and still count."""
+
+
 @dataclass(frozen=True)
 class EvaluationIndex:
     """The texts and n-grams by which evaluation prompts are recognised."""
@@ -40,13 +45,21 @@ class EvaluationIndex:
     normalised: frozenset[str]
     """Every prompt as `normalise_text` gives it."""
     ngrams: frozenset[str]
-    """Every run of `ngram` words in any prompt, joined by spaces."""
+    """Every run of `ngram` words in at most `WORDING_PROMPTS` prompts, joined by spaces."""
     ngram: int
     """Words in a run."""
 
 
 def _list_runs(text: str, ngram: int) -> list[str]:
     return list_ngrams(tokenize_words(text), ngram)
+
+
+def list_wording(prompts: Iterable[str], ngram: int) -> set[str]:
+    """The runs of words that more than `WORDING_PROMPTS` of the prompts share, equal prompts counted once."""
+    counts: Counter[str] = Counter()
+    for words in {tuple(tokenize_words(prompt)) for prompt in prompts}:
+        counts.update(set(list_ngrams(words, ngram)))
+    return {run for run, count in counts.items() if count > WORDING_PROMPTS}
 
 
 def build_evaluation_index(prompts: Iterable[str], *, ngram: int = 13) -> EvaluationIndex:
@@ -64,11 +77,9 @@ def build_evaluation_index(prompts: Iterable[str], *, ngram: int = 13) -> Evalua
     """
     if ngram < 1:
         raise ValueError(f"ngram must be at least 1, got {ngram}")
-    normalised: set[str] = set()
-    ngrams: set[str] = set()
-    for prompt in prompts:
-        normalised.add(normalise_text(prompt))
-        ngrams.update(_list_runs(prompt, ngram))
+    prompts = list(prompts)
+    normalised = {normalise_text(prompt) for prompt in prompts}
+    ngrams = {run for prompt in prompts for run in _list_runs(prompt, ngram)} - list_wording(prompts, ngram)
     # A prompt of signs alone is normalised to nothing, and would match every other such prompt.
     return EvaluationIndex(frozenset(normalised - {""}), frozenset(ngrams), ngram)
 
@@ -185,10 +196,12 @@ def find_contamination(
         raise ValueError(f"ngram must be at least 1, got {ngram}")
     equal: dict[str, int] = {}
     owners: dict[str, int] = {}
+    wording = list_wording(evaluation_prompts, ngram)
     for place, asked in enumerate(evaluation_prompts):
         equal.setdefault(normalise_text(asked), place)
         for run in _list_runs(asked, ngram):
-            owners.setdefault(run, place)
+            if run not in wording:
+                owners.setdefault(run, place)
     # Prompts without words equal each other and mean nothing.
     equal.pop("", None)
     rows: list[tuple[str, str, str, str, float, str | None]] = []

@@ -4,7 +4,8 @@ Source: as `decontamination`, the n-gram overlap of GPT-3 (arXiv 2005.14165, app
 
 1. A prompt of fewer words than an n-gram is found where all of its words stand in a row, from `MIN_WORDS` words on. In
    `decontamination` it is found only where a text is it and nothing else.
-2. A prompt whose wording many texts share, such as a world's, is found only where all of its words stand in a row.
+2. A prompt whose wording many texts share, such as a world's, is found only where all of its words stand in a row; of
+   other prompts a run that many of them share counts for nothing (`decontamination.list_wording`).
 
 Cost: linear in the words of the texts; a run is looked up by its first words, and compared where they are the same.
 """
@@ -13,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lance_assets.algorithms.similarity.decontamination import list_wording
 from lance_assets.algorithms.similarity.words import tokenize_words
 
 MIN_WORDS = 4
@@ -42,10 +44,13 @@ def build_quote_index(prompts: Iterable[str] = (), *, whole: Iterable[str] = (),
         raise ValueError(f"ngram must be at least 1, got {ngram}")
     size = max(ngram, MIN_WORDS)
     runs: dict[tuple[str, ...], list[tuple[tuple[str, ...], str]]] = defaultdict(list)
+    prompts = list(prompts)
+    wording = list_wording(prompts, size)
     for prompt in prompts:
         words = tuple(tokenize_words(prompt))
         for start in range(max(1, len(words) - size + 1)):
-            _add(runs, words[start : start + size], prompt)
+            if " ".join(run := words[start : start + size]) not in wording:
+                _add(runs, run, prompt)
     for prompt in whole:
         _add(runs, tuple(tokenize_words(prompt)), prompt)
     return QuoteIndex(dict(runs))
