@@ -2,15 +2,12 @@
 
 import asyncio
 import re
-import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
 import polars as pl
 import pytest
-import uvicorn
 from starlette.testclient import TestClient
 
 from lance_assets.browse.app import build_app
@@ -23,6 +20,7 @@ from lance_assets.rounds.platform import Platform
 from tests.assets.tiny_experiment import plan_tiny, write_tiny_experiment
 from tests.chromium import Page, connect, start_chromium
 from tests.rounds.decided_rows import review, table
+from tests.served_pages import serve_pages
 
 HOSTILE = '</textarea><script>document.title="taken"</script><img src=x onerror=alert(1)> "quoted" & \u202eturned'
 ROWS = table(
@@ -157,14 +155,8 @@ def test_hostile_texts_are_shown_and_run_nothing(client: TestClient) -> None:
 @pytest.fixture
 def address(shelf: Shelf) -> Iterator[str]:
     """The page on a port of its own."""
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(build_app(shelf, VIEWS), log_level="error"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    yield f"http://localhost:{listening.getsockname()[1]}"
-    server.should_exit = True
-    thread.join(20)
+    with serve_pages(shelf) as served:
+        yield served
 
 
 async def press(page: Page, key: str, *, modifiers: int = 0) -> None:
