@@ -150,7 +150,7 @@ def test_verdicts_worked_by_hand(make_scripted_world: OpenWorld, tmp_path: Path)
     assert (shown["judge/num_items"], shown["judge/num_unread"], shown["judge/flip_rate"]) == (12, 1, 0.0)
     assert shown["judge/longer_preferred_rate"] == 1.0
     lengths = [len(text) for text in items["completion"]]
-    assert shown["judge/length_ratio"] == round(sum(lengths) / (12 * len(REFERENCE)), 4)
+    assert shown["judge/length_ratio"] == pytest.approx(sum(lengths) / (12 * len(REFERENCE)), rel=1e-3)
     assert shown["judge/length_effect"] > 1
     assert "| win | 5 |" in str(shown["judge/outcomes"])
 

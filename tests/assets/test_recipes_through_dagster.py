@@ -71,8 +71,15 @@ NOT_APPLICABLE = {
     "pairs_differ": {"diverse_evol", "i_sheep", "kun", "llm2llm"},
 }
 """Checks of what a recipe does not have: they pass, and their description says so."""
+WORDS = {
+    "near_duplicates": "This round has no rows of a kind that is compared.",
+    "unscored_rate": "This experiment reviews nothing, by its parameters.",
+    "pairs_differ": "This experiment builds no pairs, by its parameters.",
+    "floors": "This experiment sets no floors.",
+}
+"""How they say it."""
 WRITTEN_WITH = {
-    **{"near_duplicates": "cleaned_set", "pair_judgements": "preference_pairs"},
+    **{"near_duplicates": "cleaned_set", "pair_judgements": "preference_pairs", "seed_origins": "seed_set"},
     "kept_vectors": "cleaned_set",
     **{"eval_items": "eval_report", "harness_items": "eval_report", "judge_items": "eval_report"},
     "evaluated_models": "eval_report",
@@ -253,9 +260,10 @@ def test_every_check_passes_for_a_reason_of_the_recipe(world: World) -> None:
     assert [check for checks in found.values() for check in checks.values() if not check.passed] == []
     this_round, checks = world.round("r0001"), {name: check for (_, name), check in found["r0001"].items()}
     shown = {name: {field: value.value for field, value in check.metadata.items()} for name, check in checks.items()}
-    told = {name for name, check in checks.items() if check.description}
-    # None of these experiments sets a floor, and of so few rows none tells right from wrong.
-    assert told == {name for name, recipes in NOT_APPLICABLE.items() if recipe in recipes} | {"floors", "scores_tell"}
+    assert [name for name, check in checks.items() if not check.description] == []
+    told = {name for name, words in WORDS.items() if checks[name].description == words}
+    # None of these experiments sets a floor.
+    assert told == {name for name, recipes in NOT_APPLICABLE.items() if recipe in recipes} | {"floors"}
     start = this_round.read("start_checkpoint").row(0, named=True)
     assert shown["is_newest"]["parent_round"] == "r0000"
     assert shown["is_newest"]["started_from"] == shown["is_newest"]["newest"] == start["content_hash"]
