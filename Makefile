@@ -76,8 +76,9 @@ ui: setup ## Serve the Dagster UI, and the pages to browse on BROWSE_PORT
 	@$(BIN)/lance browse --port $(BROWSE_PORT) --with-parent & \
 		exec $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(PORT)
 
-test: setup ## Run the tests, a file a core
-	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
+# One worker more than cores: a fifth of the time a worker waits for files, locks and other processes.
+test: setup ## Run the tests, by one worker more than CORES
+	$(BIN)/python -m pytest -n $$(($(CORES) + 1)) --dist loadfile
 
 test-slow: setup ## Run the tests that are long: kills, repeats, whole journeys, the tools of others
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile -m slow
