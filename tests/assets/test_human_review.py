@@ -41,14 +41,7 @@ def decide_all(world: World, key: str, *, reject: int = 0, who: str = "Ann") -> 
 
 def tick_decided(world: World) -> dg.SensorResult | dg.SkipReason:
     """One evaluation of the sensor that goes on."""
-    sensor = world.definitions.resolve_sensor_def("tiny_people_decided")
-    context = dg.build_sensor_context(
-        instance=world.instance,
-        instance_ref=world.instance.get_ref(),
-        repository_def=world.definitions.get_repository_def(),
-        resources={"platform": world.platform},
-    )
-    return sensor.evaluate_tick(context)
+    return tick(world, "tiny_people_decided")
 
 
 def go_on(world: World, request: dg.RunRequest) -> dg.ExecuteInProcessResult:

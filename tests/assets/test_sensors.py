@@ -8,9 +8,9 @@ from tests.assets.conftest import OpenWorld
 from tests.assets.tiny_experiment import World, find_failures
 
 
-def tick(world: World) -> dg.SensorResult | dg.SkipReason:
-    """One evaluation of the next-round sensor."""
-    sensor = world.definitions.resolve_sensor_def("tiny_next_round")
+def tick(world: World, name: str = "tiny_next_round") -> dg.SensorResult | dg.SkipReason:
+    """One evaluation of a sensor, by default of the one that starts the next round."""
+    sensor = world.definitions.resolve_sensor_def(name)
     context = dg.build_sensor_context(
         instance=world.instance,
         instance_ref=world.instance.get_ref(),

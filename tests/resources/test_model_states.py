@@ -21,7 +21,7 @@ from transformers import (
 from lance_assets.algorithms.selection.pool_selection import draw_first_pool, select_from_pool
 from lance_assets.small_world import SMALL_MODEL
 from resources.engines.contract import ModelWithoutChatTemplateError
-from resources.engines.transformers import model_states
+from resources.engines.transformers import continuations, model_states
 from resources.engines.transformers.model_states import (
     CONFIDENCE,
     LIKELIHOOD,
@@ -100,7 +100,7 @@ def test_batches_of_mixed_lengths_equal_the_authors_way(
     name: str, batch_size: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = request.getfixturevalue(name)
-    monkeypatch.setattr(model_states, "_BLOCK_LOGITS", 640 * 50)
+    monkeypatch.setattr(continuations, "BLOCK_LOGITS", 640 * 50)
     reader = open_reader(folder, batch_size, max_length=200)
     states, confidences = read_plainly(folder, ROWS, 200)
     vectors = reader.embed(ROWS)

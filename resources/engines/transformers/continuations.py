@@ -23,6 +23,11 @@ BLOCK_LOGITS = 1 << 24
 """Logits held at once: 64 MiB of float32, and a few copies."""
 
 
+def count_block(head: torch.nn.Module) -> int:
+    """Positions whose logits are computed at once by an output embedding, 1 or more."""
+    return max(1, BLOCK_LOGITS // int(head.weight.shape[0]))
+
+
 def reads_together(model: "PreTrainedModel") -> bool:
     """Whether continuations can lie in one row: the model looks at all tokens that a mask of our own allows.
 
@@ -119,7 +124,7 @@ def _score_states(model: "PreTrainedModel", rows: Sequence[Asked], states: torch
     tokens = torch.tensor(expected, device=states.device)
     logprobs, is_likeliest = [], []
     head = model.get_output_embeddings()
-    block = max(1, BLOCK_LOGITS // int(head.weight.shape[0]))
+    block = count_block(head)
     for part, own in zip(states[at_row, at_place].split(block), tokens.split(block), strict=True):
         found = head(part).float().log_softmax(dim=-1)
         logprobs.append(found.gather(-1, own.unsqueeze(-1)).squeeze(-1).double())

@@ -51,8 +51,6 @@ LIKELIHOOD = pl.Schema(
     }
 )
 """How likely a model finds a completion."""
-_BLOCK_LOGITS = 1 << 24
-"""Logits held at once: 64 MiB of float32, and a few copies."""
 
 
 class ModelReader:
@@ -311,8 +309,10 @@ def _measure_states(model: "PreTrainedModel", states: "torch.Tensor") -> "torch.
     """`measure_logits` of states [num_tokens, hidden], block by block."""
     import torch
 
+    from resources.engines.transformers.continuations import count_block
+
     head = model.get_output_embeddings()
-    block = max(1, _BLOCK_LOGITS // int(head.weight.shape[0]))
+    block = count_block(head)
     with torch.inference_mode():
         return torch.cat([measure_logits(head(part)) for part in states.split(block)])
 
@@ -321,8 +321,10 @@ def _measure_surprise(model: "PreTrainedModel", states: "torch.Tensor", tokens: 
     """The mean negative log-probability of tokens, in nats, by the states [num_tokens, hidden] before them."""
     import torch
 
+    from resources.engines.transformers.continuations import count_block
+
     head = model.get_output_embeddings()
-    block = max(1, _BLOCK_LOGITS // int(head.weight.shape[0]))
+    block = count_block(head)
     expected, total = torch.tensor(tokens, device=states.device), 0.0
     with torch.inference_mode():
         for part, own in zip(states.split(block), expected.split(block), strict=True):
