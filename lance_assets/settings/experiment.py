@@ -273,6 +273,11 @@ class TrainingSettings(Settings):
         description="What is computed in; weights and optimizer are float32 in any case. 'auto' is bfloat16_autocast "
         "where the GPU or CPU has instructions for it, and float32 elsewhere and for models below 20M on a CPU.",
     )
+    trained_positions_only: bool = Field(
+        True,
+        description="Logits are computed only where a token is trained on, and the prompt of a pair is read once. "
+        "False: as TRL does, which is slower and differs by float rounding.",
+    )
     memory_gib: float | None = Field(
         None,
         gt=0,

@@ -50,6 +50,7 @@ from resources.training.divergence import FiniteCallback
 from resources.training.precision import Settled, find_device, settle
 from resources.training.resuming import KeepStateCallback, train_on
 from resources.training.saving import build_lora, load_for_training, load_start, save_model
+from resources.training.trained_positions import compute_what_is_trained
 from resources.training.trainer import CHECKPOINT, RESULT, DpoSettings, SftSettings, TrainJob, TrainResult
 
 STATES = "states"
@@ -285,6 +286,8 @@ def run_stage(
         # Rows of like length share a batch: a quarter less time on a CPU. The order still comes from the seed.
         config = SFTConfig(**arguments, completion_only_loss=True, train_sampling_strategy="group_by_length")
         trainer = SFTTrainer(load_start(start, job), args=config, **given)
+    if job.trained_positions_only:
+        compute_what_is_trained(trainer)
     # Full determinism also fills every new tensor, which doubles the time of a small model on a CPU.
     torch.utils.deterministic.fill_uninitialized_memory = False
     # It would print every step as a dict, beside the lines of `LogCallback`.

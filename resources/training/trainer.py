@@ -141,6 +141,7 @@ class TrainJob(BaseModel):
     save_dtype: SaveDtype = Field("auto", description="Of the saved weights; see `TrainingSettings.save_dtype`.")
     rng_seed: int = Field(0, ge=0, lt=2**32, description="Of the data order, adapters and dropout.")
     dtype: TrainingDtype = Field("auto", description="Of the products; weights and optimizer are float32.")
+    trained_positions_only: bool = Field(True, description="See `TrainingSettings.trained_positions_only`.")
     memory_gib: float | None = Field(None, gt=0, description="Of one process, for its parts; None: its device's.")
     launcher: tuple[str, ...] | None = Field(None, description='Before the worker, as ["accelerate", "launch"].')
     num_threads: int | None = Field(None, ge=1, description="CPU threads; None leaves torch's choice. 1 when busy.")
@@ -188,6 +189,7 @@ def fingerprint_job(job: TrainJob) -> str:
     """The sha256 of everything that changes a job's result: weights, rows, prompts, settings, seed and libraries."""
     digest = hashlib.sha256()
     changing = {"system_message", "sft", "dpo", "lora", "token_budget", "save_dtype", "rng_seed", "dtype"}
+    changing.add("trained_positions_only")
     digest.update(job.model_dump_json(include=changing).encode())
     digest.update(" ".join(f"{name}={importlib.metadata.version(name)}" for name in _LIBRARIES).encode())
     files = sorted(path for path in job.start_checkpoint.iterdir() if path.is_file())

@@ -115,7 +115,7 @@ def test_a_sliding_window_reads_a_row_a_continuation(pair: tuple[Any, Any], monk
     read: list[int] = []
     real = continuations._read_rows
     monkeypatch.setattr(
-        continuations, "_read_rows", lambda model, rows, pad_id: read.append(len(rows)) or real(model, rows, pad_id)
+        continuations, "_read_rows", lambda model, rows: read.append(len(rows.input_ids)) or real(model, rows)
     )
     score_continuations(ours.model, [([1, 2, 3], [[4, 5], [6, 7]])], pad_id=0)
     assert read == [1 if reads_together(ours.model) else 2]

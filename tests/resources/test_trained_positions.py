@@ -1,0 +1,134 @@
+"""What is computed of a training batch: the loss and the gradients are TRL's, and fewer positions are scored."""
+
+import copy
+import functools
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from trl.trainer.utils import add_fused_lm_head
+
+from lance_assets.small_world import SMALL_MODEL
+from resources.training.trained_positions import IGNORED, _patch_forward
+
+OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")
+
+
+@pytest.fixture(scope="module")
+def models() -> tuple[PreTrainedModel, PreTrainedModel]:
+    """The packaged model with TRL's output embedding, and a copy to be patched."""
+    plain = AutoModelForCausalLM.from_pretrained(SMALL_MODEL, dtype=torch.float32)
+    ours = copy.deepcopy(plain)
+    for model in (plain, ours):
+        add_fused_lm_head(model, outputs=OUTPUTS)
+    return plain, ours
+
+
+def make_batch(prompts: list[int], completions: list[int], *, seed: int) -> dict[str, torch.Tensor]:
+    """Random rows, padded on the right; a prompt of the same number is the same prompt."""
+    generator = torch.Generator().manual_seed(seed)
+    length = max(map(sum, zip(prompts, completions, strict=True)))
+    shape = (len(prompts), length)
+    input_ids, labels = torch.zeros(shape, dtype=torch.int64), torch.full(shape, IGNORED)
+    mask = torch.zeros(shape, dtype=torch.int64)
+    for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        own = torch.Generator().manual_seed(1000 * seed + prompt)
+        draw = functools.partial(torch.randint, 5, 500)
+        whole = torch.cat([draw((prompt,), generator=own), draw((completion,), generator=generator)])
+        input_ids[row, : len(whole)], mask[row, : len(whole)] = whole, 1
+        labels[row, prompt : len(whole)] = whole[prompt:]
+    return {"input_ids": input_ids, "labels": labels, "attention_mask": mask}
+
+
+def compute(
+    model: torch.nn.Module, batch: dict[str, torch.Tensor]
+) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
+    """Every field, and the gradients of a loss that weighs each position otherwise."""
+    model.zero_grad()
+    found = model(**batch, fused_lm_head=True)
+    weights = torch.linspace(0.5, 1.5, found.log_probs.numel()).view_as(found.log_probs)
+    (-found.log_probs * weights).sum().backward()
+    fields = {name: getattr(found, name).detach() for name in (*OUTPUTS, "label_mask", "loss")}
+    return fields, [part.grad.clone() for part in model.parameters() if part.grad is not None]
+
+
+@pytest.mark.parametrize("has_pairs", [False, True])
+@pytest.mark.parametrize(
+    ("prompts", "completions"),
+    [([7, 3, 7, 3], [4, 9, 1, 6]), ([12, 12], [1, 30]), ([1, 1], [5, 5]), ([5, 6, 7, 8], [3, 3, 3, 3])],
+)
+def test_the_loss_and_the_gradients_are_those_of_trl(
+    models: tuple[PreTrainedModel, PreTrainedModel], prompts: list[int], completions: list[int], has_pairs: bool
+) -> None:
+    plain, ours = models[0], copy.deepcopy(models[1])
+    # A copied model still has the forward of the one it was copied from.
+    del ours.forward
+    add_fused_lm_head(ours, outputs=OUTPUTS)
+    _patch_forward(ours, has_pairs=has_pairs)
+    batch = make_batch(prompts, completions, seed=3)
+    (expected, gradients), (found, own) = compute(plain, batch), compute(ours, batch)
+    for name, values in expected.items():
+        torch.testing.assert_close(found[name], values, rtol=1e-4, atol=1e-5, msg=name)
+    assert len(own) == len(gradients)
+    for left, right in zip(own, gradients, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-3, atol=1e-4)
+
+
+def test_with_adapters_the_same(models: tuple[PreTrainedModel, PreTrainedModel]) -> None:
+    found = []
+    for is_ours in (False, True):
+        base = AutoModelForCausalLM.from_pretrained(SMALL_MODEL, dtype=torch.float32)
+        add_fused_lm_head(base, outputs=OUTPUTS)
+        torch.manual_seed(0)
+        model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+        if is_ours:
+            _patch_forward(model.get_base_model(), has_pairs=True)
+        found.append(compute(model, make_batch([9, 4, 9, 4], [5, 6, 7, 8], seed=1)))
+    torch.testing.assert_close(found[1][0]["log_probs"], found[0][0]["log_probs"], rtol=1e-4, atol=1e-5)
+    for left, right in zip(found[1][1], found[0][1], strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("has_pairs", "read", "scored"), [(False, 4 * 16, 24), (True, 2 * 20, 24)])
+def test_fewer_positions_are_read_and_scored(has_pairs: bool, read: int, scored: int) -> None:
+    model = AutoModelForCausalLM.from_pretrained(SMALL_MODEL, dtype=torch.float32)
+    add_fused_lm_head(model)
+    _patch_forward(model, has_pairs=has_pairs)
+    seen = {}
+    model.base_model.embed_tokens.register_forward_hook(lambda _m, given, _o: seen.update(read=given[0].numel()))
+    project = torch.mm
+
+    def count(left: torch.Tensor, *given: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
+        seen["scored"] = len(left)
+        return project(left, *given, **named)
+
+    batch = make_batch([10, 10, 10, 10], [6, 6, 6, 6], seed=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "mm", count)
+        model(**batch, fused_lm_head=True)
+    assert seen == {"read": read, "scored": scored}
+
+
+def test_what_has_no_label_or_no_common_prompt_is_computed_too(models: tuple[PreTrainedModel, PreTrainedModel]) -> None:
+    plain = models[0]
+    ours = AutoModelForCausalLM.from_pretrained(SMALL_MODEL, dtype=torch.float32)
+    add_fused_lm_head(ours, outputs=OUTPUTS)
+    _patch_forward(ours, has_pairs=True)
+    for labelled in (False, True):
+        batch = make_batch([5, 6], [3, 4], seed=2)
+        if not labelled:
+            batch["labels"] = torch.full_like(batch["labels"], IGNORED)
+        expected, found = (model(**batch, fused_lm_head=True) for model in (plain, ours))
+        torch.testing.assert_close(found.log_probs, expected.log_probs, rtol=1e-4, atol=1e-5)
+        assert torch.equal(found.label_mask, expected.label_mask)
+
+
+def test_padding_on_the_left_keeps_its_mask(models: tuple[PreTrainedModel, PreTrainedModel]) -> None:
+    plain = models[0]
+    ours = AutoModelForCausalLM.from_pretrained(SMALL_MODEL, dtype=torch.float32)
+    add_fused_lm_head(ours, outputs=OUTPUTS)
+    _patch_forward(ours, has_pairs=False)
+    batch = {name: values.flip(1) for name, values in make_batch([5, 6], [3, 9], seed=2).items()}
+    expected, found = (model(**batch, fused_lm_head=True) for model in (plain, ours))
+    torch.testing.assert_close(found.log_probs, expected.log_probs, rtol=1e-4, atol=1e-5)
