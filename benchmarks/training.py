@@ -149,6 +149,7 @@ def compute_arithmetic(kind: str, model: Path, computed_in: str) -> float:
         max_length=MAX_LENGTH,
         lora_rank=16 if kind == "lora" else None,
         is_preference=kind == "dpo",
+        has_bounded_logits=True,
     )
     is_half = "bfloat16" in computed_in
     training = replace(training, rows_at_once=rows_at_once, activation_bytes=2 if is_half else 4)

@@ -12,7 +12,7 @@ from lance_assets.forecast.engine import find_memory, find_runtime
 from lance_assets.forecast.throughput import Machine, ThroughputTable
 from lance_assets.settings.experiment import TrainingSettings
 from resources.models.model_shapes import FoundModel
-from resources.training.precision import TrainingDevice, has_bfloat16_instructions, settle
+from resources.training.precision import TrainingDevice, bounds_logits, has_bfloat16_instructions, settle
 from resources.training.trainer import SftSettings
 
 
@@ -60,6 +60,9 @@ class Trainer:
             lora_rank=self.settings.lora.r if self.settings.lora is not None else None,
             gradient_checkpointing=stage.gradient_checkpointing,
             is_preference=is_preference,
+            has_bounded_logits=bounds_logits(
+                self.find_device(), self.settings.trained_positions_only, num_processes=num_processes
+            ),
         )
         num_parts = self.count_parts(stage, training)
         return replace(

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 ARCHITECTURES = Path(__file__).parent / "architectures"
 """The shipped configurations, each in a folder named by its hub id with `--` for the slash."""
 
+LOGIT_SCALES = (
+    *("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling"),
+)
+"""What configurations call that which is done to logits behind the output embedding."""
+
 
 class UnknownShapeError(ValueError):
     """No configuration of a model is at hand, or none that transformers can build."""
@@ -135,6 +140,7 @@ def measure_shape(config: "PreTrainedConfig") -> ModelShape:
         head_dim=head_dim,
         vocab_size=text.vocab_size,
         max_positions=getattr(text, "max_position_embeddings", None),
+        scales_logits=any(getattr(text, name, None) not in (None, 1, 1.0) for name in LOGIT_SCALES),
     )
 
 

@@ -42,7 +42,7 @@ def lay_out(rows: Sequence[ContextRow], *, pad_id: int, device: torch.device | s
         pad_id: any token id; padding is on the right, and nothing that is read sees it.
         device: of the tensors.
     """
-    parts = [_lay_out_row(*row) for row in rows]
+    parts = [lay_out_row(*row) for row in rows]
     length = max(len(tokens) for tokens, _, _ in parts)
     input_ids = torch.full((len(rows), length), pad_id)
     positions = torch.zeros((len(rows), length), dtype=torch.int64)
@@ -58,8 +58,8 @@ def lay_out(rows: Sequence[ContextRow], *, pad_id: int, device: torch.device | s
         causal = torch.ones((length, length), dtype=torch.bool, device=device).tril()
         seen = (owners[:, None, :] == 0) | (owners[:, None, :] == owners[:, :, None])
         mask = (causal & seen).unsqueeze(1)
-    places, expected, lengths = _find_predictors(rows)
-    at_row, at_place = torch.tensor(places, device=device).T
+    predictors, expected, lengths = find_predictors(rows)
+    at_row, at_place = torch.tensor(predictors, device=device).T
     return SharedRows(
         input_ids.to(device),
         positions.to(device),
@@ -71,7 +71,7 @@ def lay_out(rows: Sequence[ContextRow], *, pad_id: int, device: torch.device | s
     )
 
 
-def _lay_out_row(context: Sequence[int], continuations: Sequence[Sequence[int]]) -> tuple[list[int], ...]:
+def lay_out_row(context: Sequence[int], continuations: Sequence[Sequence[int]]) -> tuple[list[int], ...]:
     """One row: its tokens, the position of each, and 0 for the context's or the number of its continuation.
 
     The last token of a continuation predicts nothing that is asked for, so it is left out.
@@ -85,7 +85,7 @@ def _lay_out_row(context: Sequence[int], continuations: Sequence[Sequence[int]])
     return tokens, positions, owners
 
 
-def _find_predictors(rows: Sequence[ContextRow]) -> tuple[list[tuple[int, int]], list[int], list[int]]:
+def find_predictors(rows: Sequence[ContextRow]) -> tuple[list[tuple[int, int]], list[int], list[int]]:
     """The row and place that predict each token of the continuations, those tokens, and how many each has."""
     places: list[tuple[int, int]] = []
     expected: list[int] = []

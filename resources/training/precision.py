@@ -67,6 +67,11 @@ def read_host_gib() -> float:
     return (min(total, int(limit)) if limit.isdigit() else total) / GIB
 
 
+def bounds_logits(device: TrainingDevice, trained_positions_only: bool, *, num_processes: int) -> bool:
+    """Whether logits are scored in blocks (`resources.training.trained_positions`), for a model that permits it."""
+    return trained_positions_only and device.kind == "cpu" and num_processes == 1
+
+
 @dataclass(frozen=True)
 class Settled:
     """How a stage is computed, once model, rows and machine are known."""

@@ -9,6 +9,7 @@ saves. With the same job on the same machine the weights are the same to the byt
 import argparse
 import gc
 import json
+import math
 import os
 import random
 import shutil
@@ -41,13 +42,14 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from lance_assets.algorithms.forecast.costs import Training
 from lance_assets.prompts import build_messages
+from resources.engines.transformers.continuations import sees_everything
 from resources.machine.processes import MemoryPeak, measure_own_peak
 from resources.models.chat_format import encode_row, require_turn_end
 from resources.models.foreign_code import WITHOUT_CODE
 from resources.models.model_shapes import measure_shape
 from resources.stores.files import write_file_atomically
 from resources.training.divergence import FiniteCallback
-from resources.training.precision import Settled, find_device, settle
+from resources.training.precision import Settled, bounds_logits, find_device, settle
 from resources.training.resuming import KeepStateCallback, train_on
 from resources.training.saving import build_lora, load_for_training, load_start, save_model
 from resources.training.trained_positions import compute_what_is_trained
@@ -56,6 +58,7 @@ from resources.training.trainer import CHECKPOINT, RESULT, DpoSettings, SftSetti
 STATES = "states"
 """The folder of what killed stages go on from, in the job's folder."""
 _LINES_PER_STAGE = 20
+_SIDES = ("input_ids", "chosen_ids", "rejected_ids")
 
 
 class LogCallback(TrainerCallback):
@@ -195,31 +198,45 @@ def count_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def settle_stage(job: TrainJob, settings: SftSettings, longest: int) -> Settled:
+def find_longest(rows: list[dict[str, list[int]]], max_length: int, *, shares_prompts: bool) -> int:
+    """Tokens of the longest row after the cut; of a pair that has one prompt for both sides, half of it all."""
+    longest = 0
+    for row in rows:
+        prompt = len(row.get("prompt_ids", ()))
+        sides = [min(prompt + len(tokens), max_length) for name, tokens in row.items() if name in _SIDES]
+        longest = max(longest, math.ceil((sum(sides) - prompt) / 2) if shares_prompts and prompt else max(sides))
+    return longest
+
+
+def settle_stage(job: TrainJob, settings: SftSettings, rows: list[dict[str, list[int]]]) -> Settled:
     """The precision and the parts of a batch, by the model, the longest row and this process's device.
 
     Args:
         job: what is trained.
         settings: of the stage.
-        longest: tokens of its longest row, cut.
+        rows: of tokens, as `encode_rows` returns them.
 
     Raises:
         ValueError: batch_size cannot be split over processes and accumulation steps.
     """
     num_local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    config = AutoConfig.from_pretrained(job.start_checkpoint, local_files_only=True, **WITHOUT_CODE)
+    device = find_device(job.memory_gib, num_local_processes=num_local)
+    shares_prompts = job.trained_positions_only and sees_everything(config)
     training = Training(
-        max_length=longest,
+        max_length=find_longest(rows, settings.max_length, shares_prompts=shares_prompts),
         num_processes=count_processes(),
         is_sharded=os.environ.get("ACCELERATE_USE_FSDP", "false") == "true",
         lora_rank=job.lora.r if job.lora is not None else None,
         gradient_checkpointing=settings.gradient_checkpointing,
         is_preference=isinstance(settings, DpoSettings),
+        has_bounded_logits=bounds_logits(device, job.trained_positions_only, num_processes=count_processes()),
     )
     # Building the model, though without memory, draws random numbers, of which an adapter is made later.
     with torch.random.fork_rng(devices=[]):
-        shape = measure_shape(AutoConfig.from_pretrained(job.start_checkpoint, local_files_only=True, **WITHOUT_CODE))
+        shape = measure_shape(config)
     return settle(
-        find_device(job.memory_gib, num_local_processes=num_local),
+        device,
         shape,
         training,
         dtype=job.dtype,
@@ -269,7 +286,7 @@ def run_stage(
     tokenizer = AutoTokenizer.from_pretrained(start, **WITHOUT_CODE)
     encoded, lengths = encode_rows(tokenizer, rows, settings.max_length)
     num_truncated = sum(length > settings.max_length for length in lengths)
-    settled = settle_stage(job, settings, min(max(lengths), settings.max_length))
+    settled = settle_stage(job, settings, encoded)
     states = folder / STATES / stage
     arguments = build_arguments(job, settings, settled, states)
     dataset = Dataset.from_list(encoded)

@@ -1,17 +1,21 @@
 """Training that computes logits only where a token is trained on, and reads the prompt of a pair once.
 
-What is computed is TRL's loss, to float rounding. Measured with TRL 1.16 on two CPU cores, which it was built for:
+What is computed is TRL's loss, to float rounding. How it differs from TRL 1.16:
 
-1. Without Triton TRL's fused output embedding scores every position, prompts and padding too, and multiplies their
-   gradients in float32. Here the states of the trained positions are picked before it (with Triton TRL does so itself).
-2. TRL reads a pair's prompt once for the chosen and once for the rejected completion. Here both lie behind one prompt
+1. Without Triton TRL's fused output embedding scores every position, prompts and padding too. Here the states of the
+   trained positions are picked before it. With Triton TRL does so itself.
+2. Without Triton TRL goes over the vocabulary in tiles and multiplies the gradients in float32: 3.4 ms a position of
+   SmolLM2-135M on two CPU cores. `score_states` is torch's own linear layer and log_softmax, and takes 1.4 ms.
+3. TRL reads a pair's prompt once for the chosen and once for the rejected completion. Here both lie behind one prompt
    (`resources.models.shared_context`), for the reference model too.
-3. Rows are padded on the right, where causal attention needs no mask to hide the padding.
+4. On a CPU the rows of a batch lie behind each other without padding (`resources.training.packed_rows`). Otherwise they
+   are padded on the right, where causal attention needs no mask to hide the padding.
 
-`python -m benchmarks.training` measures it.
+`python -m benchmarks.training` measures the whole.
 """
 # ruff: noqa: TID253 (runs in the trainer's process)
 
+import os
 import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,11 +23,15 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from trl import DPOTrainer, SFTTrainer
+from trl.trainer.utils import FusedCausalLMOutput
 
-from resources.engines.transformers.continuations import reads_together
-from resources.models.shared_context import ContextRow, SharedRows, lay_out
+from lance_assets.algorithms.forecast.costs import TRAINED_LOGITS_AT_ONCE
+from resources.engines.transformers.continuations import count_block, has_plain_head, reads_together
+from resources.models.shared_context import ContextRow, lay_out
+from resources.training.packed_rows import can_pack, pack, read_packed
 
 IGNORED = -100
 """The label of a token that is not trained on."""
@@ -44,6 +52,14 @@ def compute_what_is_trained(trainer: SFTTrainer | DPOTrainer) -> None:
 def _patch_forward(model: PreTrainedModel, *, has_pairs: bool) -> None:
     score_all = model.forward
     can_share = has_pairs and reads_together(model)
+    scores_here = packs = False
+    if _is_alone_on_cpu(model):
+        was_training = model.training
+        # Dropout would draw random numbers, and part what is compared.
+        model.eval()
+        scores_here = has_plain_head(model)
+        packs = scores_here and reads_together(model) and can_pack(model)
+        model.train(was_training)
 
     def forward(
         self: PreTrainedModel,
@@ -52,39 +68,104 @@ def _patch_forward(model: PreTrainedModel, *, has_pairs: bool) -> None:
         labels: torch.Tensor | None = None,
         **named: Any,
     ) -> Any:
-        if not fused_lm_head or labels is None:
+        if not fused_lm_head or labels is None or given or not (labels[:, 1:] != IGNORED).any():
             return score_all(*given, fused_lm_head=fused_lm_head, labels=labels, **named)
         is_trained = labels[:, 1:] != IGNORED
-        shared = _share_prompts(named["input_ids"], labels) if can_share else None
-        if shared is not None:
+        rows = _split_rows(named["input_ids"], labels, named.get("attention_mask")) if packs or can_share else None
+        if can_share and rows is not None:
+            rows = _share_prompts(rows)
+        num_sides = 2 if can_share else 1
+        # Activations that are computed again would be so without the packed rows.
+        if packs and rows is not None and not self.is_gradient_checkpointing:
+            packed = pack(rows, device=labels.device)
+            states = read_packed(self, packed)
+            found = score_states(self.get_output_embeddings(), states, packed.expected)
+            return _spread(found, is_trained, _find_order(packed.lengths, num_sides))
+        if can_share and rows is not None:
+            shared = lay_out(rows, pad_id=0, device=labels.device)
             named |= {"input_ids": shared.input_ids, "position_ids": shared.positions, "attention_mask": shared.mask}
-            at_row, at_place, expected = shared.at_row, shared.at_place, shared.expected
+            flat, expected = shared.at_row * shared.input_ids.shape[1] + shared.at_place, shared.expected
+            order = _find_order(shared.lengths, num_sides)
         else:
             at_row, at_place = is_trained.nonzero(as_tuple=True)
-            expected = labels[:, 1:][is_trained]
+            flat, expected, order = at_row * labels.shape[1] + at_place, labels[:, 1:][is_trained], None
             if _needs_no_mask(self, named):
                 named["attention_mask"] = None
-        if not len(expected):
-            return score_all(*given, fused_lm_head=True, labels=labels, **named)
-        with _pick_states(self.base_model, at_row, at_place):
-            found = score_all(*given, fused_lm_head=True, shift_labels=expected.unsqueeze(0), **named)
-        for name in ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1"):
-            values = getattr(found, name)
-            if values is not None:
-                setattr(found, name, values.new_zeros(is_trained.shape).masked_scatter(is_trained, values))
-        found.label_mask = is_trained
-        return found
+        if scores_here:
+            states = self.base_model(**named | {"use_cache": False}).last_hidden_state
+            picked = states.flatten(0, 1).index_select(0, flat)
+            return _spread(score_states(self.get_output_embeddings(), picked, expected), is_trained, order)
+        with _pick_states(self.base_model, flat):
+            found = score_all(fused_lm_head=True, shift_labels=expected.unsqueeze(0), **named)
+        return _spread(found, is_trained, order)
 
     model.forward = types.MethodType(forward, model)
 
 
+def score_states(head: torch.nn.Module, states: torch.Tensor, expected: torch.Tensor) -> FusedCausalLMOutput:
+    """Score what an output embedding predicts, a block of positions at a time.
+
+    Args:
+        head: the output embedding.
+        states: float [num_positions, hidden], of at least one position.
+        expected: int64 [num_positions], the token that each should predict.
+
+    Returns:
+        Of each position, [num_positions]: the log-probability of its token in nats, and, without gradients, the entropy
+        of what is predicted, the mean logit, and whether the token is the likeliest.
+    """
+    block = count_block(head, at_once=TRAINED_LOGITS_AT_ONCE)
+    parts = list(zip(states.split(block), expected.split(block), strict=True))
+    if len(parts) == 1:
+        found = [_score_block(head, *parts[0])]
+    else:
+        # The logits of a block are computed again for its gradients, so that only one block's are held at once.
+        found = [checkpoint(_score_block, head, *part, use_reentrant=False) for part in parts]
+    log_probs, entropy, mean_logits, is_top1 = (torch.cat(values) for values in zip(*found, strict=True))
+    return FusedCausalLMOutput(
+        loss=-log_probs.mean(), log_probs=log_probs, entropy=entropy, mean_logits=mean_logits, is_top1=is_top1
+    )
+
+
+def _score_block(head: torch.nn.Module, states: torch.Tensor, expected: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    logits = head(states).float()
+    log_probs = logits.log_softmax(dim=-1)
+    with torch.no_grad():
+        entropy = -(log_probs.exp() * log_probs).sum(dim=-1)
+        mean_logits, is_top1 = logits.mean(dim=-1), logits.argmax(dim=-1) == expected
+    return log_probs.gather(-1, expected.unsqueeze(-1)).squeeze(-1), entropy, mean_logits, is_top1
+
+
+def _spread(found: FusedCausalLMOutput, is_trained: torch.Tensor, order: torch.Tensor | None) -> FusedCausalLMOutput:
+    """What was found of the trained positions, in this order, at their places, and 0 elsewhere, as TRL returns it."""
+    for name in ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1"):
+        values = getattr(found, name)
+        if values is not None:
+            values = values.flatten() if order is None else values.flatten()[order.to(values.device)]
+            setattr(found, name, values.new_zeros(is_trained.shape).masked_scatter(is_trained, values))
+    found.label_mask = is_trained
+    return found
+
+
+def _find_order(lengths: Sequence[int], num_sides: int) -> torch.Tensor | None:
+    """Where the positions of each completion are, in TRL's order: every chosen completion, then every rejected one.
+
+    Args:
+        lengths: of the completions, those of a pair behind each other.
+        num_sides: 2 for pairs, 1 for rows.
+    """
+    if num_sides == 1:
+        return None
+    parts = torch.arange(sum(lengths)).split(list(lengths))
+    return torch.cat([part for side in range(num_sides) for part in parts[side::num_sides]])
+
+
 @contextmanager
-def _pick_states(backbone: torch.nn.Module, at_row: torch.Tensor, at_place: torch.Tensor) -> Iterator[None]:
+def _pick_states(backbone: torch.nn.Module, flat: torch.Tensor) -> Iterator[None]:
     """Within it, the backbone returns the states of these positions alone, [1, num_positions, hidden]."""
 
     def pick(_module: torch.nn.Module, _given: tuple[object, ...], output: Any) -> Any:
         states = output.last_hidden_state
-        flat = at_row * states.shape[1] + at_place
         output.last_hidden_state = states.flatten(0, 1).index_select(0, flat).unsqueeze(0)
         return output
 
@@ -93,6 +174,16 @@ def _pick_states(backbone: torch.nn.Module, at_row: torch.Tensor, at_place: torc
         yield
     finally:
         handle.remove()
+
+
+def _is_alone_on_cpu(model: PreTrainedModel) -> bool:
+    """Whether the platform's own loops are faster than TRL's and know what the model does.
+
+    On a GPU TRL's kernels are faster, and TRL knows weights that are spread over processes and experts whose load is
+    balanced.
+    """
+    is_alone = int(os.environ.get("WORLD_SIZE", "1")) == 1 and model.device.type == "cpu"
+    return is_alone and not getattr(model.config, "output_router_logits", False)
 
 
 def _needs_no_mask(model: PreTrainedModel, named: dict[str, Any]) -> bool:
@@ -105,44 +196,29 @@ def _needs_no_mask(model: PreTrainedModel, named: dict[str, Any]) -> bool:
     return bool((mask[:, 1:] <= mask[:, :-1]).all())
 
 
-def _share_prompts(input_ids: torch.Tensor, labels: torch.Tensor) -> SharedRows | None:
-    """Pairs as one row each, in TRL's order: every chosen completion, then every rejected one.
-
-    Args:
-        input_ids: int64 [2 * num_pairs, length]; the chosen sides come first.
-        labels: the same shape; `IGNORED` where a token is not trained on.
-
-    Returns:
-        None where a pair has no prompt in common, or a side without a trained token.
-    """
-    num_pairs = len(input_ids) // 2
-    sides = [_split_row(*row) for row in zip(input_ids.tolist(), labels.tolist(), strict=True)]
-    rows: list[ContextRow] = []
-    for chosen, rejected in zip(sides[:num_pairs], sides[num_pairs:], strict=True):
-        if chosen is None or rejected is None or chosen[0] != rejected[0]:
-            return None
-        rows.append((chosen[0], [chosen[1], rejected[1]]))
-    shared = lay_out(rows, pad_id=0, device=input_ids.device)
-    order = [*range(0, 2 * num_pairs, 2), *range(1, 2 * num_pairs, 2)]
-
-    def reorder(values: torch.Tensor) -> torch.Tensor:
-        parts = values.split(shared.lengths)
-        return torch.cat([parts[number] for number in order])
-
-    return SharedRows(
-        shared.input_ids,
-        shared.positions,
-        shared.mask,
-        reorder(shared.at_row),
-        reorder(shared.at_place),
-        reorder(shared.expected),
-        [shared.lengths[number] for number in order],
-    )
-
-
-def _split_row(tokens: Sequence[int], labels: Sequence[int]) -> tuple[list[int], list[int]] | None:
-    """The prompt and the completion of a row; None without a prompt or with gaps in what is trained on."""
-    trained = [place for place, label in enumerate(labels) if label != IGNORED]
-    if not trained or trained[0] == 0 or trained[-1] - trained[0] + 1 != len(trained):
+def _split_rows(input_ids: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor | None) -> list[ContextRow] | None:
+    """The prompt and the completion of each row; None where what is trained on has gaps, or a row has none."""
+    if mask is not None and mask.dim() != 2:
         return None
-    return list(tokens[: trained[0]]), list(tokens[trained[0] : trained[-1] + 1])
+    rows: list[ContextRow] = []
+    for place, (tokens, wanted) in enumerate(zip(input_ids, labels, strict=True)):
+        is_read = slice(None) if mask is None else mask[place].bool()
+        num_trained = int((wanted[1:] != IGNORED).sum())
+        tokens, wanted = tokens[is_read].tolist(), wanted[is_read].tolist()
+        # Nothing predicts a first token.
+        trained = [number for number, label in enumerate(wanted) if label != IGNORED and number > 0]
+        if not trained or not num_trained == len(trained) == trained[-1] - trained[0] + 1:
+            return None
+        rows.append((tokens[: trained[0]], [tokens[trained[0] : trained[-1] + 1]]))
+    return rows
+
+
+def _share_prompts(rows: Sequence[ContextRow]) -> list[ContextRow] | None:
+    """Pairs as one row each, of rows of which the chosen ones come first; None where a pair has two prompts."""
+    num_pairs = len(rows) // 2
+    pairs: list[ContextRow] = []
+    for (prompt, chosen), (other, rejected) in zip(rows[:num_pairs], rows[num_pairs:], strict=True):
+        if prompt != other:
+            return None
+        pairs.append((prompt, [*chosen, *rejected]))
+    return pairs

@@ -37,14 +37,14 @@ def choose(training: Training = FLOAT32, *, batch_size: int = 8, memory: float =
     )  # fmt: skip
 
 
-def test_a_part_takes_an_eighth_of_a_machine() -> None:
+def test_a_part_takes_a_quarter_of_a_machine() -> None:
     """A token takes 30 x 48,768 bytes of activations and 49,152 x 16 of logits, 2.25 MB: 1.07 GiB a row of 512.
 
-    An eighth of 23.5 GiB is 2.9 GiB, which has room for two such rows: 4 parts of a batch of 8.
+    A quarter of 23.5 GiB is 5.9 GiB, which has room for five such rows: 2 parts of a batch of 8.
     """
-    assert choose() == 4
-    assert choose(memory=8 * 8.6) == 1
-    assert choose(memory=8 * 8.5) == 2
+    assert choose() == 2
+    assert choose(memory=4 * 8.6) == 1
+    assert choose(memory=4 * 8.5) == 2
     assert choose(replace(FLOAT32, max_length=128)) == 1
     # of less room than a row takes, one row
     assert choose(memory=2.0) == 8
@@ -52,7 +52,16 @@ def test_a_part_takes_an_eighth_of_a_machine() -> None:
 
 def test_a_larger_vocabulary_makes_smaller_parts() -> None:
     wide = replace(SMOL, vocab_size=262_144)
-    assert choose_num_parts(wide, FLOAT32, batch_size=8, device="cpu", memory_gib=23.5, runtime_gib=0.5) == 8
+    assert choose_num_parts(wide, FLOAT32, batch_size=8, device="cpu", memory_gib=23.5, runtime_gib=0.5) == 4
+
+
+def test_logits_in_blocks_leave_room_for_larger_parts() -> None:
+    """2^26 logits take 1 GiB, and a row of 512 tokens 0.70 GiB of activations: 8 rows 6.6 GiB, 7 rows 5.9."""
+    bounded = replace(FLOAT32, has_bounded_logits=True)
+    assert choose(bounded, memory=4 * 6.6) == 1
+    assert choose(bounded, memory=4 * 6.5) == 2
+    scaled = replace(SMOL, scales_logits=True)
+    assert choose_num_parts(scaled, bounded, batch_size=8, device="cpu", memory_gib=4 * 6.6, runtime_gib=0.5) == 2
 
 
 def test_the_states_need_their_room_too() -> None:
@@ -66,7 +75,7 @@ def test_the_states_need_their_room_too() -> None:
 def test_pairs_are_computed_all_together_or_one_by_one() -> None:
     """Parts of DPO count alike; in parts of 2 pairs a last batch of 3 would count its last pair twice."""
     pairs = replace(FLOAT32, is_preference=True)
-    assert [choose(pairs, memory=memory) for memory in (23.5, 8 * 9.0, 8 * 18.0)] == [8, 8, 1]
+    assert [choose(pairs, memory=memory) for memory in (23.5, 4 * 9.0, 4 * 18.0)] == [8, 8, 1]
 
 
 def test_processes_divide_the_batch() -> None:

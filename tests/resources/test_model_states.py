@@ -100,7 +100,7 @@ def test_batches_of_mixed_lengths_equal_the_authors_way(
     name: str, batch_size: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = request.getfixturevalue(name)
-    monkeypatch.setattr(continuations, "BLOCK_LOGITS", 640 * 50)
+    monkeypatch.setattr(continuations, "LOGITS_AT_ONCE", 640 * 50)
     reader = open_reader(folder, batch_size, max_length=200)
     states, confidences = read_plainly(folder, ROWS, 200)
     vectors = reader.embed(ROWS)

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
 from lance_assets.small_world import SMALL_MODEL
+from resources.training import trained_positions
 from resources.training.trained_positions import IGNORED, _patch_forward
 
 OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")
@@ -53,14 +54,22 @@ def compute(
     return fields, [part.grad.clone() for part in model.parameters() if part.grad is not None]
 
 
+@pytest.mark.parametrize("packs", [False, True])
 @pytest.mark.parametrize("has_pairs", [False, True])
 @pytest.mark.parametrize(
     ("prompts", "completions"),
     [([7, 3, 7, 3], [4, 9, 1, 6]), ([12, 12], [1, 30]), ([1, 1], [5, 5]), ([5, 6, 7, 8], [3, 3, 3, 3])],
 )
 def test_the_loss_and_the_gradients_are_those_of_trl(
-    models: tuple[PreTrainedModel, PreTrainedModel], prompts: list[int], completions: list[int], has_pairs: bool
+    models: tuple[PreTrainedModel, PreTrainedModel],
+    monkeypatch: pytest.MonkeyPatch,
+    prompts: list[int],
+    completions: list[int],
+    has_pairs: bool,
+    packs: bool,
 ) -> None:
+    if not packs:
+        monkeypatch.setattr(trained_positions, "can_pack", lambda _: False)
     plain, ours = models[0], copy.deepcopy(models[1])
     # A copied model still has the forward of the one it was copied from.
     del ours.forward
@@ -90,24 +99,24 @@ def test_with_adapters_the_same(models: tuple[PreTrainedModel, PreTrainedModel])
         torch.testing.assert_close(left, right, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(("has_pairs", "read", "scored"), [(False, 4 * 16, 24), (True, 2 * 20, 24)])
-def test_fewer_positions_are_read_and_scored(has_pairs: bool, read: int, scored: int) -> None:
+@pytest.mark.parametrize(
+    ("has_pairs", "packs", "read"),
+    [(False, False, 4 * 16), (False, True, 15 + 15 + 12 + 15), (True, False, 2 * 20), (True, True, 20 + 17)],
+)
+def test_fewer_positions_are_read_and_scored(
+    monkeypatch: pytest.MonkeyPatch, has_pairs: bool, packs: bool, read: int
+) -> None:
+    if not packs:
+        monkeypatch.setattr(trained_positions, "can_pack", lambda _: False)
     model = AutoModelForCausalLM.from_pretrained(SMALL_MODEL, dtype=torch.float32)
     add_fused_lm_head(model)
     _patch_forward(model, has_pairs=has_pairs)
     seen = {}
     model.base_model.embed_tokens.register_forward_hook(lambda _m, given, _o: seen.update(read=given[0].numel()))
-    project = torch.mm
-
-    def count(left: torch.Tensor, *given: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
-        seen["scored"] = len(left)
-        return project(left, *given, **named)
-
-    batch = make_batch([10, 10, 10, 10], [6, 6, 6, 6], seed=0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "mm", count)
-        model(**batch, fused_lm_head=True)
-    assert seen == {"read": read, "scored": scored}
+    model.get_output_embeddings().register_forward_pre_hook(lambda _m, given: seen.update(scored=len(given[0])))
+    batch = make_batch([10, 10, 10, 10], [6, 6, 3, 6], seed=0)
+    model(**batch, fused_lm_head=True)
+    assert seen == {"read": read, "scored": 21}
 
 
 def test_what_has_no_label_or_no_common_prompt_is_computed_too(models: tuple[PreTrainedModel, PreTrainedModel]) -> None:
@@ -132,3 +141,20 @@ def test_padding_on_the_left_keeps_its_mask(models: tuple[PreTrainedModel, PreTr
     batch = {name: values.flip(1) for name, values in make_batch([5, 6], [3, 9], seed=2).items()}
     expected, found = (model(**batch, fused_lm_head=True) for model in (plain, ours))
     torch.testing.assert_close(found.log_probs, expected.log_probs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("is_plain", [True, False])
+def test_blocks_and_the_head_of_trl_give_the_same(
+    models: tuple[PreTrainedModel, PreTrainedModel], monkeypatch: pytest.MonkeyPatch, is_plain: bool
+) -> None:
+    monkeypatch.setattr(trained_positions, "has_plain_head", lambda _: is_plain)
+    monkeypatch.setattr(trained_positions, "count_block", lambda *_, **__: 5)
+    ours = AutoModelForCausalLM.from_pretrained(SMALL_MODEL, dtype=torch.float32)
+    add_fused_lm_head(ours, outputs=OUTPUTS)
+    _patch_forward(ours, has_pairs=True)
+    batch = make_batch([7, 3, 7, 3], [4, 9, 1, 6], seed=3)
+    (expected, gradients), (found, own) = compute(models[0], batch), compute(ours, batch)
+    for name, values in expected.items():
+        torch.testing.assert_close(found[name], values, rtol=1e-4, atol=1e-5, msg=name)
+    for left, right in zip(own, gradients, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-3, atol=1e-4)

@@ -14,6 +14,10 @@ from dataclasses import dataclass
 GIB = 2**30
 RUNTIME_GIB = 2.0
 """CUDA context, graphs, and the engine's buffers on one GPU; assumed, not measured."""
+LOGITS_AT_ONCE = 1 << 24
+"""Logits that are held at once where a model is only read: 64 MiB of float32, and a few copies."""
+TRAINED_LOGITS_AT_ONCE = 1 << 26
+"""The same in training where only trained positions are scored; a block's are computed again for its gradients."""
 MASTER_BYTES = 16
 """Bytes a trained parameter takes: float32 weight, gradient, and Adam's two moments."""
 
@@ -44,6 +48,8 @@ class ModelShape:
     """Number of different tokens it knows."""
     max_positions: int | None
     """Tokens of its context; None where the configuration says nothing."""
+    scales_logits: bool = False
+    """Whether the configuration scales or caps what the output embedding returns."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,8 @@ class Training:
     """Whether activations are computed again in the backward pass."""
     is_preference: bool = False
     """DPO: two sequences a row, and without adapters a reference model."""
+    has_bounded_logits: bool = False
+    """Whether no more than `TRAINED_LOGITS_AT_ONCE` are held, which a model that scales its logits cannot have."""
     activation_bytes: int = 2
     """Bytes of an activation: 2 under bfloat16 autocast, 4 on a CPU."""
 
@@ -174,7 +182,10 @@ def forecast_training(shape: ModelShape, training: Training, *, runtime_gib: flo
     if training.gradient_checkpointing:
         per_token = shape.num_layers * shape.hidden_size * 4 + layer
     activations = tokens * per_token / GIB
-    logits = tokens * shape.vocab_size * (training.activation_bytes + 12) / GIB
+    num_logits = tokens * shape.vocab_size
+    if training.has_bounded_logits and not shape.scales_logits:
+        num_logits = min(num_logits, max(TRAINED_LOGITS_AT_ONCE, shape.vocab_size))
+    logits = num_logits * (training.activation_bytes + 12) / GIB
     total = states + copies + activations + logits + runtime_gib
     return TrainingMemory(states, copies, activations, logits, total)
 

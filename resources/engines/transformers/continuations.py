@@ -11,19 +11,22 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from lance_assets.algorithms.forecast.costs import LOGITS_AT_ONCE
 from resources.engines.transformers.decoding import GROUPED_ATTENTION, GrowingLayer, build_growing_cache
 from resources.models.shared_context import ContextRow, SharedRows, lay_out
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-BLOCK_LOGITS = 1 << 24
-"""Logits held at once: 64 MiB of float32, and a few copies."""
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 
-def count_block(head: torch.nn.Module) -> int:
-    """Positions whose logits are computed at once by an output embedding, 1 or more."""
-    return max(1, BLOCK_LOGITS // int(head.weight.shape[0]))
+def count_block(head: torch.nn.Module, *, at_once: int | None = None) -> int:
+    """Positions whose logits are computed at once by an output embedding, 1 or more.
+
+    Args:
+        head: the output embedding.
+        at_once: logits that may be held; None for `LOGITS_AT_ONCE`.
+    """
+    return max(1, (at_once or LOGITS_AT_ONCE) // int(head.weight.shape[0]))
 
 
 def reads_together(model: "PreTrainedModel") -> bool:
@@ -31,8 +34,12 @@ def reads_together(model: "PreTrainedModel") -> bool:
 
     Layers with a sliding window or a state of their own count places, and flash attention takes no such mask.
     """
-    has_mask = model.config._attn_implementation in ("sdpa", GROUPED_ATTENTION)
-    return has_mask and all(type(layer) is GrowingLayer for layer in build_growing_cache(model.config).layers)
+    return model.config._attn_implementation in ("sdpa", GROUPED_ATTENTION) and sees_everything(model.config)
+
+
+def sees_everything(config: "PreTrainedConfig") -> bool:
+    """Whether every layer of a model looks at all tokens of its mask."""
+    return all(type(layer) is GrowingLayer for layer in build_growing_cache(config).layers)
 
 
 def has_plain_head(model: "PreTrainedModel") -> bool:
