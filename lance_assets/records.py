@@ -17,6 +17,13 @@ FINAL_MARKER = "Final Answer:"
 
 FinishReason = Literal["stop", "length", "error"]
 
+SecondLoss = Literal["dpo", "kto", "orpo", "simpo", "grpo"]
+"""A loss that may follow SFT, by its setting's name."""
+SECOND_LOSSES: dict[SecondLoss, str] = {"dpo": "DPO", "kto": "KTO", "orpo": "ORPO", "simpo": "SimPO", "grpo": "GRPO"}
+"""The losses that may follow SFT, and how people write them."""
+PAIR_LOSSES: tuple[SecondLoss, ...] = ("dpo", "kto", "orpo", "simpo")
+"""Those that train on preference pairs."""
+
 
 @dataclass(frozen=True)
 class SamplingSettings:
@@ -308,6 +315,15 @@ SFT_SET = pl.Schema(
 )
 """What supervised fine-tuning trains on."""
 
+REWARD_PROMPTS = pl.Schema(
+    {
+        "row_id": pl.String,  # of the SFT row that the prompt is of
+        "prompt": pl.String,  # what is asked
+        "answer": pl.String,  # the gold answer; null where there is none
+    }
+)
+"""Prompts that GRPO samples completions of and that their reward is known of, each once."""
+
 PREFERENCE_PAIRS = pl.Schema(
     {
         "row_id": pl.String,  # derived from the two rows
@@ -483,16 +499,28 @@ CHECKPOINT = pl.Schema(
         "num_sft_rows": pl.Int64(),  # rows that SFT trained on
         "num_pairs": pl.Int64(),  # pairs that DPO trained on
         "sft_losses": NUMBERS,  # by logged optimizer step
-        "dpo_losses": NUMBERS,  # the same of DPO
+        "dpo_losses": NUMBERS,  # the same of DPO, or of the loss on pairs that `parameters.losses` names
         "num_truncated": pl.Int64(),  # training rows longer than max_length
         "num_tokens": pl.Int64(),  # trained on in both stages, padding not counted
         "sft_change": pl.Float64(),  # L2 norm of what SFT changed of the weights; null where there was none
-        "dpo_change": pl.Float64(),  # the same of DPO
+        "dpo_change": pl.Float64(),  # the same of the stage on pairs
         "kept_rate": pl.Float64(),  # share of the last stage's change that the saved dtype keeps; null if untrained
         "saved_dtype": pl.String(),  # what the weights are saved in; null if untrained
     }
 )
 """What a round trained, one row."""
+
+TRAINING_REWARDS = pl.Schema(
+    {
+        "step": pl.Int64,  # optimizer step of GRPO, from 1
+        "reward": pl.Float64,  # mean of the step's completions
+        "reward_std": pl.Float64,  # standard deviation over the step's completions, of all its prompts together
+        "alike_rate": pl.Float64,  # share of prompts whose completions all earn the same, and teach nothing
+        "completion_tokens": pl.Float64,  # mean length of the completions
+        "cut_off_rate": pl.Float64,  # share of the completions that reached max_new_tokens
+    }
+)
+"""What the completions earned that GRPO sampled, by optimizer step."""
 
 STUDY_ROWS = pl.Schema(
     {

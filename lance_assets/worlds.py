@@ -59,7 +59,8 @@ class World:
     draw_held_out: Callable[[int], Sequence[Problem]]
     """Given the number of problems for each task and stratum: the held-out problems, the same ones on every call."""
     is_right: Callable[[Problem, str], bool]
-    """Whether a completion answers the problem. Evaluation only: no round trains on this verdict."""
+    """Whether a completion answers the problem. No round trains on this verdict, unless GRPO is told to
+    (`training.grpo.reward: rule`), on prompts that are not held out."""
     read_prompt: Callable[[str], Problem | None] = read_nothing
     """The problem that a prompt asks, None where it asks none of this world; for a study's report on training rows."""
     build_guard: Callable[[Sequence[Problem]], Callable[[str], bool]] | None = None
@@ -134,7 +135,7 @@ def find_world(name: str, folder: Path) -> World:
     else:
         if not path.is_file():
             raise WorldError(f"no world {name!r}: there is no file {path}; put it there or correct the path")
-        members = _run_file(path, hashlib.sha256(path.read_bytes()).hexdigest())
+        members = run_file(path)
         if attribute not in members:
             known = ", ".join(sorted(key for key, value in members.items() if isinstance(value, World))) or "none"
             raise WorldError(f"no world {name!r}: {path} has no {attribute}; its worlds are: {known}")
@@ -156,8 +157,17 @@ def hash_world_file(name: str, folder: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else None
 
 
+def run_file(path: Path) -> dict[str, object]:
+    """Everything that a Python file of an experiment defines; the file runs once for each content.
+
+    Raises:
+        WorldError: it cannot be imported.
+    """
+    return _run_content(path, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
 @lru_cache(maxsize=16)
-def _run_file(path: Path, content_hash: str) -> dict[str, object]:
+def _run_content(path: Path, content_hash: str) -> dict[str, object]:
     """Everything that a Python file defines; the file runs once for each content."""
     # With the content in its name a changed file is another module, and no old code is left in it.
     module_name = f"world_{path.stem}_{content_hash[:12]}"

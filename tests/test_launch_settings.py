@@ -119,8 +119,11 @@ def test_every_recipe_lets_the_sampling_be_set() -> None:
         ),
         (
             {"parameters.losses": "spo"},
-            "parameters.losses: got 'spo'; input should be 'sft', 'dpo' or 'sft_then_dpo'; it may be one of sft, dpo, "
-            "sft_then_dpo (The stages of a round's training; without 'dpo' no pairs are built.)",
+            "parameters.losses: got 'spo'; input should be 'sft', 'dpo', 'kto', 'orpo', 'simpo', 'grpo', "
+            "'sft_then_dpo', 'sft_then_kto', 'sft_then_orpo', 'sft_then_simpo' or 'sft_then_grpo'; it may be one of "
+            "sft, dpo, kto, orpo, simpo, grpo, sft_then_dpo, sft_then_kto, sft_then_orpo, sft_then_simpo, "
+            "sft_then_grpo (The stages of a round's training; with 'sft' or GRPO no pairs are built. training has a "
+            "section for each stage.)",
         ),
         (
             {"evaluation.world.per_stratum": 3},
@@ -143,7 +146,8 @@ def test_every_recipe_lets_the_sampling_be_set() -> None:
         (
             {"training.lora.r": 8},
             "training.lora.r is no setting that a launch can set; a launch can set checks, engine, near_duplicates, "
-            "parameters, seeds, training, training.dpo, training.sft",
+            "parameters, seeds, training, training.dpo, training.grpo, training.kto, training.orpo, training.sft, "
+            "training.simpo",
         ),
     ],
 )

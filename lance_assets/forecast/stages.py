@@ -11,12 +11,14 @@ from lance_assets.forecast.lengths import Measured
 from lance_assets.forecast.throughput import Machine, ThroughputTable
 from lance_assets.forecast.trainer import Trainer
 from lance_assets.recipes.axes import RecipeSettings
+from lance_assets.records import SECOND_LOSSES, SecondLoss
 from lance_assets.rounds.guard import read_judge_prompts
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.engines import EngineSettings
 from lance_assets.settings.evaluation import JudgeSettings
 from lance_assets.worlds import World, draw_problems
 from resources.models.model_shapes import FoundModel
+from resources.training.stage_settings import GrpoSettings
 
 DAGSTER_GIB = 2 / 1024
 """GiB of Dagster's own records of a round; measured on mini_lance."""
@@ -86,6 +88,11 @@ class Forecaster:
         return Host(engine, None if engine.kind == "openai" else model, self.machine, self.table, longest, limit)
 
     @property
+    def second_loss(self) -> SecondLoss:
+        """The loss that follows SFT in the rounds; DPO where none does, of no pairs."""
+        return self.plan.settings.parameters.second_loss or "dpo"
+
+    @property
     def trainer(self) -> Trainer:
         """The trainer on this machine."""
         return Trainer(self.plan.settings.training, self.plan.folder, self.model, self.machine, self.table)
@@ -132,26 +139,63 @@ class Forecaster:
         )
 
     def forecast_training(self, expected: RoundForecast, at_most: RoundForecast, *, number: int) -> list[Row]:
-        """SFT and DPO with the tokens of all epochs; the disk of the round's checkpoint counts with SFT."""
+        """SFT and the loss that follows, with the tokens of all epochs; the disk of the checkpoint counts with SFT."""
         trainer, training, rows = self.trainer, self.plan.settings.training.at_round(expected.key), []
         budget = training.token_budget if number else None
-        pair_tokens = [this.pair_tokens * training.dpo.num_epochs for this in (expected, at_most)]
+        loss = self.second_loss
+        on_pairs = training.find_stage(loss)
+        pair_tokens = [this.pair_tokens * on_pairs.num_epochs for this in (expected, at_most)]
         sft_tokens = [this.sft_tokens * training.sft.num_epochs for this in (expected, at_most)]
         if budget is not None:
             pair_tokens = [min(budget, tokens) for tokens in pair_tokens]
             sft_tokens = [budget - pair_tokens[0], float(budget)]
+        if number and self.plan.settings.parameters.losses == "grpo":
+            sft_tokens = [0.0, 0.0]
         for name, settings, counts, tokens in (
             ("SFT", training.sft, (expected.num_sft, at_most.num_sft), sft_tokens),
-            ("DPO", training.dpo, (expected.num_pairs, at_most.num_pairs), pair_tokens),
+            (SECOND_LOSSES[loss], on_pairs, (expected.num_pairs, at_most.num_pairs), pair_tokens),
         ):
-            stage = trainer.describe(settings, is_preference=name == "DPO")
+            stage = trainer.describe(settings, is_preference=name != "SFT")
             rate, wait = trainer.find_rate(stage), self.machine.start_seconds / 3600 if name == "SFT" else 0.0
             memory = trainer.forecast_memory(stage).total_gib if counts[1] else None
             hours, bound = (add_known(wait, count_hours(number, rate)) for number in tokens)
+            if name == SECOND_LOSSES["grpo"] and number:
+                counts, tokens, sampled = self._count_rewarded(training.grpo, expected, at_most)
+                hours, bound = (
+                    add_known(count_hours(number, rate), self.host(None).count_hours(own))
+                    for number, own in zip(tokens, sampled, strict=True)
+                )
+                memory = trainer.forecast_memory(stage).total_gib if counts[1] else None
+                rows.append(
+                    Row(name, *counts, tokens[0], sampled[0].completion_tokens, tokens[1], memory, hours, bound)
+                )
+                continue
             disk = TEXT_BYTES * (at_most.sft_tokens if name == "SFT" else at_most.pair_tokens) / GIB
             disk += self.count_checkpoint_gib(number) if name == "SFT" else 0.0
             rows.append(Row(name, *counts, tokens[0], 0.0, tokens[1], memory, hours, bound, disk))
         return rows
+
+    def _count_rewarded(
+        self, grpo: GrpoSettings, expected: RoundForecast, at_most: RoundForecast
+    ) -> tuple[tuple[float, float], list[float], list[StageForecast]]:
+        """Completions that GRPO samples, tokens that it trains on, and the sampling, as expected and at most.
+
+        Prompts are those of all SFT rows, and a row's tokens are taken for those of a prompt: both are upper bounds. A
+        completion is expected to be as long as such a row.
+        """
+        counts, tokens, stages = [], [], []
+        for this, is_bound in ((expected, False), (at_most, True)):
+            mean = this.sft_tokens / this.num_sft if this.num_sft else 0.0
+            number = this.num_sft * grpo.num_generations * grpo.num_epochs
+            completion = grpo.max_new_tokens if is_bound else min(mean, grpo.max_new_tokens)
+            counts.append(number)
+            tokens.append(number * (mean + completion))
+            stages.append(
+                StageForecast(
+                    "grpo", "checkpoint", None, number, grpo.num_generations, number * mean, number * completion
+                )
+            )
+        return (counts[0], counts[1]), tokens, stages
 
     def forecast_evaluation(self, *, num_models: int) -> list[Row]:
         """The evaluation. The size of the harness's tasks and the tokens of a judge are unknown."""
@@ -229,9 +273,12 @@ class Forecaster:
             if mine:
                 found += self.host(role).find_problems(max(mine), what=f"engine of the {role or 'round'}'s model")
         training = self.plan.settings.training
-        for name, settings in (("SFT", training.sft), ("DPO", training.dpo)):
-            if name == "SFT" or bounds[-1].num_pairs:
-                described = self.trainer.describe(settings, is_preference=name == "DPO")
+        for name, settings in (
+            ("SFT", training.sft),
+            (SECOND_LOSSES[self.second_loss], training.find_stage(self.second_loss)),
+        ):
+            if name == "SFT" or bounds[-1].num_pairs or self.second_loss == "grpo":
+                described = self.trainer.describe(settings, is_preference=name != "SFT")
                 found += self.trainer.find_problems(settings, described, what=name)
         return list(dict.fromkeys(found))
 

@@ -13,7 +13,7 @@ from lance_assets.forecast.throughput import Machine, ThroughputTable
 from lance_assets.settings.experiment import TrainingSettings
 from resources.models.model_shapes import FoundModel
 from resources.training.precision import TrainingDevice, bounds_logits, has_bfloat16_instructions, settle
-from resources.training.trainer import SftSettings
+from resources.training.stage_settings import SftSettings
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,12 @@ class Trainer:
             is_sharded=is_sharded,
             lora_rank=self.settings.lora.r if self.settings.lora is not None else None,
             gradient_checkpointing=stage.gradient_checkpointing,
-            is_preference=is_preference,
+            is_preference=is_preference and stage.is_paired,
+            num_reads=stage.num_reads,
             has_bounded_logits=bounds_logits(
-                self.find_device(), self.settings.trained_positions_only, num_processes=num_processes
+                self.find_device(),
+                self.settings.trained_positions_only and stage.is_fused,
+                num_processes=num_processes,
             ),
         )
         num_parts = self.count_parts(stage, training)
@@ -87,8 +90,8 @@ class Trainer:
 
     def count_parts(self, stage: SftSettings, training: Training) -> int:
         """Parts of a batch, for rows as long as `max_length`; 1 where processes divide no batch, which is a problem."""
-        if stage.gradient_accumulation_steps is not None:
-            return stage.gradient_accumulation_steps
+        if stage.wanted_parts is not None:
+            return stage.wanted_parts
         if stage.batch_size % training.num_processes:
             return 1
         settled = settle(

@@ -4,11 +4,12 @@
 | --- | --- |
 | `starts_from` | what a round's training begins with: the `base` model, or the `previous` round's checkpoint |
 | `trains_on` | whose rows it trains on: those of `all` rounds, of the `last_two`, or of the `latest` alone |
-| `losses` | `sft`, `dpo`, or `sft_then_dpo` |
+| `losses` | `sft`; `dpo`, `kto`, `orpo` or `simpo` on pairs; `grpo` on a reward; or SFT and then one of these |
 | `sft_on_seeds` | whether the seeds are trained on, as r0000 does, or only proposed from |
 
 What is proposed and from what is the recipe's `generate`, and the quality signal its `review`: a recipe file is these
-functions in the order of the paper's algorithm, with the paper's constants as defaults.
+functions in the order of the paper's algorithm, with the paper's constants as defaults. A loss's own settings, such as
+its beta, are the section of its name under `training` (`resources.training.stage_settings`).
 """
 
 from collections.abc import Mapping
@@ -19,15 +20,35 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lance_assets.algorithms.measures.progress import format_round, parse_round
-from lance_assets.records import SamplingSettings
+from lance_assets.records import PAIR_LOSSES, SECOND_LOSSES, SamplingSettings, SecondLoss
 
 StartsFrom = Literal["base", "previous"]
 TrainsOn = Literal["all", "last_two", "latest"]
-Losses = Literal["sft", "dpo", "sft_then_dpo"]
+Losses = Literal[
+    "sft",
+    "dpo",
+    "kto",
+    "orpo",
+    "simpo",
+    "grpo",
+    "sft_then_dpo",
+    "sft_then_kto",
+    "sft_then_orpo",
+    "sft_then_simpo",
+    "sft_then_grpo",
+]
 Proposals = Literal["template", "magpie", "magpie_seeded"]
 
-LOSSES = {"sft": ("sft",), "dpo": ("dpo",), "sft_then_dpo": ("sft", "dpo")}
+LOSSES: dict[Losses, tuple[str, ...]] = {choice: tuple(choice.split("_then_")) for choice in get_args(Losses)}
 """The stages of training, in their order."""
+ON_PAIRS: tuple[Losses, ...] = PAIR_LOSSES
+"""The choices of a recipe whose rounds bring pairs and no SFT rows."""
+SFT_THEN_PAIRS: tuple[Losses, ...] = tuple(
+    choice for choice, stages in LOSSES.items() if len(stages) > 1 and stages[-1] in PAIR_LOSSES
+)
+"""The choices of one whose rounds bring both."""
+ON_REWARDS: tuple[Losses, ...] = ("grpo", "sft_then_grpo")
+"""The choices of one whose SFT rows have prompts that a completion may be right or wrong for."""
 
 STARTS_FROM = "What a round's training begins with."
 TRAINS_ON = "Whose rows a round trains on: all rounds', the last two's, or its own alone."
@@ -35,7 +56,9 @@ SFT_ON_SEEDS = (
     "Whether r0000 trains on the seeds, and later rounds on them as far as trains_on keeps r0000's rows. false: r0000 "
     "trains on the EFT rows alone; without any, its checkpoint is the base model."
 )
-TRAINED_LOSSES = "The stages of a round's training; without 'dpo' no pairs are built."
+TRAINED_LOSSES = (
+    "The stages of a round's training; with 'sft' or GRPO no pairs are built. training has a section for each stage."
+)
 
 
 class AxisSettings(BaseModel):
@@ -59,9 +82,21 @@ class AxisSettings(BaseModel):
         return self
 
     @property
+    def second_loss(self) -> SecondLoss | None:
+        """The loss that follows SFT, or stands in its place; None for SFT alone."""
+        return next((loss for loss in SECOND_LOSSES if loss in LOSSES[self.losses]), None)
+
+    @property
     def builds_pairs(self) -> bool:
         """Whether preference pairs are built."""
-        return "dpo" in LOSSES[self.losses]
+        return self.second_loss in PAIR_LOSSES
+
+    @property
+    def losses_by_data(self) -> str:
+        """`losses` with DPO in the place of any loss on pairs: what a round builds is the same for all of them."""
+        if not self.builds_pairs:
+            return "sft"
+        return "_then_".join("dpo" if stage in PAIR_LOSSES else stage for stage in LOSSES[self.losses])
 
     @property
     def judges_pairs(self) -> bool:

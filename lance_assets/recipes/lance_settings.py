@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from lance_assets.prompts import PromptStep
-from lance_assets.recipes.axes import Losses, ProposingSettings
+from lance_assets.recipes.axes import ON_REWARDS, SFT_THEN_PAIRS, Losses, ProposingSettings
 from lance_assets.recipes.contract import Stage
 from lance_assets.recipes.steps.judging import build_verdict_ending_sampling, build_verdict_sampling
 from lance_assets.recipes.steps.reviewing import (
@@ -24,7 +24,7 @@ RUBRIC = Rubric("lance/review", 0, 10)
 class LanceSettings(ProposingSettings):
     """LANCE's parameters; the defaults are the paper's constants, but for the shortest completion."""
 
-    usable_losses: ClassVar[tuple[Losses, ...]] = ("sft", "sft_then_dpo")
+    usable_losses: ClassVar[tuple[Losses, ...]] = ("sft", *SFT_THEN_PAIRS, *ON_REWARDS)
     scores: ClassVar[tuple[str, ...]] = ("branch_threshold", "sft_threshold")
     gaps: ClassVar[tuple[str, ...]] = ("score_gap",)
 

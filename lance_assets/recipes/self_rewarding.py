@@ -31,7 +31,15 @@ from pydantic import Field
 
 from lance_assets.algorithms.selection.pairing import build_best_worst_pairs
 from lance_assets.prompts import PromptStep
-from lance_assets.recipes.axes import Losses, ProposingSettings, StageSampling, StartsFrom, TrainsOn, keep_rounds
+from lance_assets.recipes.axes import (
+    ON_PAIRS,
+    Losses,
+    ProposingSettings,
+    StageSampling,
+    StartsFrom,
+    TrainsOn,
+    keep_rounds,
+)
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
 from lance_assets.recipes.steps.reviewing import Rubric, build_ending_sampling, build_review_sampling
 from lance_assets.recipes.steps.rows import (
@@ -55,7 +63,7 @@ from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, SamplingSett
 class SelfRewardingSettings(ProposingSettings):
     """Self-Rewarding's parameters; the defaults are the paper's constants."""
 
-    usable_losses: ClassVar[tuple[Losses, ...]] = ("dpo",)
+    usable_losses: ClassVar[tuple[Losses, ...]] = ON_PAIRS
     own_stages: ClassVar[Mapping[str, StageSampling]] = {"new_prompt": StageSampling(temperature=0.6)}
 
     starts_from: StartsFrom = "previous"

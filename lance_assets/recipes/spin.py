@@ -29,7 +29,7 @@ from pydantic import Field
 from lance_assets.algorithms.filters.contract import Filter
 from lance_assets.algorithms.filters.rules import Complete, EvaluationOverlap, SameAsSeed
 from lance_assets.algorithms.selection.pairing import build_self_play_pairs
-from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds
+from lance_assets.recipes.axes import ON_PAIRS, Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage, list_no_prompts
 from lance_assets.recipes.steps.rows import (
     Seed,
@@ -46,7 +46,7 @@ from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET
 class SpinSettings(RecipeSettings):
     """SPIN's parameters; the defaults are the paper's constants."""
 
-    usable_losses: ClassVar[tuple[Losses, ...]] = ("dpo",)
+    usable_losses: ClassVar[tuple[Losses, ...]] = ON_PAIRS
 
     starts_from: StartsFrom = "previous"
     trains_on: TrainsOn = "last_two"

@@ -13,8 +13,7 @@ import polars as pl
 
 from lance_assets.algorithms.measures.gold_accuracy import GoldAccuracy, measure_gold_accuracy
 from lance_assets.algorithms.measures.progress import START_ROUND
-from lance_assets.algorithms.reviews.gold_answers import says_gold_answer
-from lance_assets.algorithms.reviews.thoughts import strip_thinking
+from lance_assets.rewards import tell_right
 from lance_assets.rounds.headline import ReadsRounds
 
 
@@ -25,22 +24,19 @@ def find_right(this_round: ReadsRounds, reviewed: pl.DataFrame) -> list[bool | N
         this_round: whose seeds and world say so.
         reviewed: schema `REVIEWED_SET`.
     """
-    plan, gold = this_round.experiment, _read_gold(this_round)
+    plan, gold = this_round.experiment, read_gold(this_round)
     world, mark = plan.world, plan.settings.seeds.answer_after
 
     def judge(prompt: str, completion: str | None) -> bool | None:
         if completion is None:
             return None
-        problem = world.read_prompt(prompt) if world is not None else None
-        if world is not None and problem is not None:
-            return world.is_right(problem, strip_thinking(completion))
         answer = gold[prompt] if prompt in gold else None
-        return says_gold_answer(completion, answer, mark=mark) if answer else None
+        return tell_right(prompt, completion, world=world, answer=answer, mark=mark)
 
     return [judge(*row) for row in reviewed.select("prompt", "completion").iter_rows()]
 
 
-def _read_gold(this_round: ReadsRounds) -> dict[str, str]:
+def read_gold(this_round: ReadsRounds) -> dict[str, str]:
     """The gold answer of each prompt that a seed has with one: of the file's seeds, and of this round's."""
     # A round's seeds are a part of the file's, and may hold rows that earlier rounds made.
     keys = dict.fromkeys([START_ROUND, this_round.key])

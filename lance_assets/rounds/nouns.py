@@ -251,6 +251,7 @@ NOUNS: dict[str, Noun] = {
             "What SFT trains on: completions that were accepted, each pointing to the row it came from.",
             f"{MAKING}.training_sets",
             records.SFT_SET,
+            tables={"reward_prompts": records.REWARD_PROMPTS},
             inputs=("start_checkpoint", "seed_set", "reviewed_set", "decision_set"),
             is_handed_over=True,
             identify=identity.identify_sft_set,
@@ -317,14 +318,16 @@ NOUNS: dict[str, Noun] = {
         ),
         Noun(
             "checkpoint",
-            "The model after SFT and DPO on the round's sets: weights, tokenizer and loss curves.",
+            "The model after SFT and what follows it, on the round's sets: weights, tokenizer and loss curves.",
             f"{MAKING}.training",
             records.CHECKPOINT,
             # Training reads nothing of the report; as an input its blocking check can stop the training.
             inputs=("start_checkpoint", "sft_set", "preference_pairs", "diversity_report"),
+            tables={"training_rewards": records.TRAINING_REWARDS},
             is_gated=True,
             identify=identity.identify_training,
             settle=identity.settle_training,
+            chosen_code=identity.list_reward_code,
             libraries=lambda plan: TRAINING,
             uses_model=always,
             kinds=lambda plan: {"pytorch", "huggingface"},
@@ -454,6 +457,8 @@ def identify(plan: Plan, name: str) -> Identity:
         )
     noun, parameters = NOUNS[name], plan.settings.parameters.model_dump()
     # The recipe says which settings a step depends on; a change of another leaves the noun as it is.
+    # So does a change of the loss on pairs: the pairs are the same for all, and training's identity names its loss.
+    parameters["losses"] = plan.settings.parameters.losses_by_data
     own = {setting: parameters[setting] for setting in plan.recipe.settings_of_step.get(name, ())}
     return {
         "recipe": plan.settings.recipe,

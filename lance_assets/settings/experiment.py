@@ -22,9 +22,11 @@ from pydantic import (
 from pydantic_core import InitErrorDetails
 
 from lance_assets.algorithms.measures.progress import parse_round
+from lance_assets.dotted_names import is_dotted_name
 from lance_assets.recipes.asking import Thoughts
 from lance_assets.recipes.axes import AxisSettings, RecipeSettings
 from lance_assets.recipes.contract import find_recipe, list_recipes
+from lance_assets.records import SECOND_LOSSES, SecondLoss
 from lance_assets.settings.engines import EngineSettings, RoleSettings
 from lance_assets.settings.evaluation import (
     EvaluationSettings,
@@ -38,16 +40,23 @@ from resources.readers.column_templates import check_template
 from resources.readers.row_kinds import Format, Origins, SeedFields
 from resources.readers.sources import Source, find_source
 from resources.readers.turns import Turns
-from resources.training.trainer import (
+from resources.training.stage_settings import (
     DpoChanges,
     DpoSettings,
-    LoraSettings,
-    SaveDtype,
+    GrpoChanges,
+    GrpoSettings,
+    KtoChanges,
+    KtoSettings,
+    OrpoChanges,
+    OrpoSettings,
+    SecondSettings,
     SftChanges,
     SftSettings,
-    TrainingDtype,
+    SimpoChanges,
+    SimpoSettings,
     change_stage,
 )
+from resources.training.trainer import LoraSettings, SaveDtype, TrainingDtype
 
 
 def _check_recipe(name: str) -> str:
@@ -233,6 +242,10 @@ class RoundTraining(Settings):
 
     sft: SftChanges | None = Field(None, description="What differs in supervised fine-tuning.")
     dpo: DpoChanges | None = Field(None, description="What differs in DPO.")
+    kto: KtoChanges | None = Field(None, description="What differs in KTO.")
+    orpo: OrpoChanges | None = Field(None, description="What differs in ORPO.")
+    simpo: SimpoChanges | None = Field(None, description="What differs in SimPO.")
+    grpo: GrpoChanges | None = Field(None, description="What differs in GRPO.")
 
 
 class TrainingSettings(Settings):
@@ -240,6 +253,10 @@ class TrainingSettings(Settings):
 
     sft: SftSettings = Field(default_factory=SftSettings, description="Supervised fine-tuning, the first stage.")
     dpo: DpoSettings = Field(default_factory=DpoSettings, description="DPO on preference pairs, the second stage.")
+    kto: KtoSettings = Field(default_factory=KtoSettings, description="KTO in DPO's place, where losses names it.")
+    orpo: OrpoSettings = Field(default_factory=OrpoSettings, description="ORPO in DPO's place.")
+    simpo: SimpoSettings = Field(default_factory=SimpoSettings, description="SimPO in DPO's place.")
+    grpo: GrpoSettings = Field(default_factory=GrpoSettings, description="GRPO on a reward, in DPO's place.")
     by_round: Mapping[RoundKey, RoundTraining] = Field(
         default_factory=dict,
         description="What differs in single rounds, such as r0003: {dpo: {learning_rate: 1.0e-7}}. Only the rounds "
@@ -311,8 +328,13 @@ class TrainingSettings(Settings):
     def at_round(self, round_key: str) -> Self:
         """The settings as the checkpoint of a round is trained with them; they have no schedule any more."""
         changes = self.by_round[round_key] if round_key in self.by_round else RoundTraining()
-        sft, dpo = change_stage(self.sft, changes.sft), change_stage(self.dpo, changes.dpo)
-        return self.model_copy(update={"sft": sft, "dpo": dpo, "by_round": {}})
+        stages = {name: change_stage(getattr(self, name), getattr(changes, name)) for name in ("sft", *SECOND_LOSSES)}
+        return self.model_copy(update={**stages, "by_round": {}})
+
+    def find_stage(self, loss: SecondLoss | None) -> SecondSettings:
+        """The settings of a loss that follows SFT; those of DPO where there is none."""
+        settings: SecondSettings = getattr(self, loss or "dpo")
+        return settings
 
     def for_label_model(self) -> Self:
         """The settings as the label model is trained with them."""
@@ -566,6 +588,51 @@ class ExperimentSettings(Settings):
     def _has_the_recipes_label_model(self) -> Self:
         if self.training.label is not None and not find_recipe(self.recipe).trains_label_model:
             raise ValueError(f"recipe {self.recipe} trains no label model; remove training.label")
+        return self
+
+    @model_validator(mode="after")
+    def _trains_with_the_loss_it_sets(self) -> Self:
+        loss = self.parameters.second_loss
+        if loss is None:
+            return self
+        told = f"parameters.losses: {self.parameters.losses} trains with {SECOND_LOSSES[loss]}, and"
+        said = [name for name in SECOND_LOSSES if name in self.training.model_fields_set]
+        if said and loss not in said:
+            others = ", ".join(f"training.{name}" for name in said)
+            raise ValueError(
+                f"{told} {others} would be left unread: write what {SECOND_LOSSES[loss]} needs under training.{loss}, "
+                "or correct losses"
+            )
+        for key, changes in self.training.by_round.items():
+            for name in SECOND_LOSSES:
+                if name != loss and getattr(changes, name) is not None:
+                    raise ValueError(
+                        f"{told} training.by_round.{key}.{name} would be left unread: name {loss} there, or correct "
+                        "losses"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _has_what_grpo_needs(self) -> Self:
+        if self.parameters.second_loss != "grpo":
+            return self
+        self.training.grpo.require_whole_groups_with_room()
+        reward, seeds = self.training.grpo.reward, self.seeds
+        if reward == "rule" and self.evaluation.world is None:
+            raise ValueError(
+                "training.grpo.reward: rule is that of a world, and evaluation.world is none; set it, or use reward: "
+                "gold or a function of your own"
+            )
+        if reward == "gold" and seeds.answer_field is None and seeds.answer_after is None:
+            raise ValueError(
+                "training.grpo.reward: gold compares with the seeds' answers, and they have none; set "
+                "seeds.answer_field or seeds.answer_after"
+            )
+        if reward not in ("rule", "gold") and not (is_dotted_name(reward) or ".py:" in reward):
+            raise ValueError(
+                f"training.grpo.reward: {reward!r} is neither rule nor gold, and names no function; write "
+                "package.module:NAME or my_reward.py:NAME"
+            )
         return self
 
     @model_validator(mode="after")

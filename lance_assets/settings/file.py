@@ -15,6 +15,7 @@ from lance_assets.algorithms.measures.headline import CONTROLLED, GREEDY, JUDGE,
 from lance_assets.data_paths import list_files, name_dataset
 from lance_assets.keys import HIDDEN, hide_secrets, is_secret_name
 from lance_assets.recipes.contract import find_recipe
+from lance_assets.rewards import RewardError, find_reward_function
 from lance_assets.settings.evaluation import EvaluationSettings, ScoreSettings
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.filters import find_filter
@@ -88,6 +89,12 @@ def check_files(settings: ExperimentSettings, file: Path) -> None:
         try:
             world = find_world(settings.evaluation.world.name, file.parent)
         except WorldError as error:
+            mistakes.append(f"{file}:{find_line(file, field) or 1}: attributes.{field}: {error}")
+    reward, field = settings.training.grpo.reward, "training.grpo.reward"
+    if settings.parameters.second_loss == "grpo" and reward not in ("rule", "gold"):
+        try:
+            find_reward_function(reward, file.parent)
+        except RewardError as error:
             mistakes.append(f"{file}:{find_line(file, field) or 1}: attributes.{field}: {error}")
     for field, told in find_unknown_scores(settings.evaluation, world):
         mistakes.append(f"{file}:{find_line(file, field) or 1}: attributes.{field}: {told}")

@@ -15,11 +15,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from lance_assets.records import SECOND_LOSSES
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.template import describe_range, list_choices
 
 OVERRIDABLE = (
-    *("parameters", "training.sft", "training.dpo", "training.lora", "training.token_budget"),
+    *("parameters", "training.sft", *(f"training.{loss}" for loss in SECOND_LOSSES)),
+    *("training.lora", "training.token_budget"),
     *("near_duplicates", "checks", "seeds.limit", "texts.limit", "engine.max_failure_rate"),
 )
 """Settings, and sections of them, that a round may have of its own."""

@@ -15,14 +15,17 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from lance_assets.recipes.contract import find_recipe
+from lance_assets.records import SECOND_LOSSES
 from lance_assets.settings.engines import EngineSettings, RoleSettings
-from lance_assets.settings.experiment import ExperimentSettings
+from lance_assets.settings.experiment import ExperimentSettings, TrainingSettings
 
 WIDTH = 112
 """Characters of a line of description."""
 
 FILL_IN = "FILL_IN"
 """The value of a required setting of a section that is commented out."""
+
+_SFT: type[BaseModel] = type(TrainingSettings().sft)
 
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "length >=", "max_length": "length <="}
 
@@ -82,6 +85,11 @@ def _render_field(name: str, info: FieldInfo, values: Mapping[str, Any], *, is_e
             f"# It takes the settings of `engine` above, such as `{name}: {{batch_size: 8}}`.",
             f"{name}: {{}}",
         ]
+    if section is not None and not is_set and _is_other_loss(name, section):
+        # Of a loss that the experiment does not train with its own settings are enough.
+        body = [line for own in _list_own(section) for line in _render_field(*own, {}, is_example=True)]
+        note = "# It takes the other settings of `sft` above too."
+        return [*_describe(info), note, *_comment_out([f"{name}:", *_indent(body)], not is_example)]
     if section is not None and values.get(name) == {}:
         # a section without a setting would be null: its first setting is written at its default
         first, first_info = next(iter(section.model_fields.items()))
@@ -95,6 +103,21 @@ def _render_field(name: str, info: FieldInfo, values: Mapping[str, Any], *, is_e
         return [*_describe(info), f"{name}: {_dump(values[name])}"]
     default = FILL_IN if info.is_required() else _read_default(info)
     return [*_describe(info), *_comment_out([f"{name}: {_dump(default)}"], not is_example)]
+
+
+def _is_other_loss(name: str, section: type[BaseModel]) -> bool:
+    """Whether a section is that of a loss on pairs other than DPO."""
+    return name in SECOND_LOSSES and name != "dpo" and issubclass(section, _SFT)
+
+
+def _list_own(section: type[BaseModel]) -> list[tuple[str, FieldInfo]]:
+    """The settings that a loss has beside SFT's, and those with another default."""
+    shared = _SFT.model_fields
+    return [
+        (name, info)
+        for name, info in section.model_fields.items()
+        if name not in shared or _read_default(info) != _read_default(shared[name])
+    ]
 
 
 def _render_roles(info: FieldInfo, values: Mapping[str, Any], roles: Sequence[str]) -> list[str]:

@@ -20,7 +20,8 @@ import polars as pl
 from lance_assets.records import SFT_SET, derive_row_id
 from lance_assets.small_world import SMALL_MODEL
 from lance_assets.small_world.jobs import draw_example
-from resources.training.trainer import DpoSettings, SftSettings, TrainJob, train_checkpoint
+from resources.training.stage_settings import DpoSettings, SftSettings
+from resources.training.trainer import TrainJob, train_checkpoint
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,9 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from accelerate.utils import reduce
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from trl import DPOTrainer, SFTTrainer
 
 from resources.stores.files import write_file_atomically
 
@@ -83,7 +82,7 @@ def find_state(folder: Path) -> Path | None:
     return whole[-1] if whole else None
 
 
-def train_on(trainer: SFTTrainer | DPOTrainer, folder: Path, stage: str) -> None:
+def train_on(trainer: Trainer, folder: Path, stage: str) -> None:
     """Train a stage to its end, from the newest whole state in its folder where there is one.
 
     Args:

@@ -18,8 +18,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.tuners_utils import check_target_module_exists
-from transformers import AutoModelForCausalLM, PreTrainedModel
-from trl import DPOTrainer, SFTTrainer
+from transformers import AutoModelForCausalLM, PreTrainedModel, Trainer
 
 from resources.models.adapters import build_update, concatenate_adapters, read_update, to_numpy, write_adapter
 from resources.models.foreign_code import WEIGHTS
@@ -114,7 +113,7 @@ def untie_targets(model: PreTrainedModel, lora: LoraConfig) -> None:
 
 
 def save_model(
-    trainer: SFTTrainer | DPOTrainer,
+    trainer: Trainer,
     job: TrainJob,
     start: Path,
     folder: Path,

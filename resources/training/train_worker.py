@@ -1,9 +1,10 @@
 """The training process: `python -m resources.training.train_worker job.json`.
 
-SFT with TRL's SFTTrainer on conversational prompt and completion rows, then DPO with TRL's DPOTrainer from and against
-the SFT-ed model; `resources.training.trainer` says where it is taken from and how it differs. Weights and optimizer
-are float32, and products are in float32 or bfloat16 (`resources.training.precision`); `resources.training.saving`
-saves. With the same job on the same machine the weights are the same to the byte.
+SFT with TRL's SFTTrainer on conversational prompt and completion rows, then from the SFT-ed model DPO or another loss
+on pairs (`resources.training.pair_losses`), or GRPO on a reward (`resources.training.grpo`);
+`resources.training.trainer` says where it is taken from and how it differs. Weights and optimizer are float32, and
+products are in float32 or bfloat16 (`resources.training.precision`); `resources.training.saving` saves. With the same
+job on the same machine the weights are the same to the byte.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from transformers import (
     AutoTokenizer,
     PreTrainedTokenizerBase,
     PrinterCallback,
+    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -38,7 +40,7 @@ from transformers import (
     get_scheduler,
 )
 from transformers.utils import logging
-from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl import SFTConfig, SFTTrainer
 
 from lance_assets.algorithms.forecast.costs import Training
 from lance_assets.prompts import build_messages
@@ -49,11 +51,14 @@ from resources.models.foreign_code import WITHOUT_CODE
 from resources.models.model_shapes import measure_shape
 from resources.stores.files import write_file_atomically
 from resources.training.divergence import FiniteCallback
+from resources.training.grpo import build_grpo_trainer, encode_prompts, fit_batch, read_rewards
+from resources.training.pair_losses import build_pair_trainer
 from resources.training.precision import Settled, bounds_logits, find_device, settle
 from resources.training.resuming import KeepStateCallback, train_on
-from resources.training.saving import build_lora, load_for_training, load_start, save_model
+from resources.training.saving import build_lora, load_start, save_model
+from resources.training.stage_settings import GrpoSettings, SftSettings
 from resources.training.trained_positions import compute_what_is_trained
-from resources.training.trainer import CHECKPOINT, RESULT, DpoSettings, SftSettings, TrainJob, TrainResult
+from resources.training.trainer import CHECKPOINT, RESULT, TrainJob, TrainResult
 
 STATES = "states"
 """The folder of what killed stages go on from, in the job's folder."""
@@ -146,16 +151,6 @@ def build_pair_rows(rows: Iterable[dict], system: str) -> list[dict]:
     ]
 
 
-class TokenDPOTrainer(DPOTrainer):
-    """DPO on rows of tokens, which TRL 1.16 takes for SFT alone.
-
-    It would render and encode pairs once more, without the rules of `resources.models.chat_format`.
-    """
-
-    def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
-        return dataset
-
-
 def encode_rows(
     tokenizer: PreTrainedTokenizerBase, rows: list[dict], max_length: int
 ) -> tuple[list[dict[str, list[int]]], list[int]]:
@@ -214,7 +209,7 @@ def settle_stage(job: TrainJob, settings: SftSettings, rows: list[dict[str, list
     Args:
         job: what is trained.
         settings: of the stage.
-        rows: of tokens, as `encode_rows` returns them.
+        rows: of tokens, as `encode_rows` or, for GRPO, `encode_prompts` returns them.
 
     Raises:
         ValueError: batch_size cannot be split over processes and accumulation steps.
@@ -222,15 +217,22 @@ def settle_stage(job: TrainJob, settings: SftSettings, rows: list[dict[str, list
     num_local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     config = AutoConfig.from_pretrained(job.start_checkpoint, local_files_only=True, **WITHOUT_CODE)
     device = find_device(job.memory_gib, num_local_processes=num_local)
-    shares_prompts = job.trained_positions_only and sees_everything(config)
+    picks_positions = job.trained_positions_only and settings.is_fused
+    shares_prompts = picks_positions and settings.is_paired and sees_everything(config)
+    longest = (
+        max(len(row["prompt"]) for row in rows) + settings.max_new_tokens
+        if isinstance(settings, GrpoSettings)
+        else find_longest(rows, settings.max_length, shares_prompts=shares_prompts)
+    )
     training = Training(
-        max_length=find_longest(rows, settings.max_length, shares_prompts=shares_prompts),
+        max_length=longest,
         num_processes=count_processes(),
         is_sharded=os.environ.get("ACCELERATE_USE_FSDP", "false") == "true",
         lora_rank=job.lora.r if job.lora is not None else None,
         gradient_checkpointing=settings.gradient_checkpointing,
-        is_preference=isinstance(settings, DpoSettings),
-        has_bounded_logits=bounds_logits(device, job.trained_positions_only, num_processes=count_processes()),
+        is_preference=settings.is_paired,
+        num_reads=settings.num_reads,
+        has_bounded_logits=bounds_logits(device, picks_positions, num_processes=count_processes()),
     )
     # Building the model, though without memory, draws random numbers, of which an adapter is made later.
     with torch.random.fork_rng(devices=[]):
@@ -241,12 +243,12 @@ def settle_stage(job: TrainJob, settings: SftSettings, rows: list[dict[str, list
         training,
         dtype=job.dtype,
         batch_size=settings.batch_size,
-        num_parts=settings.gradient_accumulation_steps,
+        num_parts=settings.wanted_parts,
     )
 
 
 def build_arguments(job: TrainJob, settings: SftSettings, settled: Settled, output: Path) -> dict:
-    """What SFTConfig and DPOConfig have in common."""
+    """What the configurations of TRL's trainers have in common."""
     on_cuda = torch.cuda.is_available()
     return {
         "output_dir": str(output),
@@ -281,29 +283,28 @@ def build_arguments(job: TrainJob, settings: SftSettings, settled: Settled, outp
 
 def run_stage(
     stage: str, job: TrainJob, settings: SftSettings, start: Path, rows: list[dict], folder: Path
-) -> tuple[SFTTrainer | DPOTrainer, dict]:
+) -> tuple[Trainer, dict]:
     """Train one stage from `start`; returns the trainer and the stage's log."""
     tokenizer = AutoTokenizer.from_pretrained(start, **WITHOUT_CODE)
-    encoded, lengths = encode_rows(tokenizer, rows, settings.max_length)
+    if isinstance(settings, GrpoSettings):
+        encoded, lengths = encode_prompts(tokenizer, rows, job.system_message, settings)
+        settings = fit_batch(settings, len(encoded))
+    else:
+        encoded, lengths = encode_rows(tokenizer, rows, settings.max_length)
     num_truncated = sum(length > settings.max_length for length in lengths)
     settled = settle_stage(job, settings, encoded)
     states = folder / STATES / stage
     arguments = build_arguments(job, settings, settled, states)
-    dataset = Dataset.from_list(encoded)
-    given = {"train_dataset": dataset, "processing_class": tokenizer, "peft_config": build_lora(job)}
-    if isinstance(settings, DpoSettings):
-        losses = {"loss_type": ["sigmoid"], "beta": settings.beta}
-        if settings.sft_loss_weight > 0:
-            losses |= {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, settings.sft_loss_weight]}
-        # With adapters the reference is the model with the adapters off; without, a second copy of the SFT-ed one.
-        reference = load_for_training(start) if job.lora is None else None
-        config = DPOConfig(**arguments, **losses)
-        trainer = TokenDPOTrainer(load_start(start, job), ref_model=reference, args=config, **given)
-    else:
+    if stage == "sft":
         # Rows of like length share a batch: a quarter less time on a CPU. The order still comes from the seed.
         config = SFTConfig(**arguments, completion_only_loss=True, train_sampling_strategy="group_by_length")
-        trainer = SFTTrainer(load_start(start, job), args=config, **given)
-    if job.trained_positions_only:
+        given = {"train_dataset": Dataset.from_list(encoded), "processing_class": tokenizer}
+        trainer = SFTTrainer(load_start(start, job), args=config, peft_config=build_lora(job), **given)
+    elif isinstance(settings, GrpoSettings):
+        trainer = build_grpo_trainer(job, settings, start, encoded, tokenizer, arguments)
+    else:
+        trainer = build_pair_trainer(job, start, encoded, tokenizer, arguments)
+    if job.trained_positions_only and settings.is_fused:
         compute_what_is_trained(trainer)
     # Full determinism also fills every new tensor, which doubles the time of a small model on a CPU.
     torch.utils.deterministic.fill_uninitialized_memory = False
@@ -348,8 +349,9 @@ def fill_budget(job: TrainJob, sft_rows: list[dict], pairs: list[dict]) -> list[
     """
     assert job.token_budget is not None, "there is a budget to fill"
     tokenizer = AutoTokenizer.from_pretrained(job.start_checkpoint, **WITHOUT_CODE)
+    on_pairs = job.second_settings
     for_pairs = round(
-        job.dpo.num_epochs * sum(count_tokens(tokenizer, pairs, ("chosen", "rejected"), job.dpo.max_length))
+        on_pairs.num_epochs * sum(count_tokens(tokenizer, pairs, ("chosen", "rejected"), on_pairs.max_length))
     )
     left = job.token_budget - for_pairs
     if left <= 0:
@@ -374,6 +376,8 @@ def train(job: TrainJob, folder: Path) -> None:
     started = time.monotonic()
     sft_rows = build_sft_rows(read_rows(job.sft_path), job.system_message)
     pairs = build_pair_rows(read_rows(job.pairs_path), job.system_message)
+    # GRPO's rows are prompts alone; an experiment has either these or pairs.
+    second = read_rows(job.prompts_path) if job.second_loss == "grpo" else pairs
     start, logs, settings = job.start_checkpoint, {}, job.sft
     if sft_rows and job.token_budget is not None:
         # The rows are repeated as often as the budget allows, so the trainer passes over them once.
@@ -387,7 +391,7 @@ def train(job: TrainJob, folder: Path) -> None:
     elif sft_rows:
         trainer, logs["sft"] = run_stage("sft", job, settings, start, sft_rows, folder)
         place, save_dtype = (folder / CHECKPOINT, job.save_dtype)
-        if pairs:
+        if second:
             place, save_dtype = sft_folder, "float32"
         save_model(trainer, job, start, place, save_dtype=save_dtype, stage="sft", log=logs["sft"])
         # Or its weights and optimizer would stay while DPO trains.
@@ -395,17 +399,18 @@ def train(job: TrainJob, folder: Path) -> None:
         gc.collect()
         if is_main_process():
             shutil.rmtree(folder / STATES / "sft", ignore_errors=True)
-    if pairs:
+    if second:
         start = sft_folder if sft_rows else start
-        trainer, logs["dpo"] = run_stage("dpo", job, job.dpo, start, pairs, folder)
-        save_model(trainer, job, start, folder / CHECKPOINT, save_dtype=job.save_dtype, stage="dpo", log=logs["dpo"])
+        stage = job.second_loss
+        trainer, logs[stage] = run_stage(stage, job, job.second_settings, start, second, folder)
+        save_model(trainer, job, start, folder / CHECKPOINT, save_dtype=job.save_dtype, stage=stage, log=logs[stage])
     peak = measure_peak()
     if is_main_process():
         # Sorted, since a state that a stage goes on from has its entries sorted.
         (folder / CHECKPOINT / "training_log.json").write_text(json.dumps(logs, indent=1, sort_keys=True))
         for finished in (sft_folder, folder / STATES):
             shutil.rmtree(finished, ignore_errors=True)
-        write_result(folder, logs, time.monotonic() - started, peak)
+        write_result(job, folder, logs, time.monotonic() - started, peak)
 
 
 def is_main_process() -> bool:
@@ -421,12 +426,12 @@ def measure_peak() -> MemoryPeak:
     return MemoryPeak(host_gib, gpu_gib)
 
 
-def write_result(folder: Path, logs: dict, seconds: float, peak: MemoryPeak) -> None:
+def write_result(job: TrainJob, folder: Path, logs: dict, seconds: float, peak: MemoryPeak) -> None:
     """Write `result.json` whole, after everything else."""
     skipped = {"num_rows": 0, "num_truncated": 0, "steps": [], "change": None}
-    stages = {"sft": skipped, "dpo": skipped} | logs
-    sft, dpo = stages["sft"], stages["dpo"]
-    last = dpo if "dpo" in logs else sft
+    stages = {"sft": skipped, job.second_loss: skipped} | logs
+    sft, dpo = stages["sft"], stages[job.second_loss]
+    last = dpo if job.second_loss in logs else sft
     result = TrainResult(
         path=folder / CHECKPOINT,
         num_truncated=sft["num_truncated"] + dpo["num_truncated"],
@@ -438,15 +443,22 @@ def write_result(folder: Path, logs: dict, seconds: float, peak: MemoryPeak) -> 
         dpo_change=dpo["change"],
         kept_rate=last["kept_rate"],
         saved_dtype=last["saved_dtype"],
-        sft_losses=[float(step["loss"]) for step in sft["steps"]],
-        dpo_losses=[float(step["loss"]) for step in dpo["steps"]],
-        dpo_accuracies=[float(step["rewards/accuracies"]) for step in dpo["steps"]],
-        dpo_margins=[float(step["rewards/margins"]) for step in dpo["steps"]],
-        dpo_chosen_logps=[float(step["logps/chosen"]) for step in dpo["steps"]],
+        second_loss=job.second_loss,
+        sft_losses=read_measure(sft["steps"], "loss"),
+        dpo_losses=read_measure(dpo["steps"], "loss"),
+        dpo_accuracies=read_measure(dpo["steps"], "rewards/accuracies"),
+        dpo_margins=read_measure(dpo["steps"], "rewards/margins"),
+        dpo_chosen_logps=read_measure(dpo["steps"], "logps/chosen"),
+        rewards=[read_rewards(number, step) for number, step in enumerate(dpo["steps"], 1) if "reward" in step],
         computed_in={stage: log["computed_in"] for stage, log in logs.items()},
     )
     # The process that waits takes this file as the sign that training has finished.
     write_file_atomically(folder / RESULT, result.model_dump_json(indent=1).encode())
+
+
+def read_measure(steps: list[dict], name: str) -> list[float]:
+    """A measure of each step that has it: KTO has no margin in a batch of good rows alone, and never an accuracy."""
+    return [float(step[name]) for step in steps if name in step]
 
 
 def _exit_with_parent() -> None:

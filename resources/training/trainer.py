@@ -1,4 +1,4 @@
-"""Training a checkpoint: SFT, then DPO, in a process of its own.
+"""Training a checkpoint: SFT, then DPO, another loss on preference pairs, or GRPO, in a process of its own.
 
 Source: LANCE, section "training" (arXiv 2412.15151): each round trains the start checkpoint by SFT and the result by
 DPO. How it differs:
@@ -24,14 +24,25 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
+from lance_assets.records import SecondLoss
 from resources.machine.processes import stream_process
 from resources.stores.checkpoints import ADAPTER_FOLDER, hash_checkpoint, validate_model_folder
 from resources.stores.files import explain_full_disk
+from resources.training.stage_settings import (
+    DpoSettings,
+    GrpoSettings,
+    KtoSettings,
+    OrpoSettings,
+    RewardSource,
+    SecondSettings,
+    SftSettings,
+    SimpoSettings,
+)
 
 TrainingDtype = Literal["auto", "float32", "bfloat16_autocast"]
 """What products are computed in; "auto" is what suits model and machine (`resources.training.precision`)."""
@@ -51,61 +62,8 @@ class TrainingKilledError(TrainingError):
     """The training process was ended by SIGKILL: by a person, by the system short of memory, or with its machine."""
 
 
-class SftSettings(BaseModel):
-    """Supervised fine-tuning, loss on completions alone."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    learning_rate: float = Field(1e-5, gt=0, description="Peak rate.")
-    num_epochs: float = Field(1.0, gt=0, description="Passes over the rows.")
-    batch_size: int = Field(16, ge=1, description="Rows of one optimizer step, over all processes.")
-    gradient_accumulation_steps: int | None = Field(
-        None, ge=1, description="Parts a batch is computed in, to save memory. None: by memory and vocabulary."
-    )
-    max_length: int = Field(2048, ge=8, description="Tokens of prompt and completion; longer rows are cut and counted.")
-    warmup_steps: float = Field(0.1, ge=0, description="Steps of rising rate; below 1 a share of all steps.")
-    warmup_from_zero: bool = Field(
-        False, description="The first step of a warm-up has rate 0, and trains nothing, as in transformers' schedules."
-    )
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's.")
-    schedule: Literal["cosine", "linear", "constant_with_warmup"] = Field("cosine", description="Of the rate.")
-    gradient_checkpointing: bool = Field(False, description="Recompute activations, to save memory.")
-
-
-class DpoSettings(SftSettings):
-    """Direct preference optimization (arXiv 2305.18290)."""
-
-    learning_rate: float = Field(5e-6, gt=0, description="Peak rate.")
-    beta: float = Field(0.1, gt=0, description="Strength of the pull to the reference model.")
-    sft_loss_weight: float = Field(0.0, ge=0, description="Weight of the chosen completions' NLL (RPO's alpha).")
-
-
-class SftChanges(BaseModel):
-    """What one training does in another way than the experiment's; a field that is left out is as everywhere else."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    learning_rate: float | None = Field(None, gt=0, description="Peak rate.")
-    num_epochs: float | None = Field(None, gt=0, description="Passes over the rows.")
-    warmup_steps: float | None = Field(None, ge=0, description="Steps of rising rate; below 1 a share of all steps.")
-
-
-class DpoChanges(SftChanges):
-    """The same of DPO."""
-
-    beta: float | None = Field(None, gt=0, description="Strength of the pull to the reference model.")
-    sft_loss_weight: float | None = Field(None, ge=0, description="Weight of the chosen completions' NLL.")
-
-
 SaveDtype = Literal["auto", "float32", "bfloat16"]
 """What a checkpoint's weights are saved in."""
-
-Stage = TypeVar("Stage", bound=SftSettings)
-
-
-def change_stage(stage: Stage, changes: SftChanges | None) -> Stage:
-    """A stage's settings with what differs in place of theirs; None changes nothing."""
-    return stage if changes is None else stage.model_copy(update=changes.model_dump(exclude_none=True))
 
 
 class LoraSettings(BaseModel):
@@ -126,11 +84,18 @@ class TrainJob(BaseModel):
 
     start_checkpoint: Path = Field(description="Folder of the model to train.")
     sft_path: Path | None = Field(None, description="Parquet of schema SFT_SET; None for no SFT.")
-    pairs_path: Path | None = Field(None, description="Parquet of schema PREFERENCE_PAIRS; None for no DPO.")
+    pairs_path: Path | None = Field(None, description="Parquet of schema PREFERENCE_PAIRS; None for SFT alone.")
     staging: Path = Field(description="Folder under which the job gets a folder of its own.")
     system_message: str = Field("", description="What comes before each prompt; empty for no message.")
     sft: SftSettings = SftSettings()
+    second_loss: SecondLoss = Field("dpo", description="What pairs or prompts are trained with.")
     dpo: DpoSettings = DpoSettings()
+    kto: KtoSettings = KtoSettings()
+    orpo: OrpoSettings = OrpoSettings()
+    simpo: SimpoSettings = SimpoSettings()
+    grpo: GrpoSettings = GrpoSettings()
+    prompts_path: Path | None = Field(None, description="Parquet of schema REWARD_PROMPTS; None for no GRPO.")
+    reward: RewardSource | None = Field(None, description="With prompts: where the reward comes from.")
     lora: LoraSettings | None = Field(None, description="None trains all weights.")
     base_model: Path | None = Field(
         None, description="With lora: the experiment's base model, whose adapter is written; None for no adapter."
@@ -149,9 +114,18 @@ class TrainJob(BaseModel):
         10.0, ge=0, description="Between two states that a killed stage goes on from; None saves none."
     )
 
+    @property
+    def second_settings(self) -> SecondSettings:
+        """The settings of the loss that pairs or prompts are trained with."""
+        settings: SecondSettings = getattr(self, self.second_loss)
+        return settings
+
 
 class TrainResult(BaseModel):
-    """A trained checkpoint and how training went; lists have one entry for each optimizer step."""
+    """A trained checkpoint and how training went; lists have one entry for each optimizer step.
+
+    What is named after DPO is of the stage after SFT, whichever loss it has (`second_loss`).
+    """
 
     # A result that an earlier version left in the staging folder may have more fields.
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -173,30 +147,39 @@ class TrainResult(BaseModel):
     computed_in: dict[str, str] = Field(
         default_factory=dict, description="By stage the precision of its products and the parts of a batch, in words."
     )
+    second_loss: SecondLoss = "dpo"
     sft_losses: list[float] = Field(default_factory=list)
     dpo_losses: list[float] = Field(default_factory=list)
     dpo_accuracies: list[float] = Field(
-        default_factory=list, description="Share of pairs with the larger reward chosen."
+        default_factory=list, description="Share of pairs with the larger reward chosen; none with KTO's single rows."
     )
     dpo_margins: list[float] = Field(
         default_factory=list,
         description="By how much the reward of chosen is above that of rejected, mean of the pairs.",
     )
-    dpo_chosen_logps: list[float] = Field(default_factory=list, description="Mean log-probability of chosen, in nats.")
+    dpo_chosen_logps: list[float] = Field(
+        default_factory=list,
+        description="Mean log-probability of chosen, in nats: of a completion, or with ORPO and SimPO of a token.",
+    )
+    rewards: list[dict[str, float]] = Field(
+        default_factory=list, description="Of GRPO, by step: the columns of TRAINING_REWARDS."
+    )
 
 
 def fingerprint_job(job: TrainJob) -> str:
     """The sha256 of everything that changes a job's result: weights, rows, prompts, settings, seed and libraries."""
     digest = hashlib.sha256()
-    changing = {"system_message", "sft", "dpo", "lora", "token_budget", "save_dtype", "rng_seed", "dtype"}
+    changing = {"system_message", "sft", job.second_loss, "lora", "token_budget", "save_dtype", "rng_seed", "dtype"}
     changing.add("trained_positions_only")
     digest.update(job.model_dump_json(include=changing).encode())
     digest.update(" ".join(f"{name}={importlib.metadata.version(name)}" for name in _LIBRARIES).encode())
     files = sorted(path for path in job.start_checkpoint.iterdir() if path.is_file())
+    if job.reward is not None:
+        digest.update(job.reward.model_dump_json(exclude={"folder"}).encode())
     if job.lora is not None and job.base_model is not None:
         digest.update(hash_checkpoint(job.base_model).encode())
         files += sorted(path for path in (job.start_checkpoint / ADAPTER_FOLDER).glob("*") if path.is_file())
-    for path in [*files, job.sft_path, job.pairs_path]:
+    for path in [*files, job.sft_path, job.pairs_path, *([job.prompts_path] if job.prompts_path else [])]:
         digest.update(b"\0none\0" if path is None else path.name.encode() + b"\0")
         if path is not None:
             with path.open("rb") as file:
@@ -229,10 +212,10 @@ def train_checkpoint(job: TrainJob, *, log: Callable[[str], None]) -> TrainResul
     """
     if not (job.start_checkpoint / "config.json").is_file():
         raise ValueError(f"start_checkpoint {job.start_checkpoint} has no config.json; name a folder with a model")
-    if _count_rows(job.sft_path) + _count_rows(job.pairs_path) == 0:
+    if sum(map(_count_rows, (job.sft_path, job.pairs_path, job.prompts_path))) == 0:
         raise ValueError(
-            f"there is nothing to train on: sft_path {job.sft_path} and pairs_path {job.pairs_path} have no rows; "
-            "keep the start checkpoint instead of training it"
+            f"there is nothing to train on: sft_path {job.sft_path}, pairs_path {job.pairs_path} and prompts_path "
+            f"{job.prompts_path} have no rows; keep the start checkpoint instead of training it"
         )
     folder = find_job_folder(job)
     result_file = folder / RESULT
@@ -290,8 +273,8 @@ def _run_worker(job: TrainJob, job_file: Path, log: Callable[[str], None]) -> No
 def explain_divergence(found: str) -> str:
     """What was found of a training that diverged, with what helps."""
     return (
-        f"{DIVERGED}{found}. Nothing of it is kept. Lower learning_rate under training.sft or training.dpo, whichever "
-        "stage is named, to a tenth, raise its warmup_steps, or set training.dtype to float32; rows that are empty or "
+        f"{DIVERGED}{found}. Nothing of it is kept. Lower learning_rate under training, in the section of the stage "
+        "that is named, to a tenth, raise its warmup_steps, or set training.dtype to float32; rows that are empty or "
         "broken can cause it too"
     )
 

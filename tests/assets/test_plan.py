@@ -161,6 +161,7 @@ def test_how_the_model_is_asked_decides_the_pairs_where_it_judges_them(folder: P
         ("evaluation.world.max_new_tokens", 50, {"eval_report"}),
         ("evaluation.lm_eval.limit", 5, {"eval_report"}),
         ("training.dpo.beta", 0.5, {"checkpoint"}),
+        ("parameters.losses", "sft_then_kto", {"checkpoint"}),
         ("training.dtype", "bfloat16_autocast", {"checkpoint"}),
         ("training.lora.r", 4, {"checkpoint"}),
         ("training.token_budget", 4000, {"checkpoint"}),

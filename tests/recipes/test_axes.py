@@ -68,9 +68,14 @@ def test_steps_sample_as_the_parameters_say() -> None:
 
 
 @pytest.mark.parametrize("losses", LOSSES)
-def test_pairs_are_built_where_dpo_is_a_stage(losses: str) -> None:
-    assert AxisSettings(losses=losses).builds_pairs == ("dpo" in losses)
+def test_pairs_are_built_where_a_loss_on_pairs_is_a_stage(losses: str) -> None:
+    settings = AxisSettings(losses=losses)
+    assert settings.builds_pairs == (LOSSES[losses][-1] not in ("sft", "grpo"))
+    assert settings.second_loss == (LOSSES[losses][-1] if losses != "sft" else None)
     assert "_then_".join(LOSSES[losses]) == losses
+    # What is built is the same for every loss on pairs.
+    assert settings.losses_by_data in ("sft", "dpo", "sft_then_dpo")
+    assert settings.losses_by_data.startswith("sft") == (losses.startswith("sft") or losses == "grpo")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +83,7 @@ def test_pairs_are_built_where_dpo_is_a_stage(losses: str) -> None:
     [
         ({"trains_on": "latest_two"}, "'all', 'last_two' or 'latest'"),
         ({"starts_from": "best"}, "'base' or 'previous'"),
-        ({"losses": "ppo"}, "'sft', 'dpo' or 'sft_then_dpo'"),
+        ({"losses": "ppo"}, "'sft', 'dpo', 'kto', .* or 'sft_then_grpo'"),
         ({"top_p": 0}, "greater than 0"),
         ({"no_such": 1}, "no_such"),
     ],

@@ -132,7 +132,7 @@ def test_the_other_choices_keep_more() -> None:
 
 
 def test_losses_without_data_are_refused() -> None:
-    with pytest.raises(ValidationError, match="losses: sft: this recipe has no data for it; use dpo"):
+    with pytest.raises(ValidationError, match="losses: sft: this recipe has no data for it; use dpo or kto or orpo"):
         SelfRewardingSettings(losses="sft")
 
 

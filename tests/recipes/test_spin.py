@@ -105,7 +105,7 @@ def test_the_other_choices_keep_all_or_none() -> None:
 
 
 def test_losses_without_data_are_refused() -> None:
-    with pytest.raises(ValidationError, match="losses: sft: this recipe has no data for it; use dpo"):
+    with pytest.raises(ValidationError, match="losses: sft: this recipe has no data for it; use dpo or kto or orpo"):
         SpinSettings(losses="sft")
 
 

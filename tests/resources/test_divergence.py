@@ -12,16 +12,9 @@ from resources.stores.checkpoints import CheckpointStore, NotACheckpointError, N
 from resources.stores.finite_weights import find_not_finite
 from resources.training.divergence import DivergedError, require_finite
 from resources.training.saving import load_for_training
+from resources.training.stage_settings import DpoSettings, KtoSettings, OrpoSettings, SftSettings, SimpoSettings
 from resources.training.train_worker import train
-from resources.training.trainer import (
-    DpoSettings,
-    LoraSettings,
-    SftSettings,
-    TrainingError,
-    TrainJob,
-    find_job_folder,
-    train_checkpoint,
-)
+from resources.training.trainer import LoraSettings, TrainingError, TrainJob, find_job_folder, train_checkpoint
 from tests.resources.test_trainer import SFT_ROWS, write_pairs, write_sft
 
 HUGE = {"learning_rate": 1e9, "num_epochs": 2, "batch_size": 4, "max_length": 64, "warmup_steps": 0}
@@ -43,15 +36,20 @@ def keep_torch_as_it_was(monkeypatch: pytest.MonkeyPatch):
 def describe_job(stage: str, start: Path, folder: Path, lora: LoraSettings | None = None, **changed: float) -> TrainJob:
     settings = HUGE | changed
     rows = {"sft_path": write_sft(folder / "sft.parquet", SFT_ROWS[:6]), "sft": SftSettings(**settings)}
-    pairs = {"pairs_path": write_pairs(folder / "pairs.parquet", 6), "dpo": DpoSettings(**settings)}
-    own = rows if stage == "sft" else pairs
+    kinds = {"dpo": DpoSettings, "kto": KtoSettings, "orpo": OrpoSettings, "simpo": SimpoSettings}
+    own = rows
+    if stage != "sft":
+        pairs = write_pairs(folder / "pairs.parquet", 6)
+        own = {"pairs_path": pairs, "second_loss": stage, stage: kinds[stage](**settings)}
     return TrainJob(
         start_checkpoint=start, base_model=start, staging=folder / "staging", lora=lora, num_threads=1, **own
     )
 
 
 @pytest.mark.parametrize(
-    ("stage", "lora"), [("sft", None), ("dpo", None), ("sft", LORA), ("dpo", LORA)], ids=lambda one: str(one)[:3]
+    ("stage", "lora"),
+    [("sft", None), ("dpo", None), ("sft", LORA), ("dpo", LORA), ("kto", None), ("orpo", None), ("simpo", None)],
+    ids=lambda one: str(one)[:3],
 )
 def test_a_loss_or_gradient_that_is_no_number_ends_the_stage_with_step_and_value(
     tiny_model: Path, tmp_path: Path, stage: str, lora: LoraSettings | None

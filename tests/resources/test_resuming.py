@@ -9,15 +9,8 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from resources.training import train_worker
 from resources.training.resuming import WHOLE, KeepStateCallback, find_state, list_states
-from resources.training.trainer import (
-    DpoSettings,
-    LoraSettings,
-    SftSettings,
-    TrainJob,
-    TrainResult,
-    find_job_folder,
-    fingerprint_job,
-)
+from resources.training.stage_settings import DpoSettings, KtoSettings, OrpoSettings, SftSettings, SimpoSettings
+from resources.training.trainer import LoraSettings, TrainJob, TrainResult, find_job_folder, fingerprint_job
 from tests.resources.test_trainer import SFT_ROWS, train_here, weights_of, write_pairs, write_sft
 
 KILLED_AT = 3
@@ -31,13 +24,17 @@ class KilledError(BaseException):
 def build_job(folder: Path, model: Path, *, stage: str, lora: LoraSettings | None, minutes: float | None) -> TrainJob:
     folder.mkdir()
     rows: dict[str, Any] = {"sft_path": write_sft(folder / "sft.parquet", SFT_ROWS)}
-    if stage == "dpo":
-        rows = {"pairs_path": write_pairs(folder / "pairs.parquet", 7)}
+    if stage != "sft":
+        rows = {"pairs_path": write_pairs(folder / "pairs.parquet", 7), "second_loss": stage}
+    on_pairs = {"num_epochs": 2, "batch_size": 2, "learning_rate": 2e-3, "max_length": 64}
     return TrainJob(
         start_checkpoint=model,
         staging=folder / "staging",
         sft=SftSettings(num_epochs=3, batch_size=4, learning_rate=5e-3, max_length=64, warmup_steps=3),
-        dpo=DpoSettings(num_epochs=2, batch_size=2, learning_rate=2e-3, sft_loss_weight=0.2, max_length=64),
+        dpo=DpoSettings(sft_loss_weight=0.2, **on_pairs),
+        kto=KtoSettings(**on_pairs | {"batch_size": 4}),
+        orpo=OrpoSettings(**on_pairs),
+        simpo=SimpoSettings(**on_pairs),
         lora=lora,
         dtype="float32",
         save_dtype="float32",
@@ -58,12 +55,13 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
 
 def read_losses(result: TrainResult) -> list[list[float]]:
-    return [result.sft_losses, result.dpo_losses, result.dpo_accuracies, result.dpo_chosen_logps]
+    measures = [result.dpo_accuracies, result.dpo_margins, result.dpo_chosen_logps]
+    return [result.sft_losses, result.dpo_losses, *measures]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lora", [None, LoraSettings(r=2, alpha=4, dropout=0.1)], ids=["full", "lora"])
-@pytest.mark.parametrize("stage", ["sft", "dpo"])
+@pytest.mark.parametrize("stage", ["sft", "dpo", "kto", "orpo", "simpo"])
 def test_a_killed_stage_ends_with_the_same_weights(
     stage: str, lora: LoraSettings | None, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

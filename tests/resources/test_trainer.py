@@ -18,19 +18,18 @@ from lance_assets.records import PREFERENCE_PAIRS, SFT_SET
 from resources.machine.processes import stream_process
 from resources.models.chat_format import encode_messages
 from resources.stores.checkpoints import hash_checkpoint
+from resources.training.saving import load_for_training
+from resources.training.stage_settings import DpoSettings, SftSettings
 from resources.training.train_worker import (
     WarmUpCallback,
     build_pair_rows,
     build_sft_rows,
     encode_rows,
     fill_budget,
-    load_for_training,
     train,
 )
 from resources.training.trainer import (
-    DpoSettings,
     LoraSettings,
-    SftSettings,
     TrainingError,
     TrainJob,
     TrainResult,

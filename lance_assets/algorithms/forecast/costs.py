@@ -97,11 +97,19 @@ class Training:
     gradient_checkpointing: bool = False
     """Whether activations are computed again in the backward pass."""
     is_preference: bool = False
-    """DPO: two sequences a row, and without adapters a reference model."""
+    """A loss on pairs: two sequences a row."""
+    num_reads: int | None = None
+    """Passes forward over a row beside those of training: above 0 there is a reference model, a second one unless there
+    are adapters. None: one for a loss on pairs, as DPO's, else none."""
     has_bounded_logits: bool = False
     """Whether no more than `TRAINED_LOGITS_AT_ONCE` are held, which a model that scales its logits cannot have."""
     activation_bytes: int = 2
     """Bytes of an activation: 2 under bfloat16 autocast, 4 on a CPU."""
+
+    @property
+    def passes_beside(self) -> int:
+        """`num_reads`, or what it stands for."""
+        return int(self.is_preference) if self.num_reads is None else self.num_reads
 
 
 @dataclass(frozen=True)
@@ -204,7 +212,7 @@ def _count_state_bytes(shape: ModelShape, training: Training) -> int:
     trained = count_trained_parameters(shape, training.lora_rank) * MASTER_BYTES
     if training.lora_rank is not None:
         return trained + shape.num_parameters * 4
-    return trained + (shape.num_parameters * 4 if training.is_preference else 0)
+    return trained + (shape.num_parameters * 4 if training.passes_beside else 0)
 
 
 def _count_copy_bytes(shape: ModelShape, training: Training) -> int:

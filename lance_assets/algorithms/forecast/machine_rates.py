@@ -96,7 +96,7 @@ def derive_train_rate(shape: ModelShape, peak: Peak, efficiency: Efficiency, tra
     """Tokens a second that are trained on, over all processes; a pair's both sides count."""
     passes = 2 + (2 if training.lora_rank is not None else 4)
     passes += 2 if training.gradient_checkpointing else 0
-    passes += 2 if training.is_preference else 0
+    passes += 2 * training.passes_beside
     share = efficiency.train * (efficiency.parallel if training.num_processes > 1 else 1.0)
     return training.num_processes * peak.teraflops * 1e12 * share / (passes * shape.num_parameters)
 

@@ -31,6 +31,7 @@ def summarise_rounds(plan: Plan, platform: Platform, keys: list[str]) -> pl.Data
         pairs, sft = this_round.read("preference_pairs"), this_round.read("sft_set")
         is_new = pl.col("source_round") == key
         sft_losses, dpo_losses = checkpoint["sft_losses"], checkpoint["dpo_losses"]
+        loss = plan.settings.parameters.second_loss or "dpo"
         rows.append(
             {
                 "round": key,
@@ -42,7 +43,7 @@ def summarise_rounds(plan: Plan, platform: Platform, keys: list[str]) -> pl.Data
                 "sft (new)": f"{len(sft)} ({len(this_round.read_new_sft_rows())})",
                 "pairs (new)": f"{len(pairs)} ({pairs.filter(is_new).height})",
                 "sft loss": f"{sft_losses[0]:.3f}>{sft_losses[-1]:.3f}" if sft_losses else "-",
-                "dpo loss": f"{dpo_losses[0]:.3f}>{dpo_losses[-1]:.3f}" if dpo_losses else "-",
+                f"{loss} loss": f"{dpo_losses[0]:.3f}>{dpo_losses[-1]:.3f}" if dpo_losses else "-",
                 "score": format_score(headline),
                 "seconds": round(sum(cost.seconds for cost in costs.values())),
                 "tokens": sum(cost.completion_tokens for cost in costs.values()),

@@ -71,7 +71,8 @@ def describe_config(this_round: Round) -> dict[str, str | float | int | bool | N
         "rng_seed": settings.rng_seed,
     }
     training = settings.training.at_round(this_round.key)
-    sections = {"parameters": settings.parameters, "sft": training.sft, "dpo": training.dpo}
+    loss = settings.parameters.second_loss or "dpo"
+    sections = {"parameters": settings.parameters, "sft": training.sft, loss: training.find_stage(loss)}
     for section, own in sections.items():
         for name, value in own.model_dump(mode="json").items():
             found[f"{section}.{name}"] = value if isinstance(value, str | int | float | bool | None) else str(value)
@@ -81,7 +82,8 @@ def describe_config(this_round: Round) -> dict[str, str | float | int | bool | N
 def collect_losses(this_round: Round) -> dict[str, list[float]]:
     """The loss of each optimizer step, by stage."""
     row = this_round.read("checkpoint").row(0, named=True)
-    losses = {"loss/sft": row["sft_losses"], "loss/dpo": row["dpo_losses"]}
+    loss = this_round.plan.settings.parameters.second_loss or "dpo"
+    losses = {"loss/sft": row["sft_losses"], f"loss/{loss}": row["dpo_losses"]}
     return {name: list(values) for name, values in losses.items() if values}
 
 

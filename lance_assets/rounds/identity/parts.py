@@ -14,6 +14,7 @@ from lance_assets.algorithms.filters.safety import HarmClassifier, HarmJudge
 from lance_assets.data_paths import list_files, name_dataset
 from lance_assets.dotted_names import is_dotted_name
 from lance_assets.prompts import Templates, hash_words
+from lance_assets.records import SECOND_LOSSES
 from lance_assets.rounds.identity.installed import (
     SETTLED_SECONDS,
     find_version,
@@ -24,7 +25,7 @@ from lance_assets.rounds.identity.installed import (
 from lance_assets.rounds.identity.own_code import name_root
 from lance_assets.rounds.plan import JUDGE, JUDGE_TEMPLATES, Plan, asks_people
 from lance_assets.settings.engines import EngineSettings, RoleSettings
-from lance_assets.worlds import hash_world_file
+from lance_assets.worlds import hash_world_file, split_file_name
 from resources.stores.remembered import remember
 
 WHERE_TRAINING_RUNS = {
@@ -195,7 +196,7 @@ def identify_decisions(plan: Plan) -> Identity:
 
     The decisions themselves are in the table: `is_current_decision_set` compares it with what is decided now.
     """
-    parameters = plan.settings.parameters.model_dump()
+    parameters = plan.settings.parameters.model_dump() | {"losses": plan.settings.parameters.losses_by_data}
     steps = plan.recipe.settings_of_step
     read = [name for noun in ("sft_set", "preference_pairs") for name in steps.get(noun, ())]
     return {
@@ -206,8 +207,21 @@ def identify_decisions(plan: Plan) -> Identity:
 
 
 def identify_sft_set(plan: Plan) -> Identity:
-    """The EFT rows."""
-    return {"eft": hash_files(plan, plan.settings.seeds.eft_path)}
+    """The EFT rows, and for which prompts a reward is known, where one is trained on."""
+    return {"eft": hash_files(plan, plan.settings.seeds.eft_path)} | identify_reward(plan)
+
+
+def identify_reward(plan: Plan) -> Identity:
+    """What completions earn in GRPO; nothing for an experiment without it."""
+    if plan.settings.parameters.second_loss != "grpo":
+        return {}
+    name, world = plan.settings.training.grpo.reward, plan.settings.evaluation.world
+    return {
+        "reward": name,
+        "reward_world": world.name if world is not None and name == "rule" else None,
+        "reward_file": hash_world_file(world.name if world is not None and name == "rule" else name, plan.folder),
+        "reward_mark": plan.settings.seeds.answer_after,
+    }
 
 
 def identify_pairs(plan: Plan) -> Identity:
@@ -237,22 +251,34 @@ def identify_diversity(plan: Plan) -> Identity:
 def identify_training(plan: Plan) -> Identity:
     """How checkpoints are trained, those of all rounds, since an asset has one code version for all of them."""
     training = plan.settings.training
+    idle = list_idle_losses(plan)
     # Without a schedule there is no entry: such an experiment is the same as before there were schedules.
-    schedule = {"by_round": training.model_dump(include={"by_round"})["by_round"]} if training.by_round else {}
-    words = identify_sampling(plan, "checkpoint")
-    return training.model_dump(exclude=WHERE_TRAINING_RUNS | SCHEDULES) | schedule | words
+    rounds = training.model_dump(include={"by_round"})["by_round"]
+    of_stages = {
+        key: {stage: own for stage, own in changes.items() if stage not in idle} for key, changes in rounds.items()
+    }
+    schedule = {"by_round": of_stages} if training.by_round else {}
+    words = identify_sampling(plan, "checkpoint") | identify_reward(plan)
+    return training.model_dump(exclude=WHERE_TRAINING_RUNS | SCHEDULES | idle) | schedule | words
+
+
+def list_idle_losses(plan: Plan) -> set[str]:
+    """The losses that the experiment does not train with; with SFT alone all but DPO."""
+    trained = plan.settings.parameters.second_loss or "dpo"
+    return {name for name in SECOND_LOSSES if name != trained}
 
 
 def settle_training(plan: Plan, round_key: str, settings: Identity) -> Identity:
     """The settings of a checkpoint's identity as they are in one round, in place of the schedule."""
-    own = plan.settings.training.at_round(round_key).model_dump(include={"sft", "dpo"})
+    trained = {"sft", *SECOND_LOSSES} - list_idle_losses(plan)
+    own = plan.settings.training.at_round(round_key).model_dump(include=trained)
     return {name: value for name, value in settings.items() if name not in SCHEDULES} | own
 
 
 def identify_label_training(plan: Plan) -> Identity:
     """How the label model is trained: by SFT alone."""
     training, words = plan.settings.training.for_label_model(), identify_sampling(plan, "label_checkpoint")
-    return training.model_dump(exclude=WHERE_TRAINING_RUNS | SCHEDULES | {"dpo"}) | words
+    return training.model_dump(exclude=WHERE_TRAINING_RUNS | SCHEDULES | set(SECOND_LOSSES)) | words
 
 
 def identify_evaluation(plan: Plan) -> Identity:
@@ -321,6 +347,16 @@ def list_cleaning_code(plan: Plan) -> list[str]:
     """The code of the experiment's own filters, and of what is held out."""
     filters = dict.fromkeys(type(one) for one in plan.settings.filters)
     return [f"{one.__module__}:{one.__qualname__}" for one in filters] + list_guard_code(plan)
+
+
+def list_reward_code(plan: Plan) -> list[str]:
+    """The code of an installed world or function that says what completions earn in GRPO."""
+    if plan.settings.parameters.second_loss != "grpo":
+        return []
+    name = plan.settings.training.grpo.reward
+    if name == "rule":
+        return list_world_code(plan)
+    return [name] if name != "gold" and split_file_name(name, plan.folder)[0] is None else []
 
 
 def list_world_code(plan: Plan) -> list[str]:

@@ -9,7 +9,14 @@ from typing import Any
 import polars as pl
 
 from lance_assets.algorithms.measures.progress import START_ROUND
-from lance_assets.records import CHECKPOINT
+from lance_assets.records import CHECKPOINT, SECOND_LOSSES, SecondLoss
+from lance_assets.rounds.making.rewarding import (
+    build_rewards,
+    describe_reward,
+    describe_rewards,
+    read_reward_prompts,
+    trains_sft,
+)
 from lance_assets.rounds.past.origin import require_origin
 from lance_assets.rounds.report import SUMMARY, Judged, Losses, Made, Report
 from lance_assets.rounds.round import Round
@@ -74,12 +81,14 @@ def build_job(
     return TrainJob(
         start_checkpoint=this_round.training_start(),
         base_model=this_round.model_path(None) if training.lora is not None else None,
-        sft_path=tables.path(plan.name, this_round.key, sft),
+        sft_path=tables.path(plan.name, this_round.key, sft) if trains_sft(this_round) else None,
         pairs_path=tables.path(plan.name, this_round.key, pairs) if pairs is not None else None,
         staging=staging,
         system_message=plan.templates.system,
         sft=training.sft,
-        dpo=training.dpo,
+        second_loss=plan.settings.parameters.second_loss or "dpo",
+        **describe_reward(this_round),
+        **{loss: getattr(training, loss) for loss in SECOND_LOSSES},
         lora=training.lora,
         save_dtype=training.save_dtype,
         # The budget makes rounds comparable; r0000 is what all of them start from, and trains on the seeds for its
@@ -96,7 +105,7 @@ def build_job(
 
 
 def describe_training(trained: Trained) -> Report:
-    """Tokens, seconds, memory and the measures of DPO: in no table, since some differ from run to run."""
+    """Tokens, seconds, memory and the measures of the pairs: in no table, since some differ from run to run."""
     result, handover = trained.result, trained.handover
     facts: Report = {
         "train_tokens": result.num_tokens,
@@ -109,21 +118,24 @@ def describe_training(trained: Trained) -> Report:
     }
     for place, gpu in enumerate(handover.gpus):
         facts[f"memory/free_before_training_gpu_{place}_gib"] = round(gpu.free_gib, 3)
+    loss = result.second_loss
     if result.dpo_accuracies:
-        facts["dpo_accuracy_last"] = result.dpo_accuracies[-1]
+        facts[f"{loss}_accuracy_last"] = result.dpo_accuracies[-1]
     if result.dpo_chosen_logps:
-        facts["dpo_chosen_logps_first"] = result.dpo_chosen_logps[0]
-        facts["dpo_chosen_logps_last"] = result.dpo_chosen_logps[-1]
-        facts["dpo_measures"] = Losses({}, measures=name_measures(result))
+        facts[f"{loss}_chosen_logps_first"] = result.dpo_chosen_logps[0]
+        facts[f"{loss}_chosen_logps_last"] = result.dpo_chosen_logps[-1]
+        facts[f"{loss}_measures"] = Losses({}, measures=name_measures(result))
+    if result.rewards:
+        facts |= describe_rewards(result.rewards)
     return facts
 
 
 def name_measures(result: TrainResult) -> dict[str, Sequence[float]]:
-    """The measures of DPO beside its loss, by names with their units."""
-    return {
-        "DPO accuracy (share of pairs)": result.dpo_accuracies,
-        "DPO margin (reward, chosen - rejected)": result.dpo_margins,
-    }
+    """The measures of the pairs beside their loss, by names with their units; KTO's rows have no accuracy."""
+    name = SECOND_LOSSES[result.second_loss]
+    measures: dict[str, Sequence[float]] = {f"{name} margin (reward, chosen - rejected)": result.dpo_margins}
+    accuracy = {f"{name} accuracy (share of pairs)": result.dpo_accuracies} if result.dpo_accuracies else {}
+    return accuracy | measures
 
 
 def describe_change(result: TrainResult | None) -> dict[str, float | str | None]:
@@ -143,7 +155,7 @@ def make_checkpoint(this_round: Round) -> Made:
         "content_hash": checkpoints.hash_checkpoint(this_round.model_path(this_round.key)),
         "parent_hash": checkpoints.hash_checkpoint(began),
         "is_trained": result is not None,
-        "num_sft_rows": len(this_round.read("sft_set")) if result else 0,
+        "num_sft_rows": len(this_round.read("sft_set")) if result and trains_sft(this_round) else 0,
         "num_pairs": len(this_round.read("preference_pairs")) if result else 0,
         "sft_losses": result.sft_losses if result else [],
         "dpo_losses": result.dpo_losses if result else [],
@@ -152,7 +164,8 @@ def make_checkpoint(this_round: Round) -> Made:
         **describe_change(result),
     }
     facts = describe_training(trained) if trained else {}
-    return Made(pl.DataFrame([row], schema=CHECKPOINT), version=str(row["content_hash"]), facts=facts)
+    others = {"training_rewards": build_rewards(result.rewards)} if result and result.rewards else {}
+    return Made(pl.DataFrame([row], schema=CHECKPOINT), version=str(row["content_hash"]), others=others, facts=facts)
 
 
 def train(this_round: Round) -> Trained | None:
@@ -175,7 +188,8 @@ def train(this_round: Round) -> Trained | None:
     staging = platform.root / "stages" / plan.name / this_round.key / "checkpoint"
     is_new = (pl.col("source_round") == this_round.key).any()
     again = plan.settings.parameters.trains_without_news
-    has_rows, has_news = len(sft) + len(pairs) > 0, sft.select(is_new).item() or pairs.select(is_new).item()
+    has_news = sft.select(is_new).item() or pairs.select(is_new).item()
+    has_rows = len(pairs) + len(sft if trains_sft(this_round) else read_reward_prompts(this_round)) > 0
     if not has_rows or not (again or has_news):
         this_round.log("this round brought nothing to train on: its checkpoint is its start checkpoint")
         clear_stage(staging)
@@ -220,21 +234,25 @@ def report_checkpoint(this_round: Round) -> Report:
     """The folder, what it was trained on and from, and the losses."""
     row, start = (this_round.read(noun).row(0, named=True) for noun in ("checkpoint", "start_checkpoint"))
     began = "the base model" if this_round.trains_from_base else "the start checkpoint"
+    loss = this_round.plan.settings.parameters.second_loss or "dpo"
+    num_prompts = len(read_reward_prompts(this_round)) if loss == "grpo" else None
     facts: Report = {
-        SUMMARY: say_trained(row, began),
+        SUMMARY: say_trained(row, began, second_loss=loss, num_prompts=num_prompts),
         "path": this_round.model_path(this_round.key),
         "content_hash": row["content_hash"],
         "is_trained": row["is_trained"],
-        "trained_on": describe_rows(row),
+        "trained_on": describe_rows(row, num_prompts=num_prompts),
         "parent_round": start["parent_round"] or "none: the base model",
         "trained_from": began if row["is_trained"] else "nothing: the start checkpoint is kept",
         "num_steps": len(row["sft_losses"]) + len(row["dpo_losses"]),
         "num_truncated": row["num_truncated"],
-        "losses": Losses({"SFT": row["sft_losses"], "DPO": row["dpo_losses"]}, earlier=read_earlier_losses(this_round)),
+        "losses": Losses(
+            {"SFT": row["sft_losses"], SECOND_LOSSES[loss]: row["dpo_losses"]}, earlier=read_earlier_losses(this_round)
+        ),
     }
     if row["is_trained"]:
         facts["saved_as"] = f"{row['saved_dtype']}, which keeps {row['kept_rate']:.1%} of the last stage's update"
-        for stage, change in list_changes(row).items():
+        for stage, change in list_changes(row, second_loss=loss).items():
             facts[f"weight_change_{stage}"] = change
     if not row["is_trained"]:
         facts["note"] = "this round brought nothing to train on: the start checkpoint is kept"
@@ -246,47 +264,60 @@ NUM_EARLIER = 3
 
 
 def read_earlier_losses(this_round: Round) -> dict[str, dict[str, list[float]]]:
-    """The losses of the last rounds before, by stage and round."""
+    """The losses of the last rounds before, by stage and round; those of another loss on pairs are on another scale."""
     keys = [key for key in this_round.earlier_keys if this_round.has("checkpoint", key)][-NUM_EARLIER:]
     rows = {key: this_round.read("checkpoint", key).row(0, named=True) for key in keys}
-    stages = {"SFT": "sft_losses", "DPO": "dpo_losses"}
-    return {stage: {key: row[name] for key, row in rows.items() if row[name]} for stage, name in stages.items()}
+    loss = this_round.plan.settings.parameters.second_loss or "dpo"
+    mine, alike = this_round.overrides.own.get("parameters.losses"), {}
+    for key in keys:
+        alike[key] = this_round.at(key).overrides.own.get("parameters.losses") == mine
+    return {
+        "SFT": {key: row["sft_losses"] for key, row in rows.items() if row["sft_losses"]},
+        SECOND_LOSSES[loss]: {key: row["dpo_losses"] for key, row in rows.items() if row["dpo_losses"] and alike[key]},
+    }
 
 
-def list_changes(row: Mapping[str, Any]) -> dict[str, float]:
+def list_changes(row: Mapping[str, Any], *, second_loss: SecondLoss = "dpo") -> dict[str, float]:
     """The norm of each stage's change of the weights, by stage; a stage that did not run has none."""
-    changes = {"sft": row["sft_change"], "dpo": row["dpo_change"]}
+    changes = {"sft": row["sft_change"], second_loss: row["dpo_change"]}
     return {stage: change for stage, change in changes.items() if change is not None}
 
 
-def describe_rows(row: Mapping[str, Any]) -> str:
-    """What a checkpoint was trained on, and which of it changed no weight."""
+def describe_rows(row: Mapping[str, Any], *, num_prompts: int | None = None) -> str:
+    """What a checkpoint was trained on, and which of it changed no weight; with GRPO prompts in place of pairs."""
     nothing = {stage: " (which changed no weight)" for stage, change in list_changes(row).items() if change == 0}
     sft = f"{row['num_sft_rows']} SFT rows{nothing.get('sft', '')}"
-    return f"{sft}, then {row['num_pairs']} preference pairs{nothing.get('dpo', '')}"
+    second = f"{row['num_pairs']} preference pairs" if num_prompts is None else f"{num_prompts} prompts with a reward"
+    return f"{sft}, then {second}{nothing.get('dpo', '')}"
 
 
 def loss_moved(this_round: Round) -> Judged:
     """Whether losses and weights are numbers, no loss is constant, and every stage that ran moved the weights."""
     row = this_round.read("checkpoint").row(0, named=True)
     broken = find_broken_weights(this_round.model_path(this_round.key))
-    return judge_training(row, broken=broken)
+    loss = this_round.plan.settings.parameters.second_loss or "dpo"
+    return judge_training(row, broken=broken, second_loss=loss)
 
 
-def judge_training(row: Mapping[str, Any], *, broken: NotFinite | None = None) -> Judged:
+def judge_training(
+    row: Mapping[str, Any], *, broken: NotFinite | None = None, second_loss: SecondLoss = "dpo"
+) -> Judged:
     """As `loss_moved`, of a row of CHECKPOINT; what is no number, or not what was trained, stops the round.
 
     Args:
         row: of CHECKPOINT.
         broken: the first tensor of the checkpoint that holds NaN or infinity.
+        second_loss: what the pairs were trained with.
     """
-    stages = {"sft": row["sft_losses"], "dpo": row["dpo_losses"]}
-    losses, changes = [loss for stage in stages.values() for loss in stage], list_changes(row)
+    stages = {"sft": row["sft_losses"], second_loss: row["dpo_losses"]}
+    losses = [loss for stage in stages.values() for loss in stage]
+    changes = list_changes(row, second_loss=second_loss)
     not_finite = describe_not_finite(stages, changes, broken)
     mistakes = list(not_finite)
     for stage, steps in stages.items():
         # A single step has nothing to be compared with.
-        if len(steps) > 1 and len(set(steps)) == 1:
+        # GRPO's loss is about 0 whatever is learned: advantages have the mean 0.
+        if len(steps) > 1 and len(set(steps)) == 1 and stage != "grpo":
             mistakes.append(f"the loss of {stage} is {steps[0]} at each of its {len(steps)} steps")
         if stage in changes and changes[stage] == 0:
             mistakes.append(

@@ -26,6 +26,7 @@ from lance_assets.recipes.steps.judging import drop_judged_pairs
 from lance_assets.records import DIVERSITY_REPORT
 from lance_assets.rounds.deciding.applying import build_decided_pairs, build_decided_sft_set
 from lance_assets.rounds.making.kept_texts import require_history
+from lance_assets.rounds.making.rewarding import list_reward_prompts
 from lance_assets.rounds.plan import asks_people
 from lance_assets.rounds.report import (
     SUMMARY,
@@ -61,7 +62,7 @@ def make_sft_set(this_round: Round) -> Made:
         else:
             table = plan.recipe.build_sft_set(*given, earlier)
     facts: Report = {"vendi_score": round(measure_vendi(this_round, table), 3)} if plan.recipe.reports_vendi else {}
-    return Made(table, facts=facts)
+    return Made(table, others=list_reward_prompts(this_round, table), facts=facts)
 
 
 def measure_vendi(this_round: Round, table: pl.DataFrame) -> float:

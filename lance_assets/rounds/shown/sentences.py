@@ -9,6 +9,8 @@ from typing import Any
 
 import polars as pl
 
+from lance_assets.records import SECOND_LOSSES, SecondLoss
+
 MAX_NAMED = 3
 """How many reasons or kinds a sentence names; the tables below it name all."""
 
@@ -143,19 +145,24 @@ def say_losses(name: str, losses: Sequence[float]) -> str:
     return f"{name} loss {first:.3g} to {last:.3g} in {len(losses)} steps"
 
 
-def say_trained(row: Mapping[str, Any], began: str) -> str:
+def say_trained(
+    row: Mapping[str, Any], began: str, *, second_loss: SecondLoss = "dpo", num_prompts: int | None = None
+) -> str:
     """What a checkpoint was trained on, and how the losses went.
 
     Args:
         row: of CHECKPOINT.
         began: what training began with, in words.
+        second_loss: what the pairs were trained with, or the prompts.
+        num_prompts: of GRPO, the prompts that it sampled completions of.
     """
     if not row["is_trained"]:
         return "Nothing was trained, since the round brought nothing new: the start checkpoint is kept"
-    stages = {"SFT": row["sft_losses"], "DPO": row["dpo_losses"]}
+    stages = {"SFT": row["sft_losses"], SECOND_LOSSES[second_loss]: row["dpo_losses"]}
     went = [say_losses(name, losses) for name, losses in stages.items() if losses]
     rows, pairs = say_number(row["num_sft_rows"], "SFT row"), say_number(row["num_pairs"], "preference pair")
     told = f"Trained from {began} on {rows}" + (f", then {pairs}" if row["num_pairs"] else "")
+    told += f", then {say_number(num_prompts, 'prompt')} with a reward" if num_prompts else ""
     return "; ".join([told, *went, f"{row['num_tokens']:,} tokens"])
 
 

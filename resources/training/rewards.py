@@ -1,0 +1,40 @@
+"""What a sampled completion earns in GRPO: 1 where it is right, else 0; or what a function of a person's says.
+
+A completion of which nothing can be told earns 0 as a wrong one does, since a model that hides its answer must not do
+better than one that errs.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from lance_assets.rewards import Reward, find_reward_function, tell_right
+from lance_assets.worlds import find_world
+from resources.training.stage_settings import GOLD, RIGHT, RewardSource
+
+
+def find_reward(source: RewardSource) -> Reward:
+    """The reward.
+
+    Raises:
+        WorldError: there is no such world.
+        RewardError: there is no such function.
+    """
+    if source.name == RIGHT:
+        world = find_world(source.world or "", source.folder)
+        return lambda prompt, completion, _: float(tell_right(prompt, completion, world=world, answer=None) is True)
+    if source.name == GOLD:
+        return lambda prompt, completion, answer: float(
+            tell_right(prompt, completion, world=None, answer=answer, mark=source.mark) is True
+        )
+    return find_reward_function(source.name, source.folder)
+
+
+def score_batch(reward: Reward) -> Callable[..., list[float | None]]:
+    """The reward as TRL calls it, on the completions of a batch and the columns of their rows."""
+
+    def reward_completions(
+        *, completions: list[str], question: list[str], answer: list[str | None], **_: Any
+    ) -> list[float | None]:
+        return [reward(*row) for row in zip(question, completions, answer, strict=True)]
+
+    return reward_completions

@@ -1,0 +1,251 @@
+"""The settings of each stage of training: SFT, and the losses of which one may follow it.
+
+| loss | default | source of the defaults |
+| --- | --- | --- |
+| SFT, DPO | rates, beta 0.1 | LLaMA-Factory's examples |
+| KTO | beta 0.1, both weights 1, rate 1e-6 | TRL's `KTOConfig`; the weights are for as many good rows as bad ones |
+| ORPO | beta (the paper's lambda) 0.1, rate 8e-6 | arXiv 2403.07691, section 5 and appendix, and TRL's `ORPOConfig` |
+| SimPO | beta 2, gamma 1, rate 1e-6 | arXiv 2405.14734, its setting of Llama-3-Base, and TRL's rate |
+| GRPO | 8 completions of 512 tokens, temperature 1, beta 0, rate 1e-6 | TRL's `GRPOConfig` |
+
+What a loss needs beside its rows follows from its class: the plan and the trainer read `is_paired` and `num_reads`.
+"""
+
+from pathlib import Path
+from typing import ClassVar, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class SftSettings(BaseModel):
+    """Supervised fine-tuning, loss on completions alone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    is_paired: ClassVar[bool] = False
+    """Whether a row of a batch is a pair, of two sequences."""
+    divides_batches: ClassVar[bool] = True
+    """Whether a batch may be computed in as many parts as the memory asks for."""
+    is_fused: ClassVar[bool] = True
+    """Whether TRL's trainer scores by its fused output embedding alone, so that fewer positions may be scored."""
+
+    learning_rate: float = Field(1e-5, gt=0, description="Peak rate.")
+    num_epochs: float = Field(1.0, gt=0, description="Passes over the rows.")
+    batch_size: int = Field(16, ge=1, description="Rows of one optimizer step, over all processes.")
+    gradient_accumulation_steps: int | None = Field(
+        None, ge=1, description="Parts a batch is computed in, to save memory. None: by memory and vocabulary."
+    )
+    max_length: int = Field(2048, ge=8, description="Tokens of prompt and completion; longer rows are cut and counted.")
+    warmup_steps: float = Field(0.1, ge=0, description="Steps of rising rate; below 1 a share of all steps.")
+    warmup_from_zero: bool = Field(
+        False, description="The first step of a warm-up has rate 0, and trains nothing, as in transformers' schedules."
+    )
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's.")
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = Field("cosine", description="Of the rate.")
+    gradient_checkpointing: bool = Field(False, description="Recompute activations, to save memory.")
+
+    @property
+    def num_reads(self) -> int:
+        """Passes forward over a row beside those of training; above 0 one of them is by a reference model."""
+        return 0
+
+    @property
+    def wanted_parts(self) -> int | None:
+        """Parts that a batch is computed in whatever the memory; None where the memory decides."""
+        return self.gradient_accumulation_steps or (None if self.divides_batches else 1)
+
+
+class DpoSettings(SftSettings):
+    """Direct preference optimization (arXiv 2305.18290)."""
+
+    is_paired: ClassVar[bool] = True
+
+    learning_rate: float = Field(5e-6, gt=0, description="Peak rate.")
+    beta: float = Field(0.1, gt=0, description="Strength of the pull to the reference model.")
+    sft_loss_weight: float = Field(0.0, ge=0, description="Weight of the chosen completions' NLL (RPO's alpha).")
+
+    @property
+    def num_reads(self) -> int:
+        """The reference model's."""
+        return 1
+
+
+class KtoSettings(SftSettings):
+    """Kahneman-Tversky optimization (arXiv 2402.01306), on single rows that are good or bad.
+
+    Its KL is estimated within a part of a batch, by each prompt with the completion of another row; so a part has two
+    rows at least, and a batch is one part unless the file says otherwise.
+    """
+
+    divides_batches: ClassVar[bool] = False
+
+    learning_rate: float = Field(1e-6, gt=0, description="Peak rate.")
+    batch_size: int = Field(16, ge=2, description="Rows of one optimizer step, over all processes; a pair is two.")
+    gradient_accumulation_steps: int | None = Field(
+        None, ge=1, description="Parts a batch is computed in, each of two rows at least. None: one."
+    )
+    beta: float = Field(0.1, gt=0, description="Strength of the pull to the reference model.")
+    desirable_weight: float = Field(1.0, gt=0, description="Weight of the good rows' loss.")
+    undesirable_weight: float = Field(1.0, gt=0, description="Weight of the bad rows' loss.")
+
+    @property
+    def num_reads(self) -> int:
+        """The reference model's, and those of both models over the rows that the KL is estimated by."""
+        return 3
+
+    @model_validator(mode="after")
+    def _has_two_rows_in_a_part(self) -> Self:
+        parts = self.gradient_accumulation_steps or 1
+        if self.batch_size < 2 * parts:
+            raise ValueError(
+                f"batch_size {self.batch_size} in {parts} parts leaves less than two rows for one, of which KTO "
+                "estimates its KL; lower gradient_accumulation_steps or raise batch_size"
+            )
+        return self
+
+
+class OrpoSettings(SftSettings):
+    """Odds ratio preference optimization (arXiv 2403.07691): the chosen rows' NLL, and the odds ratio; no reference."""
+
+    is_paired: ClassVar[bool] = True
+    is_fused: ClassVar[bool] = False
+
+    learning_rate: float = Field(8e-6, gt=0, description="Peak rate.")
+    beta: float = Field(0.1, gt=0, description="Weight of the odds ratio beside the NLL, the paper's lambda.")
+
+
+class SimpoSettings(SftSettings):
+    """Simple preference optimization (arXiv 2405.14734): mean log-probabilities a token; no reference."""
+
+    is_paired: ClassVar[bool] = True
+    is_fused: ClassVar[bool] = False
+
+    learning_rate: float = Field(1e-6, gt=0, description="Peak rate.")
+    beta: float = Field(2.0, gt=0, description="Scale of the reward, which is the mean log-probability of a token.")
+    gamma: float = Field(1.0, ge=0, description="By how much the chosen completion's reward should be above.")
+    sft_loss_weight: float = Field(0.0, ge=0, description="Weight of the chosen completions' NLL; 0 in the paper.")
+
+
+class GrpoSettings(SftSettings):
+    """Group relative policy optimization (arXiv 2402.03300): completions that the model samples, and their reward."""
+
+    is_fused: ClassVar[bool] = False
+    """Its model generates too."""
+
+    learning_rate: float = Field(1e-6, gt=0, description="Peak rate.")
+    num_epochs: float = Field(1.0, gt=0, description="Passes over the prompts.")
+    batch_size: int = Field(
+        16, ge=2, description="Completions of one optimizer step, over all processes: a multiple of num_generations."
+    )
+    max_length: int = Field(
+        2048, ge=8, description="Tokens of prompt and completion; a prompt without room for max_new_tokens is left out."
+    )
+    num_generations: int = Field(8, ge=2, description="Completions sampled of each prompt.")
+    max_new_tokens: int = Field(512, ge=1, description="Tokens after which a completion is cut.")
+    temperature: float = Field(1.0, gt=0, le=5, description="Sampling temperature.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus mass.")
+    beta: float = Field(
+        0.0, ge=0, description="Weight of the KL to the reference model, which is held only above 0; 0.04 in the paper."
+    )
+    reward: str = Field(
+        "rule",
+        description="What a completion earns: 'rule' for 1 where the world's rule finds it right, 'gold' for 1 where "
+        "it says the seed's gold answer, or a function of your own, package.module:NAME or my_reward.py:NAME, which is "
+        "given prompt, completion and gold answer or None and returns a number.",
+    )
+
+    @property
+    def num_reads(self) -> int:
+        """The reference model's, where there is one."""
+        return int(self.beta > 0)
+
+    def require_whole_groups_with_room(self) -> None:
+        """Check what the settings must be together; an experiment that trains with another loss does not ask.
+
+        Raises:
+            ValueError: a step would have a part of a prompt's completions, or no prompt would have room.
+        """
+        if self.batch_size % self.num_generations:
+            raise ValueError(
+                f"batch_size {self.batch_size} is no multiple of num_generations {self.num_generations}: a step has "
+                "all completions of a prompt; change one of them"
+            )
+        if self.max_new_tokens >= self.max_length:
+            raise ValueError(
+                f"max_new_tokens {self.max_new_tokens} leaves no room for a prompt in max_length {self.max_length}; "
+                "raise max_length"
+            )
+
+
+RIGHT, GOLD = "rule", "gold"
+"""The rewards that are built in: by the rule of the evaluation's world, and by the seeds' gold answers."""
+
+
+class RewardSource(BaseModel):
+    """Where a reward comes from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(RIGHT, description="'rule', 'gold', package.module:NAME, or my_reward.py:NAME.")
+    world: str | None = Field(None, description="Of 'rule': the world's name.")
+    folder: Path = Field(Path(), description="The experiment's, which files are relative to.")
+    mark: str | None = Field(None, description="Of 'gold': what announces the final answer.")
+    content_hash: str | None = Field(None, description="Of the file that the name leads to; None for no file.")
+
+
+SecondSettings = DpoSettings | KtoSettings | OrpoSettings | SimpoSettings | GrpoSettings
+"""The settings of a loss that may follow SFT."""
+
+
+class SftChanges(BaseModel):
+    """What one training does in another way than the experiment's; a field that is left out is as everywhere else."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    learning_rate: float | None = Field(None, gt=0, description="Peak rate.")
+    num_epochs: float | None = Field(None, gt=0, description="Passes over the rows.")
+    warmup_steps: float | None = Field(None, ge=0, description="Steps of rising rate; below 1 a share of all steps.")
+
+
+class DpoChanges(SftChanges):
+    """The same of DPO."""
+
+    beta: float | None = Field(None, gt=0, description="Strength of the pull to the reference model.")
+    sft_loss_weight: float | None = Field(None, ge=0, description="Weight of the chosen completions' NLL.")
+
+
+class KtoChanges(SftChanges):
+    """The same of KTO."""
+
+    beta: float | None = Field(None, gt=0, description="Strength of the pull to the reference model.")
+    desirable_weight: float | None = Field(None, gt=0, description="Weight of the good rows' loss.")
+    undesirable_weight: float | None = Field(None, gt=0, description="Weight of the bad rows' loss.")
+
+
+class OrpoChanges(SftChanges):
+    """The same of ORPO."""
+
+    beta: float | None = Field(None, gt=0, description="Weight of the odds ratio beside the NLL.")
+
+
+class SimpoChanges(SftChanges):
+    """The same of SimPO."""
+
+    beta: float | None = Field(None, gt=0, description="Scale of the reward.")
+    gamma: float | None = Field(None, ge=0, description="By how much the chosen completion's reward should be above.")
+    sft_loss_weight: float | None = Field(None, ge=0, description="Weight of the chosen completions' NLL.")
+
+
+class GrpoChanges(SftChanges):
+    """The same of GRPO."""
+
+    beta: float | None = Field(None, ge=0, description="Weight of the KL to the reference model.")
+    temperature: float | None = Field(None, gt=0, le=5, description="Sampling temperature.")
+
+
+Stage = TypeVar("Stage", bound=SftSettings)
+
+
+def change_stage(stage: Stage, changes: SftChanges | None) -> Stage:
+    """A stage's settings with what differs in place of theirs; None changes nothing."""
+    return stage if changes is None else stage.model_copy(update=changes.model_dump(exclude_none=True))
