@@ -33,6 +33,7 @@ from lance_assets.algorithms.selection.pairing import build_best_worst_pairs
 from lance_assets.prompts import PromptStep
 from lance_assets.recipes.axes import Losses, ProposingSettings, StageSampling, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
+from lance_assets.recipes.forecasts.proposing import SELF_REWARDING, Proposing, forecast_proposing
 from lance_assets.recipes.steps.reviewing import Rubric, build_ending_sampling, build_review_sampling
 from lance_assets.recipes.steps.rows import (
     Seed,
@@ -130,6 +131,12 @@ def list_prompts(settings: SelfRewardingSettings) -> tuple[PromptStep, ...]:
     )
 
 
+def describe(settings: SelfRewardingSettings) -> Proposing:
+    """What a plan reads of the settings."""
+    sizes = (settings.num_prompts, settings.num_completions, settings.num_reviews)
+    return Proposing(settings.max_seeds, *sizes, prompter="prompter")
+
+
 RECIPE: Recipe[SelfRewardingSettings] = Recipe(
     name="self_rewarding",
     settings=SelfRewardingSettings,
@@ -157,4 +164,7 @@ RECIPE: Recipe[SelfRewardingSettings] = Recipe(
     build_sft_set=build_no_sft_rows,
     build_pairs=build_pairs,
     list_prompts=list_prompts,
+    forecast=forecast_proposing(
+        SELF_REWARDING, describe, pairs=True, words={"review": "reviewer", "new_prompt": "prompter"}
+    ),
 )
