@@ -108,6 +108,7 @@ def main() -> None:
             plan_error = find_largest_error(compared)
     stages = compare_stages(wall, costs, theirs)
     theirs_seconds = sum(seconds["authors"] for seconds in stages.values())
+    ratio = split_round(costs, total=wall).overhead_ratio
     figures = {
         "model": "small" if options.model is None else options.model.name,
         "num_seeds": num_seeds,
@@ -117,7 +118,7 @@ def main() -> None:
         "minutes_by_stage": {
             stage: {side: round(seconds / 60, 2) for side, seconds in sides.items()} for stage, sides in stages.items()
         },
-        "overhead_ratio": round(split_round(costs, total=wall).overhead_ratio, 3),
+        "overhead_ratio": None if ratio is None else round(ratio, 3),
         "plan_error": None if plan_error is None else round(plan_error, 3),
         "share": share,
     }

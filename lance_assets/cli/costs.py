@@ -57,7 +57,7 @@ def make_plan(plan: Plan) -> tuple[Forecast | None, str]:
 def tabulate_costs(costs: Mapping[str, Cost], compared: list[Compared]) -> str:
     """A line for each step in the order of a round, one for what was waited, and one for all."""
     planned = {one.noun: one for one in compared}
-    lines = [TITLES]
+    lines: list[tuple[str, ...]] = [TITLES]
     for noun in [name for name in NOUNS if name in costs]:
         cost, one = costs[noun], planned.get(noun)
         rest = max(0.0, cost.seconds - cost.model_seconds)
