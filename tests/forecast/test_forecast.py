@@ -312,7 +312,7 @@ def test_pairs_alone_start_the_trainer_themselves(project_root: Path, tmp_path: 
         (alone, "DPO", machine.training_start),
     ):
         row = rows[name]
-        assert 3600 * (row.hours or 0) == pytest.approx((row.prompt_tokens or 0) / 9000 + wait), name
+        assert 3600 * (row.hours or 0) == pytest.approx((row.prompt_tokens or 0) / 6500 + wait), name
 
 
 def test_another_computer_or_a_model_elsewhere_cannot_be_measured(project_root: Path, tmp_path: Path) -> None:
