@@ -99,10 +99,12 @@ def write_experiment(
     if model is None or data is None:
         write_small_tasks(tasks, num_items)
         names, headline = SMALL_TASKS, {"benchmark": "small_choice", "metric": "acc"}
+        # The file spares r0000 a process of the harness that would read the same prompts.
+        guarded = {"protected_prompts": "tasks/problems.jsonl", "protected_field": "text"}
         seeds = draw_mixed_seeds(num_seeds).select("prompt", "completion", "answer").to_dicts()
     else:
         write_tasks(tasks, data)
-        names, headline = TASKS, {"benchmark": "choice", "metric": "acc"}
+        names, headline, guarded = TASKS, {"benchmark": "choice", "metric": "acc"}, {}
         settings |= {"model": str(model.resolve()), "prompt_profile": "small"}
         settings["parameters"] = {"max_seeds": num_seeds, "max_new_tokens": 128, **BARS}
         settings["seeds"] = {"path": "seeds.jsonl"}
@@ -120,6 +122,7 @@ def write_experiment(
     settings["evaluation"] = {
         "lm_eval": {"tasks": list(names), "include_path": "tasks", "limit": num_items, "batch_size": 32},
         "headline": [headline],
+        **guarded,
     }
     file.write_text(yaml.safe_dump(said))
 
