@@ -42,6 +42,8 @@ def write_small_tasks(folder: Path, num_items: int) -> None:
         for place, problem in enumerate(problems)
     ]
     (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    prompts = [{"prompt": problem.prompt} for problem in problems]
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts), encoding="utf-8")
     files = {"data_files": {"test": str(folder / "problems.jsonl")}}
     shared = {"dataset_path": "json", "dataset_kwargs": files, "test_split": "test", "doc_to_text": "{{text}}"}
     metric = {"aggregation": "mean", "higher_is_better": True}
@@ -100,7 +102,7 @@ def write_experiment(
         write_small_tasks(tasks, num_items)
         names, headline = SMALL_TASKS, {"benchmark": "small_choice", "metric": "acc"}
         # The file spares r0000 a process of the harness that would read the same prompts.
-        guarded = {"protected_prompts": "tasks/problems.jsonl", "protected_field": "text"}
+        guarded = {"protected_prompts": "tasks/prompts.jsonl"}
         seeds = draw_mixed_seeds(num_seeds).select("prompt", "completion", "answer").to_dicts()
     else:
         write_tasks(tasks, data)

@@ -19,6 +19,7 @@ from lance_assets.recipes.lance import RECIPE
 from lance_assets.recipes.lance_settings import LanceSettings
 from lance_assets.records import SFT_SET, Request, Sample, SamplingSettings
 from lance_assets.rounds.asking import Cost
+from lance_assets.rounds.guard import list_protected_prompts
 from resources.engines.contract import sample_in_order
 from tests.assets.scripted_platform import ScriptedEngine, ScriptedPlatform
 
@@ -91,6 +92,8 @@ def test_the_experiment_is_written_whole(tmp_path: Path) -> None:
     assert len((plan.folder / "seeds.jsonl").read_text().splitlines()) == 5
     assert len((plan.folder / "tasks" / "problems.jsonl").read_text().splitlines()) == 3
     assert plan.settings.engine.batch_size == 4
+    prompts = list_protected_prompts(plan.settings.evaluation, plan.folder)
+    assert len(prompts) == 3, "no round may train on what it is evaluated on"
     assert plan.settings.evaluation.lm_eval is not None
     with pytest.raises(ValueError, match="--model and --data belong together"):
         write_experiment(tmp_path / "others", num_seeds=5, num_items=3, model=tmp_path)
