@@ -24,8 +24,8 @@ from lance_assets.settings.template import render_experiment
 from resources.stores.tables import TableStore
 
 COMMANDS = [
-    *("run", "plan", "study", "leaderboard", "new", "teach", "show", "model", "trace", "review", "browse", "export"),
-    "doctor",
+    *("run", "plan", "study", "leaderboard", "new", "teach", "show", "costs", "model", "trace", "review", "browse"),
+    *("export", "doctor"),
 ]
 
 
@@ -72,7 +72,7 @@ def test_a_mistake_is_one_message_with_exit_code_2(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["plan", "mini_kun"], "mini_kun: the recipe kun has no forecast"),
+        (["costs", "mini_kun"], "mini_kun has no costs of any round in "),
         (["study", "mini_lance", "nobody"], "no experiment 'nobody' in "),
         (
             ["new", "Upper", "--recipe", "lance"],

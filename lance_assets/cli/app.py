@@ -219,6 +219,27 @@ def show(
 
 
 @app.command()
+def costs(
+    experiment: Experiment,
+    round_keys: Annotated[
+        list[str] | None, typer.Argument(metavar="ROUND", help="Rounds, such as r0001; by default all.")
+    ] = None,
+    with_plan: Annotated[
+        bool, typer.Option("--plan/--no-plan", help="Print beside it what the plan of this computer expects.")
+    ] = True,
+) -> None:
+    """Print where a round's minutes went.
+
+    Of each step it prints the seconds, those in which models worked, and by how much the plan was off.
+    """
+    from lance_assets.cli.costs import show_costs
+    from lance_assets.cli.reading import open_platform
+    from lance_assets.rounds.experiments import find_plan
+
+    show_costs(find_plan(experiment), open_platform(), round_keys or [], with_plan=with_plan, say=_say)
+
+
+@app.command()
 def model(
     name: Annotated[
         str, typer.Argument(help="A hub id, a folder, a GGUF file, or package.module:NAME.", show_default=False)

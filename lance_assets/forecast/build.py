@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from lance_assets.algorithms.forecast.costs import GIB
 from lance_assets.dotted_names import is_dotted_name
@@ -66,12 +67,12 @@ def prepare(plan: Plan, table: ThroughputTable, machine: Machine, *, num_seeds: 
     """
     settings = plan.settings
     model = find_model(settings.model, base=plan.folder, revision=settings.model_revision)
-    role = settings.roles["reviewer"] if "reviewer" in settings.roles else None
-    reviewer, words = None, plan.role_templates.get("reviewer", plan.templates)
-    if role is not None and role.engine.kind != "openai" and role.model is not None:
-        reviewer = find_model(role.model, base=plan.folder, revision=role.model_revision)
-    measured = measure_lengths(plan, model, reviewer=words, num_seeds=num_seeds)
-    return Forecaster(plan, machine, table, model, reviewer, measured)
+    roles = {
+        name: find_model(role.model, base=plan.folder, revision=role.model_revision)
+        for name, role in settings.roles.items()
+        if role.engine.kind != "openai" and role.model is not None
+    }
+    return Forecaster(plan, machine, table, model, roles, measure_lengths(plan, model, num_seeds=num_seeds))
 
 
 def find_here(plan: Plan, table: ThroughputTable, *, home: Path, measures: bool) -> tuple[Machine, MeasuredRow] | None:
@@ -92,9 +93,16 @@ def find_here(plan: Plan, table: ThroughputTable, *, home: Path, measures: bool)
         return None
     model = find_model(settings.model, base=plan.folder, revision=settings.model_revision)
     here = describe_computer(plan)
-    measuring = Measuring(plan, model, Trainer(settings.training, plan.folder, model, here, table), home)
+    lengths = measure_lengths(plan, model).lengths
+    tokens = round(fmean([*lengths.asked.values(), lengths.chat + lengths.prompt]))
+    measuring = Measuring(plan, model, Trainer(settings.training, plan.folder, model, here, table), home, tokens)
     row = measuring.measure() if measures else measuring.read_kept()
-    return None if row is None else (here, row)
+    if row is None:
+        return None
+    starts = {"start_seconds": row.start_seconds, "train_start_seconds": row.train_start_seconds}
+    known = {name: seconds for name, seconds in starts.items() if seconds is not None}
+    told = {"source": row.source} if known else {}
+    return here.model_copy(update=known | told), row
 
 
 def build_forecast(

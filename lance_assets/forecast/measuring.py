@@ -10,6 +10,8 @@ import hashlib
 import json
 import os
 import platform
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from lance_assets.forecast.throughput import Machine, MeasuredRow
 from lance_assets.forecast.trainer import Trainer
 from lance_assets.records import SamplingSettings
 from lance_assets.rounds.plan import Plan
+from resources.evaluation.evaluator import run_lm_eval
 from resources.models.foreign_code import WEIGHTS
 from resources.models.model_shapes import FoundModel
 from resources.stores.checkpoints import hash_checkpoint
@@ -31,13 +34,34 @@ if TYPE_CHECKING:
 
 HERE = "here"
 """The machine that a plan is made on."""
-READ_ROWS, READ_TOKENS = 4, 128
-"""Of the prompts that are read."""
-MOST_ROWS, DECODED_TOKENS = 32, 12
-"""Rows that are decoded together, if the engine takes so many, and the tokens of each."""
+LEAST_TOKENS, MOST_TOKENS = 16, 512
+"""Of the prompts that are read, which are as long as the experiment's questions."""
+MOST_ROWS, DECODED_TOKENS = 128, 12
+"""Rows that are read and decoded together, if the engine takes so many, and the tokens of each."""
 TRAINED_TOKENS = 128
 """Of each row that is trained on."""
 _START_SECONDS = 10.0
+_LOAD = """
+import sys
+from pathlib import Path
+from resources.engines.transformers.engine import TransformersEngine
+TransformersEngine(Path(sys.argv[1])).load()
+"""
+
+
+def time_process(code: str, *arguments: str) -> float:
+    """Seconds of a process of its own that runs some Python and ends.
+
+    Raises:
+        ValueError: it failed; the message has its last line.
+    """
+    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"}
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(f"this computer cannot be measured: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
+    return time.perf_counter() - started
 
 
 def describe_computer(plan: Plan) -> Machine:
@@ -70,6 +94,8 @@ class Measuring:
     """Its trainer on this computer."""
     home: Path
     """LANCE_HOME."""
+    row_tokens: int = 128
+    """Tokens of a question, mean over the experiment's steps."""
 
     @property
     def file(self) -> Path:
@@ -77,8 +103,10 @@ class Measuring:
         settings = self.plan.settings
         engine = settings.engine.model_dump(include={"kind", "device", "dtype", "batch_size", "num_threads"})
         training = settings.training.model_dump(include={"dtype", "lora", "num_threads", "memory_gib"})
+        evaluation = settings.evaluation.lm_eval
+        tasks = None if evaluation is None else evaluation.model_dump()
         computer = [platform.node(), platform.machine(), os.cpu_count()]
-        decides = [hash_checkpoint(self.model.folder), engine, training, computer]
+        decides = [hash_checkpoint(self.model.folder), engine, training, tasks, self.row_tokens, computer]
         name = hashlib.sha256(json.dumps(decides, default=str).encode()).hexdigest()[:16]
         return self.home / "forecast" / f"{name}.json"
 
@@ -109,6 +137,9 @@ class Measuring:
             prefill_tokens_per_second=reads,
             decode_tokens_per_second=decodes,
             train_tokens_per_second=self._time_training(),
+            start_seconds=time_process(_LOAD, str(self.model.folder)),
+            train_start_seconds=time_process("import resources.training.train_worker"),
+            **self._time_harness(),
         )
         self.file.parent.mkdir(parents=True, exist_ok=True)
         write_file_atomically(self.file, row.model_dump_json(indent=1).encode())
@@ -137,18 +168,53 @@ class Measuring:
             return time.perf_counter() - started
 
         # What runs for the first time takes longer.
-        decode(1, READ_TOKENS, 2)
-        reading = decode(READ_ROWS, READ_TOKENS, 1)
-        num_rows = min(settings.batch_size, MOST_ROWS)
+        length, num_rows = min(max(self.row_tokens, LEAST_TOKENS), MOST_TOKENS), min(settings.batch_size, MOST_ROWS)
+        decode(1, length, 2)
         # The first token comes with reading the prompt.
-        begun, whole = (decode(num_rows, READ_TOKENS // 8, number) for number in (1, 1 + DECODED_TOKENS))
+        begun, whole = (decode(num_rows, length, number) for number in (1, 1 + DECODED_TOKENS))
         engine.close()
-        return READ_ROWS * READ_TOKENS / reading, num_rows * DECODED_TOKENS / max(whole - begun, 1e-6)
+        return num_rows * length / begun, num_rows * DECODED_TOKENS / max(whole - begun, 1e-6)
+
+    def _time_harness(self) -> dict[str, float | int]:
+        """What the harness takes on the experiment's tasks, by a first batch of each; nothing without the harness."""
+        evaluation = self.plan.settings.evaluation
+        if evaluation.lm_eval is None:
+            return {}
+        begun, worked, asked, items = 0.0, 0.0, 0, 0
+        for part in evaluation.lm_eval.split():
+            started = time.perf_counter()
+            found = run_lm_eval(
+                self.model.folder,
+                part.tasks,
+                model_name="measured",
+                log=lambda _: None,
+                include_path=self.plan.folder / part.include_path if part.include_path else None,
+                allow_task_code=evaluation.allow_task_code,
+                num_fewshot=part.num_fewshot,
+                limit=min(part.batch_size, part.limit or part.batch_size),
+                backend=part.backend,
+                batch_size=part.batch_size,
+                apply_chat_template=part.apply_chat_template,
+                fewshot_as_multiturn=part.fewshot_as_multiturn,
+                system_message=self.plan.templates.system,
+            )
+            begun += time.perf_counter() - started - found.seconds
+            worked += found.seconds
+            asked += sum(found.num_asked.values())
+            items += sum(min(number, part.limit or number) for number in found.num_items.values())
+        return {
+            "harness_start_seconds": begun,
+            "harness_item_seconds": worked / max(asked, 1),
+            "num_harness_items": items,
+        }
 
     def _time_training(self) -> float | None:
         """Tokens that are trained on a second, by the second of two steps; None where training has no room."""
         import torch
         from transformers import AutoModelForCausalLM
+        from trl.trainer.utils import add_fused_lm_head
+
+        from resources.training.trained_positions import IGNORED, score_trained_positions
 
         training = self.plan.settings.training
         stage = self.trainer.describe(training.sft, is_preference=False)
@@ -170,15 +236,25 @@ class Measuring:
         model = model.to(device).train()
         if stage.gradient_checkpointing:
             model.gradient_checkpointing_enable()
+        # As the trainer computes it: TRL's output embedding, and no more than is trained on where that is asked for.
+        base = model.get_base_model() if training.lora is not None else model
+        add_fused_lm_head(base)
+        if training.trained_positions_only:
+            score_trained_positions(base)
         optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=1e-6)
         shape = (stage.rows_at_once, min(TRAINED_TOKENS, stage.max_length))
         rows = torch.randint(self.model.shape.vocab_size, shape, generator=torch.Generator().manual_seed(0)).to(device)
+        labels = rows.clone()
+        # Half of a row is its prompt.
+        labels[:, : shape[1] // 2] = IGNORED
         is_rounded = self.trainer.choose_precision() == "bfloat16_autocast"
 
         def step(ids: "Tensor") -> float:
             started = time.perf_counter()
             with torch.autocast(device, dtype=torch.bfloat16, enabled=is_rounded):
-                loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+                loss = model(
+                    input_ids=ids, labels=labels[: len(ids)], attention_mask=torch.ones_like(ids), fused_lm_head=True
+                ).loss
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()

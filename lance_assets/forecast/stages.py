@@ -1,6 +1,6 @@
 """The rows, tokens, memory, disk and hours of every stage of an experiment's rounds, and what will not fit."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lance_assets.algorithms.forecast.costs import GIB, count_checkpoint_bytes
@@ -8,9 +8,8 @@ from lance_assets.algorithms.forecast.machine_rates import add_known, count_hour
 from lance_assets.algorithms.forecast.round_forecast import RoundForecast, StageForecast
 from lance_assets.forecast.engine import Host
 from lance_assets.forecast.lengths import Measured
-from lance_assets.forecast.throughput import Machine, ThroughputTable
+from lance_assets.forecast.throughput import Machine, MeasuredRow, ThroughputTable
 from lance_assets.forecast.trainer import Trainer
-from lance_assets.recipes.axes import RecipeSettings
 from lance_assets.records import SECOND_LOSSES, SecondLoss
 from lance_assets.rounds.guard import read_judge_prompts
 from lance_assets.rounds.plan import Plan
@@ -36,6 +35,8 @@ class Row:
 
     name: str
     """Its name, in words."""
+    noun: str
+    """The asset whose step it belongs to."""
     rows: float | None = None
     """Rows, as expected."""
     rows_at_most: float | None = None
@@ -70,21 +71,21 @@ class Forecaster:
     """Tokens per second of machines and engines."""
     model: FoundModel
     """The rounds' model."""
-    reviewer: FoundModel | None
-    """The second model's shape; None where there is none, or a server has it."""
+    role_models: Mapping[str, FoundModel]
+    """The shapes of second models by role; that of a server's is not known."""
     measured: Measured
     """The seeds."""
 
     def host(self, role: str | None) -> Host:
         """The engine that runs a stage."""
-        roles, measured = self.plan.settings.roles, self.measured
-        longest = max(measured.lengths.longest_asked.values())
+        roles, lengths = self.plan.settings.roles, self.measured.lengths
+        longest = max([*lengths.longest_asked.values(), lengths.chat + lengths.prompt])
         engine = roles[role].engine if role in roles else self.plan.settings.engine
-        model = self.reviewer if role in roles else self.model
-        parameters = self.plan.settings.parameters
-        assert isinstance(parameters, RecipeSettings), "plans are made for recipe lance, which asks models"
-        recipe = self.plan.recipe
-        limit = max(recipe.sample_stage(stage, parameters).max_new_tokens for stage in recipe.stages)
+        model = self.role_models.get(role or "") if role in roles else self.model
+        parameters, recipe = self.plan.settings.parameters, self.plan.recipe
+        limits = [recipe.sample_stage(stage, parameters).max_new_tokens for stage in recipe.stages]
+        # A recipe that asks nothing reads whole rows.
+        limit = max(limits, default=self.plan.settings.training.sft.max_length)
         return Host(engine, None if engine.kind == "openai" else model, self.machine, self.table, longest, limit)
 
     @property
@@ -110,6 +111,7 @@ class Forecaster:
             rows.append(
                 Row(
                     stage.name,
+                    stage.noun,
                     stage.rows,
                     bound.rows,
                     stage.prompt_tokens,
@@ -128,13 +130,15 @@ class Forecaster:
         """Embedding of the texts that cleaning keeps, each once; the rate of a GPU is unknown."""
         on_cpu = self.plan.settings.embedder.device == "cpu"
         rate = self.table.embedding.tokens_per_second if on_cpu else None
+        wait = self.table.embedding.start_seconds / 3600
         read, most = (min(this.kept_tokens, this.num_kept * EMBEDDED_TOKENS) for this in (expected, at_most))
         return Row(
             "embedding",
+            "cleaned_set",
             *(expected.num_kept, at_most.num_kept, read, 0.0, most),
             self.table.embedding.memory_gib,
-            count_hours(read, rate),
-            count_hours(most, rate),
+            add_known(wait, count_hours(read, rate)) if read else 0.0,
+            add_known(wait, count_hours(most, rate)) if most else 0.0,
             at_most.num_kept * VECTOR_BYTES / GIB,
         )
 
@@ -155,8 +159,13 @@ class Forecaster:
             ("SFT", training.sft, (expected.num_sft, at_most.num_sft), sft_tokens),
             (SECOND_LOSSES[loss], on_pairs, (expected.num_pairs, at_most.num_pairs), pair_tokens),
         ):
-            stage = trainer.describe(settings, is_preference=name != "SFT")
-            rate, wait = trainer.find_rate(stage), self.machine.start_seconds / 3600 if name == "SFT" else 0.0
+            is_second_loss = name != "SFT"
+            stage = trainer.describe(settings, is_preference=is_second_loss)
+            rate, wait = trainer.find_rate(stage), 0.0
+            if counts[0]:
+                # The first of the stages that a round has starts the trainer.
+                is_second = is_second_loss and expected.num_sft > 0
+                wait = (self.machine.stage_start_seconds if is_second else self.machine.training_start) / 3600
             memory = trainer.forecast_memory(stage).total_gib if counts[1] else None
             hours, bound = (add_known(wait, count_hours(number, rate)) for number in tokens)
             if name == SECOND_LOSSES["grpo"] and number:
@@ -167,13 +176,36 @@ class Forecaster:
                 )
                 memory = trainer.forecast_memory(stage).total_gib if counts[1] else None
                 rows.append(
-                    Row(name, *counts, tokens[0], sampled[0].completion_tokens, tokens[1], memory, hours, bound)
+                    Row(
+                        name,
+                        "checkpoint",
+                        *counts,
+                        tokens[0],
+                        sampled[0].completion_tokens,
+                        tokens[1],
+                        memory,
+                        hours,
+                        bound,
+                    )
                 )
                 continue
             disk = TEXT_BYTES * (at_most.sft_tokens if name == "SFT" else at_most.pair_tokens) / GIB
             disk += self.count_checkpoint_gib(number) if name == "SFT" else 0.0
-            rows.append(Row(name, *counts, tokens[0], 0.0, tokens[1], memory, hours, bound, disk))
-        return rows
+            rows.append(Row(name, "checkpoint", *counts, tokens[0], 0.0, tokens[1], memory, hours, bound, disk))
+        return [*self.forecast_label_training(expected, at_most), *rows]
+
+    def forecast_label_training(self, expected: RoundForecast, at_most: RoundForecast) -> list[Row]:
+        """SFT of the label model; nothing where none is trained in the round."""
+        if not expected.num_label_rows or not self.plan.trains_label_model:
+            return []
+        trainer, settings = self.trainer, self.plan.settings.training.for_label_model().sft
+        stage = trainer.describe(settings, is_preference=False)
+        rate, wait = trainer.find_rate(stage), self.machine.training_start / 3600
+        tokens = [this.label_tokens * settings.num_epochs for this in (expected, at_most)]
+        hours, bound = (add_known(wait, count_hours(number, rate)) for number in tokens)
+        memory, disk = trainer.forecast_memory(stage).total_gib, self.count_checkpoint_gib(0)
+        counts = (expected.num_label_rows, at_most.num_label_rows, tokens[0], 0.0, tokens[1])
+        return [Row("SFT of the label model", "label_checkpoint", *counts, memory, hours, bound, disk)]
 
     def _count_rewarded(
         self, grpo: GrpoSettings, expected: RoundForecast, at_most: RoundForecast
@@ -207,26 +239,41 @@ class Forecaster:
             bounds = [part.limit and part.limit * len(part.tasks) for part in evaluation.lm_eval.split()]
             known = [bound for bound in bounds if bound is not None]
             bound_rows = sum(known) * num_models if len(known) == len(bounds) else None
-            rows.append(Row("evaluation: lm_eval", rows_at_most=bound_rows))
+            measured = self.table.find_measured(self.machine.name, "transformers", self.model.shape.num_parameters)
+            rows.append(self._forecast_harness(measured, bound_rows, num_models))
         if evaluation.judge is not None:
-            rows.append(Row("evaluation: judge", rows_at_most=self.bound_judging(evaluation.judge, num_models)))
+            rows.append(
+                Row("evaluation: judge", "eval_report", rows_at_most=self.bound_judging(evaluation.judge, num_models))
+            )
         return rows
+
+    def _forecast_harness(self, measured: MeasuredRow | None, bound: int | None, num_models: int) -> Row:
+        """The harness's tasks: known where this computer was measured with them, a process for each model."""
+        name = "evaluation: lm_eval"
+        if measured is None or measured.harness_item_seconds is None or measured.num_harness_items is None:
+            return Row(name, "eval_report", rows_at_most=bound)
+        number = measured.num_harness_items
+        seconds = number * measured.harness_item_seconds + (measured.harness_start_seconds or 0.0)
+        hours = num_models * seconds / 3600
+        return Row(name, "eval_report", num_models * number, num_models * number, hours=hours, hours_at_most=hours)
 
     def _forecast_world(self, world: World, max_new_tokens: int, number: int, num_models: int) -> Row:
         """The completions of a world's problems; only their number is known if the world has no measured tokens."""
         name = f"evaluation: {world.name.replace('_', ' ')}"
         if world.mean_tokens is None:
-            return Row(name, number, number)
+            return Row(name, "eval_report", number, number)
         prompt, completion = world.mean_tokens
         stage, bound = (
             StageForecast("evaluation", "eval_report", None, number, 1, number * prompt, number * tokens)
             for tokens in (completion, max_new_tokens)
         )
-        host, wait = self.host(None), self.machine.start_seconds / 3600 * num_models
+        # One process asks all models; what it imports takes longer than another model.
+        host, wait = self.host(None), self.machine.start_seconds / 3600
         memory = host.forecast_memory(_mean_tokens(stage))
         hours = add_known(wait, host.count_hours(stage))
         return Row(
             name,
+            "eval_report",
             *(number, number, stage.prompt_tokens, stage.completion_tokens),
             bound.prompt_tokens + bound.completion_tokens,
             memory.total_gib if memory is not None else None,

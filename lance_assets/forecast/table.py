@@ -9,7 +9,7 @@ from lance_assets.forecast.build import Forecast
 from lance_assets.forecast.stages import Row
 
 UNKNOWN = "unknown"
-TRAINED = ("SFT", "DPO")
+TRAINED = ("SFT", "DPO", "SFT of the label model")
 NOT_ASKED = (*TRAINED, "embedding")
 """The stages that ask no model."""
 

@@ -37,6 +37,17 @@ class Machine(Row):
     )
     gigabytes_per_second: float | None = Field(None, gt=0, description="Memory bandwidth of one device.")
     start_seconds: float = Field(ge=0, description="Seconds until a step has loaded its model.")
+    train_start_seconds: float | None = Field(
+        None, ge=0, description="Seconds until the trainer's process has begun. None: start_seconds."
+    )
+    stage_start_seconds: float = Field(
+        0.0, ge=0, description="Seconds between the two stages of a training: saving, and loading what was saved."
+    )
+
+    @property
+    def training_start(self) -> float:
+        """Seconds until the trainer's process has begun."""
+        return self.start_seconds if self.train_start_seconds is None else self.train_start_seconds
 
     @property
     def peak(self) -> Peak | None:
@@ -75,6 +86,11 @@ class MeasuredRow(Row):
     prefill_tokens_per_second: float | None = Field(None, gt=0, description="Prompt tokens.")
     decode_tokens_per_second: float | None = Field(None, gt=0, description="Completion tokens.")
     train_tokens_per_second: float | None = Field(None, gt=0, description="Trained tokens; the engine does not matter.")
+    start_seconds: float | None = Field(None, ge=0, description="Until a process has loaded the model.")
+    train_start_seconds: float | None = Field(None, ge=0, description="Until the trainer's process has begun.")
+    harness_start_seconds: float | None = Field(None, ge=0, description="Of the harness, without its requests.")
+    harness_item_seconds: float | None = Field(None, ge=0, description="For an item of the experiment's tasks.")
+    num_harness_items: int | None = Field(None, ge=0, description="Items of the experiment's tasks, with its limits.")
 
     def scale(self, rate: float | None, num_parameters: int) -> float | None:
         """A rate of this row for another model; None if there is none, or if the sizes are too different."""
@@ -86,6 +102,7 @@ class MeasuredRow(Row):
 class EmbeddingRow(Row):
     """The rate and memory of the embedding model on a CPU."""
 
+    start_seconds: float = Field(0.0, ge=0, description="Until it is loaded.")
     tokens_per_second: float = Field(gt=0)
     memory_gib: float = Field(gt=0)
 

@@ -124,6 +124,8 @@ class Forecast(Generic[S]):
     """Upper bounds of every figure of each round."""
     list_assumptions: Callable[[str], list[str]]
     """The assumptions of a prompt profile with their sources, as lines to print."""
+    words: Mapping[str, str] = field(default_factory=dict)
+    """By prompt step the role in whose words it is asked; a step that is not here is asked in the round's own."""
 
 
 def describe_nothing(inputs: RoundInputs[object], table: pl.DataFrame) -> dict[str, float | int]:

@@ -38,6 +38,7 @@ from lance_assets.algorithms.filters.rules import Complete, EvaluationOverlap
 from lance_assets.algorithms.selection.pool_selection import PoolMethod, draw_first_pool, select_from_pool
 from lance_assets.recipes.axes import AxisSettings, Losses, StartsFrom, keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, list_no_prompts
+from lance_assets.recipes.forecasts.pool_reading import forecast_pool_reading
 from lance_assets.recipes.steps.rows import Generation, Seed, build_table, read_rows
 from lance_assets.recipes.steps.sets import (
     build_no_pairs,
@@ -176,4 +177,5 @@ RECIPE: Recipe[DiverseEvolSettings] = Recipe(
     build_pairs=build_no_pairs,
     reports_vendi=True,
     list_prompts=list_no_prompts,
+    forecast=forecast_pool_reading(lambda settings: (settings.num_first, settings.num_picks)),
 )

@@ -28,6 +28,7 @@ from pydantic import Field
 from lance_assets.prompts import PromptStep
 from lance_assets.recipes.axes import Losses, ProposingSettings, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
+from lance_assets.recipes.forecasts.proposing import I_SHEEP, Proposing, forecast_proposing
 from lance_assets.recipes.steps.reviewing import Rubric, build_ending_sampling, build_review_sampling
 from lance_assets.recipes.steps.rows import (
     Seed,
@@ -135,6 +136,11 @@ def list_prompts(settings: ISheepSettings) -> tuple[PromptStep, ...]:
     )
 
 
+def describe(settings: ISheepSettings) -> Proposing:
+    """What a plan reads of the settings."""
+    return Proposing(settings.max_seeds, settings.num_prompts, 1, settings.num_reviews)
+
+
 RECIPE: Recipe[ISheepSettings] = Recipe(
     name="i_sheep",
     settings=ISheepSettings,
@@ -162,4 +168,5 @@ RECIPE: Recipe[ISheepSettings] = Recipe(
     build_sft_set=build_sft_set,
     build_pairs=build_no_pairs,
     list_prompts=list_prompts,
+    forecast=forecast_proposing(I_SHEEP, describe, pairs=False, words={"review": "reviewer"}),
 )

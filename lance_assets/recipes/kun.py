@@ -57,6 +57,7 @@ from lance_assets.prompts import PromptStep
 from lance_assets.recipes.asking import RoundIdentity, build_requests, close_thoughts, read_completion
 from lance_assets.recipes.axes import Losses, ScoredSettings, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
+from lance_assets.recipes.forecasts.labelling import Labelling, forecast_labelling
 from lance_assets.recipes.steps.reviewing import Rubric, build_ending_sampling, force_endings, read_review
 from lance_assets.recipes.steps.rows import (
     CleanedRow,
@@ -374,6 +375,12 @@ def list_prompts(settings: KunSettings) -> tuple[PromptStep, ...]:
     )
 
 
+def describe(settings: KunSettings) -> Labelling:
+    """What a plan reads of the settings."""
+    step = "verdict" if settings.signal == "verdict" else "review_pair"
+    return Labelling(settings.max_texts, settings.signal, step, settings.polish)
+
+
 RECIPE: Recipe[KunSettings] = Recipe(
     name="kun",
     settings=KunSettings,
@@ -413,4 +420,5 @@ RECIPE: Recipe[KunSettings] = Recipe(
     describe_generations=describe_generations,
     needs_texts=True,
     list_prompts=list_prompts,
+    forecast=forecast_labelling(describe),
 )

@@ -361,5 +361,7 @@ def _forecast_bounds(
     return forecast_at_most(settings, lengths, pool, num_rounds=num_rounds)
 
 
-FORECAST: Forecast[LanceSettings] = Forecast(_forecast_expected, _forecast_bounds, list_assumptions)
+FORECAST: Forecast[LanceSettings] = Forecast(
+    _forecast_expected, _forecast_bounds, list_assumptions, {"review": "reviewer", "judge_pair": "reviewer"}
+)
 """What the platform forecasts LANCE's rounds with."""

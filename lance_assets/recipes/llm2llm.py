@@ -46,6 +46,7 @@ from lance_assets.conversations import show_prompt
 from lance_assets.prompts import PromptStep
 from lance_assets.recipes.axes import keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
+from lance_assets.recipes.forecasts.teaching import Lessons, forecast_teaching
 from lance_assets.recipes.llm2llm_settings import Llm2LlmSettings
 from lance_assets.recipes.steps.rows import (
     Example,
@@ -201,6 +202,13 @@ def list_prompts(settings: Llm2LlmSettings) -> tuple[PromptStep, ...]:
     )
 
 
+def describe(settings: Llm2LlmSettings) -> Lessons:
+    """What a plan reads of the settings."""
+    num_votes = 0 if settings.teacher_writes == "lesson" else settings.num_votes
+    sizes = (settings.seed_share, settings.num_lessons, settings.max_attempts, num_votes)
+    return Lessons(*sizes, settings.student_max_new_tokens, not settings.targeted)
+
+
 RECIPE: Recipe[Llm2LlmSettings] = Recipe(
     name="llm2llm",
     settings=Llm2LlmSettings,
@@ -231,4 +239,5 @@ RECIPE: Recipe[Llm2LlmSettings] = Recipe(
     build_pairs=build_no_pairs,
     describe_generations=describe_generations,
     list_prompts=list_prompts,
+    forecast=forecast_teaching(describe),
 )

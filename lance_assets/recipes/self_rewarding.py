@@ -41,6 +41,7 @@ from lance_assets.recipes.axes import (
     keep_rounds,
 )
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
+from lance_assets.recipes.forecasts.proposing import SELF_REWARDING, Proposing, forecast_proposing
 from lance_assets.recipes.steps.reviewing import Rubric, build_ending_sampling, build_review_sampling
 from lance_assets.recipes.steps.rows import (
     Seed,
@@ -138,6 +139,12 @@ def list_prompts(settings: SelfRewardingSettings) -> tuple[PromptStep, ...]:
     )
 
 
+def describe(settings: SelfRewardingSettings) -> Proposing:
+    """What a plan reads of the settings."""
+    sizes = (settings.num_prompts, settings.num_completions, settings.num_reviews)
+    return Proposing(settings.max_seeds, *sizes, prompter="prompter")
+
+
 RECIPE: Recipe[SelfRewardingSettings] = Recipe(
     name="self_rewarding",
     settings=SelfRewardingSettings,
@@ -165,4 +172,7 @@ RECIPE: Recipe[SelfRewardingSettings] = Recipe(
     build_sft_set=build_no_sft_rows,
     build_pairs=build_pairs,
     list_prompts=list_prompts,
+    forecast=forecast_proposing(
+        SELF_REWARDING, describe, pairs=True, words={"review": "reviewer", "new_prompt": "prompter"}
+    ),
 )

@@ -31,6 +31,7 @@ from lance_assets.algorithms.filters.rules import Complete, EvaluationOverlap, S
 from lance_assets.algorithms.selection.pairing import build_self_play_pairs
 from lance_assets.recipes.axes import ON_PAIRS, Losses, RecipeSettings, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage, list_no_prompts
+from lance_assets.recipes.forecasts.self_play import forecast_self_play
 from lance_assets.recipes.steps.rows import (
     Seed,
     build_reviewed_row,
@@ -107,4 +108,5 @@ RECIPE: Recipe[SpinSettings] = Recipe(
     build_sft_set=build_no_sft_rows,
     build_pairs=build_pairs,
     list_prompts=list_no_prompts,
+    forecast=forecast_self_play(lambda settings: settings.max_seeds),
 )

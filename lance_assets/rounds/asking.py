@@ -31,6 +31,8 @@ class Cost:
     """From start to end of the step that finished it."""
     engine_seconds: float = 0.0
     """Of engines at work, tries that were interrupted included."""
+    model_seconds: float = 0.0
+    """Of models at work: asked, read, trained and evaluated, without starting and loading them."""
     num_samples: int = 0
     """Samples it holds."""
     num_taken_up: int = 0
@@ -68,13 +70,15 @@ class Cost:
         num_taken_up: int,
         is_constrained: bool,
         prices: PriceSettings,
+        start_seconds: float = 0.0,
     ) -> None:
-        """Count a stage's samples and what the engine took for them."""
+        """Count a stage's samples and what the engine took for them, `start_seconds` of it to load its model."""
         prompt, cached, completion = (
             sum(getattr(sample, name) for sample in samples)
             for name in ("prompt_tokens", "cached_tokens", "completion_tokens")
         )
         self.engine_seconds += seconds
+        self.model_seconds += max(0.0, seconds - start_seconds)
         self.num_samples += len(samples)
         self.num_taken_up += num_taken_up
         self.prompt_tokens += prompt
@@ -91,6 +95,10 @@ class Cost:
             + completion * prices.completion_per_million
         )
         self.price += per_million / 1e6 + seconds / 3600 * prices.per_hour
+
+    def note_model_seconds(self, seconds: float) -> None:
+        """Count seconds of a model at work that is no engine: a reader, a trainer or the harness."""
+        self.model_seconds += seconds
 
     def raise_peak(self, peak: MemoryPeak) -> None:
         """Take a larger peak."""
@@ -210,6 +218,7 @@ class Asker:
         # Whether there is a grammar is settled before stored samples are looked up, since it is part of what they are
         # found by.
         chosen = self._with_grammar(mine, sampling)
+        started = mine.engine.measure_start()
         finished = run_durably(
             requests,
             generate=lambda rows: mine.engine.generate(rows, chosen),
@@ -228,6 +237,7 @@ class Asker:
             num_taken_up=finished.num_taken_up,
             is_constrained=chosen.grammar is not None,
             prices=mine.settings.prices,
+            start_seconds=mine.engine.measure_start() - started,
         )
         # The engine may have processes of its own, which this process's peak does not cover.
         self.cost.raise_peak(mine.engine.measure_peak())

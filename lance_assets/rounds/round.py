@@ -307,6 +307,7 @@ class Round:
             dtype=engine.dtype,
             num_threads=engine.num_threads,
             log=self.log,
+            note_seconds=self.cost.note_model_seconds,
         )
 
     @contextmanager

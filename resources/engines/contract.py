@@ -103,6 +103,10 @@ class Engine(Protocol):
         """The most memory its processes have held so far."""
         ...
 
+    def measure_start(self) -> float:
+        """Seconds that it has taken so far to load or start its model; rows were asked in none of them."""
+        ...
+
     def close(self) -> None:
         """Give the memory back, and leave no process behind."""
         ...
@@ -122,6 +126,10 @@ class ModellessEngine:
     def measure_peak(self) -> MemoryPeak:
         """It holds nothing."""
         return MemoryPeak(0.0, 0.0)
+
+    def measure_start(self) -> float:
+        """It starts nothing."""
+        return 0.0
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -10,7 +10,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ import polars as pl
 from lance_assets.algorithms.measures.headline import guess_direction, name_metric
 from lance_assets.algorithms.measures.statistics import compute_wilson_interval
 from lance_assets.records import EVAL_REPORT, HARNESS_ITEMS
+from resources.evaluation.request_clock import read_seconds
 from resources.machine.processes import stream_process
 from resources.models.chat_format import adapt_folder
 from resources.stores.checkpoints import has_chat_template
@@ -42,6 +43,12 @@ class HarnessResult:
     """Its scores, schema `EVAL_REPORT`."""
     items: pl.DataFrame
     """The items of those scores that are a mean over items, schema `HARNESS_ITEMS`."""
+    seconds: float = 0.0
+    """In which the model answered requests, without imports, tasks and the loading of the model."""
+    num_asked: Mapping[str, int] = field(default_factory=dict)
+    """Items that were asked, by task."""
+    num_items: Mapping[str, int] = field(default_factory=dict)
+    """Items that each task has."""
 
 
 def run_lm_eval(
@@ -111,14 +118,19 @@ def run_lm_eval(
         if is_chat:
             command += ["--apply_chat_template", "--fewshot_as_multiturn", str(fewshot_as_multiturn).lower()]
             command += ["--system_instruction", system_message] if system_message else []
-        _run_harness(command, tasks, log)
+        output = _run_harness(command, tasks, log)
         reports = sorted(Path(folder).rglob("results_*.json"))
         # The name of the result file holds the time, so it is found by its pattern.
         if len(reports) != 1:
             raise EvaluationError(f"lm-evaluation-harness wrote {len(reports)} result files for {list(tasks)}, not 1")
-        report = parse_lm_eval(json.loads(reports[0].read_text()), model_name=model_name)
+        written = json.loads(reports[0].read_text())
+        report = parse_lm_eval(written, model_name=model_name)
+        asked, there = (
+            {task: int(number[kind]) for task, number in written["n-samples"].items()}
+            for kind in ("effective", "original")
+        )
         samples = {task: _read_samples(reports[0].parent, task) for task in report["benchmark"].unique().sort()}
-        return HarnessResult(report, parse_samples(samples, report))
+        return HarnessResult(report, parse_samples(samples, report), read_seconds(output), asked, there)
 
 
 def read_task_prompts(
@@ -151,12 +163,14 @@ def read_task_prompts(
     return prompts
 
 
-def _run_harness(command: list[str], tasks: Sequence[str], log: Callable[[str], None]) -> None:
+def _run_harness(command: list[str], tasks: Sequence[str], log: Callable[[str], None]) -> str:
+    """Run the harness to its end; the last lines of its output."""
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     code, text = stream_process(command, added_environment=offline, log=log)
     if code != 0:
         remedy = "name a task of `lm-eval ls tasks` or one whose YAML is under include_path; its data must be local"
         raise EvaluationError(f"lm-evaluation-harness failed on {list(tasks)} (exit {code}); {remedy}\n{text}")
+    return text
 
 
 def _find_interval(score: float, stderr: object, num_items: int | None) -> tuple[float | None, float | None]:

@@ -25,6 +25,7 @@ from lm_eval import utils
 from lm_eval.tasks import _yaml_loader
 
 from resources.evaluation.evaluator import ALLOWED
+from resources.evaluation.request_clock import RequestClock
 from resources.models.chat_markup import guard_turns
 
 
@@ -78,11 +79,15 @@ def main() -> None:
     from lm_eval.__main__ import cli_evaluate
     from lm_eval.models.huggingface import HFLM
 
-    from resources.evaluation import harness_model  # noqa: F401 (the harness finds the model by its name)
+    from resources.evaluation.harness_model import BatchedModel  # the harness finds it by its name
 
     HFLM.apply_chat_template = guard_turns(HFLM.apply_chat_template)
-
+    clock = RequestClock()
+    # The derived class first: it would otherwise inherit methods that are timed already.
+    for model in (BatchedModel, HFLM):
+        clock.watch(model)
     cli_evaluate()
+    print(clock.tell(), flush=True)
 
 
 if __name__ == "__main__":

@@ -46,10 +46,16 @@ def compute_what_is_trained(trainer: SFTTrainer | DPOTrainer) -> None:
     for model in (trainer.model, getattr(trainer, "ref_model", None)):
         if model is not None:
             base = model.get_base_model() if isinstance(model, PeftModel) else model
-            _patch_forward(base, has_pairs=isinstance(trainer, DPOTrainer))
+            score_trained_positions(base, has_pairs=isinstance(trainer, DPOTrainer))
 
 
-def _patch_forward(model: PreTrainedModel, *, has_pairs: bool) -> None:
+def score_trained_positions(model: PreTrainedModel, *, has_pairs: bool = False) -> None:
+    """Have a model that has TRL's fused output embedding compute no more than its labels ask for.
+
+    Args:
+        model: without PEFT around it.
+        has_pairs: whether a batch holds the chosen sides of pairs, and then their rejected ones.
+    """
     score_all = model.forward
     can_share = has_pairs and reads_together(model)
     scores_here = packs = False

@@ -160,6 +160,10 @@ class WatchedEngine:
         """As the engine."""
         return self.engine.measure_peak()
 
+    def measure_start(self) -> float:
+        """As the engine."""
+        return self.engine.measure_start()
+
     def close(self) -> None:
         """Close the engine."""
         self.engine.close()

@@ -56,6 +56,9 @@ class NotingEngine:
     def measure_peak(self) -> MemoryPeak:
         return MemoryPeak(1.5, 0.0)
 
+    def measure_start(self) -> float:
+        return 0.0
+
     def close(self) -> None:
         OPENED.append(f"close {self.name}")
 

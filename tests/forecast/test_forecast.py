@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lance_assets.forecast.build import Forecast, build_forecast, find_free_gib
+from lance_assets.forecast.build import Forecast, build_forecast, find_free_gib, prepare
 from lance_assets.forecast.lengths import measure_lengths
 from lance_assets.forecast.stages import Row
 from lance_assets.forecast.table import add_all, add_hours, format_hours, render_forecast
-from lance_assets.forecast.throughput import read_throughput
+from lance_assets.forecast.throughput import MeasuredRow, read_throughput
 from lance_assets.rounds.experiments import plan_experiment
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.experiment import ExperimentSettings
@@ -179,7 +179,7 @@ def test_a_second_model_on_a_server_with_prices(project_root: Path, tmp_path: Pa
     assert reviews.completion_tokens is not None
     assert reviews.gib is None
     assert reviews.cost == pytest.approx((reviews.prompt_tokens + 2 * reviews.completion_tokens) / 1e6)
-    waited = 10 / 3600
+    waited = 9 / 3600
     assert reviews.hours == pytest.approx((reviews.prompt_tokens + reviews.completion_tokens) / 60_000 / 60 + waited)
     assert prompts.cost == 0
     assert "cost" in render_forecast(forecast)
@@ -191,8 +191,8 @@ def test_a_second_model_on_a_server_with_prices(project_root: Path, tmp_path: Pa
 def test_a_reviewers_own_templates_count(project_root: Path) -> None:
     """The full review and its system message are ten times as long as the compact one; the other steps stay."""
     plan = load(project_root, "mini_lance")
-    full = replace(plan.templates, profile="full")
-    own, other = (measure_lengths(plan, find_model(SMALL_MODEL), reviewer=words) for words in (plan.templates, full))
+    full = load(project_root, "mini_lance", roles={"reviewer": {"model": "small", "prompt_profile": "full"}})
+    own, other = (measure_lengths(one, find_model(SMALL_MODEL)) for one in (plan, full))
     for step in ("review", "judge_pair"):
         assert other.lengths.templates[step] > 10 * own.lengths.templates[step]
     assert other.lengths.asked["new_prompt"] == own.lengths.asked["new_prompt"]
@@ -213,7 +213,7 @@ def test_a_model_that_is_nowhere(project_root: Path, tmp_path: Path) -> None:
 def test_the_shipped_table_names_the_source_of_every_row() -> None:
     table = read_throughput()
     names = [machine.name for machine in table.machines]
-    assert names == ["cpu2", "h100x1", "h100x8", "a100x1", "a100x8", "rtx4090x1"]
+    assert names == ["cpu2", "h100x1", "h100x8", "a100x1", "a100x8", "h200x1", "rtx4090x1"]
     for row in (*table.machines, *table.efficiencies, *table.measured, table.embedding):
         assert "measured" in row.source
     assert {row.machine for row in table.measured} <= set(names)
@@ -274,7 +274,9 @@ def test_this_computer_is_measured_once(project_root: Path, tmp_path: Path) -> N
     measured = [rates[f"{name}_tokens_per_second"] for name in ("prefill", "decode", "train")]
     assert all(rate > 100 for rate in measured)
     rows = by_name(forecast.rounds["r0001"])
-    assert rows["SFT"].hours == pytest.approx(((rows["SFT"].prompt_tokens or 0) / measured[2] + 10) / 3600)
+    started = rates["train_start_seconds"]
+    assert min(started, rates["start_seconds"]) > 0.5, "both processes import torch"
+    assert rows["SFT"].hours == pytest.approx(((rows["SFT"].prompt_tokens or 0) / measured[2] + started) / 3600)
     # A plan without --measure takes what is kept; another engine setting was not measured.
     kept.write_text(json.dumps(rates | {"train_tokens_per_second": 1.0}))
     again = build_forecast(plan, machine=None, home=home)
@@ -283,6 +285,34 @@ def test_this_computer_is_measured_once(project_root: Path, tmp_path: Path) -> N
     )
     other = load(project_root, "mini_lance", engine={"batch_size": 3})
     assert build_forecast(other, machine=None, home=home).machine.name == "cpu2"
+
+
+def test_the_harness_is_planned_where_it_was_measured(project_root: Path, tmp_path: Path) -> None:
+    """50 items at 0.4 s and a start of 20 s: 40 s for one model, twice as much for the two of r0000."""
+    plan = load(project_root, "gsm8k_lance")
+    told = {"num_parameters": 1_748_160, "machine": "cpu2", "engine": "transformers", "source": "a test"}
+    harness = {"harness_start_seconds": 20.0, "harness_item_seconds": 0.4, "num_harness_items": 50}
+    table = read_throughput()
+    row = MeasuredRow.model_validate(told | harness)
+    work = prepare(plan, table.model_copy(update={"measured": (row,)}), table.find_machine("cpu2"), num_seeds=None)
+    for num_models, rows, seconds in ((1, 50, 40.0), (2, 100, 80.0)):
+        (found,) = work.forecast_evaluation(num_models=num_models)
+        assert (found.rows, found.hours) == (rows, pytest.approx(seconds / 3600))
+
+
+def test_pairs_alone_start_the_trainer_themselves(project_root: Path, tmp_path: Path) -> None:
+    """After SFT, DPO waits for what is saved between the two; where there is no SFT it waits for the trainer."""
+    machine = read_throughput().find_machine("cpu2")
+    both = by_name(build_forecast(load(project_root, "mini_lance"), machine="cpu2", home=tmp_path).rounds["r0001"])
+    alone = by_name(build_forecast(load(project_root, "mini_spin"), machine="cpu2", home=tmp_path).rounds["r0001"])
+    for rows, name, wait in (
+        (both, "SFT", machine.training_start),
+        (both, "DPO", machine.stage_start_seconds),
+        (alone, "SFT", 0.0),
+        (alone, "DPO", machine.training_start),
+    ):
+        row = rows[name]
+        assert 3600 * (row.hours or 0) == pytest.approx((row.prompt_tokens or 0) / 6500 + wait), name
 
 
 def test_another_computer_or_a_model_elsewhere_cannot_be_measured(project_root: Path, tmp_path: Path) -> None:

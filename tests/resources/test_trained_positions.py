@@ -11,7 +11,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from lance_assets.small_world import SMALL_MODEL
 from resources.training import trained_positions
-from resources.training.trained_positions import IGNORED, _patch_forward
+from resources.training.trained_positions import IGNORED, score_trained_positions
 
 OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")
 
@@ -74,7 +74,7 @@ def test_the_loss_and_the_gradients_are_those_of_trl(
     # A copied model still has the forward of the one it was copied from.
     del ours.forward
     add_fused_lm_head(ours, outputs=OUTPUTS)
-    _patch_forward(ours, has_pairs=has_pairs)
+    score_trained_positions(ours, has_pairs=has_pairs)
     batch = make_batch(prompts, completions, seed=3)
     (expected, gradients), (found, own) = compute(plain, batch), compute(ours, batch)
     for name, values in expected.items():
@@ -92,7 +92,7 @@ def test_with_adapters_the_same(models: tuple[PreTrainedModel, PreTrainedModel])
         torch.manual_seed(0)
         model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
         if is_ours:
-            _patch_forward(model.get_base_model(), has_pairs=True)
+            score_trained_positions(model.get_base_model(), has_pairs=True)
         found.append(compute(model, make_batch([9, 4, 9, 4], [5, 6, 7, 8], seed=1)))
     torch.testing.assert_close(found[1][0]["log_probs"], found[0][0]["log_probs"], rtol=1e-4, atol=1e-5)
     for left, right in zip(found[1][1], found[0][1], strict=True):
@@ -110,7 +110,7 @@ def test_fewer_positions_are_read_and_scored(
         monkeypatch.setattr(trained_positions, "can_pack", lambda _: False)
     model = AutoModelForCausalLM.from_pretrained(SMALL_MODEL, dtype=torch.float32)
     add_fused_lm_head(model)
-    _patch_forward(model, has_pairs=has_pairs)
+    score_trained_positions(model, has_pairs=has_pairs)
     seen = {}
     model.base_model.embed_tokens.register_forward_hook(lambda _m, given, _o: seen.update(read=given[0].numel()))
     model.get_output_embeddings().register_forward_pre_hook(lambda _m, given: seen.update(scored=len(given[0])))
@@ -123,7 +123,7 @@ def test_what_has_no_label_or_no_common_prompt_is_computed_too(models: tuple[Pre
     plain = models[0]
     ours = AutoModelForCausalLM.from_pretrained(SMALL_MODEL, dtype=torch.float32)
     add_fused_lm_head(ours, outputs=OUTPUTS)
-    _patch_forward(ours, has_pairs=True)
+    score_trained_positions(ours, has_pairs=True)
     for labelled in (False, True):
         batch = make_batch([5, 6], [3, 4], seed=2)
         if not labelled:
@@ -137,7 +137,7 @@ def test_padding_on_the_left_keeps_its_mask(models: tuple[PreTrainedModel, PreTr
     plain = models[0]
     ours = AutoModelForCausalLM.from_pretrained(SMALL_MODEL, dtype=torch.float32)
     add_fused_lm_head(ours, outputs=OUTPUTS)
-    _patch_forward(ours, has_pairs=False)
+    score_trained_positions(ours, has_pairs=False)
     batch = {name: values.flip(1) for name, values in make_batch([5, 6], [3, 9], seed=2).items()}
     expected, found = (model(**batch, fused_lm_head=True) for model in (plain, ours))
     torch.testing.assert_close(found.log_probs, expected.log_probs, rtol=1e-4, atol=1e-5)
@@ -151,7 +151,7 @@ def test_blocks_and_the_head_of_trl_give_the_same(
     monkeypatch.setattr(trained_positions, "count_block", lambda *_, **__: 5)
     ours = AutoModelForCausalLM.from_pretrained(SMALL_MODEL, dtype=torch.float32)
     add_fused_lm_head(ours, outputs=OUTPUTS)
-    _patch_forward(ours, has_pairs=True)
+    score_trained_positions(ours, has_pairs=True)
     batch = make_batch([7, 3, 7, 3], [4, 9, 1, 6], seed=3)
     (expected, gradients), (found, own) = compute(models[0], batch), compute(ours, batch)
     for name, values in expected.items():

@@ -11,15 +11,17 @@ class Lengths:
     chat: float
     """Of a chat without any words: system message and marks of turns."""
     templates: Mapping[str, float]
-    """Of a step's chat about empty texts, by step: "review", "new_prompt", "degrade", "judge_pair"."""
+    """Of a step's chat about empty texts, by the recipe's prompt steps, such as "review"."""
     asked: Mapping[str, float]
-    """Of a step's chat about a seed, mean over the seeds; "judge_pair" is not asked about seeds."""
+    """Of a step's chat about a seed, or about a text where it is asked about one, mean over them."""
     longest_asked: Mapping[str, float]
     """The same, of the longest seed."""
     prompt: float
     """Of a seed's prompt, mean."""
     completion: float
     """Of a seed's completion, mean."""
+    text: float = 0.0
+    """Of a text without a prompt, mean; 0 where the experiment has none."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,10 @@ class RoundForecast:
     """Pairs DPO trains on."""
     pair_tokens: float
     """Their tokens, both sides, one pass."""
+    num_label_rows: float = 0.0
+    """Rows that a label model is trained on; 0 where none is trained in the round."""
+    label_tokens: float = 0.0
+    """Their tokens, one pass."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,8 @@ class Pool:
     """Pairs of each kind that r0000 measures its reviewer on; 0: it is not measured."""
     has_answers: bool = False
     """Whether the seeds have gold answers."""
+    num_texts: int = 0
+    """Texts without prompts."""
 
 
 def take_larger(one: RoundForecast, other: RoundForecast) -> RoundForecast:

@@ -47,6 +47,7 @@ from lance_assets.rounds.report import (
 from lance_assets.rounds.round import Round
 from lance_assets.rounds.shown.costs import tabulate_costs
 from lance_assets.rounds.shown.items import find_turned, show_items, show_turned
+from lance_assets.rounds.shown.overhead import split_round
 from lance_assets.rounds.shown.seconds import measure_round, say_round
 from lance_assets.rounds.shown.sentences import say_difference, say_number
 from lance_assets.rounds.world_evaluation import evaluate_world, summarise_items
@@ -172,6 +173,7 @@ def run_harness(this_round: Round, model: str, path: Path, lm_eval: LmEvalSettin
         system_message=plan.templates.system,
         rng_seed=plan.settings.rng_seed,
     )
+    this_round.cost.note_model_seconds(found.seconds)
     text = json.dumps({"report": found.report.to_dicts(), "items": found.items.to_dicts()})
     write_file_atomically(kept, text.encode())
     return found
@@ -209,7 +211,9 @@ def report_eval_report(this_round: Round) -> Report:
     facts |= show_world_items(this_round, before[-1].round_key if before else None)
     facts |= describe_judging(this_round.read("judge_items").filter(model="checkpoint"))
     facts |= collect_history(this_round, [outcome.round_key for outcome in outcomes])
-    return facts | {"accounting": account_for_round(this_round)}
+    split = split_round(this_round.read_costs())
+    overhead = {"overhead": split.describe()} if split.overhead_ratio is not None else {}
+    return facts | overhead | {"accounting": account_for_round(this_round)}
 
 
 def say_evaluated(this_round: Round, headline: Headline, earlier: list[str]) -> str:

@@ -1,8 +1,10 @@
 """checkpoint and label_checkpoint: what a round trains, in a process of its own, once no engine holds memory."""
 
 import math
+import re
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,36 @@ class Trained:
     """What was free before it started."""
 
 
+_OF_STEPS = re.compile(r"(\w+): (?:\d+ rows|step \d+ of)")
+"""A line of the trainer's log about a stage: the first comes just before its first step, the last after a step."""
+
+
+@dataclass
+class StepClock:
+    """Times a trainer's steps by its log, without what it imports, loads and saves.
+
+    >>> clock = StepClock()
+    >>> for line, moment in (("sft: 8 rows", 2.0), ("sft: step 4 of 4, loss 1.0", 9.0), ("dpo: 2 rows", 15.0)):
+    ...     clock.note(line, moment)
+    >>> clock.seconds
+    7.0
+    """
+
+    stages: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """When each stage's first and last line came."""
+
+    def note(self, line: str, moment: float) -> None:
+        """Take note of a line of the log, and of when it came, in seconds."""
+        if (match := _OF_STEPS.match(line)) is not None:
+            first, _ = self.stages.get(match[1], (moment, moment))
+            self.stages[match[1]] = (first, moment)
+
+    @property
+    def seconds(self) -> float:
+        """Of the steps of all stages."""
+        return sum(last - first for first, last in self.stages.values())
+
+
 def train_when_free(this_round: Round, job: TrainJob) -> Trained:
     """Wait until no engine holds memory, and train.
 
@@ -54,7 +86,15 @@ def train_when_free(this_round: Round, job: TrainJob) -> Trained:
         timeout_seconds=training.handover_seconds,
         log=this_round.log,
     )
-    return Trained(train_checkpoint(job, log=this_round.log), handover)
+    clock = StepClock()
+
+    def note(line: str) -> None:
+        clock.note(line, time.monotonic())
+        this_round.log(line)
+
+    trained = Trained(train_checkpoint(job, log=note), handover)
+    this_round.cost.note_model_seconds(clock.seconds)
+    return trained
 
 
 def build_job(

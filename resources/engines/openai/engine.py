@@ -169,6 +169,10 @@ class OpenAIEngine:
         """The most memory this process has held; the server's is not ours."""
         return measure_own_peak()
 
+    def measure_start(self) -> float:
+        """None: a server has started before it is asked."""
+        return 0.0
+
     def close(self) -> None:
         """Cancel what is under way and take the adapter out of the server; the next request loads it again."""
         for run in list(self._runs):

@@ -7,6 +7,7 @@ of the border of two tokens. A batch is one group, and what is left after some g
 so an interrupted stage gives the bytes of one that ran through.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -27,6 +28,7 @@ from resources.engines.sampling import SeededTopP
 from resources.machine.processes import MemoryPeak, measure_own_peak
 from resources.models.chat_format import list_turn_ends
 from resources.models.foreign_code import WEIGHTS, is_of_the_folder
+from resources.models.lean_imports import import_language_models
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -67,6 +69,7 @@ class TransformersEngine:
         self._stop_ids: frozenset[int] = frozenset()
         self._vocabulary: Vocabulary | None = None
         self._constrains: bool | None = None
+        self._start_seconds = 0.0
 
     def load(self) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
         """The model and its tokenizer, loaded once.
@@ -76,8 +79,10 @@ class TransformersEngine:
             ModelWithoutChatTemplateError: no chat template.
         """
         if self._loaded is None:
+            started = time.monotonic()
             self._loaded = _load(self.model_path, self.device, self.dtype, self.num_threads)
             self._stop_ids = find_stop_ids(*self._loaded)
+            self._start_seconds += time.monotonic() - started
         return self._loaded
 
     def generate(self, requests: Sequence[Request], sampling: SamplingSettings) -> Iterator[list[Sample]]:
@@ -175,6 +180,10 @@ class TransformersEngine:
         """The most memory this process has held."""
         return measure_own_peak()
 
+    def measure_start(self) -> float:
+        """Seconds of loading the model, with what Python imports for it."""
+        return self._start_seconds
+
     def close(self) -> None:
         """Give the model's memory back; the next request loads it again."""
         self._loaded = self._vocabulary = None
@@ -193,6 +202,7 @@ def _load(
     path: Path, device: str, dtype: str, num_threads: int | None
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     check_folder(path)
+    import_language_models()
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging

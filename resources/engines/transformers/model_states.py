@@ -66,6 +66,7 @@ class ModelReader:
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         num_threads: int | None = None,
         log: Callable[[str], None] | None = None,
+        note_seconds: Callable[[float], None] | None = None,
     ) -> None:
         """Name the model; it is loaded at the first row.
 
@@ -78,6 +79,7 @@ class ModelReader:
             dtype: "auto" is bfloat16 on CUDA and float32 on a CPU. Means are float32 in any case.
             num_threads: CPU threads of torch in this process; None leaves them. 1 on a busy machine.
             log: is given a line of progress every few seconds of a reading, and one at its end.
+            note_seconds: is given the seconds of each reading at its end, without those of loading the model.
 
         Raises:
             ValueError: batch_size or max_length below 1.
@@ -87,6 +89,7 @@ class ModelReader:
         self.batch_size = batch_size
         self.max_length = max_length
         self.log = log
+        self.note_seconds = note_seconds
         self.num_truncated = 0
         """Rows of the last reading that were cut at `max_length`."""
         self._engine = TransformersEngine(
@@ -248,9 +251,12 @@ class ModelReader:
             if self.log is not None and time.monotonic() - logged_at >= LOG_SECONDS:
                 logged_at = time.monotonic()
                 self.log(f"{name}: {start + len(places)} of {len(sequences)} rows, {logged_at - started_at:.0f} s")
+        seconds = time.monotonic() - started_at
+        if self.note_seconds is not None:
+            self.note_seconds(seconds)
         if self.log is not None:
             self.log(
-                f"{name}: {len(sequences)} rows in {time.monotonic() - started_at:.1f} s, "
+                f"{name}: {len(sequences)} rows in {seconds:.1f} s, "
                 f"{self.num_truncated} cut at max_length={self.max_length}"
             )
 

@@ -13,6 +13,7 @@ client (`openai_vs_bare`). A server that dies does not say which row it died wit
 """
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -102,6 +103,7 @@ class VllmEngine:
         self._deaths_in_a_row = 0
         self._num_rows = 0
         self._peaks = (0.0, 0.0)
+        self._start_seconds = 0.0
 
     def generate(self, requests: Sequence[Request], sampling: SamplingSettings) -> Iterator[list[Sample]]:
         """One sample for each request, in groups as they finish.
@@ -112,8 +114,10 @@ class VllmEngine:
         """
         if not requests:
             return
+        started = time.monotonic()
         tokenizer = self._load_tokenizer()
         self._serve(len(requests))
+        self._start_seconds += time.monotonic() - started
         length = sampling.max_new_tokens
         prompts, failed = encode_requests(tokenizer, requests, max_new_tokens=length, context=self._context)
         if failed:
@@ -156,6 +160,10 @@ class VllmEngine:
         host, gpu = (sum(copy.peak[kind] for copy in self._copies) for kind in (0, 1))
         self._peaks = (max(self._peaks[0], host), max(self._peaks[1], gpu))
         return MemoryPeak(measure_own_peak().host_gib + self._peaks[0], self._peaks[1])
+
+    def measure_start(self) -> float:
+        """Seconds until every process had loaded the model, without those of one that is started again later."""
+        return self._start_seconds
 
     def close(self) -> None:
         """End every process.

@@ -1,0 +1,99 @@
+"""The two sides of a whole round do the same work, and a share of one is scaled by the work alone."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from benchmarks._authors_way import Step, scale, spread
+from benchmarks._round_requests import draw_mixed_seeds, replay
+from benchmarks._whole_round_site import NAME, Site, write_experiment
+from benchmarks.whole_round import compare_stages, show_steps
+from lance_assets.prompts import Templates
+from lance_assets.recipes.asking import RoundIdentity
+from lance_assets.recipes.contract import RoundInputs
+from lance_assets.recipes.lance import RECIPE
+from lance_assets.recipes.lance_settings import LanceSettings
+from lance_assets.records import SFT_SET, Request, Sample, SamplingSettings
+from lance_assets.rounds.asking import Cost
+from lance_assets.rounds.guard import list_protected_prompts
+from resources.engines.contract import sample_in_order
+from tests.assets.scripted_platform import ScriptedEngine, ScriptedPlatform
+
+
+def test_the_questions_of_a_round_are_those_it_asked(tmp_path: Path) -> None:
+    """Every request is asked again with as many samples, each as long as the round's."""
+    engine = ScriptedEngine(ScriptedPlatform(data_root=str(tmp_path)))
+    asked: list[tuple[str, str, int]] = []
+
+    def ask(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
+        samples = sample_in_order(engine, requests, sampling or SamplingSettings(0.7, 0.9, 64))
+        for request, sample in zip(requests, samples, strict=True):
+            asked.append((stage, json.dumps(request.messages), sample.completion_tokens))
+        return samples
+
+    identity = RoundIdentity("whole", "r0001", 0, Templates("compact", "lance"))
+    settings = LanceSettings(force_ending=False, min_completion_words=1)
+    inputs = RoundInputs(identity=identity, settings=settings, ask=ask, is_evaluation_prompt=lambda _: False)
+    seeds, trained = draw_mixed_seeds(8), pl.DataFrame(schema=SFT_SET)
+    raw = RECIPE.generate(inputs, seeds, trained)
+    cleaned = RECIPE.clean(inputs, raw, seeds)
+    reviewed = RECIPE.review(inputs, cleaned, seeds, raw)
+    tables = {"seed_set": seeds, "raw_generations": raw, "cleaned_set": cleaned, "reviewed_set": reviewed}
+    found = replay(inputs, tables, trained, count_tokens=lambda text: len(text.split()))
+    again = [
+        (stage, json.dumps(question.messages), length)
+        for stage, questions in found.items()
+        for question in questions
+        for length in question.lengths
+    ]
+    assert {"seed_review", "new_prompt", "completion", "review"} <= set(found)
+    assert Counter(again) == Counter(asked)
+
+
+def test_a_part_is_scaled_by_its_work_alone() -> None:
+    """20 s, of which 8 are the work of a quarter: 12 and four times 8."""
+    assert scale(20.0, 8.0, 0.25) == Step(seconds=44.0, measured=20.0, share=0.25)
+    assert spread([], 0.5) == []
+    assert spread(list(range(8)), 0.25) == [0, 4]
+    assert spread(list(range(8)), 0.01) == [0]
+    assert spread(list(range(8)), 0.01, at_least=20) == list(range(8))
+
+
+def test_stages_of_both_sides_are_set_side_by_side() -> None:
+    costs = {
+        "raw_generations": Cost(seconds=10.0),
+        "reviewed_set": Cost(seconds=5.0),
+        "checkpoint": Cost(seconds=20.0),
+        "eval_report": Cost(seconds=15.0),
+        "cleaned_set": Cost(seconds=4.0),
+    }
+    theirs = {
+        "generation": {"seed reviews": Step(30.0, 30.0, 1.0), "generation": Step(90.0, 40.0, 0.25)},
+        "evaluation": {"evaluation": Step(60.0, 60.0, 1.0)},
+    }
+    stages = compare_stages(70.0, costs, theirs)
+    assert stages["generation"] == {"ours": 10.0, "authors": 120.0}
+    assert stages["training"] == {"ours": 20.0, "authors": 0}
+    # All of the command's seconds are somewhere.
+    assert stages["rest"] == {"ours": 20.0, "authors": 0}
+    told = show_steps(theirs)
+    assert len(told) == 3
+    assert "25% of the work done in 40.0 s, scaled up" in told[1]
+
+
+def test_the_experiment_is_written_whole(tmp_path: Path) -> None:
+    write_experiment(tmp_path / "experiments", num_seeds=5, num_items=3, engine={"batch_size": 4})
+    plan = Site(tmp_path).plan
+    assert plan.name == NAME
+    assert len((plan.folder / "seeds.jsonl").read_text().splitlines()) == 5
+    assert len((plan.folder / "tasks" / "problems.jsonl").read_text().splitlines()) == 3
+    assert plan.settings.engine.batch_size == 4
+    prompts = list_protected_prompts(plan.settings.evaluation, plan.folder)
+    assert len(prompts) == 3, "no round may train on what it is evaluated on"
+    assert plan.settings.evaluation.lm_eval is not None
+    with pytest.raises(ValueError, match="--model and --data belong together"):
+        write_experiment(tmp_path / "others", num_seeds=5, num_items=3, model=tmp_path)

@@ -1,0 +1,79 @@
+"""The plan of a round beside what the round took, and what `lance costs` prints of both."""
+
+from pathlib import Path
+
+import pytest
+
+from lance_assets.cli.costs import show_costs, tabulate_costs
+from lance_assets.forecast.build import Forecast
+from lance_assets.forecast.comparing import compare_round, find_largest_error
+from lance_assets.forecast.stages import Row
+from lance_assets.forecast.throughput import read_throughput
+from lance_assets.rounds.asking import Cost
+from lance_assets.rounds.experiments import find_plan
+from lance_assets.rounds.platform import Platform
+from lance_assets.rounds.round import Round
+
+HOUR = 3600.0
+
+
+def build(*rows: Row) -> Forecast:
+    """A plan of one round."""
+    machine = read_throughput().find_machine("cpu2")
+    return Forecast(find_plan("mini_lance"), machine, {"r0001": list(rows)}, 0.0, 1.0, False, [], [])
+
+
+def test_stages_of_one_step_are_added_up() -> None:
+    """Two stages of 6 and 9 s against 20: a quarter too little; an unknown one makes its step's plan unknown."""
+    forecast = build(
+        Row("seed reviews", "raw_generations", completion_tokens=100.0, hours=6 / HOUR),
+        Row("new prompts", "raw_generations", completion_tokens=50.0, hours=9 / HOUR),
+        Row("SFT", "checkpoint", completion_tokens=0.0, hours=11 / HOUR),
+        Row("judged pairs", "preference_pairs", completion_tokens=0.0, hours=0.0),
+        Row("evaluation: lm_eval", "eval_report"),
+    )
+    costs = {
+        "raw_generations": Cost(seconds=20.0),
+        "checkpoint": Cost(seconds=10.0),
+        "preference_pairs": Cost(seconds=0.1),
+        "eval_report": Cost(seconds=60.0),
+    }
+    compared = {one.noun: one for one in compare_round(forecast, "r0001", costs)}
+    assert list(compared) == ["raw_generations", "checkpoint", "eval_report"]
+    assert compared["raw_generations"].error == pytest.approx(-0.25)
+    assert compared["raw_generations"].planned_tokens == 150.0
+    assert compared["checkpoint"].error == pytest.approx(0.1)
+    assert (compared["eval_report"].planned, compared["eval_report"].error) == (None, None)
+    assert find_largest_error(list(compared.values())) == pytest.approx(0.25)
+    with pytest.raises(ValueError, match=r"mini_lance ends with r0001 and has no r0002; raise stop.max_rounds"):
+        compare_round(forecast, "r0002", costs)
+
+
+def test_the_table_says_where_the_minutes_went() -> None:
+    costs = {
+        "checkpoint": Cost(seconds=30.0, model_seconds=12.0, ended=135.0),
+        "raw_generations": Cost(seconds=20.0, model_seconds=15.0, completion_tokens=1200, ended=100.0),
+    }
+    forecast = build(Row("new prompts", "raw_generations", completion_tokens=1000.0, hours=15 / HOUR))
+    lines = tabulate_costs(costs, compare_round(forecast, "r0001", costs)).split("\n")
+    assert [line.split() for line in lines] == [
+        ["step", "seconds", "models", "rest", "tokens", "planned", "s", "planned", "tokens", "off"],
+        ["raw_generations", "20.0", "15.0", "5.0", "1,200", "15.0", "1,000", "-25%"],
+        ["checkpoint", "30.0", "12.0", "18.0"],
+        ["waited", "between", "steps", "5.0", "5.0"],
+        ["round", "55.0", "27.0", "28.0"],
+    ]
+
+
+def test_costs_of_a_round_are_printed_and_missing_ones_named(tmp_path: Path) -> None:
+    plan, platform, said = find_plan("mini_lance"), Platform(data_root=str(tmp_path)), []
+    this_round = Round(plan, platform, "r0001", lambda _: None)
+    this_round.cost.note_model_seconds(3.0)
+    this_round.list_cost_files()
+    (tmp_path / "costs" / "mini_lance" / "r0001").mkdir(parents=True)
+    this_round.record_cost("checkpoint", started=0.0)
+    show_costs(plan, platform, [], with_plan=False, say=said.append)
+    assert said[0].startswith("mini_lance r0001: ")
+    assert "checkpoint" in said[0]
+    with pytest.raises(ValueError, match=r"mini_lance has no costs of r0007 in .*; run it first"):
+        show_costs(plan, platform, ["r0001", "r0007"], with_plan=False, say=said.append)
