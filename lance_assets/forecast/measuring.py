@@ -102,7 +102,9 @@ class Measuring:
         """Where the rates are kept."""
         settings = self.plan.settings
         engine = settings.engine.model_dump(include={"kind", "device", "dtype", "batch_size", "num_threads"})
-        training = settings.training.model_dump(include={"dtype", "lora", "num_threads", "memory_gib"})
+        training = settings.training.model_dump(
+            include={"dtype", "lora", "num_threads", "memory_gib", "trained_positions_only"}
+        )
         evaluation = settings.evaluation.lm_eval
         tasks = None if evaluation is None else evaluation.model_dump()
         computer = [platform.node(), platform.machine(), os.cpu_count()]
