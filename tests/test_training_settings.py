@@ -15,6 +15,7 @@ from resources.models.finding import find_packaged_folder
 
 WHERE = {
     "launcher": ["torchrun", "--nproc-per-node", "2"],
+    "num_processes": 2,
     "accelerate_config": "fsdp.yaml",
     "min_free_gpu_rate": 0.5,
     "handover_seconds": 1.0,
@@ -41,7 +42,8 @@ def make_settings(training: dict) -> ExperimentSettings:
 
 
 def test_a_launcher_and_an_accelerate_config_exclude_each_other() -> None:
-    with pytest.raises(ValidationError, match="both say how training is started; keep one of them"):
+    told = "launcher and num_processes and accelerate_config each say how training is started; keep one of them"
+    with pytest.raises(ValidationError, match=told):
         TrainingSettings.model_validate(WHERE)
 
 

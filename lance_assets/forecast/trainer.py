@@ -3,8 +3,6 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
-
 from lance_assets.algorithms.forecast.batch_parts import Precision, choose_precision
 from lance_assets.algorithms.forecast.costs import Training, TrainingMemory, forecast_training
 from lance_assets.algorithms.forecast.machine_rates import derive_train_rate
@@ -12,6 +10,7 @@ from lance_assets.forecast.engine import find_memory, find_runtime
 from lance_assets.forecast.throughput import Machine, ThroughputTable
 from lance_assets.settings.experiment import TrainingSettings
 from resources.models.model_shapes import FoundModel
+from resources.training.launching import read_processes
 from resources.training.precision import TrainingDevice, bounds_logits, has_bfloat16_instructions, settle
 from resources.training.trainer import SftSettings
 
@@ -32,23 +31,15 @@ class Trainer:
     """Tokens per second of machines and engines."""
 
     def read_processes(self) -> tuple[int, bool]:
-        """The number of processes, and whether FSDP shards the model over them, by the accelerate configuration.
+        """The number of processes, and whether FSDP shards the model over them, by the settings.
 
         Raises:
             ValueError: the file is no such configuration.
         """
         name = self.settings.accelerate_config
         if name is None:
-            return 1, False
-        file = self.folder / Path(name).expanduser()
-        try:
-            config = yaml.safe_load(file.read_text(encoding="utf-8"))
-            return int(config["num_processes"]), config["distributed_type"] == "FSDP"
-        except (yaml.YAMLError, ValueError, TypeError, KeyError, RecursionError) as error:
-            raise ValueError(
-                f"{file} (training.accelerate_config) is no configuration of accelerate with num_processes and "
-                f"distributed_type ({type(error).__name__}: {error}); write it by `accelerate config`"
-            ) from error
+            return self.settings.num_processes or 1, False
+        return read_processes(self.folder / Path(name).expanduser())
 
     def describe(self, stage: SftSettings, *, is_preference: bool) -> Training:
         """A training stage in the form that the arithmetic takes."""
@@ -128,7 +119,8 @@ class Trainer:
         if self.machine.device == "cuda" and training.num_processes > self.machine.num_devices:
             found.append(
                 f"{what}: {training.num_processes} processes on {self.machine.num_devices} GPUs of "
-                f"{self.machine.name}; correct num_processes of accelerate_config, or choose a machine with more"
+                f"{self.machine.name}; correct num_processes of training or of accelerate_config, or choose a machine "
+                "with more"
             )
         memory, room = self.forecast_memory(training), find_memory(self.machine)
         if memory.total_gib > room:

@@ -263,6 +263,12 @@ class TrainingSettings(Settings):
     launcher: tuple[str, ...] | None = Field(
         None, description="The command that starts the training process, such as ['torchrun', '--nproc-per-node', '2']."
     )
+    num_processes: int | None = Field(
+        None,
+        ge=1,
+        description="Processes of this machine that share each batch, started by torchrun: one for each GPU. It cannot "
+        "be combined with launcher or accelerate_config. None: one, without torchrun.",
+    )
     accelerate_config: FromEnvironment | None = Field(
         None,
         description="File written by `accelerate config`, for FSDP for example; relative to the experiment's folder. "
@@ -304,8 +310,10 @@ class TrainingSettings(Settings):
 
     @model_validator(mode="after")
     def _has_one_launcher(self) -> Self:
-        if self.launcher is not None and self.accelerate_config is not None:
-            raise ValueError("launcher and accelerate_config both say how training is started; keep one of them")
+        ways = {name: getattr(self, name) for name in ("launcher", "num_processes", "accelerate_config")}
+        given = [name for name, value in ways.items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} each say how training is started; keep one of them")
         return self
 
     def at_round(self, round_key: str) -> Self:

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import polars as pl
@@ -52,6 +53,7 @@ from resources.training.divergence import FiniteCallback
 from resources.training.precision import Settled, bounds_logits, find_device, settle
 from resources.training.resuming import KeepStateCallback, train_on
 from resources.training.saving import build_lora, load_for_training, load_start, save_model
+from resources.training.sharing import SharedTraining
 from resources.training.trained_positions import compute_what_is_trained
 from resources.training.trainer import CHECKPOINT, RESULT, DpoSettings, SftSettings, TrainJob, TrainResult
 
@@ -146,7 +148,11 @@ def build_pair_rows(rows: Iterable[dict], system: str) -> list[dict]:
     ]
 
 
-class TokenDPOTrainer(DPOTrainer):
+class SharedSFTTrainer(SharedTraining, SFTTrainer):
+    """TRL's SFT, by one process or several that share each batch."""
+
+
+class TokenDPOTrainer(SharedTraining, DPOTrainer):
     """DPO on rows of tokens, which TRL 1.16 takes for SFT alone.
 
     It would render and encode pairs once more, without the rules of `resources.models.chat_format`.
@@ -250,8 +256,8 @@ def build_arguments(job: TrainJob, settings: SftSettings, settled: Settled, outp
     on_cuda = torch.cuda.is_available()
     return {
         "output_dir": str(output),
-        # batch_size counts over all processes, so that the same settings make the same steps on any number of them.
-        "per_device_train_batch_size": settings.batch_size // (count_processes() * settled.num_parts),
+        # Over all processes, which share each part of a batch (`resources.training.sharing`).
+        "per_device_train_batch_size": settings.batch_size // settled.num_parts,
         "gradient_accumulation_steps": settled.num_parts,
         "learning_rate": settings.learning_rate,
         "num_train_epochs": settings.num_epochs,
@@ -302,7 +308,7 @@ def run_stage(
     else:
         # Rows of like length share a batch: a quarter less time on a CPU. The order still comes from the seed.
         config = SFTConfig(**arguments, completion_only_loss=True, train_sampling_strategy="group_by_length")
-        trainer = SFTTrainer(load_start(start, job), args=config, **given)
+        trainer = SharedSFTTrainer(load_start(start, job), args=config, **given)
     if job.trained_positions_only:
         compute_what_is_trained(trainer)
     # Full determinism also fills every new tensor, which doubles the time of a small model on a CPU.
@@ -466,7 +472,10 @@ def main() -> None:
         threading.Thread(target=_exit_with_parent, daemon=True).start()
     logging.disable_progress_bar()
     disable_progress_bars()
-    train(TrainJob.model_validate_json(options.job.read_text()), options.job.parent)
+    job = TrainJob.model_validate_json(options.job.read_text())
+    # All processes say the same; what goes wrong goes to standard error.
+    with open(os.devnull, "w") as nowhere, redirect_stdout(sys.stdout if is_main_process() else nowhere):
+        train(job, options.job.parent)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from resources.machine.processes import stream_process
 from resources.stores.checkpoints import ADAPTER_FOLDER, hash_checkpoint, validate_model_folder
 from resources.stores.files import explain_full_disk
+from resources.training.launching import was_killed
 
 TrainingDtype = Literal["auto", "float32", "bfloat16_autocast"]
 """What products are computed in; "auto" is what suits model and machine (`resources.training.precision`)."""
@@ -204,11 +205,6 @@ def fingerprint_job(job: TrainJob) -> str:
     return digest.hexdigest()
 
 
-def build_launcher(config: Path) -> tuple[str, ...]:
-    """What starts the worker in the processes of an accelerate configuration: FSDP, several GPUs or machines."""
-    return (sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config))
-
-
 def find_job_folder(job: TrainJob) -> Path:
     """The job's own folder under its staging folder."""
     return job.staging / fingerprint_job(job)[:16]
@@ -281,7 +277,7 @@ def _run_worker(job: TrainJob, job_file: Path, log: Callable[[str], None]) -> No
         added["OMP_NUM_THREADS"] = str(job.num_threads)
     added["PYTHONPATH"] = os.pathsep.join(paths)
     code, tail = stream_process(command, added_environment=added, log=log)
-    if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
+    if was_killed(code, tail):
         raise TrainingKilledError(_explain(code, tail, job_file))
     if code != 0:
         raise TrainingError(_explain(code, tail, job_file))

@@ -28,8 +28,8 @@ from lance_assets.worlds import hash_world_file
 from resources.stores.remembered import remember
 
 WHERE_TRAINING_RUNS = {
-    *("launcher", "accelerate_config", "min_free_gpu_rate", "handover_seconds", "num_threads", "memory_gib"),
-    "save_every_minutes",
+    *("launcher", "num_processes", "accelerate_config", "min_free_gpu_rate", "handover_seconds", "num_threads"),
+    *("memory_gib", "save_every_minutes"),
 }
 """Settings of training that are no part of the checkpoint's identity."""
 
