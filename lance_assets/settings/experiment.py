@@ -25,7 +25,7 @@ from lance_assets.algorithms.measures.progress import parse_round
 from lance_assets.recipes.asking import Thoughts
 from lance_assets.recipes.axes import AxisSettings, RecipeSettings
 from lance_assets.recipes.contract import find_recipe, list_recipes
-from lance_assets.settings.engines import EngineSettings, RoleSettings
+from lance_assets.settings.engines import EngineSettings, RoleSettings, StepRequest
 from lance_assets.settings.evaluation import (
     EvaluationSettings,
 )
@@ -515,6 +515,11 @@ class ExperimentSettings(Settings):
     )
     export: ExportSettings | None = Field(
         None, description="Where each round's training sets are written for other tools. None: nowhere."
+    )
+    requests: dict[str, StepRequest] = Field(
+        default_factory=dict,
+        description="What steps ask a cluster for (LANCE_DEPLOYMENT), by the asset's name; 'any' for those without an "
+        "entry. It has no effect on this machine.",
     )
     tracking: TrackingSettings = Field(
         default_factory=TrackingSettings, description="Trackers that finished rounds are written to. None by default."

@@ -1,4 +1,4 @@
-"""The executor of every run: Dagster's own with a process for each step, and what a run does against being lost.
+"""The executor of every run: the deployment's, with a process or job a step, and what a run does against being lost.
 
 It is the one place that both a run of the command `lance` and one of the daemon go through, in the process of the run:
 
@@ -26,6 +26,7 @@ from dagster._core.execution.step_dependency_config import StepDependencyConfig
 from dagster._core.storage.tags import MAX_RETRIES_TAG
 from sqlalchemy.exc import SQLAlchemyError
 
+from lance_assets.assets.deploying.deployment import find_deployment
 from lance_assets.assets.running.full_disk import explain_full_instance
 from lance_assets.assets.running.lost import (
     REFUSED_TAG,
@@ -39,17 +40,14 @@ from lance_assets.assets.running.lost import (
 from resources.machine.claims import ClaimedError, Claims
 from resources.stores.files import DiskFullError
 
-# Each step has a process of its own, whose end frees the model's memory. The fork server imports this module once a
-# run, and no torch: a process that is forked after torch was imported hangs. LanceDB starts a thread when it is
-# imported, which would be lost in a fork; of the 2.2 s that its import takes, 1.7 are this part, which starts none.
-PRELOADED = ["lance_assets.assets.code_location", "lance_namespace"]
-
 WATCH_SECONDS = 2.0
 """A run that waits for a slot looks this often whether its holder still lives."""
 SAY_SECONDS = 60.0
 """It says again that it waits for the same after so long."""
 KILLED = "ChildProcessCrashException"
 """Dagster's error of a step whose process ended without a word."""
+UNHEALTHY = " failed health check: "
+"""In Dagster's words of a step that ran elsewhere and whose job or machine ended without a word."""
 
 
 class WatchedExecutor(dg.Executor):
@@ -110,11 +108,14 @@ def hold_run(claims: Claims, run: dg.DagsterRun) -> contextlib.AbstractContextMa
 
 
 def explain_killed(event: dg.DagsterEvent) -> str:
-    """Which step's process was killed; empty for any other event."""
+    """Which step's process or job was killed; empty for any other event."""
     if not event.is_step_failure or event.step_failure_data.error is None:
         return ""
-    is_killed = event.step_failure_data.error.cls_name == KILLED
-    return f"the process of its step {event.step_key} was killed" if is_killed else ""
+    error = event.step_failure_data.error
+    if error.cls_name == KILLED:
+        return f"the process of its step {event.step_key} was killed"
+    _, is_unhealthy, why = error.message.partition(UNHEALTHY)
+    return f"its step {event.step_key} was lost, {why.strip()}" if is_unhealthy else ""
 
 
 @contextlib.contextmanager
@@ -163,12 +164,15 @@ def _watch(instance: dg.DagsterInstance, claims: Claims, run_id: str, say: Say, 
 
 
 def build_executor(data_root: Path) -> dg.ExecutorDefinition:
-    """Each step in a process of its own, two at a time; the run claims what it works on.
+    """Each step in a process or job of its own, where the deployment says; the run claims what it works on.
 
     Args:
         data_root: the folder of the data that the runs work on.
+
+    Raises:
+        ValueError: the deployment is none, or cannot be used here.
     """
-    inner = dg.multiprocess_executor
+    inner, config = find_deployment().choose_executor()
 
     def create(context: dg.InitExecutorContext) -> dg.Executor:
         assert inner.executor_creation_fn is not None, "Dagster's own executor can be made"
@@ -181,4 +185,4 @@ def build_executor(data_root: Path) -> dg.ExecutorDefinition:
         executor_creation_fn=create,
         description=inner.description,
     )
-    return own.configured({"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": PRELOADED}}})
+    return own.configured(config)
