@@ -20,6 +20,7 @@ import dagster as dg
 
 # There is no public name for what an executor is given and yields, or for Dagster's own tags.
 from dagster._core.execution.context.system import PlanOrchestrationContext
+from dagster._core.execution.plan.objects import ErrorSource
 from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode
 from dagster._core.execution.step_dependency_config import StepDependencyConfig
@@ -82,6 +83,7 @@ class WatchedExecutor(dg.Executor):
             DiskFullError: the disk is full where Dagster keeps its runs.
         """
         instance, run, say = plan_context.instance, plan_context.dagster_run, plan_context.log.info
+        is_elsewhere = find_deployment().name != "local"
         # First, since steps of a lost run may still be ending.
         end_lost_runs(instance, self._claims, say=say)
         with contextlib.ExitStack() as stack:
@@ -97,7 +99,7 @@ class WatchedExecutor(dg.Executor):
             threading.Thread(target=_watch, args=watch, daemon=True, name="waiting for a slot").start()
             stack.enter_context(_until_there_is_room(instance, run))
             for event in self._inner.execute(plan_context, execution_plan):
-                if why := explain_killed(event):
+                if why := explain_killed(event, is_elsewhere=is_elsewhere):
                     allow_retry(instance, run, why)
                 yield event
 
@@ -107,13 +109,21 @@ def hold_run(claims: Claims, run: dg.DagsterRun) -> contextlib.AbstractContextMa
     return claims.hold(run.run_id, what=describe_run(run), scopes=list_scopes(run))
 
 
-def explain_killed(event: dg.DagsterEvent) -> str:
-    """Which step's process or job was killed; empty for any other event."""
+def explain_killed(event: dg.DagsterEvent, *, is_elsewhere: bool = False) -> str:
+    """Which step's process or job was killed; empty for any other event.
+
+    Args:
+        event: of a run.
+        is_elsewhere: whether its steps are jobs of a cluster. That ends a job by a signal which the step can tell of,
+            when its time is over or its machine is needed; on this machine it is a person who does so.
+    """
     if not event.is_step_failure or event.step_failure_data.error is None:
         return ""
     error = event.step_failure_data.error
     if error.cls_name == KILLED:
         return f"the process of its step {event.step_key} was killed"
+    if is_elsewhere and event.step_failure_data.error_source == ErrorSource.INTERRUPT:
+        return f"the job of its step {event.step_key} was ended by its cluster"
     _, is_unhealthy, why = error.message.partition(UNHEALTHY)
     return f"its step {event.step_key} was lost, {why.strip()}" if is_unhealthy else ""
 
