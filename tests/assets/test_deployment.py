@@ -72,8 +72,12 @@ def test_a_library_that_is_not_installed_is_named_with_the_command(
 def test_slurm_without_its_client_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("LANCE_DEPLOYMENT", "slurm")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     with pytest.raises(ValueError, match="LANCE_DEPLOYMENT=slurm needs Slurm's command sbatch, which is not"):
         build_executor(tmp_path)
+    # A job of Slurm may be on a node without it.
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert build_executor(tmp_path).name == "slurm"
 
 
 def test_the_definitions_load_under_each_deployment(deployment: str, tmp_path: Path) -> None:
