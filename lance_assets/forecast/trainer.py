@@ -12,7 +12,7 @@ from lance_assets.settings.experiment import TrainingSettings
 from resources.models.model_shapes import FoundModel
 from resources.training.launching import read_processes
 from resources.training.precision import TrainingDevice, bounds_logits, has_bfloat16_instructions, settle
-from resources.training.trainer import SftSettings
+from resources.training.trainer import SftSettings, TrainingDtype
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Trainer:
             has_bounded_logits=bounds_logits(
                 self.find_device(), self.settings.trained_positions_only, num_processes=num_processes
             ),
+            frozen_bytes=2 if self.settings.frozen_dtype == "bfloat16" else 4,
         )
         num_parts = self.count_parts(stage, training)
         return replace(
@@ -69,11 +70,16 @@ class Trainer:
         has_bfloat16 = machine.device == "cuda" or (machine.memory_gib is None and has_bfloat16_instructions())
         return TrainingDevice(machine.device, memory, has_bfloat16)
 
+    @property
+    def wanted_dtype(self) -> TrainingDtype:
+        """What the file asks for of the products; weights in bfloat16 are multiplied in bfloat16."""
+        return "bfloat16_autocast" if self.settings.frozen_dtype == "bfloat16" else self.settings.dtype
+
     def choose_precision(self) -> Precision:
         """What the products are computed in."""
         device, number = self.find_device(), self.model.shape.num_parameters
         return choose_precision(
-            self.settings.dtype, device=device.kind, num_parameters=number, has_bfloat16=device.has_bfloat16
+            self.wanted_dtype, device=device.kind, num_parameters=number, has_bfloat16=device.has_bfloat16
         )
 
     def count_parts(self, stage: SftSettings, training: Training) -> int:
@@ -86,7 +92,7 @@ class Trainer:
             self.find_device(),
             self.model.shape,
             training,
-            dtype=self.settings.dtype,
+            dtype=self.wanted_dtype,
             batch_size=stage.batch_size,
             num_parts=None,
         )

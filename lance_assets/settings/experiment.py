@@ -41,6 +41,7 @@ from resources.readers.turns import Turns
 from resources.training.trainer import (
     DpoChanges,
     DpoSettings,
+    FrozenDtype,
     LoraSettings,
     SaveDtype,
     SftChanges,
@@ -284,6 +285,11 @@ class TrainingSettings(Settings):
         description="Logits are computed only where a token is trained on, and the prompt of a pair is read once. "
         "False: as TRL does, which is slower and differs by float rounding.",
     )
+    frozen_dtype: FrozenDtype = Field(
+        "float32",
+        description="With lora: what the weights are held in that are not trained. 'bfloat16' takes half of the "
+        "memory, rounds weights that are stored in float32 while adapters are trained, and computes in bfloat16.",
+    )
     memory_gib: float | None = Field(
         None,
         gt=0,
@@ -314,6 +320,14 @@ class TrainingSettings(Settings):
         given = [name for name, value in ways.items() if value is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} each say how training is started; keep one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _freezes_what_it_does_not_train(self) -> Self:
+        if self.frozen_dtype == "bfloat16" and self.lora is None:
+            raise ValueError("frozen_dtype is bfloat16, and without lora no weight is frozen; add lora, or remove it")
+        if self.frozen_dtype == "bfloat16" and self.dtype == "float32":
+            raise ValueError("frozen_dtype is bfloat16, so products are too; set dtype to bfloat16_autocast or auto")
         return self
 
     def at_round(self, round_key: str) -> Self:

@@ -237,6 +237,7 @@ def settle_stage(job: TrainJob, settings: SftSettings, rows: list[dict[str, list
         gradient_checkpointing=settings.gradient_checkpointing,
         is_preference=isinstance(settings, DpoSettings),
         has_bounded_logits=bounds_logits(device, job.trained_positions_only, num_processes=count_processes()),
+        frozen_bytes=getattr(torch, job.frozen_dtype).itemsize,
     )
     # Building the model, though without memory, draws random numbers, of which an adapter is made later.
     with torch.random.fork_rng(devices=[]):
@@ -245,7 +246,8 @@ def settle_stage(job: TrainJob, settings: SftSettings, rows: list[dict[str, list
         device,
         shape,
         training,
-        dtype=job.dtype,
+        # Weights in bfloat16 are multiplied in bfloat16.
+        dtype="bfloat16_autocast" if job.frozen_dtype == "bfloat16" else job.dtype,
         batch_size=settings.batch_size,
         num_parts=settings.gradient_accumulation_steps,
     )
@@ -297,6 +299,8 @@ def run_stage(
     arguments = build_arguments(job, settings, settled, states)
     dataset = Dataset.from_list(encoded)
     given = {"train_dataset": dataset, "processing_class": tokenizer, "peft_config": build_lora(job)}
+    # With adapters all other weights stay as they are, and PEFT makes the adapters in float32.
+    frozen = getattr(torch, job.frozen_dtype)
     if isinstance(settings, DpoSettings):
         losses = {"loss_type": ["sigmoid"], "beta": settings.beta}
         if settings.sft_loss_weight > 0:
@@ -304,11 +308,11 @@ def run_stage(
         # With adapters the reference is the model with the adapters off; without, a second copy of the SFT-ed one.
         reference = load_for_training(start) if job.lora is None else None
         config = DPOConfig(**arguments, **losses)
-        trainer = TokenDPOTrainer(load_start(start, job), ref_model=reference, args=config, **given)
+        trainer = TokenDPOTrainer(load_start(start, job, frozen), ref_model=reference, args=config, **given)
     else:
         # Rows of like length share a batch: a quarter less time on a CPU. The order still comes from the seed.
         config = SFTConfig(**arguments, completion_only_loss=True, train_sampling_strategy="group_by_length")
-        trainer = SharedSFTTrainer(load_start(start, job), args=config, **given)
+        trainer = SharedSFTTrainer(load_start(start, job, frozen), args=config, **given)
     if job.trained_positions_only:
         compute_what_is_trained(trainer)
     # Full determinism also fills every new tensor, which doubles the time of a small model on a CPU.

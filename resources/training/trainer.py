@@ -36,6 +36,8 @@ from resources.training.launching import was_killed
 
 TrainingDtype = Literal["auto", "float32", "bfloat16_autocast"]
 """What products are computed in; "auto" is what suits model and machine (`resources.training.precision`)."""
+FrozenDtype = Literal["float32", "bfloat16"]
+"""What weights that are not trained are held in."""
 DIVERGED = "training diverged: "
 """What the worker's error begins with where a loss, a gradient or a weight is NaN or infinite."""
 CHECKPOINT = "checkpoint"
@@ -143,6 +145,7 @@ class TrainJob(BaseModel):
     rng_seed: int = Field(0, ge=0, lt=2**32, description="Of the data order, adapters and dropout.")
     dtype: TrainingDtype = Field("auto", description="Of the products; weights and optimizer are float32.")
     trained_positions_only: bool = Field(True, description="See `TrainingSettings.trained_positions_only`.")
+    frozen_dtype: FrozenDtype = Field("float32", description="With lora: of the weights that are not trained.")
     memory_gib: float | None = Field(None, gt=0, description="Of one process, for its parts; None: its device's.")
     launcher: tuple[str, ...] | None = Field(None, description='Before the worker, as ["accelerate", "launch"].')
     num_threads: int | None = Field(None, ge=1, description="CPU threads; None leaves torch's choice. 1 when busy.")
@@ -192,6 +195,8 @@ def fingerprint_job(job: TrainJob) -> str:
     changing = {"system_message", "sft", "dpo", "lora", "token_budget", "save_dtype", "rng_seed", "dtype"}
     changing.add("trained_positions_only")
     digest.update(job.model_dump_json(include=changing).encode())
+    # At its default it has no entry, so that such a job is the same as before there was the setting.
+    digest.update(b"" if job.frozen_dtype == "float32" else job.frozen_dtype.encode())
     digest.update(" ".join(f"{name}={importlib.metadata.version(name)}" for name in _LIBRARIES).encode())
     files = sorted(path for path in job.start_checkpoint.iterdir() if path.is_file())
     if job.lora is not None and job.base_model is not None:

@@ -2,28 +2,33 @@
 
 import os
 import re
+import shutil
 import signal
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.utils.data import BatchSampler
 
-from resources.training.launching import launch_processes, was_killed
+from resources.machine.processes import stream_process
+from resources.training.launching import build_launcher, launch_processes, was_killed
 from resources.training.resuming import ALONE, WHOLE, find_state
 from resources.training.sharing import SHARE, Share, SharedBatches, SharedDataset, build_collator
 from resources.training.trainer import (
     DpoSettings,
+    LoraSettings,
     SftSettings,
     TrainingError,
     TrainingKilledError,
     TrainJob,
+    TrainResult,
     find_job_folder,
+    fingerprint_job,
     train_checkpoint,
 )
-from tests.resources.test_trainer import train_here, write_pairs, write_sft
+from tests.resources.test_trainer import SHARDED, TWO_PROCESSES, train_here, write_pairs, write_sft
 
 ROWS = [(f"Sort the list {'3 ' * (number % 5)}{number} 1.", f"The answer is {number}." * 2) for number in range(11)]
 """Eleven rows of several lengths, so that it shows which of them share a batch."""
@@ -174,3 +179,56 @@ def test_a_state_of_other_processes_is_begun_anew(tmp_path: Path, monkeypatch: p
     resuming.train_on(Trainer(), tmp_path, "sft")
     assert begun == [None, str(state)]
     assert ALONE == "one process"
+
+
+@pytest.mark.slow
+def test_sharded_training_of_batches_that_are_incomplete_has_the_loss_curve_of_one(
+    uneven: TrainJob, tmp_path: Path
+) -> None:
+    """FSDP2 over two processes, with all weights; and adapters on weights that are frozen in bfloat16."""
+    config = tmp_path / "fsdp.yaml"
+    config.write_text(TWO_PROCESSES.format(kind="FSDP") + SHARDED)
+    lora = uneven.model_copy(update={"lora": LoraSettings(r=4, alpha=8), "frozen_dtype": "bfloat16"})
+    expected, files = [], []
+    for each in (uneven, lora):
+        expected.append(train_here(each.model_copy(update={"staging": tmp_path / f"alone_{len(files)}"})))
+        files.append(tmp_path / f"sharded_{len(files)}" / "job.json")
+        files[-1].parent.mkdir()
+        files[-1].write_text(each.model_dump_json())
+    script = Path(__file__).with_name("fsdp_on_cpu.py")
+    lines: list[str] = []
+    code, tail = stream_process(
+        [*build_launcher(config), str(script), *map(str, files)],
+        added_environment={"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+        log=lines.append,
+    )
+    assert code == 0, tail
+    assert "".join(lines).count("sharded: True") == 4
+    for one, file, tolerance in zip(expected, files, (1e-4, 2e-2), strict=True):
+        two = TrainResult.model_validate_json((file.parent / "result.json").read_text())
+        assert two.sft_losses == pytest.approx(one.sft_losses, abs=tolerance)
+        assert two.dpo_losses == pytest.approx(one.dpo_losses, abs=tolerance)
+        assert two.num_tokens == one.num_tokens
+
+
+@pytest.mark.slow
+def test_weights_that_are_frozen_in_bfloat16_stay_as_they_are_stored(uneven: TrainJob, tmp_path: Path) -> None:
+    """The adapters train as on float32 weights; what has none is the start's, to the bit, though that is float32."""
+    start = tmp_path / "start"
+    shutil.copytree(uneven.start_checkpoint, start)
+    weights = {name: weight.float() * 1.0001 for name, weight in load_file(start / "model.safetensors").items()}
+    save_file(weights, start / "model.safetensors", metadata={"format": "pt"})
+    changed = {"start_checkpoint": start, "lora": LoraSettings(r=4, alpha=8, target_modules=("q_proj",))}
+    half = uneven.model_copy(update=changed | {"frozen_dtype": "bfloat16", "staging": tmp_path / "half"})
+    full = uneven.model_copy(update=changed | {"staging": tmp_path / "full"})
+    assert fingerprint_job(half) != fingerprint_job(full)
+    one, other = train_here(half), train_here(full)
+    assert one.sft_losses == pytest.approx(other.sft_losses, abs=2e-2)
+    assert one.sft_change == pytest.approx(other.sft_change, rel=0.1)
+    kept, moved = load_file(one.path / "model.safetensors"), 0
+    for name, weight in weights.items():
+        if "q_proj" in name:
+            moved += not torch.equal(kept[name].float(), weight)
+        else:
+            assert torch.equal(kept[name].float(), weight), name
+    assert moved > 0

@@ -24,6 +24,7 @@ from lance_assets.rounds.identity.installed import (
 from lance_assets.rounds.identity.own_code import name_root
 from lance_assets.rounds.plan import JUDGE, JUDGE_TEMPLATES, Plan, asks_people
 from lance_assets.settings.engines import EngineSettings, RoleSettings
+from lance_assets.settings.experiment import TrainingSettings
 from lance_assets.worlds import hash_world_file
 from resources.stores.remembered import remember
 
@@ -240,7 +241,12 @@ def identify_training(plan: Plan) -> Identity:
     # Without a schedule there is no entry: such an experiment is the same as before there were schedules.
     schedule = {"by_round": training.model_dump(include={"by_round"})["by_round"]} if training.by_round else {}
     words = identify_sampling(plan, "checkpoint")
-    return training.model_dump(exclude=WHERE_TRAINING_RUNS | SCHEDULES) | schedule | words
+    return training.model_dump(exclude=list_left_out(training)) | schedule | words
+
+
+def list_left_out(training: TrainingSettings) -> set[str]:
+    """Settings of training without an entry in an identity; what is at a default that came later has none."""
+    return WHERE_TRAINING_RUNS | SCHEDULES | ({"frozen_dtype"} if training.frozen_dtype == "float32" else set())
 
 
 def settle_training(plan: Plan, round_key: str, settings: Identity) -> Identity:
@@ -252,7 +258,7 @@ def settle_training(plan: Plan, round_key: str, settings: Identity) -> Identity:
 def identify_label_training(plan: Plan) -> Identity:
     """How the label model is trained: by SFT alone."""
     training, words = plan.settings.training.for_label_model(), identify_sampling(plan, "label_checkpoint")
-    return training.model_dump(exclude=WHERE_TRAINING_RUNS | SCHEDULES | {"dpo"}) | words
+    return training.model_dump(exclude=list_left_out(training) | {"dpo"}) | words
 
 
 def identify_evaluation(plan: Plan) -> Identity:

@@ -90,6 +90,7 @@ def build_job(
         token_budget=None if this_round.is_start else training.token_budget,
         dtype=training.dtype,
         trained_positions_only=training.trained_positions_only,
+        frozen_dtype=training.frozen_dtype,
         memory_gib=training.memory_gib,
         num_threads=training.num_threads,
         save_every_minutes=training.save_every_minutes,
