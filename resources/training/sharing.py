@@ -17,12 +17,14 @@ a mean over the tokens of each process's rows, as it is over those of a batch's 
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator, PartialState
 from accelerate.data_loader import DataLoaderShard, SeedableRandomSampler
 from accelerate.utils import broadcast_object_list
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import BatchSampler, Dataset, RandomSampler
 from transformers import Trainer
 
@@ -140,6 +142,18 @@ def build_collator(collate: Callable[[list], dict]) -> Callable[[SharedRows], di
     return collate_share
 
 
+def keep_sums_precise(accelerator: Accelerator) -> None:
+    """Have FSDP add gradients, and hand on what a model returns, in float32, as one process does.
+
+    With bfloat16 products accelerate 1.15 sets both to bfloat16. The log-probability of a completion, which is a sum
+    over its tokens, then has an error of some tenths, and DPO compares four of them.
+    """
+    plugin = getattr(accelerator.state, "fsdp_plugin", None)
+    policy = getattr(plugin, "mixed_precision_policy", None)
+    if isinstance(policy, MixedPrecisionPolicy):
+        plugin.mixed_precision_policy = replace(policy, reduce_dtype=torch.float32, output_dtype=None)
+
+
 class SharedTraining(Trainer):
     """A trainer of TRL whose processes share each batch; with one process it is the trainer as it is.
 
@@ -150,6 +164,7 @@ class SharedTraining(Trainer):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         """Take what TRL's trainer takes."""
         super().__init__(*arguments, **named)
+        keep_sums_precise(self.accelerator)
         self._shares: deque[Share] = deque()
         self._share: Share | None = None
         if PartialState().num_processes > 1:
