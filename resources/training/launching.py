@@ -8,12 +8,36 @@ same one that trains alone; `resources.training.sharing` says how several share 
 import re
 import signal
 import sys
+from collections import deque
 from pathlib import Path
 
 import yaml
 
 _KILLED_RANK = re.compile(rf"exitcode\s*:\s*-{int(signal.SIGKILL)}\b")
 """In torchrun's report of the first process that failed."""
+
+
+_REPORT = re.compile(r"torch/distributed/elastic/multiprocessing/api\.py:\d+\] failed")
+"""The line with which torchrun's report of a failure begins; its own traceback follows, of some forty lines."""
+
+
+class OwnLines:
+    """The last lines of the training processes themselves, without the report of what started them."""
+
+    def __init__(self, num_lines: int) -> None:
+        """Keep so many."""
+        self._kept: deque[str] = deque(maxlen=num_lines)
+        self._has_report = False
+
+    def note(self, line: str) -> None:
+        """Take the next line."""
+        self._has_report = self._has_report or bool(_REPORT.search(line))
+        if not self._has_report:
+            self._kept.append(line)
+
+    def put_before(self, tail: str) -> str:
+        """The lines, and behind them the end of the whole log where that has a report."""
+        return "\n".join([*self._kept, tail]) if self._has_report else tail
 
 
 def build_launcher(config: Path) -> tuple[str, ...]:

@@ -150,7 +150,7 @@ def keep_sums_precise(accelerator: Accelerator) -> None:
     """
     plugin = getattr(accelerator.state, "fsdp_plugin", None)
     policy = getattr(plugin, "mixed_precision_policy", None)
-    if isinstance(policy, MixedPrecisionPolicy):
+    if plugin is not None and isinstance(policy, MixedPrecisionPolicy):
         plugin.mixed_precision_policy = replace(policy, reduce_dtype=torch.float32, output_dtype=None)
 
 

@@ -29,10 +29,10 @@ from typing import Literal, TypeVar
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
-from resources.machine.processes import stream_process
+from resources.machine.processes import TAIL_LINES, stream_process
 from resources.stores.checkpoints import ADAPTER_FOLDER, hash_checkpoint, validate_model_folder
 from resources.stores.files import explain_full_disk
-from resources.training.launching import was_killed
+from resources.training.launching import OwnLines, was_killed
 
 TrainingDtype = Literal["auto", "float32", "bfloat16_autocast"]
 """What products are computed in; "auto" is what suits model and machine (`resources.training.precision`)."""
@@ -281,11 +281,17 @@ def _run_worker(job: TrainJob, job_file: Path, log: Callable[[str], None]) -> No
     if job.num_threads is not None:
         added["OMP_NUM_THREADS"] = str(job.num_threads)
     added["PYTHONPATH"] = os.pathsep.join(paths)
-    code, tail = stream_process(command, added_environment=added, log=log)
+    own = OwnLines(TAIL_LINES)
+
+    def take(line: str) -> None:
+        own.note(line)
+        log(line)
+
+    code, tail = stream_process(command, added_environment=added, log=take)
     if was_killed(code, tail):
-        raise TrainingKilledError(_explain(code, tail, job_file))
+        raise TrainingKilledError(_explain(code, own.put_before(tail), job_file))
     if code != 0:
-        raise TrainingError(_explain(code, tail, job_file))
+        raise TrainingError(_explain(code, own.put_before(tail), job_file))
 
 
 def explain_divergence(found: str) -> str:

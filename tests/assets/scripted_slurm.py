@@ -47,5 +47,6 @@ def install(folder: Path) -> Path:
 
 
 def put_on_path(place: Path) -> str:
-    """The PATH with the commands first, and this Python's folder behind them."""
-    return os.pathsep.join([str(place), str(Path(sys.executable).parent), os.environ["PATH"]])
+    """The PATH with the commands first, and without this Python's folder, as where no environment is activated."""
+    others = [one for one in os.environ["PATH"].split(os.pathsep) if one != str(Path(sys.executable).parent)]
+    return os.pathsep.join([str(place), *others])

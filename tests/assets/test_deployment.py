@@ -2,9 +2,12 @@
 
 import json
 import os
+import socket
 import subprocess
+import sys
 import threading
 import time
+import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from lance_assets.assets.running.executor import build_executor, explain_killed
 from lance_assets.rounds.experiments import find_plan
 from lance_assets.rounds.nouns import NOUNS
 from lance_assets.settings.engines import StepRequest
+from resources.machine.processes import kill_with_descendants
 from tests.assets import scripted_slurm
 from tests.assets.slurm_job import build_job
 
@@ -196,3 +200,44 @@ def cancel_first(home: Path) -> None:
         time.sleep(0.1)
     (log,) = (home / "slurm").iterdir()
     subprocess.run(["scancel", log.stem.rpartition("-")[2]], check=True)
+
+
+@pytest.mark.slow
+def test_each_step_is_a_job_of_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a node that this test starts; and what is secret in the environment is not given to Ray, which shows it."""
+    if find_spec("dagster_ray") is None or find_spec("ray") is None:
+        pytest.skip("dagster_ray is not installed: pip install -e '.[ray]'")
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        port, dashboard = one.getsockname()[1], other.getsockname()[1]
+    place = tmp_path / "home"
+    place.mkdir()
+    known = {"LANCE_DEPLOYMENT": "ray", "LANCE_HOME": str(place), "DAGSTER_HOME": str(place)}
+    known |= {"DAGSTER_POSTGRES_PASSWORD": "not-for-ray", "PYTHONPATH": os.getcwd()}
+    known |= {"RAY_DASHBOARD_STARTUP_TIMEOUT_S": "600", "RAY_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+    for name, value in known.items():
+        monkeypatch.setenv(name, value)
+    assert "not-for-ray" not in str(find_deployment().choose_executor()[1])
+    ray = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--head", "--block"]
+    ray += [f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=1", "--disable-usage-stats"]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with subprocess.Popen(ray, stdout=subprocess.DEVNULL, env=environment, start_new_session=True) as node:
+        try:
+            wait_for(f"http://127.0.0.1:{dashboard}/api/version")
+            with dg.DagsterInstance.get() as instance:
+                assert dg.execute_job(dg.reconstructable(build_job), instance).success
+        finally:
+            kill_with_descendants(node.pid)
+    assert (place / "result").read_text() == "21"
+
+
+def wait_for(address: str) -> None:
+    """Wait until a server answers."""
+    for _ in range(600):
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except OSError:
+            time.sleep(1)
+    raise TimeoutError(address)

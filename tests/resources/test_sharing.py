@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import BatchSampler
 
 from resources.machine.processes import stream_process
-from resources.training.launching import build_launcher, launch_processes, was_killed
+from resources.training.launching import OwnLines, build_launcher, launch_processes, was_killed
 from resources.training.resuming import ALONE, WHOLE, find_state
 from resources.training.sharing import SHARE, Share, SharedBatches, SharedDataset, build_collator
 from resources.training.trainer import (
@@ -78,6 +78,18 @@ def test_a_rank_that_was_killed_is_told_from_one_that_failed() -> None:
     assert was_killed(1, report.format(code=-9))
     assert not was_killed(1, report.format(code=1))
     assert not was_killed(0, report.format(code=-9))
+
+
+def test_what_a_process_said_last_stands_before_the_report_of_its_launcher() -> None:
+    """torchrun's report is longer than the tail of the log, which would hide why a process failed."""
+    report = "E1129 23:38:31 torch/distributed/elastic/multiprocessing/api.py:1002] failed (exitcode: 1) local_rank: 1"
+    own = OwnLines(2)
+    for line in ("step 1", "step 2", "DivergedError: training diverged", report, "Traceback", "  exitcode  : 1"):
+        own.note(line)
+    assert own.put_before("  exitcode  : 1") == "step 2\nDivergedError: training diverged\n  exitcode  : 1"
+    alone = OwnLines(2)
+    alone.note("DivergedError: training diverged")
+    assert alone.put_before("DivergedError: training diverged") == "DivergedError: training diverged"
 
 
 @pytest.fixture(scope="module")

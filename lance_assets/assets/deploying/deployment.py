@@ -13,8 +13,10 @@ deployment. Every deployment but `local` needs LANCE_HOME on a file system that 
 
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -88,6 +90,8 @@ def _choose_ray() -> tuple[dg.ExecutorDefinition, dict[str, Any]]:
     told = {
         name: value for name, value in os.environ.items() if name.startswith(TOLD) and not SECRET.search(name.upper())
     }
+    # Ray itself puts the node's PATH in. The command `dagster` lies beside the Python that runs this.
+    told["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}${{PATH}}"
     return ray_executor, {"ray": {"runtime_env": {"env_vars": told}}}
 
 

@@ -14,6 +14,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,10 @@ class SlurmSteps(StepHandler):
         command += ["--no-requeue", "--export=ALL", f"--chdir={Path.cwd()}", *build_arguments(request)]
         # As variables, since other users of the machine can read arguments.
         given = {each["name"]: each["value"] for each in told.get_command_env()}
-        script = _SCRIPT.format(command=shlex.join(told.get_command_args(skip_serialized_namedtuple=True)))
+        program, *arguments = told.get_command_args(skip_serialized_namedtuple=True)
+        # An environment that is not activated has no command `dagster`, and its Python has the module.
+        python = [sys.executable, "-m", program] if program == "dagster" else [program]
+        script = _SCRIPT.format(command=shlex.join([*python, *arguments]))
         # It prints the number, and the cluster's name behind it where there are several.
         job = run_slurm([*command, *self._arguments], given=script, environment=given).partition(";")[0]
         self._jobs[step] = job
