@@ -239,6 +239,6 @@ def wait_for_node(address: str) -> None:
         try:
             JobSubmissionClient(address).submit_job(entrypoint="true")
             return
-        except (ConnectionError, RuntimeError):
+        except (OSError, RuntimeError):
             time.sleep(1)
     raise TimeoutError(address)
