@@ -16,6 +16,7 @@ export DAGSTER_HOME := $(LANCE_HOME)/dagster
 export LANCE_BROWSE ?= http://localhost:$(BROWSE_PORT)
 
 INSTANCE := lance_assets/assets/dagster.yaml
+POSTGRES := lance_assets/assets/deploying/postgres.yaml
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -54,6 +55,8 @@ setup: $(INSTALLED) ## Install into .venv, and create LANCE_HOME with the Dagste
 	@mkdir -p "$(DAGSTER_HOME)"
 	@if [ ! -e "$(DAGSTER_HOME)/dagster.yaml" ] || [ $(INSTANCE) -nt "$(DAGSTER_HOME)/dagster.yaml" ]; then \
 		cp $(INSTANCE) "$(DAGSTER_HOME)/dagster.yaml"; fi
+	@if [ -n "$$DAGSTER_POSTGRES_HOST" ] && ! grep -q DAGSTER_POSTGRES "$(DAGSTER_HOME)/dagster.yaml"; then \
+		cat $(POSTGRES) >> "$(DAGSTER_HOME)/dagster.yaml"; fi
 
 demo: setup ## Run mini_lance for ROUNDS rounds after r0000 and print their table
 	$(BIN)/lance run mini_lance --rounds $(ROUNDS)

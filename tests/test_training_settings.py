@@ -15,6 +15,7 @@ from resources.models.finding import find_packaged_folder
 
 WHERE = {
     "launcher": ["torchrun", "--nproc-per-node", "2"],
+    "num_processes": 2,
     "accelerate_config": "fsdp.yaml",
     "min_free_gpu_rate": 0.5,
     "handover_seconds": 1.0,
@@ -41,8 +42,28 @@ def make_settings(training: dict) -> ExperimentSettings:
 
 
 def test_a_launcher_and_an_accelerate_config_exclude_each_other() -> None:
-    with pytest.raises(ValidationError, match="both say how training is started; keep one of them"):
+    told = "launcher and num_processes and accelerate_config each say how training is started; keep one of them"
+    with pytest.raises(ValidationError, match=told):
         TrainingSettings.model_validate(WHERE)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({}, "frozen_dtype is bfloat16, and without lora no weight is frozen; add lora"),
+        ({"lora": {}, "dtype": "float32"}, "frozen_dtype is bfloat16, so products are too; set dtype to"),
+    ],
+)
+def test_weights_are_frozen_in_bfloat16_with_adapters_and_its_products(changed: dict, told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        TrainingSettings.model_validate({"frozen_dtype": "bfloat16"} | changed)
+    assert TrainingSettings.model_validate({"frozen_dtype": "bfloat16", "lora": {}}).dtype == "auto"
+
+
+def test_what_frozen_weights_are_held_in_is_part_of_what_the_checkpoint_is(tmp_path: Path) -> None:
+    lora = {"lora": {}}
+    plain, half = (Plan("mini", tmp_path, make_settings(lora | each)) for each in ({}, {"frozen_dtype": "bfloat16"}))
+    assert compute_fingerprint(half, "checkpoint") != compute_fingerprint(plain, "checkpoint")
 
 
 def test_an_accelerate_config_that_is_not_there_is_told_with_its_line(tmp_path: Path) -> None:

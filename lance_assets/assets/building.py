@@ -18,6 +18,7 @@ import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round, parse_round
+from lance_assets.assets.deploying.requests import tag_step
 from lance_assets.assets.past.lineage import (
     DECISIONS,
     HANDOVER,
@@ -316,6 +317,7 @@ def build_asset(plan: Plan, noun: Noun, code_version: str) -> dg.AssetsDefinitio
         owners=plan.settings.owners,
         code_version=code_version,
         pool=GPU_POOL if noun.uses_model(plan) else None,
+        op_tags=tag_step(plan, noun),
         tags={"recipe": plan.settings.recipe},
         metadata={**describe_table(plan, noun), **show_some_settings(plan, read_settings(plan, noun.name))},
         # It reads tables for whoever asks Dagster for one; what is made here was written before the step returns.

@@ -6,7 +6,6 @@ and the loop ends where the experiment's stop rules end it.
 
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 import dagster as dg
 
 from lance_assets.algorithms.measures.progress import format_round, parse_round
+from lance_assets.assets.deploying.instance import open_prepared
 from lance_assets.assets.location import run_as_launched
 from lance_assets.assets.past.lineage import observe_sources
 from lance_assets.assets.past.redo import list_from
@@ -34,10 +34,6 @@ from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round
 from lance_assets.settings.overrides import apply_overrides
 from resources.machine.claims import Claims
-
-INSTANCE_FILE = Path(__file__).with_name("dagster.yaml")
-"""The settings of an instance that this module creates."""
-
 
 JOB_MODULE = "lance_assets.assets.loading"
 """The module whose `build_round_job` the process of each step calls to build the job again."""
@@ -59,15 +55,11 @@ def open_instance() -> Iterator[dg.DagsterInstance]:
 
     Raises:
         DiskFullError: the disk that it lies on is full.
+        ValueError: its records belong into PostgreSQL, and something for it is missing.
     """
-    if not os.environ.get("DAGSTER_HOME"):
-        folder = find_home() / "dagster"
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / INSTANCE_FILE.name).exists():
-            shutil.copy(INSTANCE_FILE, folder)
-        # the process of each step reads it too
-        os.environ["DAGSTER_HOME"] = str(folder)
-    with explain_full_instance(Path(os.environ["DAGSTER_HOME"])), dg.DagsterInstance.get() as instance:
+    named = os.environ.get("DAGSTER_HOME")
+    folder = Path(named) if named else find_home() / "dagster"
+    with explain_full_instance(folder), open_prepared(folder, is_own=not named) as instance:
         yield instance
 
 

@@ -3,8 +3,6 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
-
 from lance_assets.algorithms.forecast.batch_parts import Precision, choose_precision
 from lance_assets.algorithms.forecast.costs import Training, TrainingMemory, forecast_training
 from lance_assets.algorithms.forecast.machine_rates import derive_train_rate
@@ -12,8 +10,10 @@ from lance_assets.forecast.engine import find_memory, find_runtime
 from lance_assets.forecast.throughput import Machine, ThroughputTable
 from lance_assets.settings.experiment import TrainingSettings
 from resources.models.model_shapes import FoundModel
+from resources.training.launching import read_processes
 from resources.training.precision import TrainingDevice, bounds_logits, has_bfloat16_instructions, settle
 from resources.training.stage_settings import SftSettings
+from resources.training.trainer import TrainingDtype
 
 
 @dataclass(frozen=True)
@@ -32,23 +32,15 @@ class Trainer:
     """Tokens per second of machines and engines."""
 
     def read_processes(self) -> tuple[int, bool]:
-        """The number of processes, and whether FSDP shards the model over them, by the accelerate configuration.
+        """The number of processes, and whether FSDP shards the model over them, by the settings.
 
         Raises:
             ValueError: the file is no such configuration.
         """
         name = self.settings.accelerate_config
         if name is None:
-            return 1, False
-        file = self.folder / Path(name).expanduser()
-        try:
-            config = yaml.safe_load(file.read_text(encoding="utf-8"))
-            return int(config["num_processes"]), config["distributed_type"] == "FSDP"
-        except (yaml.YAMLError, ValueError, TypeError, KeyError, RecursionError) as error:
-            raise ValueError(
-                f"{file} (training.accelerate_config) is no configuration of accelerate with num_processes and "
-                f"distributed_type ({type(error).__name__}: {error}); write it by `accelerate config`"
-            ) from error
+            return self.settings.num_processes or 1, False
+        return read_processes(self.folder / Path(name).expanduser())
 
     def describe(self, stage: SftSettings, *, is_preference: bool) -> Training:
         """A training stage in the form that the arithmetic takes."""
@@ -66,6 +58,7 @@ class Trainer:
                 self.settings.trained_positions_only and stage.is_fused,
                 num_processes=num_processes,
             ),
+            frozen_bytes=2 if self.settings.frozen_dtype == "bfloat16" else 4,
         )
         num_parts = self.count_parts(stage, training)
         return replace(
@@ -81,11 +74,16 @@ class Trainer:
         has_bfloat16 = machine.device == "cuda" or (machine.memory_gib is None and has_bfloat16_instructions())
         return TrainingDevice(machine.device, memory, has_bfloat16)
 
+    @property
+    def wanted_dtype(self) -> TrainingDtype:
+        """What the file asks for of the products; weights in bfloat16 are multiplied in bfloat16."""
+        return "bfloat16_autocast" if self.settings.frozen_dtype == "bfloat16" else self.settings.dtype
+
     def choose_precision(self) -> Precision:
         """What the products are computed in."""
         device, number = self.find_device(), self.model.shape.num_parameters
         return choose_precision(
-            self.settings.dtype, device=device.kind, num_parameters=number, has_bfloat16=device.has_bfloat16
+            self.wanted_dtype, device=device.kind, num_parameters=number, has_bfloat16=device.has_bfloat16
         )
 
     def count_parts(self, stage: SftSettings, training: Training) -> int:
@@ -98,7 +96,7 @@ class Trainer:
             self.find_device(),
             self.model.shape,
             training,
-            dtype=self.settings.dtype,
+            dtype=self.wanted_dtype,
             batch_size=stage.batch_size,
             num_parts=None,
         )
@@ -131,7 +129,8 @@ class Trainer:
         if self.machine.device == "cuda" and training.num_processes > self.machine.num_devices:
             found.append(
                 f"{what}: {training.num_processes} processes on {self.machine.num_devices} GPUs of "
-                f"{self.machine.name}; correct num_processes of accelerate_config, or choose a machine with more"
+                f"{self.machine.name}; correct num_processes of training or of accelerate_config, or choose a machine "
+                "with more"
             )
         memory, room = self.forecast_memory(training), find_memory(self.machine)
         if memory.total_gib > room:

@@ -136,6 +136,16 @@ class EngineSettings(Settings):
         return self
 
 
+class StepRequest(Settings):
+    """What one step asks a cluster for; on this machine it has no effect."""
+
+    num_cpus: int = Field(1, ge=1, description="CPU cores.")
+    num_gpus: int | None = Field(
+        None, ge=0, description="GPUs. None: those that the engine, or the processes of training, need."
+    )
+    memory_gib: float | None = Field(None, gt=0, description="GiB of memory. None: the cluster's default.")
+
+
 class RoleSettings(Settings):
     """A second model that does one of the recipe's jobs, the same in every round."""
 

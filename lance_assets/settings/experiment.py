@@ -27,7 +27,7 @@ from lance_assets.recipes.asking import Thoughts
 from lance_assets.recipes.axes import AxisSettings, RecipeSettings
 from lance_assets.recipes.contract import find_recipe, list_recipes
 from lance_assets.records import SECOND_LOSSES, SecondLoss
-from lance_assets.settings.engines import EngineSettings, RoleSettings
+from lance_assets.settings.engines import EngineSettings, RoleSettings, StepRequest
 from lance_assets.settings.evaluation import (
     EvaluationSettings,
 )
@@ -56,7 +56,7 @@ from resources.training.stage_settings import (
     SimpoSettings,
     change_stage,
 )
-from resources.training.trainer import LoraSettings, SaveDtype, TrainingDtype
+from resources.training.trainer import FrozenDtype, LoraSettings, SaveDtype, TrainingDtype
 
 
 def _check_recipe(name: str) -> str:
@@ -280,6 +280,12 @@ class TrainingSettings(Settings):
     launcher: tuple[str, ...] | None = Field(
         None, description="The command that starts the training process, such as ['torchrun', '--nproc-per-node', '2']."
     )
+    num_processes: int | None = Field(
+        None,
+        ge=1,
+        description="Processes of this machine that share each batch, started by torchrun: one for each GPU. It cannot "
+        "be combined with launcher or accelerate_config. None: one, without torchrun.",
+    )
     accelerate_config: FromEnvironment | None = Field(
         None,
         description="File written by `accelerate config`, for FSDP for example; relative to the experiment's folder. "
@@ -294,6 +300,11 @@ class TrainingSettings(Settings):
         True,
         description="Logits are computed only where a token is trained on, and the prompt of a pair is read once. "
         "False: as TRL does, which is slower and differs by float rounding.",
+    )
+    frozen_dtype: FrozenDtype = Field(
+        "float32",
+        description="With lora: what the weights are held in that are not trained. 'bfloat16' takes half of the "
+        "memory, rounds weights that are stored in float32 while adapters are trained, and computes in bfloat16.",
     )
     memory_gib: float | None = Field(
         None,
@@ -321,8 +332,18 @@ class TrainingSettings(Settings):
 
     @model_validator(mode="after")
     def _has_one_launcher(self) -> Self:
-        if self.launcher is not None and self.accelerate_config is not None:
-            raise ValueError("launcher and accelerate_config both say how training is started; keep one of them")
+        ways = {name: getattr(self, name) for name in ("launcher", "num_processes", "accelerate_config")}
+        given = [name for name, value in ways.items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} each say how training is started; keep one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _freezes_what_it_does_not_train(self) -> Self:
+        if self.frozen_dtype == "bfloat16" and self.lora is None:
+            raise ValueError("frozen_dtype is bfloat16, and without lora no weight is frozen; add lora, or remove it")
+        if self.frozen_dtype == "bfloat16" and self.dtype == "float32":
+            raise ValueError("frozen_dtype is bfloat16, so products are too; set dtype to bfloat16_autocast or auto")
         return self
 
     def at_round(self, round_key: str) -> Self:
@@ -529,6 +550,11 @@ class ExperimentSettings(Settings):
     )
     export: ExportSettings | None = Field(
         None, description="Where each round's training sets are written for other tools. None: nowhere."
+    )
+    requests: dict[str, StepRequest] = Field(
+        default_factory=dict,
+        description="What steps ask a cluster for (LANCE_DEPLOYMENT), by the asset's name; 'any' for those without an "
+        "entry. It has no effect on this machine.",
     )
     tracking: TrackingSettings = Field(
         default_factory=TrackingSettings, description="Trackers that finished rounds are written to. None by default."

@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase, Trainer
@@ -120,7 +121,7 @@ def build_grpo_trainer(
         beta=settings.beta,
     )
     return TokenGRPOTrainer(
-        load_start(start, job),
+        load_start(start, job, getattr(torch, job.frozen_dtype)),
         reward_funcs=score_batch(find_reward(job.reward)),
         args=config,
         train_dataset=Dataset.from_list(order_prompts(encoded, settings, rng_seed=job.rng_seed)),

@@ -28,11 +28,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, Trainer
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from resources.training.saving import build_lora, load_for_training, load_start
+from resources.training.sharing import SharedTraining
 from resources.training.stage_settings import DpoSettings, KtoSettings, OrpoSettings, SimpoSettings
 from resources.training.trainer import TrainJob
 
@@ -46,8 +48,8 @@ IGNORED = -100
 Tokens = list[int]
 
 
-class TokenDPOTrainer(DPOTrainer):
-    """DPO on rows of tokens."""
+class TokenDPOTrainer(SharedTraining, DPOTrainer):
+    """DPO on rows of tokens, by one process or several that share each batch."""
 
     def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
         return dataset
@@ -109,7 +111,7 @@ def build_pair_trainer(
     Raises:
         ValueError: a batch of KTO is divided so that a process has parts of a single row.
     """
-    settings, model = job.second_settings, load_start(start, job)
+    settings, model = job.second_settings, load_start(start, job, getattr(torch, job.frozen_dtype))
     given = {"processing_class": tokenizer, "peft_config": build_lora(job)}
     if settings.num_reads:
         # With adapters the reference is the model with the adapters off; without, a second copy of the SFT-ed one.

@@ -4,11 +4,13 @@ The states are transformers' own checkpoints: weights, optimizer, schedule, rand
 what transformers has:
 
 1. A state is saved every so many seconds, while transformers counts steps.
-2. A state counts once it is whole: `WHOLE` is written into it last. Only the newest is kept.
+2. A state counts once it is whole: `WHOLE` is written into it last, when every process has written its part. Only the
+   newest is kept.
 3. TRL counts the tokens that were trained on from the start of its process; here the count goes on.
 """
 # ruff: noqa: TID253 (runs in the trainer's process)
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -24,7 +26,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from resources.stores.files import write_file_atomically
 
 WHOLE = "whole"
-"""The file that says that a state was saved to its end."""
+"""The file that says that a state was saved to its end, and by what."""
+ALONE = "one process"
 
 
 class KeepStateCallback(TrainerCallback):
@@ -59,15 +62,26 @@ class KeepStateCallback(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Mark the state as whole, and remove the ones before."""
         self._saved_at = self.clock()
+        # Each process writes a part of its own.
+        PartialState().wait_for_everyone()
         if not state.is_world_process_zero:
             return
         assert args.output_dir is not None, "every stage has a folder"
         saved = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-        write_file_atomically(saved / WHOLE, b"")
+        write_file_atomically(saved / WHOLE, describe_processes().encode())
         for other in list_states(saved.parent):
             if other != saved:
                 shutil.rmtree(other)
         print(f"the state at step {state.global_step} of {state.max_steps} is kept")
+
+
+def describe_processes() -> str:
+    """What trains, in words; a state is gone on from by the same alone."""
+    number = PartialState().num_processes
+    if number == 1:
+        return ALONE
+    is_sharded = os.environ.get("ACCELERATE_USE_FSDP", "false") == "true"
+    return f"{number} processes{' under FSDP' if is_sharded else ''}"
 
 
 def list_states(folder: Path) -> list[Path]:
@@ -95,6 +109,11 @@ def train_on(trainer: Trainer, folder: Path, stage: str) -> None:
         trainer.train()
         return
     kept = TrainerState.load_from_json(str(state / TRAINER_STATE_NAME))
+    if (before := (state / WHOLE).read_text() or ALONE) != (now := describe_processes()):
+        # Random states are each process's own, and a sharded optimizer is kept in another form.
+        print(f"{stage}: a killed run left a state of {before} at step {kept.global_step}; with {now} it begins again")
+        trainer.train()
+        return
     print(f"{stage}: going on from the state at step {kept.global_step} of a killed run")
     counts = [entry["num_tokens"] for entry in kept.log_history if "num_tokens" in entry]
     trainer._total_train_tokens = int(counts[-1]) if counts else 0

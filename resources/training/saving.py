@@ -46,15 +46,15 @@ class WeightChange:
     """What the weights are saved in, such as `float32`."""
 
 
-def load_for_training(path: Path) -> PreTrainedModel:
-    """The model in float32, whatever it is stored in."""
+def load_for_training(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """The model in float32, whatever it is stored in, or in the dtype of weights that training does not move."""
     # In bfloat16 most updates at a learning rate of 1e-5 would be rounded away.
-    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, local_files_only=True, **WEIGHTS)
+    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True, **WEIGHTS)
 
 
-def load_start(path: Path, job: TrainJob) -> PreTrainedModel:
+def load_start(path: Path, job: TrainJob, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """The model that a stage starts from, its shared weights parted where the job's adapters would part them."""
-    model = load_for_training(path)
+    model = load_for_training(path, dtype)
     lora = build_lora(job)
     if lora is not None:
         require_targets(model, lora)
@@ -134,12 +134,22 @@ def save_model(
         log: the stage's, which is given the fields of `WeightChange`.
     """
     accelerator = trainer.accelerator
-    state = accelerator.get_state_dict(trainer.model_wrapped)
+    if job.frozen_dtype == "float32":
+        state = accelerator.get_state_dict(trainer.model_wrapped)
+    else:
+        state = collect_trained(accelerator.unwrap_model(trainer.model_wrapped))
     if accelerator.is_main_process:
         partial = folder.with_suffix(".partial")
         log.update(asdict(write_model(state, job, start, partial, save_dtype=save_dtype, stage=stage)))
         place_stage(partial, folder, log)
     accelerator.wait_for_everyone()
+
+
+def collect_trained(model: PeftModel) -> dict[str, torch.Tensor]:
+    """The weights that training moved, whole, on the CPU; every process calls this."""
+    trained = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
+    # Under FSDP each process holds a part of each.
+    return {name: getattr(weight, "full_tensor", lambda own=weight: own)().cpu() for name, weight in trained.items()}
 
 
 def place_stage(partial: Path, folder: Path, log: dict) -> None:
@@ -167,7 +177,8 @@ def write_model(
     """Write weights with adapters merged, config, tokenizer and adapter.
 
     Args:
-        state: the trained model's, float32, with its adapters not merged.
+        state: the trained model's, float32, with its adapters not merged; with frozen weights in bfloat16 only what
+            was trained, and the rest is taken from the stage's start, as precise as it is there.
         job: whose start checkpoint gives the config and the tokenizer.
         start: what the stage started from.
         folder: where to; what is there is removed.
@@ -176,7 +187,7 @@ def write_model(
 
     Raises:
         DivergedError: a weight, a logit or the norm of the change is NaN or infinite.
-        RuntimeError: the merged model is not the trained one.
+        RuntimeError: the merged model is not the trained one, or what was trained is not of it.
     """
     shutil.rmtree(folder, ignore_errors=True)
     # Through a fresh model: its config is as it was, and tied weights are stored once.
@@ -186,8 +197,13 @@ def write_model(
         model.load_state_dict(state)
         require_finite(model, stage)
     else:
+        is_whole = job.frozen_dtype == "float32"
+        if not is_whole:
+            model.load_state_dict(load_start(start, job).state_dict())
         adapted = get_peft_model(model, lora)
-        adapted.load_state_dict(state)
+        told = adapted.load_state_dict(state, strict=is_whole)
+        if unknown := told.unexpected_keys:
+            raise RuntimeError(f"the trained model has weights that its start has not: {', '.join(unknown[:3])}")
         # Before the merge, which would say of NaN that it differs from itself.
         require_finite(adapted, stage)
         # Merging adds the factors to the weights and removes them, so they are saved before.

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import polars as pl
@@ -56,6 +57,7 @@ from resources.training.pair_losses import build_pair_trainer
 from resources.training.precision import Settled, bounds_logits, find_device, settle
 from resources.training.resuming import KeepStateCallback, train_on
 from resources.training.saving import build_lora, load_start, save_model
+from resources.training.sharing import SharedTraining
 from resources.training.stage_settings import GrpoSettings, SftSettings
 from resources.training.trained_positions import compute_what_is_trained
 from resources.training.trainer import CHECKPOINT, RESULT, TrainJob, TrainResult
@@ -151,6 +153,10 @@ def build_pair_rows(rows: Iterable[dict], system: str) -> list[dict]:
     ]
 
 
+class SharedSFTTrainer(SharedTraining, SFTTrainer):
+    """TRL's SFT, by one process or several that share each batch."""
+
+
 def encode_rows(
     tokenizer: PreTrainedTokenizerBase, rows: list[dict], max_length: int
 ) -> tuple[list[dict[str, list[int]]], list[int]]:
@@ -233,6 +239,7 @@ def settle_stage(job: TrainJob, settings: SftSettings, rows: list[dict[str, list
         is_preference=settings.is_paired,
         num_reads=settings.num_reads,
         has_bounded_logits=bounds_logits(device, picks_positions, num_processes=count_processes()),
+        frozen_bytes=getattr(torch, job.frozen_dtype).itemsize,
     )
     # Building the model, though without memory, draws random numbers, of which an adapter is made later.
     with torch.random.fork_rng(devices=[]):
@@ -241,7 +248,8 @@ def settle_stage(job: TrainJob, settings: SftSettings, rows: list[dict[str, list
         device,
         shape,
         training,
-        dtype=job.dtype,
+        # Weights in bfloat16 are multiplied in bfloat16.
+        dtype="bfloat16_autocast" if job.frozen_dtype == "bfloat16" else job.dtype,
         batch_size=settings.batch_size,
         num_parts=settings.wanted_parts,
     )
@@ -252,8 +260,8 @@ def build_arguments(job: TrainJob, settings: SftSettings, settled: Settled, outp
     on_cuda = torch.cuda.is_available()
     return {
         "output_dir": str(output),
-        # batch_size counts over all processes, so that the same settings make the same steps on any number of them.
-        "per_device_train_batch_size": settings.batch_size // (count_processes() * settled.num_parts),
+        # Over all processes, which share each part of a batch (`resources.training.sharing`).
+        "per_device_train_batch_size": settings.batch_size // settled.num_parts,
         "gradient_accumulation_steps": settled.num_parts,
         "learning_rate": settings.learning_rate,
         "num_train_epochs": settings.num_epochs,
@@ -299,7 +307,8 @@ def run_stage(
         # Rows of like length share a batch: a quarter less time on a CPU. The order still comes from the seed.
         config = SFTConfig(**arguments, completion_only_loss=True, train_sampling_strategy="group_by_length")
         given = {"train_dataset": Dataset.from_list(encoded), "processing_class": tokenizer}
-        trainer = SFTTrainer(load_start(start, job), args=config, peft_config=build_lora(job), **given)
+        model = load_start(start, job, getattr(torch, job.frozen_dtype))
+        trainer = SharedSFTTrainer(model, args=config, peft_config=build_lora(job), **given)
     elif isinstance(settings, GrpoSettings):
         trainer = build_grpo_trainer(job, settings, start, encoded, tokenizer, arguments)
     else:
@@ -478,7 +487,10 @@ def main() -> None:
         threading.Thread(target=_exit_with_parent, daemon=True).start()
     logging.disable_progress_bar()
     disable_progress_bars()
-    train(TrainJob.model_validate_json(options.job.read_text()), options.job.parent)
+    job = TrainJob.model_validate_json(options.job.read_text())
+    # All processes say the same; what goes wrong goes to standard error.
+    with open(os.devnull, "w") as nowhere, redirect_stdout(sys.stdout if is_main_process() else nowhere):
+        train(job, options.job.parent)
 
 
 if __name__ == "__main__":

@@ -30,9 +30,10 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from lance_assets.records import SecondLoss
-from resources.machine.processes import stream_process
+from resources.machine.processes import TAIL_LINES, stream_process
 from resources.stores.checkpoints import ADAPTER_FOLDER, hash_checkpoint, validate_model_folder
 from resources.stores.files import explain_full_disk
+from resources.training.launching import OwnLines, was_killed
 from resources.training.stage_settings import (
     DpoSettings,
     GrpoSettings,
@@ -46,6 +47,8 @@ from resources.training.stage_settings import (
 
 TrainingDtype = Literal["auto", "float32", "bfloat16_autocast"]
 """What products are computed in; "auto" is what suits model and machine (`resources.training.precision`)."""
+FrozenDtype = Literal["float32", "bfloat16"]
+"""What weights that are not trained are held in."""
 DIVERGED = "training diverged: "
 """What the worker's error begins with where a loss, a gradient or a weight is NaN or infinite."""
 CHECKPOINT = "checkpoint"
@@ -107,6 +110,7 @@ class TrainJob(BaseModel):
     rng_seed: int = Field(0, ge=0, lt=2**32, description="Of the data order, adapters and dropout.")
     dtype: TrainingDtype = Field("auto", description="Of the products; weights and optimizer are float32.")
     trained_positions_only: bool = Field(True, description="See `TrainingSettings.trained_positions_only`.")
+    frozen_dtype: FrozenDtype = Field("float32", description="With lora: of the weights that are not trained.")
     memory_gib: float | None = Field(None, gt=0, description="Of one process, for its parts; None: its device's.")
     launcher: tuple[str, ...] | None = Field(None, description='Before the worker, as ["accelerate", "launch"].')
     num_threads: int | None = Field(None, ge=1, description="CPU threads; None leaves torch's choice. 1 when busy.")
@@ -172,6 +176,8 @@ def fingerprint_job(job: TrainJob) -> str:
     changing = {"system_message", "sft", job.second_loss, "lora", "token_budget", "save_dtype", "rng_seed", "dtype"}
     changing.add("trained_positions_only")
     digest.update(job.model_dump_json(include=changing).encode())
+    # At its default it has no entry, so that such a job is the same as before there was the setting.
+    digest.update(b"" if job.frozen_dtype == "float32" else job.frozen_dtype.encode())
     digest.update(" ".join(f"{name}={importlib.metadata.version(name)}" for name in _LIBRARIES).encode())
     files = sorted(path for path in job.start_checkpoint.iterdir() if path.is_file())
     if job.reward is not None:
@@ -185,11 +191,6 @@ def fingerprint_job(job: TrainJob) -> str:
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
-
-
-def build_launcher(config: Path) -> tuple[str, ...]:
-    """What starts the worker in the processes of an accelerate configuration: FSDP, several GPUs or machines."""
-    return (sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config))
 
 
 def find_job_folder(job: TrainJob) -> Path:
@@ -263,11 +264,17 @@ def _run_worker(job: TrainJob, job_file: Path, log: Callable[[str], None]) -> No
     if job.num_threads is not None:
         added["OMP_NUM_THREADS"] = str(job.num_threads)
     added["PYTHONPATH"] = os.pathsep.join(paths)
-    code, tail = stream_process(command, added_environment=added, log=log)
-    if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
-        raise TrainingKilledError(_explain(code, tail, job_file))
+    own = OwnLines(TAIL_LINES)
+
+    def take(line: str) -> None:
+        own.note(line)
+        log(line)
+
+    code, tail = stream_process(command, added_environment=added, log=take)
+    if was_killed(code, tail):
+        raise TrainingKilledError(_explain(code, own.put_before(tail), job_file))
     if code != 0:
-        raise TrainingError(_explain(code, tail, job_file))
+        raise TrainingError(_explain(code, own.put_before(tail), job_file))
 
 
 def explain_divergence(found: str) -> str:

@@ -131,6 +131,8 @@ def test_how_the_model_is_asked_decides_the_pairs_where_it_judges_them(folder: P
         ("engine.num_threads", 1, set()),
         ("embedder.batch_size", 8, set()),
         ("training.launcher", ["accelerate", "launch"], set()),
+        ("training.num_processes", 2, set()),
+        ("requests", {"any": {"num_cpus": 4}}, set()),
         ("description", "words", set()),
         ("owners", ["team:lance"], set()),
         ("stop.max_rounds", 9, set()),

@@ -18,6 +18,7 @@ from lance_assets.records import PREFERENCE_PAIRS, SFT_SET
 from resources.machine.processes import stream_process
 from resources.models.chat_format import encode_messages
 from resources.stores.checkpoints import hash_checkpoint
+from resources.training.launching import build_launcher
 from resources.training.saving import load_for_training
 from resources.training.stage_settings import DpoSettings, SftSettings
 from resources.training.train_worker import (
@@ -33,7 +34,6 @@ from resources.training.trainer import (
     TrainingError,
     TrainJob,
     TrainResult,
-    build_launcher,
     find_job_folder,
     fingerprint_job,
     train_checkpoint,

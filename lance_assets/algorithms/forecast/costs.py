@@ -103,6 +103,8 @@ class Training:
     are adapters. None: one for a loss on pairs, as DPO's, else none."""
     has_bounded_logits: bool = False
     """Whether no more than `TRAINED_LOGITS_AT_ONCE` are held, which a model that scales its logits cannot have."""
+    frozen_bytes: int = 4
+    """With adapters: bytes of a weight that is not trained."""
     activation_bytes: int = 2
     """Bytes of an activation: 2 under bfloat16 autocast, 4 on a CPU."""
 
@@ -211,7 +213,7 @@ def count_trained_parameters(shape: ModelShape, lora_rank: int | None) -> int:
 def _count_state_bytes(shape: ModelShape, training: Training) -> int:
     trained = count_trained_parameters(shape, training.lora_rank) * MASTER_BYTES
     if training.lora_rank is not None:
-        return trained + shape.num_parameters * 4
+        return trained + shape.num_parameters * training.frozen_bytes
     return trained + (shape.num_parameters * 4 if training.passes_beside else 0)
 
 

@@ -1,4 +1,4 @@
-"""The executor of every run: Dagster's own with a process for each step, and what a run does against being lost.
+"""The executor of every run: the deployment's, with a process or job a step, and what a run does against being lost.
 
 It is the one place that both a run of the command `lance` and one of the daemon go through, in the process of the run:
 
@@ -20,12 +20,14 @@ import dagster as dg
 
 # There is no public name for what an executor is given and yields, or for Dagster's own tags.
 from dagster._core.execution.context.system import PlanOrchestrationContext
+from dagster._core.execution.plan.objects import ErrorSource
 from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode
 from dagster._core.execution.step_dependency_config import StepDependencyConfig
 from dagster._core.storage.tags import MAX_RETRIES_TAG
 from sqlalchemy.exc import SQLAlchemyError
 
+from lance_assets.assets.deploying.deployment import find_deployment
 from lance_assets.assets.running.full_disk import explain_full_instance
 from lance_assets.assets.running.lost import (
     REFUSED_TAG,
@@ -39,17 +41,14 @@ from lance_assets.assets.running.lost import (
 from resources.machine.claims import ClaimedError, Claims
 from resources.stores.files import DiskFullError
 
-# Each step has a process of its own, whose end frees the model's memory. The fork server imports this module once a
-# run, and no torch: a process that is forked after torch was imported hangs. LanceDB starts a thread when it is
-# imported, which would be lost in a fork; of the 2.2 s that its import takes, 1.7 are this part, which starts none.
-PRELOADED = ["lance_assets.assets.code_location", "lance_namespace"]
-
 WATCH_SECONDS = 2.0
 """A run that waits for a slot looks this often whether its holder still lives."""
 SAY_SECONDS = 60.0
 """It says again that it waits for the same after so long."""
 KILLED = "ChildProcessCrashException"
 """Dagster's error of a step whose process ended without a word."""
+UNHEALTHY = " failed health check: "
+"""In Dagster's words of a step that ran elsewhere and whose job or machine ended without a word."""
 
 
 class WatchedExecutor(dg.Executor):
@@ -84,6 +83,7 @@ class WatchedExecutor(dg.Executor):
             DiskFullError: the disk is full where Dagster keeps its runs.
         """
         instance, run, say = plan_context.instance, plan_context.dagster_run, plan_context.log.info
+        is_elsewhere = find_deployment().name != "local"
         # First, since steps of a lost run may still be ending.
         end_lost_runs(instance, self._claims, say=say)
         with contextlib.ExitStack() as stack:
@@ -99,7 +99,7 @@ class WatchedExecutor(dg.Executor):
             threading.Thread(target=_watch, args=watch, daemon=True, name="waiting for a slot").start()
             stack.enter_context(_until_there_is_room(instance, run))
             for event in self._inner.execute(plan_context, execution_plan):
-                if why := explain_killed(event):
+                if why := explain_killed(event, is_elsewhere=is_elsewhere):
                     allow_retry(instance, run, why)
                 yield event
 
@@ -109,12 +109,23 @@ def hold_run(claims: Claims, run: dg.DagsterRun) -> contextlib.AbstractContextMa
     return claims.hold(run.run_id, what=describe_run(run), scopes=list_scopes(run))
 
 
-def explain_killed(event: dg.DagsterEvent) -> str:
-    """Which step's process was killed; empty for any other event."""
+def explain_killed(event: dg.DagsterEvent, *, is_elsewhere: bool = False) -> str:
+    """Which step's process or job was killed; empty for any other event.
+
+    Args:
+        event: of a run.
+        is_elsewhere: whether its steps are jobs of a cluster. That ends a job by a signal which the step can tell of,
+            when its time is over or its machine is needed; on this machine it is a person who does so.
+    """
     if not event.is_step_failure or event.step_failure_data.error is None:
         return ""
-    is_killed = event.step_failure_data.error.cls_name == KILLED
-    return f"the process of its step {event.step_key} was killed" if is_killed else ""
+    error = event.step_failure_data.error
+    if error.cls_name == KILLED:
+        return f"the process of its step {event.step_key} was killed"
+    if is_elsewhere and event.step_failure_data.error_source == ErrorSource.INTERRUPT:
+        return f"the job of its step {event.step_key} was ended by its cluster"
+    _, is_unhealthy, why = error.message.partition(UNHEALTHY)
+    return f"its step {event.step_key} was lost, {why.strip()}" if is_unhealthy else ""
 
 
 @contextlib.contextmanager
@@ -163,12 +174,15 @@ def _watch(instance: dg.DagsterInstance, claims: Claims, run_id: str, say: Say, 
 
 
 def build_executor(data_root: Path) -> dg.ExecutorDefinition:
-    """Each step in a process of its own, two at a time; the run claims what it works on.
+    """Each step in a process or job of its own, where the deployment says; the run claims what it works on.
 
     Args:
         data_root: the folder of the data that the runs work on.
+
+    Raises:
+        ValueError: the deployment is none, or cannot be used here.
     """
-    inner = dg.multiprocess_executor
+    inner, config = find_deployment().choose_executor()
 
     def create(context: dg.InitExecutorContext) -> dg.Executor:
         assert inner.executor_creation_fn is not None, "Dagster's own executor can be made"
@@ -181,4 +195,4 @@ def build_executor(data_root: Path) -> dg.ExecutorDefinition:
         executor_creation_fn=create,
         description=inner.description,
     )
-    return own.configured({"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": PRELOADED}}})
+    return own.configured(config)

@@ -25,12 +25,13 @@ from lance_assets.rounds.identity.installed import (
 from lance_assets.rounds.identity.own_code import name_root
 from lance_assets.rounds.plan import JUDGE, JUDGE_TEMPLATES, Plan, asks_people
 from lance_assets.settings.engines import EngineSettings, RoleSettings
+from lance_assets.settings.experiment import TrainingSettings
 from lance_assets.worlds import hash_world_file, split_file_name
 from resources.stores.remembered import remember
 
 WHERE_TRAINING_RUNS = {
-    *("launcher", "accelerate_config", "min_free_gpu_rate", "handover_seconds", "num_threads", "memory_gib"),
-    "save_every_minutes",
+    *("launcher", "num_processes", "accelerate_config", "min_free_gpu_rate", "handover_seconds", "num_threads"),
+    *("memory_gib", "save_every_minutes"),
 }
 """Settings of training that are no part of the checkpoint's identity."""
 
@@ -259,13 +260,18 @@ def identify_training(plan: Plan) -> Identity:
     }
     schedule = {"by_round": of_stages} if training.by_round else {}
     words = identify_sampling(plan, "checkpoint") | identify_reward(plan)
-    return training.model_dump(exclude=WHERE_TRAINING_RUNS | SCHEDULES | idle) | schedule | words
+    return training.model_dump(exclude=list_left_out(training) | idle) | schedule | words
 
 
 def list_idle_losses(plan: Plan) -> set[str]:
     """The losses that the experiment does not train with; with SFT alone all but DPO."""
     trained = plan.settings.parameters.second_loss or "dpo"
     return {name for name in SECOND_LOSSES if name != trained}
+
+
+def list_left_out(training: TrainingSettings) -> set[str]:
+    """Settings of training without an entry in an identity; what is at a default that came later has none."""
+    return WHERE_TRAINING_RUNS | SCHEDULES | ({"frozen_dtype"} if training.frozen_dtype == "float32" else set())
 
 
 def settle_training(plan: Plan, round_key: str, settings: Identity) -> Identity:
@@ -278,7 +284,7 @@ def settle_training(plan: Plan, round_key: str, settings: Identity) -> Identity:
 def identify_label_training(plan: Plan) -> Identity:
     """How the label model is trained: by SFT alone."""
     training, words = plan.settings.training.for_label_model(), identify_sampling(plan, "label_checkpoint")
-    return training.model_dump(exclude=WHERE_TRAINING_RUNS | SCHEDULES | set(SECOND_LOSSES)) | words
+    return training.model_dump(exclude=list_left_out(training) | set(SECOND_LOSSES)) | words
 
 
 def identify_evaluation(plan: Plan) -> Identity:

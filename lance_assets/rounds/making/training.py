@@ -29,7 +29,8 @@ from resources.engines.durable_stage import clear_stage
 from resources.machine.handover import MemoryHandover, wait_until_free
 from resources.stores.checkpoints import DIVERGED_REMEDY, copy_checkpoint, find_broken_weights
 from resources.stores.finite_weights import NotFinite
-from resources.training.trainer import TrainJob, TrainResult, build_launcher, train_checkpoint
+from resources.training.launching import build_launcher, launch_processes
+from resources.training.trainer import TrainJob, TrainResult, train_checkpoint
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,8 @@ def build_job(
     launcher = training.launcher
     if training.accelerate_config is not None:
         launcher = build_launcher(plan.folder / Path(training.accelerate_config).expanduser())
+    elif training.num_processes is not None and training.num_processes > 1:
+        launcher = launch_processes(training.num_processes)
     return TrainJob(
         start_checkpoint=this_round.training_start(),
         base_model=this_round.model_path(None) if training.lora is not None else None,
@@ -136,6 +139,7 @@ def build_job(
         token_budget=None if this_round.is_start else training.token_budget,
         dtype=training.dtype,
         trained_positions_only=training.trained_positions_only,
+        frozen_dtype=training.frozen_dtype,
         memory_gib=training.memory_gib,
         num_threads=training.num_threads,
         save_every_minutes=training.save_every_minutes,

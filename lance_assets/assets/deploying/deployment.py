@@ -1,0 +1,141 @@
+"""Where the steps of rounds run: the one place that reads `LANCE_DEPLOYMENT`.
+
+| value | each step is | what runs it |
+| --- | --- | --- |
+| `local` (default) | a process of this machine, two at a time | Dagster's multiprocess executor |
+| `ray` | a job of a Ray cluster | `ray_executor` of dagster-ray |
+| `slurm` | a job of Slurm | `lance_assets.assets.deploying.slurm` |
+| `k8s` | a Kubernetes job | `k8s_job_executor` of dagster-k8s |
+
+The assets are the same under each. What a step asks for (`StepRequest`) is written on its op, in the words of the
+deployment. Every deployment but `local` needs LANCE_HOME on a file system that all machines see.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from lance_assets.assets.deploying.slurm import SLURM_TAG, build_slurm_executor
+from lance_assets.extras import require_extra
+from lance_assets.settings.engines import StepRequest
+
+VARIABLE = "LANCE_DEPLOYMENT"
+"""The environment variable that chooses; every process of a run has it."""
+MAX_CONCURRENT = "LANCE_MAX_CONCURRENT"
+"""The environment variable with how many steps of one run are at work at once, under Slurm and on Kubernetes."""
+
+# Each step has a process of its own, whose end frees the model's memory. The fork server imports this module once a
+# run, and no torch: a process that is forked after torch was imported hangs. LanceDB starts a thread when it is
+# imported, which would be lost in a fork; of the 2.2 s that its import takes, 1.7 are this part, which starts none.
+PRELOADED = ["lance_assets.assets.code_location", "lance_namespace"]
+
+TOLD = ("LANCE_", "DAGSTER_", "HF_", "OMP_NUM_THREADS")
+"""Beginnings of the variables that a job of Ray is given, which does not inherit them: where data and models are."""
+SECRET = re.compile("PASSWORD|SECRET|TOKEN|KEY|CREDENTIAL")
+"""In the name of a variable that no job is given: Ray shows what it gives. The nodes have it in their environment."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One way to run steps."""
+
+    name: str
+    """The value of LANCE_DEPLOYMENT."""
+    choose_executor: Callable[[], tuple[dg.ExecutorDefinition, dict[str, Any]]]
+    """Dagster's executor and its configuration; raises ValueError where it cannot be used here."""
+    tag_step: Callable[[StepRequest], Mapping[str, Any]]
+    """What a step asks for, as the tags of its op that this deployment reads."""
+
+
+def find_deployment() -> Deployment:
+    """The deployment that LANCE_DEPLOYMENT names; `local` where it is not set.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    name = os.environ.get(VARIABLE) or "local"
+    if name not in DEPLOYMENTS:
+        raise ValueError(f"{VARIABLE} is {name!r}; set it to one of {', '.join(DEPLOYMENTS)}, or leave it unset")
+    return DEPLOYMENTS[name]
+
+
+def read_max_concurrent() -> int:
+    """How many steps of one run are at work at once, 8 by default.
+
+    Raises:
+        ValueError: LANCE_MAX_CONCURRENT is no number from 1 on.
+    """
+    text = os.environ.get(MAX_CONCURRENT) or "8"
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"{MAX_CONCURRENT} is {text!r}; set it to a number of steps, 1 or more")
+    return int(text)
+
+
+def _choose_local() -> tuple[dg.ExecutorDefinition, dict[str, Any]]:
+    fork = {"forkserver": {"preload_modules": PRELOADED}}
+    return dg.multiprocess_executor, {"max_concurrent": 2, "start_method": fork}
+
+
+def _choose_ray() -> tuple[dg.ExecutorDefinition, dict[str, Any]]:
+    require_extra("dagster_ray", extra="ray", needed_by=f"{VARIABLE}=ray")
+    from dagster_ray.core.executor import ray_executor
+
+    # RAY_ADDRESS says where the cluster is.
+    told = {
+        name: value for name, value in os.environ.items() if name.startswith(TOLD) and not SECRET.search(name.upper())
+    }
+    # Ray itself puts the node's PATH in. The command `dagster` lies beside the Python that runs this.
+    told["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}${{PATH}}"
+    return ray_executor, {"ray": {"runtime_env": {"env_vars": told}}}
+
+
+def _choose_slurm() -> tuple[dg.ExecutorDefinition, dict[str, Any]]:
+    return build_slurm_executor(needed_by=f"{VARIABLE}=slurm"), {"max_concurrent": read_max_concurrent()}
+
+
+def _choose_k8s() -> tuple[dg.ExecutorDefinition, dict[str, Any]]:
+    require_extra("dagster_k8s", extra="k8s", needed_by=f"{VARIABLE}=k8s")
+    from dagster_k8s import k8s_job_executor
+
+    # Image, secrets and volumes are those of the run's own pod, which the instance's launcher says.
+    return k8s_job_executor, {"max_concurrent": read_max_concurrent()}
+
+
+def _tag_nothing(request: StepRequest) -> Mapping[str, Any]:
+    return {}
+
+
+def _tag_ray(request: StepRequest) -> Mapping[str, Any]:
+    memory = {} if request.memory_gib is None else {"memory": int(request.memory_gib * 2**30)}
+    return {"dagster-ray/config": {"num_cpus": request.num_cpus, "num_gpus": request.num_gpus or 0, **memory}}
+
+
+def _tag_slurm(request: StepRequest) -> Mapping[str, Any]:
+    return {SLURM_TAG: request.model_dump(exclude_none=True)}
+
+
+def _tag_k8s(request: StepRequest) -> Mapping[str, Any]:
+    wanted: dict[str, str] = {"cpu": str(request.num_cpus)}
+    if request.memory_gib is not None:
+        wanted["memory"] = f"{request.memory_gib:g}Gi"
+    # A GPU is not shared, so what is asked for and the limit are the same.
+    limits = {"nvidia.com/gpu": str(request.num_gpus)} if request.num_gpus else {}
+    return {"dagster-k8s/config": {"container_config": {"resources": {"requests": wanted | limits, "limits": limits}}}}
+
+
+DEPLOYMENTS = {
+    each.name: each
+    for each in (
+        Deployment("local", _choose_local, _tag_nothing),
+        Deployment("ray", _choose_ray, _tag_ray),
+        Deployment("slurm", _choose_slurm, _tag_slurm),
+        Deployment("k8s", _choose_k8s, _tag_k8s),
+    )
+}
+"""Every deployment by its name."""
