@@ -11,7 +11,7 @@ class Lengths:
     chat: float
     """Of a chat without any words: system message and marks of turns."""
     templates: Mapping[str, float]
-    """Of a step's chat about empty texts, by step: "review", "new_prompt", "degrade", "judge_pair"."""
+    """Of a step's chat about empty texts, by step: "review", "new_prompt", "degrade", "judge_pair" and so on."""
     asked: Mapping[str, float]
     """Of a step's chat about a seed, mean over the seeds; "judge_pair" is not asked about seeds."""
     longest_asked: Mapping[str, float]
