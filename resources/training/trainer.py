@@ -70,6 +70,10 @@ class SftSettings(BaseModel):
     weight_decay: float = Field(0.0, ge=0, description="AdamW's.")
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = Field("cosine", description="Of the rate.")
     gradient_checkpointing: bool = Field(False, description="Recompute activations, to save memory.")
+    order: Literal["shuffled", "best_first"] = Field(
+        "shuffled",
+        description="Of the rows of each epoch: drawn by rng_seed, or people's first and then the best scored.",
+    )
 
 
 class DpoSettings(SftSettings):
