@@ -7,7 +7,7 @@ from statistics import fmean
 import polars as pl
 
 from lance_assets.algorithms.forecast.round_forecast import Lengths, Pool
-from lance_assets.prompts import Examples, Templates
+from lance_assets.prompts import Examples, PromptStep, Templates
 from lance_assets.rounds.plan import Plan
 from resources.models.chat_format import encode_messages
 from resources.models.model_shapes import FoundModel, find_tokenizer
@@ -19,8 +19,8 @@ MARK_TOKENS = 5.0
 """Tokens around one message of a chat: <|im_start|>, role, line break, <|im_end|>, line break."""
 MOST_SEEDS = 256
 """The number of seeds that are measured, evenly spaced over the file."""
-PROPOSING = ("new_prompt", "degrade")
 REVIEWING = ("review", "judge_pair")
+"""The steps that a second model may be asked, in words of its own."""
 
 Count = Callable[[Sequence[Mapping[str, str]]], float]
 """Counts the tokens of a chat's messages."""
@@ -81,22 +81,25 @@ def measure_lengths(
     rows = seeds.select("prompt", "completion").gather_every(max(1, len(seeds) // MOST_SEEDS)).to_dicts()
     own, recipe = plan.templates, plan.settings.recipe
     # Evenly spaced rows stand for the others that a round draws for each question.
-    num_examples = getattr(plan.settings.parameters, "num_examples", 0)
+    parameters = plan.settings.parameters
+    num_examples = getattr(parameters, "num_examples", 0) or getattr(parameters, "num_demos", 0)
     examples = rows[:: max(1, len(rows) // max(1, num_examples))][:num_examples]
-    words = {step: own if step in PROPOSING else reviewer for step in (*PROPOSING, *REVIEWING)}
-    # What the settings give a step belongs to every question.
-    given = {step.name: step.given for step in plan.prompt_steps}
+    steps = {step.name: step for step in plan.prompt_steps}
 
-    def ask(step: str, **texts: object) -> float:
-        question = words[step].render(f"{recipe}/{step}", **texts, examples=Examples(examples), **given[step])
-        return count(words[step].build_messages(question))
+    def ask(step: PromptStep, row: Mapping[str, str]) -> float:
+        words = reviewer if step.name in REVIEWING else own
+        texts: dict[str, object] = {name: row.get(name, "") for name in (*step.needs, *step.may)}
+        # What the settings give a step belongs to every question.
+        question = words.render(f"{recipe}/{step.name}", **{**texts, "examples": Examples(examples), **step.given})
+        return count(words.build_messages(question))
 
-    asked = {step: [ask(step, **row) for row in rows] for step in (*PROPOSING, "review")}
+    # A comparison is about more than a seed has.
+    of_seeds = {name: step for name, step in steps.items() if set(step.needs) <= {"prompt", "completion"}}
+    asked = {name: [ask(step, row) for row in rows] for name, step in of_seeds.items()}
     chat = count(own.build_messages(""))
     lengths = Lengths(
         chat=chat,
-        templates={step: ask(step, prompt="", completion="") for step in asked}
-        | {"judge_pair": ask("judge_pair", prompt="", completion_a="", completion_b="")},
+        templates={name: ask(step, {}) for name, step in steps.items()},
         asked={step: fmean(numbers) for step, numbers in asked.items()},
         longest_asked={step: max(numbers) for step, numbers in asked.items()},
         prompt=fmean(count(own.build_messages(row["prompt"])) for row in rows) - chat,

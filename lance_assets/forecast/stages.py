@@ -10,7 +10,6 @@ from lance_assets.forecast.engine import Host
 from lance_assets.forecast.lengths import Measured
 from lance_assets.forecast.throughput import Machine, ThroughputTable
 from lance_assets.forecast.trainer import Trainer
-from lance_assets.recipes.axes import RecipeSettings
 from lance_assets.rounds.guard import read_judge_prompts
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.engines import EngineSettings
@@ -76,13 +75,16 @@ class Forecaster:
     def host(self, role: str | None) -> Host:
         """The engine that runs a stage."""
         roles, measured = self.plan.settings.roles, self.measured
-        longest = max(measured.lengths.longest_asked.values())
+        # A recipe without templates asks the seeds' prompts, in the evaluation at the least.
+        of_seeds = measured.lengths.chat + measured.lengths.prompt
+        longest = max(measured.lengths.longest_asked.values(), default=of_seeds)
         engine = roles[role].engine if role in roles else self.plan.settings.engine
         model = self.reviewer if role in roles else self.model
         parameters = self.plan.settings.parameters
-        assert isinstance(parameters, RecipeSettings), "plans are made for recipe lance, which asks models"
-        recipe = self.plan.recipe
-        limit = max(recipe.sample_stage(stage, parameters).max_new_tokens for stage in recipe.stages)
+        recipe, world = self.plan.recipe, self.plan.settings.evaluation.world
+        limits = [recipe.sample_stage(stage, parameters).max_new_tokens for stage in recipe.stages]
+        # One that asks no model is evaluated all the same.
+        limit = max(limits, default=world.max_new_tokens if world is not None else round(measured.lengths.completion))
         return Host(engine, None if engine.kind == "openai" else model, self.machine, self.table, longest, limit)
 
     @property
@@ -116,6 +118,40 @@ class Forecaster:
                 )
             )
         return rows
+
+    def forecast_confidence(self) -> list[Row]:
+        """What r0000 asks about the seeds where the experiment leaves out those that its model does not trust."""
+        rule, lengths, number = self.plan.settings.seeds.confidence, self.measured.lengths, self.measured.pool.num_seeds
+        if rule is None:
+            return []
+        read = lengths.chat + lengths.prompt
+        parts = (
+            ("own completions", rule.num_samples, read, lengths.completion, rule.max_new_tokens),
+            # A question is about as long as a prompt and a completion together, and its own words.
+            ("reflections", rule.num_reflections, read + lengths.completion + 80, 60.0, rule.max_reflection_tokens),
+        )
+        stages, bounds = (
+            tuple(
+                StageForecast(
+                    f"confidence in seeds: {name}",
+                    "seed_set",
+                    None,
+                    number * times,
+                    times,
+                    number * times * asked,
+                    number * times * (most if is_bound else min(most, written)),
+                )
+                for name, times, asked, written, most in parts
+                if times
+            )
+            for is_bound in (False, True)
+        )
+        nothing = dict.fromkeys(("num_kept", "kept_tokens", "num_reviewed", "num_sft", "sft_tokens"), 0.0)
+        rounds = [
+            RoundForecast(key="r0000", num_seeds=number, stages=own, num_pairs=0.0, pair_tokens=0.0, **nothing)
+            for own in (stages, bounds)
+        ]
+        return self.forecast_stages(*rounds)
 
     def forecast_embedding(self, expected: RoundForecast, at_most: RoundForecast) -> Row:
         """Embedding of the texts that cleaning keeps, each once; the rate of a GPU is unknown."""
