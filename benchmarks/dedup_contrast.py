@@ -32,8 +32,8 @@ import polars as pl
 
 from lance_assets.algorithms.filters.contract import Candidate, Known
 from lance_assets.algorithms.filters.rules import LikeSiblings
-from lance_assets.rounds.making.comparing import Comparer
-from lance_assets.rounds.making.kept_texts import TEXTS
+from lance_assets.rounds.alike.comparing import Comparer
+from lance_assets.rounds.alike.kept_texts import TEXTS
 from lance_assets.rounds.round import Round
 from lance_assets.settings.experiment import NearDuplicateSettings
 from resources.stores.embeddings import Embedder, EmbeddingStore

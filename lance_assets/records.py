@@ -171,6 +171,19 @@ SEED_SET = pl.Schema(
 )
 """What a round proposes from."""
 
+SEED_CONFIDENCE = pl.Schema(
+    {
+        "row_id": pl.String,  # the seed's
+        "prompt": pl.String,  # the seed's
+        "completion": pl.String,  # the one that the confidence is in
+        "confidence": pl.Float64,  # 0..1; null where neither part could be measured
+        "consistency": pl.Float64,  # how far the model's own completions agree with it, 0..1
+        "reflection": pl.Float64,  # what the model says of it when asked, 0..1
+        "drop_reason": pl.String,  # why no round uses it; null: it is used
+    }
+)
+"""The seeds of r0000 with the model's confidence in them, where the experiment asks for it."""
+
 SEED_ORIGINS = pl.Schema(
     {
         "row_id": pl.String(),  # the seed_set row, or a text without a prompt
@@ -262,6 +275,7 @@ DIVERSITY_REPORT = pl.Schema(
         "length_drift": pl.Float64(),  # log of the median completion length over the seeds' median
         "score_length_correlation": pl.Float64(),  # Spearman's, of review score and completion length, -1..1
         "seed_share": pl.Float64(),  # share of the SFT rows that people wrote, 0..1
+        "human_likeness": pl.Float64(),  # chance that a generated text looks more human than a seed, 0..1; 0.5 is best
     }
 )
 """How varied a round's data is, one row."""

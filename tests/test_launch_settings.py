@@ -141,7 +141,7 @@ def test_every_recipe_lets_the_sampling_be_set() -> None:
             "A launch can set training.sft.learning_rate, training.sft.num_epochs, training.sft.batch_size, "
             "training.sft.gradient_accumulation_steps, training.sft.max_length, training.sft.warmup_steps, "
             "training.sft.warmup_from_zero, training.sft.weight_decay, training.sft.schedule, "
-            "training.sft.gradient_checkpointing",
+            "training.sft.gradient_checkpointing, training.sft.order",
         ),
         (
             {"training.lora.r": 8},

@@ -67,6 +67,7 @@ LINEAGE: dict[str, dict[str, tuple[str, ...]]] = {
         "length_drift": ("cleaned_set.completion", "seed_set.completion"),
         "score_length_correlation": ("reviewed_set.review_score", "reviewed_set.completion"),
         "seed_share": ("sft_set.source",),
+        "human_likeness": (*_TEXTS, "seed_set.prompt", "seed_set.completion"),
     },
     "checkpoint": {
         "parent_hash": ("start_checkpoint.content_hash",),

@@ -141,6 +141,7 @@ def build_forecast(
     bounds = forecast.at_most(*known, num_rounds=settings.stop.max_rounds)
     rounds = {
         this.key: [
+            *(work.forecast_confidence() if place == 0 else []),
             *work.forecast_stages(this, bound),
             *([work.forecast_embedding(this, bound)] if place else []),
             *work.forecast_training(this, bound, number=place),

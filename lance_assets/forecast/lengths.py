@@ -80,7 +80,8 @@ def measure_lengths(plan: Plan, model: FoundModel | None, *, num_seeds: int | No
     texts, num_texts = _read_texts(plan, rows)
     own = plan.templates
     # Evenly spaced rows stand for the others that a round draws for each question.
-    num_examples = getattr(plan.settings.parameters, "num_examples", 0)
+    parameters = plan.settings.parameters
+    num_examples = getattr(parameters, "num_examples", 0) or getattr(parameters, "num_demos", 0)
     examples = rows[:: max(1, len(rows) // max(1, num_examples))][:num_examples]
     empty = {name: "" for name in ("prompt", "completion", "text", *UNSHOWN)}
 
@@ -90,7 +91,7 @@ def measure_lengths(plan: Plan, model: FoundModel | None, *, num_seeds: int | No
         words = own if role is None else plan.role_templates.get(role, own)
         # What the settings give a step belongs to every question.
         given = {**empty, **shown, "examples": Examples(examples), **step.given}
-        wanted = {name: given[name] for name in (*step.variables, "prompt", "completion", "examples")}
+        wanted = {name: given.get(name, "") for name in (*step.variables, "prompt", "completion", "examples")}
         return count(words.build_messages(words.render(f"{plan.settings.recipe}/{step.name}", **wanted)))
 
     steps = [step for step in plan.prompt_steps if not set(UNSHOWN[:2]) & set(step.needs)]

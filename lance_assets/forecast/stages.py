@@ -126,6 +126,40 @@ class Forecaster:
             )
         return rows
 
+    def forecast_confidence(self) -> list[Row]:
+        """What r0000 asks about the seeds where the experiment leaves out those that its model does not trust."""
+        rule, lengths, number = self.plan.settings.seeds.confidence, self.measured.lengths, self.measured.pool.num_seeds
+        if rule is None:
+            return []
+        read = lengths.chat + lengths.prompt
+        parts = (
+            ("own completions", rule.num_samples, read, lengths.completion, rule.max_new_tokens),
+            # A question is about as long as a prompt and a completion together, and its own words.
+            ("reflections", rule.num_reflections, read + lengths.completion + 80, 60.0, rule.max_reflection_tokens),
+        )
+        stages, bounds = (
+            tuple(
+                StageForecast(
+                    f"confidence in seeds: {name}",
+                    "seed_set",
+                    None,
+                    number * times,
+                    times,
+                    number * times * asked,
+                    number * times * (most if is_bound else min(most, written)),
+                )
+                for name, times, asked, written, most in parts
+                if times
+            )
+            for is_bound in (False, True)
+        )
+        nothing = dict.fromkeys(("num_kept", "kept_tokens", "num_reviewed", "num_sft", "sft_tokens"), 0.0)
+        rounds = [
+            RoundForecast(key="r0000", num_seeds=number, stages=own, num_pairs=0.0, pair_tokens=0.0, **nothing)
+            for own in (stages, bounds)
+        ]
+        return self.forecast_stages(*rounds)
+
     def forecast_embedding(self, expected: RoundForecast, at_most: RoundForecast) -> Row:
         """Embedding of the texts that cleaning keeps, each once; the rate of a GPU is unknown."""
         on_cpu = self.plan.settings.embedder.device == "cpu"

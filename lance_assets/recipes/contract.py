@@ -57,7 +57,8 @@ class RoundInputs(Generic[S_co]):
     texts: pl.DataFrame = field(default_factory=list_no_texts)
     """Texts without prompts, columns `row_id` and `text`. Given to `generate` of a recipe with `needs_texts`."""
     seeds: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SEED_SET))
-    """The round's seeds, schema `SEED_SET`. Given to `score_rows`, which the other steps give their own."""
+    """The round's seeds, schema `SEED_SET`. Given to `score_rows`, `build_sft_set` and `word_prompt`; others are
+    given them as a table."""
     filters: Sequence[Filter] = ()
     """The experiment's filters. Given to `review`, for a recipe that has completions written there."""
     read_states: ReadStates = read_no_states
@@ -198,6 +199,8 @@ class Recipe(Generic[S]):
     that role a model. None: there is no label model."""
     needs_texts: bool = False
     """Whether the experiment must have a section `texts`; without this it must have none."""
+    completes_left_out_seeds: bool = False
+    """Whether later rounds are given the seeds that `seeds.confidence` kept out of r0000, too."""
     reports_vendi: bool = False
     """Whether each SFT set is shown with its Vendi score, on the base model's states."""
     describe_generations: Callable[[RoundInputs[S], pl.DataFrame], Mapping[str, float | int]] = describe_nothing
@@ -209,6 +212,9 @@ class Recipe(Generic[S]):
     list_prompts: Callable[[S], tuple[PromptStep, ...]] | None = None
     """The recipe's settings to the steps that have a prompt template. None: every template beside the recipe's module
     is a step, and counts for every noun that asks a model."""
+    word_prompt: Callable[[RoundInputs[S], str], str] | None = None
+    """(inputs with the round's seeds, a prompt) to what a checkpoint is asked, by the evaluation's world and judge: the
+    words that it was trained with. None: the prompt as it is."""
     forecast: Forecast[S] | None = None
     """How rounds are forecast before they run. None: the experiment has no forecast."""
 
@@ -356,9 +362,9 @@ def list_recipes() -> tuple[AnyRecipe, ...]:
     """Every recipe of `lance_assets.recipes`, sorted by name.
 
     >>> [recipe.name for recipe in list_recipes()][:3]
-    ['diverse_evol', 'i_sheep', 'kun']
+    ['clear', 'diverse_evol', 'i_sheep']
     """
-    names = sorted(module.name for module in iter_modules(import_module(_ROOM).__path__) if not module.ispkg)
+    names = sorted(module.name for module in iter_modules(import_module(_ROOM).__path__))
     found = (_read_recipe(import_module(f"{_ROOM}.{name}")) for name in names)
     return tuple(recipe for recipe in found if recipe is not None)
 

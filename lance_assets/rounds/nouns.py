@@ -127,13 +127,15 @@ NOUNS: dict[str, Noun] = {
             "The experiment's seeds and what earlier rounds added, sampled down to the round's size.",
             f"{MAKING}.proposing",
             records.SEED_SET,
-            tables={"seed_origins": records.SEED_ORIGINS},
+            tables={"seed_origins": records.SEED_ORIGINS, "seed_confidence": records.SEED_CONFIDENCE},
             # What earlier rounds hand over comes in through start_checkpoint, whose version covers their tables:
             # Dagster has no edge from a round to the one before it.
             inputs=("start_checkpoint",),
             is_handed_over=True,
             identify=identity.identify_seeds,
             recipe_steps=lambda plan: ("build_seed_set",),
+            asks=identity.list_seed_engines,
+            uses_model=lambda plan: plan.settings.seeds.confidence is not None,
             chosen_code=identity.list_guard_code,
         ),
         Noun(
@@ -367,6 +369,8 @@ NOUNS: dict[str, Noun] = {
             records.EVAL_REPORT,
             # The evaluation reads nothing of the signal; as an input its blocking check can end r0000.
             inputs=("start_checkpoint", "checkpoint", "review_signal"),
+            further_inputs=lambda plan: ("seed_set",) if plan.recipe.word_prompt is not None else (),
+            recipe_steps=lambda plan: ("word_prompt",) if plan.recipe.word_prompt is not None else (),
             tables={
                 "eval_items": records.EVAL_ITEMS,
                 "harness_items": records.HARNESS_ITEMS,
@@ -413,7 +417,7 @@ def list_nouns(plan: Plan) -> list[Noun]:
 
 def list_inputs(plan: Plan, noun: Noun) -> list[str]:
     """What a noun is made from in this experiment, within the round."""
-    return [name for name in noun.inputs if NOUNS[name].exists(plan)]
+    return [name for name in (*noun.inputs, *noun.further_inputs(plan)) if NOUNS[name].exists(plan)]
 
 
 def list_before(plan: Plan, noun: Noun) -> list[Noun]:

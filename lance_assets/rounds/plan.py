@@ -178,6 +178,8 @@ class Noun:
     """The schema of its table."""
     inputs: tuple[str, ...] = ()
     """The nouns of the same round that it is made from; those an experiment does not have are left out."""
+    further_inputs: Callable[[Plan], tuple[str, ...]] = _no_names
+    """Nouns that it is made from in some experiments alone."""
     tables: Mapping[str, pl.Schema] = field(default_factory=dict)
     """Further tables that belong to it, by name."""
     exists: Callable[[Plan], bool] = always

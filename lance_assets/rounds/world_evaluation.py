@@ -4,7 +4,7 @@ Each problem is asked greedily and sampled, once each. The problems are the same
 problem by problem.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import polars as pl
 
@@ -43,6 +43,7 @@ def evaluate_world(
     max_new_tokens: int = 160,
     rng_seed: int = RNG_SEED,
     system_message: str = "",
+    word: Callable[[str], str] | None = None,
 ) -> pl.DataFrame:
     """Ask the problems, greedily and sampled once each, and judge the completions by the world's rule.
 
@@ -56,6 +57,7 @@ def evaluate_world(
         max_new_tokens: tokens after which a completion is cut, and most likely wrong.
         rng_seed: of the sampled completions.
         system_message: what comes before each prompt; empty for no message.
+        word: gives what is asked for a problem's prompt (`Recipe.word_prompt`); None: the prompt as it is.
 
     Returns:
         EVAL_ITEMS, one row for each metric and problem, in the order of the problems.
@@ -68,7 +70,7 @@ def evaluate_world(
         requests = [
             Request(
                 row_id=derive_row_id(world.name, metric, problem.key),
-                messages=tuple(build_messages(system_message, problem.prompt)),
+                messages=tuple(build_messages(system_message, word(problem.prompt) if word else problem.prompt)),
                 # Without the round in it: every checkpoint is asked with the same draws, so that rounds are paired.
                 sampling_seed=derive_sampling_seed(rng_seed, world.name, metric, problem.key),
             )

@@ -184,6 +184,11 @@ class EvaluationSettings(Settings):
     floors: tuple[FloorSettings, ...] = Field(
         (), description="Bars of single scores. A round that breaks one is rejected, whatever its headline."
     )
+    task_order: tuple[str, ...] = Field(
+        (),
+        description="The tasks in the order in which rounds learn them, the first in r0000, for the overall "
+        "performance and backward transfer of continual learning. Empty: every task is learned from r0000 on.",
+    )
     higher_is_better: dict[str, bool] = Field(
         default_factory=dict,
         description="Whether a higher score is better, by metric, where the harness does not know: {my_metric: false}.",

@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails
 
+from lance_assets.algorithms.filters.confidence import ConfidenceRule
 from lance_assets.algorithms.measures.progress import parse_round
 from lance_assets.dotted_names import is_dotted_name
 from lance_assets.recipes.asking import Thoughts
@@ -158,6 +159,11 @@ class SeedSettings(Settings):
         "left out and counted. None: all rows are used.",
     )
     limit: int | None = Field(None, ge=1, description="Use only this many rows, from the first. None: all.")
+    confidence: ConfidenceRule | None = Field(
+        None,
+        description="How r0000 measures the model's confidence in each seed's completion, and which seeds it leaves "
+        "out, of all rounds (CLEAR). None: all seeds are used.",
+    )
     eft_path: str | None = Field(
         None, description="File of EFT rows (prompt, completion): examples of reviewing, added to every SFT set."
     )
@@ -411,6 +417,13 @@ class CheckSettings(Settings):
         None, ge=0, le=1, description="Largest absolute rank correlation of review score and completion length."
     )
     min_seed_share: float | None = Field(None, ge=0, le=1, description="Smallest share of seeds in the SFT set.")
+    min_human_likeness: float | None = Field(
+        None,
+        ge=0,
+        le=0.5,
+        description="Smallest chance that a generated text looks more like people's than a seed does; 0.5 where a "
+        "classifier on the vectors cannot tell them apart, 0 where it always can.",
+    )
     max_unscored_rate: float = Field(
         0.2, ge=0, le=1, description="Largest share of rows without any score; above it the round stops."
     )
@@ -454,6 +467,12 @@ class CheckSettings(Settings):
         le=1,
         description="Smallest Cohen's kappa of people's decisions and the model's reviews, on 10 or more rows that "
         "both judged; below it the check warns. It is of experiments with human_review alone.",
+    )
+    min_backward_transfer: float | None = Field(
+        None,
+        le=0,
+        description="Smallest mean change of the tasks since they were learned, in the scores' unit; the check "
+        "no_forgetting warns when its whole 95% interval lies below. None: no bar.",
     )
     max_forgetting: float | None = Field(
         0.0,
@@ -603,11 +622,13 @@ class ExperimentSettings(Settings):
 
     @model_validator(mode="after")
     def _has_the_judge_that_filters_ask(self) -> Self:
-        if self.evaluation.judge is None and any(getattr(one, "asks", None) == "judge" for one in self.filters):
-            raise ValueError(
-                "filters: harm_judge asks the judge, and evaluation.judge is none; set it, or asks: model, which asks "
-                "the round's own model"
-            )
+        asking = [*((f"filters: {one.name}", one) for one in self.filters), ("seeds.confidence", self.seeds.confidence)]
+        for what, one in asking:
+            if self.evaluation.judge is None and getattr(one, "asks", None) == "judge":
+                raise ValueError(
+                    f"{what} asks the judge, and evaluation.judge is none; set it, or asks: model, which asks the "
+                    "round's own model"
+                )
         return self
 
     @model_validator(mode="after")

@@ -32,6 +32,7 @@ FILTERS = {
     "license": f"{_ROOM}.licences:License",
     "harm_classifier": f"{_ROOM}.safety:HarmClassifier",
     "harm_judge": f"{_ROOM}.safety:HarmJudge",
+    "confidence": f"{_ROOM}.confidence:LowConfidence",
 }
 """The dotted name of each filter with a short name. One of a person's own is named as my_package.my_filters:Loud."""
 

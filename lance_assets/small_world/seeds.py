@@ -33,6 +33,7 @@ from lance_assets.small_world.tasks import (
     draw_held_out_prompts,
     draw_problem,
     find_digits,
+    parse_prompt,
     phrase_prompt,
 )
 from lance_assets.small_world.ways import label_seeds
@@ -44,6 +45,7 @@ NUM_LESSON_SEEDS = 80
 NUM_LABEL_SEEDS = 40
 NUM_POOL_ROWS = 1200
 POOL_RUNG_SHARES = {1: 0.4, 2: 0.2, 3: 0.1, 4: 0.1, 5: 0.05, 6: 0.05, 7: 0.05, 8: 0.05}
+SPOILT_SHARE = 0.2
 NUM_TEXTS = 320
 NUM_KUN_EFT_ROWS = 480
 EVALUATED_PER_RUNG = 8
@@ -165,6 +167,37 @@ def draw_judge_prompts(*, rng_seed: int = RNG_SEED + 6) -> list[dict[str, str]]:
     return [{"prompt": problem["prompt"]} for problem in draw_held_out_prompts(per_rung=1, rng_seed=rng_seed)]
 
 
+def draw_tasks(*, rng_seed: int = RNG_SEED + 9) -> list[dict[str, str]]:
+    """Draw seeds of the hard rungs, one task after another: dicts with `prompt`, `completion` and `answer`."""
+    rows = draw_seeds(rng_seed=rng_seed, rung_shares=HARD_RUNG_SHARES)
+    problems = [parse_prompt(row["prompt"]) for row in rows]
+    return [
+        row
+        for task in TASKS
+        for row, problem in zip(rows, problems, strict=True)
+        if problem is not None and problem.task == task
+    ]
+
+
+def draw_spoilt(*, rng_seed: int = RNG_SEED + 8) -> list[dict[str, str]]:
+    """Draw seeds of which a share has a wrong answer, that of another problem of its task; `answer` is the right one.
+
+    Returns:
+        Dicts with `prompt`, `completion` and `answer`, in random order; `SPOILT_SHARE` of each task is spoilt.
+    """
+    rng, rows = random.Random(rng_seed), draw_seeds(rng_seed=rng_seed, rung_shares=HARD_RUNG_SHARES)
+    by_task: dict[str, list[dict[str, str]]] = {task: [] for task in TASKS}
+    for row in rows:
+        problem = parse_prompt(row["prompt"])
+        assert problem is not None, "the world reads its own seeds"
+        by_task[problem.task].append(row)
+    for own in by_task.values():
+        for row in rng.sample(own, round(SPOILT_SHARE * len(own))):
+            other = rng.choice([one["answer"] for one in own if one["answer"] != row["answer"]])
+            row["completion"] = f"The answer is {other}."
+    return rows
+
+
 def build_files() -> dict[str, list[dict[str, str]]]:
     """Every file of the experiments in the small world, by its place under their folder."""
     hard = HARD_RUNG_SHARES
@@ -180,6 +213,8 @@ def build_files() -> dict[str, list[dict[str, str]]]:
             num_seeds=NUM_POOL_ROWS, rng_seed=RNG_SEED + 5, rung_shares=POOL_RUNG_SHARES
         ),
         "mini_diverse_evol/judge_prompts.jsonl": draw_judge_prompts(),
+        "mini_clear/spoilt.jsonl": draw_spoilt(),
+        "mini_trace/tasks.jsonl": draw_tasks(),
         "mini_kun/texts.jsonl": draw_texts(),
         "mini_kun/eft.jsonl": draw_kun_rows(),
     }

@@ -26,6 +26,8 @@ class SftSettings(BaseModel):
     """Whether a row of a batch is a pair, of two sequences."""
     divides_batches: ClassVar[bool] = True
     """Whether a batch may be computed in as many parts as the memory asks for."""
+    keeps_order: ClassVar[bool] = True
+    """Whether rows are trained on in the order in which they come."""
     is_fused: ClassVar[bool] = True
     """Whether TRL's trainer scores by its fused output embedding alone, so that fewer positions may be scored."""
 
@@ -43,6 +45,19 @@ class SftSettings(BaseModel):
     weight_decay: float = Field(0.0, ge=0, description="AdamW's.")
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = Field("cosine", description="Of the rate.")
     gradient_checkpointing: bool = Field(False, description="Recompute activations, to save memory.")
+    order: Literal["shuffled", "best_first"] = Field(
+        "shuffled",
+        description="Of the rows of each epoch: drawn by rng_seed, or people's first and then the best scored.",
+    )
+
+    @model_validator(mode="after")
+    def _keeps_the_order(self) -> Self:
+        if self.order == "best_first" and not self.keeps_order:
+            raise ValueError(
+                "order: best_first is for SFT and for losses on pairs; KTO takes pairs apart and GRPO asks prompts, "
+                "each in an order of its own. Remove it"
+            )
+        return self
 
     @property
     def num_reads(self) -> int:
@@ -78,6 +93,7 @@ class KtoSettings(SftSettings):
     """
 
     divides_batches: ClassVar[bool] = False
+    keeps_order: ClassVar[bool] = False
 
     learning_rate: float = Field(1e-6, gt=0, description="Peak rate.")
     batch_size: int = Field(16, ge=2, description="Rows of one optimizer step, over all processes; a pair is two.")
@@ -131,6 +147,7 @@ class GrpoSettings(SftSettings):
 
     is_fused: ClassVar[bool] = False
     """Its model generates too."""
+    keeps_order: ClassVar[bool] = False
 
     learning_rate: float = Field(1e-6, gt=0, description="Peak rate.")
     num_epochs: float = Field(1.0, gt=0, description="Passes over the prompts.")

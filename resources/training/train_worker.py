@@ -44,6 +44,7 @@ from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
 
 from lance_assets.algorithms.forecast.costs import Training
+from lance_assets.algorithms.selection.best_first import sort_best_first
 from lance_assets.prompts import build_messages
 from resources.engines.transformers.continuations import sees_everything
 from resources.machine.processes import MemoryPeak, measure_own_peak
@@ -303,15 +304,18 @@ def run_stage(
     settled = settle_stage(job, settings, encoded)
     states = folder / STATES / stage
     arguments = build_arguments(job, settings, settled, states)
+    in_order = settings.order == "best_first"
     if stage == "sft":
         # Rows of like length share a batch: a quarter less time on a CPU. The order still comes from the seed.
-        config = SFTConfig(**arguments, completion_only_loss=True, train_sampling_strategy="group_by_length")
+        strategy = "sequential" if in_order else "group_by_length"
+        config = SFTConfig(**arguments, completion_only_loss=True, train_sampling_strategy=strategy)
         given = {"train_dataset": Dataset.from_list(encoded), "processing_class": tokenizer}
         model = load_start(start, job, getattr(torch, job.frozen_dtype))
         trainer = SharedSFTTrainer(model, args=config, peft_config=build_lora(job), **given)
     elif isinstance(settings, GrpoSettings):
         trainer = build_grpo_trainer(job, settings, start, encoded, tokenizer, arguments)
     else:
+        arguments |= {"train_sampling_strategy": "sequential"} if in_order else {}
         trainer = build_pair_trainer(job, start, encoded, tokenizer, arguments)
     if job.trained_positions_only and settings.is_fused:
         compute_what_is_trained(trainer)
@@ -332,9 +336,10 @@ def run_stage(
     return trainer, told | {"steps": steps}
 
 
-def read_rows(path: Path | None) -> list[dict]:
-    """The rows of a Parquet file; none for None."""
-    return [] if path is None else pl.read_parquet(path).to_dicts()
+def read_rows(path: Path | None, settings: SftSettings) -> list[dict]:
+    """The rows of a Parquet file, in the order of their quality where the settings say so; none for None."""
+    rows = [] if path is None else pl.read_parquet(path).to_dicts()
+    return [dict(row) for row in sort_best_first(rows)] if settings.order == "best_first" else rows
 
 
 def count_tokens(
@@ -372,7 +377,8 @@ def fill_budget(job: TrainJob, sft_rows: list[dict], pairs: list[dict]) -> list[
     rng = random.Random(job.rng_seed)
     filled: list[dict] = []
     while True:
-        for place in rng.sample(range(len(sft_rows)), len(sft_rows)):
+        places = rng.sample(range(len(sft_rows)), len(sft_rows))
+        for place in sorted(places) if job.sft.order == "best_first" else places:
             # The first row that does not fit ends it: a search for shorter ones would train on short rows more often.
             if lengths[place] > left:
                 return filled
@@ -383,10 +389,10 @@ def fill_budget(job: TrainJob, sft_rows: list[dict], pairs: list[dict]) -> list[
 def train(job: TrainJob, folder: Path) -> None:
     """Run both stages and write `checkpoint/` (with `training_log.json`) and, last, `result.json`."""
     started = time.monotonic()
-    sft_rows = build_sft_rows(read_rows(job.sft_path), job.system_message)
-    pairs = build_pair_rows(read_rows(job.pairs_path), job.system_message)
+    sft_rows = build_sft_rows(read_rows(job.sft_path, job.sft), job.system_message)
+    pairs = build_pair_rows(read_rows(job.pairs_path, job.second_settings), job.system_message)
     # GRPO's rows are prompts alone; an experiment has either these or pairs.
-    second = read_rows(job.prompts_path) if job.second_loss == "grpo" else pairs
+    second = read_rows(job.prompts_path, job.second_settings) if job.second_loss == "grpo" else pairs
     start, logs, settings = job.start_checkpoint, {}, job.sft
     if sft_rows and job.token_budget is not None:
         # The rows are repeated as often as the budget allows, so the trainer passes over them once.

@@ -12,8 +12,8 @@ import pytest
 
 from lance_assets.assets.past.doctor import examine
 from lance_assets.records import CLEANED_SET, START_CHECKPOINT
+from lance_assets.rounds.alike.kept_texts import LostHistoryError, require_history, tabulate_vectors
 from lance_assets.rounds.making.cleaning import drop_near_duplicates
-from lance_assets.rounds.making.kept_texts import LostHistoryError, require_history, tabulate_vectors
 from lance_assets.rounds.past.damage import Finding
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.round import Round

@@ -16,9 +16,12 @@ from lance_assets.records import Request, Sample, SamplingSettings
 from lance_assets.rounds.nouns import NOUNS
 from tests.recipes.scripted_round import EFT, NO_PAIRS, build_inputs, identify, seeds
 
-NAMES = ["diverse_evol", "i_sheep", "kun", "lance", "llm2llm", "self_rewarding", "spin"]
+NAMES = ["clear", "diverse_evol", "i_sheep", "kun", "lance", "llm2llm", "self_guide", "self_rewarding", "spin", "trace"]
 EVERY = pytest.mark.parametrize("recipe", list_recipes(), ids=[recipe.name for recipe in list_recipes()])
 ROLES = {
+    "self_guide": (),
+    "clear": ("reviewer",),
+    "trace": (),
     **{"diverse_evol": (), "i_sheep": (), "spin": (), "lance": ("reviewer",), "llm2llm": ("teacher",)},
     **{"kun": ("label", "reviewer"), "self_rewarding": ("prompter", "reviewer")},
 }
@@ -32,7 +35,7 @@ def test_every_recipe_is_found_by_its_modules_name() -> None:
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("lanse", r"there is no recipe 'lanse'; choose one of diverse_evol, .*, spin, or name a module of your own"),
+        ("lanse", r"there is no recipe 'lanse'; choose one of clear, .*, trace, or name a module of your own"),
         ("axes", "there is no recipe 'axes'"),
         ("no_such.method", r"there is no module no_such.method \(no 'no_such' can be imported\)"),
         ("lance_assets.no_such", "there is no module lance_assets.no_such"),
@@ -73,6 +76,7 @@ def test_what_a_recipe_does_not_have_has_a_default() -> None:
     assert spin.describe_generations(inputs, nothing) == spin.describe_reviews(inputs, nothing) == {}
     planned = {recipe.name for recipe in list_recipes() if recipe.forecast is not None}
     assert planned >= {"diverse_evol", "i_sheep", "kun", "lance", "llm2llm", "self_rewarding", "spin"}
+    assert planned >= {"clear", "self_guide", "trace"}
     assert {recipe.name for recipe in list_recipes() if recipe.trains_label_model or recipe.needs_texts} == {"kun"}
     assert {recipe.name for recipe in list_recipes() if recipe.reports_vendi} == {"diverse_evol"}
     assert {recipe.name for recipe in list_recipes() if recipe.settings().reads_states} == {"diverse_evol"}
@@ -104,7 +108,7 @@ def test_every_setting_is_read_by_a_known_step(recipe: AnyRecipe) -> None:
 
 def test_a_recipe_says_how_it_samples_unless_it_asks_no_model() -> None:
     silent = [recipe.name for recipe in list_recipes() if not issubclass(recipe.settings, RecipeSettings)]
-    assert silent == [recipe.name for recipe in list_recipes() if not recipe.stages] == ["diverse_evol"]
+    assert silent == [recipe.name for recipe in list_recipes() if not recipe.stages] == ["diverse_evol", "trace"]
     with pytest.raises(ValueError, match="the stages ask have no sampling, and DiverseEvolSettings has none either"):
         replace(find_recipe("diverse_evol"), stages=(Stage("ask"),))
     greedy = replace(find_recipe("diverse_evol"), stages=(Stage("ask", sampling=lambda _: SamplingSettings(0, 1, 9)),))
@@ -143,7 +147,9 @@ def test_defaults_can_be_had_and_every_setting_is_described(recipe: AnyRecipe) -
 @pytest.mark.parametrize("profile", PROFILES)
 def test_templates_belong_to_recipes(profile: str) -> None:
     asked = {name: list_steps(profile, name) for name in NAMES}
-    assert [name for name, steps in asked.items() if not steps] == ["diverse_evol", "spin"], "these ask no template"
+    assert [name for name, steps in asked.items() if not steps] == ["diverse_evol", "spin", "trace"], (
+        "these ask no template"
+    )
 
 
 class Watch:
@@ -179,6 +185,8 @@ SAID = {
     "lesson1": "1. Question: Name one forest\nAnswer: It is one.\n#### 1",
     "lesson_prompt1": "Final Answer: Name one forest",
     "lesson_completion1": "#### 1",
+    "input1": "Final Answer: Name one forest",
+    "annotation": "Good x",
 }
 """What models say in a stage; elsewhere a word each."""
 
@@ -194,6 +202,9 @@ class Reader:
 
 
 POOL_ROW = {"num_first": 1, "num_picks": 1}
+FEW = {"num_demos": 2, "num_waves": 1, "wave_size": 1, "num_annotations": 2, "filters_input_length": False}
+WORDED_BY = {"instruction", "labels", "num_demos"}
+UNSCALED = {"reviewed_set": {"lowest_score", "highest_score"}, "sft_set": {"trains_on"}}
 WORDS = {"answer_kind": "text", "answer_mark": None}
 IN_TURN = {"teacher_writes": "prompt_then_completion"}
 
@@ -203,11 +214,24 @@ IN_TURN = {"teacher_writes": "prompt_then_completion"}
     [
         *((name, {}, {}) for name in ("spin", "self_rewarding")),
         ("i_sheep", {}, {"sft_set": {"sft_on_seeds"}}),
+        ("clear", {}, UNSCALED),
+        ("self_guide", FEW, {"sft_set": {"sft_on_seeds"}, "eval_report": WORDED_BY}),
+        ("trace", {"task_sizes": (1, 1)}, {"sft_set": {"trains_on", "sft_on_seeds"}}),
         ("diverse_evol", POOL_ROW, {"sft_set": {"sft_on_seeds"}}),
         ("llm2llm", WORDS, {"raw_generations": {"num_votes", "min_agreement"}, "sft_set": {"sft_on_seeds"}}),
         ("llm2llm", WORDS | IN_TURN, {"raw_generations": {"show_mistake"}, "sft_set": {"sft_on_seeds"}}),
     ],
-    ids=["spin", "self_rewarding", "i_sheep", "diverse_evol", "llm2llm", "llm2llm_in_turn"],
+    ids=[
+        "spin",
+        "self_rewarding",
+        "i_sheep",
+        "clear",
+        "self_guide",
+        "trace",
+        "diverse_evol",
+        "llm2llm",
+        "llm2llm_in_turn",
+    ],
 )
 def test_each_step_reads_the_settings_it_names(
     name: str, given: dict[str, object], unread: dict[str, set[str]]
@@ -236,7 +260,7 @@ def test_each_step_reads_the_settings_it_names(
     reviewed = recipe.review(build_inputs(settings, ask=ask), cleaned, taken, raw)
     assert len(reviewed)
     read["reviewed_set"] = watch.take()
-    recipe.build_sft_set(build_inputs(settings), reviewed, trained)
+    recipe.build_sft_set(build_inputs(settings, seeds=taken), reviewed, trained)
     read["sft_set"] |= watch.take()
     recipe.build_pairs(build_inputs(settings), reviewed, NO_PAIRS)
     read["preference_pairs"] = watch.take()

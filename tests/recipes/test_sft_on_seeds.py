@@ -28,7 +28,14 @@ def test_without_the_seeds_r0000_trains_on_the_eft_rows_alone(name: str) -> None
 def test_a_recipe_whose_rounds_rest_on_the_choice_has_no_other() -> None:
     others = {recipe.name: recipe for recipe in list_recipes() if recipe.name not in SWITCHED}
     fixed = {name: recipe.settings().sft_on_seeds for name, recipe in others.items()}
-    assert fixed == {"diverse_evol": True, "i_sheep": False, "llm2llm": True}
+    assert fixed == {
+        "clear": True,
+        "diverse_evol": True,
+        "i_sheep": False,
+        "llm2llm": True,
+        "self_guide": False,
+        "trace": True,
+    }
     for name, value in fixed.items():
         with pytest.raises(ValidationError, match="sft_on_seeds"):
             others[name].settings(sft_on_seeds=not value)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lance_assets.algorithms.similarity.near_duplicates import TooManyPairsError
-from lance_assets.rounds.making import closer_look, comparing
-from lance_assets.rounds.making.closer_look import Side, is_same, keep_same
-from lance_assets.rounds.making.comparing import TEXTS, Comparer
+from lance_assets.rounds.alike import closer_look, comparing
+from lance_assets.rounds.alike.closer_look import Side, is_same, keep_same
+from lance_assets.rounds.alike.comparing import TEXTS, Comparer
 from lance_assets.rounds.round import Round
 from lance_assets.settings.experiment import NearDuplicateSettings
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from lance_assets.algorithms.similarity.lexical_pairs import find_rouge_pairs
 from lance_assets.algorithms.similarity.near_duplicates import choose_survivors, find_exact_pairs, find_similar_pairs
-from lance_assets.rounds.making import comparing
-from lance_assets.rounds.making.comparing import Comparer, read_thresholds
-from lance_assets.rounds.making.kept_texts import TEXTS
+from lance_assets.rounds.alike import comparing
+from lance_assets.rounds.alike.comparing import Comparer, read_thresholds
+from lance_assets.rounds.alike.kept_texts import TEXTS
 from lance_assets.rounds.round import Round
 from lance_assets.settings.experiment import NearDuplicateSettings
 

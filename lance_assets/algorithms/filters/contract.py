@@ -109,6 +109,18 @@ def _score_nothing(asks: str, asked: Sequence[tuple[str, str]], max_new_tokens: 
     raise RuntimeError(f"nothing was given that scores texts, but a filter asked the {asks}")
 
 
+def _sample_nothing(
+    asks: str,
+    stage: str,
+    asked: Sequence[tuple[str, str]],
+    *,
+    num_samples: int,
+    temperature: float,
+    max_new_tokens: int,
+) -> Sequence[Sequence[str | None]]:
+    raise RuntimeError(f"nothing was given that samples texts, but a filter asked the {asks}")
+
+
 @dataclass(frozen=True)
 class Known:
     """What filters may look up beside the rows that they decide about."""
@@ -130,6 +142,9 @@ class Known:
     score: Callable[[str, Sequence[tuple[str, str]], int], Sequence[float | None]] = _score_nothing
     """("model" or "judge", (row id, question) of each text, most tokens of an answer) to the score of each answer,
     0..10; None where none can be read."""
+
+    sample: Callable[..., Sequence[Sequence[str | None]]] = _sample_nothing
+    """Several samples of each prompt, by `confidence.AskSamples`."""
 
     def find_seed(self, row: Candidate) -> tuple[str, str]:
         """The prompt and completion of the seed that a row started from.

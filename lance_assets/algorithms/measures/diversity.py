@@ -119,6 +119,8 @@ class DiversityReport:
     """Spearman's correlation of review score and completion length, -1..1."""
     seed_share: float | None
     """Share of the SFT set that people wrote: seeds and EFT rows, 0..1."""
+    human_likeness: float | None = None
+    """Chance that a generated text looks more like the seeds than a seed does, 0..1; 0.5: they cannot be told apart."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,8 @@ class DiversityFloors:
     """Of `score_length_correlation` without its sign."""
     min_seed_share: float | None = None
     """Of `seed_share`."""
+    min_human_likeness: float | None = None
+    """Of `human_likeness`."""
 
 
 def find_collapse(report: DiversityReport, floors: DiversityFloors) -> list[str]:

@@ -189,3 +189,124 @@ def describe_fall(fall: Fall, round_key: str) -> str:
         f"{fall.name} {moved} from {fall.before:.4g} in {fall.best_round} to {fall.after:.4g} in {round_key} "
         f"(worse by {figures})"
     )
+
+
+Interval = tuple[float, float, float]
+"""A mean with the ends of its 95% interval."""
+
+
+@dataclass(frozen=True)
+class Continual:
+    """What a round's model can do of all tasks so far, as continual learning counts it (TRACE)."""
+
+    round_key: str
+    """The round."""
+    num_tasks: int
+    """Tasks that were learned up to this round."""
+    performance: Interval | None
+    """OP: the mean score of those tasks now; None where scores of which a lower one is better are among them."""
+    transfer: Interval | None
+    """BWT: the mean change of the tasks that were learned before, since they were; below zero is forgotten. None where
+    none was learned before."""
+    general: Interval | None
+    """The mean change of all tasks since the untouched model; None where that was not evaluated."""
+
+
+def average_independent(parts: Sequence[Interval]) -> Interval:
+    """The mean of independent estimates, with the interval that their own ones make together.
+
+    Args:
+        parts: at least one.
+
+    >>> average_independent([(0.5, 0.2, 0.8), (0.7, 0.3, 1.1)])
+    (0.6, 0.35, 0.85)
+    """
+    number, mean = len(parts), sum(part[0] for part in parts) / len(parts)
+    below, above = (sum((part[end] - part[0]) ** 2 for part in parts) ** 0.5 / number for end in (1, 2))
+    return round(mean, 12), round(mean - below, 12), round(mean + above, 12)
+
+
+def measure_continual(
+    rounds: Mapping[str, Scores], read_items: ReadItems, *, order: Sequence[str] = (), untouched: str
+) -> list[Continual]:
+    """OP and BWT of every round, and its change since the untouched model.
+
+    Source: TRACE (Wang et al., arXiv 2310.06762), whose released code has no such figures: OP_t is the mean of the
+    scores R[t, i] of the tasks i <= t, and BWT_t that of R[t, i] - R[i, i] over i < t.
+
+    Differences: where rounds learn no tasks in turn (`order` is empty), every task is learned from the first round on,
+    and compared with the best that an earlier round had, as `find_falls` does. Changes are paired over the items that
+    both rounds kept. A change of a score of which a lower one is better counts with the other sign.
+
+    Args:
+        rounds: the scores by task of each round, the untouched model's among them, in the order of the rounds.
+        read_items: the items of a score of a round.
+        order: the tasks in the order in which rounds learn them, the first in the first round, by `ScoreRow`'s task or
+            benchmark; scores of other tasks are in `general` alone.
+        untouched: the key of the untouched model's scores in `rounds`, which need not be there.
+
+    Returns:
+        One entry for each round that has such a score, without the untouched model.
+
+    Raises:
+        ValueError: a task of the order has no score.
+    """
+    keys = [key for key in rounds if key != untouched]
+    tasks = {name for scores in rounds.values() for name, row in scores.items() if row["stratum"] is None}
+    learned = _place_tasks(rounds, order, tasks)
+    found = []
+    for place, key in enumerate(keys):
+        now = {name: row for name, row in rounds[key].items() if name in tasks}
+        known = [name for name in now if not order or learned.get(name, len(keys)) <= place]
+        if not now:
+            continue
+        changes = []
+        for name in known:
+            before = keys[learned[name] : learned[name] + 1] if order else keys[:place]
+            earlier = {other: rounds[other][name] for other in before if other != key and name in rounds[other]}
+            if earlier:
+                changes.append(_measure_gain(find_best(earlier), name, rounds, key, read_items))
+        general = [
+            _measure_gain(untouched, name, rounds, key, read_items)
+            for name in now
+            if untouched in rounds and name in rounds[untouched]
+        ]
+        found.append(
+            Continual(
+                round_key=key,
+                num_tasks=len(known),
+                performance=_average_scores([now[name] for name in known]),
+                transfer=average_independent(changes) if changes else None,
+                general=average_independent(general) if general else None,
+            )
+        )
+    return found
+
+
+def _place_tasks(rounds: Mapping[str, Scores], order: Sequence[str], tasks: set[str]) -> dict[str, int]:
+    """The place in the order of each score by its name; of a score that the order does not name nothing."""
+    rows = {name: row for scores in rounds.values() for name, row in scores.items() if name in tasks}
+    places = dict[str, int]()
+    for place, task in enumerate(order):
+        own = [name for name, row in rows.items() if task in (row["task"], row["benchmark"])]
+        if not own:
+            known = ", ".join(sorted({row["task"] for row in rows.values()})) or "none"
+            raise ValueError(f"the order of the tasks names {task!r}, and no score has that task; there are: {known}")
+        places |= dict.fromkeys(own, place)
+    return places
+
+
+def _average_scores(rows: Sequence[ScoreRow]) -> Interval | None:
+    if not rows or not all(row["higher_is_better"] for row in rows):
+        return None
+    ends = ((row["score"], row["ci_low"], row["ci_high"]) for row in rows)
+    return average_independent(
+        [(score, score if low is None else low, score if high is None else high) for score, low, high in ends]
+    )
+
+
+def _measure_gain(before: str, name: str, rounds: Mapping[str, Scores], now: str, read_items: ReadItems) -> Interval:
+    """By how much a score is better than another round's, below zero where it is worse."""
+    then, row = rounds[before][name], rounds[now][name]
+    mean, low, high = _compare(then, row, read_items(before, then), read_items(now, row), confidence=0.95)
+    return (mean, low, high) if row["higher_is_better"] else (-mean, -high, -low)

@@ -26,8 +26,8 @@ from lance_assets.assets.platform import find_key, name_rounds
 from lance_assets.assets.showing import show_report
 from lance_assets.assets.tables import locate_table
 from lance_assets.records import CHECKPOINT
+from lance_assets.rounds.alike.kept_texts import find_losses, rebuild_history
 from lance_assets.rounds.identity.kept import NoIdentityError, read_identity
-from lance_assets.rounds.making.kept_texts import find_losses, rebuild_history
 from lance_assets.rounds.nouns import (
     NOUNS,
     compute_code_versions,

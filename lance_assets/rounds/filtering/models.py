@@ -3,8 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from lance_assets.algorithms.filters.confidence import AskSamples
 from lance_assets.algorithms.filters.licences import License
 from lance_assets.algorithms.reviews.review_parsing import Unscored, parse_review
+from lance_assets.algorithms.reviews.thoughts import strip_thinking
+from lance_assets.recipes.asking import close_thoughts
 from lance_assets.recipes.contract import ROUND_MODEL
 from lance_assets.recipes.steps.reviewing import build_score_grammar
 from lance_assets.records import Request, SamplingSettings, derive_row_id, derive_sampling_seed
@@ -21,6 +24,7 @@ HARM = "harm"
 def look_up(this_round: Round) -> dict[str, Any]:
     """What the experiment's filters look up beside the rows: fields of `contract.Known`."""
     found: dict[str, Any] = {"classify": _build_classify(this_round), "score": _build_score(this_round)}
+    found["sample"] = build_sample(this_round, "cleaned_set")
     if any(isinstance(one, License) for one in this_round.plan.settings.filters):
         origins = read_origins(this_round)
         seeds = [*this_round.read("seed_set")["row_id"], *this_round.read("raw_generations")["seed_id"].unique()]
@@ -35,6 +39,39 @@ def _build_classify(this_round: Round) -> Callable[[str, Sequence[str]], Sequenc
         return classify_texts(path, texts, device=engine.device, batch_size=engine.batch_size)
 
     return classify
+
+
+def build_sample(this_round: Round, noun: str) -> AskSamples:
+    """What asks a model for several samples of each prompt, for a noun that is being made."""
+
+    def sample(
+        asks: str,
+        stage: str,
+        asked: Sequence[tuple[str, str]],
+        *,
+        num_samples: int,
+        temperature: float,
+        max_new_tokens: int,
+    ) -> Sequence[Sequence[str | None]]:
+        rng_seed, build_messages = this_round.plan.settings.rng_seed, this_round.plan.templates.build_messages
+        requests = [
+            Request(
+                row_id=derive_row_id(stage, row_id, number),
+                messages=tuple(build_messages(prompt)),
+                sampling_seed=derive_sampling_seed(rng_seed, stage, row_id, number),
+            )
+            for row_id, prompt in asked
+            for number in range(num_samples)
+        ]
+        role = JUDGE if asks == JUDGE else ROUND_MODEL
+        with this_round.asking(noun, this_round.start_path(), role=role) as ask:
+            samples = ask(stage, requests, SamplingSettings(temperature, 1.0, max_new_tokens))
+        texts = [
+            strip_thinking(one.text).strip() if one.finish_reason == "stop" else None for one in close_thoughts(samples)
+        ]
+        return [texts[place * num_samples : (place + 1) * num_samples] for place in range(len(asked))]
+
+    return sample
 
 
 def _build_score(this_round: Round) -> Callable[[str, Sequence[tuple[str, str]], int], Sequence[float | None]]:

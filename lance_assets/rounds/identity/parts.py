@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lance_assets.algorithms.filters.confidence import LowConfidence
 from lance_assets.algorithms.filters.licences import License
 from lance_assets.algorithms.filters.safety import HarmClassifier, HarmJudge
 from lance_assets.data_paths import list_files, name_dataset
@@ -38,7 +39,7 @@ WHERE_TRAINING_RUNS = {
 ORIGINS = ("license", "license_field", "source", "source_field", "allowed_licenses")
 """Settings of seeds and texts that say where they are from."""
 
-SCORED_BY = {"headline", "floors", "higher_is_better"}
+SCORED_BY = {"headline", "floors", "higher_is_better", "task_order"}
 """Settings of the evaluation that choose among its scores: they decide what follows a round, and no score."""
 SCHEDULES = {"by_round", "label"}
 """Settings of training that say what differs for some checkpoints."""
@@ -77,11 +78,12 @@ def identify_seeds(plan: Plan) -> Identity:
     """The file of seeds, how it is read, and what is kept out of it."""
     seeds = plan.settings.seeds
     # What is not said of origins has no entry: such an experiment is the same as before anything could be said.
-    unsaid = {name for name in ORIGINS if getattr(seeds, name) is None}
+    unsaid = {name for name in (*ORIGINS, "confidence") if getattr(seeds, name) is None}
     read = seeds.model_dump(exclude={"path", "eft_path", *unsaid}) | {
         "content": hash_source(plan, seeds.path, seeds.split)
     }
-    return {"seeds": read, "rng_seed": plan.settings.rng_seed} | identify_guard(plan)
+    asked = {"asked": identify_asked(plan, seeds.confidence.asks)} if seeds.confidence is not None else {}
+    return {"seeds": read, "rng_seed": plan.settings.rng_seed} | asked | identify_guard(plan)
 
 
 def identify_asking(plan: Plan, noun: str) -> Identity:
@@ -154,16 +156,25 @@ def identify_cleaning(plan: Plan) -> Identity:
     if any(isinstance(one, License) for one in settings.filters):
         filters["origins"] = identify_origins(plan)
     if asks_for_filters(plan, "model"):
-        filters["asked"] = identify_engine(settings.engine) | {"rng_seed": settings.rng_seed}
+        filters["asked"] = identify_asked(plan, "model")
     if asks_for_filters(plan, JUDGE) and settings.evaluation.judge is not None:
-        judge = settings.evaluation.judge
-        filters["judge"] = {"model": identify_role(plan, judge), "engine": identify_engine(judge.engine)}
+        filters["judge"] = identify_asked(plan, JUDGE)
     return {
         "embedder": identify_embedder(settings.embedder.model),
         "near_duplicates": settings.near_duplicates.model_dump(),
         "compared": [list(kinds) for kinds in plan.recipe.compared_together],
         **filters,
     } | identify_guard(plan)
+
+
+def identify_asked(plan: Plan, whom: str) -> Identity:
+    """The model that filters ask: the round's own, which is an input, or the judge."""
+    settings = plan.settings
+    if whom != JUDGE:
+        return identify_engine(settings.engine) | {"rng_seed": settings.rng_seed}
+    judge = settings.evaluation.judge
+    assert judge is not None, "the settings were checked"
+    return {"model": identify_role(plan, judge), "engine": identify_engine(judge.engine)}
 
 
 def identify_origins(plan: Plan) -> Identity:
@@ -176,7 +187,7 @@ def identify_origins(plan: Plan) -> Identity:
 
 def asks_for_filters(plan: Plan, whom: str) -> bool:
     """Whether one of the experiment's filters asks the round's own model, "model", or the judge."""
-    return any(isinstance(one, HarmJudge) and one.asks == whom for one in plan.settings.filters)
+    return any(isinstance(one, HarmJudge | LowConfidence) and one.asks == whom for one in plan.settings.filters)
 
 
 def list_filter_engines(plan: Plan) -> list[EngineSettings]:
@@ -184,6 +195,14 @@ def list_filter_engines(plan: Plan) -> list[EngineSettings]:
     judge = plan.settings.evaluation.judge
     own = [plan.settings.engine] if asks_for_filters(plan, "model") else []
     return own + ([judge.engine] if judge is not None and asks_for_filters(plan, JUDGE) else [])
+
+
+def list_seed_engines(plan: Plan) -> list[EngineSettings]:
+    """The engines that seeds are rated with; none where they are not."""
+    rule, judge = plan.settings.seeds.confidence, plan.settings.evaluation.judge
+    if rule is None:
+        return []
+    return [judge.engine] if rule.asks == JUDGE and judge is not None else [plan.settings.engine]
 
 
 def list_filter_libraries(plan: Plan) -> list[str]:
@@ -208,8 +227,11 @@ def identify_decisions(plan: Plan) -> Identity:
 
 
 def identify_sft_set(plan: Plan) -> Identity:
-    """The EFT rows, and for which prompts a reward is known, where one is trained on."""
-    return {"eft": hash_files(plan, plan.settings.seeds.eft_path)} | identify_reward(plan)
+    """The EFT rows, the words of rows that are trained on with a template, and for which prompts a reward is known."""
+    # Without such words there is no entry: such an experiment is the same as before a recipe had any.
+    has_words = plan.recipe.list_prompts is not None and plan.list_templates("sft_set")
+    words = {"prompts": hash_asked(plan, plan.templates, "sft_set")} if has_words else {}
+    return {"eft": hash_files(plan, plan.settings.seeds.eft_path)} | words | identify_reward(plan)
 
 
 def identify_reward(plan: Plan) -> Identity:
@@ -381,7 +403,14 @@ def list_unused(plan: Plan, noun: str) -> list[str]:
     unused = {
         "lance_assets.rounds.round:Round.read_states": not reads,
         "lance_assets.rounds.filtering.models:look_up": not plan.settings.filters,
-        "lance_assets.rounds.filtering.models:_build_score": not list_filter_engines(plan),
+        "lance_assets.rounds.filtering.models:_build_score": not any(
+            isinstance(one, HarmJudge) for one in plan.settings.filters
+        ),
+        "lance_assets.rounds.filtering.models:build_sample": not any(
+            isinstance(one, LowConfidence) for one in plan.settings.filters
+        )
+        and plan.settings.seeds.confidence is None,
+        "lance_assets.rounds.filtering.seeds:take_confident": plan.settings.seeds.confidence is None,
         "lance_assets.rounds.filtering.models:_build_classify": not any(
             isinstance(one, HarmClassifier) for one in plan.settings.filters
         ),

@@ -3,6 +3,7 @@
 By verdict both completions of a prompt are shown together, by score each is reviewed alone (`judge_evaluation`).
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -67,8 +68,14 @@ def identify_for_judge(this_round: Round) -> RoundIdentity:
     return replace(this_round.identity, templates=this_round.plan.judge_templates, role_templates={})
 
 
-def complete_prompts(ask: Ask, plan: Plan, *, model: str) -> list[Sample]:
+def complete_prompts(ask: Ask, plan: Plan, *, model: str, word: Callable[[str], str] | None = None) -> list[Sample]:
     """One greedy completion of each prompt, in order.
+
+    Args:
+        ask: asks the model.
+        plan: the experiment.
+        model: "checkpoint", "backbone" or the opponent's name.
+        word: gives what is asked for a prompt (`Recipe.word_prompt`); None: the prompt as it is.
 
     Raises:
         EvaluationError: the engine failed on a prompt; a failed row is no lost one.
@@ -78,7 +85,7 @@ def complete_prompts(ask: Ask, plan: Plan, *, model: str) -> list[Sample]:
     requests = [
         Request(
             row_id=derive_row_id(JUDGE, prompt),
-            messages=tuple(plan.templates.build_messages(prompt)),
+            messages=tuple(plan.templates.build_messages(word(prompt) if word else prompt)),
             sampling_seed=derive_sampling_seed(JUDGE, prompt),
         )
         for prompt in prompts

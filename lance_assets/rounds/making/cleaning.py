@@ -1,6 +1,6 @@
 """cleaned_set: every candidate, kept or dropped with its reason; kept texts join the history in LanceDB.
 
-A round's kept texts are compared with all rounds before it, then with each other (`rounds.making.comparing`).
+A round's kept texts are compared with all rounds before it, then with each other (`rounds.alike.comparing`).
 """
 
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ from lance_assets.algorithms.filters.contract import count_drop_reasons
 from lance_assets.algorithms.filters.rules import mark_dropped
 from lance_assets.algorithms.similarity.near_duplicates import EXACT_ROWS, choose_survivors
 from lance_assets.prompts import Templates
+from lance_assets.rounds.alike.comparing import open_comparer, read_thresholds
+from lance_assets.rounds.alike.kept_texts import list_texts, tabulate_vectors
 from lance_assets.rounds.filtering.models import look_up
-from lance_assets.rounds.making.comparing import open_comparer, read_thresholds
-from lance_assets.rounds.making.kept_texts import list_texts, tabulate_vectors
 from lance_assets.rounds.making.varying import kept_rows as kept_rows  # a check of this noun
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.report import SUMMARY, Counts, Judged, Made, Report, Rows, count_values

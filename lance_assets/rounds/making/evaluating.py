@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -45,6 +47,7 @@ from lance_assets.rounds.report import (
     ScoresOverRounds,
 )
 from lance_assets.rounds.round import Round
+from lance_assets.rounds.shown.continual import find_continual, find_lost_transfer, require_tasks, tabulate_continual
 from lance_assets.rounds.shown.costs import tabulate_costs
 from lance_assets.rounds.shown.items import find_turned, show_items, show_turned
 from lance_assets.rounds.shown.overhead import split_round
@@ -102,6 +105,7 @@ def make_eval_report(this_round: Round) -> Made:
     scores = tables.pop("eval_report")
     if read_headline(scores, evaluation=this_round.plan.settings.evaluation) is None:
         raise ValueError("the evaluation gave no score that rounds can be compared by; name one in evaluation.headline")
+    require_tasks(scores, this_round.plan.settings.evaluation.task_order)
     return Made(scores, others=tables | {"evaluated_models": tabulate_models(this_round, models, taken)})
 
 
@@ -110,7 +114,7 @@ def evaluate(this_round: Round, model: str, path: Path) -> Evaluated:
     plan = this_round.plan
     evaluation, world = plan.settings.evaluation, plan.world
     report, items, completions = this_round.empty("eval_report"), this_round.empty("eval_items"), []
-    harness_items = this_round.empty("harness_items")
+    harness_items, word = this_round.empty("harness_items"), find_wording(this_round)
     with this_round.asking("eval_report", path, role=ROUND_MODEL) as ask:
         if world is not None and evaluation.world is not None:
             items = evaluate_world(
@@ -121,15 +125,22 @@ def evaluate(this_round: Round, model: str, path: Path) -> Evaluated:
                 temperature=evaluation.world.sampled_temperature,
                 max_new_tokens=evaluation.world.max_new_tokens,
                 system_message=plan.templates.system,
+                word=word,
             )
         if evaluation.judge is not None:
-            completions = complete_prompts(ask, plan, model=model)
+            completions = complete_prompts(ask, plan, model=model, word=word)
     if evaluation.lm_eval is not None:
         # A run of the harness asks all of its tasks in one way.
         found = [run_harness(this_round, model, path, settings) for settings in evaluation.lm_eval.split()]
         report, harness_items = pl.concat([one.report for one in found]), pl.concat([one.items for one in found])
     summaries = [] if world is None else [summarise_items(items, benchmark=world.name)]
     return Evaluated(pl.concat([*summaries, report]), items, harness_items, completions)
+
+
+def find_wording(this_round: Round) -> Callable[[str], str] | None:
+    """What gives the words that a checkpoint was trained with; None where prompts are asked as they are."""
+    word = this_round.plan.recipe.word_prompt
+    return None if word is None else partial(word, this_round.build_inputs(seeds=this_round.read("seed_set")))
 
 
 def run_harness(this_round: Round, model: str, path: Path, lm_eval: LmEvalSettings) -> HarnessResult:
@@ -312,7 +323,7 @@ def collect_history(this_round: Round, keys: list[str]) -> dict[str, Fact]:
     history["retention"] = Retention(
         build_retention(read_retained(this_round, keys)), title=f"{name}: what is left of each score's best round"
     )
-    return history
+    return history | tabulate_continual(find_continual(this_round, keys))
 
 
 def no_regression(this_round: Round) -> Judged:
@@ -367,7 +378,9 @@ def no_forgetting(this_round: Round) -> Judged:
         **({} if bar is None else {"max_forgetting": bar}),
         "falls": Rows(largest, names, num_rows=20),
     }
-    told = "; ".join(describe_fall(fall, this_round.key) for fall in forgotten)
+    lost, lost_bar = find_lost_transfer(this_round)
+    facts |= lost
+    told = "; ".join([*(describe_fall(fall, this_round.key) for fall in forgotten), *lost_bar])
     worst = max(falls, key=lambda fall: fall.low, default=None)
     found = "No earlier round has a score to be held against."
     if worst is not None:
@@ -375,4 +388,5 @@ def no_forgetting(this_round: Round) -> Judged:
             f"{len(forgotten)} of {say_number(len(falls), 'score')} fell from their best beyond the noise; nearest to "
             f"it is {worst.name}, {worst.before:.3g} in {worst.best_round} and {worst.after:.3g} now."
         )
-    return Judged(passed=not forgotten, is_error=False, description=told or None, facts=facts, found=found)
+    passed = not forgotten and not lost_bar
+    return Judged(passed=passed, is_error=False, description=told or None, facts=facts, found=found)

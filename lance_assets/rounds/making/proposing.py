@@ -19,6 +19,7 @@ from lance_assets.rounds.deciding.applying import apply_decisions
 from lance_assets.rounds.deciding.decisions import find_scale
 from lance_assets.rounds.differences import compare_with_round, describe_differences
 from lance_assets.rounds.filtering.origins import carry_origins
+from lance_assets.rounds.filtering.seeds import describe_confidence, take_confident
 from lance_assets.rounds.overrides import record_overrides
 from lance_assets.rounds.past.handover import Handover, find_first_to_redo, find_handover, find_parent, list_changes
 from lance_assets.rounds.plan import Plan
@@ -164,6 +165,9 @@ def make_seed_set(this_round: Round) -> Made:
     if this_round.is_start:
         require_turns(this_round.model_path(None), read.table, build_messages=plan.templates.build_messages)
     file_seeds, leaked = leave_out_evaluation(this_round, read.table)
+    rated = None
+    if (rule := plan.settings.seeds.confidence) is not None:
+        file_seeds, rated = take_confident(this_round, file_seeds, rule)
     earlier = {key: read_decided(this_round, key) for key in this_round.kept_keys if key != START_ROUND}
     if this_round.is_start:
         # r0000 trains on all seeds of the file; the recipe samples from the pool only in later rounds.
@@ -181,8 +185,10 @@ def make_seed_set(this_round: Round) -> Made:
         "num_evaluation_overlap": len(leaked),
         "preview_evaluation_overlap": overlap,
         **describe_origins(origins, seeds, read.not_allowed),
+        **({} if rated is None else describe_confidence(rated)),
     }
-    return Made(seeds, others={"seed_origins": origins}, facts=facts)
+    others = {"seed_origins": origins} | ({} if rated is None else {"seed_confidence": rated})
+    return Made(seeds, others=others, facts=facts)
 
 
 def describe_origins(origins: pl.DataFrame, seeds: pl.DataFrame, not_allowed: Mapping[str, int]) -> Report:

@@ -24,8 +24,9 @@ from lance_assets.algorithms.reviews.pairwise import summarise_verdicts
 from lance_assets.algorithms.similarity.words import count_words
 from lance_assets.recipes.steps.judging import drop_judged_pairs
 from lance_assets.records import DIVERSITY_REPORT
+from lance_assets.rounds.alike.kept_texts import require_history
+from lance_assets.rounds.alike.likeness_to_people import compare_with_people
 from lance_assets.rounds.deciding.applying import build_decided_pairs, build_decided_sft_set
-from lance_assets.rounds.making.kept_texts import require_history
 from lance_assets.rounds.making.rewarding import list_reward_prompts
 from lance_assets.rounds.plan import asks_people
 from lance_assets.rounds.report import (
@@ -55,8 +56,8 @@ def make_sft_set(this_round: Round) -> Made:
         eft = read_eft(plan.settings.seeds, plan.folder)
         table = plan.recipe.start_sft_set(this_round.build_inputs(), this_round.read("seed_set"), eft)
     else:
-        given = (this_round.build_inputs(), this_round.read("reviewed_set"))
-        earlier = this_round.read_grown("sft_set")
+        inputs = this_round.build_inputs(seeds=this_round.read("seed_set"))
+        given, earlier = (inputs, this_round.read("reviewed_set")), this_round.read_grown("sft_set")
         if asks_people(plan):
             table = build_decided_sft_set(plan.recipe, *given, this_round.read("decision_set"), earlier)
         else:
@@ -292,6 +293,7 @@ def measure_diversity(this_round: Round) -> DiversityReport:
             new["review_score"].to_list(), [count_words(text) for text in new["completion"]]
         ),
         seed_share=compute_seed_share(sft["source"].to_list()),
+        human_likeness=compare_with_people(this_round, cleaned, rows["row_id"].to_list(), vectors),
     )
 
 
@@ -357,6 +359,7 @@ UNITS = {
     "length_drift": "log ratio to seeds",
     "score_length_correlation": "Spearman's rho",
     "seed_share": "share of SFT rows",
+    "human_likeness": "chance, 0.5 is like seeds",
 }
 """What each measure of `DIVERSITY_REPORT` is counted in."""
 

@@ -30,8 +30,8 @@ from lance_assets.algorithms.similarity.near_duplicates import (
 )
 from lance_assets.algorithms.similarity.words import normalise_text
 from lance_assets.records import NEAR_DUPLICATES
-from lance_assets.rounds.making.closer_look import Side, keep_same
-from lance_assets.rounds.making.kept_texts import TEXTS, list_texts, require_history
+from lance_assets.rounds.alike.closer_look import Side, keep_same
+from lance_assets.rounds.alike.kept_texts import TEXTS, list_texts, require_history
 from lance_assets.rounds.round import Round
 from lance_assets.settings.experiment import NearDuplicateSettings
 

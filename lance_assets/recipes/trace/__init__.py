@@ -1,0 +1,184 @@
+"""TRACE: a model is trained on one task after another, and is asked each time what it still can (arXiv 2310.06762).
+
+One round:
+
+    train       SFT of the last checkpoint on the seeds of the next task, and on a share of those of every earlier one
+                where `replay_rate` says so
+
+Round r0000 trains the base model on the first task. The seeds' file has the tasks one after another, and `task_sizes`
+says how many seeds each has. No model is asked, and nothing is reviewed: the recipe is there for its evaluation. With
+`evaluation.task_order` each round's eval_report has the overall performance (OP) and the backward transfer (BWT).
+
+Differences from the authors' code (BeyonderXX/TRACE, commit 462e39f):
+
+1.  OP and BWT are computed, with intervals; their code writes a file of scores for each task, and no figure of them.
+2.  Every task is evaluated greedily; theirs samples at temperature 0.1, so that scores move from run to run.
+3.  An empty completion is wrong like any other; theirs leaves it out of some metrics and divides by all items.
+4.  Every task is trained with the same settings, but for `training.by_round`; theirs has 3 to 7 epochs by task.
+5.  A row is replayed in every later round or in none, by its hash. Theirs draws anew, and adds LIMA's rows, which an
+    experiment may have as EFT rows: they are trained on in every round.
+6.  The schedule is the one that the file names; their replay names a cosine and builds a constant one.
+
+Unknown: the paper's body, and whether its figures are those of the last or the best epoch.
+"""
+
+from typing import ClassVar, Literal
+
+import polars as pl
+from pydantic import Field, field_validator
+
+from lance_assets.algorithms.filters.contract import Filter
+from lance_assets.algorithms.filters.rules import Complete, EvaluationOverlap
+from lance_assets.algorithms.forecast.round_forecast import Lengths, Pool, RoundForecast
+from lance_assets.algorithms.measures.progress import format_round, parse_round
+from lance_assets.algorithms.selection.replay import take_replayed
+from lance_assets.recipes.axes import AxisSettings, Losses, StartsFrom
+from lance_assets.recipes.contract import Forecast, Recipe, RoundInputs, list_no_prompts
+from lance_assets.recipes.steps.rows import Seed, build_reviewed_row, build_table, read_rows
+from lance_assets.recipes.steps.sets import build_no_pairs, seeds_as_sft_rows
+from lance_assets.records import RAW_GENERATIONS, REVIEWED_SET, SFT_SET
+
+
+class TraceSettings(AxisSettings):
+    """TRACE's parameters."""
+
+    usable_losses: ClassVar[tuple[Losses, ...]] = ("sft",)
+
+    starts_from: StartsFrom = "previous"
+    trains_on: Literal["latest"] = Field("latest", description="The round's own task; replay_rate adds earlier ones.")
+    losses: Losses = "sft"
+    sft_on_seeds: Literal[True] = Field(True, description="Seeds are all that there is to train on.")
+    task_sizes: tuple[int, ...] = Field(
+        (1,), min_length=1, description="Seeds of each task, in the order of the file; r0000 trains on the first task."
+    )
+    replay_rate: float = Field(
+        0.0, ge=0, le=1, description="Share of every earlier task's seeds that a round trains on again; TRACE has 0.1."
+    )
+
+    @field_validator("task_sizes")
+    @classmethod
+    def _are_sizes(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        if any(size < 1 for size in sizes):
+            raise ValueError(f"each task needs a seed or more, got {', '.join(map(str, sizes))}")
+        return sizes
+
+    @property
+    def has_reviews(self) -> bool:
+        """Nothing is reviewed."""
+        return False
+
+
+Inputs = RoundInputs[TraceSettings]
+
+
+def take_task(seeds: pl.DataFrame, *, sizes: tuple[int, ...], round_key: str) -> pl.DataFrame:
+    """The seeds of a round's task.
+
+    Args:
+        seeds: those of the file, in its order.
+        sizes: of the tasks.
+        round_key: the round.
+
+    Raises:
+        ValueError: there are fewer seeds than the tasks have, or no task is left.
+    """
+    number = parse_round(round_key)
+    if sum(sizes) > len(seeds):
+        raise ValueError(
+            f"task_sizes: the tasks have {sum(sizes)} seeds together, and there are {len(seeds)}; some may be left out "
+            "as evaluation prompts or repeated ones. Lower task_sizes, or give more seeds"
+        )
+    if number >= len(sizes):
+        raise ValueError(
+            f"there are {len(sizes)} tasks, and {round_key} has none; set stop.max_rounds: {len(sizes) - 1}"
+        )
+    return seeds.slice(sum(sizes[:number]), sizes[number])
+
+
+def build_seed_set(
+    inputs: Inputs, file_seeds: pl.DataFrame, earlier_reviewed: dict[str, pl.DataFrame]
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """The seeds of the round's task."""
+    taken = take_task(file_seeds, sizes=inputs.settings.task_sizes, round_key=inputs.round_key)
+    return taken, {"num_pool": len(file_seeds), "num_not_taken": len(file_seeds) - len(taken)}
+
+
+def start_sft_set(inputs: Inputs, seeds: pl.DataFrame, eft: pl.DataFrame) -> pl.DataFrame:
+    """The seeds of the first task, and the EFT rows. Schema `SFT_SET`."""
+    first = take_task(seeds, sizes=inputs.settings.task_sizes, round_key=inputs.round_key)
+    return pl.concat([seeds_as_sft_rows(first, round_key=inputs.round_key), eft])
+
+
+def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.DataFrame:
+    """Nothing. Schema `RAW_GENERATIONS`."""
+    return pl.DataFrame(schema=RAW_GENERATIONS)
+
+
+def list_filters(settings: TraceSettings) -> list[Filter]:
+    """What every recipe drops; there is nothing to drop."""
+    return [Complete(), EvaluationOverlap()]
+
+
+def review(inputs: Inputs, cleaned: pl.DataFrame, seeds: pl.DataFrame, raw_generations: pl.DataFrame) -> pl.DataFrame:
+    """The task's seeds, without scores. Schema `REVIEWED_SET`."""
+    return build_table([build_reviewed_row(seed) for seed in read_rows(Seed, seeds)], REVIEWED_SET)
+
+
+def build_sft_set(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
+    """The task's seeds, the replayed ones of earlier tasks, and the EFT rows. Schema `SFT_SET`."""
+    own = seeds_as_sft_rows(reviewed, round_key=inputs.round_key)
+    of_tasks, eft = earlier.filter(pl.col("source") != "eft"), earlier.filter(pl.col("source") == "eft")
+    kept = take_replayed(of_tasks, rate=inputs.settings.replay_rate, salt=str(inputs.identity.rng_seed))
+    return pl.concat([own, kept, eft]).cast(SFT_SET)
+
+
+def forecast_rounds(
+    settings: TraceSettings, profile: str, lengths: Lengths, pool: Pool, *, num_rounds: int
+) -> list[RoundForecast]:
+    """What each round trains on, which the settings say exactly; rounds beyond the last task have none."""
+    tokens, rounds = lengths.chat + lengths.prompt + lengths.completion, []
+    for number in range(num_rounds + 1):
+        own = settings.task_sizes[number] if number < len(settings.task_sizes) else 0
+        rows = own + settings.replay_rate * sum(settings.task_sizes[:number])
+        rounds.append(
+            RoundForecast(
+                key=format_round(number),
+                num_seeds=own,
+                stages=(),
+                num_kept=0.0,
+                kept_tokens=0.0,
+                num_reviewed=0.0,
+                num_sft=rows + pool.num_eft,
+                sft_tokens=rows * tokens + pool.eft_tokens,
+                num_pairs=0.0,
+                pair_tokens=0.0,
+            )
+        )
+    return rounds
+
+
+def list_assumptions(profile: str) -> list[str]:
+    """None: what is trained on follows from the settings."""
+    return ["rows: task_sizes and replay_rate say how many, by the mean length of the seeds"]
+
+
+RECIPE: Recipe[TraceSettings] = Recipe(
+    name="trace",
+    settings=TraceSettings,
+    stages=(),
+    settings_of_step={
+        "seed_set": ("task_sizes",),
+        "sft_set": ("task_sizes", "replay_rate", "trains_on", "sft_on_seeds"),
+        "preference_pairs": ("losses",),
+        "checkpoint": ("starts_from",),
+    },
+    build_seed_set=build_seed_set,
+    start_sft_set=start_sft_set,
+    generate=generate,
+    list_filters=list_filters,
+    review=review,
+    build_sft_set=build_sft_set,
+    build_pairs=build_no_pairs,
+    list_prompts=list_no_prompts,
+    forecast=Forecast(forecast_rounds, forecast_rounds, list_assumptions),
+)
