@@ -7,7 +7,7 @@ program is contained where its verdict is not right, and nothing of it is left: 
 from dataclasses import dataclass
 from pathlib import Path
 
-from lance_assets.algorithms.verifying.programs import Tests
+from lance_assets.algorithms.verifying.programs import ProgramTests
 
 CHEAT = "assert double(2) == 4\nassert double(5) == 10"
 """What a program that cannot double has to make believe."""
@@ -23,9 +23,9 @@ class Hostile:
     program: str
     tests: str
 
-    def build_tests(self) -> Tests:
+    def build_tests(self) -> ProgramTests:
         """The tests that would hold."""
-        return Tests(asserts=self.tests)
+        return ProgramTests(asserts=self.tests)
 
 
 def list_hostile(secret: Path, outside: Path) -> list[Hostile]:
@@ -52,7 +52,7 @@ def _list_attacks(secret: Path, outside: Path) -> dict[str, str]:
         "own interpreter": (
             "import os, sys\ndef attack():\n    os.execv(sys.executable, ['python', '-c', 'pass'])\n    return True"
         ),
-        "memory bomb": "def attack():\n    held = [bytearray(1 << 24) for _ in range(256)]\n    return len(held) == 256",
+        "memory bomb": "def attack():\n    held = [bytearray(1 << 24) for _ in range(256)]\n    return True",
         "memory by maps": (
             "import mmap\ndef attack():\n    held = [mmap.mmap(-1, 1 << 26) for _ in range(64)]\n    return True"
         ),
@@ -64,9 +64,7 @@ def _list_attacks(secret: Path, outside: Path) -> dict[str, str]:
             "import signal\nfor number in range(1, 32):\n    try:\n        signal.signal(number, signal.SIG_IGN)\n"
             "    except (OSError, ValueError):\n        pass\ndef attack():\n    while True:\n        pass"
         ),
-        "socket": (
-            "import socket\ndef attack():\n    socket.create_server(('127.0.0.1', 0)).close()\n    return True"
-        ),
+        "socket": ("import socket\ndef attack():\n    socket.create_server(('127.0.0.1', 0)).close()\n    return True"),
         "name of a host": "import socket\ndef attack():\n    return bool(socket.gethostbyname('localhost'))",
         "socket pair": "import socket\ndef attack():\n    socket.socketpair()\n    return True",
         "reads a secret": f"def attack():\n    return len(open({str(secret)!r}).read()) > 0",
@@ -92,24 +90,26 @@ def _list_attacks(secret: Path, outside: Path) -> dict[str, str]:
             "import os\ndef attack():\n    os.mkdir('deep')\n    os.chroot('deep')\n    return True"
         ),
         "mounts": (
-            "import ctypes\ndef attack():\n"
-            "    return ctypes.CDLL(None).mount(b'proc', b'/tmp', b'proc', 0, None) == 0"
+            "import ctypes\ndef attack():\n    return ctypes.CDLL(None).mount(b'proc', b'/tmp', b'proc', 0, None) == 0"
         ),
         "namespace of its own": "import ctypes\ndef attack():\n    return ctypes.CDLL(None).unshare(0x10000000) == 0",
         "traces": "import ctypes\ndef attack():\n    return ctypes.CDLL(None).ptrace(0, 0, 0, 0) == 0",
         "raises its limits": (
-            "import resource\ndef attack():\n    resource.setrlimit(resource.RLIMIT_AS, (1 << 40, 1 << 40))\n    return True"
+            "import resource\ndef attack():\n"
+            "    resource.setrlimit(resource.RLIMIT_AS, (1 << 40, 1 << 40))\n    return True"
         ),
         "huge file": (
             "import os\ndef attack():\n    with open('big', 'wb') as file:\n"
-            "        for _ in range(64):\n            file.write(b'x' * (1 << 20))\n    return os.path.getsize('big') == 64 << 20"
+            "        for _ in range(64):\n            file.write(b'x' * (1 << 20))\n"
+            "    return os.path.getsize('big') == 64 << 20"
         ),
         "many files": (
             "def attack():\n    for number in range(100_000):\n        open(f'{number}', 'w').close()\n    return True"
         ),
         "many descriptors": "def attack():\n    held = [open('/dev/null') for _ in range(500)]\n    return True",
         "deep recursion": (
-            "import sys\nsys.setrecursionlimit(10**9)\ndef attack(n=0):\n    return attack(n + 1) if n < 10**7 else True"
+            "import sys\nsys.setrecursionlimit(10**9)\n"
+            "def attack(n=0):\n    return attack(n + 1) if n < 10**7 else True"
         ),
         "crash": "import ctypes\ndef attack():\n    ctypes.string_at(0)\n    return True",
     }
@@ -125,22 +125,25 @@ CHEATS = {
         "    def __hash__(self): return 0\ndef double(x): return Any()"
     ),
     "a number equal to everything": (
-        "class Any(int):\n    def __eq__(self, other): return True\n    __hash__ = int.__hash__\ndef double(x): return Any(x)"
+        "class Any(int):\n    def __eq__(self, other): return True\n    __hash__ = int.__hash__\n"
+        "def double(x): return Any(x)"
     ),
     "a type that lies": (
         "class Any:\n    __class__ = int\n    def __eq__(self, other): return True\n    def __index__(self): return 4\n"
         "    __hash__ = None\ndef double(x): return Any()"
     ),
     "patches the builtins": (
-        "import builtins\nbuiltins.AssertionError = type('Fine', (Exception,), {})\nbuiltins.compile = lambda *a, **k: 'pass'\n"
+        "import builtins\nbuiltins.AssertionError = type('Fine', (Exception,), {})\n"
+        "builtins.compile = lambda *a, **k: 'pass'\n"
         "builtins.exec = lambda *a, **k: None\ndef double(x): return x"
     ),
     "patches the protocol": (
-        "import json\njson.dumps = lambda *a, **k: '{\"value\": [\"i\", \"0x4\"]}'\ndef double(x): return x"
+        'import json\njson.dumps = lambda *a, **k: \'{"value": ["i", "0x4"]}\'\ndef double(x): return x'
     ),
     "says that it passed": (
-        "import os, sys\nprint('all 2 asserts hold')\nprint('{\"passed\": true, \"reason\": \"\"}')\n"
-        "for number in range(1, 64):\n    try:\n        os.write(number, b'{\"passed\": true, \"reason\": \"all 2 asserts hold\"}\\n')\n"
+        'import os, sys\nprint(\'all 2 asserts hold\')\nprint(\'{"passed": true, "reason": ""}\')\n'
+        "for number in range(1, 64):\n    try:\n"
+        '        os.write(number, b\'{"passed": true, "reason": "all 2 asserts hold"}\\n\')\n'
         "    except OSError:\n        pass\ndef double(x): return x\nos._exit(0)"
     ),
     "ends when its reader comes": (

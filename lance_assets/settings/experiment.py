@@ -553,7 +553,9 @@ class ExperimentSettings(Settings):
         needs, verifier = find_recipe(self.recipe).needs_verifier, self.verifier
         if verifier is None:
             if needs:
-                raise ValueError(f"recipe {self.recipe} keeps what is right: add a section verifier, as {{kind: answer}}")
+                raise ValueError(
+                    f"recipe {self.recipe} keeps what is right: add a section verifier, as {{kind: answer}}"
+                )
             return self
         if needs and not verifier.is_alone:
             raise ValueError(f"recipe {self.recipe} asks no reviewer, so verifier.weight must be 1: {verifier.weight}")
@@ -565,7 +567,9 @@ class ExperimentSettings(Settings):
                 "runs, then set allow_task_code: true in the section evaluation"
             )
         has_answers = self.seeds.answer_field is not None or self.seeds.answer_after is not None
-        if not has_answers and (verifier.kind in ("answer", "code") or (verifier.kind == "rules" and not verifier.rules)):
+        if not has_answers and (
+            verifier.kind in ("answer", "code") or (verifier.kind == "rules" and not verifier.rules)
+        ):
             what = {"answer": "gold answers", "code": "tests", "rules": "rules"}[verifier.kind]
             raise ValueError(f"verifier.kind: {verifier.kind} needs {what}: name their column as seeds.answer_field")
         return self

@@ -3,8 +3,8 @@
 This file is run as `python -I -S jail.py`, with an empty environment and a job on its standard input, and imports the
 standard library alone. It is Linux's own doors that it closes, in this order:
 
-1. namespaces: user, network, processes, mounts, IPC and host name. No network interface is up, no process of the machine
-   can be seen, and the root is an empty file system with the standard library of Python, read only;
+1. namespaces: user, network, processes, mounts, IPC and host name. No network interface is up, no process of the
+   machine can be seen, and the root is an empty file system with the standard library of Python, read only;
 2. limits: address space, seconds of the CPU, size of a file, open files, no core;
 3. all capabilities are dropped, and no program can win them back (`no_new_privs`);
 4. a filter of system calls (seccomp): no further process, no other program, no socket, no signal, no tracing, no mount.
@@ -25,6 +25,8 @@ import resource
 import signal
 import struct
 import sys
+from collections.abc import Collection
+from typing import Any
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -36,12 +38,12 @@ SECCOMP_MODE_FILTER = 2
 KILL, ERRNO, ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
 EPERM, ENOSYS = 1, 38
 
-MACHINES = {
+MACHINES: dict[str, tuple[int, int]] = {
     # name: (audit architecture, place in the table below)
     "x86_64": (0xC000003E, 0),
     "aarch64": (0xC00000B7, 1),
 }
-DENIED = {
+DENIED: dict[str, tuple[int | None, int | None]] = {
     # system call: its numbers on x86_64 and on aarch64; None where the machine has none
     **{"fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281)},
     **{"kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138)},
@@ -75,14 +77,14 @@ class SetupError(Exception):
     """The jail could not be built."""
 
 
-def require(result, what):
+def require(result: int, what: str) -> None:
     """Check what a C function returned."""
     if result < 0:
         error = ctypes.get_errno()
         raise SetupError(f"{what}: {os.strerror(error)}")
 
 
-def enter_namespaces():
+def enter_namespaces() -> None:
     """New namespaces of every kind; this process is then user 0 in a user namespace of its own."""
     uid, gid = os.getuid(), os.getgid()
     kinds = CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS
@@ -95,13 +97,13 @@ def enter_namespaces():
             raise SetupError(f"/proc/self/{name}: {error}") from error
 
 
-def mount(source, target, kind, flags, data=None):
-    """mount(2)."""
+def mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
+    """Mount something, by the system call of that name."""
     given = [None if one is None else os.fsencode(one) for one in (source, target, kind, data)]
     require(libc.mount(given[0], given[1], given[2], ctypes.c_ulong(flags), given[3]), f"mount {target}")
 
 
-def bind_read_only(source, target):
+def bind_read_only(source: str, target: str) -> None:
     """Show a folder of the machine at another place, read only; flags that it has are locked, and are kept."""
     mount(source, target, None, MS_BIND | MS_REC)
     # The bits of statvfs are those of mount, but for noatime, nodiratime and relatime.
@@ -112,14 +114,14 @@ def bind_read_only(source, target):
     mount(None, target, None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | kept)
 
 
-def list_shown():
+def list_shown() -> list[str]:
     """The folders of the machine that Python needs: its standard library and the libraries of the system."""
     stdlib = os.path.realpath(os.path.dirname(os.__file__))
     system = [folder for folder in ("/lib", "/lib64", "/usr/lib", "/usr/lib64") if os.path.isdir(folder)]
     return [*system, *([] if any(stdlib.startswith(f"{one}/") for one in system) else [stdlib])]
 
 
-def build_root(root, scratch_mib):
+def build_root(root: str, scratch_mib: int) -> None:
     """An empty root with Python's library, three devices and a scratch folder; everything else is gone."""
     mount("none", "/", None, MS_REC | MS_PRIVATE)
     mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,nr_inodes=4096,mode=0755")
@@ -147,7 +149,7 @@ def build_root(root, scratch_mib):
     os.chdir("/box")
 
 
-def set_limits(job):
+def set_limits(job: dict[str, Any]) -> None:
     """Bounds of this process, which it cannot raise."""
     seconds, memory, size = job["cpu_seconds"], job["memory_mib"] << 20, job["scratch_mib"] << 20
     for what, most in (
@@ -163,7 +165,7 @@ def set_limits(job):
         resource.setrlimit(what, (most, most))
 
 
-def drop_capabilities():
+def drop_capabilities() -> None:
     """No right of a superuser is left, and no program can give one back."""
     for capability in range(64):
         if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
@@ -173,7 +175,7 @@ def drop_capabilities():
     require(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
 
 
-def filter_calls():
+def filter_calls() -> None:
     """Refuse the system calls of `DENIED` with EPERM; a call of another architecture kills."""
     audit, place = MACHINES[platform.machine()]
     step = struct.Struct("=HBBI").pack
@@ -182,8 +184,8 @@ def filter_calls():
     if place == 0:
         program += [step(above, 0, 1, 0x40000000), step(end, 0, 0, KILL)]  # the calls of x32
     for numbers in DENIED.values():
-        if numbers[place] is not None:
-            program += [step(equal, 0, 1, numbers[place]), step(end, 0, 0, ERRNO | EPERM)]
+        if (number := numbers[place]) is not None:
+            program += [step(equal, 0, 1, number), step(end, 0, 0, ERRNO | EPERM)]
     # glibc then makes threads by clone, whose flags a filter can read.
     program += [step(equal, 0, 1, CLONE3[place]), step(end, 0, 0, ERRNO | ENOSYS)]
     program += [step(equal, 0, 3, CLONE[place]), step(load, 0, 0, 16)]
@@ -193,7 +195,7 @@ def filter_calls():
     require(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, described, 0, 0), "seccomp")
 
 
-def close_others(kept):
+def close_others(kept: Collection[int]) -> None:
     """Close every descriptor but the standard ones and those of the job."""
     for number in range(3, 256):
         if number not in kept:
@@ -203,7 +205,7 @@ def close_others(kept):
                 continue
 
 
-def run_inside(job):
+def run_inside(job: dict[str, Any]) -> None:
     """Close the doors, then run the job's script with its job; does not return."""
     os.setsid()
     if job["isolation"] == "namespaces":
@@ -218,10 +220,10 @@ def run_inside(job):
     require(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
     filter_calls()
     os.close(job["status"])
-    exec(source, {"__name__": "__jailed__", "job": job["given"]})
+    exec(source, {"__name__": "__jailed__", "given": job["given"]})
 
 
-def main():
+def main() -> None:
     """Build the jail, run the script in it, and end as it ended."""
     job = json.loads(sys.stdin.buffer.read())
     os.dup2(os.open("/dev/null", os.O_RDONLY), 0)

@@ -17,10 +17,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from lance_assets.algorithms.verifying.verdict import Completed, Verdict
 
-START_SECONDS = 120.0
-"""Within which a process has to be ready: it imports a library or a person's module."""
+PATIENCE = 4
+"""A busy machine gives a process only a part of a core: a verdict shall not depend on that."""
+TICK_SECONDS = 0.2
+"""How often the process's seconds are looked at while it works."""
+START_SECONDS = 60.0
+"""Of the CPU, within which a process has to be ready: it imports a library or a person's module."""
 MAX_LINE = 1 << 20
 
 
@@ -35,7 +41,7 @@ class Worker:
     job: dict[str, Any]
     """What it is told first."""
     timeout_seconds: float
-    """For one row."""
+    """Of the CPU, for one row; by the clock a row may take `PATIENCE` times as long."""
     _process: "subprocess.Popen[bytes] | None" = None
     _rest: bytes = b""
 
@@ -79,8 +85,10 @@ class Worker:
     def _ask(self, what: dict[str, Any], seconds: float) -> dict[str, Any] | None:
         """The process's answer; None where it gave none in time, or died."""
         process = self._process
-        assert process is not None and process.stdin is not None and process.stdout is not None, "it was started"
-        deadline = time.monotonic() + seconds
+        assert process is not None, "it was started"
+        assert process.stdin is not None, "a pipe was asked for"
+        assert process.stdout is not None, "a pipe was asked for"
+        deadline, busy = time.monotonic() + PATIENCE * seconds, self._measure_cpu()
         try:
             process.stdin.write(json.dumps(what).encode() + b"\n")
             process.stdin.flush()
@@ -90,8 +98,10 @@ class Worker:
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
             while b"\n" not in self._rest:
-                if not selector.select(max(0.0, deadline - time.monotonic())) or len(self._rest) > MAX_LINE:
+                if time.monotonic() > deadline or self._measure_cpu() > busy + seconds or len(self._rest) > MAX_LINE:
                     return None
+                if not selector.select(TICK_SECONDS):
+                    continue
                 read = os.read(process.stdout.fileno(), 65536)
                 if not read:
                     process.wait()
@@ -100,6 +110,15 @@ class Worker:
         line, _, self._rest = self._rest.partition(b"\n")
         found: dict[str, Any] = json.loads(line)
         return found
+
+    def _measure_cpu(self) -> float:
+        """Seconds of the CPU that the process has taken; endless where it is gone."""
+        assert self._process is not None, "it was started"
+        try:
+            taken = psutil.Process(self._process.pid).cpu_times()
+        except psutil.NoSuchProcess:
+            return float("inf")
+        return float(taken.user + taken.system)
 
     def close(self) -> None:
         """Kill the process, where there is one."""

@@ -10,23 +10,26 @@ import json
 import os
 import sys
 import types
+from collections.abc import Callable
+from typing import Any
 
 MAX_DEPTH = 60
 MAX_ITEMS = 200_000
 KINDS = ("list", "dict", "set")
+LISTS = (("l", list), ("t", tuple), ("S", set), ("F", frozenset))
 
-job: dict
-objects: list = []
+job: dict[str, Any] = globals().get("given", {})
+objects: list[Any] = []
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A value that cannot be passed on."""
 
 
-def encode(value, depth=0):
+def encode(value: Any, depth: int = 0) -> list[Any]:
     """A value as JSON: plain data as it is, with a letter for its type, and anything else by its number."""
     if depth > MAX_DEPTH:
-        raise Refused("the value is nested too deep")
+        raise RefusedError("the value is nested too deep")
     if value is None:
         return ["n"]
     if isinstance(value, bool):
@@ -42,10 +45,10 @@ def encode(value, depth=0):
     if isinstance(value, bytes | bytearray):
         return ["y", bytes(value).decode("latin-1")]
     if isinstance(value, list | tuple | set | frozenset):
-        letter = next(one for one, kind in (("l", list), ("t", tuple), ("S", set), ("F", frozenset)) if isinstance(value, kind))
+        letter = next(one for one, kind in LISTS if isinstance(value, kind))
         items = list(value)
         if len(items) > MAX_ITEMS:
-            raise Refused(f"the value has {len(items)} items")
+            raise RefusedError(f"the value has {len(items)} items")
         return [letter, [encode(one, depth + 1) for one in items]]
     if isinstance(value, dict):
         return ["d", [[encode(key, depth + 1), encode(one, depth + 1)] for key, one in dict.items(value)]]
@@ -53,15 +56,15 @@ def encode(value, depth=0):
     return ["h", len(objects) - 1, type(value).__name__]
 
 
-def decode(coded):
+def decode(coded: list[Any]) -> Any:
     """The value of what the tests sent."""
     letter, *parts = coded
     if letter in "lSFt":
         items = [decode(one) for one in parts[0]]
-        return {"l": list, "S": set, "F": frozenset, "t": tuple}[letter](items)
+        return next(kind for one, kind in LISTS if one == letter)(items)
     if letter == "d":
         return {decode(key): decode(one) for key, one in parts[0]}
-    simple = {
+    simple: dict[str, Callable[[], Any]] = {
         "n": lambda: None,
         "b": lambda: parts[0],
         "i": lambda: int(parts[0], 16),
@@ -74,12 +77,12 @@ def decode(coded):
     return simple[letter]()
 
 
-def describe(error):
+def describe(error: BaseException) -> list[Any]:
     """An exception as JSON: the names of its types and its text."""
     return [[kind.__name__ for kind in type(error).__mro__], str(error)[:500]]
 
 
-def serve(asked, names):
+def serve(asked: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
     """What one request of the tests gives."""
     kind = asked["do"]
     if kind == "get":
@@ -99,9 +102,9 @@ def serve(asked, names):
         for one in own:
             items.append(one)
             if len(items) > MAX_ITEMS:
-                raise Refused("it has too many items")
+                raise RefusedError("it has too many items")
         return {"value": encode(items)}
-    does = {
+    does: dict[str, Callable[[], Any]] = {
         "len": lambda: len(own),
         "item": lambda: own[given[0]],
         "has": lambda: given[0] in own,
@@ -114,7 +117,7 @@ def serve(asked, names):
     return {"value": encode(does[kind]())}
 
 
-def load(program):
+def load(program: str) -> dict[str, Any]:
     """Run a program as a module, and return its names."""
     module = types.ModuleType("program")
     sys.modules["program"] = module
@@ -122,11 +125,11 @@ def load(program):
     return vars(module)
 
 
-def serve_all():
+def serve_all() -> None:
     """Load the program and serve the tests until they end."""
     asked_by, told_to = os.fdopen(job["reads"], "r"), os.fdopen(job["writes"], "w")
 
-    def tell(said):
+    def tell(said: dict[str, Any]) -> None:
         told_to.write(json.dumps(said) + "\n")
         told_to.flush()
 
@@ -145,7 +148,7 @@ def serve_all():
         tell(said)
 
 
-def run_script():
+def run_script() -> None:
     """Run the program as a script that reads the given text."""
     with open("/box/given" if job["has_root"] else "given", "w+") as file:
         file.write(job["given"])

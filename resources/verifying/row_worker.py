@@ -31,6 +31,9 @@ def build_math_check() -> Check:
     def read(text: str) -> list[Any]:
         return list(parse(text, extraction_config=kinds, parsing_timeout=None))
 
+    # sympy imports most of itself when it first compares, which would count as a row's time.
+    verify(read("$(x+1)^2$"), read("$x^2+2x+1$"), timeout_seconds=None)
+
     def check(prompt: str, completion: str, answer: str | None) -> Checked:
         gold = read(answer or "") or read(f"${answer}$")
         if not gold:
@@ -49,7 +52,8 @@ def find_function(name: str, folder: Path) -> Callable[..., Any]:
     where, _, attribute = name.rpartition(":")
     if where.endswith(".py"):
         spec = importlib.util.spec_from_file_location("verifier_of_the_experiment", folder / Path(where).expanduser())
-        assert spec is not None and spec.loader is not None, "a file that ends in .py has a loader"
+        assert spec is not None, "a file that ends in .py has a loader"
+        assert spec.loader is not None, "a file that ends in .py has a loader"
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module
         spec.loader.exec_module(module)

@@ -19,12 +19,12 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from lance_assets.algorithms.verifying.programs import Case, Tests
+from lance_assets.algorithms.verifying.programs import Case, ProgramTests
 from lance_assets.algorithms.verifying.verdict import RIGHT, Verdict
 
 Isolation = Literal["namespaces", "limits"]
@@ -35,6 +35,8 @@ MAX_WRITTEN = 1_000_000
 HERE = Path(__file__).parent
 PATIENCE = 4
 """A busy machine gives a program only a part of a core: a verdict shall not depend on that."""
+BUILD_SECONDS = 120.0
+"""By the clock, within which a jail is built."""
 
 
 class SandboxError(RuntimeError):
@@ -46,7 +48,8 @@ class Bounds:
     """What a run may take."""
 
     seconds: int = 5
-    """Of the CPU, of each process; by the clock a run may take `PATIENCE` times as long."""
+    """Of the CPU, of each process; one that takes more is killed, and its program does not pass. By the clock a run may
+    take `PATIENCE` times as long, after which it is unverified."""
     memory_mib: int = 512
     """Address space of each process."""
     scratch_mib: int = 16
@@ -137,7 +140,7 @@ def start_jail(
 
 
 def _read_until(descriptors: Sequence[int], deadline: float) -> dict[int, bytes] | None:
-    """What is written to descriptors until all are closed; None where the time or the bytes are more than allowed."""
+    """What is written to descriptors until all are closed, or one has over `MAX_WRITTEN`; None where time runs out."""
     found = {number: b"" for number in descriptors}
     with selectors.DefaultSelector() as selector:
         for number in descriptors:
@@ -152,31 +155,32 @@ def _read_until(descriptors: Sequence[int], deadline: float) -> dict[int, bytes]
                 if not read:
                     selector.unregister(key.fd)
                 if len(found[key.fd]) > MAX_WRITTEN:
-                    return None
+                    return found
     return found
 
 
-def _require_built(jail: Jail, deadline: float) -> bool:
-    """Whether the jail was built before the deadline.
+def _require_built(jail: Jail) -> None:
+    """Wait until the jail is built.
 
     Raises:
         SandboxError: it cannot be built here.
     """
-    found = _read_until([jail.status], deadline)
-    if found is not None and (why := found[jail.status].decode(errors="replace")):
+    found = _read_until([jail.status], time.monotonic() + BUILD_SECONDS)
+    if found is None:
+        raise SandboxError(f"a sandbox was not ready within {BUILD_SECONDS:g} s; give the machine less to do")
+    if why := found[jail.status].decode(errors="replace"):
         raise SandboxError(
             f"programs cannot be kept in a sandbox here ({why}). Allow user namespaces (on Ubuntu: sysctl "
             "kernel.apparmor_restrict_unprivileged_userns=0; in a container: a seccomp profile that allows unshare and "
             "mount), run where they are allowed, or set verifier.isolation: limits, with which a program can read the "
             "files that you can read, and still has no network and no further process"
         )
-    return found is not None
 
 
 class Sandbox:
     """Runs programs with their tests; opened once for many."""
 
-    def __init__(self, *, bounds: Bounds = Bounds(), isolation: Isolation = "namespaces") -> None:  # noqa: B008
+    def __init__(self, *, bounds: Bounds = Bounds(), isolation: Isolation = "namespaces") -> None:
         """Open it: a folder of its own is the place of every jail's root."""
         self.bounds, self.isolation = bounds, isolation
         self._folder = tempfile.TemporaryDirectory(prefix="lance-sandbox-")
@@ -193,11 +197,11 @@ class Sandbox:
         """
         if sys.platform != "linux":
             raise SandboxError(f"programs are run in a sandbox on Linux alone, and this is {sys.platform}")
-        verdict = self.check("def two():\n    return 2", Tests(asserts="assert two() == 2"))
+        verdict = self.check("def two():\n    return 2", ProgramTests(asserts="assert two() == 2"))
         if not verdict.is_right:
             raise SandboxError(f"the sandbox does not run a program that is right: {verdict.reason}")
 
-    def check(self, program: str, tests: Tests, *, interface: Sequence[str] = ()) -> Verdict:
+    def check(self, program: str, tests: ProgramTests, *, interface: Sequence[str] = ()) -> Verdict:
         """Run a program with its tests.
 
         Args:
@@ -208,19 +212,19 @@ class Sandbox:
         Raises:
             SandboxError: it cannot be kept in a sandbox here.
         """
-        deadline = time.monotonic() + PATIENCE * self.bounds.seconds
         if not tests.cases:
-            return self._check_asserts(program, tests.asserts, interface, deadline)
+            return self._check_asserts(program, tests.asserts, interface)
         for number, case in enumerate(tests.cases, start=1):
-            if (reason := self._run_case(program, case, deadline)) is not None:
-                return Verdict(0.0, f"case {number} of {len(tests.cases)}: {reason}")
+            verdict = self._run_case(program, case)
+            if not verdict.is_right:
+                return replace(verdict, reason=f"case {number} of {len(tests.cases)}: {verdict.reason}")
         return Verdict(RIGHT, f"all {len(tests.cases)} cases hold")
 
     def _open(self) -> Path:
         """A folder for one jail: without a namespace of mounts it is where a program writes."""
         return Path(tempfile.mkdtemp(dir=self._folder.name))
 
-    def _check_asserts(self, program: str, tests: str, interface: Sequence[str], deadline: float) -> Verdict:
+    def _check_asserts(self, program: str, tests: str, interface: Sequence[str]) -> Verdict:
         with ExitStack() as stack:
             pipes = [os.pipe() for _ in range(3)]
             is_open = {number for ends in pipes for number in ends}
@@ -249,39 +253,48 @@ class Sandbox:
             for number in is_open - {verdict}:
                 os.close(number)
             is_open.intersection_update({verdict})
-            if not all([_require_built(jail, deadline) for jail in jails]):
-                return self._too_long()
-            found = _read_until([verdict], deadline)
+            for jail in jails:
+                _require_built(jail)
+            found = _read_until([verdict], self._find_deadline())
         return self._too_long() if found is None else _read_verdict(found[verdict])
 
-    def _too_long(self) -> Verdict:
-        return Verdict(0.0, f"the program did not end within {PATIENCE * self.bounds.seconds} s")
+    def _find_deadline(self) -> float:
+        return time.monotonic() + PATIENCE * self.bounds.seconds
 
-    def _run_case(self, program: str, case: Case, deadline: float) -> str | None:
-        """Why a case does not hold; None where it does."""
-        root = self._open()
-        has_root = self.isolation == "namespaces"
-        job = {"program": program, "as_script": True, "given": case.given, "has_root": has_root}
+    def _too_long(self) -> Verdict:
+        # Of a program that waits, or of a machine that is busy: which of the two is not known.
+        return Verdict(None, f"the program did not end within {PATIENCE * self.bounds.seconds} s", "timed_out")
+
+    def _run_case(self, program: str, case: Case) -> Verdict:
+        """Whether a case holds."""
+        job = {"program": program, "as_script": True, "given": case.given, "has_root": self.isolation == "namespaces"}
         jail = start_jail(
-            "program_role.py", job, root=root, bounds=self.bounds, isolation=self.isolation, keeps_written=True
+            *("program_role.py", job),
+            root=self._open(),
+            bounds=self.bounds,
+            isolation=self.isolation,
+            keeps_written=True,
         )
         try:
-            assert jail.process.stdout is not None and jail.process.stderr is not None, "pipes were asked for"
-            if not _require_built(jail, deadline):
-                return self._too_long().reason
+            assert jail.process.stdout is not None, "a pipe was asked for"
+            assert jail.process.stderr is not None, "a pipe was asked for"
+            _require_built(jail)
             streams = [jail.process.stdout.fileno(), jail.process.stderr.fileno()]
-            found = _read_until(streams, deadline)
+            found = _read_until(streams, self._find_deadline())
             if found is None:
-                return f"it did not end within {PATIENCE * self.bounds.seconds} s, or wrote over {MAX_WRITTEN} bytes"
+                return self._too_long()
+            if max(map(len, found.values())) > MAX_WRITTEN:
+                return Verdict(0.0, f"it wrote more than {MAX_WRITTEN} bytes")
             ended = jail.process.wait()
         finally:
             jail.end()
         written, said = (found[stream].decode(errors="replace") for stream in streams)
         if ended != 0:
-            return f"it ended with code {ended}: {said.strip()[-300:] or 'it said nothing'}"
+            return Verdict(0.0, f"it ended with code {ended}: {said.strip()[-300:] or 'it said nothing'}")
         if case.is_kept_by(written):
-            return None
-        return f"of {case.given[:80]!r} it wrote {written.strip()[:160]!r}, and {case.expected.strip()[:160]!r} was expected"
+            return Verdict(RIGHT, "it holds")
+        gave, wanted = written.strip()[:160], case.expected.strip()[:160]
+        return Verdict(0.0, f"of {case.given[:80]!r} it wrote {gave!r}, and {wanted!r} was expected")
 
 
 def _read_verdict(text: bytes) -> Verdict:

@@ -1,4 +1,4 @@
-"""The section `verifier` of an experiment's file: what judges completions by rule, and how that is mixed with reviews."""
+"""The section `verifier` of an experiment's file: what judges completions, and how that is mixed with reviews."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, Self
@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from lance_assets.algorithms.reviews.answer_kinds import AnswerKind, AnswerRule
 from lance_assets.algorithms.reviews.label_matching import build_labels
 from lance_assets.algorithms.verifying.rules import check_rules
+from lance_assets.extras import require_extra
 from resources.verifying.sandbox import Isolation
 
 VerifierKind = Literal["answer", "code", "rules", "function"]
@@ -114,6 +115,8 @@ class VerifierSettings(BaseModel):
             raise ValueError(f"labels need answer_kind: label, got {self.answer_kind}")
         if self.reader == "math_verify" and self.answer_kind != "number":
             raise ValueError(f"reader: math_verify reads mathematics, got answer_kind: {self.answer_kind}")
+        if self.reader == "math_verify":
+            require_extra("math_verify", extra="verify", needed_by="verifier.reader: math_verify")
         check_rules(self.rules)
         return self
 

@@ -10,11 +10,15 @@ import builtins
 import json
 import os
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 MAX_LINE = 8_000_000
+LISTS = (("l", list), ("t", tuple), ("S", set), ("F", frozenset))
 ENDED = "the program ended: it exited, crashed, or was killed at a bound of time or memory"
 
-job: dict
+job: dict[str, Any] = globals().get("given", {})
+line: "Line"
 told: list[str] = []
 """The last call and what it gave, in words."""
 
@@ -23,7 +27,7 @@ class ProgramError(Exception):
     """The program raised what is no builtin exception, or ended."""
 
 
-def encode(value):
+def encode(value: Any) -> list[Any]:
     """Plain data or a stand-in as JSON, as the program's jail reads it."""
     if isinstance(value, StandIn):
         return ["h", object.__getattribute__(value, "_number_")]
@@ -41,7 +45,7 @@ def encode(value):
         return ["s", value]
     if isinstance(value, bytes | bytearray):
         return ["y", bytes(value).decode("latin-1")]
-    for letter, kind in (("l", list), ("t", tuple), ("S", set), ("F", frozenset)):
+    for letter, kind in LISTS:
         if isinstance(value, kind):
             return [letter, [encode(one) for one in value]]
     if isinstance(value, dict):
@@ -49,15 +53,15 @@ def encode(value):
     raise TypeError(f"a test can give a program plain data, got {type(value).__name__}")
 
 
-def decode(coded):
+def decode(coded: Any) -> Any:
     """The value of what the program's jail sent."""
     letter, *parts = coded
     if letter in "lSFt":
         items = [decode(one) for one in parts[0]]
-        return {"l": list, "S": set, "F": frozenset, "t": tuple}[letter](items)
+        return next(kind for one, kind in LISTS if one == letter)(items)
     if letter == "d":
         return {decode(key): decode(one) for key, one in parts[0]}
-    simple = {
+    simple: dict[str, Callable[[], Any]] = {
         "n": lambda: None,
         "b": lambda: bool(parts[0]),
         "i": lambda: int(parts[0], 16),
@@ -73,11 +77,12 @@ def decode(coded):
 class Line:
     """The line to the program's jail."""
 
-    def __init__(self):
+    def __init__(self) -> None:
+        """Open both ends."""
         self.told_by = os.fdopen(job["reads"], "r", errors="replace")
         self.asks = os.fdopen(job["writes"], "w")
 
-    def read(self):
+    def read(self) -> dict[str, Any]:
         """The next message of the program's jail."""
         line = self.told_by.readline(MAX_LINE)
         if not line.endswith("\n"):
@@ -90,7 +95,7 @@ class Line:
             raise ProgramError("the program broke the line")
         return said
 
-    def ask(self, **asked):
+    def ask(self, **asked: Any) -> tuple[Any, list[Any]]:
         """Ask the program's jail, and return the value with what was changed."""
         try:
             self.asks.write(json.dumps(asked) + "\n")
@@ -106,7 +111,7 @@ class Line:
             raise ProgramError("the program broke the line") from error
 
 
-def raise_as_builtin(described):
+def raise_as_builtin(described: Any) -> None:
     """Raise the builtin exception that the program raised, or the nearest one."""
     try:
         names, text = [str(one) for one in described[0]], str(described[1])
@@ -123,10 +128,17 @@ def raise_as_builtin(described):
     raise ProgramError(f"{names[0] if names else 'Exception'}: {text}")
 
 
-def remember(number_name, given, value):
+def show(value: object, most: int) -> str:
+    """A value in words; a number of thousands of digits has none."""
+    try:
+        return repr(value)[:most]
+    except Exception as error:
+        return f"a {type(value).__name__} that cannot be shown ({type(error).__name__})"
+
+
+def remember(name: str, given: Sequence[object], gave: str) -> None:
     """Keep the last call in words."""
-    shown = ", ".join(repr(one)[:60] for one in given)
-    told[:] = [f"{number_name}({shown})"[:160], repr(value)[:160]]
+    told[:] = [f"{name}({', '.join(show(one, 60) for one in given)})"[:160], gave]
 
 
 class StandIn:
@@ -134,16 +146,20 @@ class StandIn:
 
     __slots__ = ("_kind_", "_name_", "_number_")
 
-    def __init__(self, number, kind, name="it"):
+    _number_: int
+    _name_: str
+
+    def __init__(self, number: int, kind: str, name: str = "it") -> None:
+        """Take its number."""
         object.__setattr__(self, "_number_", number)
         object.__setattr__(self, "_kind_", kind)
         object.__setattr__(self, "_name_", name)
 
-    def __call__(self, *given, **named):
+    def __call__(self, *given: Any, **named: Any) -> Any:
         """Call it there."""
         sent, kept = [encode(one) for one in given], {name: encode(one) for name, one in named.items()}
         name = object.__getattribute__(self, "_name_")
-        told[:] = [f"{name}({', '.join(repr(one)[:60] for one in given)})"[:160], "no result"]
+        remember(name, given, "no result")
         value, changed = line.ask(do="call", of=self._number_, given=sent, named=kept)
         for own, new in zip(given, changed, strict=False):
             if new is None:
@@ -154,10 +170,10 @@ class StandIn:
             elif isinstance(own, dict | set) and isinstance(after, type(own)):
                 own.clear()
                 own.update(after)
-        remember(name, given, value)
+        remember(name, given, show(value, 160))
         return value
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         """Its attribute, from there."""
         if name.startswith("__"):
             raise AttributeError(name)
@@ -166,46 +182,46 @@ class StandIn:
             object.__setattr__(value, "_name_", f"{object.__getattribute__(self, '_name_')}.{name}")
         return value
 
-    def _do_(self, kind, *given):
+    def _do_(self, kind: str, *given: Any) -> Any:
         return line.ask(do=kind, of=self._number_, given=[encode(one) for one in given])[0]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         """Its items, all of them at once."""
         return iter(self._do_("list"))
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Its length."""
         return self._do_("len")
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: Any) -> Any:
         """One of its items."""
         return self._do_("item", key)
 
-    def __contains__(self, value):
+    def __contains__(self, value: Any) -> bool:
         """Whether it says that it has something."""
         return self._do_("has", value) is True
 
-    def __str__(self):
+    def __str__(self) -> str:
         """Its text."""
         return str(self._do_("text"))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         """Its own text for people."""
         return str(self._do_("show"))
 
-    def __bool__(self):
+    def __bool__(self) -> bool:
         """Whether it says that it is true."""
         return self._do_("is_true") is True
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         """Only two objects of the program may be equal: plain data is never what stayed there."""
         return isinstance(other, StandIn) and self._do_("same", other) is True
 
-    def __lt__(self, other):
+    def __lt__(self, other: object) -> bool:
         """Only with another object of the program."""
         return self._do_("less", other) is True if isinstance(other, StandIn) else NotImplemented
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         """By its number."""
         return hash(object.__getattribute__(self, "_number_"))
 
@@ -213,14 +229,15 @@ class StandIn:
 class Counting(ast.NodeTransformer):
     """Puts a call before each assert, which says that it is tried."""
 
-    def visit_Assert(self, node):
+    def visit_Assert(self, node: ast.Assert) -> list[ast.stmt]:
         """The call, then the assert."""
-        call = ast.Expr(ast.Call(ast.Name("__tries__", ast.Load()), [ast.Constant(node.lineno), ast.Constant(node.end_lineno)], []))
+        place: list[ast.expr] = [ast.Constant(node.lineno), ast.Constant(node.end_lineno)]
+        call = ast.Expr(ast.Call(ast.Name("__tries__", ast.Load()), place, []))
         return [ast.copy_location(call, node), node]
 
 
-def gather_names(known):
-    """The program's names as the tests see them; names of Python and of its library mean Python's, not the program's."""
+def gather_names(known: dict[str, Any]) -> dict[str, Any]:
+    """The program's names as the tests see them; names of Python's own mean Python's, not the program's."""
     names = {}
     for name, coded in known.items():
         if name in job["interface"] or not (hasattr(builtins, name) or name in sys.stdlib_module_names):
@@ -236,16 +253,20 @@ def gather_names(known):
     return names
 
 
-def run_tests():
+def run_tests() -> dict[str, Any]:
     """Run the tests, and return the verdict."""
     said = line.read()
     if "failed" in said:
         names, text = said["failed"]
         return {"passed": False, "reason": f"the program fails when it is loaded: {names[0]}: {text[:200]}"}
-    source, tried = job["tests"], []
+    source = str(job["tests"])
+    tried: list[tuple[int, int]] = []
     tree = ast.fix_missing_locations(Counting().visit(ast.parse(source)))
     lines = source.split("\n")
-    names = gather_names(said["names"]) | {"__name__": "tests", "__tries__": lambda *place: tried.append(place)}
+    names = gather_names(said["names"]) | {
+        "__name__": "tests",
+        "__tries__": lambda first, last: tried.append((first, last)),
+    }
     try:
         exec(compile(tree, "tests.py", "exec"), names)
     except BaseException as error:

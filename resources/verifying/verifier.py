@@ -12,12 +12,10 @@ from lance_assets.algorithms.verifying.answers import NO_GOLD, check_answer
 from lance_assets.algorithms.verifying.programs import extract_program, list_tested, read_tests
 from lance_assets.algorithms.verifying.rules import judge_by_rules, read_rules
 from lance_assets.algorithms.verifying.verdict import Completed, Verdict
-from lance_assets.extras import require_extra
 from resources.verifying.killable import KillableRows, describe_job
 from resources.verifying.sandbox import Bounds, Sandbox
 from resources.verifying.settings import VerifierSettings
 
-MATH_EXTRA = {"module": "math_verify", "extra": "verify", "needed_by": "verifier.reader: math_verify"}
 MIN_MATH_MIB = 2048
 """Address space that sympy needs beside what the setting allows."""
 
@@ -149,7 +147,6 @@ def open_verifier(settings: VerifierSettings, *, folder: Path, answer_after: str
 
     Raises:
         SandboxError: programs cannot be run in a sandbox here.
-        ValueError: a library is not installed.
     """
     judge = _build(settings, folder, answer_after)
     try:
@@ -163,9 +160,6 @@ def _build(settings: VerifierSettings, folder: Path, answer_after: str | None) -
         return Programs(settings)
     if settings.kind == "rules":
         return Rules(settings)
-    if settings.kind == "function":
-        return Killable(settings, folder)
-    if settings.reader == "math_verify":
-        require_extra(**MATH_EXTRA)
+    if settings.kind == "function" or settings.reader == "math_verify":
         return Killable(settings, folder)
     return Answers(settings.read_answers(answer_after))

@@ -3,7 +3,7 @@
 AUC is that of `measures/gold_accuracy.py`, with the variance of rows that share a prompt. Balanced accuracy is the mean
 of the shares of right rows above the bar and of wrong rows not above it, so that a reviewer who praises everything has
 0.5 however many rows are right. Its interval joins Wilson's of both shares by MOVER (Donner and Zou 2012): the
-distances from each share to its ends are added as variances are. A share rests on at most as many rows as it has prompts.
+distances from each share to its ends are added as variances are. A share rests on as many rows as it has prompts.
 """
 
 from collections.abc import Hashable, Sequence

@@ -22,9 +22,9 @@ NO_GOLD = Verdict(None, "no seed of this prompt has a gold answer", "no_gold")
 
 
 def shorten(text: str) -> str:
-    """A text for a reason: one line, cut where it is long.
+    r"""A text for a reason: one line, cut where it is long.
 
-    >>> shorten("two\\nlines")
+    >>> shorten("two\nlines")
     'two lines'
     """
     line = " ".join(text.split())

@@ -34,7 +34,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Tests:
+class ProgramTests:
     """How a program is tested: by asserts, or by cases."""
 
     asserts: str = ""
@@ -69,8 +69,8 @@ def extract_program(completion: str) -> str | None:
     return said if any(not isinstance(part, ast.Expr) for part in tree.body) else None
 
 
-def read_tests(text: str) -> Tests:
-    """The tests of a prompt.
+def read_tests(text: str) -> ProgramTests:
+    r"""The tests of a prompt.
 
     Args:
         text: what the seed has: asserts, a JSON list of asserts, or a JSON list of {"input", "output"}.
@@ -78,7 +78,7 @@ def read_tests(text: str) -> Tests:
     Raises:
         ValueError: it is neither; the message says what was found.
 
-    >>> read_tests('[{"input": "1 2", "output": "3"}]').cases[0].is_kept_by("3\\n")
+    >>> read_tests('[{"input": "1 2", "output": "3"}]').cases[0].is_kept_by("3\n")
     True
     >>> read_tests("assert add(1, 2) == 3").asserts
     'assert add(1, 2) == 3'
@@ -94,14 +94,14 @@ def read_tests(text: str) -> Tests:
             return read_tests("\n".join(found))
         if not found or not all(isinstance(one, dict) and {"input", "output"} <= set(one) for one in found):
             raise ValueError("a JSON list of tests has cases with input and output, or asserts as texts")
-        return Tests(cases=tuple(Case(str(one["input"]), str(one["output"])) for one in found))
+        return ProgramTests(cases=tuple(Case(str(one["input"]), str(one["output"])) for one in found))
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"the tests are no Python: {type(error).__name__}: {error}") from error
     if not any(isinstance(part, ast.Assert) for part in ast.walk(tree)):
         raise ValueError("the tests have no assert statement")
-    return Tests(asserts=text)
+    return ProgramTests(asserts=text)
 
 
 def list_tested(asserts: str) -> list[str]:

@@ -145,9 +145,7 @@ def read_rules(text: str) -> tuple[Mapping[str, Any], ...]:
     return tuple(found)
 
 
-def judge_by_rules(
-    text: str, rules: Iterable[Mapping[str, Any]], *, counts_parts: bool = False
-) -> Verdict:
+def judge_by_rules(text: str, rules: Iterable[Mapping[str, Any]], *, counts_parts: bool = False) -> Verdict:
     """Whether a completion keeps all of some rules.
 
     Args:

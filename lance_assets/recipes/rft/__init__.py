@@ -1,4 +1,4 @@
-"""RFT: a model is trained on the seeds and on its own solutions that are right and reason differently (arXiv 2308.01825).
+"""RFT: a model is trained on the seeds and on its own right solutions that reason differently (arXiv 2308.01825).
 
 One round, with the round's model M, which SFT on the seeds made (r0000), or the round before:
 
@@ -60,7 +60,7 @@ Inputs = RoundInputs[RftSettings]
 
 
 def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.DataFrame:
-    """k completions of every seed's prompt, schema `RAW_GENERATIONS`."""
+    """K completions of every seed's prompt, schema `RAW_GENERATIONS`."""
     rows, number = read_rows(Seed, seeds), inputs.settings.num_samples
     requests = build_requests(inputs.identity, "solution", [(row.row_id, row.prompt) for row in rows], number)
     samples = close_thoughts(inputs.ask("solution", requests))

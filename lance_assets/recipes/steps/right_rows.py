@@ -30,7 +30,9 @@ def find_right_rows(reviewed: pl.DataFrame) -> pl.DataFrame:
     return reviewed.filter(pl.col("review_score") == RIGHT_SCORE)
 
 
-def build_right_sft_set(inputs: RoundInputs[AxisSettings], reviewed: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
+def build_right_sft_set(
+    inputs: RoundInputs[AxisSettings], reviewed: pl.DataFrame, earlier: pl.DataFrame
+) -> pl.DataFrame:
     """This round's right rows, the rows that `trains_on` keeps, and the EFT rows. Schema `SFT_SET`."""
     return join_sft_rows(inputs, find_right_rows(reviewed), earlier)
 

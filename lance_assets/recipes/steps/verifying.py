@@ -35,9 +35,7 @@ def add_verdict(
     place = None if verdict.share is None else lowest + verdict.share * (highest - lowest)
     return RowReviews(
         (*reviews.texts, write_verdict(verdict)),
-        ReviewResult(
-            [*reviews.result.scores, place], [*reviews.result.unscored_reasons, verdict.unverified], mixed
-        ),
+        ReviewResult([*reviews.result.scores, place], [*reviews.result.unscored_reasons, verdict.unverified], mixed),
     )
 
 

@@ -25,8 +25,8 @@ from lance_assets.rounds.identity.own_code import name_root
 from lance_assets.rounds.plan import JUDGE, JUDGE_TEMPLATES, Plan, asks_people
 from lance_assets.settings.engines import EngineSettings, RoleSettings
 from lance_assets.worlds import hash_world_file
-from resources.verifying.naming import hash_named_file
 from resources.stores.remembered import remember
+from resources.verifying.naming import hash_named_file
 
 WHERE_TRAINING_RUNS = {
     *("launcher", "accelerate_config", "min_free_gpu_rate", "handover_seconds", "num_threads", "memory_gib"),
