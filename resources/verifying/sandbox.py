@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -159,6 +159,11 @@ def _read_until(descriptors: Sequence[int], deadline: float) -> dict[int, bytes]
     return found
 
 
+def _close_all(descriptors: Iterable[int]) -> None:
+    for number in descriptors:
+        os.close(number)
+
+
 def _require_built(jail: Jail) -> None:
     """Wait until the jail is built.
 
@@ -228,7 +233,7 @@ class Sandbox:
         with ExitStack() as stack:
             pipes = [os.pipe() for _ in range(3)]
             is_open = {number for ends in pipes for number in ends}
-            stack.callback(lambda: [os.close(number) for number in is_open])
+            stack.callback(lambda: _close_all(is_open))
             (to_program, asks), (to_tests, answers), (verdict, tells) = pipes
             jobs = (
                 ("program_role.py", {"program": program, "as_script": False}, {"reads": to_program, "writes": answers}),
@@ -250,8 +255,7 @@ class Sandbox:
                 stack.callback(jail.end)
                 jails.append(jail)
             # Each side has to see that the other one ended.
-            for number in is_open - {verdict}:
-                os.close(number)
+            _close_all(is_open - {verdict})
             is_open.intersection_update({verdict})
             for jail in jails:
                 _require_built(jail)

@@ -60,7 +60,7 @@ def holds(equation: str) -> bool | None:
         found, said = (_evaluate(ast.parse(side, mode="eval").body) for side in (left, right))
     except (SyntaxError, ValueError, ZeroDivisionError, OverflowError, RecursionError):
         return None
-    return abs(found - said) <= TOLERANCE * max(1, abs(found)) if "/" in left or "." in equation else found == said
+    return abs(found - said) <= TOLERANCE * max(Fraction(1), abs(found)) if "/" in left or "." in equation else found == said
 
 
 def identify_reasoning(completion: str) -> Hashable:

@@ -159,7 +159,7 @@ def judge_by_rules(text: str, rules: Iterable[Mapping[str, Any]], *, counts_part
     >>> judge_by_rules("Yes, sir.", [{"kind": "punctuation:no_comma"}]).reason
     'punctuation:no_comma: 1 commas'
     """
-    found = {}
+    found: dict[str, Found] = {}
     for rule in rules:
         name = f"{rule['kind']}" if rule["kind"] not in found else f"{rule['kind']} ({len(found) + 1})"
         found[name] = KINDS[rule["kind"]].check(text, rule) if text.strip() else (False, "the completion is empty")
