@@ -33,6 +33,7 @@ CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 CLONE_THREAD = 0x00010000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 32, 4096, 16384, 1 << 18
 MNT_DETACH = 2
+AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID = -100, 0x8000, 1, 2
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 38, 22, 24
 SECCOMP_MODE_FILTER = 2
 KILL, ERRNO, ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
@@ -104,8 +105,14 @@ def mount(source: str | None, target: str, kind: str | None, flags: int, data: s
 
 
 def bind_read_only(source: str, target: str) -> None:
-    """Show a folder of the machine at another place, read only; flags that it has are locked, and are kept."""
+    """Show a folder of the machine at another place, read only, with all that is mounted in it."""
     mount(source, target, None, MS_BIND | MS_REC)
+    attributes = struct.pack("=QQQQ", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID, 0, 0, 0)
+    place = MACHINES[platform.machine()][1]
+    setattr_call = DENIED["mount_setattr"][place]
+    if libc.syscall(setattr_call, AT_FDCWD, os.fsencode(target), AT_RECURSIVE, attributes, len(attributes)) == 0:
+        return
+    # Before Linux 5.12 the folder alone; flags that it has are locked, and are kept.
     # The bits of statvfs are those of mount, but for noatime, nodiratime and relatime.
     had = os.statvfs(source).f_flag
     kept = had & 0xF

@@ -17,8 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -225,9 +225,11 @@ class Sandbox:
                 return replace(verdict, reason=f"case {number} of {len(tests.cases)}: {verdict.reason}")
         return Verdict(RIGHT, f"all {len(tests.cases)} cases hold")
 
-    def _open(self) -> Path:
-        """A folder for one jail: without a namespace of mounts it is where a program writes."""
-        return Path(tempfile.mkdtemp(dir=self._folder.name))
+    @contextmanager
+    def _open(self) -> Iterator[Path]:
+        """A folder for one jail: without a namespace of mounts it is where a program writes, so it is removed."""
+        with tempfile.TemporaryDirectory(dir=self._folder.name, ignore_cleanup_errors=True) as name:
+            yield Path(name)
 
     def _check_asserts(self, program: str, tests: str, interface: Sequence[str]) -> Verdict:
         with ExitStack() as stack:
@@ -247,7 +249,7 @@ class Sandbox:
             for name, given, ends in jobs:
                 jail = start_jail(
                     *(name, given | ends),
-                    root=self._open(),
+                    root=stack.enter_context(self._open()),
                     bounds=self.bounds,
                     isolation=self.isolation,
                     descriptors=list(ends.values()),
@@ -272,14 +274,15 @@ class Sandbox:
     def _run_case(self, program: str, case: Case) -> Verdict:
         """Whether a case holds."""
         job = {"program": program, "as_script": True, "given": case.given, "has_root": self.isolation == "namespaces"}
-        jail = start_jail(
-            *("program_role.py", job),
-            root=self._open(),
-            bounds=self.bounds,
-            isolation=self.isolation,
-            keeps_written=True,
-        )
-        try:
+        with ExitStack() as stack:
+            jail = start_jail(
+                *("program_role.py", job),
+                root=stack.enter_context(self._open()),
+                bounds=self.bounds,
+                isolation=self.isolation,
+                keeps_written=True,
+            )
+            stack.callback(jail.end)
             assert jail.process.stdout is not None, "a pipe was asked for"
             assert jail.process.stderr is not None, "a pipe was asked for"
             _require_built(jail)
@@ -290,8 +293,6 @@ class Sandbox:
             if max(map(len, found.values())) > MAX_WRITTEN:
                 return Verdict(0.0, f"it wrote more than {MAX_WRITTEN} bytes")
             ended = jail.process.wait()
-        finally:
-            jail.end()
         written, said = (found[stream].decode(errors="replace") for stream in streams)
         if ended != 0:
             return Verdict(0.0, f"it ended with code {ended}: {said.strip()[-300:] or 'it said nothing'}")

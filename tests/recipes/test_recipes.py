@@ -204,7 +204,8 @@ IN_TURN = {"teacher_writes": "prompt_then_completion"}
 @pytest.mark.parametrize(
     ("name", "given", "unread"),
     [
-        *((name, {}, {}) for name in ("spin", "self_rewarding", "rft", "star")),
+        *((name, {}, {}) for name in ("spin", "self_rewarding", "rft")),
+        ("star", {"min_words": 1}, {}),
         ("i_sheep", {}, {"sft_set": {"sft_on_seeds"}}),
         ("diverse_evol", POOL_ROW, {"sft_set": {"sft_on_seeds"}}),
         ("llm2llm", WORDS, {"raw_generations": {"num_votes", "min_agreement"}, "sft_set": {"sft_on_seeds"}}),

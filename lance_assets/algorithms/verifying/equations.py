@@ -60,7 +60,9 @@ def holds(equation: str) -> bool | None:
         found, said = (_evaluate(ast.parse(side, mode="eval").body) for side in (left, right))
     except (SyntaxError, ValueError, ZeroDivisionError, OverflowError, RecursionError):
         return None
-    return abs(found - said) <= TOLERANCE * max(Fraction(1), abs(found)) if "/" in left or "." in equation else found == said
+    if "/" not in left and "." not in equation:
+        return found == said
+    return abs(found - said) <= TOLERANCE * max(Fraction(1), abs(found))
 
 
 def identify_reasoning(completion: str) -> Hashable:
