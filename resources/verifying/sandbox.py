@@ -22,13 +22,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lance_assets.algorithms.verifying.programs import Case, ProgramTests
 from lance_assets.algorithms.verifying.verdict import RIGHT, Verdict
-
-Isolation = Literal["namespaces", "limits"]
-"""How a program is kept in: by everything that `jail.py` has; or without namespaces, so that it can read files."""
+from resources.verifying.settings import Isolation
 
 MAX_WRITTEN = 1_000_000
 """Bytes that are read of what a program writes."""

@@ -9,10 +9,12 @@ from lance_assets.algorithms.reviews.answer_kinds import AnswerKind, AnswerRule
 from lance_assets.algorithms.reviews.label_matching import build_labels
 from lance_assets.algorithms.verifying.rules import check_rules
 from lance_assets.extras import require_extra
-from resources.verifying.sandbox import Isolation
 
 VerifierKind = Literal["answer", "code", "rules", "function"]
 """What a completion is held against: a gold answer, tests, rules, or a person's function."""
+
+Isolation = Literal["namespaces", "limits"]
+"""How a program is kept in: by everything that `jail.py` has; or without namespaces, so that it can read files."""
 
 OF_KIND = {
     "answer": ("reader", "answer_kind", "labels", "answer_mark", "without_gold", "min_agreement", "min_votes"),

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from lance_assets.algorithms.verifying.constraints import count_sentences, count_words
 from lance_assets.algorithms.verifying.rules import KINDS, LANGUAGE, check_rules, judge_by_rules, read_rules
-from lance_assets.algorithms.verifying.sentences import count_sentences, count_words
 
 CASES: list[tuple[str, dict, list[str], list[str]]] = [
     ("keywords:existence", {"keywords": ["C++", "Tree"]}, ["a tree in c++"], ["a tree in C"]),

@@ -57,7 +57,7 @@ def measure_review_agreement(
             return ReviewAgreement(accuracy, Rate(None, 0.0, 1.0), bar)
         share, number = sum(hit for hit, _ in own) / len(own), len({prompt for _, prompt in own})
         # Wilson's interval takes shares of any number of items.
-        low, high = compute_wilson_interval(share * number, number)  # type: ignore[arg-type]
+        low, high = compute_wilson_interval(share * number, number)
         shares.append((share, share - low, high - share))
     value = (shares[0][0] + shares[1][0]) / 2
     below, above = (sqrt(shares[0][side] ** 2 + shares[1][side] ** 2) / 2 for side in (1, 2))

@@ -5,7 +5,9 @@ IFEval's id and the names of its arguments, so that a row of IFEval's data is a 
 
 1. Arguments that are missing are an error; there they are drawn at random.
 2. Keywords are texts: there they are regular expressions, in which "C++" is an error.
-3. Sentences are counted by rule (`sentences.py`); there by NLTK's Punkt, which is a download.
+3. Sentences are counted by a rule, as in `split_into_sentences` of the same code: one ends at a full stop, a question
+   mark or an exclamation mark that is none of an abbreviation, a decimal point, a web address or an initial. There they
+   are counted by NLTK's Punkt, whose model is a download.
 4. The language is lingua's (extra `filters`); there it is langdetect's, whose answer on short texts is drawn at random.
    For capitals and lower case the language is not asked.
 5. "at most" is a relation too; there the only ones are "less than" and "at least".
@@ -16,8 +18,6 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
-
-from lance_assets.algorithms.verifying.sentences import count_sentences, count_words
 
 Arguments = Mapping[str, Any]
 Found = tuple[bool, str]
@@ -30,6 +30,33 @@ RELATIONS: dict[str, Callable[[int, int], bool]] = {
 }
 OPTIONS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 """What a constrained response has one of."""
+_WORD = re.compile(r"\w+")
+_ABBREVIATIONS = r"(?:Mr|St|Mrs|Ms|Dr|Prof|Inc|Ltd|Jr|Sr|Co|vs|etc|e\.g|i\.e|No|Fig|approx|Ph\.D)"
+_NO_END = re.compile(
+    rf"\b{_ABBREVIATIONS}\.(?=\s+[^\sA-Z]|\s+[A-Z][a-z]+\b)|(?<=\d)\.(?=\d)|\.(?=(?:com|net|org|io|gov|edu|me)\b)"
+    r"|(?<=\b[A-Za-z])\.(?=\s*[A-Za-z]\.)|(?<=\s[A-Z])\.(?=\s)"
+)
+_END = re.compile(r"[.!?]+[\"'”’)\]]*(?=\s|$)|[。！？]+")
+
+
+def count_words(text: str) -> int:
+    """The number of words.
+
+    >>> count_words("It's a well-known fact.")
+    6
+    """
+    return len(_WORD.findall(text))
+
+
+def count_sentences(text: str) -> int:
+    """The number of sentences; words after the last end are one more.
+
+    >>> count_sentences("Dr. Lee paid 3.50 dollars. Why? It was late")
+    3
+    """
+    plain = _NO_END.sub("\x00", " ".join(text.split()))
+    parts = [part for part in _END.split(plain) if _WORD.search(part)]
+    return len(parts)
 
 
 def _compare(found: int, bar: int, relation: str, what: str) -> Found:
