@@ -68,7 +68,8 @@ class Worker:
     def _start(self) -> None:
         self._rest = b""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "resources.verifying.row_worker"],
+            # Without -P a file of the experiment's folder could stand for a module of Python's own.
+            [sys.executable, "-P", "-m", "resources.verifying.row_worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
