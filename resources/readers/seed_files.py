@@ -279,6 +279,7 @@ def _take_answer(one: ReadRow, fields: SeedFields) -> str | None:
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise RowError(
-            f"field {fields.answer!r} must be a string, a number or null, got {show_value(value)}; correct it"
+            f"field {fields.answer!r} must be a string, a number or null, got {show_value(value)}; correct it, or set "
+            "answer_json, which keeps lists and objects as JSON"
         )
     return str(value) if not isinstance(value, str) else check_text(fields.answer, value).strip()
