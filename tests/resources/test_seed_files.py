@@ -223,7 +223,7 @@ def test_tests_and_rules_may_be_lists_and_objects(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "s.jsonl", seed("a", gold=tests), seed("b", gold=rules), seed("c", gold="7"))
     kept = read_seed_file(path, fields=SeedFields(answer="gold", answer_json=True))["answer"].to_list()
     assert [json.loads(kept[0]), json.loads(kept[1]), kept[2]] == [tests, rules, "7"]
-    with pytest.raises(SeedFileError, match="line 1: field 'gold' must be a string.*or set answer_json"):
+    with pytest.raises(SeedFileError, match=r"line 1: field 'gold' must be a string.*or set answer_json"):
         read_seed_file(path, fields=SeedFields(answer="gold"))
 
 
