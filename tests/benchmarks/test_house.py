@@ -5,7 +5,6 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import polars as pl
-import polars as pl
 import pytest
 
 from benchmarks.house import (
@@ -131,12 +130,6 @@ def test_a_file_runs_when_one_of_its_functions_is_called(tmp_path: Path) -> None
             modules[name] = module_from_spec(spec)
             spec.loader.exec_module(modules[name])
         modules["called"].run()
-        modules["given_rows"].run("seed_set", pl.DataFrame({"a": [1]}))
-        modules["returns_rows"].run()
-        modules["given_rows"].run("seed_set", pl.DataFrame({"a": [1]}))
-        modules["returns_rows"].run()
-        modules["given_rows"].run("seed_set", pl.DataFrame({"a": [1]}))
-        modules["returns_rows"].run()
         modules["given_rows"].run("seed_set", pl.DataFrame({"a": [1]}))
         modules["returns_rows"].run()
         modules["given_rows"].run("seed_set", pl.DataFrame({"a": [1]}))
