@@ -35,9 +35,11 @@ def list_hostile(secret: Path, outside: Path) -> list[Hostile]:
         secret: a file that none may read.
         outside: a file that none may write.
     """
-    return [Hostile(name, program, ATTACK) for name, program in _list_attacks(secret, outside).items()] + [
-        Hostile(name, program, CHEAT) for name, program in CHEATS.items()
-    ]
+    return (
+        [Hostile(name, program, ATTACK) for name, program in _list_attacks(secret, outside).items()]
+        + [Hostile(name, program, CHEAT) for name, program in CHEATS.items()]
+        + [Hostile("serves names of Python's", FORGED, "assert abs(double(2) - 4) < 1e-9")]
+    )
 
 
 def _list_attacks(secret: Path, outside: Path) -> dict[str, str]:
@@ -167,3 +169,20 @@ CHEATS = {
     "does not load": "def double(x) return x * 2",
 }
 """Programs that keep none of the tests, and want to be believed."""
+
+FORGED = """
+import json, os, sys
+frame = sys._getframe()
+while "job" not in frame.f_globals:
+    frame = frame.f_back
+job = frame.f_globals["job"]
+reads, writes = os.fdopen(job["reads"]), os.fdopen(job["writes"], "w")
+def tell(said):
+    writes.write(json.dumps(said) + "\\n")
+    writes.flush()
+own = [[["s", "abs"], ["h", 1, "abs"]]]
+tell({"names": {"double": ["h", 0, "double"], "abs": ["h", 1, "abs"], "__builtins__": ["d", own]}})
+for line in reads:
+    tell({"value": ["i", "0x0" if json.loads(line)["of"] == 1 else "0x2"]})
+"""
+"""Speaks to the tests itself, and offers an `abs` of its own in place of Python's."""

@@ -14,7 +14,13 @@ from resources.verifying.sandbox import Bounds, Sandbox, SandboxError
 
 QUICK = [
     *("fork bomb", "socket", "reads a secret", "writes by a link", "kills everything", "equal to everything"),
-    *("leaves before the asserts", "leaves in a test", "says that it passed", "reads the tests"),
+    *(
+        "leaves before the asserts",
+        "leaves in a test",
+        "says that it passed",
+        "reads the tests",
+        "serves names of Python's",
+    ),
 ]
 """Hostile programs that the default tests try; the others wait for a bound, or are much alike."""
 
