@@ -162,7 +162,7 @@ SEED_SET = pl.Schema(
         "row_id": pl.String,  # derived from the prompt, or of the generated row it was
         "prompt": pl.String,  # what the model is asked
         "completion": pl.String,  # the reply that stands for it: the file's, or the accepted one
-        "answer": pl.String,  # the gold answer, null where the task has none; never part of a training signal
+        "answer": pl.String,  # the gold answer, tests or rules; null where there are none; read by a verifier alone
         "source": pl.String,  # "seed" from the experiment's file, "generated" by an earlier round
         "source_round": pl.String,  # the round that made it, null for the file's
         "source_id": pl.String,  # the reviewed_set row it was, null for the file's

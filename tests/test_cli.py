@@ -180,6 +180,7 @@ def test_every_setting_is_written_with_its_default() -> None:
     del everything["roles"]
     # a section that is off unless it is there
     assert everything.pop("export")
+    assert everything.pop("verifier")
     assert ExperimentSettings.model_validate(everything) == ExperimentSettings.model_validate(attributes)
 
 

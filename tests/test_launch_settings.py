@@ -103,8 +103,13 @@ def test_a_launch_can_set_each_number_word_and_switch_that_makes_no_round_incomp
 
 def test_every_recipe_lets_the_sampling_be_set() -> None:
     for recipe in list_recipes():
-        needs_texts = {"texts": {"path": "texts.jsonl"}} if recipe.needs_texts else {}
-        settings = ExperimentSettings.model_validate(ATTRIBUTES | {"recipe": recipe.name} | needs_texts)
+        needs = {"texts": {"path": "texts.jsonl"}} if recipe.needs_texts else {}
+        needs |= (
+            {"verifier": {"kind": "rules", "rules": [{"kind": "punctuation:no_comma"}]}}
+            if recipe.needs_verifier
+            else {}
+        )
+        settings = ExperimentSettings.model_validate(ATTRIBUTES | {"recipe": recipe.name} | needs)
         if "temperature" in type(settings.parameters).model_fields:
             assert list_overridable(settings)["parameters.temperature"].allowed == ">= 0, <= 5"
 

@@ -12,6 +12,9 @@ from lance_assets.small_world.tasks import parse_prompt
 ROOT = Path(__file__).parents[1]
 VERIFIERS = {"is_correct", "is_right", "extract_answer", "complete", "work_out"}
 MAY_VERIFY = {
+    # what trains on what a verifier calls right, which an experiment's file asks for
+    *("lance_assets/recipes/star/__init__.py", "lance_assets/recipes/steps/right_rows.py"),
+    "resources/verifying/sandbox.py",
     "lance_assets/rounds/gold.py",  # holds reviews against the rule, for a check that stops a round and chooses no row
     "lance_assets/rounds/identity/parts.py",  # names the rule, whose code counts in the identity, and never calls it
     "lance_assets/rounds/study.py",  # counts right and wrong of what was accepted, for the report, after the fact
@@ -33,6 +36,12 @@ def test_only_evaluation_and_the_making_of_the_world_know_answers() -> None:
     assert len(files) > 50
     knowing = {str(path.relative_to(ROOT)) for path in files if read_imports(path) & VERIFIERS}
     assert knowing == MAY_VERIFY
+
+
+def test_only_experiments_of_recipes_that_need_one_have_a_verifier() -> None:
+    files = sorted((ROOT / "lance_assets" / "experiments").glob("*/defs.yaml"))
+    having = {file.parent.name for file in files if "\n  verifier:" in file.read_text()}
+    assert having == {"mini_rft", "mini_star"}
 
 
 def test_pretraining_holds_no_held_out_problem_in_any_wording() -> None:

@@ -209,6 +209,11 @@ class ScoredSettings(RecipeSettings):
         "'score: ', and the probabilities of the scale's numbers there count.",
     )
 
+    @property
+    def scale(self) -> tuple[float, float]:
+        """The lowest and the highest score."""
+        return float(self.lowest_score), float(self.highest_score)
+
     @model_validator(mode="after")
     def _has_its_scores_on_the_scale(self) -> Self:
         low, high = self.lowest_score, self.highest_score

@@ -21,6 +21,7 @@ import polars as pl
 
 from lance_assets.algorithms.filters.contract import Filter, filter_generations
 from lance_assets.algorithms.forecast.round_forecast import Lengths, Pool, RoundForecast
+from lance_assets.algorithms.verifying.verdict import RowVerifier
 from lance_assets.dotted_names import IMPORT_ERRORS, describe_import_error
 from lance_assets.prompts import PromptStep
 from lance_assets.recipes.asking import (
@@ -64,6 +65,9 @@ class RoundInputs(Generic[S_co]):
     read_states: ReadStates = read_no_states
     """Opens a model to read states. Given to `generate`, `review` and `score_rows`, where the settings' `reads_states`
     and `reviews_by_reading` say whether it is used, and to `read_other_signals`."""
+    verifier: RowVerifier | None = None
+    """Judges completions by rule. Given to `generate` and `review` where the experiment has one; the platform adds its
+    verdicts to what `review` returns."""
 
     @property
     def round_key(self) -> str:
@@ -197,6 +201,8 @@ class Recipe(Generic[S]):
     build_label_rows: Callable[[RoundInputs[S], pl.DataFrame], pl.DataFrame] | None = None
     """(inputs, seeds) to the `SFT_SET` that r0000 trains the model of the role `label` on, unless the experiment gives
     that role a model. None: there is no label model."""
+    needs_verifier: bool = False
+    """Whether the experiment must have a section `verifier`, whose verdict is the only score."""
     needs_texts: bool = False
     """Whether the experiment must have a section `texts`; without this it must have none."""
     completes_left_out_seeds: bool = False

@@ -110,6 +110,7 @@ from lance_assets.recipes.steps.rows import (
 from lance_assets.recipes.steps.sets import start_sft_set
 from lance_assets.recipes.steps.signal_reviews import READ_SIGNALS, read_signals, review_by_reading, review_by_yes_no
 from lance_assets.recipes.steps.user_turns import propose_user_turns
+from lance_assets.recipes.steps.verifying import verifies_alone, verify_reviews
 from lance_assets.records import (
     PREFERENCE_PAIRS,
     RAW_GENERATIONS,
@@ -264,9 +265,13 @@ def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.D
     if not settings.propose:
         return pl.DataFrame(schema=RAW_GENERATIONS)
     to_review = seeds if settings.review_seeds_each_round else seeds.filter(pl.col("review_score").is_null())
-    rows = read_rows(Seed, to_review) if settings.reviewer != "none" else []
+    is_asked = settings.reviewer != "none" and not verifies_alone(inputs.verifier)
+    rows = read_rows(Seed, to_review) if is_asked else []
     reviews = _review_seeds(identity, choose_reviewer(inputs, rows), rows, settings)
-    split = split_seeds(seeds, score_seeds(build_table(reviews, RAW_GENERATIONS), settings), settings)
+    scored = score_seeds(build_table(reviews, RAW_GENERATIONS), settings)
+    if inputs.verifier is not None:
+        scored = verify_reviews(inputs.verifier, read_rows(Seed, seeds), scored, scale=settings.scale)
+    split = split_seeds(seeds, scored, settings)
     low = read_rows(Seed, split.filter(branch="low")) if settings.branches != "high" else []
     high = read_rows(Seed, split.filter(branch="high")) if settings.branches != "low" else []
     pool = read_rows(Seed, seeds)
@@ -353,7 +358,7 @@ def score_rows(inputs: Inputs, rows: pl.DataFrame) -> pl.DataFrame:
         choose_reviewer(inputs, kept),
         kept,
         rubric=settings.rubric,
-        num_reviews=settings.num_reviews if settings.reviewer != "none" else 0,
+        num_reviews=0 if settings.reviewer == "none" or verifies_alone(inputs.verifier) else settings.num_reviews,
         score_from=settings.counted_score,
         force_ending=settings.forces_endings,
     )

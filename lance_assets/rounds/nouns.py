@@ -92,6 +92,8 @@ def _reading(plan: Plan) -> tuple[str, ...]:
 
 def _measures_reviewer(plan: Plan) -> bool:
     settings = plan.settings
+    if settings.verifier is not None and settings.verifier.is_alone:
+        return False  # no model reviews
     return settings.num_signal_pairs > 0 and plan.recipe.score_rows is not None and settings.parameters.has_reviews
 
 
@@ -162,7 +164,8 @@ NOUNS: dict[str, Noun] = {
             identify=identity.identify_generations,
             recipe_steps=lambda plan: ("generate",),
             asks=identity.list_asked_engines,
-            libraries=_reading,
+            libraries=lambda plan: (*_reading(plan), *identity.list_verifier_libraries(plan)),
+            chosen_code=identity.list_verifier_code,
             uses_model=always,
             kinds=_find_kinds_of_generating,
             checks=(
@@ -214,7 +217,8 @@ NOUNS: dict[str, Noun] = {
             identify=identity.identify_reviews,
             recipe_steps=lambda plan: ("review",),
             asks=identity.list_asked_engines,
-            libraries=_reading_reviews,
+            libraries=lambda plan: (*_reading_reviews(plan), *identity.list_verifier_libraries(plan)),
+            chosen_code=identity.list_verifier_code,
             uses_model=always,
             kinds=lambda plan: _find_kinds(plan, "reviewed_set"),
             checks=(

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round, parse_round
+from lance_assets.algorithms.verifying.verdict import RowVerifier
 from lance_assets.recipes.asking import (
     ReadStates,
     RoundIdentity,
@@ -159,6 +160,7 @@ class Round:
         texts: pl.DataFrame | None = None,
         seeds: pl.DataFrame | None = None,
         read_states: ReadStates = read_no_states,
+        verifier: RowVerifier | None = None,
     ) -> RoundInputs[Any]:
         """What a step of the recipe is handed beside its tables; a step that uses what it was not handed fails.
 
@@ -168,6 +170,7 @@ class Round:
             texts: the experiment's texts without prompts.
             seeds: the round's.
             read_states: reads the states of rows with a model.
+            verifier: judges completions by rule.
         """
         return RoundInputs(
             identity=self.identity,
@@ -178,6 +181,7 @@ class Round:
             seeds=self.empty("seed_set") if seeds is None else seeds,
             filters=self.plan.settings.filters,
             read_states=read_states,
+            verifier=verifier,
         )
 
     @cached_property

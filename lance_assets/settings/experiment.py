@@ -58,6 +58,7 @@ from resources.training.stage_settings import (
     change_stage,
 )
 from resources.training.trainer import FrozenDtype, LoraSettings, SaveDtype, TrainingDtype
+from resources.verifying.settings import VerifierSettings
 
 
 def _check_recipe(name: str) -> str:
@@ -139,6 +140,10 @@ class SeedSettings(Settings):
     answer_after: str | None = Field(
         None, description="The gold answer is what follows this mark in the completion, such as GSM8K's '####'."
     )
+    answer_json: bool = Field(
+        False,
+        description="Whether answer_field may hold lists and objects, such as tests or rules; they are kept as JSON.",
+    )
     strip_calculator_marks: bool = Field(False, description="Remove GSM8K's <<...>> from completions.")
     license: str | None = Field(
         None, min_length=1, description="The licence of all rows, as the hub names it: apache-2.0. None: not stated."
@@ -179,6 +184,7 @@ class SeedSettings(Settings):
             ignore=self.ignore,
             answer=self.answer_field,
             answer_after=self.answer_after,
+            answer_json=self.answer_json,
             strip_marks=self.strip_calculator_marks,
             origins=Origins(
                 license=self.license,
@@ -557,6 +563,11 @@ class ExperimentSettings(Settings):
         description="Pairs of each kind, made of the seeds, on which r0000 measures whether its reviewer tells better "
         "completions from worse ones; 0 measures nothing.",
     )
+    verifier: VerifierSettings | None = Field(
+        None,
+        description="What judges completions by rule beside the recipe's reviewer, or in its place: gold answers, "
+        "tests, rules of form, or a function of your own. None: only the recipe's own signal.",
+    )
     human_review: HumanReview = Field(
         "none",
         description="About which reviewed rows people decide before a round trains: none, all, or 'sample N', which "
@@ -602,6 +613,32 @@ class ExperimentSettings(Settings):
                 f"parameters.score_from: {signal} reads with the round's own model; remove roles.reviewer, or "
                 "use score_from: yes_no or expected"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_what_verifies(self) -> Self:
+        needs, verifier = find_recipe(self.recipe).needs_verifier, self.verifier
+        if verifier is None:
+            if needs:
+                raise ValueError(
+                    f"recipe {self.recipe} keeps what is right: add a section verifier, as {{kind: answer}}"
+                )
+            return self
+        if needs and not verifier.is_alone:
+            raise ValueError(f"recipe {self.recipe} asks no reviewer, so verifier.weight must be 1: {verifier.weight}")
+        if not self.parameters.has_reviews:
+            raise ValueError(f"recipe {self.recipe} chooses no row by a score here; remove the section verifier")
+        if verifier.kind == "function" and not self.evaluation.allow_task_code:
+            raise ValueError(
+                f"verifier.name: {verifier.name} runs Python, and evaluation.allow_task_code is false; read what it "
+                "runs, then set allow_task_code: true in the section evaluation"
+            )
+        has_answers = self.seeds.answer_field is not None or self.seeds.answer_after is not None
+        if not has_answers and (
+            verifier.kind in ("answer", "code") or (verifier.kind == "rules" and not verifier.rules)
+        ):
+            what = {"answer": "gold answers", "code": "tests", "rules": "rules"}[verifier.kind]
+            raise ValueError(f"verifier.kind: {verifier.kind} needs {what}: name their column as seeds.answer_field")
         return self
 
     @model_validator(mode="after")

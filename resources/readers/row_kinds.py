@@ -94,6 +94,8 @@ class SeedFields:
     """The gold answer (a string, a number or null); None where the file has no such field."""
     answer_after: str | None = None
     """The mark before the gold answer at the end of a completion (`####` in GSM8K); the completion keeps both."""
+    answer_json: bool = False
+    """Whether the gold answer may be a list or an object, which is kept as JSON."""
     strip_marks: bool = False
     """Whether to remove calculator marks `<<...>>` from completions."""
     setting: str = "seeds"

@@ -4,6 +4,7 @@ Prompts, completions and gold answers are kept as they are written, except that 
 (`<<48/2=24>>`, as in GSM8K: openai/grade-school-math). Rows that repeat an earlier one are left out and counted.
 """
 
+import json
 import logging
 import math
 import re
@@ -274,8 +275,11 @@ def _take_answer(one: ReadRow, fields: SeedFields) -> str | None:
             f"field {fields.answer!r} must be a number, got {value} (pandas writes NaN for a missing value); write the "
             "answer, or null where there is none"
         )
+    if fields.answer_json and isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise RowError(
-            f"field {fields.answer!r} must be a string, a number or null, got {show_value(value)}; correct it"
+            f"field {fields.answer!r} must be a string, a number or null, got {show_value(value)}; correct it, or set "
+            "answer_json, which keeps lists and objects as JSON"
         )
     return str(value) if not isinstance(value, str) else check_text(fields.answer, value).strip()

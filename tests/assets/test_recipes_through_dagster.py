@@ -46,6 +46,11 @@ pytestmark = pytest.mark.slow
 
 KEYS = ("r0000", "r0001", "r0002")
 SHORT: dict[str, object] = {"max_new_tokens": 96}
+ANY_WORD = {
+    "kind": "rules",
+    "rules": [{"kind": "length_constraints:number_words", "num_words": 1, "relation": "at least"}],
+}
+"""Calls every completion right that has a word."""
 SMALL: dict[str, dict[str, object]] = {
     "clear": SHORT | {"num_votes": 1, "compares_by": "score", "min_confidence": 0.5},
     "diverse_evol": {"num_first": 4, "num_picks": 3},
@@ -61,19 +66,21 @@ SMALL: dict[str, dict[str, object]] = {
         **{"answer_mark": "The answer is", "teacher_writes": "prompt_then_completion", "max_attempts": 2},
         **{"num_votes": 2, "min_agreement": 0.0, "student_max_new_tokens": 96},
     },
+    "rft": SHORT | {"num_samples": 2, "verifier": ANY_WORD},
     "self_guide": SHORT
     | {"num_demos": 2, "num_waves": 2, "wave_size": 4, "num_annotations": 3, "filters_input_length": False}
     | {"filters_output_length": False},
     "self_rewarding": SHORT | {"num_reviews": 1, "highest_score": 10},
     "spin": SHORT,
+    "star": SHORT | {"min_words": 1, "sft_on_seeds": True, "verifier": ANY_WORD},
     "trace": {"task_sizes": (4, 4, 4), "replay_rate": 0.5},
 }
 """Each recipe's parameters, and sections of the file that it needs."""
 
 NOT_APPLICABLE = {
-    "near_duplicates": {"clear", "diverse_evol", "llm2llm", "spin", "trace"},
+    "near_duplicates": {"clear", "diverse_evol", "llm2llm", "rft", "spin", "star", "trace"},
     "unscored_rate": {"diverse_evol", "llm2llm", "self_guide", "spin", "trace"},
-    "pairs_differ": {"clear", "diverse_evol", "i_sheep", "kun", "llm2llm", "self_guide", "trace"},
+    "pairs_differ": {"clear", "diverse_evol", "i_sheep", "kun", "llm2llm", "rft", "self_guide", "star", "trace"},
 }
 """Checks of what a recipe does not have: they pass, and their description says so."""
 WORDS = {

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import polars as pl
 
 from lance_assets.algorithms.filters.contract import Filter
+from lance_assets.algorithms.verifying.verdict import RowVerifier
 from lance_assets.prompts import Templates
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.axes import AxisSettings
@@ -69,6 +70,7 @@ def build_inputs(
     seeds: pl.DataFrame | None = None,
     filters: Sequence[Filter] = (),
     read_states: ReadStates = read_no_states,
+    verifier: RowVerifier | None = None,
 ) -> RoundInputs[AxisSettings]:
     """What a round hands to a step; a step that uses what it was not given fails."""
     return RoundInputs(
@@ -80,6 +82,7 @@ def build_inputs(
         seeds=pl.DataFrame(schema=SEED_SET) if seeds is None else seeds,
         filters=filters,
         read_states=read_states,
+        verifier=verifier,
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from lance_assets.algorithms.verifying.verdict import RowVerifier, Verdict
 from lance_assets.prompts import PROFILES, list_steps
 from lance_assets.recipes.axes import SAMPLING, AxisSettings, RecipeSettings
 from lance_assets.recipes.contract import ROUND_MODEL, AnyRecipe, RoundInputs, Stage, find_recipe, list_recipes
@@ -16,14 +17,17 @@ from lance_assets.records import Request, Sample, SamplingSettings
 from lance_assets.rounds.nouns import NOUNS
 from tests.recipes.scripted_round import EFT, NO_PAIRS, build_inputs, identify, seeds
 
-NAMES = ["clear", "diverse_evol", "i_sheep", "kun", "lance", "llm2llm", "self_guide", "self_rewarding", "spin", "trace"]
+NAMES = [
+    *("clear", "diverse_evol", "i_sheep", "kun", "lance", "llm2llm", "rft"),
+    *("self_guide", "self_rewarding", "spin", "star", "trace"),
+]
 EVERY = pytest.mark.parametrize("recipe", list_recipes(), ids=[recipe.name for recipe in list_recipes()])
 ROLES = {
     "self_guide": (),
     "clear": ("reviewer",),
     "trace": (),
     **{"diverse_evol": (), "i_sheep": (), "spin": (), "lance": ("reviewer",), "llm2llm": ("teacher",)},
-    **{"kun": ("label", "reviewer"), "self_rewarding": ("prompter", "reviewer")},
+    **{"kun": ("label", "reviewer"), "self_rewarding": ("prompter", "reviewer"), "rft": (), "star": ()},
 }
 
 
@@ -78,6 +82,7 @@ def test_what_a_recipe_does_not_have_has_a_default() -> None:
     assert planned >= {"diverse_evol", "i_sheep", "kun", "lance", "llm2llm", "self_rewarding", "spin"}
     assert planned >= {"clear", "self_guide", "trace"}
     assert {recipe.name for recipe in list_recipes() if recipe.trains_label_model or recipe.needs_texts} == {"kun"}
+    assert {recipe.name for recipe in list_recipes() if recipe.needs_verifier} == {"rft", "star"}
     assert {recipe.name for recipe in list_recipes() if recipe.reports_vendi} == {"diverse_evol"}
     assert {recipe.name for recipe in list_recipes() if recipe.settings().reads_states} == {"diverse_evol"}
     assert find_recipe("kun").settings(max_text_perplexity=30.0).reads_states
@@ -147,7 +152,7 @@ def test_defaults_can_be_had_and_every_setting_is_described(recipe: AnyRecipe) -
 @pytest.mark.parametrize("profile", PROFILES)
 def test_templates_belong_to_recipes(profile: str) -> None:
     asked = {name: list_steps(profile, name) for name in NAMES}
-    assert [name for name, steps in asked.items() if not steps] == ["diverse_evol", "spin", "trace"], (
+    assert [name for name, steps in asked.items() if not steps] == ["diverse_evol", "rft", "spin", "trace"], (
         "these ask no template"
     )
 
@@ -212,7 +217,8 @@ IN_TURN = {"teacher_writes": "prompt_then_completion"}
 @pytest.mark.parametrize(
     ("name", "given", "unread"),
     [
-        *((name, {}, {}) for name in ("spin", "self_rewarding")),
+        *((name, {}, {}) for name in ("spin", "self_rewarding", "rft")),
+        ("star", {"min_words": 1}, {}),
         ("i_sheep", {}, {"sft_set": {"sft_on_seeds"}}),
         ("clear", {}, UNSCALED),
         ("self_guide", FEW, {"sft_set": {"sft_on_seeds"}, "eval_report": WORDED_BY}),
@@ -222,15 +228,8 @@ IN_TURN = {"teacher_writes": "prompt_then_completion"}
         ("llm2llm", WORDS | IN_TURN, {"raw_generations": {"show_mistake"}, "sft_set": {"sft_on_seeds"}}),
     ],
     ids=[
-        "spin",
-        "self_rewarding",
-        "i_sheep",
-        "clear",
-        "self_guide",
-        "trace",
-        "diverse_evol",
-        "llm2llm",
-        "llm2llm_in_turn",
+        *("spin", "self_rewarding", "rft", "star", "i_sheep", "clear", "self_guide", "trace", "diverse_evol"),
+        *("llm2llm", "llm2llm_in_turn"),
     ],
 )
 def test_each_step_reads_the_settings_it_names(
@@ -253,7 +252,9 @@ def test_each_step_reads_the_settings_it_names(
     read["sft_set"] = watch.take()
     taken, _ = recipe.build_seed_set(build_inputs(settings), table, {})
     read["seed_set"] = watch.take()
-    raw = recipe.generate(build_inputs(settings, ask=ask, read_states=lambda **_: Reader()), taken, trained)
+    right = RowVerifier(lambda rows: [Verdict(1.0, "right") for _ in rows], 1.0) if recipe.needs_verifier else None
+    inputs = build_inputs(settings, ask=ask, read_states=lambda **_: Reader(), verifier=right)
+    raw = recipe.generate(inputs, taken, trained)
     read["raw_generations"] = watch.take()
     cleaned = recipe.clean(build_inputs(settings, is_evaluation_prompt=lambda prompt: False), raw, taken)
     read["cleaned_set"] = watch.take()

@@ -217,6 +217,16 @@ def test_larger_than_memory_allows(tmp_path: Path, name: str) -> None:
         read_seed_file(path, fields=FIELDS, limit=50, max_bytes=2000)
 
 
+def test_tests_and_rules_may_be_lists_and_objects(tmp_path: Path) -> None:
+    """As MBPP's list of asserts, and IFEval's rules."""
+    tests, rules = ["assert f(1) == 2", "assert f('é') == 1"], {"instruction_id_list": ["a"], "kwargs": [{"n": None}]}
+    path = write_lines(tmp_path / "s.jsonl", seed("a", gold=tests), seed("b", gold=rules), seed("c", gold="7"))
+    kept = read_seed_file(path, fields=SeedFields(answer="gold", answer_json=True))["answer"].to_list()
+    assert [json.loads(kept[0]), json.loads(kept[1]), kept[2]] == [tests, rules, "7"]
+    with pytest.raises(SeedFileError, match=r"line 1: field 'gold' must be a string.*or set answer_json"):
+        read_seed_file(path, fields=SeedFields(answer="gold"))
+
+
 def test_two_gold_answers(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not both"):
         read_seed_file(tmp_path / "s.jsonl", fields=SeedFields(answer="gold", answer_after="####"))

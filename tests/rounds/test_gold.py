@@ -159,6 +159,25 @@ def test_scores_that_are_all_equal_stop_the_round(folder: Path) -> None:
     kun = judge_equal(plan_tiny(folder, recipe="kun", texts={"path": "texts.jsonl"}), MIN_SCORED)
     assert not kun.passed
     assert not kun.is_error
+    # Nor has a verifier's verdict more, where no model reviews beside it.
+    alone, mixed = (
+        judge_equal(plan_tiny(folder, verifier={"kind": "answer", "weight": weight}), MIN_SCORED) for weight in (1, 0.5)
+    )
+    assert not alone.is_error
+    assert mixed.is_error
+
+
+def test_tests_and_rules_of_seeds_are_no_gold_answers(folder: Path, tmp_path: Path) -> None:
+    seed = {
+        "row_id": "s",
+        "prompt": "Add two numbers.",
+        "completion": "def f(a, b): ...",
+        "answer": "assert f(1, 2) == 3",
+    }
+    rows = review([(seed["prompt"], "The answer is 4", 1.0), (seed["prompt"], "assert f(1, 2) == 3", 9.0)])
+    assert None not in find_right(open_round(plan_tiny(folder), tmp_path, rows, seeds=[seed]), rows)
+    plan = plan_tiny(folder, verifier={"kind": "code"})
+    assert find_right(open_round(plan, tmp_path, rows, seeds=[seed]), rows) == [None, None]
 
 
 def test_the_data_of_a_round_whose_reviews_were_upside_down_can_be_left_out(folder: Path, tmp_path: Path) -> None:

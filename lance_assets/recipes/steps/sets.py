@@ -11,6 +11,7 @@ from lance_assets.recipes.axes import AxisSettings
 from lance_assets.recipes.contract import RoundInputs
 from lance_assets.recipes.steps.reviewing import Rubric, review_rows
 from lance_assets.recipes.steps.rows import CleanedRow, build_reviewed_row, build_table, read_kept, read_rows
+from lance_assets.recipes.steps.verifying import verifies_alone
 from lance_assets.records import PREFERENCE_PAIRS, REVIEWED_SET, SFT_SET, derive_row_id
 
 
@@ -101,7 +102,7 @@ def score_by_rubric(inputs: RoundInputs[ReviewsByRubric], rows: pl.DataFrame) ->
         inputs.ask,
         kept,
         rubric=settings.rubric,
-        num_reviews=settings.num_reviews,
+        num_reviews=0 if verifies_alone(inputs.verifier) else settings.num_reviews,
         force_ending=settings.force_ending,
     )
     return build_table([build_reviewed_row(row, own) for row, own in zip(kept, reviews, strict=True)], REVIEWED_SET)

@@ -29,6 +29,7 @@ from lance_assets.settings.engines import EngineSettings, RoleSettings
 from lance_assets.settings.experiment import TrainingSettings
 from lance_assets.worlds import hash_world_file, split_file_name
 from resources.stores.remembered import remember
+from resources.verifying.naming import hash_named_file
 
 WHERE_TRAINING_RUNS = {
     *("launcher", "num_processes", "accelerate_config", "min_free_gpu_rate", "handover_seconds", "num_threads"),
@@ -79,6 +80,7 @@ def identify_seeds(plan: Plan) -> Identity:
     seeds = plan.settings.seeds
     # What is not said of origins has no entry: such an experiment is the same as before anything could be said.
     unsaid = {name for name in (*ORIGINS, "confidence") if getattr(seeds, name) is None}
+    unsaid |= set() if seeds.answer_json else {"answer_json"}
     read = seeds.model_dump(exclude={"path", "eft_path", *unsaid}) | {
         "content": hash_source(plan, seeds.path, seeds.split)
     }
@@ -113,7 +115,7 @@ def identify_reviews(plan: Plan) -> Identity:
     """How the reviewer is asked, and where rows are cut that it reads."""
     by_reading = plan.settings.parameters.reviews_by_reading
     reading = {"max_length": plan.settings.training.sft.max_length} if by_reading else {}
-    return identify_asking(plan, "reviewed_set") | reading
+    return identify_asking(plan, "reviewed_set") | reading | identify_verifier(plan)
 
 
 def identify_review_signal(plan: Plan) -> Identity:
@@ -140,7 +142,35 @@ def identify_generations(plan: Plan) -> Identity:
     }
     # The cut is a setting of training, and matters here only to a recipe that reads whole rows.
     reading = {"max_length": plan.settings.training.sft.max_length} if plan.settings.parameters.reads_states else {}
-    return identify_asking(plan, "raw_generations") | {"texts": of_texts} | reading
+    return identify_asking(plan, "raw_generations") | {"texts": of_texts} | reading | identify_verifier(plan)
+
+
+def identify_verifier(plan: Plan) -> Identity:
+    """What completions are verified by, where they are; of a person's function the content of its file."""
+    verifier = plan.settings.verifier
+    if verifier is None:
+        return {}
+    told: Identity = verifier.model_dump(exclude={"num_processes"}, exclude_defaults=True)
+    if verifier.name is not None:
+        told["content"] = hash_named_file(verifier.name, plan.folder)
+    return {"verifier": told | {"answer_after": plan.settings.seeds.answer_after}}
+
+
+def list_verifier_code(plan: Plan) -> list[str]:
+    """The programs of the processes that verify, which are named as files."""
+    verifier = plan.settings.verifier
+    if verifier is None or verifier.kind == "rules" or (verifier.kind == "answer" and verifier.reader == "own"):
+        return []
+    names = ("jail", "program_role", "tests_role") if verifier.kind == "code" else ("row_worker",)
+    return [f"resources.verifying.{name}" for name in names]
+
+
+def list_verifier_libraries(plan: Plan) -> tuple[str, ...]:
+    """The packages whose version decides what is right."""
+    verifier = plan.settings.verifier
+    if verifier is None or verifier.reader == "own":
+        return ()
+    return ("math-verify", "latex2sympy2_extended", "sympy")
 
 
 def identify_cleaning(plan: Plan) -> Identity:
@@ -414,6 +444,9 @@ def list_unused(plan: Plan, noun: str) -> list[str]:
         "lance_assets.rounds.filtering.models:_build_classify": not any(
             isinstance(one, HarmClassifier) for one in plan.settings.filters
         ),
+        "lance_assets.rounds.verified.verifying:build_row_verifier": plan.settings.verifier is None,
+        "lance_assets.rounds.verified.verifying:add_verdicts": plan.settings.verifier is None,
+        "lance_assets.recipes.steps.verifying:verify_reviews": plan.settings.verifier is None,
         "lance_assets.rounds.making.training_sets:measure_vendi": not recipe.reports_vendi,
         "lance_assets.rounds.making.training_sets:judge_new_pairs": not parameters.judges_pairs,
         "lance_assets.rounds.deciding.applying:apply_decisions": not asks_people(plan),

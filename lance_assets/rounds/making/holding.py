@@ -90,10 +90,15 @@ def judge_scores(plan: Plan, scored: pl.DataFrame, is_right: list[bool | None], 
     return Judged(
         passed=not (is_equal or is_below),
         # A verdict of good or bad may well be the same of all rows, which chooses nothing and spoils nothing.
-        is_error=is_below or plan.settings.parameters.has_scale,
+        is_error=is_below or (plan.settings.parameters.has_scale and not has_verdicts_alone(plan)),
         facts=facts,
         description=" ".join(told if is_equal or is_below else [*told, say_bars(commonest, bars)]),
     )
+
+
+def has_verdicts_alone(plan: Plan) -> bool:
+    """Whether every score is a verifier's verdict, of which there are two."""
+    return plan.settings.verifier is not None and plan.settings.verifier.is_alone
 
 
 def say_bars(commonest: Sameness, bars: CheckSettings) -> str:

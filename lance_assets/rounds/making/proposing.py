@@ -37,6 +37,7 @@ from lance_assets.rounds.report import (
 from lance_assets.rounds.round import Round
 from lance_assets.rounds.shown.samples import sample_rows
 from lance_assets.rounds.shown.sentences import say_generations, say_seeds
+from lance_assets.rounds.verified.verifying import open_row_verifier
 from resources.models.chat_format import describe_chat, encode_messages
 from resources.models.model_shapes import find_tokenizer
 from resources.readers.seed_files import open_seeds
@@ -279,10 +280,16 @@ def make_raw_generations(this_round: Round) -> Made:
     plan = this_round.plan
     if this_round.is_start:
         return Made(this_round.empty("raw_generations"))
-    with this_round.asking("raw_generations", this_round.start_path()) as ask:
+    seeds = this_round.read("seed_set")
+    with (
+        this_round.asking("raw_generations", this_round.start_path()) as ask,
+        open_row_verifier(plan, seeds=seeds) as verifier,
+    ):
         table = plan.recipe.generate(
-            this_round.build_inputs(ask=ask, texts=this_round.texts, read_states=this_round.read_states),
-            this_round.read("seed_set"),
+            this_round.build_inputs(
+                ask=ask, texts=this_round.texts, read_states=this_round.read_states, verifier=verifier
+            ),
+            seeds,
             this_round.read_grown("sft_set"),
         )
     return Made(table)

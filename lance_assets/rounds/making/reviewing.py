@@ -26,6 +26,8 @@ from lance_assets.rounds.round import Round
 from lance_assets.rounds.shown.bars import list_bars
 from lance_assets.rounds.shown.samples import sample_rows
 from lance_assets.rounds.shown.sentences import say_reviewed
+from lance_assets.rounds.verified.showing import describe_verdicts, drop_verdicts
+from lance_assets.rounds.verified.verifying import add_verdicts, open_row_verifier
 
 
 def make_reviewed_set(this_round: Round) -> Made:
@@ -33,13 +35,19 @@ def make_reviewed_set(this_round: Round) -> Made:
     plan = this_round.plan
     if this_round.is_start:
         return Made(this_round.empty("reviewed_set"))
-    with this_round.asking("reviewed_set", this_round.start_path()) as ask:
+    seeds, raw = this_round.read("seed_set"), this_round.read("raw_generations")
+    with (
+        this_round.asking("reviewed_set", this_round.start_path()) as ask,
+        open_row_verifier(plan, seeds=seeds, sampled=raw) as verifier,
+    ):
         table = plan.recipe.review(
-            this_round.build_inputs(ask=ask, read_states=this_round.read_states),
+            this_round.build_inputs(ask=ask, read_states=this_round.read_states, verifier=verifier),
             this_round.read("cleaned_set"),
-            this_round.read("seed_set"),
-            this_round.read("raw_generations"),
+            seeds,
+            raw,
         )
+        if verifier is not None:
+            table = add_verdicts(table, verifier, plan.settings.parameters)
     return Made(table)
 
 
@@ -61,6 +69,11 @@ def report_reviewed_set(this_round: Round) -> Report:
     }
     facts |= dict(this_round.plan.recipe.describe_reviews(this_round.build_inputs(), table))
     facts |= describe_gold(measure_reviews(this_round, table)) if table["review_score"].count() else {}
+    verifier = this_round.plan.settings.verifier
+    if verifier is not None and not this_round.is_start:
+        facts |= describe_verdicts(table, this_round.plan.settings.parameters, weight=verifier.weight)
+        # A verdict is no sample of a reviewer, and has no bias of its own.
+        table = drop_verdicts(table)
     return facts | (describe_bias(table) if this_round.plan.settings.parameters.has_reviews else {})
 
 
