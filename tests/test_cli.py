@@ -78,7 +78,7 @@ def test_a_mistake_is_one_message_with_exit_code_2(
             ["new", "Upper", "--recipe", "lance"],
             "folder is named in lower case letters, digits and _, got",
         ),
-        (["new", "fine", "--recipe", "lanse"], "there is no recipe 'lanse'; choose one of diverse_evol, "),
+        (["new", "fine", "--recipe", "lanse"], "there is no recipe 'lanse'; choose one of clear, "),
         (["trace", "ffff"], "no row 'ffff' in "),
         (["show", "mini_lance", "r0000"], "no round of 'mini_lance' in "),
         (["show", "mini_lance", "1"], "'1'"),
@@ -181,6 +181,7 @@ def test_every_setting_is_written_with_its_default() -> None:
     # a section that is off unless it is there
     assert everything.pop("export")
     assert everything.pop("verifier")
+    assert everything["seeds"].pop("confidence")
     assert ExperimentSettings.model_validate(everything) == ExperimentSettings.model_validate(attributes)
 
 

@@ -15,7 +15,8 @@ MAY_VERIFY = {
     # what trains on what a verifier calls right, which an experiment's file asks for
     *("lance_assets/recipes/star/__init__.py", "lance_assets/recipes/steps/right_rows.py"),
     "resources/verifying/sandbox.py",
-    "lance_assets/rounds/gold.py",  # holds reviews against the rule, for a check that stops a round and chooses no row
+    # what GRPO trains on, which an experiment's file asks for; and a check that stops a round holds reviews against it
+    "lance_assets/rewards.py",
     "lance_assets/rounds/identity/parts.py",  # names the rule, whose code counts in the identity, and never calls it
     "lance_assets/rounds/study.py",  # counts right and wrong of what was accepted, for the report, after the fact
     "lance_assets/rounds/world_evaluation.py",

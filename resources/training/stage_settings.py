@@ -14,7 +14,7 @@ What a loss needs beside its rows follows from its class: the plan and the train
 from pathlib import Path
 from typing import ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class SftSettings(BaseModel):
@@ -50,14 +50,15 @@ class SftSettings(BaseModel):
         description="Of the rows of each epoch: drawn by rng_seed, or people's first and then the best scored.",
     )
 
-    @model_validator(mode="after")
-    def _keeps_the_order(self) -> Self:
-        if self.order == "best_first" and not self.keeps_order:
+    @field_validator("order")
+    @classmethod
+    def _keeps_the_order(cls, order: str) -> str:
+        if order == "best_first" and not cls.keeps_order:
             raise ValueError(
-                "order: best_first is for SFT and for losses on pairs; KTO takes pairs apart and GRPO asks prompts, "
-                "each in an order of its own. Remove it"
+                "best_first is for SFT and for losses on pairs; KTO takes pairs apart and GRPO asks prompts, each in an "
+                "order of its own. Remove it"
             )
-        return self
+        return order
 
     @property
     def num_reads(self) -> int:

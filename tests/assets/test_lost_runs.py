@@ -313,7 +313,7 @@ def test_a_run_whose_step_was_killed_is_started_again_by_the_daemon(
     """A step that failed is not: its cause is still there."""
 
     def fail(error: str) -> object:
-        data = SimpleNamespace(error=SimpleNamespace(cls_name=error))
+        data = SimpleNamespace(error=SimpleNamespace(cls_name=error, message=""))
         return SimpleNamespace(is_step_failure=True, step_failure_data=data, step_key="tiny__checkpoint")
 
     claims = Claims(tmp_path / "running")

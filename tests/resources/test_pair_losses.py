@@ -59,7 +59,7 @@ def measure_rows(job: TrainJob, side: str) -> list[torch.Tensor]:
     tokenizer, model = AutoTokenizer.from_pretrained(job.start_checkpoint), load_for_training(job.start_checkpoint)
     model.eval()
     found = []
-    encoded, _ = encode_rows(tokenizer, build_pair_rows(read_rows(job.pairs_path), ""), 64)
+    encoded, _ = encode_rows(tokenizer, build_pair_rows(read_rows(job.pairs_path, job.second_settings), ""), 64)
     for row in encoded:
         tokens = torch.tensor([row["prompt_ids"] + row[f"{side}_ids"]])
         with torch.no_grad():
@@ -70,7 +70,7 @@ def measure_rows(job: TrainJob, side: str) -> list[torch.Tensor]:
 
 def count_completion(job: TrainJob, side: str) -> list[int]:
     tokenizer = AutoTokenizer.from_pretrained(job.start_checkpoint)
-    encoded, _ = encode_rows(tokenizer, build_pair_rows(read_rows(job.pairs_path), ""), 64)
+    encoded, _ = encode_rows(tokenizer, build_pair_rows(read_rows(job.pairs_path, job.second_settings), ""), 64)
     return [len(row[f"{side}_ids"]) for row in encoded]
 
 

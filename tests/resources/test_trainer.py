@@ -256,7 +256,9 @@ def test_nothing_to_train_on_is_an_error_and_starts_no_process(job: TrainJob, tm
     """A result's folder is moved to where it is published, so the start checkpoint must never be one."""
     empty = write_sft(tmp_path / "empty.parquet", [])
     nothing = job.model_copy(update={"sft_path": empty, "pairs_path": None, "staging": tmp_path / "staging"})
-    with pytest.raises(ValueError, match=r"nothing to train on: sft_path .*empty\.parquet and pairs_path None"):
+    with pytest.raises(
+        ValueError, match=r"nothing to train on: sft_path .*empty\.parquet, pairs_path None and prompts_path"
+    ):
         train_checkpoint(nothing, log=lambda _: None)
     assert not nothing.staging.exists()
 
