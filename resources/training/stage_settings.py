@@ -55,8 +55,8 @@ class SftSettings(BaseModel):
     def _keeps_the_order(cls, order: str) -> str:
         if order == "best_first" and not cls.keeps_order:
             raise ValueError(
-                "best_first is for SFT and for losses on pairs; KTO takes pairs apart and GRPO asks prompts, each in an "
-                "order of its own. Remove it"
+                "best_first is for SFT and for losses on pairs; KTO takes pairs apart and GRPO asks prompts, each in "
+                "an order of its own. Remove it"
             )
         return order
 
