@@ -6,7 +6,7 @@ import functools
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
 from lance_assets.small_world import SMALL_MODEL
@@ -158,3 +158,37 @@ def test_blocks_and_the_head_of_trl_give_the_same(
         torch.testing.assert_close(found[name], values, rtol=1e-4, atol=1e-5, msg=name)
     for left, right in zip(own, gradients, strict=True):
         torch.testing.assert_close(left, right, rtol=1e-3, atol=1e-4)
+
+
+TINY = {
+    **{"vocab_size": 512, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
+    **{"intermediate_size": 96, "num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},
+}
+OF_ITS_OWN: dict[str, dict[str, object]] = {
+    "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4},
+    "bloom": {"n_layer": 2, "n_head": 4},
+    "mpt": {"d_model": 64, "n_heads": 4, "n_layers": 2},
+    "mistral": {"sliding_window": 8},
+    "granite": {"logits_scaling": 4.0},
+    "mixtral": {"num_local_experts": 2},
+    "lfm2": {"layer_types": ["conv", "full_attention"]},
+    **{name: {"head_dim": 16} for name in ("gemma2", "gemma3_text", "qwen3", "glm")},
+    **{name: {} for name in ("llama", "phi3", "cohere", "falcon", "olmo2")},
+}
+"""Model types: windows, scaled logits, positions by bias, experts, layers with a state, and plain ones."""
+
+
+@pytest.mark.parametrize("has_pairs", [False, True])
+@pytest.mark.parametrize("model_type", OF_ITS_OWN)
+def test_every_architecture_gets_the_log_probabilities_of_trl(model_type: str, has_pairs: bool) -> None:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(model_type, **(TINY | OF_ITS_OWN[model_type]))
+    plain, ours = AutoModelForCausalLM.from_config(config), AutoModelForCausalLM.from_config(config)
+    ours.load_state_dict(plain.state_dict())
+    for model in (plain, ours):
+        add_fused_lm_head(model.eval(), outputs=OUTPUTS)
+    score_trained_positions(ours, has_pairs=has_pairs)
+    batch = make_batch([9, 4, 9, 4], [12, 6, 3, 8], seed=1)
+    expected, found = (model(**batch, fused_lm_head=True) for model in (plain, ours))
+    torch.testing.assert_close(found.log_probs, expected.log_probs, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found.entropy, expected.entropy, rtol=1e-3, atol=1e-4)
