@@ -26,7 +26,7 @@ def test_every_round_has_its_row_and_the_picture_shows_all(make_world: OpenWorld
         assert 0 <= rows[key]["seed_share"] <= 1
     shown = world.metadata("diversity_report", "r0002")
     assert str(shown["over_rounds"]).startswith("![plot](data:image/png;base64,")
-    assert str(shown["rounds"]).count("\n") == 11
+    assert str(shown["rounds"]).count("\n") == 12
     assert list(rows["r0002"]) == DIVERSITY_REPORT.names()
 
 

@@ -101,6 +101,10 @@ def test_every_recipe_declares_which_noun_is_asked_with_which_template_and_what_
     judge = {"path": "judged.jsonl", "model": "small", "by": "score", "max_unread_rate": 1.0}
     more: dict[str, object] = {"evaluation": {"world": WORLD, "judge": judge}}
     more |= {"num_judged_pairs": 4} if recipe == "lance" else {}
+    if recipe == "star":
+        # An explanation is asked for where no rationale is right.
+        too_many = {"kind": "length_constraints:number_words", "num_words": 9999, "relation": "at least"}
+        more["verifier"] = {"kind": "rules", "rules": [too_many]}
     settings = SCRIPTED | {"recipe": recipe} | SMALL[recipe] | more
     with without_drawing(), open_world(tmp_path, in_memory=True, **settings) as world:
         # The experiment's rows are written with templates too.
