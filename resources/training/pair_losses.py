@@ -36,6 +36,7 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 from resources.training.saving import build_lora, load_for_training, load_start
 from resources.training.sharing import SharedTraining
 from resources.training.stage_settings import DpoSettings, KtoSettings, OrpoSettings, SimpoSettings
+from resources.training.trained_positions import IGNORED
 from resources.training.trainer import TrainJob
 
 # TRL warns at each import that these may change; which version is used is pinned, and tests hold it to the formulas.
@@ -43,8 +44,6 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 from trl.experimental.cpo import CPOConfig, CPOTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-IGNORED = -100
-"""The label of a token that no loss is of."""
 Tokens = list[int]
 
 

@@ -74,9 +74,9 @@ def score_trained_positions(model: PreTrainedModel, *, has_pairs: bool = False) 
         labels: torch.Tensor | None = None,
         **named: Any,
     ) -> Any:
-        if not fused_lm_head or labels is None or given or not (labels[:, 1:] != IGNORED).any():
+        is_trained = None if labels is None else labels[:, 1:] != IGNORED
+        if not fused_lm_head or labels is None or is_trained is None or given or not is_trained.any():
             return score_all(*given, fused_lm_head=fused_lm_head, labels=labels, **named)
-        is_trained = labels[:, 1:] != IGNORED
         rows = _split_rows(named["input_ids"], labels, named.get("attention_mask")) if packs or can_share else None
         if can_share and rows is not None:
             rows = _share_prompts(rows)
