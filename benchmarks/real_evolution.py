@@ -5,7 +5,7 @@
 | study | held-out data | arms, the method first |
 | --- | --- | --- |
 | llm2llm_snips | 140 test requests of SNIPS | LLM2LLM on 21 seeds; seeds alone; paraphrases of any seed; one shot |
-| diverse_evol_t0 | 150 rows of T0, exact match | DiverseEvol's picks from a pool; random picks; all of the pool |
+| diverse_evol_t0 | 150 rows of T0, exact match | DiverseEvol's picks, 2% to 8% of 5,000; random picks; all 5,000 |
 | lance_general | 51 answers, bits per byte | LANCE as `make demo-real`; no pairs; random scores; no reviews; seeds |
 
 All arms of a study train each round on the same number of tokens. The model is its own teacher and its own reviewer.
@@ -102,7 +102,7 @@ def write_t0(folder: Path, model: str, rng_seed: int) -> Plan:
             "sft": {"learning_rate": 2e-5, "num_epochs": 1, "batch_size": 8, "max_length": 256},
         },
         "evaluation": {"world": {"name": "benchmarks._real_worlds:T0", "per_stratum": 150, "max_new_tokens": 24}},
-        "stop": {"max_rounds": 2, "on_regression": "continue"},
+        "stop": {"max_rounds": 3, "on_regression": "continue"},
     }
     return plan_experiment(ExperimentSettings.model_validate(attributes), folder)
 
@@ -134,7 +134,7 @@ STUDIES = {
         "diverse_evol",
         "T0",
         "exact match",
-        {"diverse_evol": Arm(2), "random": Arm(2, {"method": "random"}), "all": Arm(1, {"num_picks": 4900})},
+        {"diverse_evol": Arm(3), "random": Arm(3, {"method": "random"}), "all": Arm(1, {"num_picks": 4900})},
         write_t0,
     ),
     "lance_general": Study(
