@@ -83,8 +83,9 @@ ui: setup ## Serve the Dagster UI, and the pages to browse on BROWSE_PORT
 test: setup ## Run the tests, by one worker more than CORES
 	$(BIN)/python -m pytest -n $$(($(CORES) + 1)) --dist loadfile
 
+# Three times the default limit: such a test starts many processes, and another beside it may take its core.
 test-slow: setup ## Run the tests that are long: kills, repeats, whole journeys, the tools of others
-	$(BIN)/python -m pytest -n $(CORES) --dist loadfile -m slow
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile -m slow --timeout 900 --durations 40
 
 lint: setup ## Check style, formatting, the direction of imports, and types
 	$(BIN)/ruff check .
