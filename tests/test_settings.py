@@ -149,6 +149,17 @@ def test_the_json_schema_takes_what_the_settings_take() -> None:
         assert not list(schema.iter_errors(SMALLEST | changed))
 
 
+def test_an_unquoted_off_is_the_word_off() -> None:
+    """YAML 1.1 reads it as false, which JSON Schema and the settings take, and `true` is refused by both."""
+    schema = Draft202012Validator(ExperimentSettings.model_json_schema())
+    read_value = yaml.safe_load("structured_output: off")
+    assert not list(schema.iter_errors(SMALLEST | {"engine": read_value}))
+    assert read(engine=read_value).engine.structured_output == "off"
+    assert list(schema.iter_errors(SMALLEST | {"engine": {"structured_output": True}}))
+    with pytest.raises(ValidationError, match="'auto', 'required' or 'off'"):
+        read(engine={"structured_output": True})
+
+
 def test_without_a_metric_no_round_can_be_compared() -> None:
     with pytest.raises(ValidationError, match="evaluation needs world, lm_eval or judge"):
         read(evaluation={})

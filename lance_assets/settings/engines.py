@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from lance_assets.keys import check_base_url
-from lance_assets.settings.values import FromEnvironment, ModelName, PromptProfile, Settings
+from lance_assets.settings.values import FromEnvironment, ModelName, PromptProfile, Settings, StructuredOutput
 
 
 class VllmSettings(Settings):
@@ -118,7 +118,7 @@ class EngineSettings(Settings):
     max_failure_rate: float = Field(
         0.02, ge=0, le=1, description="Largest share of a stage's rows that may fail; above it the step fails."
     )
-    structured_output: Literal["auto", "required", "off"] = Field(
+    structured_output: StructuredOutput = Field(
         "auto",
         description="Whether reviews are constrained by a grammar: 'auto' if the engine can, 'required' or the step "
         "fails, 'off'.",

@@ -57,6 +57,23 @@ def name_model(name: str) -> str:
 ModelName = Annotated[str, BeforeValidator(expand_environment), AfterValidator(name_model)]
 """The name of a model: a short name, a folder, `package.module:NAME`, or a hub id."""
 
+
+def read_off(value: object) -> object:
+    """YAML reads an unquoted `off` as false; where a setting has the word, false is that word.
+
+    >>> read_off(False), read_off("auto"), read_off(True)
+    ('off', 'auto', True)
+    """
+    return "off" if value is False else value
+
+
+StructuredOutput = Annotated[
+    Literal["auto", "required", "off"],
+    BeforeValidator(read_off),
+    WithJsonSchema({"enum": ["auto", "required", "off", False]}),
+]
+"""Whether an engine constrains what has a form."""
+
 PromptProfile = Annotated[
     Literal["compact", "full", "full_zh", "small"],
     BeforeValidator(expand_environment),
