@@ -38,6 +38,7 @@ from lance_assets.assets.running.lost import (
     explain_waiting,
     list_scopes,
 )
+from lance_assets.assets.running.slots import waiting_patiently
 from resources.machine.claims import ClaimedError, Claims
 from resources.stores.files import DiskFullError
 
@@ -98,6 +99,7 @@ class WatchedExecutor(dg.Executor):
             watch = (instance, self._claims, run.run_id, say, ended)
             threading.Thread(target=_watch, args=watch, daemon=True, name="waiting for a slot").start()
             stack.enter_context(_until_there_is_room(instance, run))
+            stack.enter_context(waiting_patiently())
             for event in self._inner.execute(plan_context, execution_plan):
                 if why := explain_killed(event, is_elsewhere=is_elsewhere):
                     allow_retry(instance, run, why)
