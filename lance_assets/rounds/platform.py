@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lance_assets.extras import require_extra
 from lance_assets.settings.engines import EngineSettings, RoleSettings
 from lance_assets.settings.experiment import ExperimentSettings
 from resources.engines.contract import Adapter, Engine, EngineError
@@ -88,6 +89,8 @@ class Platform:
             return OpenAIEngine(**engine.openai.model_dump(exclude={"load_adapters"}), adapter=adapter)
         assert model_path is not None, "settings demand a model for every kind but openai"
         if engine.kind == "vllm":
+            if engine.vllm.copies_on == "ray":
+                require_extra("ray", extra="ray", needed_by="engine.vllm.copies_on: ray")
             settings = engine.vllm.model_dump(exclude={"python"})
             return VllmEngine(
                 model_path,

@@ -20,6 +20,11 @@ class VllmSettings(Settings):
     data_parallel_size: int = Field(
         1, ge=1, description="Copies of the model, each in a process and on GPUs of its own."
     )
+    copies_on: Literal["machine", "ray"] = Field(
+        "machine",
+        description="Where the copies run: 'machine' for the step's own, 'ray' for any nodes of the Ray cluster that "
+        "RAY_ADDRESS names, each copy on one node.",
+    )
     gpu_memory_utilization: float = Field(
         0.9, gt=0, lt=1, description="Share of a GPU's memory that the engine may take."
     )

