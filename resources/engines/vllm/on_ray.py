@@ -134,8 +134,10 @@ def join_cluster(address: str) -> None:
 
     Raises:
         OSError: nobody listens at the address. Ray itself would try for a minute, and end the process then.
-        ConnectionError: no cluster runs on this machine.
+        ConnectionError: no cluster runs on this machine, or the address is that of its dashboard.
     """
+    if address.startswith("http"):
+        raise ConnectionError("that is the address that takes jobs; a cluster's own is HOST:PORT, by default port 6379")
     host, _, port = address.rpartition(":")
     if port.isdecimal() and "://" not in address:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()

@@ -1,0 +1,149 @@
+"""What two machines are worth to a stage of generation, and whether they give what one gives.
+
+    python -m benchmarks.scaleout [--python PYTHON] [--seconds N] [--quick]
+
+It needs the extra [ray], and vLLM in the environment of `--python` (LANCE_VLLM_PYTHON by default; `make test-vllm`
+makes one). Two nodes of a Ray cluster are started on this machine with one core each, so that a copy of the packaged
+model on each of them has a core of its own. The same rows are asked of
+
+* one copy on this machine, as without Ray;
+* one copy on a node;
+* two copies, one on each node;
+* two copies, of which one loses its node at the half, as a machine is lost.
+
+The rows are as many as one copy needs `--seconds` for. The models are loaded before the clock starts, but for the
+third copy that takes the place of the lost one. The last line is one JSON object:
+
+| key | what it is |
+| --- | --- |
+| `identical` | whether two nodes gave the same row ids, texts and counts of tokens as this machine, in every row |
+| `differing_rows` | rows that differ, of `rows` |
+| `speedup_2_workers` | seconds of one copy on a node over those of two |
+| `recovered` | whether the rows were all there, and as they were, after a node was lost |
+| `seconds` | of each way |
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from lance_assets.records import Request, Sample, SamplingSettings
+from lance_assets.small_world import SMALL_MODEL
+from lance_assets.small_world.tasks import draw_held_out
+from resources.engines.vllm.engine import VllmEngine
+
+SAMPLING = SamplingSettings(temperature=0.7, top_p=0.9, max_new_tokens=160)
+OPTIONS: dict[str, Any] = {
+    "dtype": "float32",
+    "device": "cpu",
+    "max_model_len": 512,
+    "max_num_seqs": 64,
+    "num_threads": 1,
+}
+PROBLEMS_A_RUNG = 200
+
+
+def draw_requests(number: int) -> list[Request]:
+    """So many rows over the held-out problems of the small world, each with a random stream of its own."""
+    prompts = [problem.prompt for problem in draw_held_out(PROBLEMS_A_RUNG)]
+    return [
+        Request(f"row{place}", ({"role": "user", "content": prompts[place % len(prompts)]},), place)
+        for place in range(number)
+    ]
+
+
+def ask(
+    engine: VllmEngine, requests: Sequence[Request], *, at_half: Callable[[], None] = lambda: None
+) -> tuple[dict[str, Sample], float]:
+    """Samples by row id, and seconds; `at_half` is called once, when half of the rows are done."""
+    for _ in engine.generate(draw_requests(64), SAMPLING):
+        """The model is loaded, and has worked."""
+    samples: dict[str, Sample] = {}
+    started, is_called = time.monotonic(), False
+    for group in engine.generate(requests, SAMPLING):
+        samples |= {sample.row_id: sample for sample in group}
+        if not is_called and 2 * len(samples) >= len(requests):
+            is_called = True
+            at_half()
+    return samples, time.monotonic() - started
+
+
+def say_of(samples: dict[str, Sample]) -> dict[str, tuple[str, str, int]]:
+    """What has to be the same wherever a row was asked."""
+    return {name: (one.text, one.finish_reason, one.completion_tokens) for name, one in samples.items()}
+
+
+def compare(found: dict[str, Sample], wanted: dict[str, Sample]) -> int:
+    """How many rows differ, are missing or are too many."""
+    one, other = say_of(found), say_of(wanted)
+    return sum(name not in one or name not in other or one[name] != other[name] for name in one.keys() | other.keys())
+
+
+def main() -> None:
+    """Measure, and print a table and the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--python", default=os.environ.get("LANCE_VLLM_PYTHON", sys.executable), help="that has vLLM")
+    parser.add_argument("--seconds", type=float, default=150.0, help="what one copy is to work")
+    parser.add_argument("--quick", action="store_true", help="20 seconds")
+    options = parser.parse_args()
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    second = cluster.add_node(num_cpus=1)
+    os.environ["RAY_ADDRESS"] = cluster.address
+
+    def open_engine(copies: int, copies_on: Literal["machine", "ray"]) -> VllmEngine:
+        return VllmEngine(
+            SMALL_MODEL,
+            python=options.python,
+            data_parallel_size=copies,
+            copies_on=copies_on,
+            log=lambda line: print(line, flush=True),
+            **OPTIONS,
+        )
+
+    def replace_node() -> None:
+        cluster.remove_node(second, allow_graceful=False)
+        cluster.add_node(num_cpus=1)
+
+    engine, probe = open_engine(1, "machine"), draw_requests(512)
+    try:
+        _, took = ask(engine, probe)
+        requests = draw_requests(max(128, round(len(probe) * (20.0 if options.quick else options.seconds) / took)))
+        print(f"{len(requests)} rows", flush=True)
+        found: dict[str, dict[str, Sample]] = {}
+        seconds: dict[str, float] = {}
+        found["this_machine"], seconds["this_machine"] = ask(engine, requests)
+        for name, copies, at_half in (
+            ("one_node", 1, lambda: None),
+            ("two_nodes", 2, lambda: None),
+            ("a_node_lost", 2, replace_node),
+        ):
+            engine.close()
+            engine = open_engine(copies, "ray")
+            found[name], seconds[name] = ask(engine, requests, at_half=at_half)
+    finally:
+        engine.close()
+        cluster.shutdown()
+    wanted = found["this_machine"]
+    differing = {name: compare(samples, wanted) for name, samples in found.items()}
+    print("\n| way | seconds | rows that differ from this machine's |\n| --- | ---: | ---: |")
+    for name, took in seconds.items():
+        print(f"| {name.replace('_', ' ')} | {took:.1f} | {differing[name]} of {len(requests)} |")
+    line = {
+        "identical": differing["two_nodes"] == 0,
+        "differing_rows": differing["two_nodes"],
+        "rows": len(requests),
+        "speedup_2_workers": round(seconds["one_node"] / seconds["two_nodes"], 2),
+        "recovered": set(found["a_node_lost"]) == set(wanted) and differing["a_node_lost"] <= differing["two_nodes"],
+        "seconds": {name: round(took, 1) for name, took in seconds.items()},
+    }
+    print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()
