@@ -70,8 +70,8 @@ def run_as_launched(
     scopes: Sequence[str] = (),
     selection: frozenset[dg.AssetKey] | None = None,
     run_config: Mapping[str, object] | None = None,
-) -> bool:
-    """Run a job here, and let the UI show the run as one that it launched; whether it succeeded.
+) -> list[str]:
+    """Run a job here, and let the UI show the run as one that it launched; why each step that failed did so.
 
     Args:
         job: the job, of the name that the code location knows it by; steps in processes of their own need one that
@@ -82,6 +82,9 @@ def run_as_launched(
         scopes: what no other run may work on meanwhile, such as the round.
         selection: the assets of the job that are made; None: all of them.
         run_config: what the launch sets; None: nothing.
+
+    Returns:
+        Nothing where the run succeeded.
 
     Raises:
         ClaimedError: another process works on one of the scopes; no run was made.
@@ -102,4 +105,13 @@ def run_as_launched(
             remote_job_origin=find_repository(instance, Path.cwd()).get_job_origin(definition.name),
         )
         with execute_run(chosen, run, instance) as result:
-            return bool(result.success)
+            told = [explain_failure(event) for event in result.all_events if event.is_step_failure]
+            return [] if result.success else told or ["no step failed: the run was ended from outside"]
+
+
+def explain_failure(event: dg.DagsterEvent) -> str:
+    """Why a step failed: in our words where they are ours, else in those of what was raised."""
+    failure = event.step_failure_data
+    if failure.user_failure_data is not None and failure.user_failure_data.description:
+        return failure.user_failure_data.description
+    return f"{event.step_key}: {failure.error.message.strip() if failure.error else 'no reason was given'}"

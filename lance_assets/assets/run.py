@@ -78,8 +78,8 @@ def run_round(
     claims: Claims,
     selection: frozenset[dg.AssetKey] | None = None,
     takes_up: bool = False,
-) -> bool:
-    """Materialize one round, or the assets of a selection, with what a launch sets for it; whether it succeeded.
+) -> list[str]:
+    """Materialize one round, or the assets of a selection, with what a launch sets for it; why each failed step did.
 
     Args:
         instance: where the run is kept.
@@ -89,6 +89,9 @@ def run_round(
         claims: of what works on the data.
         selection: the assets that are made; None: all of them.
         takes_up: whether what becomes the same as it is may be taken as it is.
+
+    Returns:
+        Nothing where the run succeeded.
 
     Raises:
         ClaimedError: another process works on the round.
@@ -269,14 +272,15 @@ def run_or_fail(
     """Materialize one round, or the assets of a selection, as `run_round` does.
 
     Raises:
-        FailedRoundError: its run failed; blocking checks that stopped it are named, with their reasons.
+        FailedRoundError: its run failed; blocking checks that stopped it, or else its failed steps, say why.
         ClaimedError: another process works on the round.
     """
-    if not run_round(instance, plan, key, launch, claims=platform.claims, selection=selection, takes_up=takes_up):
-        stopped = "".join(f"\n{failure}" for failure in read_failures(plan, platform, key))
+    told = run_round(instance, plan, key, launch, claims=platform.claims, selection=selection, takes_up=takes_up)
+    if told:
+        # A blocking check has its own words, and what Dagster says of it names the check alone.
+        why = "".join(f"\n{failure}" for failure in read_failures(plan, platform, key) or told)
         raise FailedRoundError(
-            f"{plan.name} {key} failed; the log above and the UI say where. Correct it and run the "
-            f"command again: finished rounds and steps are kept{stopped}"
+            f"{plan.name} {key} failed. Correct it and run the command again: finished rounds and steps are kept{why}"
         )
 
 

@@ -240,7 +240,7 @@ def test_a_round_of_the_command_is_seen_and_run_again(ui: Ui, monkeypatch: pytes
     location = "load_from:\n  - python_module:\n      module_name: definitions\n      location_name: tiny\n"
     (tmp_path / "workspace.yaml").write_text(location)
     claims = ui.world.platform.claims
-    assert command_line.run_round(ui.world.instance, ui.world.plan, "r0001", claims=claims)
+    assert not command_line.run_round(ui.world.instance, ui.world.plan, "r0001", claims=claims)
     command_line.show_all_rounds(ui.world.instance, ui.world.plan, ui.world.definitions, claims)
 
     found = ui.ask(

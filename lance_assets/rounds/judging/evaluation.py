@@ -117,6 +117,7 @@ def judge_models(this_round: Round, completions: Mapping[str, Sequence[Sample]])
     opponents = find_opponents(this_round, completions)
     with this_round.asking("eval_report", this_round.model_path(None), role=JUDGE) as ask:
         judged = [judge_model(ask, this_round, model, samples, opponents) for model, samples in completions.items()]
+    judge = find_judge(this_round.plan)
     for items in judged:
-        check_read(items, max_unread_rate=find_judge(this_round.plan).max_unread_rate)
+        check_read(items, max_unread_rate=judge.max_unread_rate, forces_endings=judge.force_ending)
     return pl.concat(judged)

@@ -53,8 +53,13 @@ def find_parts(items: pl.DataFrame, metric: str = CONTROLLED) -> dict[str, float
     return dict(zip(read["prompt"], rate_items(read)[metric].parts.tolist(), strict=True)) if len(read) else {}
 
 
-def check_read(items: pl.DataFrame, *, max_unread_rate: float) -> None:
+def check_read(items: pl.DataFrame, *, max_unread_rate: float, forces_endings: bool = True) -> None:
     """Enough of a model's items could be read.
+
+    Args:
+        items: of one model, schema `JUDGE_ITEMS`.
+        max_unread_rate: the bar.
+        forces_endings: whether a verdict that was cut was made to end; that is the first remedy where it was not.
 
     Raises:
         EvaluationError: the share of unread items is above the bar, or all are unread.
@@ -66,10 +71,11 @@ def check_read(items: pl.DataFrame, *, max_unread_rate: float) -> None:
     reasons = ", ".join(f"{reason} {count}" for reason, count in counted.iter_rows())
     row = unread.row(0, named=True)
     written = next(row[text] for text, reason in zip(TEXTS, REASONS, strict=True) if row[reason] is not None)
+    remedy = "" if forces_endings else "set evaluation.judge.force_ending to true, "
     raise EvaluationError(
         f"the judge cannot be read on {len(unread)} of {len(items)} items of the {row['model']} ({reasons}; the first: "
-        f"{written[-200:]!r}), and evaluation.judge.max_unread_rate is {max_unread_rate}; take a model that can judge, "
-        "raise max_judge_tokens, or judge by the other of verdict and score"
+        f"{written[-200:]!r}), and evaluation.judge.max_unread_rate is {max_unread_rate}; {remedy}take a model "
+        "that can judge, raise max_judge_tokens, or judge by the other of verdict and score"
     )
 
 
