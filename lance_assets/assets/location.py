@@ -114,4 +114,8 @@ def explain_failure(event: dg.DagsterEvent) -> str:
     failure = event.step_failure_data
     if failure.user_failure_data is not None and failure.user_failure_data.description:
         return failure.user_failure_data.description
-    return f"{event.step_key}: {failure.error.message.strip() if failure.error else 'no reason was given'}"
+    error = failure.error
+    # Dagster wraps what was raised.
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return f"{event.step_key}: {error.message.strip() if error else 'no reason was given'}"
