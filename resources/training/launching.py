@@ -5,6 +5,7 @@ with the number of processes and the rank of each in torchrun's variables `WORLD
 same one that trains alone; `resources.training.sharing` says how several share a batch.
 """
 
+import os
 import re
 import signal
 import sys
@@ -38,6 +39,11 @@ class OwnLines:
     def put_before(self, tail: str) -> str:
         """The lines, and behind them the end of the whole log where that has a report."""
         return "\n".join([*self._kept, tail]) if self._has_report else tail
+
+
+def count_processes() -> int:
+    """The processes that train together, by torchrun's variable; 1 where none was started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def build_launcher(config: Path) -> tuple[str, ...]:

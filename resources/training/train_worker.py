@@ -54,6 +54,7 @@ from resources.models.model_shapes import measure_shape
 from resources.stores.files import write_file_atomically
 from resources.training.divergence import FiniteCallback
 from resources.training.grpo import build_grpo_trainer, encode_prompts, fit_batch, read_rewards
+from resources.training.launching import count_processes
 from resources.training.pair_losses import build_pair_trainer
 from resources.training.precision import Settled, bounds_logits, find_device, settle
 from resources.training.resuming import KeepStateCallback, train_on
@@ -193,11 +194,6 @@ def encode_rows(
     if rows and not encoded:
         raise ValueError(f"every prompt fills max_length={max_length} tokens; raise max_length")
     return encoded, lengths
-
-
-def count_processes() -> int:
-    """The processes that train together: accelerate and torchrun set their number."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def find_longest(rows: list[dict[str, list[int]]], max_length: int, *, shares_prompts: bool) -> int:

@@ -15,7 +15,6 @@ What is computed is TRL's loss, to float rounding. How it differs from TRL 1.16:
 """
 # ruff: noqa: TID253 (runs in the trainer's process)
 
-import os
 import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from trl.trainer.utils import FusedCausalLMOutput
 from lance_assets.algorithms.forecast.costs import TRAINED_LOGITS_AT_ONCE
 from resources.engines.transformers.continuations import count_block, has_plain_head, reads_together
 from resources.models.shared_context import ContextRow, lay_out
+from resources.training.launching import count_processes
 from resources.training.packed_rows import can_pack, pack, read_packed
 
 IGNORED = -100
@@ -188,7 +188,7 @@ def _is_alone_on_cpu(model: PreTrainedModel) -> bool:
     On a GPU TRL's kernels are faster, and TRL knows weights that are spread over processes and experts whose load is
     balanced.
     """
-    is_alone = int(os.environ.get("WORLD_SIZE", "1")) == 1 and model.device.type == "cpu"
+    is_alone = count_processes() == 1 and model.device.type == "cpu"
     return is_alone and not getattr(model.config, "output_router_logits", False)
 
 
