@@ -213,7 +213,7 @@ RAW_GENERATIONS = pl.Schema(
         "pool_measure": pl.Float64,  # of a pool_row, what it was taken by; of a text that was read, its perplexity
         "is_correct": pl.Boolean,  # of a student_answer, whether it matches the gold answer
         "similarity": pl.Float64,  # of a lesson, ROUGE-L F to the prompt that refused it, 0..1; null where none did
-        "agreement": pl.Float64,  # of a lesson that the teacher disagrees on, the commonest answer's share, 0..1
+        "agreement": pl.Float64,  # of several answers to it, the commonest one's share, 0..1; null where none voted
         "refused_reason": pl.String,  # why the recipe leaves a candidate out at once; else null
     }
 )

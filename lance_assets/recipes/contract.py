@@ -203,6 +203,9 @@ class Recipe(Generic[S]):
     that role a model. None: there is no label model."""
     needs_verifier: bool = False
     """Whether the experiment must have a section `verifier`, whose verdict is the only score."""
+    labels_by_vote: bool = False
+    """Whether what its SFT rows answer is right by a vote of the model alone, so that an experiment has to say which
+    reward GRPO has: the vote's, or one that knows better."""
     needs_texts: bool = False
     """Whether the experiment must have a section `texts`; without this it must have none."""
     completes_left_out_seeds: bool = False

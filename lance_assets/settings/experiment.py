@@ -42,6 +42,8 @@ from resources.readers.row_kinds import Format, Origins, SeedFields
 from resources.readers.sources import Source, find_source
 from resources.readers.turns import Turns
 from resources.training.stage_settings import (
+    AGREED,
+    BUILT_IN,
     DpoChanges,
     DpoSettings,
     GrpoChanges,
@@ -701,6 +703,11 @@ class ExperimentSettings(Settings):
         if self.parameters.second_loss != "grpo":
             return self
         self.training.grpo.require_whole_groups_with_room()
+        if find_recipe(self.recipe).labels_by_vote and "reward" not in self.training.grpo.model_fields_set:
+            raise ValueError(
+                f"recipe {self.recipe} takes the commonest of its own answers for right: say training.grpo.reward: "
+                "agreed for that, or rule or gold for what is right"
+            )
         reward, seeds = self.training.grpo.reward, self.seeds
         if reward == "rule" and self.evaluation.world is None:
             raise ValueError(
@@ -712,12 +719,18 @@ class ExperimentSettings(Settings):
                 "training.grpo.reward: gold compares with the seeds' answers, and they have none; set "
                 "seeds.answer_field or seeds.answer_after"
             )
-        if reward not in ("rule", "gold") and not (is_dotted_name(reward) or ".py:" in reward):
+        if reward not in BUILT_IN and not (is_dotted_name(reward) or ".py:" in reward):
             raise ValueError(
-                f"training.grpo.reward: {reward!r} is neither rule nor gold, and names no function; write "
+                f"training.grpo.reward: {reward!r} is neither rule, gold nor agreed, and names no function; write "
                 "package.module:NAME or my_reward.py:NAME"
             )
         return self
+
+    @property
+    def reward_mark(self) -> str | None:
+        """What announces the final answer where GRPO's reward reads one: the recipe's own mark, where it votes by it."""
+        own = getattr(self.parameters, "answer_mark", None) if self.training.grpo.reward == AGREED else None
+        return own or self.seeds.answer_after
 
     @model_validator(mode="after")
     def _has_the_recipes_texts(self) -> Self:

@@ -273,7 +273,7 @@ def identify_reward(plan: Plan) -> Identity:
         "reward": name,
         "reward_world": world.name if world is not None and name == "rule" else None,
         "reward_file": hash_world_file(world.name if world is not None and name == "rule" else name, plan.folder),
-        "reward_mark": plan.settings.seeds.answer_after,
+        "reward_mark": plan.settings.reward_mark,
     }
 
 
@@ -414,7 +414,7 @@ def list_reward_code(plan: Plan) -> list[str]:
     name = plan.settings.training.grpo.reward
     if name == "rule":
         return list_world_code(plan)
-    return [name] if name != "gold" and split_file_name(name, plan.folder)[0] is None else []
+    return [name] if name not in ("gold", "agreed") and split_file_name(name, plan.folder)[0] is None else []
 
 
 def list_world_code(plan: Plan) -> list[str]:
