@@ -219,6 +219,15 @@ RAW_GENERATIONS = pl.Schema(
 )
 """Every sample of a round before any judgement."""
 
+ROW_GENERATORS = pl.Schema(
+    {
+        "row_id": pl.String(),  # the raw_generations row
+        "generator": pl.String(),  # the experiment's name of it; "own" for the round's model
+        "model": pl.String(),  # what the file calls it; of the round's model, the hash of its weights
+    }
+)
+"""Which model wrote each completion, where an experiment mixes several."""
+
 CLEANED_SET = pl.Schema(
     {
         "row_id": pl.String,  # the raw_generations row

@@ -93,6 +93,8 @@ class Stage(Generic[S]):
     """The kind of its rows in raw_generations; None: the stage's name."""
     numbered: bool = False
     """Whether the stage is a family whose names end in a number: `lesson1`, `lesson2` and on."""
+    mixes: bool = False
+    """Whether other generators of the experiment may write a share of it, as of completions that are trained on."""
 
     def has(self, name: str) -> bool:
         """Whether a name of a stage means this one."""

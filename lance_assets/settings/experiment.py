@@ -28,7 +28,7 @@ from lance_assets.recipes.asking import Thoughts
 from lance_assets.recipes.axes import AxisSettings, RecipeSettings
 from lance_assets.recipes.contract import find_recipe, list_recipes
 from lance_assets.records import SECOND_LOSSES, SecondLoss
-from lance_assets.settings.engines import EngineSettings, RoleSettings, StepRequest
+from lance_assets.settings.engines import EngineSettings, GeneratorSettings, RoleSettings, StepRequest
 from lance_assets.settings.evaluation import (
     EvaluationSettings,
 )
@@ -105,6 +105,8 @@ Parameters = Annotated[
 """A recipe's own settings. Their fields depend on the recipe, so `model_json_schema` adds them."""
 
 
+GeneratorName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+"""What an experiment calls a generator; the round's model is its own."""
 RoundKey = Annotated[str, AfterValidator(_check_round)]
 """The name of a round, as its partition has it."""
 RowTemplate = Annotated[str, AfterValidator(check_template)]
@@ -546,6 +548,11 @@ class ExperimentSettings(Settings):
     roles: dict[str, RoleSettings] = Field(
         default_factory=dict, description="Second models, by the recipe's role that each one plays, such as 'reviewer'."
     )
+    generators: dict[GeneratorName, GeneratorSettings] = Field(
+        default_factory=dict,
+        description="Other models that write a share of the completions, by a name of your own, such as other: "
+        "{share: 0.5, model: models/other}. Empty: the round's own model writes all.",
+    )
     texts: TextSettings | None = Field(None, description="Unlabelled texts, for a recipe that writes prompts for them.")
     embedder: EmbedderSettings = Field(
         default_factory=EmbedderSettings, description="The model that embeds kept texts."
@@ -605,6 +612,22 @@ class ExperimentSettings(Settings):
         if unknown := sorted(set(self.roles) - set(known)):
             has = ", ".join(known) or "none"
             raise ValueError(f"recipe {self.recipe} has no role {', '.join(unknown)}; it has: {has}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_completions_for_its_generators(self) -> Self:
+        if not self.generators:
+            return self
+        if not any(stage.mixes for stage in find_recipe(self.recipe).stages):
+            can = ", ".join(recipe.name for recipe in list_recipes() if any(stage.mixes for stage in recipe.stages))
+            raise ValueError(
+                f"recipe {self.recipe} has no completions that other generators may write; remove generators, or use "
+                f"one of {can}"
+            )
+        if "own" in self.generators:
+            raise ValueError("generators.own: own is the round's model, whose share is what the others leave; rename it")
+        if (total := sum(one.share for one in self.generators.values())) > 1 + 1e-9:
+            raise ValueError(f"the shares of generators are {total:g} together; lower them to 1 or less")
         return self
 
     @model_validator(mode="after")
