@@ -1,4 +1,4 @@
-"""R-Zero against LANCE at equal training tokens, on the packaged small model: what agreement teaches, and what a review.
+"""R-Zero against LANCE at equal training tokens, on the packaged small model: what agreement teaches, and a review.
 
     python -m benchmarks.r_zero [--rng-seeds N] [--rounds N] [--arms NAME ...] [--out DIR] [--quick]
 

@@ -168,6 +168,10 @@ def find_disk_problems(disk_gib: float, free_gib: float) -> list[str]:
     ]
 
 
+GENERATORS = "generators: what they write is counted as the round's own model's"
+"""What a plan does not know."""
+
+
 def list_notes(work: Forecaster, assumptions: list[str]) -> list[str]:
     """Every assumption with its source, the recipe's among them."""
     lengths, model = work.measured.lengths, work.model
@@ -184,11 +188,7 @@ def list_notes(work: Forecaster, assumptions: list[str]) -> list[str]:
         f"seeds: {work.measured.describe()}; prompts of {lengths.prompt:.0f} and completions of "
         f"{lengths.completion:.0f} tokens, {work.measured.how}",
         *assumptions,
-        *(
-            [f"generators: what {', '.join(work.plan.settings.generators)} writes is counted as the round's own model's"]
-            if work.plan.settings.generators
-            else []
-        ),
+        *([GENERATORS] if work.plan.settings.generators else []),
         "at most: every sample has max_new_tokens tokens, every row is kept, every stage has its largest round",
         f"rates: {'; '.join(rates) or 'a server: its limits'}",
         f"machine {work.machine.name}: {work.machine.source}",

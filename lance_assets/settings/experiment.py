@@ -625,7 +625,9 @@ class ExperimentSettings(Settings):
                 f"one of {can}"
             )
         if "own" in self.generators:
-            raise ValueError("generators.own: own is the round's model, whose share is what the others leave; rename it")
+            raise ValueError(
+                "generators.own: own is the round's model, whose share is what the others leave; rename it"
+            )
         if (total := sum(one.share for one in self.generators.values())) > 1 + 1e-9:
             raise ValueError(f"the shares of generators are {total:g} together; lower them to 1 or less")
         return self
@@ -750,8 +752,14 @@ class ExperimentSettings(Settings):
         return self
 
     @property
+    def own_reward(self) -> str | None:
+        """The function of a person's own that GRPO's reward names; None where there is none."""
+        reward = self.training.grpo.reward
+        return reward if self.parameters.second_loss == "grpo" and reward not in BUILT_IN else None
+
+    @property
     def reward_mark(self) -> str | None:
-        """What announces the final answer where GRPO's reward reads one: the recipe's own mark, where it votes by it."""
+        """What announces the final answer where GRPO's reward reads one: the recipe's own mark, where it votes."""
         own = getattr(self.parameters, "answer_mark", None) if self.training.grpo.reward == AGREED else None
         return own or self.seeds.answer_after
 

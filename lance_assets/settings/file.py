@@ -22,7 +22,6 @@ from lance_assets.settings.filters import find_filter
 from lance_assets.settings.task_files import find_task_code
 from lance_assets.settings.yaml_nodes import walk_nodes
 from lance_assets.worlds import World, WorldError, find_world
-from resources.training.stage_settings import BUILT_IN
 
 TYPES = ("lance_assets.Experiment", ".Experiment", "lance_assets.assets.experiment.Experiment")
 """The types that an experiment's file may name; the second where the folder's own package imports the component."""
@@ -91,8 +90,8 @@ def check_files(settings: ExperimentSettings, file: Path) -> None:
             world = find_world(settings.evaluation.world.name, file.parent)
         except WorldError as error:
             mistakes.append(f"{file}:{find_line(file, field) or 1}: attributes.{field}: {error}")
-    reward, field = settings.training.grpo.reward, "training.grpo.reward"
-    if settings.parameters.second_loss == "grpo" and reward not in BUILT_IN:
+    field = "training.grpo.reward"
+    if (reward := settings.own_reward) is not None:
         try:
             find_reward_function(reward, file.parent)
         except RewardError as error:

@@ -1,4 +1,4 @@
-"""What a sampled completion earns in GRPO: 1 where it is right or agrees, else 0; or what a function of a person's says.
+"""What a sampled completion earns in GRPO: 1 where it is right or agrees, else 0; or what a person's function says.
 
 A completion of which nothing can be told earns 0 as a wrong one does, since a model that hides its answer must not do
 better than one that errs.

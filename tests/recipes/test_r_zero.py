@@ -83,7 +83,9 @@ def test_one_agreeing_answer_of_a_question_is_trained_on_and_pairs_are_of_answer
     # Of the two answers that do not agree the one with the smaller id is rejected.
     wrong = {"Let me count. The answer is 5.", "I give up."}
     assert {rejected for chosen, rejected in sides if chosen == "Let me count. The answer is 4."} < wrong
-    assert ("Final Answer: How many owls?", "Final Answer: How many cats?") in sides, "all answers to the cats agree, which earns nothing"
+    assert ("Final Answer: How many owls?", "Final Answer: How many cats?") in sides, (
+        "all answers to the cats agree, which earns nothing"
+    )
     assert len(sides) == 2
     of_questions = pairs.filter(chosen="Final Answer: How many owls?")
     assert of_questions["prompt"].to_list() == ["Write a new and harder task like this.\nTask: Prompt of a"]
@@ -139,9 +141,7 @@ def test_an_answer_that_was_cut_votes_for_none() -> None:
             return "Final Answer: How many?"
         return ("The answer is 4", "length") if number else "The answer is 4"
 
-    raw, _, _ = run_to_review(
-        RECIPE, RZeroSettings(num_prompts=1, num_answers=4), seeds({"a": None}), ScriptedAsk(cut)
-    )
+    raw, _, _ = run_to_review(RECIPE, RZeroSettings(num_prompts=1, num_answers=4), seeds({"a": None}), ScriptedAsk(cut))
     assert raw.filter(kind="new_prompt")["agreement"].to_list() == [0.25]
 
 

@@ -233,7 +233,19 @@ IN_TURN = {"teacher_writes": "prompt_then_completion"}
         ("llm2llm", WORDS | IN_TURN, {"raw_generations": {"show_mistake"}, "sft_set": {"sft_on_seeds"}}),
     ],
     ids=[
-        *("spin", "self_rewarding", "rft", "star", "r_zero", "r_zero_pairs", "i_sheep", "clear", "self_guide", "trace", "diverse_evol"),
+        *(
+            "spin",
+            "self_rewarding",
+            "rft",
+            "star",
+            "r_zero",
+            "r_zero_pairs",
+            "i_sheep",
+            "clear",
+            "self_guide",
+            "trace",
+            "diverse_evol",
+        ),
         *("llm2llm", "llm2llm_in_turn"),
     ],
 )

@@ -50,7 +50,7 @@ def test_engines_of_one_stage_take_turns_and_none_is_loaded_twice(tmp_path: Path
     assert alive.lease.serves == "the generator_other of raw_generations by transformers"
     asker.close()
     own, other = "transformers round_model", "transformers reviewer"
-    assert test_asking.OPENED == [f"open {own}", f"close {own}", f"open {other}", f"close {other}"]
+    assert [f"open {own}", f"close {own}", f"open {other}", f"close {other}"] == test_asking.OPENED
 
 
 def test_only_stages_that_mix_are_shared(tmp_path: Path) -> None:
@@ -71,7 +71,12 @@ def open_round(tmp_path: Path, **changed: Any) -> Round:
     this_round = Round(plan, ScriptedPlatform(data_root=str(tmp_path / "data")), "r0001", lambda _: None)
     seeds = pl.DataFrame(
         [
-            {"row_id": f"s{place}", "prompt": f"Reverse the list {place} 1.", "completion": "It is 1.", "source": "seed"}
+            {
+                "row_id": f"s{place}",
+                "prompt": f"Reverse the list {place} 1.",
+                "completion": "It is 1.",
+                "source": "seed",
+            }
             for place in range(4)
         ]
     )
