@@ -36,9 +36,9 @@ from lance_assets.settings.experiment import ExperimentSettings
 
 EXPERIMENT, METHOD = "mini_lance", "lance"
 MEAN_TOKENS = 65
-"""Tokens of a question with one answer, as mini_spin's prompts have them under GRPO."""
+"""Tokens of a question with one completion under GRPO."""
 OF_R_ZERO: dict[str, Any] = {
-    **{"max_seeds": 64, "num_prompts": 2, "num_answers": 8, "max_new_tokens": 160, "answer_mark": "The answer is"},
+    **{"max_seeds": 64, "num_prompts": 4, "num_answers": 8, "max_new_tokens": 160, "answer_mark": "The answer is"},
     "sft_on_seeds": True,
 }
 GRPO: dict[str, Any] = {

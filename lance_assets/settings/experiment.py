@@ -727,7 +727,10 @@ class ExperimentSettings(Settings):
     def _has_what_grpo_needs(self) -> Self:
         if self.parameters.second_loss != "grpo":
             return self
-        self.training.grpo.require_whole_groups_with_room()
+        try:
+            self.training.grpo.require_whole_groups_with_room()
+        except ValueError as error:
+            raise ValueError(f"training.grpo: {error}") from None
         if find_recipe(self.recipe).labels_by_vote and "reward" not in self.training.grpo.model_fields_set:
             raise ValueError(
                 f"recipe {self.recipe} takes the commonest of its own answers for right: say training.grpo.reward: "

@@ -92,6 +92,14 @@ def test_one_agreeing_answer_of_a_question_is_trained_on_and_pairs_are_of_answer
     assert of_questions["score_gap"].to_list() == [1.0]
 
 
+def test_a_loss_on_pairs_alone_has_no_rows_beside_them() -> None:
+    """Rows of the SFT set are trained on wherever the loss is not GRPO alone."""
+    _, _, reviewed = run()
+    for losses, number in (("dpo", 0), ("sft_then_dpo", 2), ("grpo", 2)):
+        settings = RZeroSettings(losses=losses)
+        assert len(RECIPE.build_sft_set(build_inputs(settings), reviewed, EFT)) == number
+
+
 def test_a_question_of_the_evaluation_is_on_no_side_of_a_pair() -> None:
     _, _, reviewed = run()
     assert "held" not in " ".join(reviewed["completion"])

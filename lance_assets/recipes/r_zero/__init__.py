@@ -56,7 +56,7 @@ from lance_assets.algorithms.selection.edge import EDGE_REASONS, Vote, find_edge
 from lance_assets.algorithms.selection.pairing import build_best_worst_pairs
 from lance_assets.algorithms.similarity.repetition import share_clusters
 from lance_assets.prompts import PromptStep
-from lance_assets.recipes.axes import keep_rounds
+from lance_assets.recipes.axes import ON_PAIRS, keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
 from lance_assets.recipes.r_zero.forecast import FORECAST
 from lance_assets.recipes.r_zero.settings import RZeroSettings
@@ -74,7 +74,7 @@ from lance_assets.recipes.steps.rows import (
     read_rows,
     word_in_manner_of,
 )
-from lance_assets.recipes.steps.sets import start_sft_set, take_file_seeds
+from lance_assets.recipes.steps.sets import build_no_sft_rows, start_sft_set, take_file_seeds
 from lance_assets.recipes.steps.user_turns import propose_prompts
 from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET
 
@@ -230,7 +230,12 @@ def _review_questions(
 
 
 def build_sft_set(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
-    """One completion with the commonest answer of each question at the edge, and what `trains_on` keeps."""
+    """One completion with the commonest answer of each question at the edge, and what `trains_on` keeps.
+
+    None where the loss is on pairs alone: every row of the set would be trained on. Schema `SFT_SET`.
+    """
+    if inputs.settings.losses in ON_PAIRS:
+        return build_no_sft_rows(inputs, reviewed, earlier)
     agreeing = reviewed.filter((pl.col("kind") == "completion") & (pl.col("review_score") == RIGHT_SCORE))
     return join_sft_rows(inputs, agreeing.unique("prompt", keep="first", maintain_order=True), earlier)
 
@@ -275,7 +280,7 @@ RECIPE: Recipe[RZeroSettings] = Recipe(
             *("repetition_weight", "cluster_distance", "answer_mark", "num_examples"),
             *("trains_proposer", "proposals", "losses"),
         ),
-        "sft_set": ("trains_on", "sft_on_seeds"),
+        "sft_set": ("trains_on", "sft_on_seeds", "losses"),
         "preference_pairs": ("trains_on", "losses"),
         "checkpoint": ("starts_from",),
     },

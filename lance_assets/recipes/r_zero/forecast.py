@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from lance_assets.algorithms.forecast.round_forecast import Lengths, Pool, RoundForecast
+from lance_assets.recipes.axes import ON_PAIRS
 from lance_assets.recipes.contract import Forecast
 from lance_assets.recipes.forecasts.rounds import (
     Own,
@@ -69,7 +70,8 @@ def _compute(
         num_seeds = min(settings.max_seeds or pool.num_seeds, pool.num_seeds)
         return num_seeds, _bring(settings, shares, lengths, num_seeds)
 
-    return add_rounds(settings.trains_on, pool, bring, num_rounds=num_rounds)
+    trains_sft = settings.losses not in ON_PAIRS
+    return add_rounds(settings.trains_on, pool, bring, num_rounds=num_rounds, trains_sft=trains_sft)
 
 
 def _find_most(settings: RZeroSettings, lengths: Lengths) -> tuple[Shares, Lengths]:
