@@ -22,6 +22,7 @@ import argparse
 import json
 import tempfile
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import polars as pl
@@ -75,11 +76,11 @@ def summarise(rows: pl.DataFrame, arms: list[str], last: str) -> dict[str, Any]:
     figures = {}
     for arm in arms:
         own = rows.filter(pl.col("arm") == arm)
-        start, end = (own.filter(pl.col("round") == key)["score"].mean() for key in (START_ROUND, last))
+        start, end = (fmean(own.filter(pl.col("round") == key)["score"]) for key in (START_ROUND, last))
         trained = own.filter(pl.col("round") != START_ROUND)
         figures[arm] = {
-            "start": round(100 * start, 1),  # type: ignore[operator]
-            "end": round(100 * end, 1),  # type: ignore[operator]
+            "start": round(100 * start, 1),
+            "end": round(100 * end, 1),
             "gain": to_points(compare_rounds(rows, (arm, START_ROUND), (arm, last), metric="score")),
             "behind_lance": None
             if arm == METHOD or METHOD not in arms

@@ -94,7 +94,7 @@ def test_a_launch_can_set_each_number_word_and_switch_that_makes_no_round_incomp
         changed = try_overrides(plan.settings, {path: other})
         # a value may be outside the range, or need another setting
         if isinstance(changed, str):
-            assert changed.startswith((f"{path}: got {other!r}; ", "parameters: ", "training.grpo: "))
+            assert changed.startswith((f"{path}: got {other!r}; ", "parameters: ", "training.grpo"))
             continue
         # nothing else changes
         assert read_setting(changed, path) == other
