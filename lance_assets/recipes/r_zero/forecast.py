@@ -1,6 +1,7 @@
 """The rounds of R-Zero: questions after seeds, answers to each, and what of them is at the edge."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lance_assets.algorithms.forecast.round_forecast import Lengths, Pool, RoundForecast
 from lance_assets.recipes.axes import ON_PAIRS
@@ -14,12 +15,14 @@ from lance_assets.recipes.forecasts.rounds import (
     find_limit,
     for_profiles,
     lengthen,
+    list_shares,
     start,
 )
 from lance_assets.recipes.r_zero.settings import RZeroSettings
 
 SHARES = for_profiles(Shares(1.0, 0.3, 0.0, 14.0, 1.2), review_tokens=0.0, thought_tokens=60.0)
 """The share of questions at the edge is the one that is accepted."""
+MEASURED = "measured on r0001 of benchmarks.r_zero, 2026-11-30: 39 of 128 and 82 of 256 questions at the edge"
 USED = ("accepted", "thought_tokens", "completion_ratio")
 
 
@@ -79,7 +82,14 @@ def _find_most(settings: RZeroSettings, lengths: Lengths) -> tuple[Shares, Lengt
     return Shares(1.0, 1.0, 0.0, limit, 1.0), lengthen(lengths, limit)
 
 
-FORECAST: Forecast[RZeroSettings] = build_forecast(
-    SHARES, _compute, find_most=_find_most, used=USED, words={"new_prompt": "challenger"}
+def list_assumptions(profile: str) -> list[str]:
+    """The shares of a prompt profile, with their source, as lines to print."""
+    told = list_shares(SHARES, profile, USED)
+    return [MEASURED, *told[1:]] if profile == "compact" else told
+
+
+FORECAST: Forecast[RZeroSettings] = replace(
+    build_forecast(SHARES, _compute, find_most=_find_most, used=USED, words={"new_prompt": "challenger"}),
+    list_assumptions=list_assumptions,
 )
 """What the platform forecasts R-Zero's rounds with."""
