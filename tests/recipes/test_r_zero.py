@@ -95,9 +95,10 @@ def test_one_agreeing_answer_of_a_question_is_trained_on_and_pairs_are_of_answer
 def test_a_loss_on_pairs_alone_has_no_rows_beside_them() -> None:
     """Rows of the SFT set are trained on wherever the loss is not GRPO alone."""
     _, _, reviewed = run()
-    for losses, number in (("dpo", 0), ("sft_then_dpo", 2), ("grpo", 2)):
+    for losses, num_rows, num_pairs in (("dpo", 0, 2), ("sft_then_dpo", 2, 2), ("grpo", 2, 0), ("sft", 2, 0)):
         settings = RZeroSettings(losses=losses)
-        assert len(RECIPE.build_sft_set(build_inputs(settings), reviewed, EFT)) == number
+        assert len(RECIPE.build_sft_set(build_inputs(settings), reviewed, EFT)) == num_rows
+        assert len(RECIPE.build_pairs(build_inputs(settings), reviewed, NO_PAIRS)) == num_pairs
 
 
 def test_a_question_of_the_evaluation_is_on_no_side_of_a_pair() -> None:

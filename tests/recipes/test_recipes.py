@@ -212,8 +212,8 @@ FEW = {"num_demos": 2, "num_waves": 1, "wave_size": 1, "num_annotations": 2, "fi
 WORDED_BY = {"instruction", "labels", "num_demos"}
 UNSCALED = {"reviewed_set": {"lowest_score", "highest_score"}, "sft_set": {"trains_on"}}
 WORDS = {"answer_kind": "text", "answer_mark": None}
-VOTED = {"reviewed_set": {"num_examples", "proposals"}}
-"""Of R-Zero what only paired questions are asked with."""
+VOTED = {"reviewed_set": {"num_examples", "proposals"}, "preference_pairs": {"trains_on"}}
+"""Of R-Zero what only paired questions are asked with, and whose pairs are kept."""
 IN_TURN = {"teacher_writes": "prompt_then_completion"}
 
 
@@ -223,7 +223,7 @@ IN_TURN = {"teacher_writes": "prompt_then_completion"}
         *((name, {}, {}) for name in ("spin", "self_rewarding", "rft")),
         ("star", {"min_words": 1}, {}),
         ("r_zero", {"delta": 0.5}, VOTED),
-        ("r_zero", {"delta": 0.5, "losses": "sft_then_dpo"}, {}),
+        ("r_zero", {"delta": 0.5, "losses": "sft_then_dpo"}, {"preference_pairs": set()}),
         ("i_sheep", {}, {"sft_set": {"sft_on_seeds"}}),
         ("clear", {}, UNSCALED),
         ("self_guide", FEW, {"sft_set": {"sft_on_seeds"}, "eval_report": WORDED_BY}),

@@ -74,7 +74,7 @@ from lance_assets.recipes.steps.rows import (
     read_rows,
     word_in_manner_of,
 )
-from lance_assets.recipes.steps.sets import build_no_sft_rows, start_sft_set, take_file_seeds
+from lance_assets.recipes.steps.sets import build_no_pairs, build_no_sft_rows, start_sft_set, take_file_seeds
 from lance_assets.recipes.steps.user_turns import propose_prompts
 from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, REVIEWED_SET
 
@@ -241,7 +241,9 @@ def build_sft_set(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame)
 
 
 def build_pairs(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
-    """Answers that agree against ones that do not, and questions by their reward. Schema `PREFERENCE_PAIRS`."""
+    """Answers that agree against ones that do not, and questions by their reward; none where no loss is on pairs."""
+    if not inputs.settings.builds_pairs:
+        return build_no_pairs(inputs, reviewed, earlier)
     pairs = build_best_worst_pairs(reviewed, round_key=inputs.round_key, kinds=("completion", QUESTION))
     # A question that was dropped may be the worse one, and is never what is wanted.
     dropped = reviewed.filter(pl.col("drop_reason").is_not_null())["row_id"]
