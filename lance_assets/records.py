@@ -213,11 +213,20 @@ RAW_GENERATIONS = pl.Schema(
         "pool_measure": pl.Float64,  # of a pool_row, what it was taken by; of a text that was read, its perplexity
         "is_correct": pl.Boolean,  # of a student_answer, whether it matches the gold answer
         "similarity": pl.Float64,  # of a lesson, ROUGE-L F to the prompt that refused it, 0..1; null where none did
-        "agreement": pl.Float64,  # of a lesson that the teacher disagrees on, the commonest answer's share, 0..1
+        "agreement": pl.Float64,  # of several answers to it, the commonest one's share, 0..1; null where none voted
         "refused_reason": pl.String,  # why the recipe leaves a candidate out at once; else null
     }
 )
 """Every sample of a round before any judgement."""
+
+ROW_GENERATORS = pl.Schema(
+    {
+        "row_id": pl.String(),  # the raw_generations row
+        "generator": pl.String(),  # the experiment's name of it; "own" for the round's model
+        "model": pl.String(),  # what the file calls it; of the round's model, the hash of its weights
+    }
+)
+"""Which model wrote each completion, where an experiment mixes several."""
 
 CLEANED_SET = pl.Schema(
     {

@@ -153,7 +153,7 @@ def build_forecast(
     disk, free = left + len(rounds) * DAGSTER_GIB + work.count_passing_gib(), find_free_gib(home)
     problems = [*work.find_problems(expected, bounds), *find_disk_problems(disk, free)]
     assumptions = forecast.list_assumptions(settings.prompt_profile)
-    engines = [settings.engine, *(role.engine for role in settings.roles.values())]
+    engines = [settings.engine, *(one.engine for one in (settings.roles | plan.generators).values())]
     has_prices = any(any(engine.prices.model_dump().values()) for engine in engines)
     return Forecast(plan, chosen, rounds, disk, free, has_prices, problems, list_notes(work, assumptions))
 
@@ -166,6 +166,10 @@ def find_disk_problems(disk_gib: float, free_gib: float) -> list[str]:
         f"disk: all rounds leave up to {disk_gib:.1f} GiB, but the file system of LANCE_HOME has {free_gib:.1f} GiB "
         "free; free some, set LANCE_HOME to a larger one, or lower stop.max_rounds"
     ]
+
+
+GENERATORS = "generators: what they write is counted as the round's own model's"
+"""What a plan does not know."""
 
 
 def list_notes(work: Forecaster, assumptions: list[str]) -> list[str]:
@@ -184,6 +188,7 @@ def list_notes(work: Forecaster, assumptions: list[str]) -> list[str]:
         f"seeds: {work.measured.describe()}; prompts of {lengths.prompt:.0f} and completions of "
         f"{lengths.completion:.0f} tokens, {work.measured.how}",
         *assumptions,
+        *([GENERATORS] if work.plan.settings.generators else []),
         "at most: every sample has max_new_tokens tokens, every row is kept, every stage has its largest round",
         f"rates: {'; '.join(rates) or 'a server: its limits'}",
         f"machine {work.machine.name}: {work.machine.source}",

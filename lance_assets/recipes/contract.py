@@ -93,6 +93,8 @@ class Stage(Generic[S]):
     """The kind of its rows in raw_generations; None: the stage's name."""
     numbered: bool = False
     """Whether the stage is a family whose names end in a number: `lesson1`, `lesson2` and on."""
+    mixes: bool = False
+    """Whether other generators of the experiment may write a share of it, as of completions that are trained on."""
 
     def has(self, name: str) -> bool:
         """Whether a name of a stage means this one."""
@@ -203,6 +205,9 @@ class Recipe(Generic[S]):
     that role a model. None: there is no label model."""
     needs_verifier: bool = False
     """Whether the experiment must have a section `verifier`, whose verdict is the only score."""
+    labels_by_vote: bool = False
+    """Whether what its SFT rows answer is right by a vote of the model alone, so that an experiment has to say which
+    reward GRPO has: the vote's, or one that knows better."""
     needs_texts: bool = False
     """Whether the experiment must have a section `texts`; without this it must have none."""
     completes_left_out_seeds: bool = False

@@ -146,7 +146,7 @@ RECIPE: Recipe[ISheepSettings] = Recipe(
     settings=ISheepSettings,
     stages=(
         Stage("new_prompt", asked_in="raw_generations"),
-        Stage("completion", asked_in="raw_generations"),
+        Stage("completion", asked_in="raw_generations", mixes=True),
         Stage("review", sampling=sample_reviews, asked_in="reviewed_set"),
         Stage("review_ending", sampling=sample_endings, asked_in="reviewed_set"),
     ),

@@ -167,7 +167,7 @@ STAGES: tuple[Stage[LanceSettings], ...] = (
     Stage("seed_review", role="reviewer", sampling=sample_reviews, asked_in="raw_generations"),
     Stage("seed_review_ending", role="reviewer", sampling=sample_endings, asked_in="raw_generations"),
     Stage("new_prompt", asked_in="raw_generations"),
-    Stage("completion", asked_in="raw_generations"),
+    Stage("completion", asked_in="raw_generations", mixes=True),
     Stage("degraded_completion", asked_in="raw_generations"),
     Stage("review", role="reviewer", sampling=sample_reviews, asked_in="reviewed_set"),
     Stage("review_ending", role="reviewer", sampling=sample_endings, asked_in="reviewed_set"),

@@ -150,7 +150,7 @@ RECIPE: Recipe[SelfRewardingSettings] = Recipe(
     settings=SelfRewardingSettings,
     stages=(
         Stage("new_prompt", role="prompter", asked_in="raw_generations"),
-        Stage("completion", asked_in="raw_generations"),
+        Stage("completion", asked_in="raw_generations", mixes=True),
         Stage("review", role="reviewer", sampling=sample_reviews, asked_in="reviewed_set"),
         Stage("review_ending", role="reviewer", sampling=sample_endings, asked_in="reviewed_set"),
     ),

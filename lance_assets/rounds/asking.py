@@ -10,15 +10,19 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from lance_assets.algorithms.measures.progress import START_ROUND
+from lance_assets.algorithms.selection.mixing import deal_rows
 from lance_assets.recipes.contract import ROUND_MODEL
 from lance_assets.records import Request, Sample, SamplingSettings, TurnNotContinuedError
-from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.plan import GENERATOR, Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.settings.engines import EngineSettings, PriceSettings
 from resources.engines.contract import Engine, GrammarIgnoredError
 from resources.engines.durable_stage import run_durably
 from resources.machine.handover import EngineLease
 from resources.machine.processes import MemoryPeak
+
+OWN = "own"
+"""What the round's own model is called among generators."""
 
 logger = logging.getLogger(__name__)
 
@@ -191,6 +195,8 @@ class Asker:
     """The role that answers every stage, in a step with stages of its own; None: as the recipe declares each stage."""
     opened: dict[str, Opened] = field(default_factory=dict)
     """By role."""
+    written_by: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Of the rows of stages that several generators write: its generator's name and model, by row id."""
 
     @property
     def folder(self) -> Path:
@@ -209,7 +215,39 @@ class Asker:
         """
         if not requests:
             return []
-        role = self._find_role(stage)
+        parts = self._deal(stage, requests)
+        # A model that is open already goes first, so that none is loaded twice.
+        order = sorted(parts, key=lambda role: (role not in self.opened, role))
+        samples = {one.row_id: one for role in order for one in self._ask(role, stage, parts[role], sampling)}
+        return [samples[request.row_id] for request in requests]
+
+    def _deal(self, stage: str, requests: Sequence[Request]) -> dict[str, list[Request]]:
+        """The requests by the role that answers them: one, but for a stage that several generators write."""
+        role, generators = self._find_role(stage), self.plan.generators
+        if self.role is not None or not generators or not self.plan.recipe.find_stage(stage).mixes:
+            return {role: list(requests)}
+        shares = {name: one.share for name, one in generators.items()}
+        row_ids = [request.row_id for request in requests]
+        parts: dict[str, list[Request]] = {}
+        for request, drawn in zip(
+            requests, deal_rows(row_ids, shares, rng_seed=self.plan.settings.rng_seed), strict=True
+        ):
+            parts.setdefault(drawn or role, []).append(request)
+            self.written_by[request.row_id] = self._name_writer(drawn)
+        return parts
+
+    def _name_writer(self, drawn: str | None) -> tuple[str, str]:
+        """A generator's name and model; of the round's own model the hash of its weights."""
+        if drawn is None:
+            return OWN, self.platform.checkpoints.hash_checkpoint(self.model_path)[:16]
+        one = self.plan.generators[drawn]
+        served = one.engine.openai.model if one.engine.openai is not None else None
+        return drawn.removeprefix(GENERATOR), one.model or served or "the server's only model"
+
+    def _ask(
+        self, role: str, stage: str, requests: Sequence[Request], sampling: SamplingSettings | None
+    ) -> list[Sample]:
+        """The samples that one model gives, in the order of the requests."""
         if sampling is None:
             sampling = self.plan.recipe.find_sampling(stage, self.plan.settings.parameters)
         mine = self._open(role)

@@ -63,7 +63,9 @@ def _find_engines(plan: Plan, noun: str) -> set[str]:
     """What answers the stages of a step that asks."""
     roles = plan.roles
     stages = [stage for stage in plan.recipe.stages if stage.asked_in in (noun, None)]
-    return {(roles[one.role].engine if one.role in roles else plan.settings.engine).kind for one in stages}
+    others = plan.generators.values() if any(stage.mixes for stage in stages) else ()
+    asked = [roles[one.role].engine if one.role in roles else plan.settings.engine for one in stages]
+    return {engine.kind for engine in [*asked, *(one.engine for one in others)]}
 
 
 def _find_kinds(plan: Plan, noun: str) -> set[str]:
@@ -103,6 +105,11 @@ def _reading_reviews(plan: Plan) -> tuple[str, ...]:
 
 def _comparing_signals(plan: Plan) -> tuple[str, ...]:
     return ("read_other_signals",) if identity.compares_signals(plan) else ()
+
+
+def _tells_generators(plan: Plan) -> tuple[str, ...]:
+    # Who wrote a row stands beside the generations.
+    return ("raw_generations",) if plan.settings.generators else ()
 
 
 def _harness(plan: Plan) -> tuple[str, ...]:
@@ -161,6 +168,7 @@ NOUNS: dict[str, Noun] = {
             f"{MAKING}.proposing",
             records.RAW_GENERATIONS,
             inputs=("start_checkpoint", "seed_set", "label_checkpoint"),
+            tables={"row_generators": records.ROW_GENERATORS},
             identify=identity.identify_generations,
             recipe_steps=lambda plan: ("generate",),
             asks=identity.list_asked_engines,
@@ -301,6 +309,7 @@ NOUNS: dict[str, Noun] = {
             f"{MAKING}.training_sets",
             records.DIVERSITY_REPORT,
             inputs=("start_checkpoint", "seed_set", "cleaned_set", "reviewed_set", "sft_set"),
+            further_inputs=_tells_generators,
             identify=identity.identify_diversity,
             libraries=lambda plan: ("numpy", "scipy"),
             kinds=lambda plan: {"polars"},
@@ -317,6 +326,7 @@ NOUNS: dict[str, Noun] = {
             records.EXPORT,
             # What the card counts of earlier rounds comes in through start_checkpoint.
             inputs=("start_checkpoint", "cleaned_set", "reviewed_set", "sft_set", "preference_pairs"),
+            further_inputs=_tells_generators,
             exists=lambda plan: plan.settings.export is not None,
             identify=identity.identify_export,
             kinds=lambda plan: {"huggingface", "parquet"},

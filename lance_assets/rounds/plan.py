@@ -13,13 +13,16 @@ from lance_assets.prompts import PromptStep, Templates, name_own_folder
 from lance_assets.prompts.own_words import Asked, guess_steps, pick_own_words, read_own_words
 from lance_assets.recipes.contract import AnyRecipe, find_recipe
 from lance_assets.rounds.report import Judged, Made, Report
-from lance_assets.settings.engines import EngineSettings, RoleSettings
+from lance_assets.settings.engines import EngineSettings, GeneratorSettings, RoleSettings
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.worlds import World, find_world
 
 JUDGE = "judge"
 """The role of the model that evaluates; no recipe has it."""
 
+
+GENERATOR = "generator_"
+"""What the role of a generator begins with, before the name that the experiment gives it; no recipe has such a role."""
 
 JUDGE_TEMPLATES = "lance"
 """The recipe whose templates `review` and `judge_pair` the judge is asked with, whatever the experiment's recipe."""
@@ -117,9 +120,14 @@ class Plan:
 
     @property
     def roles(self) -> dict[str, RoleSettings]:
-        """Every second model by its role: those of the recipe, and the evaluation's judge."""
+        """Every second model by its role: those of the recipe, the generators, and the evaluation's judge."""
         judge = self.settings.evaluation.judge
-        return self.settings.roles | ({JUDGE: judge} if judge is not None else {})
+        return {**self.settings.roles, **self.generators, **({JUDGE: judge} if judge is not None else {})}
+
+    @property
+    def generators(self) -> dict[str, GeneratorSettings]:
+        """The models that write a share of the completions, each under a role of its own."""
+        return {f"{GENERATOR}{name}": one for name, one in self.settings.generators.items()}
 
 
 def always(plan: Plan) -> bool:

@@ -315,7 +315,7 @@ class Round:
         )
 
     @contextmanager
-    def asking(self, noun: str, model_path: Path, *, role: str | None = None) -> Iterator[Ask]:
+    def asking(self, noun: str, model_path: Path, *, role: str | None = None) -> Iterator[Asker]:
         """Open engines on a model and on those of the roles; what they finish is durable until the noun is written.
 
         Args:

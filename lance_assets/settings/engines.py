@@ -169,3 +169,20 @@ class RoleSettings(Settings):
         if self.model is None and self.engine.kind != "openai":
             raise ValueError(f"model is missing: an engine of kind {self.engine.kind} needs one")
         return self
+
+
+class GeneratorSettings(RoleSettings):
+    """Another model that writes a share of the completions which the round's own model would write."""
+
+    share: float = Field(
+        gt=0, le=1, description="Of the completions; what all generators leave over the round's own model writes."
+    )
+
+    @model_validator(mode="after")
+    def _is_asked_in_the_rounds_words(self) -> Self:
+        if self.prompt_profile is not None:
+            raise ValueError(
+                f"prompt_profile: {self.prompt_profile}: a generator is asked the prompts themselves, in the round's "
+                "own words; remove it"
+            )
+        return self

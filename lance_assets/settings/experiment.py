@@ -28,7 +28,7 @@ from lance_assets.recipes.asking import Thoughts
 from lance_assets.recipes.axes import AxisSettings, RecipeSettings
 from lance_assets.recipes.contract import find_recipe, list_recipes
 from lance_assets.records import SECOND_LOSSES, SecondLoss
-from lance_assets.settings.engines import EngineSettings, RoleSettings, StepRequest
+from lance_assets.settings.engines import EngineSettings, GeneratorSettings, RoleSettings, StepRequest
 from lance_assets.settings.evaluation import (
     EvaluationSettings,
 )
@@ -42,6 +42,8 @@ from resources.readers.row_kinds import Format, Origins, SeedFields
 from resources.readers.sources import Source, find_source
 from resources.readers.turns import Turns
 from resources.training.stage_settings import (
+    AGREED,
+    BUILT_IN,
     DpoChanges,
     DpoSettings,
     GrpoChanges,
@@ -103,6 +105,8 @@ Parameters = Annotated[
 """A recipe's own settings. Their fields depend on the recipe, so `model_json_schema` adds them."""
 
 
+GeneratorName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+"""What an experiment calls a generator; the round's model is its own."""
 RoundKey = Annotated[str, AfterValidator(_check_round)]
 """The name of a round, as its partition has it."""
 RowTemplate = Annotated[str, AfterValidator(check_template)]
@@ -544,6 +548,11 @@ class ExperimentSettings(Settings):
     roles: dict[str, RoleSettings] = Field(
         default_factory=dict, description="Second models, by the recipe's role that each one plays, such as 'reviewer'."
     )
+    generators: dict[GeneratorName, GeneratorSettings] = Field(
+        default_factory=dict,
+        description="Other models that write a share of the completions, by a name of your own, such as other: "
+        "{share: 0.5, model: models/other}. Empty: the round's own model writes all.",
+    )
     texts: TextSettings | None = Field(None, description="Unlabelled texts, for a recipe that writes prompts for them.")
     embedder: EmbedderSettings = Field(
         default_factory=EmbedderSettings, description="The model that embeds kept texts."
@@ -603,6 +612,24 @@ class ExperimentSettings(Settings):
         if unknown := sorted(set(self.roles) - set(known)):
             has = ", ".join(known) or "none"
             raise ValueError(f"recipe {self.recipe} has no role {', '.join(unknown)}; it has: {has}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_completions_for_its_generators(self) -> Self:
+        if not self.generators:
+            return self
+        if not any(stage.mixes for stage in find_recipe(self.recipe).stages):
+            can = ", ".join(recipe.name for recipe in list_recipes() if any(stage.mixes for stage in recipe.stages))
+            raise ValueError(
+                f"recipe {self.recipe} has no completions that other generators may write; remove generators, or use "
+                f"one of {can}"
+            )
+        if "own" in self.generators:
+            raise ValueError(
+                "generators.own: own is the round's model, whose share is what the others leave; rename it"
+            )
+        if (total := sum(one.share for one in self.generators.values())) > 1 + 1e-9:
+            raise ValueError(f"the shares of generators are {total:g} together; lower them to 1 or less")
         return self
 
     @model_validator(mode="after")
@@ -700,7 +727,15 @@ class ExperimentSettings(Settings):
     def _has_what_grpo_needs(self) -> Self:
         if self.parameters.second_loss != "grpo":
             return self
-        self.training.grpo.require_whole_groups_with_room()
+        try:
+            self.training.grpo.require_whole_groups_with_room()
+        except ValueError as error:
+            raise ValueError(f"training.grpo: {error}") from None
+        if find_recipe(self.recipe).labels_by_vote and "reward" not in self.training.grpo.model_fields_set:
+            raise ValueError(
+                f"recipe {self.recipe} takes the commonest of its own answers for right: say training.grpo.reward: "
+                "agreed for that, or rule or gold for what is right"
+            )
         reward, seeds = self.training.grpo.reward, self.seeds
         if reward == "rule" and self.evaluation.world is None:
             raise ValueError(
@@ -712,12 +747,24 @@ class ExperimentSettings(Settings):
                 "training.grpo.reward: gold compares with the seeds' answers, and they have none; set "
                 "seeds.answer_field or seeds.answer_after"
             )
-        if reward not in ("rule", "gold") and not (is_dotted_name(reward) or ".py:" in reward):
+        if reward not in BUILT_IN and not (is_dotted_name(reward) or ".py:" in reward):
             raise ValueError(
-                f"training.grpo.reward: {reward!r} is neither rule nor gold, and names no function; write "
+                f"training.grpo.reward: {reward!r} is neither rule, gold nor agreed, and names no function; write "
                 "package.module:NAME or my_reward.py:NAME"
             )
         return self
+
+    @property
+    def own_reward(self) -> str | None:
+        """The function of a person's own that GRPO's reward names; None where there is none."""
+        reward = self.training.grpo.reward
+        return reward if self.parameters.second_loss == "grpo" and reward not in BUILT_IN else None
+
+    @property
+    def reward_mark(self) -> str | None:
+        """What announces the final answer where GRPO's reward reads one: the recipe's own mark, where it votes."""
+        own = getattr(self.parameters, "answer_mark", None) if self.training.grpo.reward == AGREED else None
+        return own or self.seeds.answer_after
 
     @model_validator(mode="after")
     def _has_the_recipes_texts(self) -> Self:

@@ -90,8 +90,8 @@ def check_files(settings: ExperimentSettings, file: Path) -> None:
             world = find_world(settings.evaluation.world.name, file.parent)
         except WorldError as error:
             mistakes.append(f"{file}:{find_line(file, field) or 1}: attributes.{field}: {error}")
-    reward, field = settings.training.grpo.reward, "training.grpo.reward"
-    if settings.parameters.second_loss == "grpo" and reward not in ("rule", "gold"):
+    field = "training.grpo.reward"
+    if (reward := settings.own_reward) is not None:
         try:
             find_reward_function(reward, file.parent)
         except RewardError as error:

@@ -1,4 +1,4 @@
-"""What a sampled completion earns in GRPO: 1 where it is right, else 0; or what a function of a person's says.
+"""What a sampled completion earns in GRPO: 1 where it is right or agrees, else 0; or what a person's function says.
 
 A completion of which nothing can be told earns 0 as a wrong one does, since a model that hides its answer must not do
 better than one that errs.
@@ -7,9 +7,10 @@ better than one that errs.
 from collections.abc import Callable
 from typing import Any
 
+from lance_assets.algorithms.reviews.gold_answers import says_same_answer
 from lance_assets.rewards import Reward, find_reward_function, tell_right
 from lance_assets.worlds import find_world
-from resources.training.stage_settings import GOLD, RIGHT, RewardSource
+from resources.training.stage_settings import AGREED, GOLD, RIGHT, RewardSource
 
 
 def find_reward(source: RewardSource) -> Reward:
@@ -25,6 +26,10 @@ def find_reward(source: RewardSource) -> Reward:
     if source.name == GOLD:
         return lambda prompt, completion, answer: float(
             tell_right(prompt, completion, world=None, answer=answer, mark=source.mark) is True
+        )
+    if source.name == AGREED:
+        return lambda prompt, completion, answer: float(
+            answer is not None and says_same_answer(completion, answer, mark=source.mark)
         )
     return find_reward_function(source.name, source.folder)
 

@@ -168,7 +168,8 @@ class GrpoSettings(SftSettings):
     reward: str = Field(
         "rule",
         description="What a completion earns: 'rule' for 1 where the world's rule finds it right, 'gold' for 1 where "
-        "it says the seed's gold answer, or a function of your own, package.module:NAME or my_reward.py:NAME, which is "
+        "it says the seed's gold answer, 'agreed' for 1 where it comes to the same answer as the SFT set's own "
+        "completion of the prompt, or a function of your own, package.module:NAME or my_reward.py:NAME, which is "
         "given prompt, completion and gold answer or None and returns a number.",
     )
 
@@ -195,8 +196,10 @@ class GrpoSettings(SftSettings):
             )
 
 
-RIGHT, GOLD = "rule", "gold"
-"""The rewards that are built in: by the rule of the evaluation's world, and by the seeds' gold answers."""
+RIGHT, GOLD, AGREED = "rule", "gold", "agreed"
+"""The rewards that are built in: by the rule of the evaluation's world, by the seeds' gold answers, and by the answers
+of the SFT set's own completions, which a recipe such as R-Zero takes from a vote."""
+BUILT_IN = (RIGHT, GOLD, AGREED)
 
 
 class RewardSource(BaseModel):
@@ -204,10 +207,10 @@ class RewardSource(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(RIGHT, description="'rule', 'gold', package.module:NAME, or my_reward.py:NAME.")
+    name: str = Field(RIGHT, description="'rule', 'gold', 'agreed', package.module:NAME, or my_reward.py:NAME.")
     world: str | None = Field(None, description="Of 'rule': the world's name.")
     folder: Path = Field(Path(), description="The experiment's, which files are relative to.")
-    mark: str | None = Field(None, description="Of 'gold': what announces the final answer.")
+    mark: str | None = Field(None, description="Of 'gold' and 'agreed': what announces the final answer.")
     content_hash: str | None = Field(None, description="Of the file that the name leads to; None for no file.")
 
 

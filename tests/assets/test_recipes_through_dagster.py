@@ -66,6 +66,7 @@ SMALL: dict[str, dict[str, object]] = {
         **{"answer_mark": "The answer is", "teacher_writes": "prompt_then_completion", "max_attempts": 2},
         **{"num_votes": 2, "min_agreement": 0.0, "student_max_new_tokens": 96},
     },
+    "r_zero": SHORT | {"num_prompts": 2, "num_answers": 3, "delta": 0.5, "losses": "sft_then_dpo"},
     "rft": SHORT | {"num_samples": 2, "verifier": ANY_WORD},
     "self_guide": SHORT
     | {"num_demos": 2, "num_waves": 2, "wave_size": 4, "num_annotations": 3, "filters_input_length": False}

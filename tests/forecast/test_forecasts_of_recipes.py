@@ -10,7 +10,7 @@ from lance_assets.recipes.axes import AxisSettings
 from lance_assets.recipes.contract import find_recipe
 from lance_assets.rounds.experiments import read_plan
 
-STEPS = ("input", "annotate", "judge_pair", "review")
+STEPS = ("input", "annotate", "judge_pair", "review", "new_prompt")
 TOKENS = {step: 20.0 for step in STEPS}
 LENGTHS = Lengths(3.0, TOKENS, TOKENS, {step: 40.0 for step in STEPS}, prompt=10.0, completion=30.0)
 POOL = Pool(50, num_eft=4, eft_tokens=100.0)
@@ -51,6 +51,25 @@ def test_clear_counts_the_seeds_that_it_completes_and_compares() -> None:
     assert find(first, "votes").prompt_tokens == pytest.approx(50 * 0.9 * 6 * (20 + 10 + 2 * 30))
     assert find(most, "votes").rows == 300
     assert first.num_sft == start.num_sft == 54
+
+
+def test_r_zero_counts_questions_and_ten_answers_of_each() -> None:
+    """50 seeds, four questions each, 3 in 10 of them at the edge; a pair of answers for each, and one of each seed's
+    questions. With GRPO there are no pairs, and at most every question is at the edge."""
+    settings = find_recipe("r_zero").settings(losses="sft_then_dpo")
+    start, first, second = forecast("r_zero", settings)
+    assert (start.stages, start.num_sft) == ((), 4)
+    assert (find(first, "questions").rows, find(first, "answers").rows) == (200, 2000)
+    assert find(first, "questions").completion_tokens == 200 * (10 + 60)
+    assert find(first, "questions").role == "challenger"
+    assert first.num_sft == second.num_sft == pytest.approx(60 + 4)
+    assert first.num_pairs == pytest.approx(60 + 50)
+    assert first.num_kept == pytest.approx(60 * 11)
+    rewarded = find_recipe("r_zero").settings(max_questions=20)
+    assert forecast("r_zero", rewarded)[1].num_pairs == 0
+    assert [forecast("r_zero", rewarded, at_most=most)[1].num_sft for most in (False, True)] == pytest.approx([24, 24])
+    alone = find_recipe("r_zero").settings(losses="dpo")
+    assert forecast("r_zero", alone)[1].num_sft == 0
 
 
 def test_trace_counts_each_task_and_the_replayed_share() -> None:

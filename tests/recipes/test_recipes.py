@@ -18,7 +18,7 @@ from lance_assets.rounds.nouns import NOUNS
 from tests.recipes.scripted_round import EFT, NO_PAIRS, build_inputs, identify, seeds
 
 NAMES = [
-    *("clear", "diverse_evol", "i_sheep", "kun", "lance", "llm2llm", "rft"),
+    *("clear", "diverse_evol", "i_sheep", "kun", "lance", "llm2llm", "r_zero", "rft"),
     *("self_guide", "self_rewarding", "spin", "star", "trace"),
 ]
 EVERY = pytest.mark.parametrize("recipe", list_recipes(), ids=[recipe.name for recipe in list_recipes()])
@@ -26,6 +26,7 @@ ROLES = {
     "self_guide": (),
     "clear": ("reviewer",),
     "trace": (),
+    "r_zero": ("challenger",),
     **{"diverse_evol": (), "i_sheep": (), "spin": (), "lance": ("reviewer",), "llm2llm": ("teacher",)},
     **{"kun": ("label", "reviewer"), "self_rewarding": ("prompter", "reviewer"), "rft": (), "star": ()},
 }
@@ -211,6 +212,8 @@ FEW = {"num_demos": 2, "num_waves": 1, "wave_size": 1, "num_annotations": 2, "fi
 WORDED_BY = {"instruction", "labels", "num_demos"}
 UNSCALED = {"reviewed_set": {"lowest_score", "highest_score"}, "sft_set": {"trains_on"}}
 WORDS = {"answer_kind": "text", "answer_mark": None}
+VOTED = {"reviewed_set": {"num_examples", "proposals"}, "preference_pairs": {"trains_on"}}
+"""Of R-Zero what only paired questions are asked with, and whose pairs are kept."""
 IN_TURN = {"teacher_writes": "prompt_then_completion"}
 
 
@@ -219,6 +222,8 @@ IN_TURN = {"teacher_writes": "prompt_then_completion"}
     [
         *((name, {}, {}) for name in ("spin", "self_rewarding", "rft")),
         ("star", {"min_words": 1}, {}),
+        ("r_zero", {"delta": 0.5}, VOTED),
+        ("r_zero", {"delta": 0.5, "losses": "sft_then_dpo"}, {"preference_pairs": set()}),
         ("i_sheep", {}, {"sft_set": {"sft_on_seeds"}}),
         ("clear", {}, UNSCALED),
         ("self_guide", FEW, {"sft_set": {"sft_on_seeds"}, "eval_report": WORDED_BY}),
@@ -228,7 +233,19 @@ IN_TURN = {"teacher_writes": "prompt_then_completion"}
         ("llm2llm", WORDS | IN_TURN, {"raw_generations": {"show_mistake"}, "sft_set": {"sft_on_seeds"}}),
     ],
     ids=[
-        *("spin", "self_rewarding", "rft", "star", "i_sheep", "clear", "self_guide", "trace", "diverse_evol"),
+        *(
+            "spin",
+            "self_rewarding",
+            "rft",
+            "star",
+            "r_zero",
+            "r_zero_pairs",
+            "i_sheep",
+            "clear",
+            "self_guide",
+            "trace",
+            "diverse_evol",
+        ),
         *("llm2llm", "llm2llm_in_turn"),
     ],
 )

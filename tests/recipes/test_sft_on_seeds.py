@@ -8,7 +8,7 @@ from lance_assets.recipes.contract import find_recipe, list_recipes
 from lance_assets.records import SFT_SET
 from tests.recipes.scripted_round import EFT, build_inputs, identify, seeds
 
-SWITCHED = ("kun", "lance", "rft", "self_rewarding", "spin", "star")
+SWITCHED = ("kun", "lance", "r_zero", "rft", "self_rewarding", "spin", "star")
 
 
 @pytest.mark.parametrize("name", SWITCHED)

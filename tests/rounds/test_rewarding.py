@@ -60,6 +60,17 @@ def build_sft() -> pl.DataFrame:
     return pl.DataFrame([dict.fromkeys(SFT_SET) | row for row in rows], schema=SFT_SET)
 
 
+def test_agreed_takes_the_answer_of_the_rows_own_completion(tmp_path: Path) -> None:
+    """A recipe's vote is in the SFT set; the seed's gold answer, Paris, has no part in it."""
+    said = ["The answer is 3.", "The answer is Rome.", "Well.", "The answer is 4.", "score: 7"]
+    sft = build_sft().with_columns(completion=pl.Series(said))
+    this_round = open_round(tmp_path, read_settings("agreed"))
+    found = list_reward_prompts(this_round, sft)["reward_prompts"]
+    assert dict(found.select("row_id", "answer").iter_rows()) == {"s0": "3", "s1": "Rome"}
+    this_round.write("reward_prompts", found)
+    assert describe_reward(this_round)["reward"].name == "agreed"
+
+
 @pytest.mark.parametrize(
     ("reward", "row_ids"), [("rule", ["s0"]), ("gold", ["s0", "s1"]), ("my_reward.py:score", ["s0", "s1", "s2"])]
 )
@@ -134,7 +145,7 @@ def test_a_reward_is_part_of_the_sft_set_and_the_checkpoint_alone(tmp_path: Path
             {"seeds": {"path": "s.jsonl"}, "training": {"grpo": {"reward": "gold"}}},
             "gold compares with the seeds' answers, and they have none; set seeds.answer_field or seeds.answer_after",
         ),
-        ({"training": {"grpo": {"reward": "best"}}}, "'best' is neither rule nor gold, and names no function"),
+        ({"training": {"grpo": {"reward": "best"}}}, "'best' is neither rule, gold nor agreed, and names no function"),
         ({"training": {"grpo": {"batch_size": 12}}}, "batch_size 12 is no multiple of num_generations 8"),
         ({"training": {"grpo": {"max_new_tokens": 2048}}}, "leaves no room for a prompt in max_length 2048"),
         ({"training": {"grpo": {"gamma": 1}}}, r"training\.grpo\.gamma"),

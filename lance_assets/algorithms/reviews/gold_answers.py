@@ -34,9 +34,7 @@ def says_gold_answer(completion: str, gold: str, *, mark: str | None = None) -> 
     (True, None)
     """
     said = strip_thinking(completion).strip()
-    announced = extract_final_answer(said, mark) if mark else None
-    if announced is None and (found := list(_ANSWER_IS.finditer(said))):
-        announced = said[found[-1].end() :].strip().partition("\n")[0]
+    announced = _find_announced(said, mark)
     number = parse_number(gold)
     if announced:
         # "The answer is 7 because ..." is no answer to compare as a whole.
@@ -53,6 +51,46 @@ def says_gold_answer(completion: str, gold: str, *, mark: str | None = None) -> 
         return True
     # An announced answer of a few other words is another answer; a longer one may say the same in more words.
     return False if announced and len(tokenize_words(announced)) <= len(wanted) else None
+
+
+def find_said_answer(completion: str, *, mark: str | None = None) -> str | None:
+    """The final answer of a completion where no gold answer is known: what is announced, else its last number.
+
+    Args:
+        completion: as written; what it thinks first is no part of it.
+        mark: as for `says_gold_answer`.
+
+    Returns:
+        The answer as written. Of an announced sentence with one number it is the number. None where nothing is
+        announced and there is no number.
+
+    >>> find_said_answer("2 + 3 = 5, so the answer is 5."), find_said_answer("It is 2 + 3 = 6"), find_said_answer("Yes")
+    ('5', '6', None)
+    """
+    said = strip_thinking(completion).strip()
+    announced = (_find_announced(said, mark) or "").strip().rstrip(" .")
+    numbers = _NUMBER.findall(announced or said)
+    if not announced:
+        return numbers[-1] if numbers else None
+    return numbers[0] if len(numbers) == 1 and parse_number(announced) is None else announced
+
+
+def says_same_answer(completion: str, answer: str, *, mark: str | None = None) -> bool:
+    """Whether a completion's final answer is one that another completion gave (`find_said_answer`).
+
+    >>> says_same_answer("So the answer is 5.0.", "5"), says_same_answer("No idea", "5")
+    (True, False)
+    """
+    said = find_said_answer(completion, mark=mark)
+    return said is not None and normalise_answer(said) == normalise_answer(answer)
+
+
+def _find_announced(said: str, mark: str | None) -> str | None:
+    """What a mark or the words "answer is" announce, to the end of the line; None where nothing does."""
+    announced = extract_final_answer(said, mark) if mark else None
+    if announced is None and (found := list(_ANSWER_IS.finditer(said))):
+        announced = said[found[-1].end() :].strip().partition("\n")[0]
+    return announced
 
 
 def _find_number(text: str) -> str | None:

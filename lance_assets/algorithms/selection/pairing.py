@@ -13,6 +13,7 @@ Differences from the authors' code:
 """
 
 import hashlib
+from collections.abc import Sequence
 
 import polars as pl
 
@@ -151,17 +152,20 @@ def build_self_play_pairs(reviewed: pl.DataFrame, *, round_key: str) -> pl.DataF
     return _complete_pairs(pairs, round_key=round_key)
 
 
-def build_best_worst_pairs(reviewed: pl.DataFrame, *, round_key: str) -> pl.DataFrame:
+def build_best_worst_pairs(
+    reviewed: pl.DataFrame, *, round_key: str, kinds: Sequence[str] = ("completion",)
+) -> pl.DataFrame:
     """Each prompt's best completion against its worst, unless they tie (Self-Rewarding, arXiv 2401.10020).
 
     Args:
-        reviewed: schema `REVIEWED_SET`, kind "completion"; rows without a score take no part.
+        reviewed: schema `REVIEWED_SET`; rows without a score take no part.
         round_key: the round that builds them.
+        kinds: the kinds of rows that take part.
 
     Returns:
         Schema `PREFERENCE_PAIRS`, at most one a prompt of a seed. Of equal scores the smallest row id counts.
     """
-    scored = reviewed.filter((pl.col("kind") == "completion") & pl.col("review_score").is_not_null())
+    scored = reviewed.filter(pl.col("kind").is_in(kinds) & pl.col("review_score").is_not_null())
     key = ["seed_id", "prompt"]
     best = scored.sort("review_score", "row_id", descending=[True, False]).unique(key, keep="first")
     worst = scored.sort("review_score", "row_id").unique(key, keep="first")

@@ -97,7 +97,7 @@ def build_sft_set(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame)
 RECIPE: Recipe[RftSettings] = Recipe(
     name="rft",
     settings=RftSettings,
-    stages=(Stage("solution", asked_in="raw_generations"),),
+    stages=(Stage("solution", asked_in="raw_generations", mixes=True),),
     settings_of_step={
         "seed_set": ("max_seeds",),
         "raw_generations": ("num_samples",),

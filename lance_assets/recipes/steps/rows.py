@@ -326,6 +326,18 @@ def propose_from_seeds(
     return record_samples(kind, origins, requests, samples)
 
 
+def word_in_manner_of(
+    identity: RoundIdentity, seeds: Sequence[Shown], *, step: str, num_examples: int
+) -> list[tuple[str, str]]:
+    """What `propose_in_manner_of` asks for each seed: its row id, and the template's words with the examples."""
+    asked, ordered = [], sort_pool(seeds)
+    for seed in seeds:
+        shown = [seed, *draw_examples(identity, seed.row_id, ordered, number=num_examples - 1)]
+        texts = {"prompt": seed.prompt, "completion": seed.completion, "examples": show_examples(shown)}
+        asked.append((seed.row_id, identity.templates.render(step, **texts)))
+    return asked
+
+
 def propose_in_manner_of(
     identity: RoundIdentity, ask: Ask, seeds: Sequence[Shown], *, step: str, num_examples: int, num_samples: int
 ) -> list[Generation]:
@@ -334,11 +346,7 @@ def propose_in_manner_of(
     Each seed is the first example once. The round draws the others, the same ones whatever the order of the seeds. The
     template is given `examples`, numbered, and the first one's `prompt` and `completion`.
     """
-    asked, ordered = [], sort_pool(seeds)
-    for seed in seeds:
-        shown = [seed, *draw_examples(identity, seed.row_id, ordered, number=num_examples - 1)]
-        texts = {"prompt": seed.prompt, "completion": seed.completion, "examples": show_examples(shown)}
-        asked.append((seed.row_id, identity.templates.render(step, **texts)))
+    asked = word_in_manner_of(identity, seeds, step=step, num_examples=num_examples)
     requests = build_requests(identity, "new_prompt", asked, num_samples)
     samples = close_thoughts(ask("new_prompt", requests))
     origins = [

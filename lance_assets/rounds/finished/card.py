@@ -121,7 +121,14 @@ def describe_models(plan: Plan) -> str:
     revision = f", revision {settings.model_revision}" if settings.model_revision else ""
     lines = [f"- The rounds' model started as `{_name(settings.model)}`{revision}."]
     lines += [
-        f"- The role `{name}` is `{_name(role.model)}`." for name, role in sorted(plan.roles.items()) if role.model
+        f"- The role `{name}` is `{_name(role.model)}`."
+        for name, role in sorted(plan.roles.items())
+        if role.model and name not in plan.generators
+    ]
+    lines += [
+        f"- The generator `{name}` wrote {one.share:.0%} of the completions that are sampled: `{_name(one.model)}`."
+        for name, one in sorted(settings.generators.items())
+        if one.model
     ]
     system = plan.templates.system
     lines.append(

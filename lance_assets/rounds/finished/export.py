@@ -18,6 +18,7 @@ from typing import Any
 import polars as pl
 
 from lance_assets.conversations import Turn, read_conversation
+from lance_assets.rounds.filtering.generators import find_writers
 from lance_assets.rounds.filtering.origins import find_origins
 from lance_assets.rounds.finished.card import write_data_card
 from lance_assets.rounds.plan import Plan
@@ -140,7 +141,10 @@ def export_data(
 
 
 def add_origins(this_round: Round, rows: pl.DataFrame, *, of: str) -> pl.DataFrame:
-    """Rows with the licences and sources of the seeds that they come from; as they are where none is stated.
+    """Rows with the licences and sources of the seeds that they come from, as far as these are stated.
+
+    Where several generators write, each row also has the one that wrote it (of a pair, the chosen completion); null for
+    what people wrote.
 
     Args:
         this_round: the round.
@@ -148,6 +152,9 @@ def add_origins(this_round: Round, rows: pl.DataFrame, *, of: str) -> pl.DataFra
         of: the column that names the row in the reviewed_set or seed_set of that round.
     """
     settings = this_round.plan.settings
+    if settings.generators:
+        writers = find_writers(this_round, rows.select("source_round", of).rows())
+        rows = rows.with_columns(pl.Series("generator", writers, pl.String))
     if not (settings.seeds.states_origins or (settings.texts is not None and settings.texts.license)):
         return rows
     found = find_origins(this_round, rows.select("source_round", of).rows())

@@ -97,7 +97,20 @@ def identify_asking(plan: Plan, noun: str) -> Identity:
         "roles": identify_roles(plan, noun),
         "stages": identify_stages(plan, noun),
         **thoughts,
+        **identify_generators(plan, noun),
     }
+
+
+def identify_generators(plan: Plan, noun: str) -> Identity:
+    """The models that write a share of what a noun asks; nothing where the round's own model writes all."""
+    mixed = [stage.name for stage in plan.recipe.stages if stage.mixes and stage.asked_in in (None, noun)]
+    if not plan.settings.generators or not mixed:
+        return {}
+    own = {
+        name: {"model": identify_role(plan, one), "engine": identify_engine(one.engine), "share": one.share}
+        for name, one in sorted(plan.settings.generators.items())
+    }
+    return {"generators": own}
 
 
 def identify_stages(plan: Plan, noun: str) -> Identity:
@@ -273,7 +286,7 @@ def identify_reward(plan: Plan) -> Identity:
         "reward": name,
         "reward_world": world.name if world is not None and name == "rule" else None,
         "reward_file": hash_world_file(world.name if world is not None and name == "rule" else name, plan.folder),
-        "reward_mark": plan.settings.seeds.answer_after,
+        "reward_mark": plan.settings.reward_mark,
     }
 
 
@@ -364,7 +377,7 @@ def identify_evaluation(plan: Plan) -> Identity:
 
 def list_asked_engines(plan: Plan) -> list[EngineSettings]:
     """The engines of a step that asks the round's model or a role."""
-    return [plan.settings.engine, *(role.engine for role in plan.settings.roles.values())]
+    return [plan.settings.engine, *(one.engine for one in (plan.settings.roles | plan.generators).values())]
 
 
 def list_evaluated_engines(plan: Plan) -> list[EngineSettings]:
@@ -414,7 +427,7 @@ def list_reward_code(plan: Plan) -> list[str]:
     name = plan.settings.training.grpo.reward
     if name == "rule":
         return list_world_code(plan)
-    return [name] if name != "gold" and split_file_name(name, plan.folder)[0] is None else []
+    return [name] if name not in ("gold", "agreed") and split_file_name(name, plan.folder)[0] is None else []
 
 
 def list_world_code(plan: Plan) -> list[str]:

@@ -18,6 +18,7 @@ from lance_assets.records import START_CHECKPOINT
 from lance_assets.rounds.deciding.applying import apply_decisions
 from lance_assets.rounds.deciding.decisions import find_scale
 from lance_assets.rounds.differences import compare_with_round, describe_differences
+from lance_assets.rounds.filtering.generators import describe_generators, tabulate_generators
 from lance_assets.rounds.filtering.origins import carry_origins
 from lance_assets.rounds.filtering.seeds import describe_confidence, take_confident
 from lance_assets.rounds.overrides import record_overrides
@@ -292,7 +293,10 @@ def make_raw_generations(this_round: Round) -> Made:
             seeds,
             this_round.read_grown("sft_set"),
         )
-    return Made(table)
+        written_by = ask.written_by
+    if not plan.settings.generators:
+        return Made(table)
+    return Made(table, others={"row_generators": tabulate_generators(written_by)})
 
 
 def report_raw_generations(this_round: Round) -> Report:
@@ -308,6 +312,7 @@ def report_raw_generations(this_round: Round) -> Report:
         "preview": sample_rows(
             table, columns, over=("kind", "finish_reason", "refused_reason"), salt=this_round.key, num_rows=10
         ),
+        **describe_generators(this_round, table["row_id"].to_list(), of="generations"),
     }
     return facts | dict(this_round.plan.recipe.describe_generations(this_round.build_inputs(), table))
 

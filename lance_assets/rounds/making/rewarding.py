@@ -5,12 +5,13 @@ from typing import Any
 
 import polars as pl
 
+from lance_assets.algorithms.reviews.gold_answers import find_said_answer
 from lance_assets.records import REWARD_PROMPTS, TRAINING_REWARDS
 from lance_assets.rounds.gold import read_gold
 from lance_assets.rounds.report import Losses, Report
 from lance_assets.rounds.round import Round
 from lance_assets.worlds import hash_world_file
-from resources.training.stage_settings import GOLD, RIGHT, RewardSource
+from resources.training.stage_settings import AGREED, BUILT_IN, GOLD, RIGHT, RewardSource
 
 
 def trains_on_reward(this_round: Round) -> bool:
@@ -36,15 +37,17 @@ def list_reward_prompts(this_round: Round, sft: pl.DataFrame) -> dict[str, pl.Da
     plan, gold = this_round.plan, read_gold(this_round)
     name, world = plan.settings.training.grpo.reward, plan.world
     rows = []
-    for row_id, prompt in (
+    for row_id, prompt, completion in (
         sft.filter(pl.col("source") != "eft")
-        .select("row_id", "prompt")
+        .select("row_id", "prompt", "completion")
         .unique("prompt", maintain_order=True)
         .iter_rows()
     ):
         answer = gold[prompt] if prompt in gold else None
+        if name == AGREED:
+            answer = find_said_answer(completion, mark=plan.settings.reward_mark)
         is_problem = name == RIGHT and world is not None and world.read_prompt(prompt) is not None
-        if is_problem or (name == GOLD and answer is not None) or name not in (RIGHT, GOLD):
+        if is_problem or (name in (GOLD, AGREED) and answer is not None) or name not in BUILT_IN:
             rows.append({"row_id": row_id, "prompt": prompt, "answer": answer})
     return {"reward_prompts": pl.DataFrame(rows, schema=REWARD_PROMPTS)}
 
@@ -64,7 +67,7 @@ def describe_reward(this_round: Round) -> dict[str, Any]:
         name=name,
         world=world.name if world is not None and name == RIGHT else None,
         folder=plan.folder,
-        mark=plan.settings.seeds.answer_after,
+        mark=plan.settings.reward_mark,
         content_hash=hash_world_file(world.name if world is not None and name == RIGHT else name, plan.folder),
     )
     path = this_round.platform.tables.path(plan.name, this_round.key, "reward_prompts")

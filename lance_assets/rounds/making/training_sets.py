@@ -27,6 +27,7 @@ from lance_assets.records import DIVERSITY_REPORT
 from lance_assets.rounds.alike.kept_texts import require_history
 from lance_assets.rounds.alike.likeness_to_people import compare_with_people
 from lance_assets.rounds.deciding.applying import build_decided_pairs, build_decided_sft_set
+from lance_assets.rounds.filtering.generators import describe_generators
 from lance_assets.rounds.making.rewarding import list_reward_prompts
 from lance_assets.rounds.plan import asks_people
 from lance_assets.rounds.report import (
@@ -324,7 +325,17 @@ def report_diversity_report(this_round: Round) -> Report:
         **{name: round(value, 4) for name, value in measures.items() if value is not None},
         "rounds": Measures(list_measures(rounds)),
         "over_rounds": Trends(rounds, title=title, units=UNITS, floors=floors),
+        **_describe_writers(this_round),
     }
+
+
+def _describe_writers(this_round: Round) -> Report:
+    """Which share of the round's kept and accepted completions each generator wrote, where there are several."""
+    if not this_round.plan.settings.generators:
+        return {}
+    kept = this_round.read("cleaned_set").filter(pl.col("drop_reason").is_null())["row_id"].to_list()
+    trained = this_round.read("sft_set").filter(source_round=this_round.key)["source_id"].drop_nulls().to_list()
+    return describe_generators(this_round, kept, of="kept") | describe_generators(this_round, trained, of="trained_on")
 
 
 MAX_SHOWN = 8
