@@ -68,6 +68,8 @@ class World:
 
     None: a text asks one when it equals its prompt, or shares `evaluation.ngram` words in a row with it.
     """
+    files: tuple[Path, ...] = ()
+    """What the problems are read from; a change of their content is another evaluation."""
     mean_tokens: tuple[float, float] | None = None
     """Tokens of a prompt and of a completion, as measured means, for `lance plan`; None: the plan shows no tokens."""
 

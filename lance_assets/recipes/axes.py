@@ -124,6 +124,11 @@ class AxisSettings(BaseModel):
         return self.has_reviews
 
     @property
+    def trains_model(self) -> bool:
+        """Whether rounds train a checkpoint; without it a round's sets are all that it brings."""
+        return True
+
+    @property
     def trains_without_news(self) -> bool:
         """Whether a round trains where it brought nothing new."""
         return False

@@ -34,6 +34,7 @@ from lance_assets.recipes.asking import (
 )
 from lance_assets.recipes.axes import AxisSettings, RecipeSettings
 from lance_assets.records import SEED_SET, Ask, SamplingSettings
+from lance_assets.worlds import Problem
 
 S = TypeVar("S", bound=AxisSettings)
 S_co = TypeVar("S_co", covariant=True)
@@ -145,6 +146,11 @@ def list_no_prompts(settings: object) -> tuple[PromptStep, ...]:
     return ()
 
 
+def list_no_libraries(settings: object) -> Mapping[str, tuple[str, ...]]:
+    """The platform's libraries alone."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Recipe(Generic[S]):
     """A method over one round: its steps as functions, and what the platform must know of it.
@@ -226,6 +232,17 @@ class Recipe(Generic[S]):
     word_prompt: Callable[[RoundInputs[S], str], str] | None = None
     """(inputs with the round's seeds, a prompt) to what a checkpoint is asked, by the evaluation's world and judge: the
     words that it was trained with. None: the prompt as it is."""
+    list_libraries: Callable[[S], Mapping[str, tuple[str, ...]]] = list_no_libraries
+    """The recipe's settings to the libraries that decide what a noun holds, beside the platform's, by noun."""
+    score_set: (
+        Callable[[RoundInputs[S], Mapping[str, pl.DataFrame], Sequence[Problem]], tuple[pl.DataFrame, pl.DataFrame]]
+        | None
+    ) = None
+    """(inputs with the round's seeds, reviewed sets of r0001 and on by round, held-out problems of the world) to rows
+    of `EVAL_REPORT` and `HARNESS_ITEMS`: scores of what the rounds' rows teach another model than the checkpoint, in
+    benchmarks of their own. Called where the experiment has a world. None: the checkpoint alone is scored."""
+    set_benchmarks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The benchmarks that `score_set` may give, each with its metrics."""
     forecast: Forecast[S] | None = None
     """How rounds are forecast before they run. None: the experiment has no forecast."""
 

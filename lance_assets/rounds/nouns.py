@@ -112,6 +112,13 @@ def _tells_generators(plan: Plan) -> tuple[str, ...]:
     return ("raw_generations",) if plan.settings.generators else ()
 
 
+def _evaluated_sets(plan: Plan) -> tuple[str, ...]:
+    """The sets of a round that its evaluation reads."""
+    if plan.recipe.score_set is not None:
+        return "seed_set", "reviewed_set"
+    return ("seed_set",) if plan.recipe.word_prompt is not None else ()
+
+
 def _harness(plan: Plan) -> tuple[str, ...]:
     return (*identity.TRANSFORMERS, "lm-eval") if plan.settings.evaluation.lm_eval is not None else ()
 
@@ -383,8 +390,8 @@ NOUNS: dict[str, Noun] = {
             records.EVAL_REPORT,
             # The evaluation reads nothing of the signal; as an input its blocking check can end r0000.
             inputs=("start_checkpoint", "checkpoint", "review_signal"),
-            further_inputs=lambda plan: ("seed_set",) if plan.recipe.word_prompt is not None else (),
-            recipe_steps=lambda plan: ("word_prompt",) if plan.recipe.word_prompt is not None else (),
+            further_inputs=_evaluated_sets,
+            recipe_steps=lambda plan: ("word_prompt", "score_set") if _evaluated_sets(plan) else (),
             tables={
                 "eval_items": records.EVAL_ITEMS,
                 "harness_items": records.HARNESS_ITEMS,
@@ -460,6 +467,11 @@ def list_handed_over_of(plan: Plan, tables: TableStore, round_key: str) -> list[
     ]
 
 
+def _list_recipe_libraries(plan: Plan, name: str) -> tuple[str, ...]:
+    libraries = plan.recipe.list_libraries(plan.settings.parameters)
+    return libraries[name] if name in libraries else ()
+
+
 @cache
 def identify(plan: Plan, name: str) -> Identity:
     """Everything beside its inputs that decides what a noun holds, as JSON, as the files were when first asked.
@@ -483,7 +495,7 @@ def identify(plan: Plan, name: str) -> Identity:
         "columns": {column: str(dtype) for column, dtype in noun.schema.items()},
         "code": hash_own_code(list_roots(plan, noun), without=identity.list_unused(plan, name)),
         "settings": own | noun.identify(plan),
-        "libraries": read_versions(noun.libraries(plan)),
+        "libraries": read_versions((*noun.libraries(plan), *_list_recipe_libraries(plan, name))),
     }
 
 

@@ -2,8 +2,9 @@
 
 import difflib
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 
 import yaml
@@ -96,7 +97,9 @@ def check_files(settings: ExperimentSettings, file: Path) -> None:
             find_reward_function(reward, file.parent)
         except RewardError as error:
             mistakes.append(f"{file}:{find_line(file, field) or 1}: attributes.{field}: {error}")
-    for field, told in find_unknown_scores(settings.evaluation, world):
+    for field, told in find_unknown_scores(
+        settings.evaluation, world, of_sets=find_recipe(settings.recipe).set_benchmarks
+    ):
         mistakes.append(f"{file}:{find_line(file, field) or 1}: attributes.{field}: {told}")
     if mistakes:
         raise ValueError("\n".join(map(_cut, mistakes)))
@@ -142,7 +145,12 @@ def _find_task_mistakes(settings: ExperimentSettings, file: Path) -> list[str]:
     return mistakes
 
 
-def find_unknown_scores(evaluation: EvaluationSettings, world: World | None) -> list[tuple[str, str]]:
+def find_unknown_scores(
+    evaluation: EvaluationSettings,
+    world: World | None,
+    *,
+    of_sets: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+) -> list[tuple[str, str]]:
     """The scores of the headline and the floors that no evaluation of the experiment gives: field, and what is wrong.
 
     Which metrics a task of the harness has is known only once it was evaluated.
@@ -150,13 +158,14 @@ def find_unknown_scores(evaluation: EvaluationSettings, world: World | None) -> 
     Args:
         evaluation: what is evaluated.
         world: the checkable task among it; None where there is none, or where it cannot be found.
+        of_sets: the recipe's own benchmarks on the world's problems, with their metrics.
     """
     named: list[tuple[str, ScoreSettings]] = [
         *((f"evaluation.headline.{place}", score) for place, score in enumerate(evaluation.headline)),
         *((f"evaluation.floors.{place}", score) for place, score in enumerate(evaluation.floors)),
     ]
-    metrics = {JUDGE: (CONTROLLED, "win_rate")} if evaluation.judge is not None else {}
-    metrics |= {world.name: (GREEDY, "sampled")} if world is not None else {}
+    metrics: dict[str, tuple[str, ...]] = {JUDGE: (CONTROLLED, "win_rate")} if evaluation.judge is not None else {}
+    metrics |= {world.name: (GREEDY, "sampled"), **of_sets} if world is not None else {}
     is_open = evaluation.lm_eval is not None or (evaluation.world is not None and world is None)
     mistakes = []
     for field, score in named:

@@ -58,6 +58,10 @@ class ScriptedEngine(ModellessEngine):
         if asked.startswith(_STEPS["degrade"]):
             guess = f"With no work at all it may be that the answer is {digits}."
             return f"Thought Process: a wrong guess. Final Answer: {guess}"
+        if asked.startswith("age: "):
+            return "yes"
+        if asked.startswith("Write a row: age, "):
+            return f"{20 + seed % 40}, {1 + seed % 2}, 25.5, 93, 180, 110.5, 48, 4, 4.7, 90, {('no', 'yes')[seed % 2]}"
         if asked.startswith(_STEPS["label"]):
             return f"Reverse the list {digits}."
         if asked.startswith(_STEPS["verdict"]):

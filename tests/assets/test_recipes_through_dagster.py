@@ -21,6 +21,7 @@ from lance_assets.assets.building import GPU_POOL
 from lance_assets.assets.past.lineage import list_parents
 from lance_assets.assets.platform import find_key, find_rounds
 from lance_assets.assets.sensors import decide
+from lance_assets.experiments import mini_cllm
 from lance_assets.prompts import build_messages
 from lance_assets.recipes.contract import list_recipes
 from lance_assets.recipes.kun import build_label_rows
@@ -51,8 +52,14 @@ ANY_WORD = {
     "rules": [{"kind": "length_constraints:number_words", "num_words": 1, "relation": "at least"}],
 }
 """Calls every completion right that has a word."""
+TABLE = Path(mini_cllm.__file__).parent
+"""The rows of a table, which CLLM's seeds have to be."""
 SMALL: dict[str, dict[str, object]] = {
     "clear": SHORT | {"num_votes": 1, "compares_by": "score", "min_confidence": 0.5},
+    "cllm": SHORT
+    | {"label": "progress", "row_format": "lines", "teaches": "rows", "sft_on_seeds": True, "num_samples": 2}
+    | {"seeds": {"path": str(TABLE / "seeds.jsonl"), "limit": 20, "eft_path": "eft.jsonl"}}
+    | {"evaluation": {"world": {"name": "lance_assets.experiments.mini_cllm.table:WORLD", "per_stratum": 10}}},
     "diverse_evol": {"num_first": 4, "num_picks": 3},
     "i_sheep": SHORT,
     "kun": SHORT | {"language": "english", "max_texts": 6, "texts": {"path": "texts.jsonl"}, "trains_on": "all"},
@@ -79,9 +86,20 @@ SMALL: dict[str, dict[str, object]] = {
 """Each recipe's parameters, and sections of the file that it needs."""
 
 NOT_APPLICABLE = {
-    "near_duplicates": {"clear", "diverse_evol", "llm2llm", "rft", "spin", "star", "trace"},
+    "near_duplicates": {"clear", "cllm", "diverse_evol", "llm2llm", "rft", "spin", "star", "trace"},
     "unscored_rate": {"diverse_evol", "llm2llm", "self_guide", "spin", "trace"},
-    "pairs_differ": {"clear", "diverse_evol", "i_sheep", "kun", "llm2llm", "rft", "self_guide", "star", "trace"},
+    "pairs_differ": {
+        "clear",
+        "cllm",
+        "diverse_evol",
+        "i_sheep",
+        "kun",
+        "llm2llm",
+        "rft",
+        "self_guide",
+        "star",
+        "trace",
+    },
 }
 """Checks of what a recipe does not have: they pass, and their description says so."""
 WORDS = {
@@ -396,7 +414,8 @@ def test_after_a_regression_the_loop_stops_goes_on_or_goes_back(scratch: World) 
     last, following = scratch.round(keys[-1]), format_round(len(keys))
     items = last.read("eval_items").with_columns(is_correct=pl.lit(False))
     last.write("eval_items", items)
-    last.write("eval_report", summarise_items(items, benchmark="small_world"))
+    assert scratch.plan.world is not None
+    last.write("eval_report", summarise_items(items, benchmark=scratch.plan.world.name))
     best = find_best_round({key: read_headline(scratch.round(key).read("eval_report"))["score"] for key in keys})
     stopped = decide(scratch.instance, with_stop(scratch.plan, max_rounds=9, on_regression="stop"), scratch.platform)
     assert stopped == Decision(None, f"{last.key} regressed against {best} beyond the noise band")

@@ -18,7 +18,7 @@ from lance_assets.rounds.nouns import NOUNS
 from tests.recipes.scripted_round import EFT, NO_PAIRS, build_inputs, identify, seeds
 
 NAMES = [
-    *("clear", "diverse_evol", "i_sheep", "kun", "lance", "llm2llm", "r_zero", "rft"),
+    *("clear", "cllm", "diverse_evol", "i_sheep", "kun", "lance", "llm2llm", "r_zero", "rft"),
     *("self_guide", "self_rewarding", "spin", "star", "trace"),
 ]
 EVERY = pytest.mark.parametrize("recipe", list_recipes(), ids=[recipe.name for recipe in list_recipes()])
@@ -27,6 +27,7 @@ ROLES = {
     "clear": ("reviewer",),
     "trace": (),
     "r_zero": ("challenger",),
+    "cllm": (),
     **{"diverse_evol": (), "i_sheep": (), "spin": (), "lance": ("reviewer",), "llm2llm": ("teacher",)},
     **{"kun": ("label", "reviewer"), "self_rewarding": ("prompter", "reviewer"), "rft": (), "star": ()},
 }

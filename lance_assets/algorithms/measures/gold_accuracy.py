@@ -7,7 +7,7 @@
 3. The interval is Wilson's at as many items as have that variance (`signals.build_rate`), and at most as many as there
    are prompts with a right row, or prompts with a wrong one, whichever are fewer.
 
-Hand-written, as `signals` is: `scipy.stats.mannwhitneyu` has no interval, and scikit-learn is not installed.
+Hand-written, as `signals` is: `scipy.stats.mannwhitneyu` and scikit-learn's `roc_auc_score` have no interval.
 """
 
 from collections.abc import Hashable, Sequence

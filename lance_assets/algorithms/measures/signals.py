@@ -16,8 +16,7 @@
 7. A signal that compares two completions has no score of one. Its AUC is its accuracy. Its position bias is the share
    of comparisons for the completion shown first.
 
-Hand-written: `scipy.stats.mannwhitneyu` gives the statistic without an interval, scikit-learn is not installed, and
-neither knows pairs.
+Hand-written: `scipy.stats.mannwhitneyu` and scikit-learn's `roc_auc_score` have no interval, and neither knows pairs.
 """
 
 from collections.abc import Sequence

@@ -411,7 +411,7 @@ def list_guard_code(plan: Plan) -> list[str]:
         return []
     # What a prompt asks is read in completions too, where they may quote a problem.
     asked = (world.draw_held_out, world.build_guard, world.read_prompt)
-    return [name_root(code, otherwise=named.name) for code in asked if code]
+    return _name_world_code(plan, named.name, [code for code in asked if code])
 
 
 def list_cleaning_code(plan: Plan) -> list[str]:
@@ -435,7 +435,14 @@ def list_world_code(plan: Plan) -> list[str]:
     named, world = plan.settings.evaluation.world, plan.world
     if named is None or world is None or not is_dotted_name(named.name):
         return []
-    return [name_root(code, otherwise=named.name) for code in (world.draw_held_out, world.is_right)]
+    return _name_world_code(plan, named.name, [world.draw_held_out, world.is_right])
+
+
+def _name_world_code(plan: Plan, name: str, functions: Sequence[Callable[..., Any]]) -> list[str]:
+    """A world's functions by name; one without a name of its own counts with the world's file, where that is one."""
+    is_file = split_file_name(name, plan.folder)[0] is not None
+    roots = [name_root(code, otherwise=name) for code in functions]
+    return [root for root in roots if not (is_file and root == name)]
 
 
 def list_unused(plan: Plan, noun: str) -> list[str]:
@@ -466,6 +473,7 @@ def list_unused(plan: Plan, noun: str) -> list[str]:
         "lance_assets.rounds.deciding.applying:build_decided_sft_set": not asks_people(plan),
         "lance_assets.rounds.deciding.applying:build_decided_pairs": not asks_people(plan),
         "lance_assets.rounds.judging.evaluation:judge_models": evaluation.judge is None,
+        "lance_assets.rounds.making.evaluating:add_set_scores": recipe.score_set is None,
         "lance_assets.rounds.judging.asking:complete_prompts": evaluation.judge is None,
         "lance_assets.rounds.world_evaluation:evaluate_world": evaluation.world is None,
         "resources.evaluation.evaluator:run_lm_eval": evaluation.lm_eval is None,
@@ -561,9 +569,15 @@ def identify_judge(plan: Plan) -> Identity:
 
 
 def hash_world(plan: Plan) -> str | None:
-    """The content of the world's file; None for a world of an installed package."""
-    named = plan.settings.evaluation.world
-    return hash_world_file(named.name, plan.folder) if named is not None else None
+    """The content of the world's file and of what it reads its problems from; None for an installed world alone."""
+    named, world = plan.settings.evaluation.world, plan.world
+    if named is None:
+        return None
+    own = hash_world_file(named.name, plan.folder)
+    if world is None or not world.files:
+        return own
+    content = [hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "" for file in world.files]
+    return hashlib.sha256("\0".join([own or "", *content]).encode()).hexdigest()
 
 
 def hash_source(plan: Plan, name: str, split: str | None) -> list[str]:

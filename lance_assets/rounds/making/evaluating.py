@@ -102,6 +102,7 @@ def make_eval_report(this_round: Round) -> Made:
         "judge_items": [judged],
     }
     tables = add_taken(this_round, {name: pl.concat(parts) for name, parts in made.items()}, taken)
+    tables = add_set_scores(this_round, tables)
     scores = tables.pop("eval_report")
     if read_headline(scores, evaluation=this_round.plan.settings.evaluation) is None:
         raise ValueError("the evaluation gave no score that rounds can be compared by; name one in evaluation.headline")
@@ -135,6 +136,30 @@ def evaluate(this_round: Round, model: str, path: Path) -> Evaluated:
         report, harness_items = pl.concat([one.report for one in found]), pl.concat([one.items for one in found])
     summaries = [] if world is None else [summarise_items(items, benchmark=world.name)]
     return Evaluated(pl.concat([*summaries, report]), items, harness_items, completions)
+
+
+def add_set_scores(this_round: Round, tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    """The tables of the models with the scores of what the rounds' rows teach others, where the recipe has such.
+
+    They are those of every model, since none of them has a part in it. What an evaluation of the same weights was taken
+    with is that of another round's rows, and is replaced.
+    """
+    plan, evaluation = this_round.plan, this_round.plan.settings.evaluation
+    if plan.recipe.score_set is None or plan.world is None or evaluation.world is None:
+        return tables
+    keys = [key for key in [*this_round.kept_keys, this_round.key] if key != START_ROUND]
+    report, items = plan.recipe.score_set(
+        this_round.build_inputs(seeds=this_round.read("seed_set")),
+        {key: this_round.read("reviewed_set", key) for key in keys},
+        draw_problems(plan.world, evaluation.world.per_stratum),
+    )
+    others = ~pl.col("benchmark").is_in(sorted(plan.recipe.set_benchmarks))
+    # The raw backbone stands beside r0000 with the same set, so that both are compared by the same scores.
+    models = tables["eval_report"]["model"].unique(maintain_order=True)
+    return tables | {
+        name: pl.concat([tables[name].filter(others), *(rows.with_columns(model=pl.lit(model)) for model in models)])
+        for name, rows in (("eval_report", report), ("harness_items", items))
+    }
 
 
 def find_wording(this_round: Round) -> Callable[[str], str] | None:

@@ -234,8 +234,10 @@ def train(this_round: Round) -> Trained | None:
     again = plan.settings.parameters.trains_without_news
     has_news = sft.select(is_new).item() or pairs.select(is_new).item()
     has_rows = len(pairs) + len(sft if trains_sft(this_round) else read_reward_prompts(this_round)) > 0
-    if not has_rows or not (again or has_news):
-        this_round.log("this round brought nothing to train on: its checkpoint is its start checkpoint")
+    trains = plan.settings.parameters.trains_model
+    if not trains or not has_rows or not (again or has_news):
+        why = "brought nothing to train on" if trains else "trains no model, as parameters say"
+        this_round.log(f"this round {why}: its checkpoint is its start checkpoint")
         clear_stage(staging)
         # Publishing moves a folder, and the start checkpoint, which may be the base model, has to stay.
         copy_checkpoint(this_round.start_path(), staging / "kept")

@@ -1,0 +1,1 @@
+"""Rows of a table: reading them from text, curating them by a boosted model, and what they teach other models."""
