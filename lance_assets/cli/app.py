@@ -419,6 +419,10 @@ def _run(
     waits: bool = True,
 ) -> None:
     """Run rounds of experiments in order; every name is looked up before the first round runs."""
+    from lance_assets.step_processes import start_early
+
+    # Before Dagster is imported, which takes as long as it does there.
+    start_early()
     from lance_assets.assets.loading import build_definitions
     from lance_assets.assets.run import FailedRoundError, run_rounds
     from lance_assets.rounds.experiments import find_plan, load_plans
