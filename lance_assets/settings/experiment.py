@@ -42,6 +42,7 @@ from resources.readers.row_kinds import Format, Origins, SeedFields
 from resources.readers.sources import Source, find_source
 from resources.readers.turns import Turns
 from resources.training.stage_settings import (
+    REVIEW,
     DpoChanges,
     DpoSettings,
     GrpoChanges,
@@ -712,12 +713,27 @@ class ExperimentSettings(Settings):
                 "training.grpo.reward: gold compares with the seeds' answers, and they have none; set "
                 "seeds.answer_field or seeds.answer_after"
             )
-        if reward not in ("rule", "gold") and not (is_dotted_name(reward) or ".py:" in reward):
+        if self.training.grpo.names_function and not (is_dotted_name(reward) or ".py:" in reward):
             raise ValueError(
-                f"training.grpo.reward: {reward!r} is neither rule nor gold, and names no function; write "
+                f"training.grpo.reward: {reward!r} is neither rule, gold nor review, and names no function; write "
                 "package.module:NAME or my_reward.py:NAME"
             )
+        if reward == REVIEW:
+            self._require_reviewer()
         return self
+
+    def _require_reviewer(self) -> None:
+        """Check that somebody can review while the model trains."""
+        if not hasattr(self.parameters, "rubric"):
+            raise ValueError(
+                f"training.grpo.reward: review needs a recipe with a rubric, and {self.recipe} has none; use reward: "
+                "rule, gold or a function of your own"
+            )
+        if "reviewer" in self.roles and self.roles["reviewer"].engine.kind == "vllm":
+            raise ValueError(
+                "training.grpo.reward: review has its reviewer beside the model that trains, and roles.reviewer has "
+                "engine.kind vllm, which takes the memory; use kind transformers, or a server (openai)"
+            )
 
     @model_validator(mode="after")
     def _has_the_recipes_texts(self) -> Self:

@@ -91,7 +91,7 @@ def check_files(settings: ExperimentSettings, file: Path) -> None:
         except WorldError as error:
             mistakes.append(f"{file}:{find_line(file, field) or 1}: attributes.{field}: {error}")
     reward, field = settings.training.grpo.reward, "training.grpo.reward"
-    if settings.parameters.second_loss == "grpo" and reward not in ("rule", "gold"):
+    if settings.parameters.second_loss == "grpo" and settings.training.grpo.names_function:
         try:
             find_reward_function(reward, file.parent)
         except RewardError as error:

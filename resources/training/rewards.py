@@ -1,4 +1,4 @@
-"""What a sampled completion earns in GRPO: 1 where it is right, else 0; or what a function of a person's says.
+"""What a sampled completion earns in GRPO: 1 where it is right, else 0; or what a reviewer or a person's function says.
 
 A completion of which nothing can be told earns 0 as a wrong one does, since a model that hides its answer must not do
 better than one that errs.
@@ -9,6 +9,7 @@ from typing import Any
 
 from lance_assets.rewards import Reward, find_reward_function, tell_right
 from lance_assets.worlds import find_world
+from resources.training.review_reward import ReviewReward
 from resources.training.stage_settings import GOLD, RIGHT, RewardSource
 
 
@@ -27,6 +28,15 @@ def find_reward(source: RewardSource) -> Reward:
             tell_right(prompt, completion, world=None, answer=answer, mark=source.mark) is True
         )
     return find_reward_function(source.name, source.folder)
+
+
+def score_reviews(reviewer: ReviewReward) -> Callable[..., list[float]]:
+    """A reviewer's scores as TRL asks for them."""
+
+    def reward_completions(*, completions: list[str], question: list[str], **_: Any) -> list[float]:
+        return reviewer.score(question, completions)
+
+    return reward_completions
 
 
 def score_batch(reward: Reward) -> Callable[..., list[float | None]]:

@@ -11,8 +11,9 @@
 What a loss needs beside its rows follows from its class: the plan and the trainer read `is_paired` and `num_reads`.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -168,14 +169,25 @@ class GrpoSettings(SftSettings):
     reward: str = Field(
         "rule",
         description="What a completion earns: 'rule' for 1 where the world's rule finds it right, 'gold' for 1 where "
-        "it says the seed's gold answer, or a function of your own, package.module:NAME or my_reward.py:NAME, which is "
-        "given prompt, completion and gold answer or None and returns a number.",
+        "it says the seed's gold answer, 'review' for its share of the review's scale, or a function of your own, "
+        "package.module:NAME or my_reward.py:NAME, which is given prompt, completion and gold answer or None and "
+        "returns a number.",
+    )
+    max_review_tokens: int = Field(
+        256,
+        ge=0,
+        description="With reward: review, the most tokens of a review's rationale, before its score is read.",
     )
 
     @property
     def num_reads(self) -> int:
         """The reference model's, where there is one."""
         return int(self.beta > 0)
+
+    @property
+    def names_function(self) -> bool:
+        """Whether the reward is a person's function."""
+        return self.reward not in BUILT_IN
 
     def require_whole_groups_with_room(self) -> None:
         """Check what the settings must be together; an experiment that trains with another loss does not ask.
@@ -195,8 +207,29 @@ class GrpoSettings(SftSettings):
             )
 
 
-RIGHT, GOLD = "rule", "gold"
-"""The rewards that are built in: by the rule of the evaluation's world, and by the seeds' gold answers."""
+RIGHT, GOLD, REVIEW = "rule", "gold", "review"
+"""The rewards that are built in: by the rule of the evaluation's world, by the seeds' gold answers, by a reviewer."""
+BUILT_IN = (RIGHT, GOLD, REVIEW)
+"""All of them; every other name is that of a function."""
+
+
+class ReviewSource(BaseModel):
+    """What a reviewer is asked about a completion, and who it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    profile: str = Field(description="The reviewer's profile of prompt templates.")
+    recipe: str = Field(description="The recipe, whose system message is sent.")
+    own: Mapping[str, str] = Field(default_factory=dict, description="The experiment's own words, by file.")
+    step: str = Field(description="The template, as lance/review.")
+    lowest: int = Field(ge=0, description="The smallest score.")
+    highest: int = Field(le=10, description="The largest score.")
+    max_review_tokens: int = Field(256, ge=0, description="Most tokens of a rationale.")
+    model: Path | None = Field(None, description="Folder of a second model; None: the model that is trained.")
+    server: Mapping[str, Any] | None = Field(None, description="Settings of a server's engine, in place of a model.")
+    batch_size: int = Field(64, ge=1, description="Reviews that are computed together.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Of a second model.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Of a second model.")
 
 
 class RewardSource(BaseModel):
@@ -204,11 +237,12 @@ class RewardSource(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(RIGHT, description="'rule', 'gold', package.module:NAME, or my_reward.py:NAME.")
+    name: str = Field(RIGHT, description="'rule', 'gold', 'review', package.module:NAME, or my_reward.py:NAME.")
     world: str | None = Field(None, description="Of 'rule': the world's name.")
     folder: Path = Field(Path(), description="The experiment's, which files are relative to.")
     mark: str | None = Field(None, description="Of 'gold': what announces the final answer.")
-    content_hash: str | None = Field(None, description="Of the file that the name leads to; None for no file.")
+    content_hash: str | None = Field(None, description="Of the file or model that the name leads to; None for none.")
+    review: ReviewSource | None = Field(None, description="Of 'review': what is asked, and of whom.")
 
 
 SecondSettings = DpoSettings | KtoSettings | OrpoSettings | SimpoSettings | GrpoSettings
