@@ -15,11 +15,17 @@ whether it taught anything.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lance_assets.algorithms.reviews.forced_endings import build_prefill, choose_score, weigh_numbers
+from lance_assets.algorithms.reviews.forced_endings import (
+    build_number_grammar,
+    build_prefill,
+    choose_score,
+    weigh_numbers,
+)
 from lance_assets.algorithms.reviews.thoughts import strip_thinking
 from lance_assets.prompts import Templates
 from lance_assets.records import Request, Sample, SamplingSettings
@@ -127,7 +133,10 @@ class ReviewReward:
             for request, rationale in zip(requests, rationales, strict=True)
             for digits in begun
         ]
-        endings = sample_in_order(engine, asked, ENDING)
+        # A model that would write another word has numbers all the same, where it can be held to them.
+        grammar = build_number_grammar(lowest=source.lowest, highest=source.highest)
+        sampling = replace(ENDING, grammar=grammar) if engine.can_constrain() else ENDING
+        endings = sample_in_order(engine, asked, sampling)
         scores: list[float | None] = []
         for place in range(len(requests)):
             own = endings[place * len(begun) : (place + 1) * len(begun)]
