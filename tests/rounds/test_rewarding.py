@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
+from lance_assets.recipes.lance_settings import LanceSettings
 from lance_assets.records import SEED_SET, SFT_SET
 from lance_assets.rounds.making.rewarding import (
     build_rewards,
@@ -103,10 +104,15 @@ def test_who_reviews_is_the_trained_model_or_the_role(tmp_path: Path) -> None:
     assert source.review.server["model"] == "m"
     assert source.review.model is None
     plans = [own.plan, other.plan, server.plan]
-    plans.append(
-        Plan("mini", tmp_path, read_settings("review", training={"grpo": {"reward": "review", "max_review_tokens": 0}}))
-    )
+    short = read_settings("review", training={"grpo": {"reward": "review", "max_review_tokens": 0}})
+    plans.append(Plan("mini", tmp_path, short))
     assert len({compute_fingerprint(plan, "checkpoint") for plan in plans}) == 4
+
+
+def test_a_recipe_without_a_rubric_has_no_review_as_reward(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(LanceSettings, "rubric")
+    with pytest.raises(ValidationError, match="review needs a recipe with a rubric, and lance has none"):
+        read_settings("review")
 
 
 def test_a_round_without_grpo_has_no_prompts_and_r0000_is_sft(tmp_path: Path) -> None:
@@ -165,14 +171,6 @@ def test_a_reward_is_part_of_the_sft_set_and_the_checkpoint_alone(tmp_path: Path
             "gold compares with the seeds' answers, and they have none; set seeds.answer_field or seeds.answer_after",
         ),
         ({"training": {"grpo": {"reward": "best"}}}, "'best' is neither rule, gold nor review"),
-        (
-            {
-                "training": {"grpo": {"reward": "review"}},
-                "recipe": "llm2llm",
-                "parameters": {"losses": "sft_then_grpo"},
-            },
-            "llm2llm",
-        ),
         (
             {
                 "training": {"grpo": {"reward": "review"}},
