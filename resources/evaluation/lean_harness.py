@@ -20,7 +20,7 @@ def without_modules(names: tuple[str, ...]) -> Iterator[None]:
     """Imports of these modules fail meanwhile; one that was imported before stays."""
     absent = [name for name in names if name not in sys.modules]
     # None in its place is Python's own way to say that there is no such module.
-    sys.modules.update(dict.fromkeys(absent))
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
     try:
         yield
     finally:

@@ -16,6 +16,7 @@ whether it taught anything.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -62,7 +63,7 @@ class ReviewReward:
     def follow(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         """Let the model that is trained review, as it stands in each step, where there is no other reviewer."""
         if self.engine is None:
-            engine = TransformersEngine(self.source.model or "", batch_size=self.source.batch_size)
+            engine = TransformersEngine(Path(), batch_size=self.source.batch_size)
             engine.hold(model, tokenizer)
             self.engine, self.policy = engine, model
 
