@@ -3,8 +3,8 @@ r"""A review as what a completion earns in GRPO: the mean score that a reviewer 
 Source: LLM-as-a-judge as a reward (Self-Rewarding Language Models, arXiv 2401.10020), read as G-Eval reads it (arXiv
 2303.16634). How it differs:
 1. The score is no text. Behind the rationale "score: " is put, and the mean over the probabilities of the scale's
-   numbers counts (`lance_assets.algorithms.reviews.forced_endings`). So every review has a score, and two completions
-   of one group rarely earn the same, of which GRPO would learn nothing.
+   numbers counts (`lance_assets.algorithms.reviews.forced_endings`). So every review has a score, and completions
+   of one group may earn differently where the written score would be the same, of which GRPO would learn nothing.
 2. The rationale is greedy and may be left out (`max_review_tokens` 0): then a review is one pass forward.
 3. The reviewer is the model as it stands in this step, or a second model that stays the same.
 
