@@ -26,7 +26,7 @@ from benchmarks._round_requests import Question, replay_round
 from lance_assets.rounds.round import Round
 from lance_assets.settings.evaluation import LmEvalSettings
 from resources.engines.loading import load_tokenizer
-from resources.evaluation.evaluator import run_lm_eval
+from resources.evaluation.evaluator import HarnessRun, run_lm_eval
 from resources.models.chat_format import encode_messages
 
 PROJECT_ROOT = Path(__file__).parents[1]
@@ -148,13 +148,12 @@ def evaluate_one_by_one(this_round: Round, share: float, log: Callable[[str], No
     assert lm_eval.limit is not None, "so many items"
     limit = max(1, round(share * lm_eval.limit))
     started = time.monotonic()
-    result = run_lm_eval(
+    (result,) = run_lm_eval(
         this_round.model_path(this_round.key),
-        lm_eval.tasks,
+        [HarnessRun(lm_eval.tasks, limit=limit)],
         model_name="checkpoint",
         log=log,
         include_path=this_round.plan.folder / (lm_eval.include_path or "."),
-        limit=limit,
         backend="hf",
         batch_size=1,
         system_message=this_round.plan.templates.system,

@@ -202,14 +202,19 @@ def check_qlora(job: Found) -> Found:
 def check_evaluation(job: Found) -> Found:
     """Items a second of the harness, with the platform's own loops."""
     from benchmarks._whole_round_site import SMALL_TASKS, write_small_tasks
-    from resources.evaluation.evaluator import run_lm_eval
+    from resources.evaluation.evaluator import HarnessRun, run_lm_eval
     from resources.machine.processes import measure_peak_of_children
 
     folder, number = Path(job["folder"]), min(job["num_rows"], 200)
     write_small_tasks(folder, number)
     started = time.monotonic()
-    found = run_lm_eval(
-        Path(job["model"]), SMALL_TASKS, model_name="checkpoint", log=lambda _: None, include_path=folder, batch_size=64
+    (found,) = run_lm_eval(
+        Path(job["model"]),
+        [HarnessRun(SMALL_TASKS)],
+        model_name="checkpoint",
+        log=lambda _: None,
+        include_path=folder,
+        batch_size=64,
     )
     scores = ", ".join(f"{row['benchmark']} {row['score']:.3f}" for row in found.report.to_dicts())
     items = int(found.report.group_by("benchmark").first()["num_items"].sum())

@@ -16,7 +16,7 @@ from lance_assets.small_world.tasks import complete, draw_rungs, parse_prompt
 from lance_assets.worlds import draw_problems
 from resources.engines.contract import ask_directly
 from resources.engines.transformers.engine import TransformersEngine
-from resources.evaluation.evaluator import EvaluationError
+from resources.evaluation.harness_report import EvaluationError
 
 
 def answer_by_rule(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:

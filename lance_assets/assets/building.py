@@ -45,7 +45,7 @@ from lance_assets.rounds.plan import Check, Noun, Plan
 from lance_assets.rounds.report import SUMMARY, Judged, Made, Report
 from lance_assets.rounds.round import Round, begin_round, make_noun
 from resources.engines.contract import EngineError, EngineUnavailableError
-from resources.evaluation.evaluator import EvaluationError
+from resources.evaluation.harness_report import EvaluationError
 from resources.machine.handover import LeakedProcessError
 from resources.stores.files import DiskFullError
 from resources.stores.lance_tables import HistoryError

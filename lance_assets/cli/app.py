@@ -419,12 +419,20 @@ def _run(
     waits: bool = True,
 ) -> None:
     """Run rounds of experiments in order; every name is looked up before the first round runs."""
-    from lance_assets.assets.loading import build_definitions
-    from lance_assets.assets.run import FailedRoundError, run_rounds
     from lance_assets.rounds.experiments import find_plan, load_plans
+    from lance_assets.settings.overrides import apply_overrides
+    from lance_assets.step_processes import start_early
 
     plans = load_plans()
-    for each in [find_plan(name, plans) for name in names]:
+    chosen = [find_plan(name, plans) for name in names]
+    for each in chosen:
+        apply_overrides(each.settings, launch.values if launch else {})
+    # No mistake is left to be told, and what follows takes as long as it does there.
+    start_early()
+    from lance_assets.assets.loading import build_definitions
+    from lance_assets.assets.run import FailedRoundError, run_rounds
+
+    for each in chosen:
         try:
             run_rounds(
                 each,

@@ -23,7 +23,7 @@ from lance_assets.forecast.throughput import Machine, MeasuredRow
 from lance_assets.forecast.trainer import Trainer
 from lance_assets.records import SamplingSettings
 from lance_assets.rounds.plan import Plan
-from resources.evaluation.evaluator import run_lm_eval
+from resources.evaluation.evaluator import HarnessRun, run_lm_eval
 from resources.models.foreign_code import WEIGHTS
 from resources.models.model_shapes import FoundModel
 from resources.stores.checkpoints import hash_checkpoint
@@ -182,30 +182,31 @@ class Measuring:
         evaluation = self.plan.settings.evaluation
         if evaluation.lm_eval is None:
             return {}
-        begun, worked, asked, items = 0.0, 0.0, 0, 0
-        for part in evaluation.lm_eval.split():
-            started = time.perf_counter()
-            found = run_lm_eval(
-                self.model.folder,
-                part.tasks,
-                model_name="measured",
-                log=lambda _: None,
-                include_path=self.plan.folder / part.include_path if part.include_path else None,
-                allow_task_code=evaluation.allow_task_code,
-                num_fewshot=part.num_fewshot,
-                limit=min(part.batch_size, part.limit or part.batch_size),
-                backend=part.backend,
-                batch_size=part.batch_size,
-                apply_chat_template=part.apply_chat_template,
-                fewshot_as_multiturn=part.fewshot_as_multiturn,
-                system_message=self.plan.templates.system,
-            )
-            begun += time.perf_counter() - started - found.seconds
-            worked += found.seconds
-            asked += sum(found.num_asked.values())
-            items += sum(min(number, part.limit or number) for number in found.num_items.values())
+        settings, parts = evaluation.lm_eval, evaluation.lm_eval.split()
+        most = settings.batch_size
+        started = time.perf_counter()
+        results = run_lm_eval(
+            self.model.folder,
+            [HarnessRun(part.tasks, part.num_fewshot, min(most, part.limit or most)) for part in parts],
+            model_name="measured",
+            log=lambda _: None,
+            include_path=self.plan.folder / settings.include_path if settings.include_path else None,
+            allow_task_code=evaluation.allow_task_code,
+            backend=settings.backend,
+            batch_size=settings.batch_size,
+            apply_chat_template=settings.apply_chat_template,
+            fewshot_as_multiturn=settings.fewshot_as_multiturn,
+            system_message=self.plan.templates.system,
+        )
+        worked = sum(found.seconds for found in results)
+        asked = sum(sum(found.num_asked.values()) for found in results)
+        items = sum(
+            min(number, part.limit or number)
+            for part, found in zip(parts, results, strict=True)
+            for number in found.num_items.values()
+        )
         return {
-            "harness_start_seconds": begun,
+            "harness_start_seconds": time.perf_counter() - started - worked,
             "harness_item_seconds": worked / max(asked, 1),
             "num_harness_items": items,
         }

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import polars as pl
 
@@ -32,6 +32,25 @@ JUDGE_STEPS = (
     PromptStep("judge_pair", ("eval_report",), ("prompt", "completion_a", "completion_b")),
 )
 """The steps in which a judge is asked; its scale is LANCE's, whatever scale a recipe's reviewer has."""
+
+
+class Scale(Protocol):
+    """A rubric of a recipe, as far as whoever asks outside the recipe has to know it."""
+
+    @property
+    def step(self) -> str:
+        """The prompt template, as lance/review."""
+        ...
+
+    @property
+    def lowest(self) -> int:
+        """The smallest score."""
+        ...
+
+    @property
+    def highest(self) -> int:
+        """The largest score."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +89,12 @@ class Plan:
         """Those of the roles whose model has a prompt profile of its own, by role."""
         profiles = {name: role.prompt_profile for name, role in self.settings.roles.items() if role.prompt_profile}
         return {name: replace(self.templates, profile=profile) for name, profile in profiles.items()}
+
+    @property
+    def rubric(self) -> Scale | None:
+        """What the recipe's reviews of completions are asked with; None for a recipe without reviews."""
+        found: Scale | None = getattr(self.settings.parameters, "rubric", None)
+        return found
 
     @cached_property
     def judge_templates(self) -> Templates:

@@ -22,7 +22,7 @@ from lance_assets.records import (
     derive_sampling_seed,
 )
 from lance_assets.worlds import ALL_TASKS, Problem, World
-from resources.evaluation.evaluator import EvaluationError
+from resources.evaluation.harness_report import EvaluationError
 
 SAMPLED_TEMPERATURE = 0.7
 """The temperature of LANCE's decoding."""

@@ -44,6 +44,7 @@ from resources.readers.turns import Turns
 from resources.training.stage_settings import (
     AGREED,
     BUILT_IN,
+    REVIEW,
     DpoChanges,
     DpoSettings,
     GrpoChanges,
@@ -747,24 +748,39 @@ class ExperimentSettings(Settings):
                 "training.grpo.reward: gold compares with the seeds' answers, and they have none; set "
                 "seeds.answer_field or seeds.answer_after"
             )
-        if reward not in BUILT_IN and not (is_dotted_name(reward) or ".py:" in reward):
+        if self.training.grpo.names_function and not (is_dotted_name(reward) or ".py:" in reward):
             raise ValueError(
-                f"training.grpo.reward: {reward!r} is neither rule, gold nor agreed, and names no function; write "
+                f"training.grpo.reward: {reward!r} is none of {', '.join(BUILT_IN)}, and names no function; write "
                 "package.module:NAME or my_reward.py:NAME"
             )
+        if reward == REVIEW:
+            self._require_reviewer()
         return self
 
     @property
     def own_reward(self) -> str | None:
         """The function of a person's own that GRPO's reward names; None where there is none."""
         reward = self.training.grpo.reward
-        return reward if self.parameters.second_loss == "grpo" and reward not in BUILT_IN else None
+        return reward if self.parameters.second_loss == "grpo" and self.training.grpo.names_function else None
 
     @property
     def reward_mark(self) -> str | None:
         """What announces the final answer where GRPO's reward reads one: the recipe's own mark, where it votes."""
         own = getattr(self.parameters, "answer_mark", None) if self.training.grpo.reward == AGREED else None
         return own or self.seeds.answer_after
+
+    def _require_reviewer(self) -> None:
+        """Check that somebody can review while the model trains."""
+        if not hasattr(self.parameters, "rubric"):
+            raise ValueError(
+                f"training.grpo.reward: review needs a recipe with a rubric, and {self.recipe} has none; use reward: "
+                "rule, gold or a function of your own"
+            )
+        if "reviewer" in self.roles and self.roles["reviewer"].engine.kind == "vllm":
+            raise ValueError(
+                "training.grpo.reward: review has its reviewer beside the model that trains, and roles.reviewer has "
+                "engine.kind vllm, which takes the memory; use kind transformers, or a server (openai)"
+            )
 
     @model_validator(mode="after")
     def _has_the_recipes_texts(self) -> Self:

@@ -1,11 +1,14 @@
-"""lm-evaluation-harness, confined: `python -m resources.evaluation.harness_worker [--allow-task-code] run ...`.
+"""lm-evaluation-harness, confined: `python -m resources.evaluation.harness_worker JOB`.
+
+JOB is a JSON file with `allow_task_code` and `runs`, each with the `arguments` of the harness's command `run` and the
+file that the `seconds` of its requests are written to. All runs are of one model, which is loaded once.
 
 The harness (0.4.13) takes task files for code of its own: it renders their templates in a Jinja environment where
 `{{ cycler.__init__.__globals__.os }}` gives a module, imports what `!function` names, and loads an unknown metric as a
 script. What comes before it starts, in its process:
 
 1. Templates are rendered in Jinja's sandbox, whatever is allowed.
-2. Without `--allow-task-code`, a function outside the harness's package and a metric that is a script are errors.
+2. Unless `allow_task_code` is true, a function outside the harness's package and a metric that is a script are errors.
    `lance_assets.settings.task_files` finds both when the experiment loads; here nothing depends on that.
 
 3. Chat markup in an item, which the harness tokenizes with its own markup, is broken (`resources.models.chat_markup`).
@@ -13,18 +16,13 @@ script. What comes before it starts, in its process:
 The harness has an option for code of models (`--trust_remote_code`), which is not given, and none for that of tasks.
 """
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import evaluate
-import lm_eval
-from jinja2.sandbox import SandboxedEnvironment
-from lm_eval import utils
-from lm_eval.tasks import _yaml_loader
-
-from resources.evaluation.evaluator import ALLOWED
+from resources.evaluation.lean_harness import import_harness
 from resources.evaluation.request_clock import RequestClock
 from resources.models.chat_markup import guard_turns
 
@@ -35,6 +33,12 @@ class TaskCodeError(ValueError):
 
 def confine(*, allows_code: bool) -> None:
     """Put the sandbox in place of the harness's templates and, unless it is allowed, take code away from tasks."""
+    import_harness()
+    import evaluate
+    from jinja2.sandbox import SandboxedEnvironment
+    from lm_eval import utils
+    from lm_eval.tasks import _yaml_loader
+
     sandbox = SandboxedEnvironment(
         loader=utils.env.loader, undefined=utils.env.undefined, keep_trailing_newline=utils.env.keep_trailing_newline
     )
@@ -52,6 +56,8 @@ def _refuse(name: str) -> NoReturn:
 
 
 def _refuse_functions(load: Callable[[str, Path], Any]) -> Callable[[str, Path], Any]:
+    import lm_eval
+
     own = Path(str(lm_eval.__file__)).resolve().parent
 
     def load_own(qual: str, base_dir: Path) -> Any:
@@ -71,23 +77,42 @@ def _refuse_scripts(load: Callable[..., Any]) -> Callable[..., Any]:
     return load_known
 
 
+def load_once(model: type[Any]) -> None:
+    """Let a class of models give the same model for the same arguments, which are those of every run."""
+    create = model.create_from_arg_obj
+    loaded: dict[str, Any] = {}
+
+    def create_once(arguments: dict[str, Any], additional: dict[str, Any] | None = None) -> Any:
+        key = repr((arguments, additional))
+        if key not in loaded:
+            loaded[key] = create(arguments, additional)
+        return loaded[key]
+
+    model.create_from_arg_obj = create_once
+
+
 def main() -> None:
-    """Confine the harness, and run its own command line."""
-    allows_code = ALLOWED in sys.argv[1:2]
-    sys.argv[1:] = sys.argv[2:] if allows_code else sys.argv[1:]
-    confine(allows_code=allows_code)
+    """Confine the harness, and run its own command line for each run of the job."""
+    job = json.loads(Path(sys.argv[1]).read_text())
+    confine(allows_code=job["allow_task_code"])
     from lm_eval.__main__ import cli_evaluate
     from lm_eval.models.huggingface import HFLM
 
     from resources.evaluation.harness_model import BatchedModel  # the harness finds it by its name
+    from resources.evaluation.task_index import remember_tasks
 
+    remember_tasks()
     HFLM.apply_chat_template = guard_turns(HFLM.apply_chat_template)
     clock = RequestClock()
-    # The derived class first: it would otherwise inherit methods that are timed already.
+    # The derived class first: it would otherwise inherit methods that are changed already.
     for model in (BatchedModel, HFLM):
         clock.watch(model)
-    cli_evaluate()
-    print(clock.tell(), flush=True)
+        load_once(model)
+    for run in job["runs"]:
+        clock.seconds = 0.0
+        sys.argv[1:] = ["run", *run["arguments"]]
+        cli_evaluate()
+        Path(run["seconds"]).write_text(json.dumps(clock.seconds))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 lm-evaluation-harness 0.4.13 gives the time of a whole evaluation alone (`total_evaluation_time_seconds`).
 """
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from typing import Any
 
 KINDS = ("loglikelihood", "loglikelihood_rolling", "generate_until")
 """The kinds of requests that a model of the harness answers, by the names of its methods."""
-_TOLD = re.compile(r"^requests were answered in ([0-9.]+) s$", re.MULTILINE)
 
 
 @dataclass
@@ -52,17 +50,3 @@ class RequestClock:
                     self.seconds += time.monotonic() - started
 
         return timed
-
-    def tell(self) -> str:
-        """The line that `read_seconds` finds in the harness's output."""
-        return f"requests were answered in {self.seconds:.3f} s"
-
-
-def read_seconds(output: str) -> float:
-    r"""What the line in a harness's output says; 0 where there is none.
-
-    >>> read_seconds("a table\nrequests were answered in 3.250 s\n")
-    3.25
-    """
-    found = _TOLD.findall(output)
-    return float(found[-1]) if found else 0.0

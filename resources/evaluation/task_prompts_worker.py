@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lm_eval.tasks import TaskManager, get_task_dict
-
 from resources.evaluation.harness_worker import confine
 
 
@@ -28,6 +26,11 @@ def main() -> None:
     """Read the job and write the prompts of every item that is evaluated."""
     job = json.loads(Path(sys.argv[1]).read_text())
     confine(allows_code=job["allow_task_code"])
+    from lm_eval.tasks import TaskManager, get_task_dict
+
+    from resources.evaluation.task_index import remember_tasks
+
+    remember_tasks()
     manager = TaskManager(include_path=job["include_path"])
     tasks = list_tasks(get_task_dict(job["tasks"], manager))
     prompts = {str(task.doc_to_text(document)) for task in tasks for document in task.eval_docs}

@@ -29,7 +29,8 @@ from trl import GRPOConfig, GRPOTrainer
 
 from lance_assets.prompts import build_messages
 from resources.models.chat_format import encode_messages, require_turn_end
-from resources.training.rewards import find_reward, score_batch
+from resources.training.review_reward import ReviewReward
+from resources.training.rewards import find_reward, score_batch, score_reviews
 from resources.training.saving import build_lora, load_start
 from resources.training.stage_settings import GrpoSettings
 from resources.training.trainer import TrainJob
@@ -120,14 +121,19 @@ def build_grpo_trainer(
         top_p=settings.top_p,
         beta=settings.beta,
     )
-    return TokenGRPOTrainer(
+    review = job.reward.review
+    reviewer = ReviewReward(review) if review is not None else None
+    trainer = TokenGRPOTrainer(
         load_start(start, job, getattr(torch, job.frozen_dtype)),
-        reward_funcs=score_batch(find_reward(job.reward)),
+        reward_funcs=score_batch(find_reward(job.reward)) if reviewer is None else score_reviews(reviewer),
         args=config,
         train_dataset=Dataset.from_list(order_prompts(encoded, settings, rng_seed=job.rng_seed)),
         processing_class=tokenizer,
         peft_config=build_lora(job),
     )
+    if reviewer is not None:
+        reviewer.follow(trainer.model, tokenizer)
+    return trainer
 
 
 def read_rewards(number: int, step: Mapping[str, float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What a sampled completion earns in GRPO: 1 where it is right or agrees, else 0; or what a person's function says.
+"""What a sampled completion earns in GRPO: 1 where it is right or agrees, else 0; or what a review or a function says.
 
 A completion of which nothing can be told earns 0 as a wrong one does, since a model that hides its answer must not do
 better than one that errs.
@@ -10,6 +10,7 @@ from typing import Any
 from lance_assets.algorithms.reviews.gold_answers import says_same_answer
 from lance_assets.rewards import Reward, find_reward_function, tell_right
 from lance_assets.worlds import find_world
+from resources.training.review_reward import ReviewReward
 from resources.training.stage_settings import AGREED, GOLD, RIGHT, RewardSource
 
 
@@ -32,6 +33,15 @@ def find_reward(source: RewardSource) -> Reward:
             answer is not None and says_same_answer(completion, answer, mark=source.mark)
         )
     return find_reward_function(source.name, source.folder)
+
+
+def score_reviews(reviewer: ReviewReward) -> Callable[..., list[float]]:
+    """A reviewer's scores as TRL asks for them."""
+
+    def reward_completions(*, completions: list[str], question: list[str], **_: Any) -> list[float]:
+        return reviewer.score(question, completions)
+
+    return reward_completions
 
 
 def score_batch(reward: Reward) -> Callable[..., list[float | None]]:

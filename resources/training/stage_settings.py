@@ -11,8 +11,9 @@
 What a loss needs beside its rows follows from its class: the plan and the trainer read `is_paired` and `num_reads`.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -169,14 +170,25 @@ class GrpoSettings(SftSettings):
         "rule",
         description="What a completion earns: 'rule' for 1 where the world's rule finds it right, 'gold' for 1 where "
         "it says the seed's gold answer, 'agreed' for 1 where it comes to the same answer as the SFT set's own "
-        "completion of the prompt, or a function of your own, package.module:NAME or my_reward.py:NAME, which is "
-        "given prompt, completion and gold answer or None and returns a number.",
+        "completion of the prompt, 'review' for its share of the review's scale, or a function of your own, "
+        "package.module:NAME or my_reward.py:NAME, which is given prompt, completion and gold answer or None and "
+        "returns a number.",
+    )
+    max_review_tokens: int = Field(
+        256,
+        ge=0,
+        description="With reward: review, the most tokens of a review's rationale, before its score is read.",
     )
 
     @property
     def num_reads(self) -> int:
         """The reference model's, where there is one."""
         return int(self.beta > 0)
+
+    @property
+    def names_function(self) -> bool:
+        """Whether the reward is a person's function."""
+        return self.reward not in BUILT_IN
 
     def require_whole_groups_with_room(self) -> None:
         """Check what the settings must be together; an experiment that trains with another loss does not ask.
@@ -196,10 +208,30 @@ class GrpoSettings(SftSettings):
             )
 
 
-RIGHT, GOLD, AGREED = "rule", "gold", "agreed"
-"""The rewards that are built in: by the rule of the evaluation's world, by the seeds' gold answers, and by the answers
-of the SFT set's own completions, which a recipe such as R-Zero takes from a vote."""
-BUILT_IN = (RIGHT, GOLD, AGREED)
+RIGHT, GOLD, AGREED, REVIEW = "rule", "gold", "agreed", "review"
+"""The rewards that are built in: by the rule of the evaluation's world, by the seeds' gold answers, by the answers of
+the SFT set's own completions, which a recipe such as R-Zero takes from a vote, and by a reviewer."""
+BUILT_IN = (RIGHT, GOLD, AGREED, REVIEW)
+"""All of them; every other name is that of a function."""
+
+
+class ReviewSource(BaseModel):
+    """What a reviewer is asked about a completion, and who it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    profile: str = Field(description="The reviewer's profile of prompt templates.")
+    recipe: str = Field(description="The recipe, whose system message is sent.")
+    own: Mapping[str, str] = Field(default_factory=dict, description="The experiment's own words, by file.")
+    step: str = Field(description="The template, as lance/review.")
+    lowest: int = Field(ge=0, description="The smallest score.")
+    highest: int = Field(le=10, description="The largest score.")
+    max_review_tokens: int = Field(256, ge=0, description="Most tokens of a rationale.")
+    model: Path | None = Field(None, description="Folder of a second model; None: the model that is trained.")
+    server: Mapping[str, Any] | None = Field(None, description="Settings of a server's engine, in place of a model.")
+    batch_size: int = Field(64, ge=1, description="Reviews that are computed together.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Of a second model.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Of a second model.")
 
 
 class RewardSource(BaseModel):
@@ -207,11 +239,12 @@ class RewardSource(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(RIGHT, description="'rule', 'gold', 'agreed', package.module:NAME, or my_reward.py:NAME.")
+    name: str = Field(RIGHT, description="'rule', 'gold', 'agreed', 'review', or the name of a function.")
     world: str | None = Field(None, description="Of 'rule': the world's name.")
     folder: Path = Field(Path(), description="The experiment's, which files are relative to.")
     mark: str | None = Field(None, description="Of 'gold' and 'agreed': what announces the final answer.")
-    content_hash: str | None = Field(None, description="Of the file that the name leads to; None for no file.")
+    content_hash: str | None = Field(None, description="Of the file or model that the name leads to; None for none.")
+    review: ReviewSource | None = Field(None, description="Of 'review': what is asked, and of whom.")
 
 
 SecondSettings = DpoSettings | KtoSettings | OrpoSettings | SimpoSettings | GrpoSettings

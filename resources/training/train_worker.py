@@ -21,6 +21,7 @@ from collections.abc import Iterable
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import resources.models.lean_start  # isort: skip  # noqa: F401 (before transformers, whose imports it makes fewer)
 import polars as pl
 import torch
 from accelerate import PartialState

@@ -181,7 +181,9 @@ def fingerprint_job(job: TrainJob) -> str:
     digest.update(" ".join(f"{name}={importlib.metadata.version(name)}" for name in _LIBRARIES).encode())
     files = sorted(path for path in job.start_checkpoint.iterdir() if path.is_file())
     if job.reward is not None:
-        digest.update(job.reward.model_dump_json(exclude={"folder"}).encode())
+        # Where a second model lies is not what it is, which its hash says; no review has no entry.
+        elsewhere = {"folder": True, "review": {"model"} if job.reward.review is not None else True}
+        digest.update(job.reward.model_dump_json(exclude=elsewhere).encode())
     if job.lora is not None and job.base_model is not None:
         digest.update(hash_checkpoint(job.base_model).encode())
         files += sorted(path for path in (job.start_checkpoint / ADAPTER_FOLDER).glob("*") if path.is_file())

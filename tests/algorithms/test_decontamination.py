@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lance_assets.algorithms.similarity import decontamination
 from lance_assets.algorithms.similarity.decontamination import (
     CONTAMINATION,
     WORDING_PROMPTS,
@@ -164,3 +165,21 @@ def test_what_a_few_prompts_share_counts() -> None:
     """Ten prompts with one wording are as many as may share it; equal ones count once."""
     few = [f"{ASKED}\nRequest: play song number {number}" for number in range(WORDING_PROMPTS)]
     assert overlaps_evaluation(f"{ASKED}\nRequest: wake me at six", build_evaluation_index(few * 3))
+
+
+def test_the_words_of_each_prompt_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluation has thousands of prompts, which are looked through in every round."""
+    read: list[str] = []
+
+    def note(text: str) -> list[str]:
+        read.append(text)
+        return text.split()
+
+    monkeypatch.setattr(decontamination, "tokenize_words", note)
+    asked = [f"{LONG} {number}" for number in range(3)]
+    found = find_contamination(["x"], [f"say {LONG}"], asked)
+    assert found["rule"].to_list() == ["ngram"]
+    assert sorted(read) == sorted([*asked, f"say {LONG}"])
+    read.clear()
+    build_evaluation_index(asked)
+    assert sorted(read) == sorted(asked)

@@ -23,7 +23,8 @@ from lance_assets.rounds.making import evaluating
 from lance_assets.rounds.nouns import NOUNS
 from lance_assets.rounds.round import make_noun
 from lance_assets.rounds.world_evaluation import summarise_items
-from resources.evaluation.evaluator import HarnessResult, parse_lm_eval
+from resources.evaluation.evaluator import HarnessResult, HarnessRun
+from resources.evaluation.harness_report import parse_lm_eval
 from tests.assets.conftest import OpenWorld
 from tests.assets.tiny_experiment import World, find_failures
 
@@ -39,9 +40,9 @@ def open_harness(
     """Opens a world with r0000 and r0001, whose harness finds the given scores of each round's checkpoint."""
 
     def open_world(found: Mapping[str, Found], *, evaluation: dict | None = None, **changed: object) -> World:
-        def run(model_path: Path, tasks: list[str], *, model_name: str, **_: object) -> HarnessResult:
+        def run(model_path: Path, runs: list[HarnessRun], *, model_name: str, **_: object) -> list[HarnessResult]:
             of_round = next((key for key in found if key in str(model_path)), "backbone")
-            return script_harness(found.get(of_round, found["r0000"]), model_name)
+            return [script_harness(found.get(of_round, found["r0000"]), model_name) for _ in runs]
 
         monkeypatch.setattr(evaluating, "run_lm_eval", run)
         tasks = list(dict.fromkeys(name.split(" ")[0] for name in found["r0000"]))

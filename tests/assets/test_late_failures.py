@@ -11,7 +11,7 @@ from lance_assets.rounds.making import evaluating
 from lance_assets.rounds.making.evaluating import describe_no_news, run_harness
 from lance_assets.rounds.making.reviewing import explain_unscored
 from lance_assets.settings.evaluation import LmEvalSettings
-from resources.evaluation.evaluator import HarnessResult
+from resources.evaluation.evaluator import HarnessResult, HarnessRun
 from tests.assets.conftest import OpenWorld
 
 
@@ -22,17 +22,17 @@ def test_the_harness_is_not_asked_again_after_a_later_part_failed(
     score = {"model": "checkpoint", "benchmark": "t", "metric": "acc", "task": "all", "score": 0.5, "ci_low": None}
     report = pl.DataFrame([score | {"num_items": 2, "higher_is_better": True}], schema=EVAL_REPORT)
     item = {"model": "checkpoint", "benchmark": "t", "metric": "acc", "item": "0-ab", "score": 1.0}
-    asked: list[Path] = []
+    asked: list[list[str]] = []
 
-    def run(path: Path, *_: object, **__: object) -> HarnessResult:
-        asked.append(path)
-        return HarnessResult(report, pl.DataFrame([item], schema=HARNESS_ITEMS))
+    def run(path: Path, runs: list[HarnessRun], **_: object) -> list[HarnessResult]:
+        asked.append([task for run in runs for task in run.tasks])
+        return [HarnessResult(report, pl.DataFrame([item], schema=HARNESS_ITEMS)) for _ in runs]
 
     monkeypatch.setattr(evaluating, "run_lm_eval", run)
     world = make_scripted_world(made_before=scripted_rounds)
     this_round = world.round("r0001")
     path, tasks = this_round.model_path("r0001"), LmEvalSettings(tasks=["t"])
-    first, again = (run_harness(this_round, "checkpoint", path, tasks) for _ in range(2))
+    (first,), (again,) = (run_harness(this_round, "checkpoint", path, tasks) for _ in range(2))
     assert len(asked) == 1
     assert again.report.equals(first.report)
     assert again.items.equals(first.items)
@@ -41,6 +41,11 @@ def test_the_harness_is_not_asked_again_after_a_later_part_failed(
     this_round.forget_stage("eval_report")
     run_harness(this_round, "checkpoint", path, tasks)
     assert len(asked) == 3
+    # Two ways of asking are one process, which is asked for what is missing alone.
+    found = run_harness(this_round, "checkpoint", path, LmEvalSettings(tasks=["t", "u"], by_task={"u": {"limit": 2}}))
+    assert (len(found), asked[-1]) == (2, ["u"])
+    found = run_harness(this_round, "checkpoint", path, LmEvalSettings(tasks=["v", "w"], by_task={"w": {"limit": 2}}))
+    assert (len(found), asked[3:]) == (2, [["u"], ["v", "w"]])
 
 
 def test_a_round_that_brought_nothing_says_so_first(make_scripted_world: OpenWorld, scripted_rounds: Path) -> None:

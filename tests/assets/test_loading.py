@@ -7,12 +7,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from lance_assets.assets.deploying.deployment import PRELOADED
 from lance_assets.assets.loading import BrokenExperimentsError, define_experiments, load_experiments
 from lance_assets.assets.platform import PlatformResource
 from lance_assets.rounds.experiments import find_plan, list_folders, load_plans
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.file import find_line
+from lance_assets.step_processes import PRELOADED
 
 EXPERIMENT = "lance_assets.assets.experiment.Experiment"
 FINE = """\

@@ -9,12 +9,8 @@ import pytest
 from lance_assets.algorithms.measures.statistics import compute_wilson_interval
 from lance_assets.records import EVAL_REPORT, HARNESS_ITEMS
 from resources.evaluation import evaluator
-from resources.evaluation.evaluator import (
-    EvaluationError,
-    parse_lm_eval,
-    parse_samples,
-    run_lm_eval,
-)
+from resources.evaluation.evaluator import HarnessRun, run_lm_eval
+from resources.evaluation.harness_report import EvaluationError, parse_lm_eval, parse_samples
 
 
 def test_harness_results_are_read() -> None:
@@ -60,16 +56,17 @@ def test_local_harness_tasks(tiny_model: Path, tmp_path: Path) -> None:
     """Of an accuracy each item is kept, and their mean is the score; of a perplexity none is, since it is no mean."""
     write_harness_tasks(tmp_path)
     lines: list[str] = []
-    found = run_lm_eval(
+    found, other = run_lm_eval(
         tiny_model,
-        ["b_task", "words", "a_task"],
+        [HarnessRun(["b_task", "words", "a_task"], limit=4), HarnessRun(["a_task"], num_fewshot=1, limit=2)],
         model_name="checkpoint",
         include_path=tmp_path,
-        limit=4,
         batch_size=2,
         log=lines.append,
     )
-    assert lines
+    assert sum("Loading weights: 100%" in line for line in lines) == 1, "the model is loaded once for both"
+    assert other.num_asked == {"a_task": 2}
+    assert set(other.report["num_items"]) == {2}
     assert found.seconds > 0, "the model answered for some time, whatever the rest took"
     assert found.report.schema == EVAL_REPORT
     assert set(found.report["num_items"]) == {4}
@@ -137,11 +134,11 @@ def test_items_of_a_chat_have_the_system_message(tiny_model: Path, tmp_path: Pat
     )
     (model / "chat_template.jinja").write_text(refusing)
     write_harness_tasks(tmp_path)
-    asked = {"model_name": "checkpoint", "include_path": tmp_path, "limit": 2}
-    found = run_lm_eval(model, ["b_task"], system_message="Be brief.\nBe kind.", log=lambda _: None, **asked)
+    asked = {"model_name": "checkpoint", "include_path": tmp_path, "log": lambda _: None}
+    (found,) = run_lm_eval(model, [HarnessRun(["b_task"], limit=2)], system_message="Be brief.\nBe kind.", **asked)
     assert len(found.report)
     with pytest.raises(EvaluationError, match="no system message"):
-        run_lm_eval(model, ["b_task"], log=lambda _: None, **asked)
+        run_lm_eval(model, [HarnessRun(["b_task"], limit=2)], **asked)
 
 
 @pytest.mark.slow
@@ -149,12 +146,12 @@ def test_a_second_try_takes_up_what_the_first_one_finished(tiny_model: Path, tmp
     """Both models of the harness give the same scores, and what is kept is asked of no model again."""
     write_harness_tasks(tmp_path)
     asked = {"model_name": "checkpoint", "include_path": tmp_path, "batch_size": 2}
-    reports = [run_lm_eval(tiny_model, ["b_task"], backend="hf", log=lambda _: None, **asked).report]
+    reports = [run_lm_eval(tiny_model, [HarnessRun(["b_task"])], backend="hf", log=print, **asked)[0].report]
     lines: list[str] = []
     for _ in range(2):
         lines.clear()
-        found = run_lm_eval(tiny_model, ["b_task"], kept=tmp_path / "kept", log=lines.append, **asked)
-        reports.append(found.report)
+        run = HarnessRun(["b_task"], kept=tmp_path / "kept")
+        reports.append(run_lm_eval(tiny_model, [run], log=lines.append, **asked)[0].report)
     assert any("Requests remaining: 0" in line for line in lines)
     for report in reports[1:]:
         assert report.drop("score", "ci_low", "ci_high").equals(reports[0].drop("score", "ci_low", "ci_high"))
@@ -164,9 +161,9 @@ def test_a_second_try_takes_up_what_the_first_one_finished(tiny_model: Path, tmp
 @pytest.mark.slow
 def test_an_unknown_harness_task(tiny_model: Path) -> None:
     with pytest.raises(EvaluationError, match=r"(?s)no_such_task.*lm-eval ls tasks.*no_such_task"):
-        run_lm_eval(tiny_model, ["no_such_task"], model_name="checkpoint", log=lambda _: None)
+        run_lm_eval(tiny_model, [HarnessRun(["no_such_task"])], model_name="checkpoint", log=lambda _: None)
     with pytest.raises(ValueError, match="at least one"):
-        run_lm_eval(tiny_model, [], model_name="checkpoint", log=lambda _: None)
+        run_lm_eval(tiny_model, [HarnessRun([])], model_name="checkpoint", log=lambda _: None)
 
 
 @pytest.mark.parametrize("score", [1 / 40, 0.5, 1.0])
@@ -199,17 +196,18 @@ def test_a_model_with_a_chat_template_is_asked_as_a_chat(
         (model / "chat_template.jinja").unlink()
     started: list[list[str]] = []
 
-    def stop(command: list[str], tasks: object, log: object) -> None:
-        started.append(command)
+    def stop(program: str, job: dict, tasks: object, log: object) -> None:
+        started.extend(run["arguments"] for run in job["runs"])
         raise EvaluationError("far enough")
 
     monkeypatch.setattr(evaluator, "_run_harness", stop)
     chosen = {} if setting is None else {"apply_chat_template": setting}
     with pytest.raises(EvaluationError, match="far enough"):
-        run_lm_eval(model, ["t"], model_name="m", log=print, system_message="Be kind.", **chosen)
+        run_lm_eval(model, [HarnessRun(["t"])], model_name="m", log=print, system_message="Be kind.", **chosen)
     (command,) = started
     chat = ["--apply_chat_template", "--fewshot_as_multiturn", "true", "--system_instruction", "Be kind."]
-    assert command[-len(chat) :] == chat if is_chat else not set(chat) & set(command)
+    place = command.index(chat[0]) if is_chat else 0
+    assert command[place : place + len(chat)] == chat if is_chat else not set(chat) & set(command)
 
 
 def test_intervals_of_harness_scores() -> None:

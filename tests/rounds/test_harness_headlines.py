@@ -3,7 +3,7 @@
 from lance_assets.algorithms.measures.progress import RoundOutcome, find_best_outcome
 from lance_assets.rounds.headline import Headline, read_headline
 from lance_assets.settings.evaluation import EvaluationSettings
-from resources.evaluation.evaluator import parse_lm_eval
+from resources.evaluation.harness_report import parse_lm_eval
 
 TASK = "c4_tiny"
 

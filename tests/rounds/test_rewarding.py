@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
+from lance_assets.recipes.lance_settings import LanceSettings
 from lance_assets.records import SEED_SET, SFT_SET
 from lance_assets.rounds.making.rewarding import (
     build_rewards,
@@ -72,7 +73,13 @@ def test_agreed_takes_the_answer_of_the_rows_own_completion(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("reward", "row_ids"), [("rule", ["s0"]), ("gold", ["s0", "s1"]), ("my_reward.py:score", ["s0", "s1", "s2"])]
+    ("reward", "row_ids"),
+    [
+        ("rule", ["s0"]),
+        ("gold", ["s0", "s1"]),
+        ("my_reward.py:score", ["s0", "s1", "s2"]),
+        ("review", ["s0", "s1", "s2"]),
+    ],
 )
 def test_prompts_are_those_whose_reward_can_be_told(tmp_path: Path, reward: str, row_ids: list[str]) -> None:
     """Each prompt once, and no EFT row, which asks for a review."""
@@ -88,6 +95,35 @@ def test_prompts_are_those_whose_reward_can_be_told(tmp_path: Path, reward: str,
     assert pl.read_parquet(told["prompts_path"])["row_id"].to_list() == row_ids
     assert (told["reward"].name, told["reward"].folder) == (reward, tmp_path)
     assert told["reward"].world == ("lance_assets.small_world:WORLD" if reward == "rule" else None)
+
+
+def test_who_reviews_is_the_trained_model_or_the_role(tmp_path: Path) -> None:
+    """With the recipe's template and scale, and the words and the weights are part of what the round is made with."""
+    own = open_round(tmp_path / "own", read_settings("review"))
+    source = describe_reward(own)["reward"]
+    assert (source.review.step, source.review.lowest, source.review.highest) == ("lance/review", 0, 10)
+    assert (source.review.model, source.review.server, source.content_hash) == (None, None, None)
+    role = {"model": "small", "prompt_profile": "compact", "engine": {"batch_size": 8}}
+    other = open_round(tmp_path / "other", read_settings("review", roles={"reviewer": role}))
+    source = describe_reward(other)["reward"]
+    assert source.review.model is not None
+    assert (source.review.profile, source.review.batch_size) == ("compact", 8)
+    assert source.content_hash
+    served = {"engine": {"kind": "openai", "openai": {"base_url": "http://localhost:1/v1", "model": "m"}}}
+    server = open_round(tmp_path / "server", read_settings("review", roles={"reviewer": served}))
+    source = describe_reward(server)["reward"]
+    assert source.review.server["model"] == "m"
+    assert source.review.model is None
+    plans = [own.plan, other.plan, server.plan]
+    short = read_settings("review", training={"grpo": {"reward": "review", "max_review_tokens": 0}})
+    plans.append(Plan("mini", tmp_path, short))
+    assert len({compute_fingerprint(plan, "checkpoint") for plan in plans}) == 4
+
+
+def test_a_recipe_without_a_rubric_has_no_review_as_reward(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(LanceSettings, "rubric")
+    with pytest.raises(ValidationError, match="review needs a recipe with a rubric, and lance has none"):
+        read_settings("review")
 
 
 def test_a_round_without_grpo_has_no_prompts_and_r0000_is_sft(tmp_path: Path) -> None:
@@ -145,7 +181,17 @@ def test_a_reward_is_part_of_the_sft_set_and_the_checkpoint_alone(tmp_path: Path
             {"seeds": {"path": "s.jsonl"}, "training": {"grpo": {"reward": "gold"}}},
             "gold compares with the seeds' answers, and they have none; set seeds.answer_field or seeds.answer_after",
         ),
-        ({"training": {"grpo": {"reward": "best"}}}, "'best' is neither rule, gold nor agreed, and names no function"),
+        (
+            {"training": {"grpo": {"reward": "best"}}},
+            "'best' is none of rule, gold, agreed, review, and names no",
+        ),
+        (
+            {
+                "training": {"grpo": {"reward": "review"}},
+                "roles": {"reviewer": {"model": "small", "engine": {"kind": "vllm"}}},
+            },
+            "roles.reviewer has engine.kind vllm, which takes the memory; use kind transformers, or a server",
+        ),
         ({"training": {"grpo": {"batch_size": 12}}}, "batch_size 12 is no multiple of num_generations 8"),
         ({"training": {"grpo": {"max_new_tokens": 2048}}}, "leaves no room for a prompt in max_length 2048"),
         ({"training": {"grpo": {"gamma": 1}}}, r"training\.grpo\.gamma"),

@@ -13,7 +13,7 @@ How it differs:
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,9 +56,14 @@ def _list_runs(text: str, ngram: int) -> list[str]:
 
 def list_wording(prompts: Iterable[str], ngram: int) -> set[str]:
     """The runs of words that more than `WORDING_PROMPTS` of the prompts share, equal prompts counted once."""
+    return _pick_wording([_list_runs(prompt, ngram) for prompt in prompts])
+
+
+def _pick_wording(runs: Iterable[Sequence[str]]) -> set[str]:
+    """The same of the runs of each prompt, by which prompts of other words differ."""
     counts: Counter[str] = Counter()
-    for words in {tuple(tokenize_words(prompt)) for prompt in prompts}:
-        counts.update(set(list_ngrams(words, ngram)))
+    for own in set(map(tuple, runs)):
+        counts.update(set(own))
     return {run for run, count in counts.items() if count > WORDING_PROMPTS}
 
 
@@ -79,7 +84,8 @@ def build_evaluation_index(prompts: Iterable[str], *, ngram: int = 13) -> Evalua
         raise ValueError(f"ngram must be at least 1, got {ngram}")
     prompts = list(prompts)
     normalised = {normalise_text(prompt) for prompt in prompts}
-    ngrams = {run for prompt in prompts for run in _list_runs(prompt, ngram)} - list_wording(prompts, ngram)
+    runs = [_list_runs(prompt, ngram) for prompt in prompts]
+    ngrams = {run for own in runs for run in own} - _pick_wording(runs)
     # A prompt of signs alone is normalised to nothing, and would match every other such prompt.
     return EvaluationIndex(frozenset(normalised - {""}), frozenset(ngrams), ngram)
 
@@ -159,6 +165,31 @@ def find_nearest_evaluation(vectors: np.ndarray, evaluation_vectors: np.ndarray)
     return places, similarities.clip(-1, 1)
 
 
+def _match_words(
+    prompts: Iterable[str], evaluation_prompts: Sequence[str], *, ngram: int
+) -> Iterator[tuple[str, str, float, str | None] | None]:
+    """Of each prompt the evaluation prompt that it matches by its words, with rule, similarity and shared text."""
+    equal: dict[str, int] = {}
+    owners: dict[str, int] = {}
+    runs = [_list_runs(asked, ngram) for asked in evaluation_prompts]
+    wording = _pick_wording(runs)
+    for place, asked in enumerate(evaluation_prompts):
+        equal.setdefault(normalise_text(asked), place)
+        for run in runs[place]:
+            if run not in wording:
+                owners.setdefault(run, place)
+    # Prompts without words equal each other and mean nothing.
+    equal.pop("", None)
+    for prompt in prompts:
+        normalised = normalise_text(prompt)
+        if normalised in equal:
+            yield evaluation_prompts[equal[normalised]], "equal", 1.0, normalised
+        elif (shared := _find_shared_run(tokenize_words(prompt), ngram, owners)) is not None:
+            yield evaluation_prompts[shared[0]], "ngram", shared[2], shared[1]
+        else:
+            yield None
+
+
 def find_contamination(
     row_ids: Sequence[str],
     prompts: Sequence[str],
@@ -194,23 +225,13 @@ def find_contamination(
         raise ValueError(f"each row id needs one prompt, got {len(row_ids)} row ids and {len(prompts)} prompts")
     if ngram < 1:
         raise ValueError(f"ngram must be at least 1, got {ngram}")
-    equal: dict[str, int] = {}
-    owners: dict[str, int] = {}
-    wording = list_wording(evaluation_prompts, ngram)
-    for place, asked in enumerate(evaluation_prompts):
-        equal.setdefault(normalise_text(asked), place)
-        for run in _list_runs(asked, ngram):
-            if run not in wording:
-                owners.setdefault(run, place)
-    # Prompts without words equal each other and mean nothing.
-    equal.pop("", None)
-    rows: list[tuple[str, str, str, str, float, str | None]] = []
-    for row_id, prompt in zip(row_ids, prompts, strict=True):
-        normalised = normalise_text(prompt)
-        if normalised in equal:
-            rows.append((row_id, prompt, evaluation_prompts[equal[normalised]], "equal", 1.0, normalised))
-        elif (shared := _find_shared_run(tokenize_words(prompt), ngram, owners)) is not None:
-            rows.append((row_id, prompt, evaluation_prompts[shared[0]], "ngram", shared[2], shared[1]))
+    rows = [
+        (row_id, prompt, *match)
+        for row_id, prompt, match in zip(
+            row_ids, prompts, _match_words(prompts, evaluation_prompts, ngram=ngram), strict=True
+        )
+        if match is not None
+    ]
     if max_similarity is not None and len(prompts) and len(evaluation_prompts):
         if vectors is None or evaluation_vectors is None:
             raise ValueError("max_similarity needs vectors and evaluation_vectors, got none")
@@ -218,9 +239,10 @@ def find_contamination(
         _check_pairs(evaluation_vectors, len(evaluation_prompts), "evaluation_vectors")
         # The nearest prompt is enough: a row is dropped once, however many it is near to.
         places, similarities = find_nearest_evaluation(vectors, evaluation_vectors)
-        for row in np.flatnonzero(similarities > max_similarity):
-            near = (evaluation_prompts[places[row]], "embedding", float(similarities[row]), None)
-            rows.append((row_ids[row], prompts[row], *near))
+        rows += [
+            (row_ids[row], prompts[row], evaluation_prompts[places[row]], "embedding", float(similarities[row]), None)
+            for row in np.flatnonzero(similarities > max_similarity)
+        ]
     # a table holds no unpaired surrogates
     shown = [tuple(_mend(cell) if isinstance(cell, str) else cell for cell in row) for row in rows]
     return pl.DataFrame(shown, schema=CONTAMINATION, orient="row").sort("row_id", "rule")

@@ -24,16 +24,10 @@ import dagster as dg
 from lance_assets.assets.deploying.slurm import SLURM_TAG, build_slurm_executor
 from lance_assets.extras import require_extra
 from lance_assets.settings.engines import StepRequest
+from lance_assets.step_processes import PRELOADED, VARIABLE
 
-VARIABLE = "LANCE_DEPLOYMENT"
-"""The environment variable that chooses; every process of a run has it."""
 MAX_CONCURRENT = "LANCE_MAX_CONCURRENT"
 """The environment variable with how many steps of one run are at work at once, under Slurm and on Kubernetes."""
-
-# Each step has a process of its own, whose end frees the model's memory. The fork server imports this module once a
-# run, and no torch: a process that is forked after torch was imported hangs. LanceDB starts a thread when it is
-# imported, which would be lost in a fork; of the 2.2 s that its import takes, 1.7 are this part, which starts none.
-PRELOADED = ["lance_assets.assets.code_location", "lance_namespace"]
 
 TOLD = ("LANCE_", "DAGSTER_", "HF_", "OMP_NUM_THREADS")
 """Beginnings of the variables that a job of Ray is given, which does not inherit them: where data and models are."""

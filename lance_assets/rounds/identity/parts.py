@@ -282,11 +282,30 @@ def identify_reward(plan: Plan) -> Identity:
     if plan.settings.parameters.second_loss != "grpo":
         return {}
     name, world = plan.settings.training.grpo.reward, plan.settings.evaluation.world
+    if name == "review":
+        return {"reward": name, "reward_review": identify_review_reward(plan)}
     return {
         "reward": name,
         "reward_world": world.name if world is not None and name == "rule" else None,
         "reward_file": hash_world_file(world.name if world is not None and name == "rule" else name, plan.folder),
         "reward_mark": plan.settings.reward_mark,
+    }
+
+
+def identify_review_reward(plan: Plan) -> Identity:
+    """Who reviews completions in GRPO, with which words and on which scale."""
+    rubric, roles = plan.rubric, plan.settings.roles
+    assert rubric is not None, "checked when the experiment loads"
+    templates = plan.role_templates["reviewer"] if "reviewer" in plan.role_templates else plan.templates
+    reviewer = None
+    if "reviewer" in roles:
+        role = roles["reviewer"]
+        reviewer = {"model": identify_role(plan, role), "engine": identify_engine(role.engine)}
+    return {
+        "words": hash_words(templates, [rubric.step]),
+        "scale": [rubric.lowest, rubric.highest],
+        "max_tokens": plan.settings.training.grpo.max_review_tokens,
+        "reviewer": reviewer,
     }
 
 
@@ -427,7 +446,9 @@ def list_reward_code(plan: Plan) -> list[str]:
     name = plan.settings.training.grpo.reward
     if name == "rule":
         return list_world_code(plan)
-    return [name] if name not in ("gold", "agreed") and split_file_name(name, plan.folder)[0] is None else []
+    return (
+        [name] if plan.settings.training.grpo.names_function and split_file_name(name, plan.folder)[0] is None else []
+    )
 
 
 def list_world_code(plan: Plan) -> list[str]:

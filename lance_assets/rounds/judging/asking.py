@@ -35,7 +35,7 @@ from lance_assets.rounds.guard import read_judge_prompts
 from lance_assets.rounds.plan import JUDGE, JUDGE_TEMPLATES, Plan
 from lance_assets.rounds.round import Round
 from lance_assets.settings.evaluation import JudgeSettings
-from resources.evaluation.evaluator import EvaluationError
+from resources.evaluation.harness_report import EvaluationError
 
 OUTCOMES: dict[PairOutcome, str] = {
     **{"chosen": "win", "rejected": "loss"},

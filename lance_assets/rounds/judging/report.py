@@ -15,7 +15,7 @@ from lance_assets.algorithms.reviews.pairwise import summarise_verdicts
 from lance_assets.records import EVAL_REPORT
 from lance_assets.rounds.report import Report, count_values, round_measure
 from lance_assets.rounds.shown.samples import sample_rows
-from resources.evaluation.evaluator import EvaluationError
+from resources.evaluation.harness_report import EvaluationError
 
 BENCHMARK = JUDGE
 """What eval_report calls it."""

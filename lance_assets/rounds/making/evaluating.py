@@ -56,7 +56,7 @@ from lance_assets.rounds.shown.sentences import say_difference, say_number
 from lance_assets.rounds.world_evaluation import evaluate_world, summarise_items
 from lance_assets.settings.evaluation import FloorSettings, LmEvalSettings
 from lance_assets.worlds import draw_problems
-from resources.evaluation.evaluator import HarnessResult, run_lm_eval
+from resources.evaluation.evaluator import HarnessResult, HarnessRun, run_lm_eval
 from resources.stores.files import read_json_file, write_file_atomically
 
 _KEPT = {"report": EVAL_REPORT, "items": HARNESS_ITEMS}
@@ -131,8 +131,7 @@ def evaluate(this_round: Round, model: str, path: Path) -> Evaluated:
         if evaluation.judge is not None:
             completions = complete_prompts(ask, plan, model=model, word=word)
     if evaluation.lm_eval is not None:
-        # A run of the harness asks all of its tasks in one way.
-        found = [run_harness(this_round, model, path, settings) for settings in evaluation.lm_eval.split()]
+        found = run_harness(this_round, model, path, evaluation.lm_eval)
         report, harness_items = pl.concat([one.report for one in found]), pl.concat([one.items for one in found])
     summaries = [] if world is None else [summarise_items(items, benchmark=world.name)]
     return Evaluated(pl.concat([*summaries, report]), items, harness_items, completions)
@@ -168,51 +167,66 @@ def find_wording(this_round: Round) -> Callable[[str], str] | None:
     return None if word is None else partial(word, this_round.build_inputs(seeds=this_round.read("seed_set")))
 
 
-def run_harness(this_round: Round, model: str, path: Path, lm_eval: LmEvalSettings) -> HarnessResult:
-    """What the harness finds of a model, kept until eval_report is written, so that a judge who fails costs no more.
+def run_harness(this_round: Round, model: str, path: Path, lm_eval: LmEvalSettings) -> list[HarnessResult]:
+    """What the harness finds of a model, for each way in which its tasks are asked.
 
-    So is each batch of requests as it ends, so that a try that was killed goes on from there. What is kept belongs to
-    the model, the harness's settings and files, and the system message; not to the judge's.
+    It is kept until eval_report is written, so that a judge who fails costs no more. So is each batch of requests as it
+    ends, so that a try that was killed goes on from there.
+    """
+    plan, parts = this_round.plan, lm_eval.split()
+    kept = [_name_kept(this_round, model, path, part) for part in parts]
+    missing = [place for place, file in enumerate(kept) if not file.exists()]
+    if len(missing) < len(parts):
+        this_round.log(f"{model}: the harness's scores of an earlier try are taken up")
+    if missing:
+        kept[0].parent.mkdir(parents=True, exist_ok=True)
+        # One process asks them all: it imports the harness and loads the model once.
+        results = run_lm_eval(
+            path,
+            [
+                HarnessRun(tuple(part.tasks), part.num_fewshot, part.limit, kept=file.with_suffix(""))
+                for part, file in ((parts[place], kept[place]) for place in missing)
+            ],
+            model_name=model,
+            log=this_round.log,
+            include_path=plan.folder / lm_eval.include_path if lm_eval.include_path else None,
+            allow_task_code=plan.settings.evaluation.allow_task_code,
+            backend=lm_eval.backend,
+            batch_size=lm_eval.batch_size,
+            apply_chat_template=lm_eval.apply_chat_template,
+            fewshot_as_multiturn=lm_eval.fewshot_as_multiturn,
+            system_message=plan.templates.system,
+            rng_seed=plan.settings.rng_seed,
+        )
+        for place, found in zip(missing, results, strict=True):
+            this_round.cost.note_model_seconds(found.seconds)
+            text = json.dumps({"report": found.report.to_dicts(), "items": found.items.to_dicts()})
+            write_file_atomically(kept[place], text.encode())
+    return [_read_kept(file) for file in kept]
+
+
+def _name_kept(this_round: Round, model: str, path: Path, part: LmEvalSettings) -> Path:
+    """Where the scores of one way of asking are kept.
+
+    They belong to the model, the harness's settings and files, and the system message; not to the judge's.
     """
     plan = this_round.plan
-    include_path = plan.folder / lm_eval.include_path if lm_eval.include_path else None
     made_with = {
         "model": this_round.platform.checkpoints.hash_checkpoint(path),
         "name": model,
-        "lm_eval": lm_eval.model_dump(),
+        "lm_eval": part.model_dump(),
         "task_files": identify_evaluation(plan)["task_files"],
         "system_message": plan.templates.system,
         "rng_seed": plan.settings.rng_seed,
     }
     stem = hashlib.sha256(json.dumps(made_with, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    kept = this_round.stage_folder("eval_report") / f"harness-{stem}.json"
-    if kept.exists():
-        this_round.log(f"{model}: the harness's scores of an earlier try are taken up")
-        rows = read_json_file(kept, remedy="remove it, and the harness is run again")
-        report, items = (pl.DataFrame(rows[name], schema=schema) for name, schema in _KEPT.items())
-        return HarnessResult(report, items)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    found = run_lm_eval(
-        path,
-        lm_eval.tasks,
-        model_name=model,
-        log=this_round.log,
-        include_path=include_path,
-        allow_task_code=plan.settings.evaluation.allow_task_code,
-        num_fewshot=lm_eval.num_fewshot,
-        limit=lm_eval.limit,
-        backend=lm_eval.backend,
-        batch_size=lm_eval.batch_size,
-        kept=kept.with_suffix(""),
-        apply_chat_template=lm_eval.apply_chat_template,
-        fewshot_as_multiturn=lm_eval.fewshot_as_multiturn,
-        system_message=plan.templates.system,
-        rng_seed=plan.settings.rng_seed,
-    )
-    this_round.cost.note_model_seconds(found.seconds)
-    text = json.dumps({"report": found.report.to_dicts(), "items": found.items.to_dicts()})
-    write_file_atomically(kept, text.encode())
-    return found
+    return this_round.stage_folder("eval_report") / f"harness-{stem}.json"
+
+
+def _read_kept(file: Path) -> HarnessResult:
+    rows = read_json_file(file, remedy="remove it, and the harness is run again")
+    report, items = (pl.DataFrame(rows[name], schema=schema) for name, schema in _KEPT.items())
+    return HarnessResult(report, items)
 
 
 def finish_eval_report(this_round: Round) -> Report:

@@ -11,7 +11,7 @@ from lance_assets.rounds.gold import read_gold
 from lance_assets.rounds.report import Losses, Report
 from lance_assets.rounds.round import Round
 from lance_assets.worlds import hash_world_file
-from resources.training.stage_settings import AGREED, BUILT_IN, GOLD, RIGHT, RewardSource
+from resources.training.stage_settings import AGREED, GOLD, REVIEW, RIGHT, ReviewSource, RewardSource
 
 
 def trains_on_reward(this_round: Round) -> bool:
@@ -46,8 +46,9 @@ def list_reward_prompts(this_round: Round, sft: pl.DataFrame) -> dict[str, pl.Da
         answer = gold[prompt] if prompt in gold else None
         if name == AGREED:
             answer = find_said_answer(completion, mark=plan.settings.reward_mark)
-        is_problem = name == RIGHT and world is not None and world.read_prompt(prompt) is not None
-        if is_problem or (name in (GOLD, AGREED) and answer is not None) or name not in BUILT_IN:
+        is_problem = world is not None and world.read_prompt(prompt) is not None
+        # A review and a person's function can tell of any prompt.
+        if is_problem if name == RIGHT else answer is not None or name not in (GOLD, AGREED):
             rows.append({"row_id": row_id, "prompt": prompt, "answer": answer})
     return {"reward_prompts": pl.DataFrame(rows, schema=REWARD_PROMPTS)}
 
@@ -63,15 +64,41 @@ def describe_reward(this_round: Round) -> dict[str, Any]:
         return {}
     plan = this_round.plan
     name, world = plan.settings.training.grpo.reward, plan.settings.evaluation.world
-    source = RewardSource(
-        name=name,
-        world=world.name if world is not None and name == RIGHT else None,
-        folder=plan.folder,
-        mark=plan.settings.reward_mark,
-        content_hash=hash_world_file(world.name if world is not None and name == RIGHT else name, plan.folder),
-    )
+    if name == REVIEW:
+        review, content_hash = describe_review(this_round)
+        source = RewardSource(name=name, folder=plan.folder, content_hash=content_hash, review=review)
+    else:
+        source = RewardSource(
+            name=name,
+            world=world.name if world is not None and name == RIGHT else None,
+            folder=plan.folder,
+            mark=plan.settings.reward_mark,
+            content_hash=hash_world_file(world.name if world is not None and name == RIGHT else name, plan.folder),
+        )
     path = this_round.platform.tables.path(plan.name, this_round.key, "reward_prompts")
     return {"prompts_path": path, "reward": source}
+
+
+def describe_review(this_round: Round) -> tuple[ReviewSource, str | None]:
+    """What the reviewer is asked of a completion, with the hash of a second model: the role reviewer, if there is one.
+
+    Without it the model that is trained reviews its own completions.
+    """
+    plan, roles = this_round.plan, this_round.plan.settings.roles
+    rubric, grpo = plan.rubric, plan.settings.training.grpo
+    assert rubric is not None, "checked when the experiment loads"
+    templates = plan.role_templates["reviewer"] if "reviewer" in plan.role_templates else plan.templates
+    asked: dict[str, Any] = {"profile": templates.profile, "recipe": templates.recipe, "own": dict(templates.own)}
+    asked |= {"step": rubric.step, "lowest": rubric.lowest, "highest": rubric.highest}
+    asked["max_review_tokens"] = grpo.max_review_tokens
+    if "reviewer" not in roles:
+        return ReviewSource(**asked, batch_size=plan.settings.engine.batch_size), None
+    role = roles["reviewer"]
+    model, fingerprint = this_round.platform.find_role_model(role, base=plan.folder)
+    if role.engine.openai is not None and role.engine.kind == "openai":
+        return ReviewSource(**asked, server=role.engine.openai.model_dump(exclude={"load_adapters"})), fingerprint
+    engine = role.engine.model_dump(include={"batch_size", "device", "dtype"})
+    return ReviewSource(**asked, model=model, **engine), fingerprint
 
 
 def build_rewards(steps: Sequence[Mapping[str, float]]) -> pl.DataFrame:

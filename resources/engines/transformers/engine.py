@@ -85,6 +85,11 @@ class TransformersEngine:
             self._start_seconds += time.monotonic() - started
         return self._loaded
 
+    def hold(self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
+        """Ask a model that is loaded already, as it is; its attention and its mode stay the caller's."""
+        self._loaded = (model, tokenizer)
+        self._stop_ids = find_stop_ids(model, tokenizer)
+
     def generate(self, requests: Sequence[Request], sampling: SamplingSettings) -> Iterator[list[Sample]]:
         """One sample for each request, a batch a group; a row that fails is an `error` sample.
 
