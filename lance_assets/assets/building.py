@@ -5,6 +5,7 @@ its parent's page. A noun that later rounds read tells them when it has become a
 where the checks of all that it is made from have passed, or where the launch says why it is made all the same.
 """
 
+import contextlib
 import errno
 import shutil
 import time
@@ -179,29 +180,38 @@ def tell_later_rounds(instance: dg.DagsterInstance, this_round: Round, noun: Nou
             # A round between lacks a table; it tells the later ones once it has it.
             is_changed = True
         if is_changed and key in begun:
-            try:
-                judged = NOUNS[START].judge(check, later)
-            except USER_ERRORS:
-                # What the later round began with is gone or damaged, which its own page and lance doctor say.
-                continue
-            began = instance.fetch_materializations(
-                dg.AssetRecordsFilter(asset_key=find_key(plan, START), asset_partitions=[key]), limit=1
-            ).records
-            yield dg.AssetCheckEvaluation(
-                asset_key=find_key(plan, START),
-                check_name=check.name,
-                passed=judged.passed,
-                metadata=show_report(judged.facts),
-                severity=find_severity(judged),
-                description=show_description(judged),
-                partition=key,
-                # Of which materialization it is said: otherwise the UI takes the check as not evaluated since.
-                target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
-                    storage_id=began[0].storage_id, run_id=began[0].run_id, timestamp=began[0].timestamp
-                )
-                if began
-                else None,
-            )
+            # What the later round began with may be gone or damaged, which its own page and lance doctor say.
+            with contextlib.suppress(*USER_ERRORS):
+                yield evaluate_check(instance, later, NOUNS[START], check)
+
+
+def evaluate_check(
+    instance: dg.DagsterInstance, this_round: Round, noun: Noun, check: Check
+) -> dg.AssetCheckEvaluation:
+    """What a check finds of a noun as it is stored, said of the newest materialization.
+
+    Raises:
+        ValueError, OSError: what it reads is gone or damaged.
+    """
+    judged, key = noun.judge(check, this_round), find_key(this_round.plan, noun.name)
+    made = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=key, asset_partitions=[this_round.key]), limit=1
+    ).records
+    return dg.AssetCheckEvaluation(
+        asset_key=key,
+        check_name=check.name,
+        passed=judged.passed,
+        metadata=show_report(judged.facts),
+        severity=find_severity(judged),
+        description=show_description(judged),
+        partition=this_round.key,
+        # Of which materialization it is said: otherwise the UI takes the check as not evaluated since.
+        target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
+            storage_id=made[0].storage_id, run_id=made[0].run_id, timestamp=made[0].timestamp
+        )
+        if made
+        else None,
+    )
 
 
 def find_severity(judged: Judged) -> dg.AssetCheckSeverity:

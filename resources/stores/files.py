@@ -14,6 +14,12 @@ import psutil
 
 _NAME = re.compile(r"[a-z0-9_]+")
 ROUND_KEY = re.compile(r"r[0-9]{4}")
+EXPERIMENT_FOLDERS = (
+    *("stages", "evaluation_prompts", "judge_opponents", "studies", "checks", "origins", "costs", "identity", "made"),
+    *("hashes", "decisions", "waiting", "removed", "checkpoints"),
+    "tables",  # last: as long as an experiment has none here, it is not there
+)
+"""The folders of the data root that hold a folder for each experiment, in the order in which they are moved."""
 
 
 class DiskFullError(OSError):
