@@ -48,6 +48,8 @@ from lance_assets.rounds.round import Round, begin_round, make_noun
 from resources.engines.contract import EngineError, EngineUnavailableError
 from resources.evaluation.evaluator import EvaluationError
 from resources.machine.handover import LeakedProcessError
+from resources.remote.store import UnreachableStoreError
+from resources.remote.write_through import bring_experiment, publish_experiment
 from resources.stores.files import DiskFullError
 from resources.stores.lance_tables import HistoryError
 from resources.training.trainer import TrainingError, TrainingKilledError
@@ -253,8 +255,8 @@ USER_ERRORS = (
 RETRIES = dg.RetryPolicy(max_retries=3, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 """For what may pass by itself; a step gives its process, and with it the memory, back before it is tried again."""
 
-MAY_PASS = (EngineUnavailableError, LeakedProcessError, MemoryError)
-"""A server that does not answer, a process that still holds the memory, memory that others took."""
+MAY_PASS = (EngineUnavailableError, LeakedProcessError, MemoryError, UnreachableStoreError)
+"""A server or a store that does not answer, a process that still holds the memory, memory that others took."""
 
 
 MAX_KILLED = 2
@@ -356,6 +358,7 @@ def materialize(
         dagster.Failure: a user's mistake, or a round before that failed.
     """
     try:
+        bring_experiment(platform.root, plan.name, say=context.log.info)
         # start_checkpoint is the one noun that is made from nothing in its round.
         if not noun.inputs:
             wait_for_previous_round(context)
@@ -372,6 +375,7 @@ def materialize(
         # The report reads the stored tables, so it shows what later steps will read.
         report = {**report_overrides(this_round, noun), **noun.report(this_round)}
         report |= noun.finish(this_round)
+        publish_experiment(platform.root, plan.name, say=context.log.info)
     except WaitingForPeopleError as waiting:
         show_waiting(context, find_key(plan, noun.name), str(waiting))
         return None
@@ -436,6 +440,7 @@ def build_check(plan: Plan, noun: Noun, check: Check) -> dg.AssetChecksDefinitio
                 judged = noun.judge(check, this_round)
                 if check.is_blocking:
                     record_verdict(this_round.plan, platform, this_round.key, noun, check, judged)
+                    publish_experiment(platform.root, plan.name, say=context.log.info)
             except USER_ERRORS as error:
                 # What a check reads may have been wiped or damaged since it was made.
                 text = f"{plan.name} {this_round.key} {check.name}: {explain_error(error, platform.root)}"

@@ -445,10 +445,12 @@ def _run(
     """Run rounds of experiments in order; every name is looked up before the first round runs."""
     from lance_assets.assets.loading import build_definitions
     from lance_assets.assets.run import FailedRoundError, run_rounds
+    from lance_assets.cli.moving import bring_rounds
     from lance_assets.rounds.experiments import find_plan, load_plans
 
     plans = load_plans()
     for each in [find_plan(name, plans) for name in names]:
+        bring_rounds(each, say=_say)
         try:
             run_rounds(
                 each,

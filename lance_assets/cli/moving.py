@@ -9,9 +9,11 @@ from lance_assets.home import find_home
 from lance_assets.rounds.experiments import load_plans
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
-from resources.remote.copying import MIB, Copied, Copying, Place, copy_experiment
+from resources.remote.copying import MIB, Copied, Copying, Place, claim_experiment, copy_experiment
 from resources.remote.folder import DataFolder
 from resources.remote.store import Store, is_address
+from resources.remote.weights import find_store
+from resources.remote.write_through import bring_experiment
 from resources.stores.files import validate_name
 
 Say = Callable[[str], None]
@@ -72,6 +74,22 @@ def describe_copied(experiment: str, target: Place, copied: Copied) -> str:
         f"{target} has {experiment}: {copied.num_files} files, of which {copied.num_sent} arrived now "
         f"({copied.num_bytes / MIB:.1f} MiB){decisions}; every hash is right{aside}"
     )
+
+
+def bring_rounds(plan: Plan, *, say: Say) -> None:
+    """Fetch what other machines have published of an experiment in LANCE_STORE, and tell Dagster of it.
+
+    Raises:
+        OtherExperimentError: this machine has made other tables meanwhile.
+        OSError: the store cannot be used.
+    """
+    if find_store() is None:
+        return
+    home = find_home()
+    with claim_experiment(DataFolder(home / "data"), plan.name, what=f"lance run {plan.name}, which fetches rounds"):
+        is_changed = bring_experiment(home / "data", plan.name, say=say)
+    if is_changed:
+        tell_dagster(home, plan.name, say=say)
 
 
 def tell_dagster(home: Path, experiment: str, *, say: Say) -> int:

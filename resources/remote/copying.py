@@ -15,8 +15,17 @@ from pathlib import Path
 
 from resources.machine.claims import Claims
 from resources.remote.folder import NO_BASE, Base, DataFolder
-from resources.remote.manifest import DECISIONS, Entry, Files, Manifest, describe_conflicts, merge
-from resources.remote.store import DamagedObjectError, Store, copy_whole, hash_whole, name_state
+from resources.remote.manifest import (
+    DECISIONS,
+    DamagedObjectError,
+    Entry,
+    Files,
+    Manifest,
+    describe_conflicts,
+    merge,
+)
+from resources.remote.store import Store, name_state
+from resources.stores.files import copy_whole, hash_whole
 
 NUM_TRANSFERS = 8
 """Files that are sent or fetched at once."""
@@ -115,8 +124,7 @@ class Copying:
         manifest = place.read_newest(self.experiment)
         if manifest is None:
             return None
-        mark = f"{manifest.number} {hashlib.sha256(manifest.encode()).hexdigest()}"
-        return _State(manifest.files, self._read_decisions(place, manifest), manifest, mark)
+        return _State(manifest.files, self._read_decisions(place, manifest), manifest, read_mark(manifest))
 
     def _read_decisions(self, store: Store, manifest: Manifest) -> dict[str, str]:
         entry = manifest.files.get(self._decisions_path)
@@ -199,7 +207,7 @@ class Copying:
             is_same = target.manifest is not None and files == target.manifest.files
             if is_same or store.publish(manifest):
                 newest = target.manifest if is_same and target.manifest else manifest
-                self._keep_base(newest.files, f"{newest.number} {hashlib.sha256(newest.encode()).hexdigest()}")
+                self._keep_base(newest.files, read_mark(newest))
                 num_bytes = sum(entry.size for entry in sent)
                 return Copied(len(files), len(sent), num_bytes, num_decisions)
         raise OtherExperimentError(
@@ -304,6 +312,11 @@ class Copying:
             if isinstance(one, DataFolder):
                 there = held if held is not None else frozenset(path for path in files if one.find(path).is_file())
                 one.keep_base(self.experiment, str(other), Base(files, there, mark if isinstance(other, Store) else ""))
+
+
+def read_mark(manifest: Manifest) -> str:
+    """What a state of a store is known by: its number and its hash."""
+    return f"{manifest.number} {hashlib.sha256(manifest.encode()).hexdigest()}"
 
 
 @contextlib.contextmanager

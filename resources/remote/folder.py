@@ -17,11 +17,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from resources.remote.manifest import DECISIONS, Entry, Files, name_owners
-from resources.remote.store import DamagedObjectError, hash_whole
+from resources.remote.manifest import DECISIONS, DamagedObjectError, Entry, Files, name_owners
 from resources.stores.checkpoints import CheckpointStore
 from resources.stores.decisions import DecisionStore
-from resources.stores.files import EXPERIMENT_FOLDERS, explain_full_disk, flush_to_disk, write_file_atomically
+from resources.stores.files import (
+    EXPERIMENT_FOLDERS,
+    explain_full_disk,
+    flush_to_disk,
+    hash_whole,
+    write_file_atomically,
+)
 from resources.stores.hashes import read_record
 from resources.stores.tables import CorruptTableError
 

@@ -23,6 +23,14 @@ class ManifestError(ValueError):
     """A manifest cannot be read."""
 
 
+class StoreError(OSError):
+    """A store cannot be used; the message names it and says what to do."""
+
+
+class DamagedObjectError(StoreError):
+    """An object is not what its name says."""
+
+
 class Entry(NamedTuple):
     """What a file is."""
 

@@ -19,7 +19,6 @@ the three clouds, files and memory.
 import contextlib
 import hashlib
 import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,8 +28,15 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from lance_assets.keys import hide_secrets
-from resources.remote.manifest import Entry, Manifest, decode_manifest
-from resources.stores.files import explain_full_disk, flush_to_disk, validate_name, write_file_atomically
+from resources.remote.manifest import DamagedObjectError, Entry, Manifest, StoreError, decode_manifest
+from resources.stores.files import (
+    copy_whole,
+    explain_full_disk,
+    flush_to_disk,
+    hash_whole,
+    validate_name,
+    write_file_atomically,
+)
 
 PATIENCE_SECONDS = 180.0
 """So long a call to a store that does not answer is tried again."""
@@ -49,20 +55,12 @@ _FINAL_NAMES = {
 Result = TypeVar("Result")
 
 
-class StoreError(OSError):
-    """A store cannot be used; the message names it and says what to do."""
-
-
 class UnreachableStoreError(StoreError):
     """A store did not answer for as long as it was tried."""
 
 
 class ChangedFileError(OSError):
     """A file was changed while it was sent."""
-
-
-class DamagedObjectError(StoreError):
-    """An object of a store is not what its name says."""
 
 
 def is_address(text: str) -> bool:
@@ -328,12 +326,6 @@ def _name_newest(experiment: str) -> str:
     return f"experiments/{experiment}/newest"
 
 
-def hash_whole(file: Path) -> str:
-    """SHA-256 of a file's bytes, 64 hex digits, read now."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
 def _refuse_changed(file: Path) -> ChangedFileError:
     return ChangedFileError(f"{file} was changed while it was sent; end what writes it, and run the command again")
 
@@ -352,16 +344,3 @@ def _link_new(path: Path, content: bytes) -> None:
         finally:
             partial.unlink(missing_ok=True)
         flush_to_disk(path.parent)
-
-
-def copy_whole(file: Path, to: Path) -> None:
-    """Copy a file so that it appears whole."""
-    to.parent.mkdir(parents=True, exist_ok=True)
-    partial = to.with_name(f".{to.name}.{os.getpid()}.tmp")
-    with explain_full_disk(to):
-        try:
-            shutil.copyfile(file, partial)
-            flush_to_disk(partial)
-            partial.replace(to)
-        finally:
-            partial.unlink(missing_ok=True)

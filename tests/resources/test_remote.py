@@ -16,8 +16,16 @@ import pytest
 from resources.machine.claims import ClaimedError, Claims
 from resources.remote.copying import Copied, Copying, OtherExperimentError, copy_experiment
 from resources.remote.folder import DataFolder
-from resources.remote.manifest import Entry, Manifest, ManifestError, decode_manifest, merge
-from resources.remote.store import DamagedObjectError, Store, StoreError, UnreachableStoreError
+from resources.remote.manifest import (
+    DamagedObjectError,
+    Entry,
+    Manifest,
+    ManifestError,
+    StoreError,
+    decode_manifest,
+    merge,
+)
+from resources.remote.store import Store, UnreachableStoreError
 from resources.stores.checkpoints import CheckpointStore, copy_checkpoint
 from resources.stores.decisions import DecisionStore
 from resources.stores.files import write_file_atomically

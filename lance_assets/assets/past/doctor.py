@@ -209,7 +209,8 @@ def _examine_weights(this_round: Round, redo: str) -> Iterator[Finding]:
         if noun == "label_checkpoint" and not this_round.is_start:
             continue
         folder = this_round.platform.checkpoints.folder(owner, key)
-        if this_round.platform.checkpoints.read_removal(owner, key) is not None:
+        store = this_round.platform.checkpoints
+        if store.read_removal(owner, key) is not None or store.is_elsewhere(owner, key):
             continue
         try:
             found = this_round.platform.checkpoints.hash_checkpoint(folder)
