@@ -53,13 +53,10 @@ class Copied:
     """Their bytes."""
     num_decisions: int
     """Decisions that were added."""
+    is_changed: bool
+    """Whether the new place had not all of it."""
     aside: Path | None = None
     """Where what was replaced lies now; None where nothing was, or where the place is a store."""
-
-    @property
-    def is_changed(self) -> bool:
-        """Whether the new place had not all of it."""
-        return bool(self.num_sent or self.num_decisions)
 
 
 @dataclass(frozen=True)
@@ -132,8 +129,8 @@ class Copying:
             return {}
         with tempfile.TemporaryDirectory() as folder:
             store.fetch_object(entry, Path(folder) / "decisions")
-            lines = (Path(folder) / "decisions").read_text(encoding="utf-8").splitlines()
-        return dict(json.loads(line) for line in lines)
+            lines = (Path(folder) / "decisions").read_text(encoding="ascii").split("\n")
+        return dict(json.loads(line) for line in lines if line)
 
     @property
     def _decisions_path(self) -> str:
@@ -191,8 +188,7 @@ class Copying:
                 places = dict.fromkeys(target.files.values(), "")
                 if decisions and (num_decisions or self._decisions_path not in target.files):
                     file = Path(folder) / "decisions"
-                    lines = (json.dumps(pair, ensure_ascii=False) + "\n" for pair in decisions.items())
-                    file.write_bytes("".join(lines).encode("utf-8", "surrogatepass"))
+                    file.write_text("".join(json.dumps(pair) + "\n" for pair in decisions.items()), encoding="ascii")
                     files[self._decisions_path] = Entry(hash_whole(file), file.stat().st_size)
                 missing = {entry: path for path, entry in sorted(files.items()) if entry not in places}
                 if self.is_thorough:
@@ -207,9 +203,12 @@ class Copying:
             is_same = target.manifest is not None and files == target.manifest.files
             if is_same or store.publish(manifest):
                 newest = target.manifest if is_same and target.manifest else manifest
-                self._keep_base(newest.files, read_mark(newest))
+                # What others published stays unknown to this folder until it is fetched, and is no change of its own.
+                missed = [path for path, entry in files.items() if wanted.get(path) != entry]
+                is_whole = all(path.partition("/")[0] in {*self.without, DECISIONS} for path in missed)
+                self._keep_base(wanted, base, read_mark(newest), is_whole=is_whole)
                 num_bytes = sum(entry.size for entry in sent)
-                return Copied(len(files), len(sent), num_bytes, num_decisions)
+                return Copied(len(files), len(sent), num_bytes, num_decisions, bool(sent) or not is_same)
         raise OtherExperimentError(
             f"{store}: other machines publish {self.experiment!r} all the time; let one of them work on it"
         )
@@ -286,10 +285,10 @@ class Copying:
                     copy_whole(aside / path, folder.find_arriving(self.experiment, entry))
         num_decisions = folder.add_decisions(self.experiment, source.decisions)
         folder.place(self.experiment, files, here)
-        complete = {**wanted, **files}
-        self._keep_base(complete, source.mark, held=frozenset(files))
-        num_bytes = sum(entry.size for entry in missing)
-        return Copied(len(files), len(new), num_bytes, num_decisions, aside)
+        # What was changed here alone is still to be published, so what both had is what the source has.
+        self._keep_base(wanted, base, source.mark, is_whole=True)
+        num_bytes, is_changed = sum(entry.size for entry in missing), files != here or bool(num_decisions)
+        return Copied(len(files), len(new), num_bytes, num_decisions, is_changed, aside)
 
     def _bring(self, path: str, entry: Entry, to: Path) -> None:
         """Let a file of the source arrive, whole and with its hash."""
@@ -306,12 +305,15 @@ class Copying:
             size = sum(entry.size for entry in missing) / MIB
             self.say(f"{self.experiment}: {len(missing)} files ({size:.1f} MiB) to copy")
 
-    def _keep_base(self, files: Files, mark: str, *, held: frozenset[str] | None = None) -> None:
-        """Keep in each folder what both places have now."""
+    def _keep_base(self, files: Files, before: Base, mark: str, *, is_whole: bool) -> None:
+        """Keep in each folder what both places have now, and of folders that were left out what they had before."""
+        left_out = {path: entry for path, entry in before.files.items() if path.partition("/")[0] in self.without}
         for one, other in ((self.source, self.target), (self.target, self.source)):
             if isinstance(one, DataFolder):
-                there = held if held is not None else frozenset(path for path in files if one.find(path).is_file())
-                one.keep_base(self.experiment, str(other), Base(files, there, mark if isinstance(other, Store) else ""))
+                both = {**left_out, **files}
+                held = frozenset(path for path in both if one.find(path).is_file())
+                mark = mark if isinstance(other, Store) else ""
+                one.keep_base(self.experiment, str(other), Base(both, held, mark, is_whole))
 
 
 def read_mark(manifest: Manifest) -> str:

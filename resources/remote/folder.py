@@ -46,6 +46,8 @@ class Base:
     """Those that this folder had: weights that it never fetched are not gone."""
     mark: str
     """What the other place had then, in short: where it has it no more, nothing is known."""
+    is_whole: bool = False
+    """Whether this folder had all that the other place had, but for weights that it never fetched."""
 
 
 NO_BASE = Base({}, frozenset(), "")
@@ -139,13 +141,14 @@ class DataFolder:
         try:
             found = json.loads(self._base_file(experiment, other).read_bytes())
             files = {path: Entry(*entry) for path, entry in found["files"].items()}
-            return Base(files, frozenset(found["held"]), found["mark"])
+            return Base(files, frozenset(found["held"]), found["mark"], found["is_whole"])
         except (OSError, ValueError, KeyError, TypeError):
             return NO_BASE
 
     def keep_base(self, experiment: str, other: str, base: Base) -> None:
         """Keep what both have now."""
-        content = {"other": other, "mark": base.mark, "held": sorted(base.held), "files": dict(base.files)}
+        content = {"other": other, "mark": base.mark, "is_whole": base.is_whole}
+        content |= {"held": sorted(base.held), "files": dict(base.files)}
         write_file_atomically(self._base_file(experiment, other), json.dumps(content).encode())
 
     def _base_file(self, experiment: str, other: str) -> Path:

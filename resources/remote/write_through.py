@@ -66,6 +66,8 @@ def bring_experiment(root: Path, experiment: str, *, say: Say) -> bool:
     folder = DataFolder(root)
     with fetch_alone(root):
         newest = store.read_newest(experiment)
-        if newest is None or read_mark(newest) == folder.read_base(experiment, str(store)).mark:
+        base = folder.read_base(experiment, str(store))
+        is_known = newest is not None and base.is_whole and base.mark == read_mark(newest)
+        if newest is None or (is_known and folder.has_rounds(experiment)):
             return False
         return Copying(experiment, store, folder, without=LOCAL, with_weights=False, say=say).run().is_changed

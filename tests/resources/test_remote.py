@@ -68,7 +68,7 @@ def laptop(tmp_path: Path) -> Path:
     write_round(root, "r0000")
     write_round(root, "r0001", 1)
     write_round(root, "r0000", 7, experiment="other")
-    DecisionStore(root, "tiny").add({"one": '{"who": "you"}', "two": "\N{SNOWMAN}"})
+    DecisionStore(root, "tiny").add({"one": '{"who": "you"}', "two": "\N{SNOWMAN} \u2028"})
     return root
 
 

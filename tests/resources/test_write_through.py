@@ -86,6 +86,37 @@ def test_two_machines_go_on_from_each_other(first: Path, store: Store, tmp_path:
     assert read_all(second) == before
 
 
+def test_what_another_machine_published_meanwhile_is_neither_taken_back_nor_missed(
+    first: Path, store: Store, tmp_path: Path
+) -> None:
+    second, costs = tmp_path / "second", "costs/tiny/r0000/seed_set.json"
+    publish(first)
+    bring(second)
+    # Both add a round, and one of them writes a file of the first round again.
+    write_round(first, "r0001", 1)
+    write_round(second, "r0002", 2)
+    write_file_atomically(second / costs, b'{"costs": "again"}')
+    publish(second)
+    publish(first)
+    newest = store.read_newest("tiny")
+    assert newest is not None
+    assert {path.split("/")[2] for path in newest.files if path.startswith("tables/")} == {"r0000", "r0001", "r0002"}
+    publish(first)
+    assert bring(first)
+    assert (first / costs).read_bytes() == b'{"costs": "again"}'
+    assert bring(second)
+    assert read_published(first) == read_published(second)
+    # What was written here before the others' was fetched is published all the same.
+    write_table(first, "r0001", 9)
+    write_round(second, "r0003", 3)
+    publish(second)
+    bring(first)
+    publish(first)
+    bring(second)
+    assert read_published(first) == read_published(second)
+    assert (first / "tables/tiny/r0003").is_dir()
+
+
 def test_weights_come_when_they_are_asked_for_and_what_was_removed_is_gone_everywhere(
     first: Path, store: Store, tmp_path: Path, small_model: Path
 ) -> None:
