@@ -340,6 +340,12 @@ class CheckpointStore:
                 f"{round_key} makes the whole round again), or bring the folder back from a copy"
             ) from error
 
+    def locate(self, experiment: str, round_key: str, *, made_by: str | None = None) -> Path:
+        """As `find`, and the folder of one that is elsewhere, which is not brought for it."""
+        if self.is_elsewhere(experiment, round_key):
+            return self.folder(experiment, round_key)
+        return self.find(experiment, round_key, made_by=made_by)
+
     def is_elsewhere(self, experiment: str, round_key: str) -> bool:
         """Whether a round's checkpoint is not here, and is brought when it is asked for."""
         if self.folder(experiment, round_key).is_dir():
