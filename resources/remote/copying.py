@@ -22,6 +22,7 @@ from resources.remote.manifest import (
     Files,
     Manifest,
     describe_conflicts,
+    is_removed,
     merge,
 )
 from resources.remote.store import Store, name_state
@@ -150,22 +151,24 @@ class Copying:
         return base
 
     def _complete(self, source: _State, base: Base) -> Files:
-        """The files of the source, and those that its folder never fetched."""
+        """The files of the source, and those that its folder never fetched, or lost."""
         if isinstance(self.source, Store):
             return source.files
-        lazy = {path: entry for path, entry in base.files.items() if path not in base.held}
-        return {**lazy, **source.files}
+        gone = {path: entry for path, entry in base.files.items() if path not in source.files}
+        removed = {path for path in gone if path in base.held and is_removed(path, source.files)}
+        return {**{path: entry for path, entry in gone.items() if path not in removed}, **source.files}
 
     def _merge(self, target: Files, source: Files, base: Base) -> Files:
         if self.replaces:
             return source
         merged = merge(target, source, base.files)
         if merged.conflicts:
+            places = f"--from {_name(self.source)} --to {_name(self.target)}"
             raise OtherExperimentError(
                 f"{self.target} has other tables of {self.experiment!r} than {self.source}: "
                 f"{describe_conflicts(merged.conflicts)}. It is another experiment, or both went on by themselves; "
-                f"rename one of them (lance doctor --rename), or let the one of {self.source} take its place with "
-                "--replace, which keeps what is there "
+                f"rename one of them (lance doctor --rename), or let the one of {self.source} take its place: "
+                f"lance move {self.experiment} {places} --replace, which keeps what is there "
                 + ("as an older state" if isinstance(self.target, Store) else f"in {self.target.root / 'replaced'}")
             )
         return merged.files
@@ -314,6 +317,11 @@ class Copying:
                 held = frozenset(path for path in both if one.find(path).is_file())
                 mark = mark if isinstance(other, Store) else ""
                 one.keep_base(self.experiment, str(other), Base(both, held, mark, is_whole))
+
+
+def _name(place: Place) -> str:
+    """A place as `lance move` is told of it."""
+    return str(place) if isinstance(place, Store) else str(place.root.parent)
 
 
 def read_mark(manifest: Manifest) -> str:

@@ -154,6 +154,21 @@ def merge(target: Files, source: Files, base: Files) -> Merged:
     return Merged(files, conflicts)
 
 
+def is_removed(path: str, files: Files) -> bool:
+    """Whether a file that a folder had was removed for good, and is not merely gone from there.
+
+    Args:
+        path: the file.
+        files: those that the folder has.
+    """
+    folder, owner, key = path.split("/")[:3]
+    if folder != "checkpoints":
+        return folder in PASSING
+    # A person may remove a whole folder of weights that the store has, to make room.
+    prefix = f"checkpoints/{owner}/{key}/"
+    return f"removed/{owner}/{key}.json" in files or any(each.startswith(prefix) for each in files)
+
+
 def describe_conflicts(paths: list[str]) -> str:
     """Which tables differ, for a message: the first three, and how many more."""
     names = [path.removeprefix("tables/").removesuffix(".parquet") for path in paths]

@@ -141,6 +141,13 @@ def test_weights_come_when_they_are_asked_for_and_what_was_removed_is_gone_every
     newest = store.read_newest("tiny")
     assert newest is not None
     assert any(path.startswith("checkpoints/tiny_label/") for path in newest.files)
+    # Nor does one whose folder somebody removed to make room: the weights come back when they are asked for.
+    shutil.rmtree(second / "checkpoints/tiny/r0000")
+    write_round(second, "r0002", 2)
+    publish(second)
+    assert found.is_elsewhere("tiny", "r0000")
+    assert found.find("tiny", "r0000").is_dir()
+    publish(second)
     found.remove("tiny", "r0000", Removal("last 1", 1, None))
     publish(second)
     bring(first)
