@@ -19,6 +19,15 @@ def find_models_root() -> Path:
     return find_home() / "models"
 
 
+STORE = "LANCE_STORE"
+"""The environment variable with the address of the store that finished steps are published in."""
+
+
+def find_store_address() -> str | None:
+    """The address that LANCE_STORE names, such as `s3://bucket/lance`; None where it is not set."""
+    return (os.environ.get(STORE) or "").rstrip("/") or None
+
+
 BROWSE_PORT = 3001
 """Where `lance browse` listens by default: the port after the Dagster UI's."""
 

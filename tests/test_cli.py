@@ -25,7 +25,7 @@ from resources.stores.tables import TableStore
 
 COMMANDS = [
     *("run", "plan", "study", "leaderboard", "new", "teach", "show", "costs", "model", "trace", "review", "browse"),
-    *("export", "doctor"),
+    *("export", "move", "doctor"),
 ]
 
 

@@ -5,6 +5,7 @@ its parent's page. A noun that later rounds read tells them when it has become a
 where the checks of all that it is made from have passed, or where the launch says why it is made all the same.
 """
 
+import contextlib
 import errno
 import shutil
 import time
@@ -47,6 +48,8 @@ from lance_assets.rounds.round import Round, begin_round, make_noun
 from resources.engines.contract import EngineError, EngineUnavailableError
 from resources.evaluation.harness_report import EvaluationError
 from resources.machine.handover import LeakedProcessError
+from resources.remote.store import UnreachableStoreError
+from resources.remote.write_through import bring_experiment, publish_experiment
 from resources.stores.files import DiskFullError
 from resources.stores.lance_tables import HistoryError
 from resources.training.trainer import TrainingError, TrainingKilledError
@@ -179,29 +182,38 @@ def tell_later_rounds(instance: dg.DagsterInstance, this_round: Round, noun: Nou
             # A round between lacks a table; it tells the later ones once it has it.
             is_changed = True
         if is_changed and key in begun:
-            try:
-                judged = NOUNS[START].judge(check, later)
-            except USER_ERRORS:
-                # What the later round began with is gone or damaged, which its own page and lance doctor say.
-                continue
-            began = instance.fetch_materializations(
-                dg.AssetRecordsFilter(asset_key=find_key(plan, START), asset_partitions=[key]), limit=1
-            ).records
-            yield dg.AssetCheckEvaluation(
-                asset_key=find_key(plan, START),
-                check_name=check.name,
-                passed=judged.passed,
-                metadata=show_report(judged.facts),
-                severity=find_severity(judged),
-                description=show_description(judged),
-                partition=key,
-                # Of which materialization it is said: otherwise the UI takes the check as not evaluated since.
-                target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
-                    storage_id=began[0].storage_id, run_id=began[0].run_id, timestamp=began[0].timestamp
-                )
-                if began
-                else None,
-            )
+            # What the later round began with may be gone or damaged, which its own page and lance doctor say.
+            with contextlib.suppress(*USER_ERRORS):
+                yield evaluate_check(instance, later, NOUNS[START], check)
+
+
+def evaluate_check(
+    instance: dg.DagsterInstance, this_round: Round, noun: Noun, check: Check
+) -> dg.AssetCheckEvaluation:
+    """What a check finds of a noun as it is stored, said of the newest materialization.
+
+    Raises:
+        ValueError, OSError: what it reads is gone or damaged.
+    """
+    judged, key = noun.judge(check, this_round), find_key(this_round.plan, noun.name)
+    made = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=key, asset_partitions=[this_round.key]), limit=1
+    ).records
+    return dg.AssetCheckEvaluation(
+        asset_key=key,
+        check_name=check.name,
+        passed=judged.passed,
+        metadata=show_report(judged.facts),
+        severity=find_severity(judged),
+        description=show_description(judged),
+        partition=this_round.key,
+        # Of which materialization it is said: otherwise the UI takes the check as not evaluated since.
+        target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
+            storage_id=made[0].storage_id, run_id=made[0].run_id, timestamp=made[0].timestamp
+        )
+        if made
+        else None,
+    )
 
 
 def find_severity(judged: Judged) -> dg.AssetCheckSeverity:
@@ -243,8 +255,8 @@ USER_ERRORS = (
 RETRIES = dg.RetryPolicy(max_retries=3, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 """For what may pass by itself; a step gives its process, and with it the memory, back before it is tried again."""
 
-MAY_PASS = (EngineUnavailableError, LeakedProcessError, MemoryError)
-"""A server that does not answer, a process that still holds the memory, memory that others took."""
+MAY_PASS = (EngineUnavailableError, LeakedProcessError, MemoryError, UnreachableStoreError)
+"""A server or a store that does not answer, a process that still holds the memory, memory that others took."""
 
 
 MAX_KILLED = 2
@@ -346,6 +358,7 @@ def materialize(
         dagster.Failure: a user's mistake, or a round before that failed.
     """
     try:
+        bring_experiment(platform.root, plan.name, say=context.log.info)
         # start_checkpoint is the one noun that is made from nothing in its round.
         if not noun.inputs:
             wait_for_previous_round(context)
@@ -362,6 +375,7 @@ def materialize(
         # The report reads the stored tables, so it shows what later steps will read.
         report = {**report_overrides(this_round, noun), **noun.report(this_round)}
         report |= noun.finish(this_round)
+        publish_experiment(platform.root, plan.name, say=context.log.info)
     except WaitingForPeopleError as waiting:
         show_waiting(context, find_key(plan, noun.name), str(waiting))
         return None
@@ -426,6 +440,7 @@ def build_check(plan: Plan, noun: Noun, check: Check) -> dg.AssetChecksDefinitio
                 judged = noun.judge(check, this_round)
                 if check.is_blocking:
                     record_verdict(this_round.plan, platform, this_round.key, noun, check, judged)
+                    publish_experiment(platform.root, plan.name, say=context.log.info)
             except USER_ERRORS as error:
                 # What a check reads may have been wiped or damaged since it was made.
                 text = f"{plan.name} {this_round.key} {check.name}: {explain_error(error, platform.root)}"

@@ -63,6 +63,21 @@ def open_instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
+@contextmanager
+def open_instance_of(home: Path) -> Iterator[dg.DagsterInstance]:
+    """The instance that belongs to a folder such as LANCE_HOME; DAGSTER_HOME names that of LANCE_HOME alone.
+
+    Raises:
+        DiskFullError, ValueError: as `open_instance`.
+    """
+    if home == find_home():
+        with open_instance() as instance:
+            yield instance
+        return
+    with explain_full_instance(home / "dagster"), open_prepared(home / "dagster", is_own=True) as instance:
+        yield instance
+
+
 def begins_as_before(plan: Plan, platform: Platform, key: str, launch: Launch | None) -> bool:
     """Whether a round that was begun has the settings that a launch would give it now."""
     wanted = choose_overrides(plan, platform.tables, key, launch or Launch())

@@ -385,6 +385,30 @@ def export(
 
 
 @app.command()
+def move(
+    experiment: Experiment,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="PLACE", help="A folder like LANCE_HOME, or an address like s3://bucket/lance."),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--to", metavar="PLACE", help="The same; by default LANCE_HOME.")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take the place of another experiment of that name; it is kept aside.")
+    ] = False,
+) -> None:
+    """Copy an experiment to another folder or a store.
+
+    Tables, weights, costs and decisions arrive with the right hashes, and Dagster is told. Nothing is removed.
+    """
+    from lance_assets.cli.moving import move as copy
+
+    if copy(experiment, source=source, target=target, replaces=replace, say=_say):
+        raise typer.Exit(DIFFERS)
+
+
+@app.command()
 def doctor(
     experiment: Annotated[
         str | None, typer.Argument(help="By default every experiment, and all data.", show_default=False)
@@ -431,8 +455,10 @@ def _run(
     start_early()
     from lance_assets.assets.loading import build_definitions
     from lance_assets.assets.run import FailedRoundError, run_rounds
+    from lance_assets.cli.moving import bring_rounds
 
     for each in chosen:
+        bring_rounds(each, say=_say)
         try:
             run_rounds(
                 each,

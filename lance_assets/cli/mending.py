@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from lance_assets.assets.past.doctor import examine, find_unfinished_runs
+from lance_assets.assets.past.doctor import examine, find_unfinished_runs, mend
 from lance_assets.assets.run import open_instance
 from lance_assets.assets.running.lost import end_lost_runs
 from lance_assets.cli.reading import open_platform
@@ -10,7 +10,6 @@ from lance_assets.rounds.experiments import find_plan, load_plans
 from lance_assets.rounds.past.renaming import rename_data
 from lance_assets.rounds.past.retention import list_removed
 from lance_assets.rounds.plan import Plan
-from resources.stores.lance_tables import HistoryError
 
 Say = Callable[[str], None]
 """Takes text that a person reads."""
@@ -29,18 +28,9 @@ def print_findings(name: str | None, *, is_fixing: bool, say: Say) -> int:
     """
     plans, platform = load_plans(), open_platform()
     with open_instance() as instance:
-        found = examine(instance, plans, platform, name)
         if is_fixing:
-            for finding in found:
-                if finding.fix is None:
-                    continue
-                try:
-                    finding.fix()
-                    say(f"mended: {finding.where}: {finding.what}")
-                except (ValueError, OSError, HistoryError) as error:
-                    # What cannot be mended is said, and the rest is mended all the same.
-                    say(f"not mended: {finding.where}: {error}")
-            found = examine(instance, plans, platform, name)
+            mend(instance, plans, platform, name, say=say)
+        found = examine(instance, plans, platform, name)
         for finding in found:
             say(finding.describe())
     for plan in plans.values():

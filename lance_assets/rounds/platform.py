@@ -18,6 +18,7 @@ from resources.machine.claims import Claims
 from resources.machine.handover import EngineLeases
 from resources.models.adapters import find_adapter
 from resources.models.finding import resolve_model
+from resources.remote.weights import find_weights
 from resources.stores.checkpoints import CheckpointStore
 from resources.stores.embeddings import Embedder, EmbeddingStore
 from resources.stores.history import HistoryStore
@@ -44,7 +45,7 @@ class Platform:
     @property
     def checkpoints(self) -> CheckpointStore:
         """Every round's checkpoint."""
-        return CheckpointStore(self.root)
+        return CheckpointStore(self.root, find_weights(self.root))
 
     @property
     def history(self) -> HistoryStore:

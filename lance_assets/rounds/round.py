@@ -266,6 +266,12 @@ class Round:
             return resolve_model(settings.model, base=self.plan.folder, revision=settings.model_revision)
         return self.platform.checkpoints.find(self.experiment.name, parent_round)
 
+    def show_path(self, parent_round: str | None) -> Path:
+        """As `model_path`, for a person: a checkpoint that is in a store alone is not fetched for it."""
+        if parent_round is None:
+            return self.model_path(None)
+        return self.platform.checkpoints.locate(self.experiment.name, parent_round)
+
     def start_path(self) -> Path:
         """The folder of this round's start checkpoint.
 

@@ -15,7 +15,7 @@ import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from resources.models.foreign_code import refuse_foreign_code
 from resources.stores.files import (
@@ -277,12 +277,26 @@ _STATES = ("optimizer*", "scheduler*", "scaler*", "rng_state*", "trainer_state.j
 """What trainers leave in a checkpoint to go on from, as glob patterns."""
 
 
+class Elsewhere(Protocol):
+    """Another place that has checkpoints."""
+
+    def has(self, owner: str, round_key: str) -> bool:
+        """Whether it has one."""
+        ...
+
+    def bring(self, owner: str, round_key: str) -> bool:
+        """Bring one into its folder; whether it had it."""
+        ...
+
+
 @dataclass(frozen=True)
 class CheckpointStore:
     """The checkpoints under one folder."""
 
     root: Path
     """The platform's data folder; checkpoints lie in `checkpoints/` there."""
+    elsewhere: Elsewhere | None = None
+    """Another place that checkpoints are brought from when they are asked for; None: there is none."""
 
     def folder(self, experiment: str, round_key: str) -> Path:
         """Where a round's checkpoint lies, whether or not it is there.
@@ -308,6 +322,8 @@ class CheckpointStore:
         """
         folder, asset = self.folder(experiment, round_key), made_by or f"{experiment}/checkpoint"
         _restore_replaced(folder)
+        if not folder.is_dir() and self.elsewhere is not None:
+            self.elsewhere.bring(experiment, round_key)
         if not folder.is_dir():
             self._refuse_removed(experiment, round_key, asset)
             raise MissingCheckpointError(
@@ -323,6 +339,18 @@ class CheckpointStore:
                 f"again, which trains it anew from the same rows (lance run {asset.partition('/')[0]} --redo-from "
                 f"{round_key} makes the whole round again), or bring the folder back from a copy"
             ) from error
+
+    def locate(self, experiment: str, round_key: str, *, made_by: str | None = None) -> Path:
+        """As `find`, and the folder of one that is elsewhere, which is not brought for it."""
+        if self.is_elsewhere(experiment, round_key):
+            return self.folder(experiment, round_key)
+        return self.find(experiment, round_key, made_by=made_by)
+
+    def is_elsewhere(self, experiment: str, round_key: str) -> bool:
+        """Whether a round's checkpoint is not here, and is brought when it is asked for."""
+        if self.folder(experiment, round_key).is_dir():
+            return False
+        return self.elsewhere is not None and self.elsewhere.has(experiment, round_key)
 
     def _refuse_removed(self, experiment: str, round_key: str, asset: str) -> None:
         """Say of a checkpoint that was removed how to make it again, with those before it that were removed too."""

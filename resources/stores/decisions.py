@@ -56,10 +56,18 @@ class DecisionStore:
         Raises:
             DamagedFileError: the file is no database, or was damaged.
         """
+        return list(self.read_records().values())
+
+    def read_records(self) -> dict[str, str]:
+        """The text of each record by what identifies it, in the order in which they were added.
+
+        Raises:
+            DamagedFileError: the file is no database, or was damaged.
+        """
         if not self.file.is_file():
-            return []
+            return {}
         with self._open() as connection:
-            return [text for (text,) in connection.execute("SELECT text FROM decisions ORDER BY rowid")]
+            return dict(connection.execute("SELECT id, text FROM decisions ORDER BY rowid"))
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

@@ -1,6 +1,7 @@
 """Small files and folders on disk: written whole or not at all, flushed, and told of when they are damaged."""
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -14,6 +15,12 @@ import psutil
 
 _NAME = re.compile(r"[a-z0-9_]+")
 ROUND_KEY = re.compile(r"r[0-9]{4}")
+EXPERIMENT_FOLDERS = (
+    *("stages", "evaluation_prompts", "judge_opponents", "studies", "checks", "origins", "costs", "identity", "made"),
+    *("hashes", "decisions", "waiting", "removed", "checkpoints"),
+    "tables",  # last: as long as an experiment has none here, it is not there
+)
+"""The folders of the data root that hold a folder for each experiment, in the order in which they are moved."""
 
 
 class DiskFullError(OSError):
@@ -116,6 +123,25 @@ def explain_full_disk(path: Path, *, num_bytes: int | None = None) -> Iterator[N
             f"the disk is full: {wanted}{free} bytes free; free some space and run the step again",
             str(path),
         ) from error
+
+
+def hash_whole(file: Path) -> str:
+    """SHA-256 of a file's bytes, 64 hex digits, read now."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def copy_whole(file: Path, to: Path) -> None:
+    """Copy a file so that it appears whole."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    partial = to.with_name(f".{to.name}.{os.getpid()}.tmp")
+    with explain_full_disk(to):
+        try:
+            shutil.copyfile(file, partial)
+            flush_to_disk(partial)
+            partial.replace(to)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def flush_folder(folder: Path) -> None:

@@ -6,13 +6,13 @@ the tables are what was written is looked at in `lance_assets.rounds.past.damage
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 import dagster as dg
 
 from lance_assets.algorithms.measures.progress import format_round, is_round_key, parse_round
-from lance_assets.assets.building import USER_ERRORS, report_handover, tell_later_rounds
+from lance_assets.assets.building import USER_ERRORS, evaluate_check, report_handover, tell_later_rounds
 from lance_assets.assets.past.lineage import (
     HANDOVER,
     START,
@@ -90,6 +90,36 @@ def examine(
                 )
             )
     return found
+
+
+def mend(
+    instance: dg.DagsterInstance,
+    plans: Mapping[str, Plan | str],
+    platform: Platform,
+    name: str | None,
+    *,
+    say: Callable[[str], None],
+) -> None:
+    """Mend what can be mended without a loss, and say each; what cannot is said, and the rest is mended all the same.
+
+    Args:
+        instance: what remembers the rounds.
+        plans: as for `examine`.
+        platform: where the data is.
+        name: one experiment; None for all of them.
+        say: takes each line.
+
+    Raises:
+        ValueError: no experiment and no data has that name.
+    """
+    for finding in examine(instance, plans, platform, name):
+        if finding.fix is None:
+            continue
+        try:
+            finding.fix()
+            say(f"mended: {finding.where}: {finding.what}")
+        except (ValueError, OSError, HistoryError) as error:
+            say(f"not mended: {finding.where}: {error}")
 
 
 def examine_experiment(instance: dg.DagsterInstance, plan: Plan, platform: Platform) -> Iterator[Finding]:
@@ -179,7 +209,8 @@ def _examine_weights(this_round: Round, redo: str) -> Iterator[Finding]:
         if noun == "label_checkpoint" and not this_round.is_start:
             continue
         folder = this_round.platform.checkpoints.folder(owner, key)
-        if this_round.platform.checkpoints.read_removal(owner, key) is not None:
+        store = this_round.platform.checkpoints
+        if store.read_removal(owner, key) is not None or store.is_elsewhere(owner, key):
             continue
         try:
             found = this_round.platform.checkpoints.hash_checkpoint(folder)
@@ -304,6 +335,7 @@ def report_round(instance: dg.DagsterInstance, this_round: Round, nouns: list[No
                 tags=tags,
             )
         )
+        _report_checks(instance, this_round, noun)
     # An earlier round may lack a table, which is a finding of its own.
     with suppress(*USER_ERRORS):
         report_handover(instance, this_round)
@@ -311,6 +343,14 @@ def report_round(instance: dg.DagsterInstance, this_round: Round, nouns: list[No
         # No run is under way that an evaluation of the later rounds' check could belong to; the handover is reported.
         for _ in tell_later_rounds(instance, this_round, noun):
             pass
+
+
+def _report_checks(instance: dg.DagsterInstance, this_round: Round, noun: Noun) -> None:
+    """Report what each check finds of a noun that was reported just now: its figures are those of the stored tables."""
+    for check in noun.checks:
+        # What a check reads beside the noun may be gone, and is a finding of its own; then it counts as not evaluated.
+        with suppress(*USER_ERRORS):
+            instance.report_runless_asset_event(evaluate_check(instance, this_round, noun, check))
 
 
 def _describe_inputs(instance: dg.DagsterInstance, this_round: Round, noun: Noun) -> dict[str, str]:

@@ -119,7 +119,7 @@ def report_start_checkpoint(this_round: Round) -> Report:
     begins = f"the checkpoint of {row['parent_round']}" if row["parent_round"] else "the base model"
     facts: Report = {
         SUMMARY: f"{this_round.key} begins with {begins}",
-        "path": this_round.model_path(row["parent_round"]),
+        "path": this_round.show_path(row["parent_round"]),
         "content_hash": row["content_hash"],
         "parent_round": row["parent_round"] or BASE_MODEL,
         "left_out": ", ".join(row["left_out"]) or "no round",

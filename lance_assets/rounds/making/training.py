@@ -284,7 +284,7 @@ def report_checkpoint(this_round: Round) -> Report:
     num_prompts = len(read_reward_prompts(this_round)) if loss == "grpo" else None
     facts: Report = {
         SUMMARY: say_trained(row, began, second_loss=loss, num_prompts=num_prompts),
-        "path": this_round.model_path(this_round.key),
+        "path": this_round.show_path(this_round.key),
         "content_hash": row["content_hash"],
         "is_trained": row["is_trained"],
         "trained_on": describe_rows(row, num_prompts=num_prompts),
@@ -340,7 +340,9 @@ def describe_rows(row: Mapping[str, Any], *, num_prompts: int | None = None) -> 
 def loss_moved(this_round: Round) -> Judged:
     """Whether losses and weights are numbers, no loss is constant, and every stage that ran moved the weights."""
     row = this_round.read("checkpoint").row(0, named=True)
-    broken = find_broken_weights(this_round.model_path(this_round.key))
+    # Weights that are in a store alone were looked at before they went there, and are when they come back.
+    is_here = not this_round.platform.checkpoints.is_elsewhere(this_round.experiment.name, this_round.key)
+    broken = find_broken_weights(this_round.model_path(this_round.key)) if is_here else None
     loss = this_round.plan.settings.parameters.second_loss or "dpo"
     return judge_training(row, broken=broken, second_loss=loss)
 
@@ -447,7 +449,7 @@ def report_label_checkpoint(this_round: Round) -> Report:
         return {"content_hash": row["content_hash"], "note": f"trained in {START_ROUND}"}
     return {
         SUMMARY: say_trained(row, "the base model"),
-        "path": this_round.platform.checkpoints.find(
+        "path": this_round.platform.checkpoints.locate(
             this_round.plan.label_model, this_round.key, made_by=f"{this_round.plan.name}/label_checkpoint"
         ),
         "content_hash": row["content_hash"],

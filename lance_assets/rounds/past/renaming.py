@@ -1,15 +1,7 @@
 """Gives the data of an experiment that was renamed its new name, so that its rounds go on where they were."""
 
 from lance_assets.rounds.platform import Platform
-from resources.stores.files import validate_name
-
-FOLDERS = (
-    *("stages", "evaluation_prompts", "studies", "checks", "origins", "costs", "identity", "made", "hashes"),
-    *("decisions", "waiting"),
-    *("removed", "checkpoints"),
-    "tables",  # last: as long as it has the old name, the rest is looked for there again
-)
-"""The folders of the data root that hold a folder for each experiment, in the order in which they are moved."""
+from resources.stores.files import EXPERIMENT_FOLDERS, validate_name
 
 
 def rename_data(platform: Platform, old: str, new: str) -> list[str]:
@@ -30,7 +22,7 @@ def rename_data(platform: Platform, old: str, new: str) -> list[str]:
         validate_name(name, what="experiment")
     # A label model is kept under a name of its own.
     names = {old: new, f"{old}_label": f"{new}_label"}
-    moves = [(folder, one, names[one]) for folder in FOLDERS for one in names]
+    moves = [(folder, one, names[one]) for folder in EXPERIMENT_FOLDERS for one in names]
     there = [move for move in moves if (platform.root / move[0] / move[1]).exists()]
     if not (platform.root / "tables" / old).is_dir():
         known = ", ".join(platform.tables.list_experiments()) or "none"

@@ -1,0 +1,346 @@
+"""A store: any address that fsspec knows, such as a bucket, written so that a reader sees one state or the next.
+
+Under the address lie
+
+* `objects/<2 digits>/<sha256>`: the files of all experiments, each once, by their hash;
+* `experiments/<name>/<number>.json`: the states of an experiment, of which the one with the highest number counts;
+* `experiments/<name>/newest`: the number of a state that was the newest, so that a reader looks on from there;
+* `lance-store.json`: the version of this layout.
+
+A state is published by one write that is refused where its number is taken (`If-None-Match: *` of S3). It comes after
+the objects that it names. So nothing is ever renamed, overwritten or listed, two writers cannot take each other's
+place unseen, and a write that was broken off leaves objects that the next one finds. S3, Google, Azure and a file
+system refuse it so. Others of fsspec look before they write, so that one writer at a time has to do.
+
+fsspec was here already, and knows any address. obstore has the same conditional write and more (`If-Match`); it knows
+the three clouds, files and memory.
+"""
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from lance_assets.keys import hide_secrets
+from resources.remote.manifest import DamagedObjectError, Entry, Manifest, StoreError, decode_manifest
+from resources.stores.files import (
+    copy_whole,
+    explain_full_disk,
+    flush_to_disk,
+    hash_whole,
+    validate_name,
+    write_file_atomically,
+)
+
+PATIENCE_SECONDS = 180.0
+"""So long a call to a store that does not answer is tried again."""
+LONGEST_WAIT = 10.0
+"""Seconds between two tries, at most."""
+LOOK_FIRST_BYTES = 2**20
+"""An object above it is looked for before it is sent; a smaller one is sent, and refused where it is there."""
+MARKER = "lance-store.json"
+_MARKED = b'{"format": 1}\n'
+_FINAL = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
+_FINAL_NAMES = {
+    *("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError", "InvalidRegionError"),
+    *("DefaultCredentialsError", "CredentialRetrievalError"),
+}
+"""Errors of clouds' libraries that no second try mends, by name: the libraries may not be installed."""
+Result = TypeVar("Result")
+
+
+class UnreachableStoreError(StoreError):
+    """A store did not answer for as long as it was tried."""
+
+
+class ChangedFileError(OSError):
+    """A file was changed while it was sent."""
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is an address of fsspec, and no path."""
+    return "://" in text
+
+
+@dataclass(frozen=True)
+class Store:
+    """The experiments under an address."""
+
+    url: str
+    """The address, such as `s3://bucket/lance` or `file:///mnt/lance`."""
+    patience: float = PATIENCE_SECONDS
+    """Seconds for which a call is tried again, 0 or more."""
+
+    def __post_init__(self) -> None:
+        """Check the address.
+
+        Raises:
+            ValueError: it is none, or holds a key.
+        """
+        parts = urlsplit(self.url)
+        if not is_address(self.url) or parts.query or parts.fragment:
+            raise ValueError(f"a store is an address like s3://bucket/lance, got {hide_secrets(repr(self.url))}")
+        if parts.username or parts.password:
+            raise ValueError(
+                "the address of a store must hold no key; give it in the environment or in the files of the store's "
+                "own tools, such as AWS_ACCESS_KEY_ID or ~/.aws for S3"
+            )
+
+    def __str__(self) -> str:
+        """The address."""
+        return self.url
+
+    @cached_property
+    def _place(self) -> tuple[Any, str]:
+        """The file system of fsspec, and the path in it."""
+        from fsspec.core import url_to_fs
+
+        protocol = urlsplit(self.url).scheme
+        try:
+            # A file system does not make folders by itself; a bucket has none.
+            file_system, path = url_to_fs(self.url, **({"auto_mkdir": True} if protocol in ("file", "local") else {}))
+        except ImportError as error:
+            extra = "pip install -c constraints.txt -e '.[s3]'" if protocol in ("s3", "s3a") else str(error)
+            raise StoreError(f"{self.url} needs a library that is not installed: {extra}") from error
+        except ValueError as error:
+            raise ValueError(f"{self.url} is no address that fsspec knows ({error}); write s3://bucket/path") from error
+        return file_system, str(path).rstrip("/")
+
+    @property
+    def _is_local(self) -> bool:
+        return urlsplit(self.url).scheme in ("file", "local")
+
+    def read(self, name: str) -> bytes | None:
+        """What lies under a name; None where nothing does.
+
+        Raises:
+            StoreError: the store cannot be used.
+        """
+        file_system, root = self._place
+        try:
+            content: bytes = self._call(f"read {name}", lambda: file_system.cat_file(f"{root}/{name}"))
+        except FileNotFoundError:
+            return None
+        return content
+
+    def write(self, name: str, content: bytes) -> None:
+        """Put something under a name, in place of what is there."""
+        file_system, root = self._place
+        if self._is_local:
+            return write_file_atomically(Path(root, name), content)
+        self._send(f"write {name}", lambda: file_system.pipe_file(f"{root}/{name}", content))
+        return None
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Put something under a name that holds nothing; whether this call did, or one before it that was not answered.
+
+        Raises:
+            StoreError: the store cannot be used.
+        """
+        file_system, root = self._place
+
+        def send() -> bool:
+            try:
+                if self._is_local:
+                    _link_new(Path(root, name), content)
+                else:
+                    file_system.pipe_file(f"{root}/{name}", content, mode="create")
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                # Not every store says in the same words that the name is taken; and an answer may have been lost.
+                with contextlib.suppress(OSError):
+                    return bool(file_system.cat_file(f"{root}/{name}") == content)
+                if isinstance(error, FileExistsError):
+                    return False
+                raise
+            return True
+
+        return self._send(f"create {name}", send)
+
+    def has_object(self, entry: Entry) -> bool:
+        """Whether an object is there, in its size."""
+        file_system, root = self._place
+        name = name_object(entry)
+        try:
+            return bool(
+                self._call(f"look for {name}", lambda: file_system.info(f"{root}/{name}"))["size"] == entry.size
+            )
+        except FileNotFoundError:
+            return False
+
+    def put_object(self, file: Path, entry: Entry) -> bool:
+        """Send a file, unless its object is there; whether it was sent.
+
+        Raises:
+            StoreError: the store cannot be used.
+            ChangedFileError: the file was changed meanwhile.
+        """
+        file_system, root = self._place
+        name = name_object(entry)
+        if entry.size <= LOOK_FIRST_BYTES:
+            content = file.read_bytes()
+            if hashlib.sha256(content).hexdigest() != entry.sha256:
+                raise _refuse_changed(file)
+            if not self.create(name, content):
+                # What is there under the hash is not what the hash says: damaged, or half-written by a store that does.
+                self.write(name, content)
+            return True
+        if self.has_object(entry):
+            return False
+        before = file.stat()
+        if self._is_local:
+            copy_whole(file, Path(root, name))
+        else:
+            self._send(f"send {file}", lambda: file_system.put_file(str(file), f"{root}/{name}"))
+        after = file.stat()
+        if (before.st_mtime_ns, before.st_size, before.st_ino) != (after.st_mtime_ns, after.st_size, after.st_ino):
+            file_system.rm_file(f"{root}/{name}")
+            raise _refuse_changed(file)
+        return True
+
+    def fetch_object(self, entry: Entry, to: Path) -> None:
+        """Bring an object into a file, whole and with the hash of its name; a broken-off one leaves no such file.
+
+        Raises:
+            DamagedObjectError: it is not there, or not what its name says.
+            StoreError: the store cannot be used.
+            DiskFullError: the disk is full.
+        """
+        file_system, root = self._place
+        name, partial = name_object(entry), to.with_name(f"{to.name}.part")
+        to.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with explain_full_disk(to, num_bytes=entry.size):
+                self._call(f"read {name}", lambda: file_system.get_file(f"{root}/{name}", str(partial)))
+        except FileNotFoundError as error:
+            raise DamagedObjectError(f"{self.url}/{name} is not there; {_BRING_BACK}") from error
+        try:
+            if (found := hash_whole(partial)) != entry.sha256:
+                raise DamagedObjectError(
+                    f"{self.url}/{name} is not what was written: its hash is {found[:12]}; remove it, and {_BRING_BACK}"
+                )
+            flush_to_disk(partial)
+            partial.replace(to)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def read_newest(self, experiment: str) -> Manifest | None:
+        """The newest state of an experiment; None where there is none. Cost: three reads, however many there are.
+
+        Raises:
+            ManifestError: it cannot be read.
+            StoreError: the store cannot be used.
+        """
+        validate_name(experiment, what="experiment")
+        noted = (self.read(_name_newest(experiment)) or b"").decode("ascii", "replace").strip()
+        number = int(noted) if noted.isdecimal() else 0
+        content = self.read(name_state(experiment, number)) if number else None
+        if content is None:
+            number = 0
+        # The note is written after the state, so a writer that was killed leaves one that is behind.
+        while (following := self.read(name_state(experiment, number + 1))) is not None:
+            number, content = number + 1, following
+        if content is None:
+            return None
+        return decode_manifest(content, experiment=experiment, place=f"{self.url}/{name_state(experiment, number)}")
+
+    def publish(self, manifest: Manifest) -> bool:
+        """Make a state the newest one; whether it is: not where another writer took its number.
+
+        Raises:
+            StoreError: the store cannot be used, or would let two writers overwrite each other.
+        """
+        if manifest.number == 1:
+            self._require_refusal()
+        if not self.create(name_state(manifest.experiment, manifest.number), manifest.encode()):
+            return False
+        # What is published is published: a reader finds it also by a note that is behind.
+        with contextlib.suppress(StoreError):
+            self.write(_name_newest(manifest.experiment), str(manifest.number).encode())
+        return True
+
+    def _require_refusal(self) -> None:
+        """Check that a write to a name that is taken is refused: some servers write all the same."""
+        self.create(MARKER, _MARKED)
+        if self.create(MARKER, _MARKED + b" "):
+            raise StoreError(
+                f"{self.url} does not refuse a write to a name that is taken (If-None-Match), so that two machines "
+                "could overwrite each other; use a server that does, such as S3 itself, or SeaweedFS from 4.48 on"
+            )
+
+    def _send(self, doing: str, call: Callable[[], Result]) -> Result:
+        """As `_call`, for what writes."""
+        try:
+            return self._call(doing, call)
+        except FileNotFoundError as error:
+            raise StoreError(f"{self.url}: cannot {doing}: {error}; make the bucket or folder first") from error
+
+    def _call(self, doing: str, call: Callable[[], Result]) -> Result:
+        """Call the store; again where it did not answer, with longer and longer pauses."""
+        started, pause = time.monotonic(), 0.2
+        while True:
+            try:
+                return call()
+            except Exception as error:  # each of fsspec's file systems has errors of its own
+                if isinstance(error, FileNotFoundError | FileExistsError | StoreError):
+                    raise
+                told = hide_secrets(f"{type(error).__name__}: {error}")
+                if isinstance(error, _FINAL) or type(error).__name__ in _FINAL_NAMES:
+                    raise StoreError(
+                        f"{self.url}: cannot {doing}: {told}; are the credentials in the environment or in the files "
+                        "of the store's own tools (for S3: AWS_ACCESS_KEY_ID, AWS_PROFILE, ~/.aws), and do they allow "
+                        "it?"
+                    ) from error
+                if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] == "builtins":
+                    raise
+                if (waited := time.monotonic() - started) + pause > self.patience:
+                    raise UnreachableStoreError(
+                        f"{self.url} did not answer for {waited:.0f} s: cannot {doing}: {told}; everything is still in "
+                        "the folder of this machine: run the command again once the store answers"
+                    ) from error
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_WAIT)
+
+
+_BRING_BACK = "send the experiment there again from a machine that has it: lance move EXPERIMENT --to the store"
+
+
+def name_object(entry: Entry) -> str:
+    """Where an object lies in a store."""
+    return f"objects/{entry.sha256[:2]}/{entry.sha256}"
+
+
+def name_state(experiment: str, number: int) -> str:
+    """Where a state of an experiment lies in a store."""
+    return f"experiments/{experiment}/{number:06d}.json"
+
+
+def _name_newest(experiment: str) -> str:
+    return f"experiments/{experiment}/newest"
+
+
+def _refuse_changed(file: Path) -> ChangedFileError:
+    return ChangedFileError(f"{file} was changed while it was sent; end what writes it, and run the command again")
+
+
+def _link_new(path: Path, content: bytes) -> None:
+    """Write a file that appears whole, where there is none of its name: a link is refused where a rename is not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
+    with explain_full_disk(path, num_bytes=len(content)):
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+        flush_to_disk(path.parent)
