@@ -139,6 +139,15 @@ class Ask(Protocol):
         ...
 
 
+class DealtAsk(Ask, Protocol):
+    """Asks the models that share a stage, and knows which one wrote a row."""
+
+    @property
+    def written_by(self) -> dict[str, tuple[str, str]]:
+        """Of the rows of stages that several generators write: its generator's name and model, by row id."""
+        ...
+
+
 def derive_row_id(*parts: object) -> str:
     """A stable id of 16 hex digits from what identifies a row.
 

@@ -9,7 +9,8 @@ import pytest
 from lance_assets.algorithms.measures.sameness import find_commonest, find_one_wording
 
 EXPERIMENTS = Path(__file__).parents[2] / "lance_assets" / "experiments"
-SEEDS = sorted(EXPERIMENTS.glob("*/seeds*.jsonl"))
+# The rows of a table are of one wording, and differ in their numbers.
+SEEDS = sorted(path for path in EXPERIMENTS.glob("*/seeds*.jsonl") if path.parent.name != "mini_cllm")
 NOUNS = [
     "cats",
     "rain",

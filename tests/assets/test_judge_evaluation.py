@@ -180,7 +180,7 @@ def test_a_judge_that_cannot_be_read_gives_no_figure_and_is_not_asked_again(
     world = open_judged(make_scripted_world, tmp_path, prefers="nothing readable")
     told = fail(world)
     assert "the judge cannot be read on 10 of 12 items of the checkpoint (no_verdict 20; the first: " in told
-    assert "'I would rather not say.'), and evaluation.judge.max_unread_rate is 0.2; take a model that can" in told
+    assert "'I would rather not say.'), and evaluation.judge.max_unread_rate is 0.2; set evaluation.judge." in told
     assert world.round("r0000").read("judge_items").is_empty(), "the report before stays, which had no judge"
     assert len(read_notes(world)) == 3 + 40
     world = make_scripted_world(

@@ -58,7 +58,10 @@ IN_THE_SMALL_WORLD = sorted({name.split("/")[0] for name in FILES} | {"mini_self
 
 def test_every_shipped_file_is_what_the_script_writes(project_root: Path, tmp_path: Path) -> None:
     shipped = {
-        path.relative_to(project_root / EXPERIMENTS) for path in (project_root / EXPERIMENTS).glob("mini_*/*.jsonl")
+        path.relative_to(project_root / EXPERIMENTS)
+        for path in (project_root / EXPERIMENTS).glob("mini_*/*.jsonl")
+        # A real table: tests/test_table_world.py draws it again.
+        if path.parent.name != "mini_cllm"
     }
     assert {str(path) for path in shipped} == set(FILES)
     for name, rows in FILES.items():

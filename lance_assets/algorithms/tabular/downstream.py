@@ -29,7 +29,7 @@ NUM_DRAWS = 200
 class Taught:
     """What classifiers that were trained on a set do on held-out rows."""
 
-    is_right: Matrix
+    hit_rates: Matrix
     """[num_held_out], 0..1: the share of the classifiers that are right on the row; its mean is the accuracy."""
     auc: float
     """Mean of the classifiers' areas under the ROC curve, 0..1."""
@@ -41,7 +41,7 @@ class Taught:
     @property
     def accuracy(self) -> float:
         """Mean of the classifiers' accuracies, 0..1."""
-        return float(self.is_right.mean())
+        return float(self.hit_rates.mean())
 
 
 def compute_auc(probabilities: Matrix, labels: Labels) -> float:
@@ -90,14 +90,14 @@ def teach_classifiers(
     if not len(rows):
         return None
     probabilities = [_predict(model, rows, labels, held_out, num_classes) for model in _build(rng_seed)]
-    is_right = np.mean([one.argmax(axis=1) == held_out_labels for one in probabilities], axis=0)
+    hit_rates = np.mean([one.argmax(axis=1) == held_out_labels for one in probabilities], axis=0)
     rng = np.random.default_rng(rng_seed)
     drawn = []
     for places in rng.integers(len(held_out), size=(NUM_DRAWS, len(held_out))):
         drawn.append(np.mean([compute_auc(one[places], held_out_labels[places]) for one in probabilities]))
     auc = float(np.mean([compute_auc(one, held_out_labels) for one in probabilities]))
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return Taught(is_right, auc, min(auc, float(low)), max(auc, float(high)))
+    return Taught(hit_rates, auc, min(auc, float(low)), max(auc, float(high)))
 
 
 def _build(rng_seed: int) -> list[Any]:

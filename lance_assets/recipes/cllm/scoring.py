@@ -60,7 +60,7 @@ def score_set(
             report += _report(name, taught)
             items += [
                 {"model": "checkpoint", "benchmark": name, "metric": "acc", "item": problem.key, "score": score}
-                for problem, score in zip(problems, taught.is_right.tolist(), strict=True)
+                for problem, score in zip(problems, taught.hit_rates.tolist(), strict=True)
             ]
     return pl.DataFrame(report, schema=EVAL_REPORT), pl.DataFrame(items, schema=HARNESS_ITEMS)
 
@@ -90,10 +90,10 @@ def _report(name: str, taught: Taught) -> list[dict[str, object]]:
         "model": "checkpoint",
         "benchmark": name,
         "task": "all",
-        "num_items": len(taught.is_right),
+        "num_items": len(taught.hit_rates),
         "higher_is_better": True,
     }
-    mean, low, high = compute_mean_interval(taught.is_right.tolist())
+    mean, low, high = compute_mean_interval(taught.hit_rates.tolist())
     # Of a single held-out row the interval is endless.
     ends = (max(0.0, low), min(1.0, high)) if np.isfinite(low) else (None, None)
     return [
