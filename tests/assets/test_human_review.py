@@ -183,17 +183,18 @@ def test_lance_run_says_what_it_waits_for_and_goes_on(
     said: list[str] = []
     monkeypatch.setattr(running, "POLL_SECONDS", 0.05)
 
-    def run_here(instance: dg.DagsterInstance, plan: object, key: str, *_: object, **how: object) -> bool:
+    def run_here(instance: dg.DagsterInstance, plan: object, key: str, *_: object, **how: object) -> list[str]:
         selection = how.get("selection")
         world.add(key)
         job = world.definitions.resolve_job_def("tiny_round")
-        return job.execute_in_process(
+        result = job.execute_in_process(
             partition_key=key,
             instance=instance,
             raise_on_error=False,
             asset_selection=sorted(selection) if selection else None,  # type: ignore[arg-type]
             tags={TAKE_UP_TAG: "lance run"} if how.get("takes_up") else {},
-        ).success
+        )
+        return [] if result.success else ["it failed"]
 
     monkeypatch.setattr(running, "run_round", run_here)
     arguments = (world.instance, world.plan, world.platform, "r0001", None)

@@ -286,8 +286,10 @@ def test_the_launchpad_describes_each_setting(ui: Ui) -> None:  # noqa: F811
 def test_the_command_sets_the_first_round_that_it_runs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rounds run in this process, on the scripted platform; all else is the command's."""
 
-    def run_here(instance: dg.DagsterInstance, plan: Plan, key: str, launch: Launch | None = None, **_: object) -> bool:
-        return world.run(key, launch).success
+    def run_here(
+        instance: dg.DagsterInstance, plan: Plan, key: str, launch: Launch | None = None, **_: object
+    ) -> list[str]:
+        return [] if world.run(key, launch).success else ["it failed"]
 
     monkeypatch.setattr(run, "run_round", run_here)
     monkeypatch.setattr(run, "build_platform", lambda: world.platform)

@@ -99,7 +99,8 @@ def test_every_recipe_declares_which_noun_is_asked_with_which_template_and_what_
     judged = {"prompt": "Name a tree of the forest.", "completion": "An alder."}
     (tmp_path / "tiny" / "judged.jsonl").write_text(json.dumps(judged) + "\n")
     judge = {"path": "judged.jsonl", "model": "small", "by": "score", "max_unread_rate": 1.0}
-    more: dict[str, object] = {"evaluation": {"world": WORLD, "judge": judge}}
+    own = SMALL[recipe]["evaluation"]["world"] if "evaluation" in SMALL[recipe] else WORLD
+    more: dict[str, object] = {"evaluation": {"world": own, "judge": judge}}
     more |= {"num_judged_pairs": 4} if recipe == "lance" else {}
     if recipe == "star":
         # An explanation is asked for where no rationale is right.

@@ -25,7 +25,7 @@ def test_what_is_remembered_of_tasks_is_what_the_files_say(tmp_path: Path, monke
     (installed / "broken.yaml").write_text("no: task\n")
     (own / "a.yaml").write_text(f"task: a\n{TASK}")
     monkeypatch.setattr(task_index, "OWN", installed)
-    monkeypatch.setattr(task_index, "name_installed", lambda: "version 1")
+    monkeypatch.setattr(task_index, "name_installed", lambda: f"{tmp_path} version 1")
     wanted = TaskIndex.build([installed, own])
     reads = []
 
@@ -41,7 +41,7 @@ def test_what_is_remembered_of_tasks_is_what_the_files_say(tmp_path: Path, monke
             assert (found[name].kind, found[name].yaml_path) == (entry.kind, entry.yaml_path)
             assert found[name].tags == entry.tags
     assert reads == [installed, own, own], "the installed files are read once, a person's own each time"
-    monkeypatch.setattr(task_index, "name_installed", lambda: "version 2")
+    monkeypatch.setattr(task_index, "name_installed", lambda: f"{tmp_path} version 2")
     (installed / "c.yaml").write_text(f"task: c\n{TASK}")
     assert "c" in task_index.build_index([installed]), "another installation is read again"
     monkeypatch.setattr(task_index, "name_installed", lambda: None)
