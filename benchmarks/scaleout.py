@@ -29,6 +29,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Literal
 
 from lance_assets.records import Request, Sample, SamplingSettings
@@ -44,12 +45,19 @@ OPTIONS: dict[str, Any] = {
     "max_num_seqs": 64,
     "num_threads": 1,
 }
-PROBLEMS_A_RUNG = 200
+PROBLEMS_A_RUNG = 32
+"""The lowest rung has few more."""
+
+
+@cache
+def draw_prompts() -> list[str]:
+    """The held-out problems of the small world."""
+    return [problem.prompt for problem in draw_held_out(PROBLEMS_A_RUNG)]
 
 
 def draw_requests(number: int) -> list[Request]:
-    """So many rows over the held-out problems of the small world, each with a random stream of its own."""
-    prompts = [problem.prompt for problem in draw_held_out(PROBLEMS_A_RUNG)]
+    """So many rows over the held-out problems, each with a random stream of its own."""
+    prompts = draw_prompts()
     return [
         Request(f"row{place}", ({"role": "user", "content": prompts[place % len(prompts)]},), place)
         for place in range(number)
