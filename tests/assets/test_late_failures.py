@@ -75,5 +75,7 @@ def test_what_stops_a_round_for_its_reviews_is_told() -> None:
     assert "75% of the reviews and 50% of the rows have no score, more than the allowed 20%" in said
     assert "Reasons: cut_off 2, no_score 1." in said
     assert "'I like it.'; 'I like it. I like it." in said
-    assert "roles.reviewer" in said
+    assert "What helps: another model as roles.reviewer" in said
     assert len(said) < 900
+    cut = explain_unscored(table, {"unscored_rate": 0.75, "unscored_row_rate": 0.5}, 0.2, forces_endings=False)
+    assert "What helps: force_ending: true, another model" in cut

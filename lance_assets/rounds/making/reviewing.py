@@ -162,7 +162,8 @@ def unscored_rate(this_round: Round) -> Judged:
     }
     bar, reviews_nothing = settings.checks.max_unscored_rate, not settings.parameters.has_reviews
     passed = reviews_nothing or max(rates.values()) <= bar
-    said = None if passed else explain_unscored(table, rates, bar)
+    forces = getattr(settings.parameters, "force_ending", True)
+    said = None if passed else explain_unscored(table, rates, bar, forces_endings=forces)
     return Judged(
         passed=passed,
         description="This experiment reviews nothing, by its parameters." if reviews_nothing else said,
@@ -172,8 +173,17 @@ def unscored_rate(this_round: Round) -> Judged:
     )
 
 
-def explain_unscored(table: pl.DataFrame, rates: Mapping[str, float], bar: float) -> str:
-    """Why too few reviews were scored, in words: the shares, the reasons, two examples and what helps."""
+def explain_unscored(
+    table: pl.DataFrame, rates: Mapping[str, float], bar: float, *, forces_endings: bool = True
+) -> str:
+    """Why too few reviews were scored, in words: the shares, the reasons, two examples and what helps.
+
+    Args:
+        table: schema `REVIEWED_SET`.
+        rates: the shares of reviews and of rows without a score, 0..1.
+        bar: the most that is allowed.
+        forces_endings: whether a review without a score was made to end; what helps first where it was not.
+    """
     reviews = table.select("reviews", "unscored_reasons").filter(pl.col("reviews").list.len() > 0)
     # Recorded reviews and reasons are lists of one length; a row that came with a score alone has neither.
     reviews = reviews.filter(pl.col("reviews").list.len() == pl.col("unscored_reasons").list.len())
@@ -187,8 +197,8 @@ def explain_unscored(table: pl.DataFrame, rates: Mapping[str, float], bar: float
         f"{100 * rates['unscored_rate']:.0f}% of the reviews and {100 * rates['unscored_row_rate']:.0f}% of the rows "
         f"have no score, more than the allowed {100 * bar:.0f}%. Reasons: {reasons or 'no review was asked'}. "
         f"{f'Such reviews are: {shown}. ' if shown else ''}"
-        "What helps: another model as roles.reviewer, score_from: expected, more tokens by parameters.stages, an "
-        "engine that constrains reviews, or EFT rows that teach the model to review; checks.max_unscored_rate moves "
+        f"What helps: {'' if forces_endings else 'force_ending: true, '}another model as roles.reviewer, score_from: "
+        "expected, more tokens by parameters.stages, an engine that constrains reviews, or EFT rows that teach the model to review; checks.max_unscored_rate moves "
         "the bar"
     )
 
