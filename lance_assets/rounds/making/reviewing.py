@@ -198,8 +198,8 @@ def explain_unscored(
         f"have no score, more than the allowed {100 * bar:.0f}%. Reasons: {reasons or 'no review was asked'}. "
         f"{f'Such reviews are: {shown}. ' if shown else ''}"
         f"What helps: {'' if forces_endings else 'force_ending: true, '}another model as roles.reviewer, score_from: "
-        "expected, more tokens by parameters.stages, an engine that constrains reviews, or EFT rows that teach the model to review; checks.max_unscored_rate moves "
-        "the bar"
+        "expected, more tokens by parameters.stages, an engine that constrains reviews, or EFT rows that teach the "
+        "model to review; checks.max_unscored_rate moves the bar"
     )
 
 
