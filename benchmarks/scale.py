@@ -267,7 +267,8 @@ LOAD = (
 
 def measure_loading(number: int, *, repeats: int = 3) -> float:
     """CPU seconds above the import of Dagster in which so many experiments load, the least of some tries."""
-    mini = sorted(SHIPPED_FOLDER.glob("mini_*"))
+    # Some read the files of another one, which is not copied along.
+    mini = [one for one in sorted(SHIPPED_FOLDER.glob("mini_*")) if "../" not in (one / "defs.yaml").read_text()]
     with tempfile.TemporaryDirectory() as folder:
         for place in range(number):
             source = mini[place % len(mini)]
