@@ -33,19 +33,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 
 import ray
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+from resources.engines.vllm.process import NO_CLUSTER, REPOSITORY
+
 CONNECT_SECONDS = 60.0
 """How long a node may take to connect once the worker's task runs there, and to say the token."""
 LOOK_SECONDS = 0.5
 """How often is looked whether the task has ended or the engine has gone, while nobody has connected."""
 PIECE = 1 << 16
 PR_SET_PDEATHSIG = 1
-NO_CLUSTER = "there is no Ray cluster at"
-"""How the last line begins where none could be joined."""
 
 
 def hold_worker(
@@ -60,7 +58,7 @@ def hold_worker(
         address: host and port that wait for it.
         token: the first line of the connection, by which the other end knows it.
     """
-    connection = socket.create_connection(address, timeout=60.0)
+    connection = socket.create_connection(address, timeout=CONNECT_SECONDS)
     connection.settimeout(None)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.sendall(token.encode() + b"\n")
@@ -150,7 +148,7 @@ def main() -> int:
     address = os.environ.get("RAY_ADDRESS") or "auto"
     try:
         join_cluster(address)
-    except (OSError, ConnectionError) as error:
+    except OSError as error:
         print(f"{NO_CLUSTER} {address!r}: {error}")
         return 1
     paths = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])

