@@ -1,13 +1,15 @@
 """The guard of the evaluation: the one place that decides which prompts belong to it, so that none is ever trained on.
 
 A prompt is guarded when the world's rule says that it asks a held-out problem, in whatever words. A prompt is also
-guarded when it equals one of the experiment's protected prompts, or shares a long run of words with one. The prompts of
+guarded when it equals one of the experiment's protected prompts, or shares a long run of words with one that is not a
+task's wording, as many seeds or many of these prompts have it. The prompts of
 the experiment's judge are protected, and where they ask problems of the world, these problems are held out too. A
 completion is guarded where it quotes such a prompt.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +20,7 @@ import polars as pl
 from lance_assets.algorithms.similarity.decontamination import (
     CONTAMINATION,
     build_evaluation_index,
+    count_wording,
     find_contamination,
     find_nearest_evaluation,
     overlaps_evaluation,
@@ -106,12 +109,15 @@ def list_protected_prompts(evaluation: EvaluationSettings, folder: Path) -> list
     return listed + (list(read_judge_prompts(evaluation.judge, folder)) if evaluation.judge is not None else [])
 
 
-def build_world_guard(evaluation: EvaluationSettings, folder: Path) -> Callable[[str], bool]:
+def build_world_guard(
+    evaluation: EvaluationSettings, folder: Path, seed_prompts: Iterable[str] = ()
+) -> Callable[[str], bool]:
     """A function that says whether a text asks a held-out problem of the world; without a world it says no.
 
     Args:
         evaluation: the experiment's.
         folder: the experiment's, which relative paths start from.
+        seed_prompts: by which a world without a guard of its own tells a task's wording from a problem's own words.
 
     Raises:
         ValueError: the world or a file cannot be used.
@@ -126,12 +132,16 @@ def build_world_guard(evaluation: EvaluationSettings, folder: Path) -> Callable[
         problems += [problem for problem in judged if problem is not None]
     if world.build_guard is not None:
         return world.build_guard(problems)
-    index = build_evaluation_index((problem.prompt for problem in problems), ngram=evaluation.ngram)
+    asked = [problem.prompt for problem in problems]
+    index = build_evaluation_index(asked, seed_prompts=seed_prompts, ngram=evaluation.ngram)
     return lambda text: overlaps_evaluation(text, index)
 
 
 def build_evaluation_guard(
-    evaluation: EvaluationSettings, folder: Path, task_prompts: Sequence[str] = ()
+    evaluation: EvaluationSettings,
+    folder: Path,
+    task_prompts: Sequence[str] = (),
+    seed_prompts: Sequence[str] = (),
 ) -> Callable[[str], bool]:
     """A function that says whether a prompt belongs to the evaluation.
 
@@ -139,13 +149,14 @@ def build_evaluation_guard(
         evaluation: the experiment's.
         folder: the experiment's, which relative paths start from.
         task_prompts: those of lm-evaluation-harness tasks, where no file of protected prompts replaces them.
+        seed_prompts: the experiment's seeds, by which a task's wording is told from a prompt's own words.
 
     Raises:
         ValueError: the world or a file cannot be used.
     """
-    is_held_out = build_world_guard(evaluation, folder)
+    is_held_out = build_world_guard(evaluation, folder, seed_prompts)
     protected = [*task_prompts, *list_protected_prompts(evaluation, folder)]
-    index = build_evaluation_index(protected, ngram=evaluation.ngram)
+    index = build_evaluation_index(protected, seed_prompts=seed_prompts, ngram=evaluation.ngram)
 
     def is_evaluation_prompt(prompt: str) -> bool:
         return any(
@@ -176,7 +187,7 @@ def list_passages(text: str) -> Iterator[str]:
 
 
 def build_completion_guard(
-    evaluation: EvaluationSettings, folder: Path, worded_prompts: Sequence[str]
+    evaluation: EvaluationSettings, folder: Path, worded_prompts: Sequence[str], seed_prompts: Iterable[str] = ()
 ) -> Callable[[str], tuple[str, str] | None]:
     """A function that gives the evaluation prompt that a completion quotes, and the words of the quote; None for none.
 
@@ -188,12 +199,13 @@ def build_completion_guard(
         evaluation: the experiment's.
         folder: the experiment's, which relative paths start from.
         worded_prompts: the evaluation's prompts that are recognised by their words.
+        seed_prompts: the experiment's seeds, by which a task's wording is told from a prompt's own words.
 
     Raises:
         ValueError: the world or a file cannot be used.
     """
     held_out = list_held_out_prompts(evaluation, folder)
-    index = build_quote_index(worded_prompts, whole=held_out, ngram=evaluation.ngram)
+    index = build_quote_index(worded_prompts, whole=held_out, seed_prompts=seed_prompts, ngram=evaluation.ngram)
     world = find_world(evaluation.world.name, folder) if evaluation.world is not None else None
     if evaluation.world is None or world is None or world.read_prompt is read_nothing:
         return lambda completion: find_quote(completion, index)
@@ -223,6 +235,8 @@ class EvaluationGuard:
     """The prompts of lm-evaluation-harness tasks, where no file of protected prompts replaces them."""
     embed: Callable[[Sequence[str]], np.ndarray]
     """Vectors of texts, float32 [num_texts, dim], L2-normalised; called only where there is a bar for embeddings."""
+    read_seed_prompts: Callable[[], list[str]] = list
+    """The prompts of the experiment's seeds; called only where prompts are recognised by their words."""
 
     @cached_property
     def worded_prompts(self) -> list[str]:
@@ -235,9 +249,18 @@ class EvaluationGuard:
         return list_held_out_prompts(self.evaluation, self.folder) + self.worded_prompts
 
     @cached_property
+    def _seed_prompts(self) -> list[str]:
+        """What tells a task's wording from a prompt's own words: every turn of the seeds."""
+        named = self.evaluation.world
+        world = find_world(named.name, self.folder) if named is not None else None
+        if not self.worded_prompts and (world is None or world.build_guard is not None):
+            return []
+        return [text for prompt in self.read_seed_prompts() for text in list_turn_texts(prompt)]
+
+    @cached_property
     def _recognises(self) -> Callable[[str], bool]:
         # Building it draws all problems and indexes all prompts, and a round asks it thousands of times.
-        return build_evaluation_guard(self.evaluation, self.folder, self.read_task_prompts())
+        return build_evaluation_guard(self.evaluation, self.folder, self.read_task_prompts(), self._seed_prompts)
 
     def is_evaluation_prompt(self, prompt: str) -> bool:
         """Whether a prompt belongs to the evaluation, by the world's rule or by its words."""
@@ -259,7 +282,8 @@ class EvaluationGuard:
         texts = [list_turn_texts(prompt) for prompt in prompts]
         row_ids = [row_id for row_id, own in zip(row_ids, texts, strict=True) for _ in own]
         prompts = [text for own in texts for text in own]
-        found = find_contamination(row_ids, prompts, self.worded_prompts, ngram=self.evaluation.ngram)
+        ngram, seeds = self.evaluation.ngram, self._seed_prompts
+        found = find_contamination(row_ids, prompts, self.worded_prompts, seed_prompts=seeds, ngram=ngram)
         if bar is not None:
             known = self.known_prompts
             vectors, known_vectors = self.embed(prompts), self.embed(known)
@@ -276,9 +300,17 @@ class EvaluationGuard:
         ]
         return pl.concat([found, pl.DataFrame(held_out, schema=found.schema)]).sort("row_id", "rule")
 
+    def count_wording(self, prompts: Sequence[str]) -> Counter[str]:
+        """What prompts share with the evaluation and is only a task's wording: by text, in how many prompts."""
+        seeds = self._seed_prompts
+        if not seeds:
+            return Counter()
+        index = build_evaluation_index(self.known_prompts, seed_prompts=seeds, ngram=self.evaluation.ngram)
+        return count_wording([text for prompt in prompts for text in list_turn_texts(prompt)], index)
+
     @cached_property
     def _finds_quote(self) -> Callable[[str], tuple[str, str] | None]:
-        return build_completion_guard(self.evaluation, self.folder, self.worded_prompts)
+        return build_completion_guard(self.evaluation, self.folder, self.worded_prompts, self._seed_prompts)
 
     def find_in_completions(self, row_ids: Sequence[str], completions: Sequence[str | None]) -> pl.DataFrame:
         """Every completion that quotes a prompt of the evaluation: whoever trains on it learns the problem too.

@@ -59,6 +59,7 @@ from resources.engines.transformers.model_states import ModelReader
 from resources.evaluation.evaluator import read_task_prompts
 from resources.machine.processes import MemoryPeak, measure_own_peak, measure_peak_of_children
 from resources.models.finding import resolve_model
+from resources.readers.seed_files import read_seeds
 from resources.readers.text_files import read_texts
 from resources.stores.embeddings import Embedder
 from resources.stores.files import read_json_file, write_file_atomically
@@ -188,8 +189,16 @@ class Round:
     def guard(self) -> EvaluationGuard:
         """What decides which prompts belong to the evaluation."""
         return EvaluationGuard(
-            self.plan.settings.evaluation, self.plan.folder, read_task_prompts=self._read_task_prompts, embed=self.embed
+            self.plan.settings.evaluation,
+            self.plan.folder,
+            read_task_prompts=self._read_task_prompts,
+            embed=self.embed,
+            read_seed_prompts=self._read_seed_prompts,
         )
+
+    def _read_seed_prompts(self) -> list[str]:
+        """Of the whole file, also of seeds that are left out, so that every step finds the same wording."""
+        return read_seeds(self.plan.settings.seeds, self.plan.folder)["prompt"].to_list()
 
     def _read_task_prompts(self) -> list[str]:
         """The prompts of the harness's tasks, read once; none where a file of protected prompts replaces them."""

@@ -3,17 +3,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from benchmarks import _real_worlds
 from lance_assets.algorithms.similarity import decontamination
 from lance_assets.algorithms.similarity.decontamination import (
     CONTAMINATION,
-    WORDING_PROMPTS,
     build_evaluation_index,
+    count_wording,
     find_contamination,
     find_nearest_evaluation,
     overlaps_evaluation,
 )
 from lance_assets.algorithms.similarity.quoted_prompts import build_quote_index, find_quote
+from lance_assets.algorithms.similarity.task_wording import MAX_SHARED
 from lance_assets.algorithms.similarity.words import normalise_text
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -145,7 +149,7 @@ ASKED = "Read the request of a person to a voice assistant, and say in one word 
 
 def test_a_tasks_fixed_wording_is_no_evaluation_prompt() -> None:
     """Seeds of the same task share it with every evaluation prompt; a request of the evaluation itself is found."""
-    held_out = [f"{ASKED}\nRequest: play song number {number} of my list" for number in range(WORDING_PROMPTS + 1)]
+    held_out = [f"{ASKED}\nRequest: play song number {number} of my list" for number in range(MAX_SHARED + 1)]
     index = build_evaluation_index(held_out)
     seed = f"{ASKED}\nRequest: wake me at six"
     assert not overlaps_evaluation(seed, index)
@@ -163,8 +167,62 @@ def test_a_tasks_fixed_wording_is_no_evaluation_prompt() -> None:
 
 def test_what_a_few_prompts_share_counts() -> None:
     """Ten prompts with one wording are as many as may share it; equal ones count once."""
-    few = [f"{ASKED}\nRequest: play song number {number}" for number in range(WORDING_PROMPTS)]
+    few = [f"{ASKED}\nRequest: play song number {number}" for number in range(MAX_SHARED)]
     assert overlaps_evaluation(f"{ASKED}\nRequest: wake me at six", build_evaluation_index(few * 3))
+
+
+def test_an_instruction_and_the_first_words_behind_it_are_no_evaluation_prompt() -> None:
+    """Some requests of the evaluation begin like a seed: 12 words of the instruction and "play" are 13 in a row."""
+    held_out = [f"{ASKED}\nRequest: {verb} song {number}" for number in range(8) for verb in ("play", "stop")]
+    index = build_evaluation_index(held_out)
+    assert not overlaps_evaluation(f"{ASKED}\nRequest: play the radio", index)
+    # All words of a short request with its instruction are found inside a longer prompt.
+    match = index.find(f"Please: {held_out[3]} for me")
+    assert match is not None
+    assert (match.evaluation_prompt, match.rule) == (held_out[3], "ngram")
+
+
+def test_what_many_seeds_share_is_wording() -> None:
+    """A template that one evaluation prompt and many seeds have; the passage of that prompt is found all the same."""
+    frame = "Given the following options, what do you think is the correct answer to the question below:"
+    asked = f"{frame} {LONG}"
+    seeds = [f"{frame} who wrote book number {number}?" for number in range(MAX_SHARED + 1)]
+    assert not any(overlaps_evaluation(seed, build_evaluation_index([asked], seed_prompts=seeds)) for seed in seeds)
+    assert all(overlaps_evaluation(seed, build_evaluation_index([asked], seed_prompts=seeds[1:])) for seed in seeds)
+    found = find_contamination(["a", "b"], [seeds[0], f"Read this: {LONG}"], [asked], seed_prompts=seeds)
+    assert found.select("row_id", "shared_text").rows() == [("b", LONG)]
+    assert count_wording(seeds, build_evaluation_index([asked], seed_prompts=seeds)).total() == len(seeds)
+    quotes = build_quote_index([asked], seed_prompts=seeds)
+    assert find_quote(f"You asked: {frame} I cannot say.", quotes) is None
+    assert find_quote(f"It is {LONG}.", quotes) is not None
+
+
+@given(
+    st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=12), min_size=1, max_size=30),
+    st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=12), max_size=30),
+)
+def test_an_evaluation_prompt_is_found_whatever_is_wording(asked: list[list[str]], seeds: list[list[str]]) -> None:
+    """By itself always; inside another prompt from `ngram` words on, even if all of its words are wording."""
+    prompts = list(map(" ".join, asked))
+    index = build_evaluation_index(prompts, seed_prompts=map(" ".join, seeds), ngram=3)
+    assert all(overlaps_evaluation(prompt, index) for prompt in prompts)
+    assert all(overlaps_evaluation(f"x {' '.join(words)} y", index) for words in asked if len(words) >= 3)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="real data at ../shared/data is absent")
+def test_rows_of_t0_share_templates_and_some_share_passages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """5,000 rows against 150 others: by plain n-grams 734 match, most of them by a template of hundreds of rows."""
+    monkeypatch.setenv(_real_worlds.VARIABLE, str(DATA))
+    pool = [row["prompt"] for row in _real_worlds.read_t0(_real_worlds.POOL_ROWS, _real_worlds.HELD_OUT_ROWS)[0]]
+    held_out = [problem.prompt for problem in _real_worlds.draw_t0(150)]
+    found = find_contamination(list(map(str, range(len(pool)))), pool, held_out, seed_prompts=pool)
+    assert 0.01 < len(found) / len(pool) < 0.05
+    index = build_evaluation_index(held_out, seed_prompts=pool)
+    assert all(overlaps_evaluation(prompt, index) for prompt in held_out)
+    snips = [problem.prompt for problem in _real_worlds.draw_snips(140)]
+    for rng_seed in range(3):
+        seeds = [row["prompt"] for row in _real_worlds.draw_snips_seeds(per_intent=3, rng_seed=rng_seed)]
+        assert not any(overlaps_evaluation(seed, build_evaluation_index(snips, seed_prompts=seeds)) for seed in seeds)
 
 
 def test_the_words_of_each_prompt_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:

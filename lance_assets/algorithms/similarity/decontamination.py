@@ -6,19 +6,19 @@ How it differs:
 
 1. A whole prompt is dropped; GPT-3 cuts the overlap out and keeps the rest.
 2. Prompts that are equal after normalisation overlap at any length; GPT-3 has no rule below the n-gram.
-3. An n-gram that more than `WORDING_PROMPTS` evaluation prompts share is the task's wording and counts for nothing;
-   GPT-3 forgives those that more than ten of the training documents share. Otherwise every seed of a task with a long
-   fixed wording, such as a classification, would count as one of its evaluation prompts.
+3. A task's wording counts for nothing (`task_wording`, which names how that differs from GPT-3). A prompt without a run
+   of its own is found where all of its words stand in a row.
 4. Words are those of `words.tokenize_words`, so that Chinese is compared by 13 characters.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
+from lance_assets.algorithms.similarity.task_wording import find_shared_wording, find_wording, list_own_runs
 from lance_assets.algorithms.similarity.words import list_ngrams, normalise_text, tokenize_words
 
 CONTAMINATION = pl.Schema(
@@ -34,44 +34,79 @@ CONTAMINATION = pl.Schema(
 """Rows that match the evaluation."""
 
 
-WORDING_PROMPTS = 10
-"""The most evaluation prompts that an n-gram may be in and still count."""
+@dataclass(frozen=True)
+class Match:
+    """What a prompt shares with an evaluation prompt."""
+
+    evaluation_prompt: str
+    """The one that shares most."""
+    rule: str
+    """"equal", or "ngram"."""
+    similarity: float
+    """1 for equal, or the share of the prompt's runs that are shared, in (0, 1]."""
+    shared_text: str
+    """The first words in common, as many as stand in a row."""
 
 
 @dataclass(frozen=True)
 class EvaluationIndex:
     """The texts and n-grams by which evaluation prompts are recognised."""
 
-    normalised: frozenset[str]
-    """Every prompt as `normalise_text` gives it."""
-    ngrams: frozenset[str]
-    """Every run of `ngram` words in at most `WORDING_PROMPTS` prompts, joined by spaces."""
+    prompts: tuple[str, ...]
+    """The evaluation's."""
+    normalised: dict[str, int]
+    """Every prompt as `normalise_text` gives it, and the place of the first that is so."""
+    owners: dict[str, int]
+    """Every run of `ngram` words that is a prompt's own, joined by spaces, and the first prompt that has it."""
+    wholes: dict[str, list[tuple[str, int]]]
+    """Of prompts without such a run: one of their runs, and the words of each prompt that has it, with its place."""
+    wording: frozenset[str]
+    """The runs that are a task's wording and count for nothing."""
     ngram: int
     """Words in a run."""
 
+    def find(self, prompt: str) -> Match | None:
+        """The evaluation prompt that a prompt equals, or shares most words with; None for none."""
+        normalised = normalise_text(prompt)
+        if normalised in self.normalised:
+            return Match(self.prompts[self.normalised[normalised]], "equal", 1.0, normalised)
+        words = tokenize_words(prompt)
+        runs = list_ngrams(words, self.ngram)
+        return self._find_shared(words, runs) or self._find_whole(words, runs)
 
-def _list_runs(text: str, ngram: int) -> list[str]:
-    return list_ngrams(tokenize_words(text), ngram)
+    def _find_shared(self, words: list[str], runs: list[str]) -> Match | None:
+        found = [self.owners[run] for run in runs if run in self.owners]
+        if not found:
+            return None
+        first = next(place for place, run in enumerate(runs) if run in self.owners)
+        last = first
+        # Runs overlap: neighbours that are both shared are one longer text in common.
+        while last + 1 < len(runs) and runs[last + 1] in self.owners:
+            last += 1
+        counts = Counter(found)
+        # Of prompts that share equally many runs the first one is named, so that the result does not depend on hashing.
+        owner = min(counts, key=lambda place: (-counts[place], place))
+        shared = " ".join(words[first : last + self.ngram])
+        return Match(self.prompts[owner], "ngram", len(found) / len(runs), shared)
+
+    def _find_whole(self, words: list[str], runs: list[str]) -> Match | None:
+        text = f" {' '.join(words)} "
+        for run in runs:
+            for whole, place in self.wholes.get(run, ()):
+                if f" {whole} " in text:
+                    share = (len(whole.split(" ")) - self.ngram + 1) / len(runs)
+                    return Match(self.prompts[place], "ngram", share, whole)
+        return None
 
 
-def list_wording(prompts: Iterable[str], ngram: int) -> set[str]:
-    """The runs of words that more than `WORDING_PROMPTS` of the prompts share, equal prompts counted once."""
-    return _pick_wording([_list_runs(prompt, ngram) for prompt in prompts])
-
-
-def _pick_wording(runs: Iterable[Sequence[str]]) -> set[str]:
-    """The same of the runs of each prompt, by which prompts of other words differ."""
-    counts: Counter[str] = Counter()
-    for own in set(map(tuple, runs)):
-        counts.update(set(own))
-    return {run for run, count in counts.items() if count > WORDING_PROMPTS}
-
-
-def build_evaluation_index(prompts: Iterable[str], *, ngram: int = 13) -> EvaluationIndex:
+def build_evaluation_index(
+    prompts: Iterable[str], *, seed_prompts: Iterable[str] = (), ngram: int = 13
+) -> EvaluationIndex:
     """Index the evaluation's prompts; empty ones are left out.
 
     Args:
         prompts: the evaluation's.
+        seed_prompts: what people gave to train on, by which a task's wording is told from a prompt's own words.
         ngram: words in a run, at least 1.
 
     Raises:
@@ -82,12 +117,35 @@ def build_evaluation_index(prompts: Iterable[str], *, ngram: int = 13) -> Evalua
     """
     if ngram < 1:
         raise ValueError(f"ngram must be at least 1, got {ngram}")
-    prompts = list(prompts)
-    normalised = {normalise_text(prompt) for prompt in prompts}
-    runs = [_list_runs(prompt, ngram) for prompt in prompts]
-    ngrams = {run for own in runs for run in own} - _pick_wording(runs)
-    # A prompt of signs alone is normalised to nothing, and would match every other such prompt.
-    return EvaluationIndex(frozenset(normalised - {""}), frozenset(ngrams), ngram)
+    prompts = tuple(prompts)
+    words = [tokenize_words(prompt) for prompt in prompts]
+    wording = find_wording(words, seed_prompts=seed_prompts, ngram=ngram)
+    equal: dict[str, int] = {}
+    owners: dict[str, int] = {}
+    wholes: dict[str, list[tuple[str, int]]] = {}
+    for place, prompt in enumerate(prompts):
+        equal.setdefault(normalise_text(prompt), place)
+        own = list_own_runs(words[place], wording, ngram=ngram)
+        for _, run in own:
+            owners.setdefault(run, place)
+        if not own and (runs := list_ngrams(words[place], ngram)):
+            # The rarest that is known at no cost: few prompts share a run that is no wording.
+            anchor = next((run for run in reversed(runs) if run not in wording), runs[-1])
+            wholes.setdefault(anchor, []).append((" ".join(words[place]), place))
+    # Prompts of signs alone are normalised to nothing; they would match each other, and mean nothing.
+    equal.pop("", None)
+    return EvaluationIndex(prompts, equal, owners, wholes, wording, ngram)
+
+
+def count_wording(prompts: Iterable[str], index: EvaluationIndex) -> Counter[str]:
+    """The wording that prompts share with an evaluation and that counts for nothing: by text, in how many prompts.
+
+    >>> asked = [f"Name a {kind}" for kind in "abcdefghijk"]
+    >>> count_wording(["Name a bird", "Hi"], build_evaluation_index(asked, ngram=2))
+    Counter({'name a': 1})
+    """
+    found = (find_shared_wording(tokenize_words(prompt), index.wording, ngram=index.ngram) for prompt in prompts)
+    return Counter(text for text in found if text is not None)
 
 
 def overlaps_evaluation(prompt: str, index: EvaluationIndex) -> bool:
@@ -98,26 +156,7 @@ def overlaps_evaluation(prompt: str, index: EvaluationIndex) -> bool:
     >>> overlaps_evaluation("what is 5 + 3", build_evaluation_index(["What is 5 + 3?"]))
     True
     """
-    if normalise_text(prompt) in index.normalised:
-        return True
-    return any(run in index.ngrams for run in _list_runs(prompt, index.ngram))
-
-
-def _find_shared_run(words: list[str], ngram: int, owners: dict[str, int]) -> tuple[int, str, float] | None:
-    """The evaluation prompt that shares most n-grams, the first shared run in full, and the share of shared n-grams."""
-    runs = list_ngrams(words, ngram)
-    found = [owners[run] for run in runs if run in owners]
-    if not found:
-        return None
-    first = next(place for place, run in enumerate(runs) if run in owners)
-    last = first
-    # Runs overlap: neighbours that are both shared are one longer text in common.
-    while last + 1 < len(runs) and runs[last + 1] in owners:
-        last += 1
-    counts = Counter(found)
-    # Of prompts that share equally many runs the first one is named, so that the result does not depend on hashing.
-    owner = min(counts, key=lambda place: (-counts[place], place))
-    return owner, " ".join(words[first : last + ngram]), len(found) / len(runs)
+    return index.find(prompt) is not None
 
 
 def _mend(text: str) -> str:
@@ -165,36 +204,12 @@ def find_nearest_evaluation(vectors: np.ndarray, evaluation_vectors: np.ndarray)
     return places, similarities.clip(-1, 1)
 
 
-def _match_words(
-    prompts: Iterable[str], evaluation_prompts: Sequence[str], *, ngram: int
-) -> Iterator[tuple[str, str, float, str | None] | None]:
-    """Of each prompt the evaluation prompt that it matches by its words, with rule, similarity and shared text."""
-    equal: dict[str, int] = {}
-    owners: dict[str, int] = {}
-    runs = [_list_runs(asked, ngram) for asked in evaluation_prompts]
-    wording = _pick_wording(runs)
-    for place, asked in enumerate(evaluation_prompts):
-        equal.setdefault(normalise_text(asked), place)
-        for run in runs[place]:
-            if run not in wording:
-                owners.setdefault(run, place)
-    # Prompts without words equal each other and mean nothing.
-    equal.pop("", None)
-    for prompt in prompts:
-        normalised = normalise_text(prompt)
-        if normalised in equal:
-            yield evaluation_prompts[equal[normalised]], "equal", 1.0, normalised
-        elif (shared := _find_shared_run(tokenize_words(prompt), ngram, owners)) is not None:
-            yield evaluation_prompts[shared[0]], "ngram", shared[2], shared[1]
-        else:
-            yield None
-
-
 def find_contamination(
     row_ids: Sequence[str],
     prompts: Sequence[str],
     evaluation_prompts: Sequence[str],
     *,
+    seed_prompts: Iterable[str] = (),
     ngram: int = 13,
     vectors: np.ndarray | None = None,
     evaluation_vectors: np.ndarray | None = None,
@@ -206,6 +221,7 @@ def find_contamination(
         row_ids: [num_rows].
         prompts: [num_rows], of the rows.
         evaluation_prompts: the prompts that no row may match; empty ones match nothing.
+        seed_prompts: what people gave to train on, by which a task's wording is told from a prompt's own words.
         ngram: words in a run, at least 1.
         vectors: float32 [num_rows, dim], L2-normalised, of the prompts; needed with `max_similarity`.
         evaluation_vectors: of the evaluation's prompts, in the same way.
@@ -223,14 +239,11 @@ def find_contamination(
     """
     if len(row_ids) != len(prompts):
         raise ValueError(f"each row id needs one prompt, got {len(row_ids)} row ids and {len(prompts)} prompts")
-    if ngram < 1:
-        raise ValueError(f"ngram must be at least 1, got {ngram}")
-    rows = [
-        (row_id, prompt, *match)
-        for row_id, prompt, match in zip(
-            row_ids, prompts, _match_words(prompts, evaluation_prompts, ngram=ngram), strict=True
-        )
-        if match is not None
+    index = build_evaluation_index(evaluation_prompts, seed_prompts=seed_prompts, ngram=ngram)
+    rows: list[tuple[str, str, str, str, float, str | None]] = [
+        (row_id, prompt, match.evaluation_prompt, match.rule, match.similarity, match.shared_text)
+        for row_id, prompt in zip(row_ids, prompts, strict=True)
+        if (match := index.find(prompt)) is not None
     ]
     if max_similarity is not None and len(prompts) and len(evaluation_prompts):
         if vectors is None or evaluation_vectors is None:

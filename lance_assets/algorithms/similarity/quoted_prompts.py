@@ -5,7 +5,7 @@ Source: as `decontamination`, the n-gram overlap of GPT-3 (arXiv 2005.14165, app
 1. A prompt of fewer words than an n-gram is found where all of its words stand in a row, from `MIN_WORDS` words on. In
    `decontamination` it is found only where a text is it and nothing else.
 2. A prompt whose wording many texts share, such as a world's, is found only where all of its words stand in a row; of
-   other prompts a run that many of them share counts for nothing (`decontamination.list_wording`).
+   other prompts a run with words of a wording that many share counts for nothing (`task_wording`).
 
 Cost: linear in the words of the texts; a run is looked up by its first words, and compared where they are the same.
 """
@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lance_assets.algorithms.similarity.decontamination import list_wording
+from lance_assets.algorithms.similarity.task_wording import find_wording, list_own_runs
 from lance_assets.algorithms.similarity.words import tokenize_words
 
 MIN_WORDS = 4
@@ -29,12 +29,15 @@ class QuoteIndex:
     """By the first `MIN_WORDS` words of a run: the whole run, and the prompt it is of."""
 
 
-def build_quote_index(prompts: Iterable[str] = (), *, whole: Iterable[str] = (), ngram: int = 13) -> QuoteIndex:
+def build_quote_index(
+    prompts: Iterable[str] = (), *, whole: Iterable[str] = (), seed_prompts: Iterable[str] = (), ngram: int = 13
+) -> QuoteIndex:
     """Index prompts; those of fewer than `MIN_WORDS` words are left out.
 
     Args:
         prompts: any run of `ngram` words of these counts, and all words where there are fewer.
         whole: of these only all words in a row count.
+        seed_prompts: what people gave to train on, by which a task's wording is told from a prompt's own words.
         ngram: words in a run, at least 1.
 
     Raises:
@@ -45,12 +48,12 @@ def build_quote_index(prompts: Iterable[str] = (), *, whole: Iterable[str] = (),
     size = max(ngram, MIN_WORDS)
     runs: dict[tuple[str, ...], list[tuple[tuple[str, ...], str]]] = defaultdict(list)
     prompts = list(prompts)
-    wording = list_wording(prompts, size)
-    for prompt in prompts:
-        words = tuple(tokenize_words(prompt))
-        for start in range(max(1, len(words) - size + 1)):
-            if " ".join(run := words[start : start + size]) not in wording:
-                _add(runs, run, prompt)
+    read = [tuple(tokenize_words(prompt)) for prompt in prompts]
+    wording = find_wording(read, seed_prompts=seed_prompts, ngram=size)
+    for prompt, words in zip(prompts, read, strict=True):
+        own = [words[place : place + size] for place, _ in list_own_runs(words, wording, ngram=size)]
+        for run in own or [words]:
+            _add(runs, run, prompt)
     for prompt in whole:
         _add(runs, tuple(tokenize_words(prompt)), prompt)
     return QuoteIndex(dict(runs))

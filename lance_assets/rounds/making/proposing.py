@@ -186,11 +186,20 @@ def make_seed_set(this_round: Round) -> Made:
         "preview_repeated_prompts": Rows(read.repeated, read.repeated.columns),
         "num_evaluation_overlap": len(leaked),
         "preview_evaluation_overlap": overlap,
+        **describe_wording(this_round.guard.count_wording(file_seeds["prompt"].to_list())),
         **describe_origins(origins, seeds, read.not_allowed),
         **({} if rated is None else describe_confidence(rated)),
     }
     others = {"seed_origins": origins} | ({} if rated is None else {"seed_confidence": rated})
     return Made(seeds, others=others, facts=facts)
+
+
+def describe_wording(wording: Counter[str]) -> Report:
+    """What of the kept seeds the evaluation has too, since it is only a task's wording; nothing where there is none."""
+    if not wording:
+        return {}
+    table = pl.DataFrame(wording.most_common(), schema={"shared_text": pl.String, "num_seeds": pl.Int64}, orient="row")
+    return {"num_wording_overlap": wording.total(), "preview_wording_overlap": Rows(table, table.columns)}
 
 
 def describe_origins(origins: pl.DataFrame, seeds: pl.DataFrame, not_allowed: Mapping[str, int]) -> Report:
