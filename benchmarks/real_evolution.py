@@ -1,6 +1,7 @@
 """Whether rounds make a real language model better: methods against their controls on data that people wrote.
 
-    python -m benchmarks.real_evolution --model DIR --data DIR [--only STUDY] [--rng-seeds N] [--out DIR] [--quick]
+    python -m benchmarks.real_evolution --model DIR --data DIR [--only STUDY] [--rng-seeds N] [--first-seed K]
+        [--also FILE ...] [--out DIR] [--quick]
 
 | study | held-out data | arms, the method first |
 | --- | --- | --- |
@@ -9,7 +10,8 @@
 | lance_general | 51 answers, bits per byte | LANCE as `make demo-real`; no pairs; random scores; no reviews; seeds |
 
 All arms of a study train each round on the same number of tokens. The model is its own teacher and its own reviewer.
-A killed study goes on from its last finished round, with the same settings only; finished rounds lie in `--out`.
+A killed study goes on from its last finished round, with the same settings only; finished rounds lie in `--out`, and
+so do the scores as `STUDY.csv`. `--also` takes such files of other seeds in, so that seeds may be run on several days.
 The number of rounds is fixed, and the last round counts, not the best one. The last line is one JSON object: of the
 first study its recipe, benchmark, start, end, gain and interval, and for each study every arm's scores and how far the
 method's end is ahead of it, with a 95% interval paired over seeds (with one seed, over items).
@@ -39,6 +41,8 @@ PROJECT_ROOT = Path(__file__).parents[1]
 SNIPS_BUDGET = 11000
 T0_BUDGET = 24000
 LANCE_BUDGET = 14000
+COLUMNS = ("rng_seed", "arm", "round", "score", "num_rows", "train_tokens")
+"""Of the scores that are kept for later: one line for each arm and round of a seed."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +184,27 @@ def read_study(name: str, rng_seeds: list[int], out: Path, model: str, arms: Map
     )
 
 
+def add_seeds(rows: pl.DataFrame, files: list[Path]) -> pl.DataFrame:
+    """Add the scores of other seeds, without their items, which a comparison over several seeds does not need.
+
+    Args:
+        rows: of this run, as `read_study`.
+        files: what other runs wrote as `STUDY.csv`.
+
+    Raises:
+        ValueError: a file lacks a column, or has a seed that is there already.
+    """
+    for file in files:
+        more = pl.read_csv(file)
+        if missing := sorted(set(COLUMNS) - set(more.columns)):
+            raise ValueError(f"{file} has no column {', '.join(missing)}; give a STUDY.csv that this command wrote")
+        if both := sorted(set(more["rng_seed"]) & set(rows["rng_seed"])):
+            raise ValueError(f"{file} has seed {both[0]}, which is there already; run others with --first-seed")
+        typed = more.select(pl.col(name).cast(rows.schema[name]) for name in COLUMNS)
+        rows = pl.concat([rows, typed], how="diagonal")
+    return rows.sort("rng_seed", maintain_order=True)
+
+
 def summarise(name: str, rows: pl.DataFrame, arms: Mapping[str, Arm]) -> dict[str, Any]:
     """A table of a study, and what the last line says of it."""
     study, method = STUDIES[name], next(iter(arms))
@@ -211,13 +236,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="as in an experiment's file")
     parser.add_argument("--data", type=Path, default=PROJECT_ROOT.parent / "shared" / "data", help="real data")
-    parser.add_argument("--rng-seeds", type=int, default=3, help="seeds 0 and on")
+    parser.add_argument("--rng-seeds", type=int, default=3, help="how many seeds")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first of them")
+    parser.add_argument("--also", type=Path, nargs="*", default=[], help="scores of other seeds, named STUDY.csv")
     parser.add_argument("--only", choices=STUDIES, help="one study alone")
     parser.add_argument("--out", type=Path, help="where rounds are kept; without it they are thrown away")
     parser.add_argument("--quick", action="store_true", help="one seed, the first study, the method and one control")
     options = parser.parse_args()
     os.environ[worlds.VARIABLE] = str(options.data.resolve())
-    started, seeds = time.monotonic(), list(range(1 if options.quick else options.rng_seeds))
+    started, first = time.monotonic(), options.first_seed
+    seeds = list(range(first, first + (1 if options.quick else options.rng_seeds)))
+    if unknown := [file for file in options.also if file.stem not in STUDIES]:
+        parser.error(f"--also takes files named STUDY.csv, got {', '.join(map(str, unknown))}")
     names = [options.only] if options.only else list(STUDIES)[: 1 if options.quick else None]
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -227,9 +257,11 @@ def main() -> None:
             for seed in seeds:
                 run_study(name, seed, out, options.model, arms)
             rows = read_study(name, seeds, out, options.model, arms)
+            rows = add_seeds(rows, [file for file in options.also if file.stem == name])
             if options.out is not None:
-                rows.write_parquet(options.out / name / "study.parquet")
+                rows.select(COLUMNS).write_csv(options.out / f"{name}.csv", float_precision=6)
             figures[name] = summarise(name, rows, arms)
+            num_seeds = rows["rng_seed"].n_unique()
     study = STUDIES[names[0]]
     method = next(iter(study.arms))
     first = figures[names[0]][method]
@@ -242,7 +274,7 @@ def main() -> None:
         "end": first["end"],
         **dict(zip(("gain_points", "ci_low", "ci_high"), points, strict=True)),
         "arms": figures,
-        "num_seeds": len(seeds),
+        "num_seeds": num_seeds,
         "minutes": round((time.monotonic() - started) / 60, 1),
     }
     print(json.dumps(line))

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import _real_worlds as worlds
 from benchmarks._arms import START, Arm, find_root, plan_arm, read_scores, run_arm
-from benchmarks.real_evolution import STUDIES, make_plan, summarise
+from benchmarks.real_evolution import COLUMNS, STUDIES, add_seeds, make_plan, summarise
 from lance_assets.rounds.experiments import plan_experiment
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.new_experiment import SHIPPED_FOLDER
@@ -54,6 +54,40 @@ def test_the_rule_accepts_the_gold_answer_and_no_other() -> None:
     for problem in draw_problems(worlds.T0, 50):
         assert worlds.is_exact(problem, problem.answer.upper() + ".")
         assert not worlds.is_exact(problem, problem.answer + " or not")
+
+
+def test_seeds_of_another_day_are_taken_in(tmp_path: Path) -> None:
+    """Seed 0 gained 0.2 over its control, and seeds 1 and 2 of a file 0.3 and 0.4: 0.3 over all three."""
+
+    def score(rng_seed: int, arm: str, key: str, value: float) -> dict[str, object]:
+        items = {"score_items": [value, value]}
+        return {
+            "rng_seed": rng_seed,
+            "arm": arm,
+            "round": key,
+            "score": value,
+            "num_rows": 3,
+            "train_tokens": 9,
+        } | items
+
+    def run(rng_seed: int, gain: float) -> list[dict[str, object]]:
+        ends = {"llm2llm": 0.5 + gain, "seeds_only": 0.5}
+        rounds = [score(rng_seed, arm, key, end) for arm, end in ends.items() for key in ("r0000", "r0001")]
+        return [score(rng_seed, "backbone", "r0000", 0.1), *rounds]
+
+    file = tmp_path / "llm2llm_snips.csv"
+    pl.DataFrame([*run(1, 0.3), *run(2, 0.4)]).select(COLUMNS).write_csv(file)
+    now = pl.DataFrame(run(0, 0.2))
+    together = add_seeds(now, [file])
+    found = summarise("llm2llm_snips", together, {"llm2llm": Arm(1), "seeds_only": Arm(1)})
+    middle, low, high = found["seeds_only"]["behind"]
+    assert middle == pytest.approx(0.3)
+    assert low < 0.2 < 0.4 < high
+    with pytest.raises(ValueError, match=r"llm2llm_snips.csv has seed 1, which is there already; .*--first-seed"):
+        add_seeds(together, [file])
+    file.write_text("rng_seed,arm\n3,llm2llm\n")
+    with pytest.raises(ValueError, match="has no column num_rows, round, score, train_tokens"):
+        add_seeds(now, [file])
 
 
 @pytest.mark.slow
