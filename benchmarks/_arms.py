@@ -4,7 +4,7 @@ An arm is the experiment with other settings, never other code. Arms that share 
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,16 +70,24 @@ def run_arm(plan: Plan, arm: Arm, root: Path, start: Path) -> None:
                 make_round(plan, root, format_round(number), log=lambda line: print(line, file=file, flush=True))
 
 
-def read_scores(plans: Mapping[str, Plan], roots: Mapping[str, Path], rng_seed: int) -> pl.DataFrame:
+Measure = Callable[[Round, str], Sequence[float]]
+"""A further score of a finished round's "checkpoint" or "backbone", item by item."""
+
+
+def read_scores(
+    plans: Mapping[str, Plan], roots: Mapping[str, Path], rng_seed: int, *, further: Mapping[str, Measure] | None = None
+) -> pl.DataFrame:
     """The headline of every finished round of the arms of a seed, and the raw backbone's.
 
     Args:
         plans: by arm.
         roots: the folder of each arm.
         rng_seed: the seed.
+        further: scores beside the headline, by name.
 
     Returns:
-        Columns rng_seed, arm, round, score, score_items (by the items' names in order), num_rows and train_tokens.
+        Columns rng_seed, arm, round, score, score_items (by the items' names in order), num_rows and train_tokens; of
+        each further score its mean by its name, and its items.
     """
     rows: list[dict[str, object]] = []
     for arm, plan in plans.items():
@@ -88,18 +96,22 @@ def read_scores(plans: Mapping[str, Plan], roots: Mapping[str, Path], rng_seed: 
             this_round = Round(plan, platform, format_round(number), lambda _: None)
             raw = find_headline(this_round, model=BACKBONE) if number == 0 else None
             if raw is not None and not any(row["arm"] == BACKBONE for row in rows):
-                rows.append(_describe(this_round, raw, BACKBONE))
+                rows.append(_describe(this_round, raw, BACKBONE, further or {}))
             headline = find_headline(this_round)
             assert headline is not None, "a finished round has a headline"
-            rows.append(_describe(this_round, headline, arm))
+            rows.append(_describe(this_round, headline, arm, further or {}))
             number += 1
     return pl.DataFrame(rows).with_columns(rng_seed=pl.lit(rng_seed, dtype=pl.Int64))
 
 
-def _describe(this_round: Round, headline: Headline, arm: str) -> dict[str, object]:
+def _describe(this_round: Round, headline: Headline, arm: str, further: Mapping[str, Measure]) -> dict[str, object]:
     items = [read_items(this_round, part) for part in headline["parts"]]
     trained = this_round.read("checkpoint").row(0, named=True)
     is_raw = arm == BACKBONE
+    others: dict[str, object] = {}
+    for name, measure in further.items():
+        found = list(measure(this_round, BACKBONE if is_raw else "checkpoint"))
+        others |= {name: sum(found) / len(found), f"{name}_items": found}
     return {
         "arm": arm,
         "round": START_ROUND if is_raw else this_round.key,
@@ -107,4 +119,5 @@ def _describe(this_round: Round, headline: Headline, arm: str) -> dict[str, obje
         "score_items": [part[name] for part in items for name in sorted(part)],
         "num_rows": 0 if is_raw else trained["num_sft_rows"],
         "train_tokens": 0 if is_raw else trained["num_tokens"],
+        **others,
     }

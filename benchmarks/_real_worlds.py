@@ -1,6 +1,7 @@
-"""Checkable tasks on real data for `benchmarks.real_evolution`: SNIPS and mixed tasks of T0.
+"""Checkable tasks on real data for `benchmarks.real_evolution`: SNIPS, mixed tasks of T0, and instructions with a rule.
 
-REAL_DATA names the folder that holds `snips_train.jsonl`, `snips_test.jsonl` and `t0_train_50k.parquet`.
+REAL_DATA names the folder that holds `snips_train.jsonl`, `snips_test.jsonl`, `t0_train_50k.parquet` and
+`self_instruct_seed_tasks.jsonl`.
 """
 
 import json
@@ -8,9 +9,11 @@ import os
 import random
 from collections.abc import Sequence
 from functools import cache
+from itertools import cycle
 from pathlib import Path
 
 from lance_assets.algorithms.reviews.label_matching import build_labels
+from lance_assets.algorithms.verifying.rules import judge_by_rules, read_rules
 from lance_assets.worlds import Problem, World
 
 VARIABLE = "REAL_DATA"
@@ -107,3 +110,48 @@ def is_exact(problem: Problem, completion: str) -> bool:
 POOL_ROWS, HELD_OUT_ROWS = 5000, 300
 T0 = World("t0", "part", (1,), draw_t0, is_exact, mean_tokens=(110.0, 8.0))
 """Exact match on mixed English tasks of P3 (Sanh et al. 2022, arXiv 2110.08207)."""
+
+
+RULES: tuple[tuple[str, dict[str, object]], ...] = (
+    ("Do not use any commas.", {"kind": "punctuation:no_comma"}),
+    ("Write only in lower case letters.", {"kind": "change_case:english_lowercase"}),
+    (
+        "Answer with at most 25 words.",
+        {"kind": "length_constraints:number_words", "relation": "less than", "num_words": 26},
+    ),
+    (
+        "Use exactly 3 bullet points that begin with *.",
+        {"kind": "detectable_format:number_bullet_lists", "num_bullets": 3},
+    ),
+    ("Put your whole answer in double quotation marks.", {"kind": "startend:quotation"}),
+    ('End with the words "That is all."', {"kind": "startend:end_checker", "end_phrase": "That is all."}),
+    ('Use the word "because".', {"kind": "keywords:existence", "keywords": ["because"]}),
+    ("Write the whole answer in capital letters.", {"kind": "change_case:english_capital"}),
+)
+"""What an instruction asks beside, with the rule that tells whether it was done: eight of IFEval's kinds."""
+
+
+def draw_rules(per_stratum: int) -> Sequence[Problem]:
+    """Instructions of Self-Instruct's seed tasks without an input, each with one rule; the rules take turns."""
+    lines = (find_data() / "self_instruct_seed_tasks.jsonl").read_text(encoding="utf-8").splitlines()
+    tasks = [json.loads(line) for line in lines]
+    free = [task for task in tasks if not task["is_classification"] and not task["instances"][0]["input"]]
+    return [
+        Problem(
+            f"rules:{task['id']}",
+            str(rule["kind"]),
+            1,
+            f"{task['instruction']}\n{words}",
+            json.dumps([rule]),
+        )
+        for task, (words, rule) in zip(free[:per_stratum], cycle(RULES))
+    ]
+
+
+def keeps_rules(problem: Problem, completion: str) -> bool:
+    """Whether a completion keeps the rule of its instruction."""
+    return judge_by_rules(completion, read_rules(problem.answer)).share == 1
+
+
+INSTRUCTIONS = World("instructions", "rule", (1,), draw_rules, keeps_rules, mean_tokens=(40.0, 64.0))
+"""Whether a form that was asked for is kept (after IFEval, arXiv 2311.07911); nothing is said of what is answered."""

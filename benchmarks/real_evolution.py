@@ -5,9 +5,12 @@
 
 | study | held-out data | arms, the method first |
 | --- | --- | --- |
-| llm2llm_snips | 140 test requests of SNIPS | LLM2LLM on 21 seeds; seeds alone; paraphrases of any seed; one shot |
-| diverse_evol_t0 | 150 rows of T0, exact match | DiverseEvol's picks, 2% to 8% of 5,000; random picks; all 5,000 |
-| lance_general | 51 answers, bits per byte | LANCE as `make demo-real`; no pairs; random scores; no reviews; seeds |
+| llm2llm_snips | 140 requests of SNIPS | LLM2LLM on 21 seeds; seeds alone; paraphrases of any seed; one shot |
+| diverse_evol_t0 | 150 rows of T0 | DiverseEvol's picks, 2% to 8% of 5,000; random picks; all 5,000 |
+| lance_general | 51 answers, 48 rules | LANCE as `make demo-real`; no pairs; random scores; no reviews; seeds |
+
+T0 is scored by exact match and by ROUGE-L. Answers are scored by bits per byte and by which of four choices is the
+likeliest, and instructions by whether the form that they ask for is kept.
 
 All arms of a study train each round on the same number of tokens. The model is its own teacher and its own reviewer.
 A killed study goes on from its last finished round, with the same settings only; finished rounds lie in `--out`, and
@@ -23,26 +26,26 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from benchmarks import _real_worlds as worlds
-from benchmarks._arms import START, Arm, find_root, plan_arm, read_scores, run_arm
+from benchmarks._arms import START, Arm, Measure, find_root, plan_arm, read_scores, run_arm
 from lance_assets.algorithms.measures.arms import BACKBONE, compare_rounds, summarise_arms
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round
+from lance_assets.algorithms.similarity.words import compute_rouge_l
 from lance_assets.rounds.experiments import find_plan, plan_experiment
 from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.round import Round
 from lance_assets.settings.experiment import ExperimentSettings
 
 PROJECT_ROOT = Path(__file__).parents[1]
 SNIPS_BUDGET = 11000
 T0_BUDGET = 24000
 LANCE_BUDGET = 14000
-COLUMNS = ("rng_seed", "arm", "round", "score", "num_rows", "train_tokens")
-"""Of the scores that are kept for later: one line for each arm and round of a seed."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Study:
     """The method first."""
     write: Callable[[Path, str, int], Plan]
     """Given a folder, the model and a seed: the experiment, its files written."""
+    further: Mapping[str, Measure] = field(default_factory=dict)
+    """What is reported beside the score that is the study's."""
 
 
 def _write_rows(file: Path, rows: list[dict[str, str]]) -> None:
@@ -118,7 +123,27 @@ def write_general(folder: Path, model: str, rng_seed: int) -> Plan:
     settings["model"] = model
     settings["training"]["token_budget"] = LANCE_BUDGET
     settings["stop"] |= {"max_rounds": 2, "on_regression": "continue"}
+    world = {"name": "benchmarks._real_worlds:INSTRUCTIONS", "per_stratum": 48, "max_new_tokens": 64}
+    settings["evaluation"] |= {"world": world}
     return Plan(plan.name, plan.folder, ExperimentSettings.model_validate(settings))
+
+
+def measure_rouge_l(this_round: Round, model: str) -> list[float]:
+    """ROUGE-L's F of the greedy completion of each held-out problem with its answer."""
+    items = this_round.read("eval_items").filter(model=model, metric="greedy").sort("prompt")
+    return [compute_rouge_l(said, gold).f for said, gold in items.select("completion", "answer").iter_rows()]
+
+
+def measure_rules(this_round: Round, model: str) -> list[float]:
+    """Whether the greedy completion of each instruction keeps its rule."""
+    items = this_round.read("eval_items").filter(model=model, metric="greedy").sort("prompt")
+    return items["is_correct"].cast(pl.Float64).to_list()
+
+
+def measure_choices(this_round: Round, model: str) -> list[float]:
+    """Whether the right one of four choices is the likeliest."""
+    items = this_round.read("harness_items").filter(model=model, benchmark="held_out_choice", metric="acc")
+    return items.sort("item")["score"].to_list()
 
 
 STUDIES = {
@@ -140,6 +165,7 @@ STUDIES = {
         "exact match",
         {"diverse_evol": Arm(3), "random": Arm(3, {"method": "random"}), "all": Arm(1, {"num_picks": 4900})},
         write_t0,
+        {"rouge_l": measure_rouge_l},
     ),
     "lance_general": Study(
         "lance",
@@ -153,6 +179,7 @@ STUDIES = {
             "seeds_only": Arm(2, {"propose": False}),
         },
         write_general,
+        {"choices": measure_choices, "rules_kept": measure_rules},
     ),
 }
 
@@ -179,9 +206,15 @@ def read_study(name: str, rng_seeds: list[int], out: Path, model: str, arms: Map
             {arm: make_plan(name, one, seed, out, model) for arm, one in arms.items()},
             {arm: find_root(out, name, seed, arm) for arm in arms},
             seed,
+            further=STUDIES[name].further,
         )
         for seed in rng_seeds
     )
+
+
+def list_columns(name: str) -> list[str]:
+    """Those of a study's scores that are kept for later: one line for each arm and round of a seed."""
+    return ["rng_seed", "arm", "round", "score", "num_rows", "train_tokens", *STUDIES[name].further]
 
 
 def add_seeds(rows: pl.DataFrame, files: list[Path]) -> pl.DataFrame:
@@ -195,28 +228,35 @@ def add_seeds(rows: pl.DataFrame, files: list[Path]) -> pl.DataFrame:
         ValueError: a file lacks a column, or has a seed that is there already.
     """
     for file in files:
-        more = pl.read_csv(file)
-        if missing := sorted(set(COLUMNS) - set(more.columns)):
+        more, columns = pl.read_csv(file), list_columns(file.stem)
+        if missing := sorted(set(columns) - set(more.columns)):
             raise ValueError(f"{file} has no column {', '.join(missing)}; give a STUDY.csv that this command wrote")
         if both := sorted(set(more["rng_seed"]) & set(rows["rng_seed"])):
             raise ValueError(f"{file} has seed {both[0]}, which is there already; run others with --first-seed")
-        typed = more.select(pl.col(name).cast(rows.schema[name]) for name in COLUMNS)
+        typed = more.select(pl.col(name).cast(rows.schema[name]) for name in columns)
         rows = pl.concat([rows, typed], how="diagonal")
     return rows.sort("rng_seed", maintain_order=True)
 
 
 def summarise(name: str, rows: pl.DataFrame, arms: Mapping[str, Arm]) -> dict[str, Any]:
-    """A table of a study, and what the last line says of it."""
-    study, method = STUDIES[name], next(iter(arms))
-    means = {(row["arm"], row["round"]): row["mean"] for row in summarise_arms(rows, metric="score").to_dicts()}
+    """Tables of a study, one for each score, and what the last line says of it."""
+    study = STUDIES[name]
+    found = _tabulate(rows, arms, metric="score", title=f"{name}: {study.unit}")
+    further = {one: _tabulate(rows, arms, metric=one, title=f"{name}: {one}") for one in study.further}
+    return found | ({"further": further} if further else {})
+
+
+def _tabulate(rows: pl.DataFrame, arms: Mapping[str, Arm], *, metric: str, title: str) -> dict[str, Any]:
+    method = next(iter(arms))
+    means = {(row["arm"], row["round"]): row["mean"] for row in summarise_arms(rows, metric=metric).to_dicts()}
     ends = {arm: format_round(one.num_rounds) for arm, one in arms.items()}
     found: dict[str, Any] = {"backbone": {"score": round(means[BACKBONE, START_ROUND], 4)}}
-    print(f"\n{name}: {study.unit}; raw model {means[BACKBONE, START_ROUND]:.3f}\n")
+    print(f"\n{title}; raw model {means[BACKBONE, START_ROUND]:.3f}\n")
     print(f"| arm | r0000 | last | since r0000 | {method} less this | SFT rows | tokens trained |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for arm, end in ends.items():
-        gain = compare_rounds(rows, (method, START_ROUND), (arm, end), metric="score")
-        behind = compare_rounds(rows, (arm, end), (method, ends[method]), metric="score") if arm != method else None
+        gain = compare_rounds(rows, (method, START_ROUND), (arm, end), metric=metric)
+        behind = compare_rounds(rows, (arm, end), (method, ends[method]), metric=metric) if arm != method else None
         last = rows.filter(arm=arm, round=end)
         seen, tokens = (sum(last[column].to_list()) / len(last) for column in ("num_rows", "train_tokens"))
         found[arm] = {"start": means[arm, START_ROUND], "end": means[arm, end], "gain": gain, "behind": behind}
@@ -259,7 +299,7 @@ def main() -> None:
             rows = read_study(name, seeds, out, options.model, arms)
             rows = add_seeds(rows, [file for file in options.also if file.stem == name])
             if options.out is not None:
-                rows.select(COLUMNS).write_csv(options.out / f"{name}.csv", float_precision=6)
+                rows.select(list_columns(name)).write_csv(options.out / f"{name}.csv", float_precision=6)
             figures[name] = summarise(name, rows, arms)
             num_seeds = rows["rng_seed"].n_unique()
     study = STUDIES[names[0]]

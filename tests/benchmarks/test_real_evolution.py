@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import _real_worlds as worlds
 from benchmarks._arms import START, Arm, find_root, plan_arm, read_scores, run_arm
-from benchmarks.real_evolution import COLUMNS, STUDIES, add_seeds, make_plan, summarise
+from benchmarks.real_evolution import STUDIES, add_seeds, list_columns, make_plan, measure_rouge_l, summarise
 from lance_assets.rounds.experiments import plan_experiment
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.new_experiment import SHIPPED_FOLDER
@@ -76,7 +76,7 @@ def test_seeds_of_another_day_are_taken_in(tmp_path: Path) -> None:
         return [score(rng_seed, "backbone", "r0000", 0.1), *rounds]
 
     file = tmp_path / "llm2llm_snips.csv"
-    pl.DataFrame([*run(1, 0.3), *run(2, 0.4)]).select(COLUMNS).write_csv(file)
+    pl.DataFrame([*run(1, 0.3), *run(2, 0.4)]).select(list_columns("llm2llm_snips")).write_csv(file)
     now = pl.DataFrame(run(0, 0.2))
     together = add_seeds(now, [file])
     found = summarise("llm2llm_snips", together, {"llm2llm": Arm(1), "seeds_only": Arm(1)})
@@ -88,6 +88,18 @@ def test_seeds_of_another_day_are_taken_in(tmp_path: Path) -> None:
     file.write_text("rng_seed,arm\n3,llm2llm\n")
     with pytest.raises(ValueError, match="has no column num_rows, round, score, train_tokens"):
         add_seeds(now, [file])
+
+
+@pytest.mark.usefixtures("data")
+def test_a_rule_is_kept_or_broken_by_what_is_written() -> None:
+    """Each of the eight rules has a completion that keeps it alone of three, and none keeps all."""
+    problems = draw_problems(worlds.INSTRUCTIONS, 48)
+    assert len({problem.prompt for problem in problems}) == len(problems) == 48
+    assert len({problem.task for problem in problems}) == len(worlds.RULES)
+    said = ["yes because it is so. that is all.", '"* A, B\n* C\n* D"', "* A, B\n* C\n* D", "YES, " * 30]
+    kept = {problem.task: [worlds.keeps_rules(problem, one) for one in said] for problem in problems}
+    assert all(any(found) and not all(found) for found in kept.values()), kept
+    assert not any(worlds.keeps_rules(problem, "") for problem in problems)
 
 
 @pytest.mark.slow
@@ -116,7 +128,10 @@ def test_two_arms_of_the_small_model(tmp_path: Path) -> None:
     for name, arm in {START: Arm(0), **arms}.items():
         run_arm(plan_arm(plan, arm, 0), arm, find_root(tmp_path, "tiny", 0, name), start)
     roots = {name: find_root(tmp_path, "tiny", 0, name) for name in arms}
-    found = read_scores({name: plan_arm(plan, arm, 0) for name, arm in arms.items()}, roots, 0)
+    plans = {name: plan_arm(plan, arm, 0) for name, arm in arms.items()}
+    found = read_scores(plans, roots, 0, further={"rouge_l": measure_rouge_l})
+    assert found["rouge_l"].is_between(0, 1).all()
+    assert found.filter(arm="backbone")["rouge_l_items"].list.len().item() > 1
     assert found.select("arm", "round").rows() == [
         ("backbone", "r0000"),
         *[(arm, key) for arm in arms for key in ("r0000", "r0001")],
@@ -124,6 +139,6 @@ def test_two_arms_of_the_small_model(tmp_path: Path) -> None:
     first = found.filter(pl.col("round") == "r0000", pl.col("arm") != "backbone")
     assert first["score"].n_unique() == 1, "both arms start from one r0000"
     assert found["score_items"].list.len().n_unique() == 1
-    said = summarise("lance_general", found, arms)
+    said = summarise("llm2llm_snips", found, arms)
     assert said["seeds_only"]["behind"] is not None
     assert said["lance"]["end"] == found.filter(arm="lance", round="r0001")["score"].item()
