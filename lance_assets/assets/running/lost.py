@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import dagster as dg
 import psutil
 
-# There is no public way to ask whether an instance is of this machine alone, or for the names of Dagster's own tags.
-from dagster._core.storage.runs.sqlite import SqliteRunStorage
+# There is no public way to ask for the names of Dagster's own tags.
 from dagster._core.storage.tags import MAX_RETRIES_TAG, RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 
 from resources.machine.claims import Claim, Claims
@@ -93,6 +92,10 @@ def _explain_lost(instance: dg.DagsterInstance, claims: Claims, record: dg.RunRe
     claim = claims.find(run.run_id)
     if claim is not None:
         return None if claims.is_alive(claim) else f"its {claim} is gone"
+    # There is no public way to ask whether an instance is of this machine alone. Who loads definitions asks for no
+    # database, and its library takes a third of all their imports.
+    from dagster._core.storage.runs.sqlite import SqliteRunStorage
+
     # Dagster writes the number of a run's process into the run's log, and nothing of the machine.
     if not isinstance(instance.run_storage, SqliteRunStorage) or not name_experiments(run):
         return None
