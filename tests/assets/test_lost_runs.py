@@ -150,7 +150,7 @@ def test_a_lost_run_is_started_again_by_one_alone_and_not_for_ever(
 def test_a_killed_run_that_dagster_itself_ended_is_known_as_lost_and_the_loop_goes_on(
     instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    """Dagster's code server may see first that the process is gone, and its retries may be used up by an earlier loss."""
+    """Dagster's code server may see first that the process is gone, when an earlier loss has used up the retries."""
     claims, said = Claims(tmp_path / "running"), list[str]()
     first = begin(instance, "r0001")
     again = instance.create_run_for_job(
