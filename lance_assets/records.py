@@ -286,7 +286,7 @@ DIVERSITY_REPORT = pl.Schema(
         "num_rows": pl.Int64(),  # texts that cleaning kept
         "novelty": pl.Float64(),  # mean of 1 - cosine to the nearest earlier text, 0..2; null where unknown, as below
         "vendi_score": pl.Float64(),  # effective number of different texts, 1..num_rows
-        "vendi_rate": pl.Float64(),  # vendi_score over num_rows, 0..1
+        "vendi_rate": pl.Float64(),  # Vendi score of at most 1,000 of the texts over their number, 0..1
         "distinct_1": pl.Float64(),  # share of different words among all words, 0..1
         "distinct_2": pl.Float64(),  # share of different word pairs among all word pairs, 0..1
         "cluster_entropy": pl.Float64(),  # evenness of the texts over clusters, 0..1

@@ -203,7 +203,7 @@ NOUNS: dict[str, Noun] = {
             chosen_code=identity.list_cleaning_code,
             # These decide which texts are alike.
             libraries=lambda plan: (
-                *("rapidfuzz", "rensa", "sentence-transformers"),
+                *("rapidfuzz", "sentence-transformers"),
                 *identity.list_filter_libraries(plan),
             ),
             asks=identity.list_filter_engines,

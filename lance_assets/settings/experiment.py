@@ -413,7 +413,11 @@ class CheckSettings(Settings):
         description="Smallest novelty: the mean of 1 - cosine to the nearest text of an earlier round.",
     )
     min_vendi_rate: float | None = Field(
-        None, ge=0, le=1, description="Smallest Vendi score of the kept texts, divided by their number."
+        None,
+        ge=0,
+        le=1,
+        description="Smallest Vendi score of the kept texts, divided by their number; of more than 1,000 texts that of "
+        "1,000 drawn ones, so that the bar does not depend on how many there are.",
     )
     min_distinct_2: float | None = Field(
         None, ge=0, le=1, description="Smallest share of distinct word pairs among all word pairs of the kept texts."

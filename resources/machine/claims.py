@@ -176,6 +176,11 @@ class Claims:
         with self._alone():
             return [claim for claim in self._read_all() if claim.name.startswith(prefix) and self._is_alive(claim)]
 
+    def list_left(self) -> list[Claim]:
+        """The claims whose processes are gone and that nobody has ended yet, by name."""
+        with self._alone():
+            return [claim for claim in self._read_all() if not self._is_alive(claim)]
+
     @contextlib.contextmanager
     def end(self, name: str) -> Iterator[bool]:
         """Take over a claim whose process is gone, alone, and forget it and its steps' once the block succeeded.

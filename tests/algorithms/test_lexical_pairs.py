@@ -6,6 +6,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from lance_assets.algorithms.similarity.lexical_pairs import encode_words, find_lexical_pairs, find_rouge_pairs
 from lance_assets.algorithms.similarity.near_duplicates import PAIRS
+from lance_assets.algorithms.similarity.rare_words import WordIndex
 
 TEXTS = st.lists(st.lists(st.sampled_from("abcd"), max_size=7).map(" ".join), max_size=8)
 
@@ -41,7 +42,26 @@ def make_sentences(num_texts: int) -> list[str]:
     return texts
 
 
-def test_minhash_finds_the_planted_copies() -> None:
+@given(TEXTS, TEXTS, st.sampled_from([0.0, 0.3, 0.5, 0.7, 0.75, 0.85, 1.0]))
+def test_rare_words_find_what_every_pair_finds(texts: list[str], others: list[str], threshold: float) -> None:
+    """Also a short text that is part of a long one, which MinHash missed."""
+    every = find_rouge_pairs(texts, threshold=threshold)
+    assert find_lexical_pairs(texts, threshold=threshold, exact_texts=0).rows() == every.rows()
+    across = find_rouge_pairs(texts, threshold=threshold, against=others)
+    found = find_lexical_pairs(texts, threshold=threshold, against=others, exact_texts=0)
+    assert found.rows() == across.rows()
+
+
+def test_texts_that_share_frequent_words_alone_are_not_compared() -> None:
+    """As in English, a few words are in nearly every text; MinHash proposed a sixth of all pairs."""
+    rng = np.random.default_rng(0)
+    encoded = ["".join(map(chr, 64 + np.minimum(rng.zipf(1.3, size=80), 50_000))) for _ in range(600)]
+    index = WordIndex(encoded)
+    num_compared = sum(len(index.find_candidates(text, int(0.85 * len(text)))) for text in encoded)
+    assert len(encoded) <= num_compared < 0.02 * len(encoded) ** 2
+
+
+def test_among_many_texts_the_planted_copies_are_found() -> None:
     texts = make_sentences(400)
     every, some = find_rouge_pairs(texts, threshold=0.7), find_lexical_pairs(texts, threshold=0.7, exact_texts=10)
     assert len(every) == 40

@@ -81,3 +81,14 @@ def test_a_round_and_its_recipe_load_without_scipy_torch_and_the_patterns_of_rev
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
+
+
+def test_definitions_load_without_databases_and_the_daemon() -> None:
+    """They took a third of the time in which everything that definitions need was imported."""
+    code = (
+        "import sys, lance_assets.assets.loading\n"
+        "late = ('sqlalchemy', 'alembic', 'dagster._daemon', 'dagster._core.storage.runs.sqlite')\n"
+        "print([name for name in late if name in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"

@@ -27,7 +27,7 @@ from lance_assets.assets.running.lost import (
     explain_waiting,
     list_scopes,
 )
-from lance_assets.assets.sensors import list_to_make
+from lance_assets.assets.sensors import explain_wait, list_to_make
 from lance_assets.rounds.nouns import NOUNS
 from lance_assets.rounds.overrides import Launch
 from lance_assets.rounds.past.taking_up import find_kept
@@ -145,6 +145,42 @@ def test_a_lost_run_is_started_again_by_one_alone_and_not_for_ever(
         found = instance.get_run_by_id(run.run_id)
         assert found is not None
         assert (found.is_failure, found.tags[MAX_RETRIES_TAG]) == (True, "0")
+
+
+def test_a_killed_run_that_dagster_itself_ended_is_known_as_lost_and_the_loop_goes_on(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    """Dagster's code server may see first that the process is gone, when an earlier loss has used up the retries."""
+    claims, said = Claims(tmp_path / "running"), list[str]()
+    first = begin(instance, "r0001")
+    again = instance.create_run_for_job(
+        tiny_round,
+        tags={"dagster/partition": "r0001", MAX_RETRIES_TAG: "1", "dagster/root_run_id": first.run_id},
+        root_run_id=first.run_id,
+        parent_run_id=first.run_id,
+        status=dg.DagsterRunStatus.STARTED,
+    )
+    failed = begin(instance, "r0002", **{MAX_RETRIES_TAG: "0"})
+    for run in (first, failed):
+        instance.report_run_failed(run)
+
+    def wait(run: dg.DagsterRun) -> str | None:
+        ended = instance.get_run_by_id(run.run_id)
+        assert ended is not None
+        return explain_wait(instance, "r0001", [ended])
+
+    with killed(claims.folder, again) as pid:
+        instance.report_run_failed(again)
+        assert "start it again by hand" in str(wait(again))
+        assert not end_lost_runs(instance, claims, say=said.append), "it has ended already"
+        assert claims.find(again.run_id) is None
+    assert wait(again) is None
+    (line,) = said
+    assert f"run {again.run_id[:8]} of tiny r0001 was lost" in line
+    assert f"process {pid}" in line
+    end_lost_runs(instance, claims, say=said.append)
+    assert len(said) == 1
+    assert "start it again by hand" in str(wait(failed)), "its cause is still there"
 
 
 def test_what_a_run_that_ended_still_holds_is_freed(instance: dg.DagsterInstance, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from lance_assets.algorithms.filters.contract import (
     write_cleaned,
 )
 from lance_assets.algorithms.similarity.contrast import compute_likeness, find_contrast, read_content
+from lance_assets.algorithms.similarity.siblings import find_most_like_earlier
 from lance_assets.algorithms.similarity.words import compute_similarity, count_words, normalise_text, tokenize_words
 
 NEW_PROMPTS = ("new_prompt",)
@@ -144,24 +145,23 @@ class LikeSiblings(Filter):
             prompt, completion = known.find_seed(group[0])
             siblings = sorted(group, key=lambda row: (row.sample_number, row.row_id))
             if group[0].kind == "new_prompt":
-                self._compare(siblings, prompt or "", compute_likeness if known.keeps_contrast else compute_similarity)
+                self._compare(siblings, prompt or "", short_by_f=known.keeps_contrast)
             elif known.keeps_contrast:
                 self._compare_completions(siblings, prompt or "", completion or "")
             else:
-                self._compare(siblings, completion or "", compute_similarity)
+                self._compare(siblings, completion or "", short_by_f=False)
 
-    def _compare(
-        self, siblings: list[Candidate], seed_text: str, measure: Callable[[list[str], list[str]], float]
-    ) -> None:
+    def _compare(self, siblings: list[Candidate], seed_text: str, *, short_by_f: bool) -> None:
+        measure: Callable[[list[str], list[str]], float] = compute_likeness if short_by_f else compute_similarity
         seed_words, words = tokenize_words(seed_text), [tokenize_words(row.text or "") for row in siblings]
-        for place, row in enumerate(siblings):
-            to_seed = measure(words[place], seed_words)
-            to_siblings = [measure(words[place], earlier) for earlier in words[:place]]
-            row.similarity = to_seed if to_seed > self.threshold else max([to_seed, *to_siblings])
+        earlier = find_most_like_earlier(words, short_by_f=short_by_f)
+        for row, own, (to_sibling, place) in zip(siblings, words, earlier, strict=True):
+            to_seed = measure(own, seed_words)
+            row.similarity = to_seed if to_seed > self.threshold else max(to_seed, to_sibling)
             if to_seed > self.threshold:
                 row.drop_reason, row.nearest_id, row.tier = "like_seed", row.seed_id, "lexical"
             elif row.similarity > self.threshold:
-                self._drop_for_sibling(row, siblings[to_siblings.index(row.similarity)])
+                self._drop_for_sibling(row, siblings[place])
 
     def _compare_completions(self, siblings: list[Candidate], seed_prompt: str, seed_completion: str) -> None:
         contents = [read_content(row.text or "") for row in siblings]

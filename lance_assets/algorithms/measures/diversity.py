@@ -12,7 +12,9 @@ How it differs:
 1. The Vendi score takes the eigenvalues of the [dim, dim] covariance instead of the [rows, rows] kernel. Those above
    zero are the same, and the cost is O(rows * dim^2 + dim^3) instead of O(rows^3).
 2. Distinct-n counts words of `words.tokenize_words`.
-3. A measure that cannot be computed is None, and breaks no floor.
+3. The share of texts that a Vendi score is (`vendi_rate`) is that of at most `VENDI_RATE_ROWS` rows. A score is bounded
+   by the numbers of a vector, so that its share of all rows would fall with every row more, however varied they are.
+4. A measure that cannot be computed is None, and breaks no floor.
 """
 
 import math
@@ -24,6 +26,8 @@ from numpy.typing import NDArray
 
 from lance_assets.algorithms.similarity.words import list_ngrams, tokenize_words
 
+VENDI_RATE_ROWS = 1000
+"""Rows up to which `vendi_rate` is of all of them; of more it is of so many drawn ones."""
 _VENDI_ROWS = 4096
 """Rows whose products are summed in float32 before they are added in float64."""
 
@@ -95,6 +99,34 @@ def compute_vendi_score(embeddings: NDArray[np.float32]) -> float:
     return float(np.exp(-np.sum(shares * np.log(shares))))
 
 
+def compute_vendi_rate(embeddings: NDArray[np.float32], *, rng_seed: int) -> float | None:
+    """The Vendi score over the number of rows, of at most `VENDI_RATE_ROWS` rows.
+
+    So a round of any size is held against the same bar. Up to that number a larger round of equally varied rows still
+    has a lower rate, as new rows repeat more of what is there.
+
+    Args:
+        embeddings: float32 [num_rows, dim], L2-normalised, in an order of their own, such as by row id.
+        rng_seed: draws the rows, where there are more.
+
+    Returns:
+        Above 0 up to 1; None where there are no rows.
+
+    Raises:
+        ValueError: not two-dimensional, or a row is not normalised.
+
+    >>> compute_vendi_rate(np.float32([[0, 1], [1, 0], [0, 1], [1, 0]]), rng_seed=0)
+    0.5
+    """
+    _check_embeddings(embeddings)
+    if not len(embeddings):
+        return None
+    if len(embeddings) > VENDI_RATE_ROWS:
+        drawn = np.random.default_rng(rng_seed).choice(len(embeddings), VENDI_RATE_ROWS, replace=False)
+        embeddings = embeddings[np.sort(drawn)]
+    return compute_vendi_score(embeddings) / len(embeddings)
+
+
 @dataclass(frozen=True)
 class DiversityReport:
     """The measures of one round."""
@@ -106,7 +138,7 @@ class DiversityReport:
     vendi_score: float | None
     """Effective number of different texts, 1..num_rows; None without texts, as the following."""
     vendi_rate: float | None
-    """The Vendi score over num_rows, 0..1."""
+    """The Vendi score of at most `VENDI_RATE_ROWS` of the texts over their number, 0..1."""
     distinct_1: float | None
     """Share of different words among all words, 0..1."""
     distinct_2: float | None

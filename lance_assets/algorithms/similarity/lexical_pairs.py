@@ -5,29 +5,23 @@ common subsequence over the shorter text. Here for whole sets:
 
 1. `find_rouge_pairs` compares every pair, for thousands of texts: rapidfuzz computes all subsequences in C++, one
    character a word.
-2. `find_lexical_pairs` compares candidates by MinHash (Broder 1997; rensa) alone, for more texts than `exact_texts`.
-
-Difference from comparing every pair: MinHash finds texts of like length that share words; a short text that is part of
-a long one has a small Jaccard similarity and may be missed above `exact_texts`.
+2. `find_lexical_pairs` compares, for more texts than `exact_texts`, those alone that share a rare word
+   (`rare_words`). It finds the same pairs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
 
 from lance_assets.algorithms.similarity.near_duplicates import PAIRS, check_num_pairs
+from lance_assets.algorithms.similarity.rare_words import WordIndex
 from lance_assets.algorithms.similarity.words import tokenize_words
 
 EXACT_TEXTS = 3000
 """Texts up to which every pair is compared."""
-NUM_PERMUTATIONS = 128
-"""Hashes of a MinHash signature."""
-NUM_BANDS = 32
-"""Bands of 4 hashes: texts with a Jaccard similarity of 0.5 meet with probability 0.87, of 0.7 with 0.9999."""
 MAX_WORDS = 5000
 """Words of a text that are compared; the rest of a longer one is not read."""
-_HASH_SEED = 42
 _MAX_CODES = 0x10FFFF - 0x800 - 1
 _BLOCK = 512
 
@@ -114,33 +108,6 @@ def find_rouge_pairs(
     return pl.DataFrame(dict(zip(PAIRS, columns, strict=True)), schema=PAIRS)
 
 
-def _list_bands(texts: Sequence[str]) -> list[tuple[int, ...]]:
-    """The MinHash signature of each text with words, in bands: of its words as a set."""
-    from rensa import RMinHash
-
-    width = NUM_PERMUTATIONS // NUM_BANDS
-    bands = []
-    for text in texts:
-        words = tokenize_words(text)[:MAX_WORDS]
-        signature = RMinHash(num_perm=NUM_PERMUTATIONS, seed=_HASH_SEED)
-        signature.update(words)
-        digest = signature.digest() if words else []
-        # The number of the band is hashed with it, so that only equal bands of the same number meet.
-        bands.append(tuple(hash((band, *digest[band : band + width])) for band in range(0, len(digest), width)))
-    return bands
-
-
-def _list_candidates(bands: list[tuple[int, ...]], num_texts: int, *, is_self: bool) -> Iterator[tuple[int, int]]:
-    """Pairs of texts with a band in common, in order."""
-    places: dict[int, list[int]] = {}
-    for place in range(0 if is_self else num_texts, len(bands)):
-        for band in bands[place]:
-            places.setdefault(band, []).append(place)
-    for left in range(num_texts):
-        met = {right for band in bands[left] for right in places.get(band, ())}
-        yield from ((left, right) for right in sorted(met) if not is_self or left < right)
-
-
 def find_lexical_pairs(
     texts: Sequence[str],
     *,
@@ -149,7 +116,9 @@ def find_lexical_pairs(
     exact_texts: int = EXACT_TEXTS,
     max_pairs: int | None = None,
 ) -> pl.DataFrame:
-    """Pairs whose ROUGE-L is strictly above the threshold: of all pairs, or of MinHash candidates among many texts.
+    """Every pair whose ROUGE-L is strictly above the threshold; among many texts those without a chance are left out.
+
+    Cost above `exact_texts`: for each text the comparisons with those that share one of its rarest words.
 
     Args:
         texts: any number.
@@ -170,18 +139,48 @@ def find_lexical_pairs(
     num_others = len(texts) if against is None else len(against)
     if (len(texts) * num_others) ** 0.5 <= exact_texts:
         return find_rouge_pairs(texts, threshold=threshold, against=against, max_pairs=max_pairs)
-    from rapidfuzz.distance import LCSseq
-
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be in [0, 1], got {threshold}")
-    every = [*texts, *(against or ())]
-    encoded, offset = encode_words(every), 0 if against is None else len(texts)
-    found = []
-    for left, right in _list_candidates(_list_bands(every), len(texts), is_self=against is None):
-        shorter = min(len(encoded[left]), len(encoded[right]))
-        # rapidfuzz stops early where the cutoff cannot be reached.
-        common = LCSseq.similarity(encoded[left], encoded[right], score_cutoff=int(threshold * shorter))
-        if common / shorter > threshold:
-            found.append((left, right - offset, common / shorter))
-            check_num_pairs(len(found), max_pairs)
-    return pl.DataFrame(found, schema=PAIRS, orient="row")
+    encoded = encode_words([*texts, *(against or ())])
+    left, right = encoded[: len(texts)], encoded if against is None else encoded[len(texts) :]
+    # The shorter text of a pair finds the longer one, so two sets look each other up.
+    found = _find_longer(left, right, threshold, is_self=against is None, max_pairs=max_pairs)
+    if against is not None:
+        turned = _find_longer(right, left, threshold, is_self=False, max_pairs=max_pairs)
+        turned = turned.select(left="right", right="left", similarity="similarity")
+        # Texts of one length find each other from both sides.
+        found = pl.concat([found, turned]).unique(["left", "right"])
+        check_num_pairs(len(found), max_pairs)
+    return found.sort("left", "right")
+
+
+def _find_longer(
+    texts: list[str], others: list[str], threshold: float, *, is_self: bool, max_pairs: int | None
+) -> pl.DataFrame:
+    """Pairs of a text with one that is as long or longer, schema `PAIRS`; of one set each pair once."""
+    from rapidfuzz.distance import LCSseq
+    from rapidfuzz.process import cdist
+
+    index, lengths = WordIndex(others), np.array([len(other) for other in others], dtype=np.int64)
+    parts: list[pl.DataFrame] = []
+    num_pairs = 0
+    for place, text in enumerate(texts):
+        fewest = int(threshold * len(text))
+        candidates = index.find_candidates(text, fewest)
+        candidates = candidates[lengths[candidates] >= len(text)]
+        if is_self:
+            # Of two texts of one length the later one is looked for.
+            candidates = candidates[(lengths[candidates] > len(text)) | (candidates > place)]
+        if not len(candidates):
+            continue
+        chosen = [others[other] for other in candidates.tolist()]
+        share = cdist([text], chosen, scorer=LCSseq.similarity, dtype=np.int32)[0] / len(text)
+        candidates, share = candidates[share > threshold], share[share > threshold]
+        if not len(candidates):
+            continue
+        own = np.full(len(candidates), place)
+        first, second = (np.minimum(own, candidates), np.maximum(own, candidates)) if is_self else (own, candidates)
+        parts.append(pl.DataFrame(dict(zip(PAIRS, (first, second, share), strict=True)), schema=PAIRS))
+        num_pairs += len(candidates)
+        check_num_pairs(num_pairs, max_pairs)
+    return pl.concat([pl.DataFrame(schema=PAIRS), *parts])

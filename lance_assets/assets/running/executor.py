@@ -25,7 +25,6 @@ from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode
 from dagster._core.execution.step_dependency_config import StepDependencyConfig
 from dagster._core.storage.tags import MAX_RETRIES_TAG
-from sqlalchemy.exc import SQLAlchemyError
 
 from lance_assets.assets.deploying.deployment import find_deployment
 from lance_assets.assets.running.full_disk import explain_full_instance
@@ -143,6 +142,8 @@ def _until_the_end() -> Iterator[threading.Event]:
 @contextlib.contextmanager
 def _until_there_is_room(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[None]:
     """Tell of a full disk in words, and let the daemon start its run again: that waits until it can be written."""
+    from sqlalchemy.exc import SQLAlchemyError  # late, as in `full_disk`
+
     try:
         with explain_full_instance(Path(instance.root_directory)):
             yield
@@ -156,6 +157,8 @@ def _until_there_is_room(instance: dg.DagsterInstance, run: dg.DagsterRun) -> It
 
 def _watch(instance: dg.DagsterInstance, claims: Claims, run_id: str, say: Say, ended: threading.Event) -> None:
     """While a run waits for a slot, end the runs that hold it and are lost, and say who holds it."""
+    from sqlalchemy.exc import SQLAlchemyError  # late, as in `full_disk`
+
     last, silent, trouble = "", 0.0, ""
     while not ended.wait(WATCH_SECONDS):
         silent += WATCH_SECONDS

@@ -8,7 +8,6 @@ from pathlib import Path
 
 # There is no public name for the error of a run whose steps' processes failed.
 from dagster._core.errors import DagsterSubprocessError
-from sqlalchemy.exc import SQLAlchemyError
 
 from resources.stores.files import DiskFullError
 
@@ -30,6 +29,9 @@ def explain_full_instance(folder: Path) -> Iterator[None]:
     Raises:
         DiskFullError: the disk is full; a step's process that found it so counts too.
     """
+    # Whoever loads definitions asks no database, and its library takes a while to import.
+    from sqlalchemy.exc import SQLAlchemyError
+
     try:
         yield
     except (SQLAlchemyError, DagsterSubprocessError) as error:
@@ -44,7 +46,7 @@ def explain_full_instance(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _is_full(error: SQLAlchemyError | DagsterSubprocessError, free: int) -> bool:
+def _is_full(error: Exception, free: int) -> bool:
     told = [str(error)]
     if isinstance(error, DagsterSubprocessError):
         told = [info.to_string() for info in error.subprocess_error_infos]

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import dagster as dg
 import psutil
 
-# There is no public way to ask whether an instance is of this machine alone, or for the names of Dagster's own tags.
-from dagster._core.storage.runs.sqlite import SqliteRunStorage
+# There is no public way to ask for the names of Dagster's own tags.
 from dagster._core.storage.tags import MAX_RETRIES_TAG, RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 
 from resources.machine.claims import Claim, Claims
@@ -93,6 +92,10 @@ def _explain_lost(instance: dg.DagsterInstance, claims: Claims, record: dg.RunRe
     claim = claims.find(run.run_id)
     if claim is not None:
         return None if claims.is_alive(claim) else f"its {claim} is gone"
+    # There is no public way to ask whether an instance is of this machine alone. Who loads definitions asks for no
+    # database, and its library takes a third of all their imports.
+    from dagster._core.storage.runs.sqlite import SqliteRunStorage
+
     # Dagster writes the number of a run's process into the run's log, and nothing of the machine.
     if not isinstance(instance.run_storage, SqliteRunStorage) or not name_experiments(run):
         return None
@@ -164,8 +167,25 @@ def end_lost_runs(
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             say(told)
             ended.append(run)
+    _note_killed(instance, claims, say)
     _free_left_slots(instance, claims, say)
     return ended
+
+
+def _note_killed(instance: dg.DagsterInstance, claims: Claims, say: Say) -> None:
+    """Note on runs that Dagster itself ended as failed that their process was killed: its code server may see it first.
+
+    A run that fails by itself ends its claim before, so only one that was killed has left it behind.
+    """
+    for claim in claims.list_left():
+        # The claims of steps and of commands have a point in their names.
+        run = None if "." in claim.name else instance.get_run_by_id(claim.name)
+        if run is None or run.status != dg.DagsterRunStatus.FAILURE or not _end_steps(claims, run.run_id, say):
+            continue
+        with claims.end(run.run_id) as is_mine:
+            if is_mine and explain_loss(run) is None:
+                instance.add_run_tags(run.run_id, {LOST_TAG: f"{run.run_id} its {claim} is gone"})
+                say(f"{describe_run(run)} was lost, its {claim} is gone; Dagster had ended it as failed")
 
 
 def _end_steps(claims: Claims, run_id: str, say: Say) -> bool:

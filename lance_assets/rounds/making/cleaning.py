@@ -194,11 +194,9 @@ def near_duplicates(this_round: Round) -> Judged:
 
     1. of no stored pair above its threshold are both rows kept: survivors were chosen rightly, and kept since;
     2. no two kept texts are equal, and none equals a kept text of an earlier round: all of them are compared anew;
-    3. `NUM_SAMPLED` kept texts, evenly over the row ids, have no near-duplicate by embedding among all kept texts, and
-       by words among those that share a MinHash: the search missed nothing. Above `EXACT_ROWS` the search is
-       approximate, and may have missed one row in a hundred.
-
-    A pair that only the approximate search by words missed is not seen.
+    3. `NUM_SAMPLED` kept texts, evenly over the row ids, have no near-duplicate by embedding or by words among all kept
+       texts: the search missed nothing. Above `EXACT_ROWS` the search by embedding is approximate, and may have missed
+       one row in a hundred.
     """
     settings, cleaned = this_round.plan.settings.near_duplicates, this_round.read("cleaned_set")
     kept = cleaned.filter(pl.col("drop_reason").is_null())

@@ -16,6 +16,7 @@ from lance_assets.algorithms.measures.diversity import (
     compute_novelty,
     compute_score_length_correlation,
     compute_seed_share,
+    compute_vendi_rate,
     compute_vendi_score,
     find_collapse,
 )
@@ -274,17 +275,15 @@ def measure_diversity(this_round: Round) -> DiversityReport:
     cleaned = this_round.read("cleaned_set").filter(pl.col("drop_reason").is_null())
     new = reviewed.filter(pl.col("kind") == "completion")
     texts = rows["text"].to_list()
-    vendi = compute_vendi_score(vectors) if len(rows) else None
+    rng_seed = this_round.plan.settings.rng_seed
     return DiversityReport(
         num_rows=len(rows),
         novelty=compute_novelty(read_history_similarities(this_round, rows["row_id"])),
-        vendi_score=vendi,
-        vendi_rate=None if vendi is None else vendi / len(rows),
+        vendi_score=compute_vendi_score(vectors) if len(rows) else None,
+        vendi_rate=compute_vendi_rate(vectors, rng_seed=rng_seed),
         distinct_1=compute_distinct_n(texts, 1) if texts else None,
         distinct_2=compute_distinct_n(texts, 2) if texts else None,
-        cluster_entropy=compute_cluster_entropy(
-            vectors, num_clusters=NUM_CLUSTERS, rng_seed=this_round.plan.settings.rng_seed
-        ),
+        cluster_entropy=compute_cluster_entropy(vectors, num_clusters=NUM_CLUSTERS, rng_seed=rng_seed),
         length_drift=compute_length_drift(
             read_lengths(cleaned.filter(pl.col("kind") == "completion")),
             # Drift is measured from what people wrote, so from the seeds before any round added to them.
