@@ -44,27 +44,39 @@ MOST_ROWS, DECODED_TOKENS = 128, 12
 TRAINED_TOKENS = 128
 """Of each row that is trained on."""
 _START_SECONDS = 10.0
+# A step's process begins with what the fork server has imported.
 _LOAD = """
-import sys
+import importlib, sys, time
 from pathlib import Path
+from lance_assets.step_processes import MODELS, list_preloaded
+for name in MODELS:
+    if name in list_preloaded():
+        importlib.import_module(name)
+started = time.perf_counter()
 from resources.engines.transformers.engine import TransformersEngine
 TransformersEngine(Path(sys.argv[1])).load()
+print(time.perf_counter() - started)
+"""
+_IMPORT_TRAINER = """
+import time
+started = time.perf_counter()
+import resources.training.train_worker
+print(time.perf_counter() - started)
 """
 
 
 def time_process(code: str, *arguments: str) -> float:
-    """Seconds of a process of its own that runs some Python and ends.
+    """The seconds that some Python prints, in a process of its own.
 
     Raises:
         ValueError: it failed; the message has its last line.
     """
     paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"}
-    started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True)
     if done.returncode:
         raise ValueError(f"this computer cannot be measured: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
-    return time.perf_counter() - started
+    return float(done.stdout.split()[-1])
 
 
 def describe_computer(plan: Plan) -> Machine:
@@ -143,7 +155,7 @@ class Measuring:
             decode_tokens_per_second=decodes,
             train_tokens_per_second=self._time_training(),
             start_seconds=time_process(_LOAD, str(self.model.folder)),
-            train_start_seconds=time_process("import resources.training.train_worker"),
+            train_start_seconds=time_process(_IMPORT_TRAINER),
             **self._time_harness(),
         )
         self.file.parent.mkdir(parents=True, exist_ok=True)
