@@ -165,6 +165,24 @@ def test_without_a_metric_no_round_can_be_compared() -> None:
         read(evaluation={})
 
 
+def test_the_harness_asks_the_round_s_engine_where_that_can_answer() -> None:
+    vllm, url = {"kind": "vllm"}, "http://localhost:1/v1"
+    server = {"kind": "openai", "openai": {"base_url": url, "load_adapters": True}}
+    chosen = {}
+    for backend in ("auto", "engine", "batched", "hf"):
+        settings = read(evaluation={"lm_eval": {"tasks": ["words"], "backend": backend}}, engine=vllm)
+        assert settings.evaluation.lm_eval is not None
+        chosen[backend] = settings.evaluation.lm_eval.choose_backend(settings.engine)
+    assert chosen == {"auto": "engine", "engine": "engine", "batched": "batched", "hf": "hf"}
+    for engine in ({"kind": "transformers"}, server):
+        training = {"lora": {}} if engine["kind"] == "openai" else {}
+        settings = read(evaluation=WORDS, engine=engine, training=training)
+        assert settings.evaluation.lm_eval is not None
+        assert settings.evaluation.lm_eval.choose_backend(settings.engine) == "batched"
+        with pytest.raises(ValidationError, match=rf"backend: engine needs .* kind {engine['kind']} gives none"):
+            read(evaluation={"lm_eval": {"tasks": ["words"], "backend": "engine"}}, engine=engine, training=training)
+
+
 def test_scores_are_named_once_and_floors_have_a_bar() -> None:
     for place in ("headline", "floors"):
         with pytest.raises(ValidationError, match=f"evaluation.{place} names words acc twice; name each score once"):

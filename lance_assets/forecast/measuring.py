@@ -23,6 +23,9 @@ from lance_assets.forecast.throughput import Machine, MeasuredRow
 from lance_assets.forecast.trainer import Trainer
 from lance_assets.records import SamplingSettings
 from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.platform import Platform
+from resources.engines.vllm.engine import VllmEngine
+from resources.evaluation.engine_link import EngineLink
 from resources.evaluation.evaluator import HarnessRun, run_lm_eval
 from resources.models.foreign_code import WEIGHTS
 from resources.models.model_shapes import FoundModel
@@ -41,27 +44,39 @@ MOST_ROWS, DECODED_TOKENS = 128, 12
 TRAINED_TOKENS = 128
 """Of each row that is trained on."""
 _START_SECONDS = 10.0
+# A step's process begins with what the fork server has imported.
 _LOAD = """
-import sys
+import importlib, sys, time
 from pathlib import Path
+from lance_assets.step_processes import MODELS, list_preloaded
+for name in MODELS:
+    if name in list_preloaded():
+        importlib.import_module(name)
+started = time.perf_counter()
 from resources.engines.transformers.engine import TransformersEngine
 TransformersEngine(Path(sys.argv[1])).load()
+print(time.perf_counter() - started)
+"""
+_IMPORT_TRAINER = """
+import time
+started = time.perf_counter()
+import resources.training.train_worker
+print(time.perf_counter() - started)
 """
 
 
 def time_process(code: str, *arguments: str) -> float:
-    """Seconds of a process of its own that runs some Python and ends.
+    """The seconds that some Python prints, in a process of its own.
 
     Raises:
         ValueError: it failed; the message has its last line.
     """
     paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"}
-    started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True)
     if done.returncode:
         raise ValueError(f"this computer cannot be measured: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
-    return time.perf_counter() - started
+    return float(done.stdout.split()[-1])
 
 
 def describe_computer(plan: Plan) -> Machine:
@@ -140,7 +155,7 @@ class Measuring:
             decode_tokens_per_second=decodes,
             train_tokens_per_second=self._time_training(),
             start_seconds=time_process(_LOAD, str(self.model.folder)),
-            train_start_seconds=time_process("import resources.training.train_worker"),
+            train_start_seconds=time_process(_IMPORT_TRAINER),
             **self._time_harness(),
         )
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -183,8 +198,11 @@ class Measuring:
         if evaluation.lm_eval is None:
             return {}
         settings, parts = evaluation.lm_eval, evaluation.lm_eval.split()
-        most = settings.batch_size
+        engine = self._open_copies() if settings.asks_engine(self.plan.settings.engine) else None
+        # So many that every copy of an engine has a batch.
+        most = settings.batch_size if engine is None else MOST_ROWS * engine.data_parallel_size
         started = time.perf_counter()
+        link = None if engine is None else EngineLink(engine)
         results = run_lm_eval(
             self.model.folder,
             [HarnessRun(part.tasks, part.num_fewshot, min(most, part.limit or most)) for part in parts],
@@ -192,12 +210,16 @@ class Measuring:
             log=lambda _: None,
             include_path=self.plan.folder / settings.include_path if settings.include_path else None,
             allow_task_code=evaluation.allow_task_code,
-            backend=settings.backend,
+            backend="hf" if settings.backend == "hf" else "batched",
+            link=link,
             batch_size=settings.batch_size,
             apply_chat_template=settings.apply_chat_template,
             fewshot_as_multiturn=settings.fewshot_as_multiturn,
             system_message=self.plan.templates.system,
         )
+        if link is not None and engine is not None:
+            link.close()
+            engine.close()
         worked = sum(found.seconds for found in results)
         asked = sum(sum(found.num_asked.values()) for found in results)
         items = sum(
@@ -210,6 +232,18 @@ class Measuring:
             "harness_item_seconds": worked / max(asked, 1),
             "num_harness_items": items,
         }
+
+    def _open_copies(self) -> VllmEngine:
+        """The experiment's engine of kind vllm, on its model."""
+        engine = Platform(str(self.home)).open_engine(
+            self.plan.settings.engine,
+            self.model.folder,
+            adapter=None,
+            note_process=lambda pid: None,
+            log=lambda line: None,
+        )
+        assert isinstance(engine, VllmEngine), "only such an engine answers the harness"
+        return engine
 
     def _time_training(self) -> float | None:
         """Tokens that are trained on a second, by the second of two steps; None where training has no room."""

@@ -281,6 +281,10 @@ class Asker:
         self.cost.raise_peak(mine.engine.measure_peak())
         return finished.samples
 
+    def lend(self) -> Engine:
+        """The engine on the round's own model, for what asks it otherwise than by stages; it stays the asker's."""
+        return self._open(ROUND_MODEL).engine
+
     def close(self) -> None:
         """Close every engine."""
         for role in list(self.opened):

@@ -81,8 +81,10 @@ def _find_kinds_of_generating(plan: Plan) -> set[str]:
 
 def _find_kinds_of_evaluating(plan: Plan) -> set[str]:
     evaluation = plan.settings.evaluation
-    # The harness loads the checkpoint by itself.
-    engines = {"transformers"} if evaluation.lm_eval is not None else set()
+    lm_eval, engines = evaluation.lm_eval, set[str]()
+    if lm_eval is not None:
+        # Without the round's engine the harness loads the checkpoint by itself.
+        engines.add("vllm" if lm_eval.asks_engine(plan.settings.engine) else "transformers")
     if evaluation.world is not None or evaluation.judge is not None:
         engines.update(engine.kind for engine in identity.list_evaluated_engines(plan))
     return _show_kinds(engines)

@@ -23,7 +23,7 @@ from lance_assets.recipes.asking import (
     recognise_nothing,
 )
 from lance_assets.recipes.contract import RoundInputs
-from lance_assets.records import Ask, DealtAsk
+from lance_assets.records import Ask
 from lance_assets.rounds.asking import Asker, Cost, read_cost
 from lance_assets.rounds.guard import EvaluationGuard
 from lance_assets.rounds.identity.kept import (
@@ -330,7 +330,7 @@ class Round:
         )
 
     @contextmanager
-    def asking(self, noun: str, model_path: Path, *, role: str | None = None) -> Iterator[DealtAsk]:
+    def asking(self, noun: str, model_path: Path, *, role: str | None = None) -> Iterator[Asker]:
         """Open engines on a model and on those of the roles; what they finish is durable until the noun is written.
 
         Args:

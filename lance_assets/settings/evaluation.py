@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from lance_assets.algorithms.measures.headline import ALL_TASKS, Wanted, name_metric, name_score
-from lance_assets.settings.engines import RoleSettings
+from lance_assets.settings.engines import EngineSettings, RoleSettings
 from lance_assets.settings.values import FromEnvironment, Settings
 
 
@@ -108,13 +108,17 @@ class LmEvalSettings(Settings):
     fewshot_as_multiturn: bool = Field(
         True, description="Whether the examples of a chat are earlier turns of it, or part of its one message."
     )
-    backend: Literal["batched", "hf"] = Field(
-        "batched",
-        description="What runs the model: 'batched' for the platform's own loops, whose scores equal the harness's to "
-        "rounding and take less time, or 'hf' for the harness's own model.",
+    backend: Literal["auto", "engine", "batched", "hf"] = Field(
+        "auto",
+        description="What runs the model: 'engine' for the round's own engine, of kind vllm, on all of its copies; "
+        "'batched' for the platform's own loops, whose scores equal the harness's to rounding and take less time; 'hf' "
+        "for the harness's own model. 'auto': 'engine' where the engine's kind is vllm, otherwise 'batched'.",
     )
     batch_size: int = Field(
-        32, ge=1, description="Items evaluated together; it is fixed because scores change slightly with it."
+        32,
+        ge=1,
+        description="Items evaluated together; it is fixed because scores change slightly with it. It has no effect "
+        "where the engine answers.",
     )
 
     @model_validator(mode="after")
@@ -122,6 +126,25 @@ class LmEvalSettings(Settings):
         if unknown := sorted(self.by_task.keys() - set(self.tasks)):
             raise ValueError(f"by_task names {', '.join(unknown)}; name a task of tasks: {', '.join(self.tasks)}")
         return self
+
+    def asks_engine(self, engine: EngineSettings) -> bool:
+        """Whether the round's own engine answers the harness."""
+        return self.choose_backend(engine) == "engine"
+
+    def choose_backend(self, engine: EngineSettings) -> Literal["engine", "batched", "hf"]:
+        """What runs the model, given the round's own engine.
+
+        Raises:
+            ValueError: the engine is to answer, and cannot.
+        """
+        if self.backend == "engine" and engine.kind != "vllm":
+            raise ValueError(
+                f"evaluation.lm_eval.backend: engine needs the log-likelihoods of given tokens, and an engine of kind "
+                f"{engine.kind} gives none; set engine.kind: vllm, or backend: auto"
+            )
+        if self.backend != "auto":
+            return self.backend
+        return "engine" if engine.kind == "vllm" else "batched"
 
     def split(self) -> list[Self]:
         """The tasks by how they are asked: the settings of each group, in the order of its first task."""

@@ -609,6 +609,8 @@ class ExperimentSettings(Settings):
         evaluation = self.evaluation
         if evaluation.world is None and evaluation.lm_eval is None and evaluation.judge is None:
             raise ValueError("evaluation needs world, lm_eval or judge: without a score no round can be compared")
+        if evaluation.lm_eval is not None:
+            evaluation.lm_eval.choose_backend(self.engine)
         return self
 
     @model_validator(mode="after")

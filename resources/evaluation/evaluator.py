@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import polars as pl
 
@@ -25,6 +25,18 @@ PROMPTS = "resources.evaluation.task_prompts_worker"
 """What is run to read the prompts of tasks."""
 SECONDS = "seconds.json"
 """In the folder of a run: the seconds in which the model answered its requests."""
+
+
+class Link(Protocol):
+    """Where the harness's process finds the round's engine (`engine_link.EngineLink`)."""
+
+    error: BaseException | None
+    """Why the engine cannot go on."""
+
+    @property
+    def descriptor(self) -> int:
+        """The socket that the harness's process inherits."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,7 @@ def run_lm_eval(
     include_path: Path | None = None,
     allow_task_code: bool = False,
     backend: Literal["batched", "hf"] = "batched",
+    link: Link | None = None,
     batch_size: int = 32,
     apply_chat_template: bool | None = None,
     fewshot_as_multiturn: bool = True,
@@ -91,7 +104,8 @@ def run_lm_eval(
         include_path: folder with task YAML files of one's own.
         allow_task_code: whether these files may run Python; see `harness_worker`.
         backend: the harness's model: `harness_model.BatchedModel`, or the harness's own `hf`.
-        batch_size: fixed, since scores move with it.
+        link: leads to the engine that answers in place of a backend (`engine_model`), on the same checkpoint.
+        batch_size: fixed, since scores move with it; an engine has its own.
         apply_chat_template: ask through the model's chat template; None: where it has one, as training taught it.
         fewshot_as_multiturn: whether examples are earlier turns of the chat, or part of its one message.
         system_message: what comes before each item of a chat; empty for no message. Without the chat template an item
@@ -105,6 +119,7 @@ def run_lm_eval(
     Raises:
         ValueError: a run without tasks.
         EvaluationError: an unknown task, or any other failure, with the tail of the log.
+        BaseException: the error of the link, where the engine cannot go on.
     """
     if not all(run.tasks for run in runs):
         raise ValueError("tasks must name at least one lm-evaluation-harness task, got none")
@@ -112,8 +127,9 @@ def run_lm_eval(
     with tempfile.TemporaryDirectory() as out, tempfile.TemporaryDirectory() as view:
         # The harness leaves out a system message that the template refuses, and may add a beginning of text.
         model = f"{adapt_folder(model_path, Path(view))},add_bos_token=False" if is_chat else str(model_path)
-        shared = ["--model", backend, "--batch_size", str(batch_size), "--seed", str(rng_seed), "--log_samples"]
-        shared += ["--model_args", f"pretrained={model},trust_remote_code=False,use_safetensors=True"]
+        asked = (backend, "") if link is None else ("engine", f",link={link.descriptor},rng_seed={rng_seed}")
+        shared = ["--model", asked[0], "--batch_size", str(batch_size), "--seed", str(rng_seed), "--log_samples"]
+        shared += ["--model_args", f"pretrained={model},trust_remote_code=False,use_safetensors=True{asked[1]}"]
         shared += [] if include_path is None else ["--include_path", str(include_path)]
         if is_chat:
             shared += ["--apply_chat_template", "--fewshot_as_multiturn", str(fewshot_as_multiturn).lower()]
@@ -124,7 +140,7 @@ def run_lm_eval(
             for run, folder in zip(runs, folders, strict=True)
         ]
         tasks = [task for run in runs for task in run.tasks]
-        _run_harness(HARNESS, {"runs": told, "allow_task_code": allow_task_code}, tasks, log)
+        _run_harness(HARNESS, {"runs": told, "allow_task_code": allow_task_code}, tasks, log, link)
         return [read_result(folder, run.tasks, model_name) for run, folder in zip(runs, folders, strict=True)]
 
 
@@ -174,13 +190,26 @@ def read_task_prompts(
     return prompts
 
 
-def _run_harness(program: str, job: Mapping[str, object], tasks: Sequence[str], log: Callable[[str], None]) -> None:
+def _run_harness(
+    program: str,
+    job: Mapping[str, object],
+    tasks: Sequence[str],
+    log: Callable[[str], None],
+    link: Link | None = None,
+) -> None:
     """Run a program of the harness to its end, on a job that it reads from a file."""
-    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    added = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    # The engine's copies hold the GPUs, and a process that only asks them shall take none of their memory.
+    added |= {"CUDA_VISIBLE_DEVICES": ""} if link is not None else {}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "job.json"
         file.write_text(json.dumps(job))
-        code, text = stream_process([sys.executable, "-m", program, str(file)], added_environment=offline, log=log)
+        command = [sys.executable, "-m", program, str(file)]
+        inherited = [link.descriptor] if link is not None else []
+        code, text = stream_process(command, added_environment=added, log=log, descriptors=inherited)
+    if code != 0 and link is not None and link.error is not None:
+        # The harness failed since the engine did, which says more.
+        raise link.error
     if code != 0:
         remedy = "name a task of `lm-eval ls tasks` or one whose YAML is under include_path; its data must be local"
         raise EvaluationError(f"lm-evaluation-harness failed on {list(tasks)} (exit {code}); {remedy}\n{text}")

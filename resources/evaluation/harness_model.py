@@ -20,7 +20,7 @@ from typing import Any
 
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
 from tqdm import tqdm
 
 from lance_assets.records import SamplingSettings
@@ -28,15 +28,15 @@ from resources.engines.sampling import SeededTopP
 from resources.engines.transformers.continuations import has_plain_head, score_continuations
 from resources.engines.transformers.decoding import decode_batch, use_grouped_attention
 from resources.engines.transformers.engine import find_ends
-
-GREEDY = {"until", "max_gen_toks", "do_sample", "temperature"}
-"""What a task may ask of greedy generation, by the harness's own names."""
-HARMLESS = {
-    *("transformers_version", "_from_model_config", "bos_token_id", "eos_token_id", "pad_token_id"),
-    *("do_sample", "temperature", "top_p", "top_k", "min_p", "max_length", "use_cache", "cache_implementation"),
-    *("output_attentions", "output_hidden_states", "output_scores", "output_logits", "repetition_penalty"),
-}
-"""What a generation config may set without changing which token is the likeliest, and the penalty that we follow."""
+from resources.evaluation.harness_requests import (
+    GREEDY,
+    cut_pair,
+    encode_context,
+    group_by_wishes,
+    list_ends,
+    list_harmful,
+    list_stops,
+)
 
 
 @register_model("batched")
@@ -48,7 +48,7 @@ class BatchedModel(HFLM):
         super().__init__(*given, **options)
         use_grouped_attention(self.model)
         self._has_plain_head = has_plain_head(self.model)
-        self._is_plain_greedy = not self.model.generation_config.to_diff_dict().keys() - HARMLESS
+        self._is_plain_greedy = not list_harmful(self.model.generation_config)
 
     def _loglikelihood_tokens(
         self, requests: list[Any], disable_tqdm: bool = False, override_bs: int | None = None
@@ -67,9 +67,9 @@ class BatchedModel(HFLM):
             return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
         by_context: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for place, (_, context, continuation) in enumerate(requests):
-            # What is too long loses its beginning; the last token is predicted and never read.
-            kept = (*context, *continuation)[-(self.max_length + 1) :]
-            by_context[kept[: len(kept) - len(continuation)]].append(place)
+            # The last token is predicted and never read.
+            kept, num_context = cut_pair(context, continuation, longest=self.max_length + 1)
+            by_context[kept[:num_context]].append(place)
         # The longest come first, so that memory that does not suffice ends the reading at its start.
         contexts = sorted(by_context, key=lambda tokens: (-len(tokens), tokens))
         found: dict[int, tuple[float, bool]] = {}
@@ -96,12 +96,9 @@ class BatchedModel(HFLM):
         Returns:
             One text for each request, in order, without the stop text.
         """
-        groups: dict[str, list[int]] = defaultdict(list)
-        for place, request in enumerate(requests):
-            groups[repr(request.args[1])].append(place)
         texts: dict[int, str] = {}
         with tqdm(total=len(requests), disable=disable_tqdm, desc="Running generate_until requests") as shown:
-            for places in groups.values():
+            for places in group_by_wishes(requests):
                 asked = [requests[place] for place in places]
                 wanted = normalize_gen_kwargs(asked[0].args[1], self.max_gen_toks)
                 is_greedy = self._is_plain_greedy and not wanted["do_sample"] and not wanted.keys() - GREEDY
@@ -109,7 +106,7 @@ class BatchedModel(HFLM):
                     texts |= zip(places, super().generate_until(asked, disable_tqdm=True), strict=True)
                     shown.update(len(places))
                     continue
-                contexts = [self._encode_context(one.args[0], wanted["max_gen_toks"]) for one in asked]
+                contexts = [encode_context(self, one.args[0], max_gen_toks=wanted["max_gen_toks"]) for one in asked]
                 order = sorted(range(len(asked)), key=lambda number: (-len(contexts[number]), contexts[number]))
                 for start in range(0, len(order), self.batch_size):
                     chunk = order[start : start + self.batch_size]
@@ -125,28 +122,15 @@ class BatchedModel(HFLM):
         # Any token will do, since padding is masked.
         return self.tokenizer.pad_token_id or 0
 
-    def _encode_context(self, context: str, max_gen_toks: int) -> tuple[int, ...]:
-        """Its tokens, the last ones where there are too many."""
-        room = self.max_length - max_gen_toks
-        if room < 1:
-            raise ValueError(
-                f"the task asks for {max_gen_toks} new tokens, and the model's context is {self.max_length}: "
-                "lower max_gen_toks in the task's generation_kwargs"
-            )
-        input_ids, _ = self.tok_batch_encode([context], left_truncate_len=room, truncation=self.truncation)
-        return tuple(input_ids[0].tolist())
-
     def _generate(self, contexts: Sequence[tuple[int, ...]], wanted: dict[str, Any]) -> list[str]:
-        stop = handle_stop_sequences(wanted["until"], eos=self.tok_decode([self.eot_token_id], False))
-        configured = self.model.generation_config.eos_token_id
-        ends = {self.eot_token_id, *(configured if isinstance(configured, list) else [configured])} - {None}
+        stop = list_stops(self, wanted["until"])
         penalty = self.model.generation_config.repetition_penalty or 1.0
         sampling = SamplingSettings(0.0, 1.0, wanted["max_gen_toks"], repetition_penalty=penalty)
         decoded = decode_batch(
             self.model,
             contexts,
             SeededTopP([0] * len(contexts), sampling, device=self.model.device),
-            stop_ids=frozenset(ends),
+            stop_ids=frozenset(list_ends(self, self.model.generation_config)),
             pad_id=self._pad_id,
             ends=find_ends(self.tokenizer, [text for text in stop if text]),
         )

@@ -98,14 +98,16 @@ def main() -> None:
     from lm_eval.__main__ import cli_evaluate
     from lm_eval.models.huggingface import HFLM
 
-    from resources.evaluation.harness_model import BatchedModel  # the harness finds it by its name
+    # The harness finds both by their names.
+    from resources.evaluation.engine_model import EngineModel
+    from resources.evaluation.harness_model import BatchedModel
     from resources.evaluation.task_index import remember_tasks
 
     remember_tasks()
     HFLM.apply_chat_template = guard_turns(HFLM.apply_chat_template)
     clock = RequestClock()
-    # The derived class first: it would otherwise inherit methods that are changed already.
-    for model in (BatchedModel, HFLM):
+    # The derived classes first: they would otherwise inherit methods that are changed already.
+    for model in (BatchedModel, EngineModel, HFLM):
         clock.watch(model)
         load_once(model)
     for run in job["runs"]:

@@ -175,7 +175,11 @@ def _read_gpu(device: "c_nvmlDevice_t", place: str) -> GpuMemory:
 
 
 def stream_process(
-    command: Sequence[str], *, added_environment: Mapping[str, str], log: Callable[[str], None]
+    command: Sequence[str],
+    *,
+    added_environment: Mapping[str, str],
+    log: Callable[[str], None],
+    descriptors: Sequence[int] = (),
 ) -> tuple[int, str]:
     """Run a command to its end.
 
@@ -183,6 +187,7 @@ def stream_process(
         command: program and arguments.
         added_environment: variables on top of this process's.
         log: is given each line of standard output and error as it comes.
+        descriptors: open files that the process inherits, under their numbers.
 
     Returns:
         The exit code, negative for a signal, and the last lines. Whatever ends this call early (an interrupt, an
@@ -198,6 +203,7 @@ def stream_process(
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        pass_fds=tuple(descriptors),
         start_new_session=True,
     ) as process:
         assert process.stdout is not None

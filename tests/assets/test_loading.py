@@ -12,7 +12,7 @@ from lance_assets.assets.platform import PlatformResource
 from lance_assets.rounds.experiments import find_plan, list_folders, load_plans
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.file import find_line
-from lance_assets.step_processes import PRELOADED
+from lance_assets.step_processes import MODELS, PRELOADED
 
 EXPERIMENT = "lance_assets.assets.experiment.Experiment"
 FINE = """\
@@ -335,15 +335,25 @@ def test_dg_check_defs_tells_of_every_broken_experiment(project: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_the_fork_server_imports_starts_no_thread_and_no_torch(project_root: Path) -> None:
-    """A thread does not survive a fork, and a process that is forked after torch was imported hangs."""
-    code = (
-        "import importlib, sys, threading\n"
-        "for name in sys.argv[1:]: importlib.import_module(name)\n"
-        "print(threading.active_count(), *[name for name in ('torch', 'lancedb') if name in sys.modules])"
-    )
-    command = [sys.executable, "-c", code, *PRELOADED]
+def test_what_the_fork_server_imports_starts_no_thread_and_asks_no_device(project_root: Path) -> None:
+    """A thread does not survive a fork, and CUDA that was asked before a fork cannot be used after it."""
+    code = """if True:
+        import importlib, os, sys, threading
+        for name in sys.argv[2:]:
+            importlib.import_module(name)
+        before = len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 0
+        absent = [name not in sys.modules for name in ("torch", "lancedb")]
+        import torch
+        asked = []
+        for name in ("is_available", "device_count", "_lazy_init"):
+            setattr(torch.cuda, name, lambda *given, name=name, **named: asked.append(name) or 0)
+        for name in sys.argv[1].split(","):
+            importlib.import_module(name)
+        after = len(os.listdir("/proc/self/task")) if before else 0
+        print(threading.active_count(), absent, "lancedb" in sys.modules, asked, after - before)
+    """
+    command = [sys.executable, "-c", code, ",".join(MODELS), *PRELOADED]
     environment = os.environ | {"PYTHONPATH": str(project_root)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["1"]
+    assert done.stdout.strip() == "1 [True, True] False [] 0"
     assert "lance_namespace" in PRELOADED

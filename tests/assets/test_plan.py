@@ -162,6 +162,10 @@ def test_how_the_model_is_asked_decides_the_pairs_where_it_judges_them(folder: P
         ("evaluation.world.per_stratum", 5, {"seed_set", "cleaned_set", "eval_report"}),
         ("evaluation.world.max_new_tokens", 50, {"eval_report"}),
         ("evaluation.lm_eval.limit", 5, {"eval_report"}),
+        ("evaluation.lm_eval.backend", "hf", {"eval_report"}),
+        ("evaluation.lm_eval.batch_size", 16, {"eval_report"}),
+        # What 'auto' takes where the round's engine is transformers.
+        ("evaluation.lm_eval.backend", "batched", set()),
         ("training.dpo.beta", 0.5, {"checkpoint"}),
         ("parameters.losses", "sft_then_kto", {"checkpoint"}),
         ("training.dtype", "bfloat16_autocast", {"checkpoint"}),
@@ -171,6 +175,19 @@ def test_how_the_model_is_asked_decides_the_pairs_where_it_judges_them(folder: P
 )
 def test_a_setting_changes_the_assets_it_decides(folder: Path, path: str, value: object, changed: set[str]) -> None:
     assert find_changed(fingerprints(folder), fingerprints(folder, change(path, value))) == changed
+
+
+def test_on_the_round_s_engine_the_harness_s_batches_are_no_identity(folder: Path) -> None:
+    """As they are not of what the engine generates, and neither are its copies."""
+    found = change("engine.kind", "vllm")
+    batches, copies, asked = (json.loads(json.dumps(found)) for _ in range(3))
+    batches["evaluation"]["lm_eval"]["batch_size"] = 16
+    copies["engine"]["vllm"] = {"data_parallel_size": 8}
+    asked["evaluation"]["lm_eval"]["backend"] = "batched"
+    before = fingerprints(folder, found)
+    assert find_changed(before, fingerprints(folder, batches)) == set()
+    assert find_changed(before, fingerprints(folder, copies)) == set()
+    assert find_changed(before, fingerprints(folder, asked)) == {"eval_report"}
 
 
 JUDGE: dict[str, object] = {"path": "prompts.jsonl", "model": "small"}

@@ -122,6 +122,8 @@ def test_kinds_follow_the_engine_that_answers(folder: Path) -> None:
     assert spin["reviewed_set"] == {"polars", "parquet"}
     harness = {"lm_eval": {"tasks": ["gsm8k"], "num_fewshot": 5}}
     assert show_kinds(plan_tiny(folder, evaluation=harness))["eval_report"] == {"transformers", "parquet"}
+    on_vllm = plan_tiny(folder, evaluation=harness, engine={"kind": "vllm"})
+    assert show_kinds(on_vllm)["eval_report"] == {"vllm", "parquet"}
     assert all(len(kinds) <= 3 for kinds in reviewed.values())
 
 

@@ -179,7 +179,7 @@ def test_a_second_model_on_a_server_with_prices(project_root: Path, tmp_path: Pa
     assert reviews.completion_tokens is not None
     assert reviews.gib is None
     assert reviews.cost == pytest.approx((reviews.prompt_tokens + 2 * reviews.completion_tokens) / 1e6)
-    waited = 9 / 3600
+    waited = forecast.machine.start_seconds / 3600
     assert reviews.hours == pytest.approx((reviews.prompt_tokens + reviews.completion_tokens) / 60_000 / 60 + waited)
     assert prompts.cost == 0
     assert "cost" in render_forecast(forecast)
@@ -275,7 +275,8 @@ def test_this_computer_is_measured_once(project_root: Path, tmp_path: Path) -> N
     assert all(rate > 100 for rate in measured)
     rows = by_name(forecast.rounds["r0001"])
     started = rates["train_start_seconds"]
-    assert min(started, rates["start_seconds"]) > 0.5, "both processes import torch"
+    assert started > 0.5, "the trainer's process imports torch"
+    assert rates["start_seconds"] > 0, "a step's process may have it from the one that it is forked from"
     assert rows["SFT"].hours == pytest.approx(((rows["SFT"].prompt_tokens or 0) / measured[2] + started) / 3600)
     # A plan without --measure takes what is kept; another engine setting was not measured.
     kept.write_text(json.dumps(rates | {"train_tokens_per_second": 1.0}))

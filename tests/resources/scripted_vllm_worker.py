@@ -1,7 +1,7 @@
 """Speaks as `resources.engines.vllm.worker` does, without vLLM: `python scripted_vllm_worker.py SCRIPT FD JOB`.
 
-Its tokens are derived from a row's prompt and sampling seed (`write_tokens`), so that tests know what every row must
-give. SCRIPT is a JSON object that says how it misbehaves:
+Its tokens are derived from a row's prompt and sampling seed (`write_tokens`), and scores from the row's tokens
+(`score_tokens`), so that tests know what every row must give. SCRIPT is a JSON object that says how it misbehaves:
 
     record: folder in which each process writes what it was told, a JSON line a message
     context: tokens the model can hold
@@ -53,6 +53,12 @@ def write_tokens(prompt: list[int], sampling_seed: int, max_new_tokens: int) -> 
     digest = hashlib.sha256(json.dumps([prompt, sampling_seed]).encode()).digest()
     length = min(digest[0] % 12 + 1, max_new_tokens)
     return [FIRST_TOKEN + digest[place + 1] % NUM_TOKENS for place in range(length)]
+
+
+def score_tokens(tokens: list[int], num_context: int) -> tuple[float, bool]:
+    """A row's log-likelihood, and whether its tokens are the likeliest."""
+    digest = hashlib.sha256(json.dumps([tokens, num_context]).encode()).digest()
+    return -digest[0] / 16 * (len(tokens) - num_context), digest[1] % 2 == 0
 
 
 class ScriptedWorker:
@@ -114,11 +120,14 @@ class ScriptedWorker:
             self.die()
         while sampling_seed == self.script["stall"] and self.number == 0:
             time.sleep(1)
+        if "scores" in self.sampling:
+            self.num_done += 1
+            return [row, *score_tokens(prompt, sampling_seed), len(prompt) // 2]
         tokens = write_tokens(prompt, sampling_seed, self.sampling["max_new_tokens"])
         reason = "length" if len(tokens) == self.sampling["max_new_tokens"] else "stop"
         tail = [[token, [[token, -0.25], [token + 1, -1.5]]] for token in tokens]
         if reason == "stop":
-            end = self.job["stop_ids"][0]
+            end = self.sampling.get("stop_ids", self.job["stop_ids"])[0]
             tokens, tail = [*tokens, end], [*tail, [end, [[end, -0.125]]]]
         tail = tail[-self.sampling["tail_tokens"] - 1 :] if self.sampling["tail_tokens"] else []
         if sampling_seed in self.script["garble"]:

@@ -24,7 +24,7 @@ import dagster as dg
 from lance_assets.assets.deploying.slurm import SLURM_TAG, build_slurm_executor
 from lance_assets.extras import require_extra
 from lance_assets.settings.engines import StepRequest
-from lance_assets.step_processes import PRELOADED, VARIABLE
+from lance_assets.step_processes import VARIABLE, list_preloaded
 
 MAX_CONCURRENT = "LANCE_MAX_CONCURRENT"
 """The environment variable with how many steps of one run are at work at once, under Slurm and on Kubernetes."""
@@ -72,7 +72,7 @@ def read_max_concurrent() -> int:
 
 
 def _choose_local() -> tuple[dg.ExecutorDefinition, dict[str, Any]]:
-    fork = {"forkserver": {"preload_modules": PRELOADED}}
+    fork = {"forkserver": {"preload_modules": list_preloaded()}}
     return dg.multiprocess_executor, {"max_concurrent": 2, "start_method": fork}
 
 

@@ -386,12 +386,23 @@ def identify_evaluation(plan: Plan) -> Identity:
     }
     include_path = evaluation.lm_eval.include_path if evaluation.lm_eval else None
     return (
-        evaluation.model_dump(exclude=elsewhere)
+        evaluation.model_dump(exclude=elsewhere | {"lm_eval"})
+        | {"lm_eval": identify_harness(plan)}
         | ({"judge": identify_judge(plan)} if evaluation.judge is not None else {})
         | {"world_content": hash_world(plan)}
         | {"task_files": hash_files(plan, include_path), "engine": identify_engine(plan.settings.engine)}
         | identify_sampling(plan, "eval_report")
     )
+
+
+def identify_harness(plan: Plan) -> Identity | None:
+    """What the harness is asked, and what runs the model for it."""
+    lm_eval, engine = plan.settings.evaluation.lm_eval, plan.settings.engine
+    if lm_eval is None:
+        return None
+    # An engine batches as it likes, so that the setting is of no effect.
+    told: Identity = lm_eval.model_dump(exclude={"batch_size"} if lm_eval.asks_engine(engine) else None)
+    return told | {"backend": lm_eval.choose_backend(engine)}
 
 
 def list_asked_engines(plan: Plan) -> list[EngineSettings]:

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from lance_assets.algorithms.measures.progress import START_ROUND, find_best_out
 from lance_assets.algorithms.measures.retention import build_retention, describe_fall, find_falls, list_forgotten
 from lance_assets.recipes.contract import ROUND_MODEL
 from lance_assets.records import EVAL_REPORT, HARNESS_ITEMS, Sample
+from lance_assets.rounds.asking import Cost
 from lance_assets.rounds.finished.tracking import track_round
 from lance_assets.rounds.headline import (
     compare_with,
@@ -27,7 +29,7 @@ from lance_assets.rounds.headline import (
     read_retained_items,
     require_headline,
 )
-from lance_assets.rounds.identity.parts import identify_evaluation
+from lance_assets.rounds.identity.parts import identify_engine, identify_evaluation
 from lance_assets.rounds.judging.asking import complete_prompts
 from lance_assets.rounds.judging.evaluation import judge_models
 from lance_assets.rounds.judging.report import describe_judging, summarise_judge_items
@@ -56,6 +58,9 @@ from lance_assets.rounds.shown.sentences import say_difference, say_number
 from lance_assets.rounds.world_evaluation import evaluate_world, summarise_items
 from lance_assets.settings.evaluation import FloorSettings, LmEvalSettings
 from lance_assets.worlds import draw_problems
+from resources.engines.contract import Engine
+from resources.engines.vllm.engine import VllmEngine
+from resources.evaluation.engine_link import EngineLink
 from resources.evaluation.evaluator import HarnessResult, HarnessRun, run_lm_eval
 from resources.stores.files import read_json_file, write_file_atomically
 
@@ -130,8 +135,12 @@ def evaluate(this_round: Round, model: str, path: Path) -> Evaluated:
             )
         if evaluation.judge is not None:
             completions = complete_prompts(ask, plan, model=model, word=word)
-    if evaluation.lm_eval is not None:
+        if evaluation.lm_eval is not None and evaluation.lm_eval.asks_engine(plan.settings.engine):
+            # What has answered the world's problems answers the harness too, and is not started again.
+            found = run_harness(this_round, model, path, evaluation.lm_eval, lend=ask.lend)
+    if evaluation.lm_eval is not None and not evaluation.lm_eval.asks_engine(plan.settings.engine):
         found = run_harness(this_round, model, path, evaluation.lm_eval)
+    if evaluation.lm_eval is not None:
         report, harness_items = pl.concat([one.report for one in found]), pl.concat([one.items for one in found])
     summaries = [] if world is None else [summarise_items(items, benchmark=world.name)]
     return Evaluated(pl.concat([*summaries, report]), items, harness_items, completions)
@@ -167,11 +176,20 @@ def find_wording(this_round: Round) -> Callable[[str], str] | None:
     return None if word is None else partial(word, this_round.build_inputs(seeds=this_round.read("seed_set")))
 
 
-def run_harness(this_round: Round, model: str, path: Path, lm_eval: LmEvalSettings) -> list[HarnessResult]:
+def run_harness(
+    this_round: Round, model: str, path: Path, lm_eval: LmEvalSettings, *, lend: Callable[[], Engine] | None = None
+) -> list[HarnessResult]:
     """What the harness finds of a model, for each way in which its tasks are asked.
 
     It is kept until eval_report is written, so that a judge who fails costs no more. So is each batch of requests as it
     ends, so that a try that was killed goes on from there.
+
+    Args:
+        this_round: the round.
+        model: what the model is called in the tables.
+        path: its folder.
+        lm_eval: what is asked.
+        lend: gives the round's own engine on the model, where that answers; None: the harness loads the model itself.
     """
     plan, parts = this_round.plan, lm_eval.split()
     kept = [_name_kept(this_round, model, path, part) for part in parts]
@@ -181,28 +199,40 @@ def run_harness(this_round: Round, model: str, path: Path, lm_eval: LmEvalSettin
     if missing:
         kept[0].parent.mkdir(parents=True, exist_ok=True)
         # One process asks them all: it imports the harness and loads the model once.
-        results = run_lm_eval(
-            path,
-            [
-                HarnessRun(tuple(part.tasks), part.num_fewshot, part.limit, kept=file.with_suffix(""))
-                for part, file in ((parts[place], kept[place]) for place in missing)
-            ],
-            model_name=model,
-            log=this_round.log,
-            include_path=plan.folder / lm_eval.include_path if lm_eval.include_path else None,
-            allow_task_code=plan.settings.evaluation.allow_task_code,
-            backend=lm_eval.backend,
-            batch_size=lm_eval.batch_size,
-            apply_chat_template=lm_eval.apply_chat_template,
-            fewshot_as_multiturn=lm_eval.fewshot_as_multiturn,
-            system_message=plan.templates.system,
-            rng_seed=plan.settings.rng_seed,
-        )
+        with ExitStack() as stack:
+            link = None if lend is None else stack.enter_context(linked(lend(), this_round.cost))
+            results = run_lm_eval(
+                path,
+                [
+                    HarnessRun(tuple(part.tasks), part.num_fewshot, part.limit, kept=file.with_suffix(""))
+                    for part, file in ((parts[place], kept[place]) for place in missing)
+                ],
+                model_name=model,
+                log=this_round.log,
+                include_path=plan.folder / lm_eval.include_path if lm_eval.include_path else None,
+                allow_task_code=plan.settings.evaluation.allow_task_code,
+                backend="hf" if lm_eval.backend == "hf" else "batched",
+                link=link,
+                batch_size=lm_eval.batch_size,
+                apply_chat_template=lm_eval.apply_chat_template,
+                fewshot_as_multiturn=lm_eval.fewshot_as_multiturn,
+                system_message=plan.templates.system,
+                rng_seed=plan.settings.rng_seed,
+            )
         for place, found in zip(missing, results, strict=True):
             this_round.cost.note_model_seconds(found.seconds)
             text = json.dumps({"report": found.report.to_dicts(), "items": found.items.to_dicts()})
             write_file_atomically(kept[place], text.encode())
     return [_read_kept(file) for file in kept]
+
+
+@contextmanager
+def linked(engine: Engine, cost: Cost) -> Iterator[EngineLink]:
+    """The round's own engine, as the harness's process reaches it; the memory of its processes is counted."""
+    assert isinstance(engine, VllmEngine), "the settings were checked"
+    with closing(EngineLink(engine)) as link:
+        yield link
+    cost.raise_peak(engine.measure_peak())
 
 
 def _name_kept(this_round: Round, model: str, path: Path, part: LmEvalSettings) -> Path:
@@ -214,7 +244,8 @@ def _name_kept(this_round: Round, model: str, path: Path, part: LmEvalSettings) 
     made_with = {
         "model": this_round.platform.checkpoints.hash_checkpoint(path),
         "name": model,
-        "lm_eval": part.model_dump(),
+        "lm_eval": part.model_dump() | {"backend": part.choose_backend(plan.settings.engine)},
+        **({"engine": identify_engine(plan.settings.engine)} if part.asks_engine(plan.settings.engine) else {}),
         "task_files": identify_evaluation(plan)["task_files"],
         "system_message": plan.templates.system,
         "rng_seed": plan.settings.rng_seed,

@@ -9,10 +9,10 @@ come between the deaths.
 import json
 import selectors
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lance_assets.records import Request, Sample
 from resources.engines.contract import build_tail, cut_at_stop, fail
@@ -31,6 +31,10 @@ LOOK_SECONDS = 5.0
 DEATHS_ALONE = 2
 """Processes that die with a prompt alone until the row of it that did so last fails: one may have been killed by
 something else. Of several rows with one prompt, each but the first takes one death."""
+
+
+Outcome = tuple[int, list[Any] | str]
+"""The place of a row, and the row as a process sends it, or why it was given up."""
 
 
 @dataclass(eq=False)
@@ -59,18 +63,18 @@ class Work:
     """The rows of one call of the engine."""
 
     def __init__(
-        self, requests: Sequence[Request], prompts: dict[int, tuple[int, ...]], *, first_id: int, window: int
+        self, prompts: Mapping[int, tuple[int, ...]], numbers: Mapping[int, int], *, first_id: int, window: int
     ) -> None:
         """Queue the rows.
 
         Args:
-            requests: what is asked.
-            prompts: token ids by the request's place.
+            prompts: token ids by the row's place.
+            numbers: by the row's place its sampling seed, or where rows are scored, the tokens of its context.
             first_id: processes know a row by this plus its place: never the same in two calls, so that what a process
                 says late of an earlier call is not taken for this one's.
             window: rows that a copy is given at once, 1 or more.
         """
-        self.requests, self.prompts = requests, prompts
+        self.numbers, self.prompts = numbers, prompts
         self.first_id, self.window = first_id, window
         self.num_left = len(prompts)
         self._queue = deque(sorted(prompts, key=lambda place: (prompts[place], place)))
@@ -105,7 +109,7 @@ class Work:
 
     def _tell(self, copy: Copy, places: Sequence[int]) -> None:
         copy.rows.update(places)
-        rows = [[self.first_id + place, self.prompts[place], self.requests[place].sampling_seed] for place in places]
+        rows = [[self.first_id + place, self.prompts[place], self.numbers[place]] for place in places]
         copy.process.expect_news()
         copy.process.tell({"rows": rows})
 
@@ -119,8 +123,8 @@ class Work:
         self.num_left -= 1
         return place
 
-    def queue_again(self, copy: Copy, why: str) -> list[Sample]:
-        """Make suspects of the rows that a process died with; one that did so alone too often is a failed sample."""
+    def queue_again(self, copy: Copy, why: str) -> list[Outcome]:
+        """Make suspects of the rows that a process died with; one that did so alone too often is given up."""
         # Groups are cut from the order of the tokens, so that the rows of a group still share prefixes.
         places = sorted(copy.rows, key=lambda place: (self.prompts[place], place))
         copy.rows.clear()
@@ -130,7 +134,7 @@ class Work:
             self._deaths_alone[prompt] += 1
             if self._deaths_alone[prompt] >= DEATHS_ALONE:
                 self.num_left -= 1
-                return [fail(self.requests[place], len(prompt), f"vLLM died with this row alone: {why}")]
+                return [(place, f"vLLM died with this row alone: {why}")]
         size = max(1, len(places) // SHRINK)
         self._suspects.extend(places[start : start + size] for start in range(0, len(places), size))
         return []

@@ -14,7 +14,7 @@ client (`openai_vs_bare`). A server that dies does not say which row it died wit
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -29,7 +29,7 @@ from resources.engines.contract import (
     obeys_grammars,
 )
 from resources.engines.loading import load_tokenizer
-from resources.engines.vllm.dispatch import Copy, Work, hear, read_sample, read_stop_ids
+from resources.engines.vllm.dispatch import Copy, Outcome, Work, hear, read_sample, read_stop_ids
 from resources.engines.vllm.process import VllmProcess, build_environment, build_job, explain_start
 from resources.machine.processes import MemoryPeak, measure_own_peak
 
@@ -117,25 +117,63 @@ class VllmEngine:
         """
         if not requests:
             return
-        started = time.monotonic()
-        tokenizer = self._load_tokenizer()
-        self._serve(len(requests))
-        self._start_seconds += time.monotonic() - started
+        context, tokenizer = self.start(len(requests)), self._load_tokenizer()
         length = sampling.max_new_tokens
-        prompts, failed = encode_requests(tokenizer, requests, max_new_tokens=length, context=self._context)
+        prompts, failed = encode_requests(tokenizer, requests, max_new_tokens=length, context=context)
         if failed:
             yield failed
+        seeds = {place: requests[place].sampling_seed for place in prompts}
+        for group in self.work(prompts, seeds, begin=sampling.describe()):
+            yield [
+                fail(requests[place], len(prompts[place]), found)
+                if isinstance(found, str)
+                else read_sample(
+                    *(tokenizer, requests[place], len(prompts[place]), found),
+                    stop_ids=self._stop_ids,
+                    tail_tokens=sampling.tail_tokens,
+                    stop=sampling.stop,
+                )
+                for place, found in group
+            ]
+
+    def start(self, num_rows: int) -> int:
+        """Have every process ready for so many rows; the tokens of prompt and completion that the model can hold.
+
+        Raises:
+            ModelLoadError: as `generate`.
+        """
+        started = time.monotonic()
+        self._load_tokenizer()
+        self._serve(num_rows)
+        self._start_seconds += time.monotonic() - started
+        assert self._context is not None, "a process that is ready has said so"
+        return self._context
+
+    def work(
+        self, prompts: Mapping[int, tuple[int, ...]], numbers: Mapping[int, int], *, begin: Mapping[str, object]
+    ) -> Iterator[list[Outcome]]:
+        """Have rows of tokens done by the processes that `start` made ready, and give each as it was sent.
+
+        Args:
+            prompts: token ids by the row's place.
+            numbers: as for `Work`.
+            begin: what a process receives before the rows, as `resources.engines.vllm.worker` takes it.
+
+        Raises:
+            VllmDiedError: as `generate`.
+        """
         # Of several copies none is given much beyond its batch, so that the last rows are for whoever is free.
         waiting = self.max_num_seqs if self.data_parallel_size == 1 else self.max_num_seqs // 4
-        work = Work(requests, prompts, first_id=self._num_rows, window=self.max_num_seqs + waiting)
-        self._num_rows += len(requests)
+        work = Work(prompts, numbers, first_id=self._num_rows, window=self.max_num_seqs + waiting)
+        self._num_rows += max(prompts, default=-1) + 1
         self._deaths_in_a_row = 0
+        told = {"begin": {"num_alternatives": NUM_ALTERNATIVES, **begin}}
         for copy in self._copies:
-            copy.process.tell(_begin(sampling))
+            copy.process.tell(told)
         try:
             while work.num_left:
                 work.give(self._copies)
-                group, dead = self._hear(work, sampling)
+                group, dead = self._hear(work, told)
                 if group:
                     yield group
                 for copy in dead:
@@ -274,37 +312,34 @@ class VllmEngine:
         copy.is_ready = True
         copy.note_peak(ready["peak"])
 
-    def _hear(self, work: Work, sampling: SamplingSettings) -> tuple[list[Sample], list[Copy]]:
+    def _hear(self, work: Work, told: Mapping[str, object]) -> tuple[list[Outcome], list[Copy]]:
         """What has finished since, after waiting for something to happen; and the copies that died or stalled."""
         heard, dead = hear(self._copies, stall_seconds=self.stall_seconds, log=self.log)
-        samples: list[Sample] = []
+        outcomes: list[Outcome] = []
         for copy, message in heard:
-            samples += self._take(copy, message, work, sampling)
-        return samples, dead
+            outcomes += self._take(copy, message, work, told)
+        return outcomes, dead
 
-    def _take(self, copy: Copy, message: dict, work: Work, sampling: SamplingSettings) -> list[Sample]:
-        """The samples of one message."""
+    def _take(self, copy: Copy, message: dict, work: Work, told: Mapping[str, object]) -> list[Outcome]:
+        """What one message says of rows; a process that was started again is told first what they are."""
         if "ready" in message:
             self._greet(copy, message["ready"])
-            copy.process.tell(_begin(sampling))
+            copy.process.tell(told)
             return []
         copy.note_peak(message["peak"])
-        samples = []
+        outcomes: list[Outcome] = []
         for finished in message["done"]:
             if (place := work.finish(copy, finished[0])) is not None:
                 # A finished row is progress: from here deaths are counted again.
                 self._deaths_in_a_row = 0
-                row = (self._load_tokenizer(), work.requests[place], len(work.prompts[place]), finished)
-                samples.append(
-                    read_sample(*row, stop_ids=self._stop_ids, tail_tokens=sampling.tail_tokens, stop=sampling.stop)
-                )
+                outcomes.append((place, finished))
         for row_id, why in message["failed"]:
             if (place := work.finish(copy, row_id)) is not None:
-                samples.append(fail(work.requests[place], len(work.prompts[place]), why))
-        return samples
+                outcomes.append((place, why))
+        return outcomes
 
-    def _revive(self, copy: Copy, work: Work) -> list[Sample]:
-        """Start a dead copy's process again; samples of rows that are given up.
+    def _revive(self, copy: Copy, work: Work) -> list[Outcome]:
+        """Start a dead copy's process again; the rows that are given up.
 
         Raises:
             VllmDiedError: it was once too often.
@@ -324,8 +359,3 @@ class VllmEngine:
         failed = work.queue_again(copy, end)
         copy.process = self._start(copy.number)
         return failed
-
-
-def _begin(sampling: SamplingSettings) -> dict[str, object]:
-    """What a process receives before the rows of a call."""
-    return {"begin": sampling.describe() | {"num_alternatives": NUM_ALTERNATIVES}}

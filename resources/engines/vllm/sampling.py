@@ -18,6 +18,8 @@ ROW_ARGUMENTS = ("sampling_seed", "temperature", "top_p")
 """What a row's `SamplingParams.extra_args` hold; without them the row is greedy."""
 PENALTY = "repetition_penalty"
 """What they hold beside where repetition is penalised: vLLM's own penalty comes after a token was picked here."""
+FORCED = "forced_tokens"
+"""What they hold instead where a row's tokens are given, and only their probabilities are asked for."""
 
 
 class _Row:
@@ -47,12 +49,28 @@ class _Row:
         return self.seen
 
 
+class _ForcedRow:
+    """A row in the batch whose tokens are given."""
+
+    def __init__(self, tokens: list[int], output: list[int]) -> None:
+        self.tokens = tokens
+        # As of a sampled row: its length is the number of the next token.
+        self.output = output
+
+    @property
+    def next_token(self) -> int:
+        return self.tokens[len(self.output)]
+
+
 class SeededSampling(LogitsProcessor):
-    """Leaves each sampled row the one token that its stream picks."""
+    """Leaves each sampled row the one token that its stream picks, and a forced row the one that it was given.
+
+    vLLM reads the log-probabilities that it reports before this, so that they are the model's own.
+    """
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
         """As vLLM calls it."""
-        self.rows: dict[int, _Row] = {}
+        self.rows: dict[int, _Row | _ForcedRow] = {}
 
     def is_argmax_invariant(self) -> bool:
         """No: it decides the token."""
@@ -70,6 +88,8 @@ class SeededSampling(LogitsProcessor):
             self.rows.pop(place, None)
             if params.extra_args and ROW_ARGUMENTS[0] in params.extra_args:
                 self.rows[place] = _Row(params, prompt, output)
+            elif params.extra_args and FORCED in params.extra_args:
+                self.rows[place] = _ForcedRow(params.extra_args[FORCED], output)
         for one, other, direction in batch_update.moved:
             moved, replaced = self.rows.pop(one, None), self.rows.pop(other, None)
             if moved is not None:
@@ -79,12 +99,18 @@ class SeededSampling(LogitsProcessor):
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits [num_rows, vocabulary] in which a sampled row has one finite entry."""
+        forced = {place: row.next_token for place, row in self.rows.items() if isinstance(row, _ForcedRow)}
+        if forced:
+            where = torch.tensor(list(forced), device=logits.device)
+            logits[where] = float("-inf")
+            logits[where, torch.tensor(list(forced.values()), device=logits.device)] = 0.0
+        sampled = {place: row for place, row in self.rows.items() if isinstance(row, _Row)}
         # Tokens are picked in one pass for all rows with the same settings; the rows of one call share them.
         groups: dict[tuple[float, float, float], list[int]] = {}
-        for place, row in self.rows.items():
+        for place, row in sampled.items():
             groups.setdefault((row.temperature, row.top_p, row.penalty), []).append(place)
         for (temperature, top_p, penalty), places in groups.items():
-            rows = [self.rows[place] for place in places]
+            rows = [sampled[place] for place in places]
             uniforms = torch.tensor([row.uniforms[len(row.output)] for row in rows], dtype=torch.float64)
             where = torch.tensor(places, device=logits.device)
             # all rows as they lie, the usual case, without a copy

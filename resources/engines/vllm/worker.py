@@ -10,6 +10,12 @@ full. It ends when the socket closes, so it does not outlive the process that st
           "peak": [host_gib, gpu_gib]}
 
 The last is said when rows finish, and every few seconds while rows are under way.
+
+Where `begin` has `scores`, nothing is written: a row is [id, [token, ...], num_context_tokens], and what is done of it
+is [id, log_likelihood, is_greedy, cached_tokens] of the tokens behind its context. vLLM's own way to score a prompt
+(`prompt_logprobs`) takes nothing from the prefix cache and computes the logits of every token. So the few tokens of a
+choice are written by force instead (`sampling.FORCED`), and what several choices share is read once; a longer text is
+scored vLLM's way.
 """
 
 import contextlib
@@ -28,6 +34,8 @@ from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+from resources.engines.vllm.scoring import build_score, read_score
 
 SAMPLER = "resources.engines.vllm.sampling:SeededSampling"
 """By name, so that vLLM's own processes import it."""
@@ -150,6 +158,7 @@ class Worker:
         self.engine = llm.llm_engine
         self.connection, self.inbox, self.job = connection, inbox, job
         self.sampling: dict = {}
+        self.num_context: dict[int, int] = {}
         self.running: set[str] = set()
         self.peak = measure_peak([0.0, 0.0])
         adapter = job["adapter"]
@@ -167,15 +176,27 @@ class Worker:
         if "abort" in message:
             self.engine.abort_request(sorted(self.running))
             self.running.clear()
-        for row, tokens, sampling_seed in message.get("rows", []):
-            params = build_params(self.sampling, self.job["stop_ids"], sampling_seed)
+            self.num_context.clear()
+        for row, tokens, number in message.get("rows", []):
+            if "scores" in self.sampling:
+                self.num_context[row] = number
+                prompt, params = build_score(tokens, number)
+            else:
+                stop_ids = self.sampling.get("stop_ids", self.job["stop_ids"])
+                prompt, params = tokens, build_params(self.sampling, stop_ids, number)
             try:
-                self.engine.add_request(str(row), {"prompt_token_ids": tokens}, params, lora_request=self.lora)
+                self.engine.add_request(str(row), {"prompt_token_ids": prompt}, params, lora_request=self.lora)
             except ValueError as error:
                 failed.append([row, f"vLLM refused the row: {error}"])
             else:
                 self.running.add(str(row))
         return failed
+
+    def read(self, output: RequestOutput) -> list:
+        """What is sent of a finished row."""
+        if "scores" in self.sampling:
+            return read_score(output, self.num_context.pop(int(output.request_id)))
+        return read_output(output, self.sampling["tail_tokens"])
 
     def serve(self) -> None:
         """Work until the socket closes."""
@@ -191,7 +212,7 @@ class Worker:
                 self.peak = measure_peak(self.peak)
             self.running -= {output.request_id for output in outputs}
             if outputs or failed or time.monotonic() - sent_at > NEWS_EVERY_SECONDS:
-                done = [read_output(output, self.sampling["tail_tokens"]) for output in outputs]
+                done = [self.read(output) for output in outputs]
                 self.tell({"done": done, "failed": failed, "peak": self.peak})
                 sent_at = time.monotonic()
 
