@@ -31,6 +31,8 @@ TOUCH_SECONDS = 60.0
 """A lease that is held is touched this often."""
 SILENT_SECONDS = 600.0
 """A lease that was not touched for so long is taken over. The clocks of the machines may differ by some minutes."""
+JOIN_SECONDS = 10.0
+"""So long is waited at the end for a store that does not answer."""
 _HELD: dict[tuple[str, str, str], int] = {}
 """How often this process holds the lease of a folder, a store and an experiment: a run is inside of its command."""
 
@@ -97,7 +99,7 @@ def hold_lease(
             yield
         finally:
             ended.set()
-            watch.join()
+            watch.join(JOIN_SECONDS)
             # A store that is away now lets the lease run out.
             with contextlib.suppress(StoreError):
                 if not is_shared() and store.read(_name(experiment, number + 1)) is None:
@@ -125,7 +127,9 @@ def _take(store: Store, home: str, experiment: str, what: str) -> tuple[int, Lea
         lease = Lease(home, socket.gethostname(), os.getpid(), what, now, now)
         if found is not None and found.home == home and not found.is_ended:
             # Another process of this home has it, or had it and was killed.
-            return number, replace(found, touched=now)
+            found = replace(found, touched=now)
+            store.write(_name(experiment, number), _encode(found))
+            return number, found
         if store.create(_name(experiment, number + 1), _encode(lease)):
             # A note that is behind costs the next reader a few reads.
             with contextlib.suppress(StoreError):

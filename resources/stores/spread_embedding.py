@@ -11,7 +11,7 @@ since it would cut batches anew at its blocks, and a text's last bits depend on 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,9 @@ def _embed_on_cluster(embedder: SpreadEmbedder, slices: Sequence[Sequence[str]])
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     rows = [{"place": place, "texts": list(texts)} for place, texts in enumerate(slices)]
-    own = {one.name: value for one in fields(Embedder) for value in [asdict(embedder)[one.name]]}
+    # Ray shows each copy the one GPU that is its own.
+    device = embedder.device.partition(":")[0]
+    own = {"model": embedder.model, "batch_size": embedder.batch_size, "device": device}
     num_copies = min(embedder.num_copies, len(slices))
     embedded = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         _Copy,
@@ -68,7 +70,7 @@ def _embed_on_cluster(embedder: SpreadEmbedder, slices: Sequence[Sequence[str]])
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(min_size=1, initial_size=num_copies, max_size=num_copies),
         num_cpus=1,
-        num_gpus=0 if embedder.device == "cpu" else 1,
+        num_gpus=0 if device == "cpu" else 1,
         runtime_env={"env_vars": {"PYTHONPATH": list_paths()}},
     )
     for row in embedded.iter_rows():

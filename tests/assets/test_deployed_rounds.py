@@ -18,8 +18,12 @@ from tests.assets import slurm_nodes
 from tests.assets.ray_nodes import RayNodes, open_nodes
 from tests.assets.slurm_nodes import SlurmNodes, open_slurm
 
-# Each step and each check of two rounds is a job with a start of its own.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+# Each step and each check of two rounds is a job with a start of its own, so they take many minutes.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(3600),
+    pytest.mark.skipif(not os.environ.get("LANCE_TEST_CLUSTERS"), reason="LANCE_TEST_CLUSTERS is not set"),
+]
 LIMIT_SECONDS = 3000
 
 

@@ -148,5 +148,5 @@ def test_of_many_that_take_it_at_once_one_has_it(store: Store, tmp_path: Path) -
 
 def test_what_is_no_lease_is_told(store: Store, one: Path) -> None:
     store.create("experiments/tiny/leases/000001.json", b"{")
-    with pytest.raises(StoreError, match=r"000001.json is no lease .* remove it if no machine works"):
+    with pytest.raises(StoreError, match=r"000001.json is no lease .* remove it where no machine works"):
         hold_lease(store, one, "tiny", what="a").__enter__()

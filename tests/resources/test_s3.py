@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks._s3_server import KEYS, NEEDED, Server, is_installed, open_server
+from resources.remote.lease import LeasedError, hold_lease
 from resources.remote.manifest import Entry, Manifest, StoreError
 from resources.remote.store import Store, UnreachableStoreError
 from tests.resources.test_remote import copy, laptop, read_all, write_round
@@ -56,6 +57,15 @@ def test_a_name_that_is_taken_is_refused(store: Store) -> None:
     assert store.read("once") == b"1"
     assert store.publish(Manifest("tiny", 1, {}))
     assert not store.publish(Manifest("tiny", 1, {"costs/tiny/r0000/a.json": Entry("a", 1)}))
+
+
+def test_of_two_machines_one_works_on_an_experiment(store: Store, tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    told = r"is worked on by another machine: .* \(lance run tiny\)"
+    with hold_lease(store, one, "tiny", what="lance run tiny"), pytest.raises(LeasedError, match=told):
+        hold_lease(store, other, "tiny", what="again").__enter__()
+    with hold_lease(store, other, "tiny", what="then"):
+        assert b'"what": "then"' in (store.read("experiments/tiny/leases/000002.json") or b"")
 
 
 def test_a_server_that_is_away_for_a_while_loses_nothing(

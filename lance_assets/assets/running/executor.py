@@ -42,6 +42,7 @@ from lance_assets.assets.running.lost import (
 from lance_assets.assets.running.slots import waiting_patiently
 from resources.machine.claims import ClaimedError, Claims
 from resources.remote.lease import hold_lease
+from resources.remote.store import UnreachableStoreError
 from resources.remote.weights import find_store
 from resources.stores.files import DiskFullError
 
@@ -100,6 +101,9 @@ class WatchedExecutor(dg.Executor):
                     raise
             try:
                 self._hold_leases(stack, run)
+            except UnreachableStoreError as error:
+                # It may be back before a step publishes, and what others have published meanwhile is refused then.
+                say(f"no lease was taken: {error}")
             except ClaimedError as error:
                 _refuse(instance, run, error)
                 raise
