@@ -20,7 +20,7 @@ from resources.stores.history import HistoryStore
 from resources.stores.lance_tables import HistoryError
 from resources.stores.spread_embedding import SpreadEmbedder
 from tests.assets.ray_nodes import RayNodes, open_nodes
-from tests.assets.tiny_experiment import find_failures, open_world
+from tests.assets.tiny_experiment import NOUNS, find_failures, open_world
 from tests.resources.test_embeddings import CountingEmbedder
 
 pytestmark = pytest.mark.slow
@@ -111,7 +111,7 @@ def test_a_history_in_a_bucket_is_that_of_a_folder(address: str, tmp_path: Path)
 CREATE = """
 import sys
 from resources.stores.embeddings import EmbeddingStore
-from tests.assets.tiny_experiment import find_failures, open_world
+from tests.assets.tiny_experiment import NOUNS, find_failures, open_world
 from tests.resources.test_embeddings import CountingEmbedder
 for part in range(4):
     texts = [f"{sys.argv[2]} {part} {place}" for place in range(5)]
@@ -150,7 +150,7 @@ def test_a_table_of_a_bucket_is_known_by_its_place_alone(address: str) -> None:
 def test_a_round_has_the_survivors_of_one_machine(
     nodes: RayNodes, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two rounds with the vectors computed on two nodes and the history in the bucket: every table, byte by byte."""
+    """The vectors computed on two nodes and the history in the bucket: every table of r0001, byte by byte."""
     monkeypatch.setattr(embeddings, "SLICE_TEXTS", 4)
     monkeypatch.setenv("RAY_ADDRESS", nodes.cluster_address)
     made = []
@@ -158,14 +158,13 @@ def test_a_round_has_the_survivors_of_one_machine(
         if embedder:
             monkeypatch.setenv("LANCE_HISTORY", address)
         with open_world(tmp_path / place, embedder=embedder) as world:
-            for key in ("r0000", "r0001"):
-                result = world.run(key)
-                assert result.success, find_failures(result)
-            made.append({key: world.read_bytes(key) for key in ("r0000", "r0001")})
+            results = [world.run("r0000"), world.materialize("r0001", *NOUNS[: NOUNS.index("cleaned_set") + 1])]
+            assert all(result.success for result in results), [find_failures(result) for result in results]
+            folder = world.platform.root / "tables" / "tiny" / "r0001"
+            made.append({file.name: file.read_bytes() for file in folder.iterdir()})
             digests = world.platform.history.digest_rounds("tiny")
     assert digests["r0001"].num_rows
     assert not (tmp_path / "there" / "data" / "history.lancedb").exists()
-    for key, files in made[0].items():
-        assert len(files) > 10
-        assert [name for name, content in files.items() if made[1][key].get(name) != content] == []
-        assert made[1][key].keys() == files.keys()
+    assert {"cleaned_set.parquet", "near_duplicates.parquet", "kept_vectors.parquet"} <= made[0].keys()
+    assert [name for name, content in made[0].items() if made[1].get(name) != content] == []
+    assert made[1].keys() == made[0].keys()
