@@ -35,25 +35,17 @@ The last line is one JSON object; a part that was left out has null:
 import argparse
 import json
 import os
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks._chaos_results import compare as compare_sites
-from benchmarks._chaos_site import NAME, SOURCE, Site, write_experiment
-from benchmarks._s3_server import BUCKET, open_server
+from benchmarks._store_cost import measure_store
 from lance_assets.records import Request, Sample, SamplingSettings
 from lance_assets.small_world import SMALL_MODEL
 from lance_assets.small_world.tasks import draw_held_out
 from resources.engines.vllm.engine import VllmEngine
-from resources.remote.copying import Copying
-from resources.remote.folder import DataFolder
-from resources.remote.store import Store
 
 SAMPLING = SamplingSettings(temperature=0.7, top_p=0.9, max_new_tokens=160)
 OPTIONS: dict[str, Any] = {
@@ -63,12 +55,6 @@ OPTIONS: dict[str, Any] = {
     "max_num_seqs": 64,
     "num_threads": 1,
 }
-PUT_AT_ONCE = 500
-"""Objects that are put into the bucket at once."""
-COPIES = 11
-"""So often an experiment is sent and fetched, in turn with few objects and many."""
-NEW_FILES = 60
-"""Files that are new each time."""
 PROBLEMS_A_RUNG = 32
 """The lowest rung has few more."""
 
@@ -115,8 +101,20 @@ def compare(found: dict[str, Sample], wanted: dict[str, Sample]) -> int:
     return sum(name not in one or name not in other or one[name] != other[name] for name in one.keys() | other.keys())
 
 
-def measure_copies(python: str, aim: float) -> dict[str, Any]:
-    """The figures of one copy and two, and of a node that is lost.
+def open_engine(python: str, copies: int, copies_on: Literal["machine", "ray"]) -> VllmEngine:
+    """So many copies of the packaged model, on this machine or on nodes of the cluster."""
+    return VllmEngine(
+        SMALL_MODEL,
+        python=python,
+        data_parallel_size=copies,
+        copies_on=copies_on,
+        log=lambda line: print(line, flush=True),
+        **OPTIONS,
+    )
+
+
+def ask_in_each_way(python: str, aim: float) -> tuple[dict[str, dict[str, Sample]], dict[str, float]]:
+    """The samples and the seconds of one copy here, one on a node, two on two nodes, and two of which one is lost.
 
     Args:
         python: the interpreter that has vLLM.
@@ -128,27 +126,17 @@ def measure_copies(python: str, aim: float) -> dict[str, Any]:
     second = cluster.add_node(num_cpus=1)
     os.environ["RAY_ADDRESS"] = cluster.address
 
-    def open_engine(copies: int, copies_on: Literal["machine", "ray"]) -> VllmEngine:
-        return VllmEngine(
-            SMALL_MODEL,
-            python=python,
-            data_parallel_size=copies,
-            copies_on=copies_on,
-            log=lambda line: print(line, flush=True),
-            **OPTIONS,
-        )
-
     def replace_node() -> None:
         cluster.remove_node(second, allow_graceful=False)
         cluster.add_node(num_cpus=1)
 
-    engine, probe = open_engine(1, "machine"), draw_requests(512)
+    found: dict[str, dict[str, Sample]] = {}
+    seconds: dict[str, float] = {}
+    engine, probe = open_engine(python, 1, "machine"), draw_requests(512)
     try:
         _, took = ask(engine, probe)
         requests = draw_requests(max(128, round(len(probe) * aim / took)))
         print(f"{len(requests)} rows", flush=True)
-        found: dict[str, dict[str, Sample]] = {}
-        seconds: dict[str, float] = {}
         found["this_machine"], seconds["this_machine"] = ask(engine, requests)
         for name, copies, at_half in (
             ("one_node", 1, lambda: None),
@@ -156,96 +144,30 @@ def measure_copies(python: str, aim: float) -> dict[str, Any]:
             ("a_node_lost", 2, replace_node),
         ):
             engine.close()
-            engine = open_engine(copies, "ray")
+            engine = open_engine(python, copies, "ray")
             found[name], seconds[name] = ask(engine, requests, at_half=at_half)
     finally:
         engine.close()
         cluster.shutdown()
+    return found, seconds
+
+
+def measure_copies(python: str, aim: float) -> dict[str, Any]:
+    """The figures of `ask_in_each_way`, and a table of them."""
+    found, seconds = ask_in_each_way(python, aim)
     wanted = found["this_machine"]
     differing = {name: compare(samples, wanted) for name, samples in found.items()}
     print("\n| way | seconds | rows that differ from this machine's |\n| --- | ---: | ---: |")
     for name, took in seconds.items():
-        print(f"| {name.replace('_', ' ')} | {took:.1f} | {differing[name]} of {len(requests)} |")
+        print(f"| {name.replace('_', ' ')} | {took:.1f} | {differing[name]} of {len(wanted)} |")
     return {
         "identical": differing["two_nodes"] == 0,
         "differing_rows": differing["two_nodes"],
-        "rows": len(requests),
+        "rows": len(wanted),
         "speedup_2_workers": round(seconds["one_node"] / seconds["two_nodes"], 2),
         "recovered": set(found["a_node_lost"]) == set(wanted) and differing["a_node_lost"] <= differing["two_nodes"],
         "seconds": {name: round(took, 1) for name, took in seconds.items()},
     }
-
-
-def measure_store(*, is_quick: bool) -> dict[str, Any]:
-    """The seconds of the same rounds with a store and without, at the same time.
-
-    Args:
-        is_quick: whether the rounds have a few rows, which take less than the looks at the store.
-    """
-    with tempfile.TemporaryDirectory() as folder, open_server(Path(folder)):
-        experiments = Path(folder) / "experiments"
-        if is_quick:
-            write_experiment(experiments, num_rounds=1)
-        else:
-            shutil.copytree(SOURCE, experiments / NAME, ignore=shutil.ignore_patterns("__pycache__"))
-        sites = {name: Site(Path(folder) / name, experiments, "command", 1) for name in ("local", "s3")}
-        processes = {}
-        for name, site in sites.items():
-            processes[name] = site.start(LANCE_STORE=f"s3://{BUCKET}/lance" if name == "s3" else "")
-        seconds, started = dict[str, float](), time.monotonic()
-        while len(seconds) < len(processes):
-            ended = {name for name, process in processes.items() if process.poll() is not None} - seconds.keys()
-            seconds |= dict.fromkeys(ended, time.monotonic() - started)
-            time.sleep(0.1)
-        for name, process in processes.items():
-            if process.returncode != 0:
-                raise RuntimeError(f"{name}: {(sites[name].home / 'log.txt').read_text()[-3000:]}")
-        differences = compare_sites(sites["local"].data, sites["s3"].data, NAME).differences
-        full = measure_full_bucket(sites["local"].data, Path(folder), num_objects=1_000 if is_quick else 100_000)
-    print("\n| rounds | seconds |\n| --- | ---: |")
-    for name, took in seconds.items():
-        print(f"| {name} | {took:.1f} |")
-    return {
-        "s3_overhead": round(seconds["s3"] / seconds["local"], 3),
-        "store_identical": differences == [],
-        "round_seconds": {name: round(took, 1) for name, took in seconds.items()},
-        **full,
-    }
-
-
-def measure_full_bucket(data: Path, folder: Path, *, num_objects: int) -> dict[str, Any]:
-    """What it costs to send and fetch an experiment where a bucket holds many objects beside its own.
-
-    Args:
-        data: the folder of its data.
-        folder: for what is fetched.
-        num_objects: that lie beside those of the experiment, under the same prefix.
-    """
-    import s3fs
-
-    buckets = s3fs.S3FileSystem()
-    started = time.monotonic()
-    for start in range(0, num_objects, PUT_AT_ONCE):
-        names = [f"{BUCKET}/full/objects/{place % 256:02x}/{place:064x}" for place in range(start, start + PUT_AT_ONCE)]
-        buckets.pipe(dict.fromkeys(names, b"1"))
-    print(f"{num_objects} objects put in {time.monotonic() - started:.0f} s", flush=True)
-    seconds: dict[str, list[float]] = {"few": [], "full": []}
-    for turn in range(COPIES):
-        # Each turn begins with the other one, and has prefixes of its own for what is sent.
-        # Each turn begins with the other one.
-        for name in sorted(seconds, reverse=bool(turn % 2)):
-            source = folder / f"turn{turn}{name}"
-            shutil.copytree(data, source)
-            # What was sent before is found there; these are new.
-            for place in range(NEW_FILES):
-                (source / "costs" / NAME / "r0001" / f"turn{turn}_{place}.json").write_bytes(os.urandom(20_000))
-            store, began = Store(f"s3://{BUCKET}/{name}"), time.monotonic()
-            Copying(NAME, DataFolder(source), store).run()
-            Copying(NAME, store, DataFolder(folder / f"fetched{turn}{name}")).run()
-            seconds[name].append(time.monotonic() - began)
-    print(f"sent and fetched, seconds: {seconds}", flush=True)
-    ratio = sum(seconds["full"]) / sum(seconds["few"])
-    return {"full_bucket_ratio": round(ratio, 3), "objects_beside": num_objects}
 
 
 def main() -> None:
