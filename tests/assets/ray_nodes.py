@@ -26,22 +26,30 @@ class RayNodes:
         # Each node's part of the dashboard listens on a port of its own.
         self._nodes.append(self._cluster.add_node(num_cpus=1, dashboard_agent_listen_port=find_free_port()))
 
-    def lose(self, pid: int) -> str | None:
-        """Kill the node that a process runs on with all that it started; its name, None where it runs on none."""
+    def find(self, pid: int) -> str | None:
+        """The id of the node that a process runs on; None where it runs on none of them."""
         above = {process.pid for process in psutil.Process(pid).parents()}
-        for node in self._nodes:
-            raylets = {info.process.pid for info in node.all_processes["raylet"]}
-            if raylets & above:
-                for raylet in raylets:
-                    kill_family(raylet)
-                self._cluster.remove_node(node, allow_graceful=False)
-                self._nodes.remove(node)
-                return str(node.node_id)
-        return None
+        found = [node.node_id for node in self._nodes if above & {one.process.pid for one in list_raylets(node)}]
+        return str(found[0]) if found else None
+
+    def lose(self, pid: int) -> str | None:
+        """Kill the node that a process runs on with all that it started; its id, None where it runs on none."""
+        lost = self.find(pid)
+        for node in [node for node in self._nodes if str(node.node_id) == lost]:
+            for raylet in list_raylets(node):
+                kill_family(raylet.process.pid)
+            self._cluster.remove_node(node, allow_graceful=False)
+            self._nodes.remove(node)
+        return lost
 
     def replace(self, node: str) -> None:
         """Start a node in place of a lost one."""
         self.add()
+
+
+def list_raylets(node: Any) -> list[Any]:
+    """A node's own processes, which all others are started by."""
+    return list(node.all_processes["raylet"])
 
 
 def kill_family(pid: int) -> None:

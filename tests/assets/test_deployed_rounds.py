@@ -1,8 +1,8 @@
-"""Whole rounds on Ray and on Slurm give the tables of this machine, also where nodes are lost while they are made."""
+"""A whole round on Ray and on Slurm has the tables of this machine, also where nodes are lost while it is made."""
 
 import contextlib
 import os
-import sqlite3
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from tests.assets import slurm_nodes
 from tests.assets.ray_nodes import RayNodes, open_nodes
 from tests.assets.slurm_nodes import SlurmNodes, open_slurm
 
-# Each step and each check of two rounds is a job with a start of its own, so they take many minutes.
+# Each step and each check of a round is a job with a start of its own, so they take many minutes.
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(3600),
@@ -29,19 +29,31 @@ LIMIT_SECONDS = 3000
 
 @pytest.fixture(scope="module")
 def experiments(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an experiment whose rounds take seconds."""
+    """The folder of an experiment whose rounds take seconds where each step is a process."""
     folder = tmp_path_factory.mktemp("experiments")
     write_experiment(folder, num_rounds=1)
     return folder
 
 
 @pytest.fixture(scope="module")
-def here(experiments: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data of its two rounds, made by processes of this machine."""
-    site = Site(tmp_path_factory.mktemp("here"), experiments, "command", 1)
-    process = site.start()
-    assert process.wait(LIMIT_SECONDS) == 0, (site.home / "log.txt").read_text()[-3000:]
-    return site.data
+def begun(experiments: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home that has r0000, made by processes of this machine."""
+    return run_here(tmp_path_factory.mktemp("begun") / "home", experiments, num_rounds=0)
+
+
+@pytest.fixture(scope="module")
+def here(begun: Path, experiments: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home that went on from there with r0001, here too."""
+    home = tmp_path_factory.mktemp("here") / "home"
+    shutil.copytree(begun, home)
+    return run_here(home, experiments, num_rounds=1)
+
+
+def run_here(home: Path, experiments: Path, *, num_rounds: int) -> Path:
+    """Run rounds by processes of this machine; the home."""
+    site = Site(home, experiments, "command", num_rounds)
+    assert site.start().wait(LIMIT_SECONDS) == 0, (home / "log.txt").read_text()[-3000:]
+    return home
 
 
 @contextmanager
@@ -69,20 +81,10 @@ def on_slurm(folder: Path) -> Iterator[SlurmNodes]:
             yield nodes
 
 
-def find_generation(site: Site) -> int | None:
-    """The process that generates r0001, once some of its samples are on the disk."""
+def find_generation(site: Site, num_before: int) -> int | None:
+    """The process that generates r0001, once an engine has given some samples beside those of r0000."""
     found = [one.pid for one in site.list_at_work() if one.stage == "r0001 raw_generations"]
-    kept = [file for file in (site.data / "stages" / NAME / "r0001").rglob("*.sqlite") if count_rows(file)]
-    return found[0] if found and kept else None
-
-
-def count_rows(file: Path) -> int:
-    """Samples that a stage keeps."""
-    with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as stage:
-        try:
-            return int(stage.execute("SELECT count(*) FROM samples").fetchone()[0])
-        except sqlite3.OperationalError:
-            return 0
+    return found[0] if found and site.count_samples() > num_before + 2 else None
 
 
 def find_training(site: Site) -> int | None:
@@ -92,33 +94,36 @@ def find_training(site: Site) -> int | None:
 
 
 @pytest.mark.parametrize("deployment", [on_ray, on_slurm])
-def test_rounds_elsewhere_are_those_of_this_machine(deployment, experiments: Path, here: Path, tmp_path: Path) -> None:
+def test_a_round_elsewhere_is_that_of_this_machine(
+    deployment, begun: Path, experiments: Path, here: Path, tmp_path: Path
+) -> None:
     """A node is lost in the middle of generation, and one in the middle of training; both are replaced."""
-    folder = tmp_path / "cluster"
-    folder.mkdir()
-    with deployment(folder) as nodes:
+    (tmp_path / "cluster").mkdir()
+    shutil.copytree(begun, tmp_path / "home")
+    (tmp_path / "home" / "log.txt").unlink()
+    with deployment(tmp_path / "cluster") as nodes:
         site = Site(tmp_path / "home", experiments, "command", 1)
-        process = site.start()
+        num_before, process = site.count_samples(), site.start()
         try:
-            lose_node(nodes, find_generation, process, site)
-            lose_node(nodes, find_training, process, site)
+            lose_node(nodes, lambda: find_generation(site, num_before), process, site)
+            lose_node(nodes, lambda: find_training(site), process, site)
             code = process.wait(LIMIT_SECONDS)
         finally:
             site.end(process)
     log = (site.home / "log.txt").read_text()
     assert code == 0, log[-3000:]
     assert log.count("the round goes on from there") == 2
-    compared = compare(here, site.data, NAME)
+    compared = compare(here / "data", site.data, NAME)
     assert compared.differences == []
     assert compared.num_compared > 40
 
 
-def lose_node(nodes, find: Callable[[Site], int | None], process, site: Site) -> None:
+def lose_node(nodes, find: Callable[[], int | None], process, site: Site) -> None:
     """Lose the node of a process that is at work, and start another."""
     node = None
     while node is None:
         with contextlib.suppress(psutil.NoSuchProcess):
-            node = nodes.lose(wait_for(lambda: find(site), process, site))
+            node = nodes.lose(wait_for(find, process, site))
     nodes.replace(node)
 
 

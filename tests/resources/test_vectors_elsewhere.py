@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 import lancedb
 import numpy as np
 import polars as pl
+import psutil
 import pytest
 
 from benchmarks._s3_server import KEYS, NEEDED, Server, is_installed, open_server
@@ -70,6 +71,40 @@ def test_two_nodes_give_the_vectors_of_one_machine(
     assert spread.model_hash == Embedder().model_hash
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     assert store.embed_once(TEXTS, spread).vectors.tobytes() == wanted.vectors.tobytes()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_node_that_dies_loses_no_text(nodes: RayNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is killed while it embeds; what it had is embedded again on another node."""
+    import ray
+
+    monkeypatch.setattr(embeddings, "SLICE_TEXTS", 4)
+    monkeypatch.setenv("RAY_ADDRESS", nodes.cluster_address)
+    spread, lost, slices = SpreadEmbedder(num_copies=3), list[str](), list[int]()
+    nodes.add()
+
+    class Watched(SpreadEmbedder):
+        def embed_slices(self, asked: Sequence[Sequence[str]]) -> Iterator[tuple[int, np.ndarray]]:
+            for place, vectors in spread.embed_slices(asked):
+                slices.append(place)
+                if not lost:
+                    own = ray.get_runtime_context().get_node_id()
+                    busy = [pid for pid in list_copies() if nodes.find(pid) not in (None, own)]
+                    lost.extend(filter(None, [nodes.lose(busy[0]) if busy else None]))
+                yield place, vectors
+
+    texts = [*TEXTS, *(f"{text} again" for text in TEXTS)]
+    found = EmbeddingStore(tmp_path / "there").embed_once(texts, Watched())
+    assert len(lost) == 1
+    assert sorted(slices) == list(range(len(texts) // 4))
+    wanted = EmbeddingStore(tmp_path / "here").embed_once(texts, Embedder())
+    assert found.vectors.tobytes() == wanted.vectors.tobytes()
+
+
+def list_copies() -> list[int]:
+    """The processes of Ray Data that hold the model."""
+    titles = ((process.pid, process.info["cmdline"]) for process in psutil.process_iter(["cmdline"]))
+    return [pid for pid, title in titles if title and title[0].startswith("ray::") and "MapWorker" in title[0]]
 
 
 def test_without_a_cluster_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
