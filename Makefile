@@ -129,10 +129,11 @@ $(INSTALLED_DEPLOY): constraints.txt $(INSTALLED)
 	$(VENV_DEPLOY)/bin/python -m pip install -c constraints.txt --no-deps --ignore-installed dagster # for its command
 	@touch $(INSTALLED_DEPLOY)
 
-DEPLOYED := tests/assets/test_deployment.py tests/assets/test_postgres.py tests/resources/test_copies_on_ray.py tests/resources/test_s3.py
+DEPLOYED := tests/assets/test_deployment.py tests/assets/test_postgres.py tests/assets/test_deployed_rounds.py \
+	tests/resources/test_copies_on_ray.py tests/resources/test_s3.py tests/resources/test_vectors_elsewhere.py
 
-test-deploy: setup $(INSTALLED_DEPLOY) ## Run the tests of Ray, an S3 server and PostgreSQL, in an environment of their own
-	PATH="$(CURDIR)/$(VENV_DEPLOY)/bin:$$PATH" $(VENV_DEPLOY)/bin/python -m pytest -m 'slow or not slow' --timeout 900 $(DEPLOYED)
+test-deploy: setup $(INSTALLED_DEPLOY) ## Run the tests of Ray, Slurm, an S3 server and PostgreSQL, in an environment of their own
+	LANCE_TEST_CLUSTERS=1 PATH="$(CURDIR)/$(VENV_DEPLOY)/bin:$$PATH" $(VENV_DEPLOY)/bin/python -m pytest -m 'slow or not slow' --timeout 900 $(DEPLOYED)
 
 bench-engine: setup $(INSTALLED_VLLM) ## Measure the engines side by side, vLLM's CPU build among them
 	$(ON_VLLM) $(BIN)/python -m benchmarks.engine

@@ -79,17 +79,25 @@ class Site:
         """Of its runs and steps."""
         return Claims(self.data / "running")
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """Start what runs the rounds, always by the same command."""
-        environment = os.environ | {
-            "LANCE_HOME": str(self.home),
-            "DAGSTER_HOME": str(self.home / "dagster"),
-            "LANCE_EXPERIMENTS": str(self.experiments),
-            "LANCE_CHAOS_COUNTS": str(self.home),
-            "PYTHONPATH": f"{PROJECT_ROOT}{os.pathsep}{COUNTING}",
-            "PYTHONUNBUFFERED": "1",
-            "OMP_NUM_THREADS": "1",
-        }
+    def start(self, **variables: str) -> subprocess.Popen[bytes]:
+        """Start what runs the rounds, always by the same command.
+
+        Args:
+            variables: of the environment, beside those of this process.
+        """
+        environment = (
+            os.environ
+            | variables
+            | {
+                "LANCE_HOME": str(self.home),
+                "DAGSTER_HOME": str(self.home / "dagster"),
+                "LANCE_EXPERIMENTS": str(self.experiments),
+                "LANCE_CHAOS_COUNTS": str(self.home),
+                "PYTHONPATH": f"{PROJECT_ROOT}{os.pathsep}{COUNTING}",
+                "PYTHONUNBUFFERED": "1",
+                "OMP_NUM_THREADS": "1",
+            }
+        )
         (self.home / "dagster").mkdir(parents=True, exist_ok=True)
         shutil.copy(PROJECT_ROOT / "lance_assets" / "assets" / "dagster.yaml", self.home / "dagster")
         if self.way == "command":

@@ -1,10 +1,10 @@
-"""What two machines are worth to a stage of generation, and whether they give what one gives.
+"""What two machines are worth to a stage of generation, whether they give what one gives, and what a store costs.
 
-    python -m benchmarks.scaleout [--python PYTHON] [--seconds N] [--quick]
+    python -m benchmarks.scaleout [--python PYTHON] [--seconds N] [--part copies|store] [--quick]
 
-It needs the extra [ray], and vLLM in the environment of `--python` (LANCE_VLLM_PYTHON by default; `make test-vllm`
-makes one). Two nodes of a Ray cluster are started on this machine with one core each, so that a copy of the packaged
-model on each of them has a core of its own. The same rows are asked of
+The part `copies` needs the extra [ray], and vLLM in the environment of `--python` (LANCE_VLLM_PYTHON by default; `make
+test-vllm` makes one). Two nodes of a Ray cluster are started on this machine with one core each, so that a copy of the
+packaged model on each of them has a core of its own. The same rows are asked of
 
 * one copy on this machine, as without Ray;
 * one copy on a node;
@@ -12,7 +12,13 @@ model on each of them has a core of its own. The same rows are asked of
 * two copies, of which one loses its node at the half, as a machine is lost.
 
 The rows are as many as one copy needs `--seconds` for. The models are loaded before the clock starts, but for the
-third copy that takes the place of the lost one. The last line is one JSON object:
+third copy that takes the place of the lost one.
+
+The part `store` needs the extra [s3] and SeaweedFS (`make test-deploy` installs both). r0000 and r0001 of `mini_lance`
+are made twice at the same time, once with LANCE_STORE on the S3 server and once without, so that both have the same
+machine. Each step starts and ends with a look at the store, and publishes what it made.
+
+The last line is one JSON object; a part that was left out has null:
 
 | key | what it is |
 | --- | --- |
@@ -20,6 +26,9 @@ third copy that takes the place of the lost one. The last line is one JSON objec
 | `differing_rows` | rows that differ, of `rows` |
 | `speedup_2_workers` | seconds of one copy on a node over those of two |
 | `recovered` | whether the rows were all there, and as they were, after a node was lost |
+| `s3_overhead` | seconds of the rounds with the store over those without; `store_identical`: the same bytes |
+| `full_bucket_ratio` | seconds to send and fetch the rounds beside 100,000 objects under the same prefix, over those |
+| | without |
 | `seconds` | of each way |
 """
 
@@ -32,6 +41,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Literal
 
+from benchmarks._store_cost import measure_store
 from lance_assets.records import Request, Sample, SamplingSettings
 from lance_assets.small_world import SMALL_MODEL
 from lance_assets.small_world.tasks import draw_held_out
@@ -91,40 +101,42 @@ def compare(found: dict[str, Sample], wanted: dict[str, Sample]) -> int:
     return sum(name not in one or name not in other or one[name] != other[name] for name in one.keys() | other.keys())
 
 
-def main() -> None:
-    """Measure, and print a table and the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--python", default=os.environ.get("LANCE_VLLM_PYTHON", sys.executable), help="that has vLLM")
-    parser.add_argument("--seconds", type=float, default=150.0, help="what one copy is to work")
-    parser.add_argument("--quick", action="store_true", help="20 seconds")
-    options = parser.parse_args()
+def open_engine(python: str, copies: int, copies_on: Literal["machine", "ray"]) -> VllmEngine:
+    """So many copies of the packaged model, on this machine or on nodes of the cluster."""
+    return VllmEngine(
+        SMALL_MODEL,
+        python=python,
+        data_parallel_size=copies,
+        copies_on=copies_on,
+        log=lambda line: print(line, flush=True),
+        **OPTIONS,
+    )
+
+
+def ask_in_each_way(python: str, aim: float) -> tuple[dict[str, dict[str, Sample]], dict[str, float]]:
+    """The samples and the seconds of one copy here, one on a node, two on two nodes, and two of which one is lost.
+
+    Args:
+        python: the interpreter that has vLLM.
+        aim: seconds that one copy is to work.
+    """
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     second = cluster.add_node(num_cpus=1)
     os.environ["RAY_ADDRESS"] = cluster.address
 
-    def open_engine(copies: int, copies_on: Literal["machine", "ray"]) -> VllmEngine:
-        return VllmEngine(
-            SMALL_MODEL,
-            python=options.python,
-            data_parallel_size=copies,
-            copies_on=copies_on,
-            log=lambda line: print(line, flush=True),
-            **OPTIONS,
-        )
-
     def replace_node() -> None:
         cluster.remove_node(second, allow_graceful=False)
         cluster.add_node(num_cpus=1)
 
-    engine, probe = open_engine(1, "machine"), draw_requests(512)
+    found: dict[str, dict[str, Sample]] = {}
+    seconds: dict[str, float] = {}
+    engine, probe = open_engine(python, 1, "machine"), draw_requests(512)
     try:
         _, took = ask(engine, probe)
-        requests = draw_requests(max(128, round(len(probe) * (20.0 if options.quick else options.seconds) / took)))
+        requests = draw_requests(max(128, round(len(probe) * aim / took)))
         print(f"{len(requests)} rows", flush=True)
-        found: dict[str, dict[str, Sample]] = {}
-        seconds: dict[str, float] = {}
         found["this_machine"], seconds["this_machine"] = ask(engine, requests)
         for name, copies, at_half in (
             ("one_node", 1, lambda: None),
@@ -132,24 +144,45 @@ def main() -> None:
             ("a_node_lost", 2, replace_node),
         ):
             engine.close()
-            engine = open_engine(copies, "ray")
+            engine = open_engine(python, copies, "ray")
             found[name], seconds[name] = ask(engine, requests, at_half=at_half)
     finally:
         engine.close()
         cluster.shutdown()
+    return found, seconds
+
+
+def measure_copies(python: str, aim: float) -> dict[str, Any]:
+    """The figures of `ask_in_each_way`, and a table of them."""
+    found, seconds = ask_in_each_way(python, aim)
     wanted = found["this_machine"]
     differing = {name: compare(samples, wanted) for name, samples in found.items()}
     print("\n| way | seconds | rows that differ from this machine's |\n| --- | ---: | ---: |")
     for name, took in seconds.items():
-        print(f"| {name.replace('_', ' ')} | {took:.1f} | {differing[name]} of {len(requests)} |")
-    line = {
+        print(f"| {name.replace('_', ' ')} | {took:.1f} | {differing[name]} of {len(wanted)} |")
+    return {
         "identical": differing["two_nodes"] == 0,
         "differing_rows": differing["two_nodes"],
-        "rows": len(requests),
+        "rows": len(wanted),
         "speedup_2_workers": round(seconds["one_node"] / seconds["two_nodes"], 2),
         "recovered": set(found["a_node_lost"]) == set(wanted) and differing["a_node_lost"] <= differing["two_nodes"],
         "seconds": {name: round(took, 1) for name, took in seconds.items()},
     }
+
+
+def main() -> None:
+    """Measure, and print tables and the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--python", default=os.environ.get("LANCE_VLLM_PYTHON", sys.executable), help="that has vLLM")
+    parser.add_argument("--seconds", type=float, default=150.0, help="what one copy is to work")
+    parser.add_argument("--part", choices=("copies", "store"), help="one of the two; both by default")
+    parser.add_argument("--quick", action="store_true", help="20 seconds, and rounds of a few rows")
+    options = parser.parse_args()
+    line: dict[str, Any] = dict.fromkeys(("identical", "speedup_2_workers", "recovered", "s3_overhead"))
+    if options.part != "copies":
+        line |= measure_store(is_quick=options.quick)
+    if options.part != "store":
+        line |= measure_copies(options.python, 20.0 if options.quick else options.seconds)
     print(json.dumps(line))
 
 

@@ -28,6 +28,15 @@ def find_store_address() -> str | None:
     return (os.environ.get(STORE) or "").rstrip("/") or None
 
 
+HISTORY = "LANCE_HISTORY"
+"""The environment variable with the address of the LanceDB database, where that is not in the folder of data."""
+
+
+def find_history_address() -> str | None:
+    """The address that LANCE_HISTORY names, such as `s3://bucket/vectors`; None where it is not set."""
+    return (os.environ.get(HISTORY) or "").rstrip("/") or None
+
+
 BROWSE_PORT = 3001
 """Where `lance browse` listens by default: the port after the Dagster UI's."""
 

@@ -34,6 +34,8 @@ from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round
 from lance_assets.settings.overrides import apply_overrides
 from resources.machine.claims import Claims
+from resources.remote.lease import hold_lease
+from resources.remote.weights import find_store
 
 JOB_MODULE = "lance_assets.assets.loading"
 """The module whose `build_round_job` the process of each step calls to build the job again."""
@@ -147,7 +149,8 @@ def run_rounds(
         waits: whether it stays where a round waits for people, and goes on once they have decided.
 
     Raises:
-        ClaimedError: another process runs the experiment, or works on a round that is to be made.
+        ClaimedError: another process runs the experiment, or works on a round that is to be made, or another machine
+            works on the experiment in the store.
         FailedRoundError: the run of a round failed.
         ValueError: there is no round to redo, a round is missing that cannot be made as things are, the launch sets
             what cannot be set, or there is no round to set it for.
@@ -155,7 +158,11 @@ def run_rounds(
     apply_overrides(plan.settings, launch.values if launch else {})
     platform = build_platform()
     what = f"lance run {plan.name}, up to {format_round(num_rounds)}"
-    with open_instance() as instance, platform.claims.hold(f"command.{plan.name}", what=what, scopes=[plan.name]):
+    with (
+        open_instance() as instance,
+        platform.claims.hold(f"command.{plan.name}", what=what, scopes=[plan.name]),
+        hold_lease(find_store(), platform.root, plan.name, what=what),
+    ):
         end_lost_runs(instance, platform.claims, say=say, own=[plan.name])
         started, waiting = time.monotonic(), launch if launch != Launch() else None
         for key in list_from(instance, plan, platform, redo_from) if redo_from is not None else []:

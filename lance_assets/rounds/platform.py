@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lance_assets.extras import require_extra
+from lance_assets.home import HISTORY, find_history_address
 from lance_assets.settings.engines import EngineSettings, RoleSettings
 from lance_assets.settings.experiment import ExperimentSettings
 from resources.engines.contract import Adapter, Engine, EngineError
@@ -18,10 +19,12 @@ from resources.machine.claims import Claims
 from resources.machine.handover import EngineLeases
 from resources.models.adapters import find_adapter
 from resources.models.finding import resolve_model
+from resources.remote.store import check_address
 from resources.remote.weights import find_weights
 from resources.stores.checkpoints import CheckpointStore
 from resources.stores.embeddings import Embedder, EmbeddingStore
 from resources.stores.history import HistoryStore
+from resources.stores.spread_embedding import SpreadEmbedder
 from resources.stores.tables import TableStore
 
 
@@ -50,7 +53,7 @@ class Platform:
     @property
     def history(self) -> HistoryStore:
         """Every kept text with its vector."""
-        return HistoryStore(self.root / "history.lancedb")
+        return HistoryStore(self._find_database())
 
     @property
     def leases(self) -> EngineLeases:
@@ -65,7 +68,21 @@ class Platform:
     @property
     def embeddings(self) -> EmbeddingStore:
         """The vector of every text that was ever embedded."""
-        return EmbeddingStore(self.root / "history.lancedb")
+        return EmbeddingStore(self._find_database())
+
+    def _find_database(self) -> Path | str:
+        """The folder or the address of the LanceDB database.
+
+        Raises:
+            ValueError: LANCE_HISTORY is no address, or holds a key.
+        """
+        address = find_history_address()
+        if address is None:
+            return self.root / "history.lancedb"
+        try:
+            return check_address(address)
+        except ValueError as error:
+            raise ValueError(f"{HISTORY}: {error}") from error
 
     def open_engine(
         self,
@@ -154,4 +171,9 @@ class Platform:
 
     def open_embedder(self, settings: ExperimentSettings) -> Embedder:
         """The model that embeds kept texts."""
-        return Embedder(**settings.embedder.model_dump())
+        asked = settings.embedder
+        own = asked.model_dump(include={"model", "batch_size", "device"})
+        if asked.copies_on == "machine":
+            return Embedder(**own)
+        require_extra("ray", extra="ray", needed_by="embedder.copies_on: ray")
+        return SpreadEmbedder(**own, num_copies=asked.num_copies)

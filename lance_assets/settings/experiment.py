@@ -252,6 +252,14 @@ class EmbedderSettings(Settings):
     device: str = Field(
         "cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where it runs: cpu, cuda, or one GPU such as cuda:1."
     )
+    copies_on: Literal["machine", "ray"] = Field(
+        "machine",
+        description="Where the model is held: 'machine' for the step's own, 'ray' for nodes of the Ray cluster that "
+        "RAY_ADDRESS names. The vectors are the same.",
+    )
+    num_copies: int = Field(
+        2, ge=1, description="With copies_on 'ray', most copies at once; each has one core, or one GPU with cuda."
+    )
 
 
 class RoundTraining(Settings):

@@ -68,6 +68,23 @@ def is_address(text: str) -> bool:
     return "://" in text
 
 
+def check_address(url: str) -> str:
+    """An address that may be kept in files and shown.
+
+    Raises:
+        ValueError: it is none, or holds a key.
+    """
+    parts = urlsplit(url)
+    if not is_address(url) or parts.query or parts.fragment:
+        raise ValueError(f"a store is an address like s3://bucket/lance, got {hide_secrets(repr(url))}")
+    if parts.username or parts.password:
+        raise ValueError(
+            "the address of a store must hold no key; give it in the environment or in the files of the store's "
+            "own tools, such as AWS_ACCESS_KEY_ID or ~/.aws for S3"
+        )
+    return url
+
+
 @dataclass(frozen=True)
 class Store:
     """The experiments under an address."""
@@ -78,19 +95,8 @@ class Store:
     """Seconds for which a call is tried again, 0 or more."""
 
     def __post_init__(self) -> None:
-        """Check the address.
-
-        Raises:
-            ValueError: it is none, or holds a key.
-        """
-        parts = urlsplit(self.url)
-        if not is_address(self.url) or parts.query or parts.fragment:
-            raise ValueError(f"a store is an address like s3://bucket/lance, got {hide_secrets(repr(self.url))}")
-        if parts.username or parts.password:
-            raise ValueError(
-                "the address of a store must hold no key; give it in the environment or in the files of the store's "
-                "own tools, such as AWS_ACCESS_KEY_ID or ~/.aws for S3"
-            )
+        """Check the address, as `check_address`."""
+        check_address(self.url)
 
     def __str__(self) -> str:
         """The address."""

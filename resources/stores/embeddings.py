@@ -10,11 +10,11 @@ leave a row, of which one is read.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -157,6 +157,15 @@ class EmbeddingModel(Protocol):
         ...
 
 
+@runtime_checkable
+class SpreadModel(Protocol):
+    """A model that several machines hold, which are given slices of texts."""
+
+    def embed_slices(self, slices: Sequence[Sequence[str]]) -> Iterator[tuple[int, np.ndarray]]:
+        """The place of each slice with the vectors of its texts, in whatever order they are finished."""
+        ...
+
+
 @dataclass(frozen=True)
 class Embedded:
     """The vectors of texts, and how many of them were new."""
@@ -206,8 +215,8 @@ def hash_text(text: str) -> bytes:
 class EmbeddingStore:
     """Vectors by text and model: one table a model, `embeddings_<first 16 digits of its hash>`."""
 
-    uri: Path
-    """The folder of the LanceDB database."""
+    uri: Path | str
+    """The folder of the LanceDB database, or its address in an object store."""
 
     def embed_once(self, texts: Sequence[str], embedder: EmbeddingModel) -> Embedded:
         """Look texts up, and embed those that are not known.
@@ -229,12 +238,14 @@ class EmbeddingStore:
         table = _ModelTable(self.uri, embedder)
         known = table.look_up(list(by_key)) if by_key else {}
         missing = sorted((key for key in by_key if key not in known), key=lambda key: (len(by_key[key]), by_key[key]))
-        for start in range(0, len(missing), SLICE_TEXTS):
-            some = missing[start : start + SLICE_TEXTS]
-            vectors = check_vectors(embedder.embed([by_key[key] for key in some]), num_rows=len(some))
+        slices = [missing[start : start + SLICE_TEXTS] for start in range(0, len(missing), SLICE_TEXTS)]
+        texts_of = [[by_key[key] for key in some] for some in slices]
+        spread = embedder.embed_slices(texts_of) if isinstance(embedder, SpreadModel) else None
+        for place, found in spread or ((place, embedder.embed(some)) for place, some in enumerate(texts_of)):
+            vectors = check_vectors(found, num_rows=len(slices[place]))
             # Each slice is stored at once: a killed run loses one slice at most.
-            table.append(some, vectors)
-            known |= dict(zip(some, vectors, strict=True))
+            table.append(slices[place], vectors)
+            known |= dict(zip(slices[place], vectors, strict=True))
         if missing:
             table.keep_compact()
         rows = [known[key] for key in keys]
@@ -249,7 +260,7 @@ class EmbeddingStore:
 
 @dataclass(frozen=True)
 class _ModelTable:
-    uri: Path
+    uri: Path | str
     embedder: EmbeddingModel
 
     @cached_property
@@ -288,7 +299,7 @@ class _ModelTable:
             table = self.table.open() or self.table.create(schema)
             if (known := read_width(table.schema)) != width:
                 raise HistoryError(
-                    f"{self.table.path} holds vectors of {known} numbers, got {width} from the same model: {_REMEDY}"
+                    f"{self.table.place} holds vectors of {known} numbers, got {width} from the same model: {_REMEDY}"
                 )
             rows = pa.Table.from_arrays([pa.array(keys, pa.binary(16)), column], names=["key", "vector"])
             table.merge_insert("key").when_not_matched_insert_all().execute(rows.cast(table.schema))

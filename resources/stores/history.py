@@ -103,8 +103,8 @@ def _hash_part(row_id: str, *parts: bytes) -> int:
 class HistoryStore:
     """One row for each kept text: experiment, round, row_id, text, text_hash, model_hash, vector."""
 
-    uri: Path
-    """The folder of the LanceDB database."""
+    uri: Path | str
+    """The folder of the LanceDB database, or its address in an object store."""
 
     def replace_round(
         self, experiment: str, round_key: str, rows: pl.DataFrame, vectors: np.ndarray, *, model_hash: str
@@ -232,12 +232,8 @@ class HistoryStore:
         return found
 
     def set_aside(self) -> Path | None:
-        """Move a table that cannot be read out of the way; where it is now, None where there was none."""
-        path = self._table.path
-        if not path.exists():
-            return None
-        number = next(number for number in range(1, 10_000) if not _name_aside(path, number).exists())
-        return path.rename(_name_aside(path, number))
+        """As `LanceTable.set_aside`: its rows are in the tables of the rounds."""
+        return self._table.set_aside()
 
     def maintain(self, *, keep_seconds: float = 3600.0) -> IndexHealth:
         """Compact, delete versions older than `keep_seconds`, and keep the index that the size asks for; once a round.
@@ -280,10 +276,6 @@ class HistoryStore:
                 f"this one with {model_hash[:12]}, and their vectors cannot be compared: materialize cleaned_set of "
                 "the earlier rounds again, or set the experiment's embedder back"
             )
-
-
-def _name_aside(path: Path, number: int) -> Path:
-    return path.with_name(f"{path.stem}.damaged-{number}")
 
 
 def build_schema(width: int) -> "pa.Schema":

@@ -1,8 +1,9 @@
-"""One LanceDB table on disk that several processes write at once, and the index of its vectors.
+"""One LanceDB table that several processes write at once, on a disk or in a bucket, and the index of its vectors.
 
-LanceDB refuses a commit that conflicts with one made meanwhile, and it is tried again; a table is made in a folder of
-its own that is then renamed; and every error says where it happened and what to do. A table carries the number of its
-format, so that one written by a newer version of the project is refused rather than misread.
+LanceDB refuses a commit that conflicts with one made meanwhile, and it is tried again. A table on a disk is made in a
+folder of its own that is then renamed; in a bucket LanceDB's own creation is refused where there is one. Every error
+says where it happened and what to do. A table carries the number of its format, so that one written by a newer version
+of the project is refused rather than misread.
 
 Up to `FLAT_ROWS` rows there is no index: the search is exact, and its cost is a matrix product. Above it the index is
 IVF_FLAT, whose only loss is rows in partitions that are not probed; above `PQ_ROWS` it is IVF_PQ, which reads a 32nd of
@@ -28,6 +29,7 @@ import polars as pl
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from lancedb.db import DBConnection
     from lancedb.table import Table
 
 MAX_ATTEMPTS = 20
@@ -37,6 +39,8 @@ FORMAT = 1
 _FORMAT_KEY = b"lance_on_dagster_format"
 # LanceDB has no class for conflicts: they are a RuntimeError with these words.
 _CONFLICT = re.compile(r"conflict|incompatible transaction|concurrent", re.IGNORECASE)
+# Nor for a table that is not there, or is there already: they are a ValueError.
+_MISSING, _TAKEN = "was not found", "already exists"
 FLAT_ROWS = 50_000
 """Rows up to which the search is exact."""
 PQ_ROWS = 2_000_000
@@ -67,17 +71,17 @@ class HistoryError(RuntimeError):
 class LanceTable:
     """A table by its place; it need not exist."""
 
-    uri: Path
-    """The folder of the LanceDB database."""
+    uri: Path | str
+    """The folder of the LanceDB database, or its address in an object store, such as `s3://bucket/history.lancedb`."""
     name: str
     """The table's."""
     remedy: str
     """What to do when it is corrupt."""
 
     @property
-    def path(self) -> Path:
-        """The table's folder."""
-        return self.uri / f"{self.name}.lance"
+    def place(self) -> str:
+        """The table's folder or address, for a person."""
+        return f"{self.uri}/{self.name}.lance"
 
     def open(self) -> "Table | None":
         """The newest version, or None where nothing was ever written.
@@ -85,42 +89,69 @@ class LanceTable:
         Raises:
             HistoryError: it was written by a newer version of the project.
         """
-        if not self.path.exists():
+        if isinstance(self.uri, Path) and not self._find_folder(self.uri).exists():
             return None
-        import lancedb
-
-        table = lancedb.connect(self.uri).open_table(self.name)
+        try:
+            table = connect(self.uri).open_table(self.name)
+        except ValueError as error:
+            if isinstance(self.uri, str) and _MISSING in str(error):
+                return None
+            raise
         found = int((table.schema.metadata or {}).get(_FORMAT_KEY, FORMAT))
         if found > FORMAT:
             raise HistoryError(
-                f"{self.path} was written in format {found}, this version of the project knows format {FORMAT}: "
+                f"{self.place} was written in format {found}, this version of the project knows format {FORMAT}: "
                 "upgrade the project, or use another data root"
             )
         return table
 
     def create(self, schema: "pa.Schema") -> "Table":
-        """Make the empty table, unless another process has made it meanwhile.
-
-        LanceDB's own creation, done by two processes at once, overwrites what one of them has already inserted.
-        """
-        import lancedb
-
-        making = self.uri / f".making-{self.name}-{os.getpid()}"
+        """Make the empty table, unless another process has made it meanwhile."""
         numbered = schema.with_metadata({**(schema.metadata or {}), _FORMAT_KEY: str(FORMAT)})
-        try:
-            lancedb.connect(making).create_table(self.name, schema=numbered, mode="overwrite")
+        if isinstance(self.uri, Path):
+            self._create_folder(self.uri, numbered)
+        else:
             try:
-                # A folder cannot be renamed onto one that holds something: of two processes one wins, and the other
-                # takes its table.
-                (making / f"{self.name}.lance").rename(self.path)
-            except OSError:
-                if not self.path.exists():
+                connect(self.uri).create_table(self.name, schema=numbered, mode="create")
+            except ValueError as error:
+                if _TAKEN not in str(error):
                     raise
-        finally:
-            shutil.rmtree(making, ignore_errors=True)
         table = self.open()
         assert table is not None
         return table
+
+    def _create_folder(self, uri: Path, schema: "pa.Schema") -> None:
+        """On a disk LanceDB's own creation, done by two processes at once, overwrites what one has already inserted."""
+        making, folder = uri / f".making-{self.name}-{os.getpid()}", self._find_folder(uri)
+        try:
+            connect(making).create_table(self.name, schema=schema, mode="overwrite")
+            try:
+                # A folder cannot be renamed onto one that holds something: of two processes one wins, and the other
+                # takes its table.
+                (making / folder.name).rename(folder)
+            except OSError:
+                if not folder.exists():
+                    raise
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+
+    def set_aside(self) -> Path | None:
+        """Let a table that cannot be read make room for a new one: a folder is moved, in an object store it is removed.
+
+        Returns:
+            Where it is now; None where there was none, or where it was removed.
+        """
+        if isinstance(self.uri, str):
+            connect(self.uri).drop_table(self.name, ignore_missing=True)
+            return None
+        folder = self._find_folder(self.uri)
+        if not folder.exists():
+            return None
+        names = (folder.with_name(f"{self.name}.damaged-{number}") for number in range(1, 10_000))
+        return folder.rename(next(name for name in names if not name.exists()))
+
+    def _find_folder(self, uri: Path) -> Path:
+        return uri / f"{self.name}.lance"
 
     def optimize(self, keep_seconds: float) -> None:
         """Merge small files, take new rows into the indices, and delete versions older than `keep_seconds`.
@@ -170,14 +201,27 @@ class LanceTable:
         except (RuntimeError, OSError, ValueError) as error:
             if isinstance(error, RuntimeError) and _CONFLICT.search(str(error)):
                 remedy = f"other processes wrote first {MAX_ATTEMPTS} times: run the step again when they are done"
+            elif isinstance(self.uri, str):
+                remedy = f"does the store answer, and do the credentials allow it? If it is corrupt, {self.remedy}"
             elif re.search(r"permission denied|read-only file system", str(error), re.IGNORECASE):
                 remedy = "make the folder and all in it writable for this user, and run the step again"
             elif re.search(r"no space left|os error 28", str(error), re.IGNORECASE):
-                free = shutil.disk_usage(next(each for each in (self.path, *self.path.parents) if each.exists())).free
+                folder = self._find_folder(self.uri)
+                free = shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free
                 remedy = f"the disk is full, {free} bytes free: free some space, and run the step again"
             else:
                 remedy = f"the table is locked or corrupt: {self.remedy}"
-            raise HistoryError(f"cannot {doing} in {self.path}: {remedy} ({error})") from error
+            raise HistoryError(f"cannot {doing} in {self.place}: {remedy} ({error})") from error
+
+
+def connect(uri: Path | str) -> "DBConnection":
+    """A LanceDB database; credentials of an object store come by the usual chain of its own tools."""
+    import lancedb
+
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    # Without encryption only where the address of the server says so.
+    is_plain = isinstance(uri, str) and uri.startswith("s3") and endpoint.startswith("http://")
+    return lancedb.connect(uri, storage_options={"endpoint": endpoint, "allow_http": "true"} if is_plain else None)
 
 
 def read_width(schema: "pa.Schema") -> int:

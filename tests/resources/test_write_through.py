@@ -196,3 +196,14 @@ def test_a_mistaken_address_names_the_variable(first: Path, monkeypatch: pytest.
         ValueError, match="LANCE_STORE: a store is an address like s3://bucket/lance, got 'bucket/lance'"
     ):
         publish_experiment(first, "tiny", say=pytest.fail)
+
+
+def test_the_address_of_the_history_is_one_and_holds_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    platform = Platform(str(tmp_path))
+    assert platform.history.uri == platform.embeddings.uri == tmp_path / "history.lancedb"
+    monkeypatch.setenv("LANCE_HISTORY", "s3://bucket/vectors/")
+    assert platform.history.uri == platform.embeddings.uri == "s3://bucket/vectors"
+    for address, told in (("vectors", "LANCE_HISTORY: a store is an address like"), ("s3://a:b@c", "must hold no key")):
+        monkeypatch.setenv("LANCE_HISTORY", address)
+        with pytest.raises(ValueError, match=told):
+            platform.history.digest_rounds("tiny")

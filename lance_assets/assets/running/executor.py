@@ -36,9 +36,13 @@ from lance_assets.assets.running.lost import (
     end_lost_runs,
     explain_waiting,
     list_scopes,
+    name_experiments,
 )
 from lance_assets.assets.running.slots import waiting_patiently
 from resources.machine.claims import ClaimedError, Claims
+from resources.remote.lease import hold_lease
+from resources.remote.store import UnreachableStoreError
+from resources.remote.weights import find_store
 from resources.stores.files import DiskFullError
 
 WATCH_SECONDS = 2.0
@@ -54,14 +58,15 @@ UNHEALTHY = " failed health check: "
 class WatchedExecutor(dg.Executor):
     """Runs the steps with another executor, under a claim."""
 
-    def __init__(self, inner: dg.Executor, claims: Claims) -> None:
-        """Keep both.
+    def __init__(self, inner: dg.Executor, claims: Claims, data_root: Path | None = None) -> None:
+        """Keep all of them.
 
         Args:
             inner: starts the steps.
             claims: of what works on the data.
+            data_root: the folder of the data, whose experiments may be in a store; None: in none.
         """
-        self._inner, self._claims = inner, claims
+        self._inner, self._claims, self._data_root = inner, claims, data_root
 
     @property
     def retries(self) -> RetryMode:
@@ -91,9 +96,16 @@ class WatchedExecutor(dg.Executor):
                 try:
                     stack.enter_context(hold_run(self._claims, run))
                 except ClaimedError as error:
-                    # The other one makes the round; to start this one again would be refused again.
-                    instance.add_run_tags(run.run_id, {REFUSED_TAG: str(error), MAX_RETRIES_TAG: "0"})
+                    _refuse(instance, run, error)
                     raise
+            try:
+                self._hold_leases(stack, run)
+            except UnreachableStoreError as error:
+                # It may be back before a step publishes, and what others have published meanwhile is refused then.
+                say(f"no lease was taken: {error}")
+            except ClaimedError as error:
+                _refuse(instance, run, error)
+                raise
             ended = stack.enter_context(_until_the_end())
             watch = (instance, self._claims, run.run_id, say, ended)
             threading.Thread(target=_watch, args=watch, daemon=True, name="waiting for a slot").start()
@@ -103,6 +115,30 @@ class WatchedExecutor(dg.Executor):
                 if why := explain_killed(event, is_elsewhere=is_elsewhere):
                     allow_retry(instance, run, why)
                 yield event
+
+    def _hold_leases(self, stack: contextlib.ExitStack, run: dg.DagsterRun) -> None:
+        """Hold the run's experiments against other machines, where they are in a store.
+
+        Raises:
+            LeasedError: another machine works on one.
+            StoreError: the store cannot be used.
+        """
+        if self._data_root is None:
+            return
+        store, scopes = find_store(), list_scopes(run)
+        for name in name_experiments(run) if scopes else []:
+
+            def is_shared(name: str = name) -> bool:
+                others = (each for each in self._claims.list_alive() if each.name.partition(".")[0] != run.run_id)
+                return any(scope.partition(" ")[0] == name for each in others for scope in each.scopes)
+
+            held = hold_lease(store, self._data_root, name, what=describe_run(run), is_shared=is_shared)
+            stack.enter_context(held)
+
+
+def _refuse(instance: dg.DagsterInstance, run: dg.DagsterRun, error: ClaimedError) -> None:
+    """Note why a run was refused. The other one makes the round; to start this one again would be refused again."""
+    instance.add_run_tags(run.run_id, {REFUSED_TAG: str(error), MAX_RETRIES_TAG: "0"})
 
 
 def hold_run(claims: Claims, run: dg.DagsterRun) -> contextlib.AbstractContextManager[Any]:
@@ -191,7 +227,7 @@ def build_executor(data_root: Path) -> dg.ExecutorDefinition:
 
     def create(context: dg.InitExecutorContext) -> dg.Executor:
         assert inner.executor_creation_fn is not None, "Dagster's own executor can be made"
-        return WatchedExecutor(inner.executor_creation_fn(context), Claims(data_root / "running"))
+        return WatchedExecutor(inner.executor_creation_fn(context), Claims(data_root / "running"), data_root)
 
     own = dg.ExecutorDefinition(
         name=inner.name,

@@ -36,10 +36,9 @@ from collections.abc import Mapping
 
 import ray
 
-from resources.engines.vllm.process import NO_CLUSTER, REPOSITORY
+from resources.engines.vllm.process import NO_CLUSTER
+from resources.machine.ray_cluster import CONNECT_SECONDS, find_address, join_cluster, list_paths
 
-CONNECT_SECONDS = 60.0
-"""How long a node may take to connect once the worker's task runs there, and to say the token."""
 LOOK_SECONDS = 0.5
 """How often is looked whether the task has ended or the engine has gone, while nobody has connected."""
 PIECE = 1 << 16
@@ -127,31 +126,15 @@ def has_gone(engine: socket.socket) -> bool:
         return True
 
 
-def join_cluster(address: str) -> None:
-    """Become a driver of the cluster; `auto` is the one on this machine.
-
-    Raises:
-        OSError: nobody listens at the address. Ray itself would try for a minute, and end the process then.
-        ConnectionError: no cluster runs on this machine, or the address is that of its dashboard.
-    """
-    if address.startswith("http"):
-        raise ConnectionError("that is the address that takes jobs; a cluster's own is HOST:PORT, by default port 6379")
-    host, _, port = address.rpartition(":")
-    if port.isdecimal() and "://" not in address:
-        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-    ray.init(address=address, logging_level="ERROR", log_to_driver=True)
-
-
 def main() -> int:
     """Run one copy; the worker's exit code, 1 where it never ran."""
     place, engine = json.loads(sys.argv[1]), socket.socket(fileno=int(sys.argv[2]))
-    address = os.environ.get("RAY_ADDRESS") or "auto"
+    address = find_address()
     try:
         join_cluster(address)
     except OSError as error:
         print(f"{NO_CLUSTER} {address!r}: {error}")
         return 1
-    paths = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
     token = secrets.token_hex(32)
     with socket.create_server((ray.util.get_node_ip_address(), 0)) as listener:
         task = ray.remote(hold_worker).options(
@@ -164,7 +147,7 @@ def main() -> int:
         running = task.remote(
             [place["python"], "-m", "resources.engines.vllm.worker"],
             sys.argv[3],
-            {"PYTHONPATH": paths, **place["environment"]},
+            {"PYTHONPATH": list_paths(), **place["environment"]},
             listener.getsockname(),
             token,
         )

@@ -1,0 +1,205 @@
+"""Vectors that other machines compute, and that lie in an object store: the same bytes as on one machine."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from importlib.util import find_spec
+from pathlib import Path
+
+import lancedb
+import numpy as np
+import polars as pl
+import psutil
+import pytest
+
+from benchmarks._s3_server import KEYS, NEEDED, Server, is_installed, open_server
+from resources.stores import embeddings
+from resources.stores.embeddings import Embedder, EmbeddingStore
+from resources.stores.history import HistoryStore
+from resources.stores.lance_tables import HistoryError
+from resources.stores.spread_embedding import SpreadEmbedder
+from tests.assets.ray_nodes import RayNodes, open_nodes
+from tests.assets.tiny_experiment import NOUNS, find_failures, open_world
+from tests.resources.test_embeddings import CountingEmbedder
+
+pytestmark = pytest.mark.slow
+TEXTS = [
+    f"What is {first} plus {second * second}? {'So add. ' * (first % 7)}" for first in range(24) for second in range(4)
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with a bucket."""
+    if not is_installed():
+        pytest.skip(NEEDED)
+    with open_server(tmp_path_factory.mktemp("seaweedfs")) as found:
+        yield found
+
+
+@pytest.fixture
+def address(server: Server, request: pytest.FixtureRequest) -> str:
+    """An empty place in the bucket."""
+    return f"s3://bucket/{request.node.name}/history.lancedb"
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[RayNodes]:
+    """Two nodes with one core each."""
+    if find_spec("ray") is None:
+        pytest.skip("ray is not installed: pip install -e '.[ray]'")
+    with open_nodes(2) as opened:
+        yield opened
+
+
+# Ray Data warns of settings of its own that nobody here has touched.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_two_nodes_give_the_vectors_of_one_machine(
+    nodes: RayNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slice by slice, in whatever order they come; what is known is not asked again."""
+    monkeypatch.setattr(embeddings, "SLICE_TEXTS", 16)
+    monkeypatch.setenv("RAY_ADDRESS", nodes.cluster_address)
+    wanted = EmbeddingStore(tmp_path / "here").embed_once(TEXTS, Embedder())
+    spread = SpreadEmbedder(num_copies=2)
+    store = EmbeddingStore(tmp_path / "there")
+    found = store.embed_once(TEXTS, spread)
+    assert found.vectors.tobytes() == wanted.vectors.tobytes()
+    assert (found.num_new, store.count(spread)) == (len(TEXTS), len(TEXTS))
+    assert spread.model_hash == Embedder().model_hash
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert store.embed_once(TEXTS, spread).vectors.tobytes() == wanted.vectors.tobytes()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_node_that_dies_loses_no_text(nodes: RayNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is killed while it embeds; what it had is embedded again on another node."""
+    import ray
+
+    monkeypatch.setattr(embeddings, "SLICE_TEXTS", 4)
+    monkeypatch.setenv("RAY_ADDRESS", nodes.cluster_address)
+    spread, lost, slices = SpreadEmbedder(num_copies=3), list[str](), list[int]()
+    nodes.add()
+
+    class Watched(SpreadEmbedder):
+        def embed_slices(self, asked: Sequence[Sequence[str]]) -> Iterator[tuple[int, np.ndarray]]:
+            for place, vectors in spread.embed_slices(asked):
+                slices.append(place)
+                if not lost:
+                    own = ray.get_runtime_context().get_node_id()
+                    busy = [pid for pid in list_copies() if nodes.find(pid) not in (None, own)]
+                    lost.extend(filter(None, [nodes.lose(busy[0]) if busy else None]))
+                yield place, vectors
+
+    texts = [*TEXTS, *(f"{text} again" for text in TEXTS)]
+    found = EmbeddingStore(tmp_path / "there").embed_once(texts, Watched())
+    assert len(lost) == 1
+    assert sorted(slices) == list(range(len(texts) // 4))
+    wanted = EmbeddingStore(tmp_path / "here").embed_once(texts, Embedder())
+    assert found.vectors.tobytes() == wanted.vectors.tobytes()
+
+
+def list_copies() -> list[int]:
+    """The processes of Ray Data that hold the model."""
+    titles = ((process.pid, process.info["cmdline"]) for process in psutil.process_iter(["cmdline"]))
+    return [pid for pid, title in titles if title and title[0].startswith("ray::") and "MapWorker" in title[0]]
+
+
+def test_without_a_cluster_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="the extra [ray] is not installed")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    ask = "from resources.stores.spread_embedding import SpreadEmbedder as Model; list(Model().embed_slices('ab'))"
+    said = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=False).stderr
+    assert "there is no Ray cluster at '127.0.0.1:1' for embedder.copies_on: ray; set RAY_ADDRESS to" in said
+
+
+def test_a_history_in_a_bucket_is_that_of_a_folder(address: str, tmp_path: Path) -> None:
+    """Look-up, search, replaced rounds, maintenance, and a table that is removed and written again."""
+    embedder = CountingEmbedder()
+    rows = pl.DataFrame(
+        {"row_id": [f"r{place}" for place in range(40)], "text": [f"text {place}" for place in range(40)]}
+    )
+    asked = embedder.embed([f"text {place} again" for place in range(9)])
+    nearest, digests = [], []
+    for uri in (tmp_path / "history.lancedb", address):
+        history = HistoryStore(uri)
+        assert history.digest_rounds("tiny") == {}
+        vectors = EmbeddingStore(uri).embed_once(rows["text"].to_list(), embedder)
+        again = EmbeddingStore(uri).embed_once(rows["text"].to_list(), embedder)
+        assert (vectors.num_new, again.num_new) == (40, 0)
+        assert again.vectors.tobytes() == vectors.vectors.tobytes()
+        for key in ("r0001", "r0001", "r0002"):
+            history.replace_round("tiny", key, rows, vectors.vectors, model_hash=embedder.model_hash)
+        assert history.maintain(keep_seconds=0.1).num_rows == 80
+        nearest.append(
+            history.find_nearest(asked, experiment="tiny", before_round="r0002", model_hash=embedder.model_hash)
+        )
+        digests.append(history.digest_rounds("tiny"))
+        assert history.set_aside() is None or isinstance(uri, Path)
+        assert history.digest_rounds("tiny") == {}
+    assert nearest[0].equals(nearest[1])
+    assert digests[0] == digests[1]
+
+
+CREATE = """
+import sys
+from resources.stores.embeddings import EmbeddingStore
+from tests.assets.tiny_experiment import NOUNS, find_failures, open_world
+from tests.resources.test_embeddings import CountingEmbedder
+for part in range(4):
+    texts = [f"{sys.argv[2]} {part} {place}" for place in range(5)]
+    EmbeddingStore(sys.argv[1]).embed_once([*texts, "shared"], CountingEmbedder())
+"""
+
+
+def test_processes_that_make_one_table_at_once_lose_nothing(address: str) -> None:
+    started = [subprocess.Popen([sys.executable, "-c", CREATE, address, str(number)]) for number in range(3)]
+    assert [process.wait(300) for process in started] == [0, 0, 0]
+    embedder = CountingEmbedder()
+    texts = [f"{who} {part} {place}" for who in range(3) for part in range(4) for place in range(5)]
+    assert EmbeddingStore(address).embed_once([*texts, "shared"], embedder).num_new == 0
+
+
+def test_credentials_that_are_wrong_are_told_and_not_shown(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-one")
+    with pytest.raises(HistoryError, match="does the store answer, and do the credentials allow it") as caught:
+        EmbeddingStore(address).embed_once(["a"], CountingEmbedder())
+    assert "wrong-one" not in str(caught.value)
+    assert KEYS["AWS_SECRET_ACCESS_KEY"] not in str(caught.value)
+
+
+def test_a_table_of_a_bucket_is_known_by_its_place_alone(address: str) -> None:
+    """No key is kept in the table."""
+    store, embedder = EmbeddingStore(address), CountingEmbedder()
+    store.embed_once(["a"], embedder)
+    options = {"endpoint": os.environ["AWS_ENDPOINT_URL"], "allow_http": "true"}
+    table = lancedb.connect(address, storage_options=options).open_table(f"embeddings_{embedder.model_hash[:16]}")
+    assert KEYS["AWS_SECRET_ACCESS_KEY"] not in str(table.schema.metadata)
+    table.optimize(cleanup_older_than=timedelta(seconds=1))
+    assert np.isfinite(store.embed_once(["a"], embedder).vectors).all()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_round_has_the_survivors_of_one_machine(
+    nodes: RayNodes, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The vectors computed on two nodes and the history in the bucket: every table of r0001, byte by byte."""
+    monkeypatch.setattr(embeddings, "SLICE_TEXTS", 4)
+    monkeypatch.setenv("RAY_ADDRESS", nodes.cluster_address)
+    made = []
+    for place, embedder in (("here", {}), ("there", {"copies_on": "ray", "num_copies": 2})):
+        if embedder:
+            monkeypatch.setenv("LANCE_HISTORY", address)
+        with open_world(tmp_path / place, embedder=embedder) as world:
+            results = [world.run("r0000"), world.materialize("r0001", *NOUNS[: NOUNS.index("cleaned_set") + 1])]
+            assert all(result.success for result in results), [find_failures(result) for result in results]
+            folder = world.platform.root / "tables" / "tiny" / "r0001"
+            made.append({file.name: file.read_bytes() for file in folder.iterdir()})
+            digests = world.platform.history.digest_rounds("tiny")
+    assert digests["r0001"].num_rows
+    assert not (tmp_path / "there" / "data" / "history.lancedb").exists()
+    assert {"cleaned_set.parquet", "near_duplicates.parquet", "kept_vectors.parquet"} <= made[0].keys()
+    assert [name for name, content in made[0].items() if made[1].get(name) != content] == []
+    assert made[1].keys() == made[0].keys()
