@@ -285,6 +285,11 @@ def test_a_study_goes_on_where_an_experiment_fails(tmp_path: Path, monkeypatch: 
     assert "of 3 experiments these failed: mini_spin, mini_trace" in told
     assert "mini_trace r0001 failed: no disk" in told
     assert "Left out:" in printed
+    # Ctrl-C ends all of it: it is no failure of one experiment.
+    begun.clear()
+    monkeypatch.setattr(run, "FailedRoundError", run.InterruptedRoundError)
+    assert call("study", "mini_spin", "mini_kun", "mini_trace")[0] == 1
+    assert begun == ["mini_spin"]
     # One experiment alone ends the command where it fails.
     assert call("run", "mini_spin")[0] == 1
 

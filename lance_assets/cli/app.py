@@ -455,7 +455,7 @@ def _run(
         redo_from: the round that is made again first.
         launch: what is set for the next round.
         waits: whether to stay where a round waits for people.
-        goes_on: whether the others run where one fails; otherwise the command ends there.
+        goes_on: whether the others run where one fails; else, and where one is interrupted, the command ends there.
 
     Returns:
         Those that failed.
@@ -471,7 +471,7 @@ def _run(
     # No mistake is left to be told, and what follows takes as long as it does there.
     start_early()
     from lance_assets.assets.loading import build_definitions
-    from lance_assets.assets.run import FailedRoundError, run_rounds
+    from lance_assets.assets.run import FailedRoundError, InterruptedRoundError, run_rounds
     from lance_assets.cli.moving import bring_rounds
 
     failed = []
@@ -489,7 +489,7 @@ def _run(
             )
         except FailedRoundError as error:
             print(f"lance: {error}", file=sys.stderr)
-            if not goes_on:
+            if not goes_on or isinstance(error, InterruptedRoundError):
                 raise typer.Exit(FAILED_ROUND) from error
             failed.append(each.name)
     return failed
