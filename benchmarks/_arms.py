@@ -38,9 +38,10 @@ class Arm:
 
 def plan_arm(plan: Plan, arm: Arm, rng_seed: int) -> Plan:
     """The experiment with an arm's switches and a seed; the name stays, so that sampling seeds are equal."""
-    settings = plan.settings.model_dump()
-    settings["parameters"] |= arm.switches
-    settings["training"]["sft"] |= arm.sft
+    settings = plan.settings.model_dump(exclude_unset=True)
+    settings["parameters"] = settings.get("parameters", {}) | arm.switches
+    settings["training"] = settings.get("training", {})
+    settings["training"]["sft"] = settings["training"].get("sft", {}) | arm.sft
     settings["rng_seed"] = rng_seed
     return Plan(plan.name, plan.folder, ExperimentSettings.model_validate(settings))
 

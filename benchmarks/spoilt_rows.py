@@ -1,6 +1,7 @@
 """How many wrong rows of a data set CLEAR's Auto-Filter finds: real rows, of which a known share is spoilt here.
 
-    python -m benchmarks.spoilt_rows [--data DIR] [--quick] [--model FOLDER] [--rows N] [--samples K] [--tokens N]
+    python -m benchmarks.spoilt_rows [--data DIR] [--rng-seeds N] [--quick] [--model FOLDER] [--rows N] [--samples K]
+                                     [--tokens N]
 
 | set | rows by people | a fifth is spoilt: it has | own completions |
 | --- | --- | --- | --- |
@@ -9,7 +10,8 @@
 
 GSM8K's solutions are those of fine-tuned models of 6 and 175 billion parameters
 (`gsm8k_example_model_solutions.jsonl`). Each is also taken by itself, so that a table row says how good the model must
-be. No reflection is asked there. Rows below the bar, the median, are left out. "Found" is the share of the spoilt rows
+be, and each `rng_seed` spoils other rows of GSM8K: intervals are of the mean over these draws. No reflection is asked
+there. Rows below the bar, the median, are left out. "Found" is the share of the spoilt rows
 that is left out, and "lost" that of the others; "AUC" is how often a spoilt row has less confidence than another one.
 The last line is one JSON object.
 """
@@ -25,6 +27,7 @@ from typing import Any
 from scipy.stats import mannwhitneyu
 
 from lance_assets.algorithms.filters.confidence import ConfidenceRule
+from lance_assets.algorithms.measures.statistics import compute_mean_interval
 from lance_assets.algorithms.reviews.answer_kinds import AnswerRule
 from lance_assets.algorithms.selection.confidence import Confidence, combine_confidence, list_reasons
 from lance_assets.records import Request, SamplingSettings, derive_row_id, derive_sampling_seed
@@ -79,10 +82,26 @@ def count_found(rated: dict[str, Confidence], spoilt: set[str]) -> dict[str, flo
     }
 
 
-def measure_gsm8k(data: Path, number: int | None) -> dict[str, dict[str, float]]:
-    """GSM8K by the solutions of all models together, and of each by itself."""
+def average_draws(draws: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[str, Any]]:
+    """The mean of each figure over several draws of spoilt rows, with the 95% intervals of those that vary.
+
+    >>> average_draws([{"a": {"rows": 5, "found": 0.5}}, {"a": {"rows": 5, "found": 0.7}}])["a"]["found"]
+    0.6
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, first in draws[0].items():
+        means = {figure: compute_mean_interval([own[name][figure] for own in draws]) for figure in first}
+        found[name] = {figure: round(mean, 4) for figure, (mean, _, _) in means.items()}
+        if len(draws) > 1:
+            varying = {figure: ends for figure, (_, *ends) in means.items() if figure not in ("rows", "spoilt")}
+            found[name]["intervals"] = {figure: [round(end, 4) for end in ends] for figure, ends in varying.items()}
+    return found
+
+
+def measure_gsm8k(data: Path, number: int | None, rng_seed: int) -> dict[str, dict[str, float]]:
+    """GSM8K by the solutions of all models together, and of each by itself, with a draw of spoilt rows."""
     lines = (data / "gsm8k_example_model_solutions.jsonl").read_text(encoding="utf-8").splitlines()[:number]
-    rows, rng = [json.loads(line) for line in lines], random.Random(0)
+    rows, rng = [json.loads(line) for line in lines], random.Random(rng_seed)
     spoilt = choose_spoilt(len(rows), rng)
     completions = replace_answers([row["ground_truth"] for row in rows], spoilt, rng)
     rule = ConfidenceRule(agreement="answer", answer_mark=MARK, num_reflections=0)
@@ -165,6 +184,7 @@ def main() -> None:
     """Read the arguments, measure, and print the figures as the last line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, default=DATA, help="the folder of real data sets")
+    parser.add_argument("--rng-seeds", type=int, default=5, help="draws of the spoilt rows of GSM8K")
     parser.add_argument("--quick", action="store_true", help="100 rows of GSM8K")
     parser.add_argument("--model", type=Path, help="a chat model's folder, for Self-Instruct")
     parser.add_argument("--rows", type=int, default=120, help="rows of Self-Instruct")
@@ -175,14 +195,16 @@ def main() -> None:
     if not options.data.is_dir():
         parser.error(f"there is no folder {options.data}; name the one of the data sets by --data")
     began = time.perf_counter()
-    found: dict[str, dict[str, Any]] = measure_gsm8k(options.data, 100 if options.quick else None)
+    number = 100 if options.quick else None
+    found = average_draws([measure_gsm8k(options.data, number, rng_seed) for rng_seed in range(options.rng_seeds)])
     if options.model is not None:
         found |= measure_instructions(options.data, Sampler(options.model, options.batch_size), options)
     names = ("rows", "spoilt", "found", "lost", "left_spoilt_rate", "auc")
     print("| set and own completions | rows | spoilt | found | lost | spoilt among the kept | AUC |")
     print("| --- |" + " ---: |" * len(names))
     for name, own in found.items():
-        print(f"| {name} | " + " | ".join(f"{own[each]:g}" for each in names) + " |")
+        ends = {figure: " [{:g}, {:g}]".format(*pair) for figure, pair in own.get("intervals", {}).items()}
+        print(f"| {name} | " + " | ".join(f"{own[each]:g}{ends.get(each, '')}" for each in names) + " |")
     print(json.dumps(found | {"seconds": round(time.perf_counter() - began, 1)}))
 
 

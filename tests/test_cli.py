@@ -17,6 +17,7 @@ from lance_assets.cli.prompts import show_chat
 from lance_assets.recipes.contract import find_recipe, list_recipes
 from lance_assets.rounds.experiments import find_plan, read_plan
 from lance_assets.rounds.nouns import list_schemas
+from lance_assets.rounds.plan import Plan
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.filters import OF_SMALL_MODELS
 from lance_assets.settings.new_experiment import KEPT_FOR_FIGURES
@@ -263,6 +264,34 @@ def test_a_rows_story_from_its_first_digits() -> None:
     code, _, text = call("trace", "abcd")
     assert code == 2
     assert text.startswith("2 rows begin with 'abcd': abcd000000000001 of tiny, abcd000000000002 of tiny; give more")
+
+
+@pytest.mark.slow
+def test_a_study_goes_on_where_an_experiment_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lance_assets.assets import loading, run
+
+    monkeypatch.setenv("LANCE_HOME", str(tmp_path))
+    begun = []
+
+    def run_rounds(plan: Plan, definitions: object, **_: object) -> None:
+        begun.append(plan.name)
+        if plan.name != "mini_kun":
+            raise run.FailedRoundError(f"{plan.name} r0001 failed: no disk")
+
+    monkeypatch.setattr(loading, "build_definitions", lambda: None)
+    monkeypatch.setattr(run, "run_rounds", run_rounds)
+    status, printed, told = call("study", "mini_spin", "mini_kun", "mini_trace")
+    assert (status, begun) == (1, ["mini_spin", "mini_kun", "mini_trace"])
+    assert "of 3 experiments these failed: mini_spin, mini_trace" in told
+    assert "mini_trace r0001 failed: no disk" in told
+    assert "Left out:" in printed
+    # Ctrl-C ends all of it: it is no failure of one experiment.
+    begun.clear()
+    monkeypatch.setattr(run, "FailedRoundError", run.InterruptedRoundError)
+    assert call("study", "mini_spin", "mini_kun", "mini_trace")[0] == 1
+    assert begun == ["mini_spin"]
+    # One experiment alone ends the command where it fails.
+    assert call("run", "mini_spin")[0] == 1
 
 
 def test_model_says_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

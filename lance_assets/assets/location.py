@@ -61,6 +61,10 @@ def find_repository(instance: dg.DagsterInstance, folder: Path) -> RemoteReposit
     return RemoteRepositoryOrigin(origin, REPOSITORY)
 
 
+ENDED_OUTSIDE = "no step failed: the run was ended from outside"
+"""What is said of a run that did not succeed though each of its steps did."""
+
+
 def run_as_launched(
     job: ReconstructableJob | dg.JobDefinition,
     instance: dg.DagsterInstance,
@@ -106,7 +110,7 @@ def run_as_launched(
         )
         with execute_run(chosen, run, instance) as result:
             told = [explain_failure(event) for event in result.all_events if event.is_step_failure]
-            return [] if result.success else told or ["no step failed: the run was ended from outside"]
+            return [] if result.success else told or [ENDED_OUTSIDE]
 
 
 def explain_failure(event: dg.DagsterEvent) -> str:

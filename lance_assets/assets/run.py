@@ -15,7 +15,7 @@ import dagster as dg
 
 from lance_assets.algorithms.measures.progress import format_round, parse_round
 from lance_assets.assets.deploying.instance import open_prepared
-from lance_assets.assets.location import run_as_launched
+from lance_assets.assets.location import ENDED_OUTSIDE, run_as_launched
 from lance_assets.assets.past.lineage import observe_sources
 from lance_assets.assets.past.redo import list_from
 from lance_assets.assets.platform import build_platform, find_key, name_rounds
@@ -49,6 +49,10 @@ SAY_SECONDS = 600.0
 
 class FailedRoundError(RuntimeError):
     """A round's run did not succeed; the log and the UI say why."""
+
+
+class InterruptedRoundError(FailedRoundError):
+    """A round's run was ended by whoever runs it: by Ctrl-C, by a signal or in the UI."""
 
 
 @contextmanager
@@ -295,13 +299,15 @@ def run_or_fail(
 
     Raises:
         FailedRoundError: its run failed; blocking checks that stopped it, or else its failed steps, say why.
+        InterruptedRoundError: it was ended from outside.
         ClaimedError: another process works on the round.
     """
     told = run_round(instance, plan, key, launch, claims=platform.claims, selection=selection, takes_up=takes_up)
     if told:
         # A blocking check has its own words, and what Dagster says of it names the check alone.
         why = "".join(f"\n{failure}" for failure in read_failures(plan, platform, key) or told)
-        raise FailedRoundError(
+        interrupted = any(one == ENDED_OUTSIDE or dg.DagsterExecutionInterruptedError.__name__ in one for one in told)
+        raise (InterruptedRoundError if interrupted else FailedRoundError)(
             f"{plan.name} {key} failed. Correct it and run the command again: finished rounds and steps are kept{why}"
         )
 

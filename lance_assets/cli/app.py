@@ -104,12 +104,16 @@ def study(
 ) -> None:
     """Run several experiments and compare them.
 
-    They run one after another, and the leaderboard is printed at the end.
+    They run one after another, and the leaderboard is printed at the end. Where one of them fails, the others go on.
     """
     from lance_assets.recipes.contract import list_recipes
 
-    _run(experiments or [f"mini_{recipe.name}" for recipe in list_recipes()], rounds)
+    names = experiments or [f"mini_{recipe.name}" for recipe in list_recipes()]
+    failed = _run(names, rounds, goes_on=True)
     leaderboard()
+    if failed:
+        print(f"lance: of {len(names)} experiments these failed: {', '.join(failed)}", file=sys.stderr)
+        raise typer.Exit(FAILED_ROUND)
 
 
 @app.command()
@@ -441,8 +445,21 @@ def _run(
     redo_from: str | None = None,
     launch: "Launch | None" = None,
     waits: bool = True,
-) -> None:
-    """Run rounds of experiments in order; every name is looked up before the first round runs."""
+    goes_on: bool = False,
+) -> list[str]:
+    """Run rounds of experiments in order; every name is looked up before the first round runs.
+
+    Args:
+        names: the experiments.
+        num_rounds: of each.
+        redo_from: the round that is made again first.
+        launch: what is set for the next round.
+        waits: whether to stay where a round waits for people.
+        goes_on: whether the others run where one fails; else, and where one is interrupted, the command ends there.
+
+    Returns:
+        Those that failed.
+    """
     from lance_assets.rounds.experiments import find_plan, load_plans
     from lance_assets.settings.overrides import apply_overrides
     from lance_assets.step_processes import start_early
@@ -454,9 +471,10 @@ def _run(
     # No mistake is left to be told, and what follows takes as long as it does there.
     start_early()
     from lance_assets.assets.loading import build_definitions
-    from lance_assets.assets.run import FailedRoundError, run_rounds
+    from lance_assets.assets.run import FailedRoundError, InterruptedRoundError, run_rounds
     from lance_assets.cli.moving import bring_rounds
 
+    failed = []
     for each in chosen:
         bring_rounds(each, say=_say)
         try:
@@ -471,7 +489,10 @@ def _run(
             )
         except FailedRoundError as error:
             print(f"lance: {error}", file=sys.stderr)
-            raise typer.Exit(FAILED_ROUND) from error
+            if not goes_on or isinstance(error, InterruptedRoundError):
+                raise typer.Exit(FAILED_ROUND) from error
+            failed.append(each.name)
+    return failed
 
 
 def _say(text: str) -> None:

@@ -43,6 +43,9 @@ ARMS: dict[str, dict[str, object]] = {
 }
 """Each arm's switches of the recipe, the dearest first."""
 
+SIGNALS = {"reviewer", "propose"}
+"""Switches that take the method's signal away: such an arm has no verifier either."""
+
 
 def make_round(plan: Plan, data_root: Path, key: str, *, log: Callable[[str], None]) -> None:
     """Make every noun of a round, one after another, without Dagster."""
@@ -62,10 +65,13 @@ def plan_arm(plan: Plan, arm: str, rng_seed: int) -> Plan:
         raise ValueError(
             f"{plan.folder / 'defs.yaml'}: a study needs training.token_budget; without it arms differ in more"
         )
-    # The arm is validated like a file, so that no arm can be what no experiment could be.
-    settings = plan.settings.model_dump()
-    settings["parameters"] |= ARMS[arm]
+    # The arm is validated like a file, so that no arm can be what no experiment could be. What the file does not say is
+    # left out: a verifier refuses settings of other kinds, by their defaults too.
+    settings = plan.settings.model_dump(exclude_unset=True)
+    settings["parameters"] = settings.get("parameters", {}) | ARMS[arm]
     settings["rng_seed"] = rng_seed
+    if not SIGNALS.isdisjoint(ARMS[arm]):
+        settings["verifier"] = None
     # All arms have the experiment's name, and would write into one folder.
     settings["export"] = None
     return Plan(plan.name, plan.folder, ExperimentSettings.model_validate(settings))

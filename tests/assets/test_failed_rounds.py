@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from lance_assets.assets import run as command_line
-from lance_assets.assets.location import explain_failure
-from lance_assets.assets.run import FailedRoundError, run_or_fail
+from lance_assets.assets.location import ENDED_OUTSIDE, explain_failure
+from lance_assets.assets.run import FailedRoundError, InterruptedRoundError, run_or_fail
 from lance_assets.records import JUDGE_ITEMS
 from lance_assets.rounds.judging.report import check_read
 from resources.evaluation.evaluator import EvaluationError
@@ -57,6 +57,25 @@ def test_the_reason_is_the_last_line(monkeypatch: pytest.MonkeyPatch, checks: li
     assert first.startswith("tiny r0001 failed. Correct it and run the command again")
     assert len(rest) == 1
     assert rest[0].endswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("told", "is_interrupted"),
+    [
+        # As Dagster words it for a step that runs while the command is sent SIGTERM.
+        (["tiny__start_checkpoint: dagster._core.errors.DagsterExecutionInterruptedError"], True),
+        ([ENDED_OUTSIDE], True),
+        (["tiny__checkpoint: out of memory"], False),
+    ],
+)
+def test_a_round_that_is_interrupted_is_told_from_one_that_fails(
+    monkeypatch: pytest.MonkeyPatch, told: list[str], is_interrupted: bool
+) -> None:
+    monkeypatch.setattr(command_line, "run_round", lambda *args, **kwargs: told)
+    monkeypatch.setattr(command_line, "read_failures", lambda *args: [])
+    with pytest.raises(FailedRoundError) as error:
+        run_or_fail(None, SimpleNamespace(name="tiny"), SimpleNamespace(claims=None), "r0001")
+    assert isinstance(error.value, InterruptedRoundError) == is_interrupted
 
 
 def test_a_judge_whose_endings_are_not_forced_is_told_to_force_them() -> None:

@@ -13,6 +13,7 @@ from lance_assets.pictures.study import list_arms, tabulate_rounds, tabulate_stu
 from lance_assets.recipes.lance_settings import LanceSettings
 from lance_assets.records import STUDY_ROWS
 from lance_assets.rounds import study
+from lance_assets.rounds.experiments import plan_experiment
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.study import (
     ARMS,
@@ -126,6 +127,15 @@ def test_arms_are_switches_of_the_recipe(plan: Plan) -> None:
         assert settings.parameters == ours.parameters.model_copy(update=switches)
         assert settings.training == ours.training
         assert settings.evaluation == ours.evaluation
+
+
+def test_an_experiment_with_a_verifier_has_arms_too(plan: Plan) -> None:
+    settings = plan.settings.model_dump(exclude_unset=True) | {"verifier": {"kind": "answer", "weight": 0.5}}
+    verified = plan_experiment(ExperimentSettings.model_validate(settings), plan.folder)
+    for arm, switches in ARMS.items():
+        found = plan_arm(verified, arm, 3).settings
+        assert found.verifier == (verified.settings.verifier if arm in (METHOD, "no_pairs") else None)
+        assert found.parameters == verified.settings.parameters.model_copy(update=switches)
 
 
 def test_a_study_needs_a_known_arm_and_a_token_budget(plan: Plan, tmp_path: Path) -> None:
