@@ -1,12 +1,17 @@
 """The harness's model that asks the round's engine: real sockets and processes, with a worker that is scripted."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 from transformers import AutoTokenizer
 
@@ -194,3 +199,60 @@ def test_an_engine_that_cannot_be_started_is_what_the_step_says(scripted: Script
     engine = scripted.open({"exit_before_ready": "out of memory"})
     with pytest.raises(ModelLoadError, match="it does not fit: lower gpu_memory_utilization"):
         run_on(engine, tmp_path, lambda line: None)
+
+
+STEP = """
+import sys
+from contextlib import closing
+from pathlib import Path
+from lance_assets.small_world import SMALL_MODEL
+from resources.engines.vllm.engine import VllmEngine
+from resources.evaluation.engine_link import EngineLink
+from resources.machine.processes import stream_process
+
+def note(pid):
+    Path(sys.argv[2]).write_text(str(pid))
+
+engine = VllmEngine(SMALL_MODEL, python=sys.argv[1], on_start=note)
+with closing(EngineLink(engine)) as link:
+    command = [sys.executable, "-c", sys.argv[4], str(link.descriptor), sys.argv[3]]
+    stream_process(command, added_environment={}, log=print, descriptors=[link.descriptor])
+"""
+ASKING = """
+import os, sys
+from pathlib import Path
+from resources.evaluation.engine_link import LinkedEngine
+engine = LinkedEngine(int(sys.argv[1]))
+for group in engine.score([([5, 6, 7 + number], 1) for number in range(100)]):
+    Path(sys.argv[2]).write_text(str(os.getpid()))
+"""
+
+
+@pytest.mark.slow
+def test_a_step_that_is_killed_takes_the_asking_process_and_the_engine_along(
+    scripted: Scripted, tmp_path: Path, project_root: Path
+) -> None:
+    python = scripted.write_python(seconds_per_step=0.5, rows_per_step=1)
+    files = [tmp_path / "engine", tmp_path / "asking"]
+    command = [sys.executable, "-c", STEP, str(python), *map(str, files), ASKING]
+    environment = os.environ | {"PYTHONPATH": str(project_root)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True) as step:
+        wait_until(lambda: all(file.exists() and file.read_text() for file in files))
+        pids = [int(file.read_text()) for file in files]
+        assert all(psutil.pid_exists(pid) for pid in pids), "both work"
+        step.send_signal(signal.SIGKILL)
+    wait_until(lambda: not any(is_at_work(pid) for pid in pids))
+
+
+def is_at_work(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    end = time.monotonic() + 120
+    while not happened():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
