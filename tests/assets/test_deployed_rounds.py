@@ -82,9 +82,17 @@ def on_slurm(folder: Path) -> Iterator[SlurmNodes]:
 
 
 def find_generation(site: Site, num_before: int) -> int | None:
-    """The process that generates r0001, once an engine has given some samples beside those of r0000."""
-    found = [one.pid for one in site.list_at_work() if one.stage == "r0001 raw_generations"]
-    return found[0] if found and site.count_samples() > num_before + 2 else None
+    """A process of the job that generates r0001, once an engine has given some samples beside those of r0000."""
+    if site.count_samples() < num_before + 3:
+        return None
+    step = f"{NAME}__raw_generations"
+    for process in psutil.process_iter(["environ"]):
+        told = process.info["environ"] or {}
+        # Ray's jobs are told the step, and Slurm's have it in their name.
+        names = {told.get("DAGSTER_RUN_STEP_KEY"), told.get("SLURM_JOB_NAME", "").rpartition("-")[2]}
+        if told.get("LANCE_HOME") == str(site.home) and step in names:
+            return process.pid
+    return None
 
 
 def find_training(site: Site) -> int | None:
