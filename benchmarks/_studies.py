@@ -37,13 +37,14 @@ def draw_hard(rng_seed: int, folder: Path) -> Changes:
 def list_verified(start: Start) -> dict[str, Case]:
     """STaR, RFT, LANCE from the same base model, and SFT on the seeds."""
     rft, lance = (find_plan(name).settings.model_dump(exclude_unset=True) for name in ("mini_rft", "mini_lance"))
-    near = {"near_duplicates": lance["near_duplicates"], "engine": lance["engine"]}
+    own: Changes = {
+        **{name: lance[name] for name in ("near_duplicates", "engine")},
+        **{"training.dpo": lance["training"]["dpo"], "verifier": None},
+    }
     return {
         "star": Case(),
         "rft": Case({"recipe": "rft", "parameters": rft["parameters"]}),
-        "lance": Case(
-            {"recipe": "lance", "parameters": lance["parameters"] | {"sft_on_seeds": False}, "verifier": None, **near}
-        ),
+        "lance": Case({"recipe": "lance", "parameters": lance["parameters"] | {"sft_on_seeds": False}, **own}),
         "seeds": train_on_seeds(start, read_seeds(start), BUDGET),
     }
 
