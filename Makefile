@@ -27,6 +27,7 @@ AUDIT := .venv-audit
 VENV_LOCK := .venv-lock
 LOCK := requirements.lock
 LOCKED ?=
+CLUSTERS ?=
 INSTALLED_VLLM := $(VENV_VLLM)/.installed
 ON_VLLM := LANCE_VLLM_PYTHON="$(CURDIR)/$(VENV_VLLM)/bin/python"
 
@@ -132,8 +133,8 @@ $(INSTALLED_DEPLOY): constraints.txt $(INSTALLED)
 DEPLOYED := tests/assets/test_deployment.py tests/assets/test_postgres.py tests/assets/test_deployed_rounds.py \
 	tests/resources/test_copies_on_ray.py tests/resources/test_s3.py tests/resources/test_vectors_elsewhere.py
 
-test-deploy: setup $(INSTALLED_DEPLOY) ## Run the tests of Ray, Slurm, an S3 server and PostgreSQL, in an environment of their own
-	LANCE_TEST_CLUSTERS=1 PATH="$(CURDIR)/$(VENV_DEPLOY)/bin:$$PATH" $(VENV_DEPLOY)/bin/python -m pytest -m 'slow or not slow' --timeout 900 $(DEPLOYED)
+test-deploy: setup $(INSTALLED_DEPLOY) ## Run the tests of Ray, an S3 server and PostgreSQL, in an environment of their own; CLUSTERS=1: also whole rounds on Ray and Slurm
+	LANCE_TEST_CLUSTERS=$(CLUSTERS) PATH="$(CURDIR)/$(VENV_DEPLOY)/bin:$$PATH" $(VENV_DEPLOY)/bin/python -m pytest -m 'slow or not slow' --timeout 900 $(DEPLOYED)
 
 bench-engine: setup $(INSTALLED_VLLM) ## Measure the engines side by side, vLLM's CPU build among them
 	$(ON_VLLM) $(BIN)/python -m benchmarks.engine
