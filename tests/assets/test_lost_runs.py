@@ -183,6 +183,26 @@ def test_a_killed_run_that_dagster_itself_ended_is_known_as_lost_and_the_loop_go
     assert "start it again by hand" in str(wait(failed)), "its cause is still there"
 
 
+def test_a_lost_run_stays_known_as_lost_when_another_process_writes_its_old_tags(
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster's code server may end a run at the same moment, and writes the tags that it had read before."""
+    claims, run = Claims(tmp_path / "running"), begin(instance, "r0001", **{LOST_TAG: "another run's"})
+    report = instance.report_run_failed
+
+    def report_and_overwrite(*arguments: object) -> object:
+        event = report(*arguments)  # type: ignore[arg-type]
+        instance.add_run_tags(run.run_id, {LOST_TAG: "another run's", MAX_RETRIES_TAG: "1"})
+        return event
+
+    monkeypatch.setattr(instance, "report_run_failed", report_and_overwrite)
+    with killed(claims.folder, run):
+        end_lost_runs(instance, claims, say=lambda _: None)
+    ended = instance.get_run_by_id(run.run_id)
+    assert ended is not None
+    assert ended.tags[LOST_TAG].startswith(run.run_id)
+
+
 def test_what_a_run_that_ended_still_holds_is_freed(instance: dg.DagsterInstance, tmp_path: Path) -> None:
     claims, storage, said = Claims(tmp_path / "running"), instance.event_log_storage, list[str]()
     run = begin(instance, "r0001")

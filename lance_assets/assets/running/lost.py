@@ -6,7 +6,7 @@ its begin to its end; a run whose claim nobody holds any more is ended here as f
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
@@ -37,6 +37,8 @@ SILENT_SECONDS = 30.0
 """A run without a claim, of an older version or killed before it had one, is judged after so long without an event."""
 MAX_LOST = 3
 """A round that was lost so often, one time after the other and with no step finished, is left to a person."""
+KEEP_ATTEMPTS, KEEP_SECONDS = 5, 0.3
+"""So often, and with such a pause, it is looked whether the tags of a run that was ended are still there."""
 STEP_SECONDS = 10.0
 """A step whose run is gone ends by itself; after so long it is killed."""
 
@@ -164,12 +166,22 @@ def end_lost_runs(
                 instance.report_run_canceled(run, told)
             else:
                 instance.report_run_failed(run, told)
+            _keep_tags(instance, run.run_id, tags)
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             say(told)
             ended.append(run)
     _note_killed(instance, claims, say)
     _free_left_slots(instance, claims, say)
     return ended
+
+
+def _keep_tags(instance: dg.DagsterInstance, run_id: str, tags: Mapping[str, str]) -> None:
+    """Write tags again that are gone: who ends a run at the same moment writes all tags as it had read them before."""
+    for _ in range(KEEP_ATTEMPTS):
+        time.sleep(KEEP_SECONDS)
+        found = instance.get_run_by_id(run_id)
+        if found is not None and tags.items() - found.tags.items():
+            instance.add_run_tags(run_id, dict(tags))
 
 
 def _note_killed(instance: dg.DagsterInstance, claims: Claims, say: Say) -> None:
