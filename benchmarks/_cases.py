@@ -102,9 +102,11 @@ def count_row_tokens(plan: Plan, rows: Rows) -> int:
     """Tokens of rows as one epoch of SFT counts them."""
     from transformers import AutoTokenizer
 
+    from resources.models.foreign_code import WITHOUT_CODE
     from resources.training.train_worker import build_sft_rows, count_tokens
 
-    tokenizer = AutoTokenizer.from_pretrained(open_round(plan, Path(), START_ROUND).model_path(None))
+    folder = open_round(plan, Path(), START_ROUND).model_path(None)
+    tokenizer = AutoTokenizer.from_pretrained(folder, **WITHOUT_CODE)
     built = build_sft_rows([dict(row) for row in rows], plan.templates.system)
     return sum(count_tokens(tokenizer, built, ("completion",), plan.settings.training.sft.max_length))
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
@@ -23,7 +23,7 @@ from lance_assets.recipes.asking import (
     recognise_nothing,
 )
 from lance_assets.recipes.contract import RoundInputs
-from lance_assets.records import Ask
+from lance_assets.records import Ask, DealtAsk
 from lance_assets.rounds.asking import Asker, Cost, read_cost
 from lance_assets.rounds.guard import EvaluationGuard
 from lance_assets.rounds.identity.kept import (
@@ -54,6 +54,7 @@ from lance_assets.rounds.past.origin import record_origin
 from lance_assets.rounds.plan import Noun, Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.report import Made, Report
+from resources.engines.contract import Engine
 from resources.engines.durable_stage import clear_stage
 from resources.engines.transformers.model_states import ModelReader
 from resources.evaluation.evaluator import read_task_prompts
@@ -67,6 +68,14 @@ from resources.stores.tables import TableVersion
 
 TRAINER_PEAKS = ("memory/training_peak_host_gib", "memory/training_peak_gpu_gib")
 """The facts of a maker that say what a trainer's processes held at most, all of them together."""
+
+
+class RoundAsk(DealtAsk, Protocol):
+    """Asks the models of a round's step; a protocol, so that the code of engines is in no identity that asks none."""
+
+    def lend(self) -> Engine:
+        """The engine on the round's own model, for what asks it otherwise than by stages; it stays the asker's."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -330,7 +339,7 @@ class Round:
         )
 
     @contextmanager
-    def asking(self, noun: str, model_path: Path, *, role: str | None = None) -> Iterator[Asker]:
+    def asking(self, noun: str, model_path: Path, *, role: str | None = None) -> Iterator[RoundAsk]:
         """Open engines on a model and on those of the roles; what they finish is durable until the noun is written.
 
         Args:

@@ -114,7 +114,7 @@ class LinkedEngine:
         for group in self._ask({"score": rows}, len(rows)):
             yield [(place, (value, is_greedy)) for place, (value, is_greedy) in group]
 
-    def complete(
+    def generate(
         self, rows: Sequence[TokenRow], sampling: Mapping[str, object], *, stop_ids: Sequence[int]
     ) -> Iterator[list[tuple[int, list[int]]]]:
         """As `complete_tokens`, with the fields of `SamplingSettings` by name.

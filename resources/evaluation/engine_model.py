@@ -142,7 +142,7 @@ class EngineModel(HFLM):
                     asked_before[context] += 1
                     rows.append((encode_context(self, context, max_gen_toks=sampling.max_new_tokens), seed))
                 ends = sorted(list_ends(self, self.generation_config))
-                for group in self.link.complete(rows, asdict(sampling), stop_ids=ends):
+                for group in self.link.generate(rows, asdict(sampling), stop_ids=ends):
                     for number, tokens in group:
                         place = places[number]
                         texts[place] = postprocess_generated_text(self.tok_decode(tokens), stops, None)

@@ -64,7 +64,8 @@ def build_choices(num_contexts: int, *, longest: int = 40) -> list[tuple[tuple[s
 def test_scores_are_the_engine_s_for_each_request_in_order(scripted: Scripted, num_copies: int) -> None:
     """Also those of a copy that died and was started again."""
     requests = build_choices(60)
-    script = {"die_after": 20, "rows_per_step": 5}
+    # So slowly that one copy is not done before the other one has started.
+    script = {"die_after": 20, "rows_per_step": 5, "seconds_per_step": 0.2 * (num_copies - 1)}
     with open_model(scripted, script, data_parallel_size=num_copies, max_num_seqs=16) as (model, _):
         kept = keep_partial(model)
         found = model._loglikelihood_tokens(requests, disable_tqdm=True)
