@@ -196,7 +196,7 @@ def test_a_model_with_a_chat_template_is_asked_as_a_chat(
         (model / "chat_template.jinja").unlink()
     started: list[list[str]] = []
 
-    def stop(program: str, job: dict, tasks: object, log: object) -> None:
+    def stop(program: str, job: dict, *others: object) -> None:
         started.extend(run["arguments"] for run in job["runs"])
         raise EvaluationError("far enough")
 
