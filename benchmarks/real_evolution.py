@@ -79,7 +79,7 @@ def write_snips(folder: Path, model: str, rng_seed: int) -> Plan:
         "seeds": {"path": "seeds.jsonl", "answer_field": "answer"},
         "roles": {"teacher": {"model": model, "engine": {"batch_size": 32}}},
         "parameters": {
-            # A lesson's prompt repeats the instruction of SNIPS, of some 75 tokens.
+            # A lesson's prompt repeats the instruction of SNIPS, which has 42 tokens.
             **{"temperature": 0.8, "top_p": 0.95, "max_new_tokens": 128, "student_max_new_tokens": 16},
             **{"num_lessons": 2, "max_attempts": 2, "answer_kind": "label", "answer_mark": None},
             **{"labels": {label: list(names) for label, names in worlds.INTENTS.items()}},
