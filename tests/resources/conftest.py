@@ -1,11 +1,13 @@
-"""Model folders: one small enough to be made, asked and trained in a test, and one that only looks like a model."""
+"""Model folders, one small enough to be made, asked and trained, and one that only looks like a model; an S3 server."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+
+from benchmarks._s3_server import NEEDED, Server, is_installed, open_server
 
 
 @pytest.fixture(scope="session")
@@ -61,3 +63,12 @@ def make_model() -> Callable[..., Path]:
 def model(make_model: Callable[..., Path], tmp_path: Path) -> Path:
     """Such a folder."""
     return make_model(tmp_path / "model")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with a bucket; a test that needs one is skipped where none is installed."""
+    if not is_installed():
+        pytest.skip(NEEDED)
+    with open_server(tmp_path_factory.mktemp("seaweedfs")) as found:
+        yield found

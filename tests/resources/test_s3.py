@@ -2,12 +2,11 @@
 
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from benchmarks._s3_server import KEYS, NEEDED, Server, is_installed, open_server
+from benchmarks._s3_server import KEYS, Server
 from resources.remote.lease import LeasedError, hold_lease
 from resources.remote.manifest import Entry, Manifest, StoreError
 from resources.remote.store import Store, UnreachableStoreError
@@ -16,15 +15,6 @@ from tests.resources.test_remote import copy, laptop, read_all, write_round
 __all__ = ["laptop"]
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with a bucket."""
-    if not is_installed():
-        pytest.skip(NEEDED)
-    with open_server(tmp_path_factory.mktemp("seaweedfs")) as found:
-        yield found
 
 
 @pytest.fixture

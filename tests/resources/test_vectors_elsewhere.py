@@ -14,7 +14,7 @@ import polars as pl
 import psutil
 import pytest
 
-from benchmarks._s3_server import KEYS, NEEDED, Server, is_installed, open_server
+from benchmarks._s3_server import KEYS, Server
 from resources.stores import embeddings
 from resources.stores.embeddings import Embedder, EmbeddingStore
 from resources.stores.history import HistoryStore
@@ -28,15 +28,6 @@ pytestmark = pytest.mark.slow
 TEXTS = [
     f"What is {first} plus {second * second}? {'So add. ' * (first % 7)}" for first in range(24) for second in range(4)
 ]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with a bucket."""
-    if not is_installed():
-        pytest.skip(NEEDED)
-    with open_server(tmp_path_factory.mktemp("seaweedfs")) as found:
-        yield found
 
 
 @pytest.fixture

@@ -90,6 +90,8 @@ class EvaluationIndex:
         return Match(self.prompts[owner], "ngram", len(found) / len(runs), shared)
 
     def _find_whole(self, words: list[str], runs: list[str]) -> Match | None:
+        if not self.wholes:
+            return None
         text = f" {' '.join(words)} "
         for run in runs:
             for whole, place in self.wholes.get(run, ()):
