@@ -29,7 +29,8 @@ Differences from the authors' code:
     their code asks it without end, for all it wants and one more each time.
 6.  `teacher_writes="prompt_then_completion"` asks for the new prompt and its completion one after the other, for
     teachers too small for the format; of `num_votes` completions the first with the commonest answer counts, where
-    at least `min_agreement` agree. The authors check no answer.
+    at least `min_agreement` agree. The authors check no answer. `teacher_writes="prompt"` asks for another text of the
+    seed's own label, so that a teacher need not know the labels; nothing checks that it kept to it.
 7.  Seeds whose own completion does not give their gold answer are counted (`num_against_gold` of seed_set): the student
     is wrong for learning them. Where no seed gives its own, the settings cannot be right, and r0000 fails.
 """
@@ -190,21 +191,25 @@ def build_sft_set(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame)
 
 def list_prompts(settings: Llm2LlmSettings) -> tuple[PromptStep, ...]:
     """What the teacher is asked with; the student is asked the prompts as they are."""
-    writes_lessons, has_labels = settings.teacher_writes == "lesson", settings.answer_kind == "label"
+    writes_lessons, completes = (settings.teacher_writes == name for name in ("lesson", "prompt_then_completion"))
     kind, others = {"kind": settings.answer_kind}, ("completion", "examples")
+    asked = kind | {"label_stays": settings.label_stays}
     chosen = {"labels": ", ".join(settings.labels), "mark": settings.answer_mark or ""}
     lesson, told = ("prompt", "completion"), ("mistake", "kept", "examples")
     given = {"number": str(settings.num_lessons)} | kind | chosen
     return (
         PromptStep("lesson", ("raw_generations",), lesson, told, given, writes_lessons),
-        PromptStep("new_prompt", ("raw_generations",), ("prompt",), others, kind, not writes_lessons),
-        PromptStep("label", ("raw_generations",), ("prompt",), others[1:], chosen, has_labels and not writes_lessons),
+        PromptStep("new_prompt", ("raw_generations",), ("prompt",), others, asked, not writes_lessons),
+        PromptStep(
+            *("label", ("raw_generations",), ("prompt",), others[1:], chosen),
+            completes and settings.answer_kind == "label",
+        ),
     )
 
 
 def describe(settings: Llm2LlmSettings) -> Lessons:
     """What a plan reads of the settings."""
-    num_votes = 0 if settings.teacher_writes == "lesson" else settings.num_votes
+    num_votes = {"lesson": None, "prompt_then_completion": settings.num_votes, "prompt": 0}[settings.teacher_writes]
     sizes = (settings.seed_share, settings.num_lessons, settings.max_attempts, num_votes)
     return Lessons(*sizes, settings.student_max_new_tokens, not settings.targeted)
 

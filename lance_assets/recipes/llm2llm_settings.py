@@ -54,8 +54,10 @@ class Llm2LlmSettings(RecipeSettings):
         description="What announces the final answer in a completion. None: the whole completion is the answer, which "
         "is no number.",
     )
-    teacher_writes: Literal["lesson", "prompt_then_completion"] = Field(
-        "lesson", description="Problem and answer in one text, or first the prompt and then its completion."
+    teacher_writes: Literal["lesson", "prompt_then_completion", "prompt"] = Field(
+        "lesson",
+        description="Problem and answer in one text; or first the prompt and then its completion; or, for labels, the "
+        "prompt alone, whose completion is its seed's.",
     )
     num_votes: int = Field(1, ge=1, le=32, description="Completions sampled for a prompt the teacher wrote alone.")
     min_agreement: float = Field(0.5, ge=0, le=1, description="Share of them that must have the commonest answer.")
@@ -88,16 +90,27 @@ class Llm2LlmSettings(RecipeSettings):
             )
         for name in ("num_votes", "min_agreement"):
             value, default = getattr(self, name), type(self).model_fields[name].default
-            if self.teacher_writes == "lesson" and value != default:
+            if self.teacher_writes != "prompt_then_completion" and value != default:
                 raise ValueError(
-                    f"{name}: {value} needs teacher_writes: prompt_then_completion; a lesson has one completion"
+                    f"{name}: {value} needs teacher_writes: prompt_then_completion, got {self.teacher_writes}; "
+                    "otherwise there is one completion for each prompt"
                 )
+        if self.teacher_writes == "prompt" and self.answer_kind != "label":
+            raise ValueError(
+                f"teacher_writes: prompt needs answer_kind: label, got {self.answer_kind}: a new problem has another "
+                "answer than its seed, and only a label can stay the same"
+            )
         return self
 
     @property
     def answers(self) -> AnswerRule:
         """How answers are read and matched."""
         return AnswerRule(self.answer_kind, self.answer_mark, self.labels)
+
+    @property
+    def label_stays(self) -> str:
+        """For templates: "yes" where a new prompt has the label of its seed, else empty."""
+        return "yes" if self.teacher_writes == "prompt" else ""
 
     @property
     def has_reviews(self) -> bool:

@@ -496,7 +496,9 @@ def test_prompt_and_completion_in_turn_by_hand() -> None:
     raw, cleaned, sft = run_round(1, start(), ask, num_votes=4, **IN_TURN)
     assert list(ask.counts.items()) == [("student_answer", 3), ("lesson_prompt1", 1), ("lesson_completion1", 4)]
     assert list_shown(ask, "lesson_prompt1") == [
-        Templates("compact").render("llm2llm/new_prompt", prompt=PROMPTS["b"], completion=COMPLETIONS["b"])
+        Templates("compact").render(
+            "llm2llm/new_prompt", prompt=PROMPTS["b"], completion=COMPLETIONS["b"], label_stays=""
+        )
     ]
     assert drops(cleaned) == [("b", BUS[0], None)]
     assert sft.row(0)[1:4] == (*BUS, "generated")

@@ -137,7 +137,7 @@ def test_the_teacher_chooses_among_the_labels_and_the_votes_are_on_them() -> Non
     assert labels in asked.pop()
     (shown,) = list_shown(ask, "lesson_prompt1")
     assert shown == Templates("full").render(
-        "llm2llm/new_prompt", prompt=INTENTS["prompt"][0], completion="AddToPlaylist", kind="label"
+        "llm2llm/new_prompt", prompt=INTENTS["prompt"][0], completion="AddToPlaylist", kind="label", label_stays=""
     )
 
 
@@ -214,3 +214,43 @@ def test_two_rounds_on_snips() -> None:
     assert num_wrong == [6, 0]
     assert len(sft.filter(source="generated")) == 6
     assert set(sft.filter(source="generated")["completion"]) <= set(intents)
+
+
+def test_a_teacher_that_writes_the_prompt_alone_keeps_the_label_of_its_seed() -> None:
+    """The student is wrong on b; the teacher is asked for prompts only, and its second is a copy of the seed."""
+    written = ["Final Answer: Put on a waltz.", "Final Answer: Play something slow."]
+
+    def say(stage: str, text: str, number: int) -> str:
+        if stage == "lesson_prompt1":
+            return written[number]
+        return "GetWeather" if "slow" in text else dict(INTENTS.select("prompt", "completion").iter_rows())[text]
+
+    ask = ScriptedAsk(say)
+    settings = Llm2LlmSettings(**BY_LABEL, teacher_writes="prompt", num_lessons=2, max_attempts=1)
+    trained = start_sft_set(build_inputs(settings, identify("r0000")), INTENTS, EFT)
+    raw = generate(build_inputs(settings, identify("r0001"), ask=ask), INTENTS, trained)
+    assert set(ask.requests) == {"student_answer", "lesson_prompt1"}
+    assert of_kind(raw, "lesson").select("seed_id", "prompt", "completion", "refused_reason").rows() == [
+        ("b", "Put on a waltz.", "PlayMusic", None),
+        ("b", "Play something slow.", "PlayMusic", "like_known"),
+    ]
+    assert all("of the same class" in shown for shown in list_shown(ask, "lesson_prompt1"))
+
+
+@pytest.mark.parametrize("profile", ["full", "full_zh", "small", "compact"])
+def test_every_profile_says_that_the_class_stays(profile: str) -> None:
+    given = {"prompt": "Play a waltz.", "completion": "PlayMusic", "kind": "label", "examples": ()}
+    free, kept = (Templates(profile).render("llm2llm/new_prompt", **given, label_stays=stays) for stays in ("", "yes"))
+    assert free != kept
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"teacher_writes": "prompt"}, "needs answer_kind: label, got number"),
+        ({"teacher_writes": "prompt", **BY_LABEL, "num_votes": 3}, "num_votes: 3 needs teacher_writes"),
+    ],
+)
+def test_a_prompt_alone_needs_labels_and_has_no_votes(given: dict, named: str) -> None:
+    with pytest.raises(ValidationError, match=named):
+        Llm2LlmSettings(**given)

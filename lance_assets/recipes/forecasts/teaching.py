@@ -34,8 +34,9 @@ class Lessons:
     """Lessons for each row that was answered wrong."""
     max_attempts: int
     """Times that the teacher is asked about a row, at most."""
-    num_votes: int
-    """Completions of a prompt that the teacher wrote alone; 0 where a lesson is one text."""
+    num_votes: int | None
+    """Completions of a prompt that the teacher wrote alone, 0 where its seed's is taken; None where a lesson is one
+    text."""
     student_limit: int
     """Tokens after which the student is cut."""
     teaches_all: bool
@@ -70,7 +71,7 @@ def forecast_teaching(describe: Callable[[S], Lessons]) -> Forecast[S]:
 
     def find_most(settings: S, lengths: Lengths) -> tuple[Shares, Lengths]:
         own = describe(settings)
-        stages = ("lesson_prompt", "lesson_completion") if own.num_votes else ("lesson",)
+        stages = ("lesson",) if own.num_votes is None else ("lesson_prompt", "lesson_completion")
         limit = float(max(own.student_limit, *(find_limit(settings, stage) for stage in stages)))
         # Asked as often as it may be: no lesson is accepted before the last attempt.
         return Shares(float(own.max_attempts), 1.0, 0.0, 0.0, 1.0), lengthen(lengths, limit)
@@ -83,7 +84,7 @@ def forecast_teaching(describe: Callable[[S], Lessons]) -> Forecast[S]:
 def size_lesson(settings: RecipeSettings, own: Lessons, shares: Shares, lengths: Lengths) -> tuple[float, float]:
     """Tokens of a lesson's prompt and completion."""
     prompt, completion = lengths.prompt, lengths.completion * shares.completion_ratio
-    if not own.num_votes:
+    if own.num_votes is None:
         limit = float(find_limit(settings, "lesson"))
         return min(limit, prompt), min(limit, completion)
     limits = (float(find_limit(settings, stage)) for stage in ("lesson_prompt", "lesson_completion"))
@@ -93,27 +94,28 @@ def size_lesson(settings: RecipeSettings, own: Lessons, shares: Shares, lengths:
 def ask_teacher(
     own: Lessons, shares: Shares, lengths: Lengths, *, wrong: float, lesson: tuple[float, float]
 ) -> tuple[StageForecast, ...]:
-    """What the teacher is asked: a text for each lesson, or a prompt and then its completions."""
+    """What the teacher is asked: a text for each lesson, or a prompt and then its completions, if any."""
     # A share above 1 is a bound: the teacher is asked so many times.
     times = max(1.0, shares.kept)
     prompt, completion = lesson
-    if not own.num_votes:
+    if own.num_votes is None:
         named, rows = ("lessons", "raw_generations"), wrong * times
         written = own.num_lessons * (prompt + completion + shares.thought_tokens)
         return (build_stage(*named, rows, asked=lengths.asked["lesson"], written=written, role="teacher"),)
     rows = wrong * own.num_lessons * times
-    return (
-        build_stage(
-            *("the teacher's prompts", "raw_generations", rows),
-            asked=lengths.asked["new_prompt"],
-            written=prompt + shares.thought_tokens,
-            role="teacher",
-        ),
-        build_stage(
-            *("the teacher's completions", "raw_generations", rows * own.num_votes),
-            asked=lengths.chat + prompt,
-            written=completion,
-            num_samples=own.num_votes,
-            role="teacher",
-        ),
+    prompts = build_stage(
+        *("the teacher's prompts", "raw_generations", rows),
+        asked=lengths.asked["new_prompt"],
+        written=prompt + shares.thought_tokens,
+        role="teacher",
     )
+    if not own.num_votes:
+        return (prompts,)
+    completions = build_stage(
+        *("the teacher's completions", "raw_generations", rows * own.num_votes),
+        asked=lengths.chat + prompt,
+        written=completion,
+        num_samples=own.num_votes,
+        role="teacher",
+    )
+    return (prompts, completions)

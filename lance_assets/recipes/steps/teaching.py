@@ -81,8 +81,13 @@ class Teaching:
             waiting = [source for source in sources if self._count_missing(source) > 0]
             if not waiting:
                 return
-            writes = self._write_lessons if self.settings.teacher_writes == "lesson" else self._write_in_turn
-            self._decide(writes(waiting, attempt))
+            match self.settings.teacher_writes:
+                case "lesson":
+                    self._decide(self._write_lessons(waiting, attempt))
+                case "prompt_then_completion":
+                    self._decide(self._write_in_turn(waiting, attempt))
+                case "prompt":
+                    self._decide(self._write_alike(waiting, attempt))
 
     def _count_missing(self, source: Source) -> int:
         """Lessons that a source still lacks."""
@@ -180,6 +185,13 @@ class Teaching:
                 found.append(Written(source, raw, lesson))
         return found
 
+    def _write_alike(self, waiting: Sequence[Source], attempt: int) -> list[Written]:
+        """Lessons of a new prompt and its source's own completion."""
+        return [
+            Written(source, raw, Lesson(prompt, source.completion, self.settings.answers.read(source.completion) or ""))
+            for source, raw, prompt in self._write_prompts(waiting, attempt)
+        ]
+
     def _ask_to_complete(self, row_id: str, prompt: str) -> str:
         """A new prompt as the teacher is asked it: by itself, or with the labels it has to choose from."""
         settings = self.settings
@@ -191,12 +203,12 @@ class Teaching:
     def _write_prompts(self, waiting: Sequence[Source], attempt: int) -> list[tuple[Source, Generation, str]]:
         """A new prompt for each lesson that a source still lacks: source, row and prompt of those that were read."""
         wanted = [source for source in waiting for _ in range(self._count_missing(source))]
-        stage, templates, kind = f"lesson_prompt{attempt}", self.identity.templates, self.settings.answer_kind
-        step = "llm2llm/new_prompt"
+        stage, templates, step = f"lesson_prompt{attempt}", self.identity.templates, "llm2llm/new_prompt"
+        told = {"kind": self.settings.answer_kind, "label_stays": self.settings.label_stays}
         asked = []
         for number, source in enumerate(wanted):
             texts = {"prompt": source.prompt, "completion": source.completion, "examples": self._show(source.row_id)}
-            asked.append((f"{source.row_id}:{number}", templates.render(step, **texts, kind=kind)))
+            asked.append((f"{source.row_id}:{number}", templates.render(step, **texts, **told)))
         requests = build_requests(self.identity, stage, asked, 1)
         samples = close_thoughts(self.ask(stage, requests))
         origins = [
