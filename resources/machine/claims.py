@@ -39,6 +39,8 @@ TOUCH_SECONDS = 10.0
 """A claim that is held is touched this often."""
 SILENT_SECONDS = 60.0
 """The claim of another machine that was not touched for so long is taken to be left."""
+LOOK_SECONDS, MAX_LOOKS = 5.0, 3
+"""A job looks so often, with such a pause, whether its run still has its claim, before it takes it for gone."""
 _CLOCK_SECONDS = 5.0
 """By so much the time at which one process was made may differ between two looks, as in the handover of memory."""
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -218,6 +220,16 @@ class Claims:
                     process.send_signal(signal.SIGKILL)
         return left
 
+    def forget_steps(self, name: str) -> None:
+        """Forget the claims `name.step` of steps that are known to be over, on whichever machine they were.
+
+        Their machine may have gone down, so that nobody ended them, and without this they seemed to live for a minute.
+        """
+        with self._alone():
+            for each in self._read_all():
+                if each.name.startswith(f"{name}."):
+                    self._find_file(each.name).unlink(missing_ok=True)
+
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep the other processes from looking at, making or removing claims meanwhile."""
@@ -272,14 +284,48 @@ def end_with_parent(parent: BaseProcess) -> None:
 
     def watch() -> None:
         parent.join()
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for child in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    child.kill()
-        print(f"process {os.getpid()} ends, since process {parent.pid}, which it worked for, is gone", file=sys.stderr)
-        os.kill(os.getpid(), signal.SIGKILL)
+        _end(f"process {parent.pid}, which it worked for, is gone")
 
     threading.Thread(target=watch, daemon=True, name="end with parent").start()
+
+
+@contextlib.contextmanager
+def ending_with(claims: Claims, claim: Claim) -> Iterator[None]:
+    """Within the block, end this process, and all that it started, once the holder of a claim has ended.
+
+    It is for a job of a cluster, whose run is a process of another machine: within 15 seconds where the disk shows the
+    locks of that machine, else within a minute and a half.
+
+    Args:
+        claims: of what works on the data.
+        claim: that of the run that this process works for.
+    """
+    ended = threading.Event()
+
+    def watch() -> None:
+        num_gone = 0
+        while not ended.wait(LOOK_SECONDS):
+            # A disk that does not answer says nothing of the run.
+            with contextlib.suppress(OSError):
+                num_gone = 0 if claims.is_alive(claim) else num_gone + 1
+            if num_gone >= MAX_LOOKS:
+                _end(f"{claim}, which it worked for, is gone")
+
+    threading.Thread(target=watch, daemon=True, name=f"end with {claim.name}").start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _end(why: str) -> None:
+    """Kill what this process started, and then this process."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+    print(f"process {os.getpid()} ends, since {why}", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _lock(descriptor: int) -> bool:

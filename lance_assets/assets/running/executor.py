@@ -111,6 +111,9 @@ class WatchedExecutor(dg.Executor):
             threading.Thread(target=_watch, args=watch, daemon=True, name="waiting for a slot").start()
             stack.enter_context(_until_there_is_room(instance, run))
             stack.enter_context(waiting_patiently())
+            if is_elsewhere:
+                # When the inner executor is done, so are its jobs, also those of a machine that went down.
+                stack.callback(self._claims.forget_steps, run.run_id)
             for event in self._inner.execute(plan_context, execution_plan):
                 if why := explain_killed(event, is_elsewhere=is_elsewhere):
                     allow_retry(instance, run, why)

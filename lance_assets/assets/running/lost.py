@@ -5,6 +5,7 @@ run would stay started for ever and hold its slot of the pool. Every run holds a
 its begin to its end; a run whose claim nobody holds any more is ended here as failed, and its slots are freed.
 """
 
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ KEEP_ATTEMPTS, KEEP_SECONDS = 5, 0.3
 """So often, and with such a pause, it is looked whether the tags of a run that was ended are still there."""
 STEP_SECONDS = 10.0
 """A step whose run is gone ends by itself; after so long it is killed."""
+JOB_SECONDS = SILENT_SECONDS + 70.0
+"""A step on another machine does so too, and seems to live for a minute longer where the disk shows no locks."""
 
 Say = Callable[[str], None]
 """Takes a line that a person reads."""
@@ -205,7 +208,8 @@ def _end_steps(claims: Claims, run_id: str, say: Say) -> bool:
     began, is_killed = time.monotonic(), False
     while left := claims.list_alive(f"{run_id}."):
         waited = time.monotonic() - began
-        if waited > 2 * STEP_SECONDS:
+        is_here = all(claim.host == socket.gethostname() for claim in left)
+        if waited > (2 * STEP_SECONDS if is_here else JOB_SECONDS):
             say(f"run {run_id[:8]} is lost, and its step goes on in {left[0]}: end that process")
             return False
         if waited > STEP_SECONDS and not is_killed:
