@@ -9,9 +9,10 @@ from lance_assets.algorithms.forecast.machine_rates import derive_train_rate
 from lance_assets.forecast.engine import find_memory, find_runtime
 from lance_assets.forecast.throughput import Machine, ThroughputTable
 from lance_assets.settings.experiment import TrainingSettings
+from resources.machine.instructions import has_bfloat16_instructions
 from resources.models.model_shapes import FoundModel
 from resources.training.launching import read_processes
-from resources.training.precision import TrainingDevice, bounds_logits, has_bfloat16_instructions, settle
+from resources.training.precision import TrainingDevice, bounds_logits, settle
 from resources.training.stage_settings import SftSettings
 from resources.training.trainer import TrainingDtype
 

@@ -113,7 +113,10 @@ class EngineSettings(Settings):
         "auto", description="Where the model runs; it has no effect for openai."
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Type of the weights: 'auto' is bfloat16 on GPUs and float32 on CPUs; no effect for openai."
+        "auto",
+        description="Type of the weights: 'auto' is bfloat16 on GPUs and float32 on CPUs; no effect for openai. With "
+        "'auto' whole rows are read, for likelihoods, states and the harness's choices, with bfloat16 products where "
+        "the CPU has instructions for them and the model has 20M parameters or more.",
     )
     batch_size: int = Field(64, ge=1, description="Rows that transformers decodes together.")
     num_threads: int | None = Field(

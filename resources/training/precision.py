@@ -12,6 +12,7 @@ import psutil
 
 from lance_assets.algorithms.forecast.batch_parts import Device, Precision, choose_num_parts, choose_precision
 from lance_assets.algorithms.forecast.costs import RUNTIME_GIB, ModelShape, Training
+from resources.machine.instructions import has_bfloat16_instructions
 from resources.training.trainer import TrainingDtype
 
 CPU_RUNTIME_GIB = 0.5
@@ -50,14 +51,6 @@ def find_device(memory_gib: float | None, *, num_local_processes: int = 1) -> Tr
         found = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory / GIB
         return TrainingDevice("cuda", memory_gib or found, torch.cuda.is_bf16_supported())
     return TrainingDevice("cpu", memory_gib or read_host_gib() / num_local_processes, has_bfloat16_instructions())
-
-
-def has_bfloat16_instructions() -> bool:
-    """Whether this machine's CPU multiplies bfloat16 by instructions of its own: AVX-512, AMX or ARM's."""
-    import torch
-
-    can = torch.cpu.get_capabilities()
-    return any(can.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
 
 
 def read_host_gib() -> float:

@@ -6,8 +6,9 @@ import psutil
 import pytest
 import torch
 
+from resources.machine.instructions import has_bfloat16_instructions
 from resources.training import precision
-from resources.training.precision import find_device, has_bfloat16_instructions, read_host_gib
+from resources.training.precision import find_device, read_host_gib
 
 GIB = 2**30
 

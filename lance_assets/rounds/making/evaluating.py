@@ -214,6 +214,7 @@ def run_harness(
                 backend="hf" if lm_eval.backend == "hf" else "batched",
                 link=link,
                 batch_size=lm_eval.batch_size,
+                is_exact=plan.settings.engine.dtype == "float32",
                 apply_chat_template=lm_eval.apply_chat_template,
                 fewshot_as_multiturn=lm_eval.fewshot_as_multiturn,
                 system_message=plan.templates.system,

@@ -27,6 +27,7 @@ from jinja2 import TemplateError
 
 from resources.engines.durable_stage import LOG_SECONDS
 from resources.engines.transformers.engine import TransformersEngine
+from resources.engines.transformers.rounded_reading import reading
 from resources.models.chat_format import encode_row, find_turn_end
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ class ModelReader:
             max_length: tokens of prompt and completion, at least 1; what is beyond is cut. The authors' is 512, as in
                 their training.
             device: "auto" is CUDA where there is one.
-            dtype: "auto" is bfloat16 on CUDA and float32 on a CPU. Means are float32 in any case.
+            dtype: "auto" is bfloat16 on CUDA and float32 on a CPU, where products may be bfloat16 (`rounded_reading`).
+                Means are float32 in any case.
             num_threads: CPU threads of torch in this process; None leaves them. 1 on a busy machine.
             log: is given a line of progress every few seconds of a reading, and one at its end.
             note_seconds: is given the seconds of each reading at its end, without those of loading the model.
@@ -92,6 +94,7 @@ class ModelReader:
         self.note_seconds = note_seconds
         self.num_truncated = 0
         """Rows of the last reading that were cut at `max_length`."""
+        self._is_exact = dtype == "float32"
         self._engine = TransformersEngine(
             model_path, batch_size=batch_size, device=device, dtype=dtype, num_threads=num_threads
         )
@@ -139,7 +142,7 @@ class ModelReader:
                 _check_output_embedding(model)
                 is_checked = True
             # Logits are as wide as the vocabulary, so none are computed for padding.
-            values = _measure_states(model, states[mask.bool()])
+            values = _measure_states(model, states[mask.bool()], is_exact=self._is_exact)
             for place, measured in zip(places, values.split(mask.sum(dim=1).tolist()), strict=True):
                 means[place] = measured.mean(dim=0).cpu().numpy()
         return pl.DataFrame(means, schema=CONFIDENCE)
@@ -172,7 +175,8 @@ class ModelReader:
                 is_checked = True
             for row, place in enumerate(places):
                 tokens = chosen[place]
-                surprise = _measure_surprise(model, states[row, : len(tokens) - 1], tokens[1:])
+                before = states[row, : len(tokens) - 1]
+                surprise = _measure_surprise(model, before, tokens[1:], is_exact=self._is_exact)
                 perplexities[readable[place]] = np.exp(surprise)
         return perplexities
 
@@ -203,7 +207,8 @@ class ModelReader:
                 if own:
                     # The state of a token predicts the next one.
                     before = states[row, start - 1 : len(tokens) - 1]
-                    found[place] = (-_measure_surprise(model, before, own) * len(own), len(own))
+                    surprise = _measure_surprise(model, before, own, is_exact=self._is_exact)
+                    found[place] = (-surprise * len(own), len(own))
         return pl.DataFrame(found, schema=LIKELIHOOD, orient="row")
 
     def close(self) -> None:
@@ -234,8 +239,6 @@ class ModelReader:
         self, sequences: Sequence[list[int]], name: str
     ) -> "Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]":
         """As `_read`, of token ids."""
-        import torch
-
         model, tokenizer = self._engine.load()
         order = sorted(range(len(sequences)), key=lambda place: (-len(sequences[place]), sequences[place]))
         # The decoder ends behind the final norm, so no logits are computed on the way to the states.
@@ -245,7 +248,7 @@ class ModelReader:
             places = order[start : start + self.batch_size]
             input_ids, mask = _pad_right([sequences[place] for place in places], tokenizer.pad_token_id or 0)
             input_ids, mask = input_ids.to(model.device), mask.to(model.device)
-            with torch.inference_mode():
+            with reading(model, is_exact=self._is_exact):
                 states = decoder(input_ids=input_ids, attention_mask=mask, use_cache=False).last_hidden_state
             yield places, states, mask
             if self.log is not None and time.monotonic() - logged_at >= LOG_SECONDS:
@@ -311,7 +314,7 @@ def measure_logits(logits: "torch.Tensor") -> "torch.Tensor":
     ).double()
 
 
-def _measure_states(model: "PreTrainedModel", states: "torch.Tensor") -> "torch.Tensor":
+def _measure_states(model: "PreTrainedModel", states: "torch.Tensor", *, is_exact: bool) -> "torch.Tensor":
     """`measure_logits` of states [num_tokens, hidden], block by block."""
     import torch
 
@@ -319,11 +322,13 @@ def _measure_states(model: "PreTrainedModel", states: "torch.Tensor") -> "torch.
 
     head = model.get_output_embeddings()
     block = count_block(head)
-    with torch.inference_mode():
+    with reading(model, is_exact=is_exact):
         return torch.cat([measure_logits(head(part)) for part in states.split(block)])
 
 
-def _measure_surprise(model: "PreTrainedModel", states: "torch.Tensor", tokens: Sequence[int]) -> float:
+def _measure_surprise(
+    model: "PreTrainedModel", states: "torch.Tensor", tokens: Sequence[int], *, is_exact: bool
+) -> float:
     """The mean negative log-probability of tokens, in nats, by the states [num_tokens, hidden] before them."""
     import torch
 
@@ -332,7 +337,7 @@ def _measure_surprise(model: "PreTrainedModel", states: "torch.Tensor", tokens: 
     head = model.get_output_embeddings()
     block = count_block(head)
     expected, total = torch.tensor(tokens, device=states.device), 0.0
-    with torch.inference_mode():
+    with reading(model, is_exact=is_exact):
         for part, own in zip(states.split(block), expected.split(block), strict=True):
             logprobs = head(part).float().log_softmax(dim=-1).gather(-1, own.unsqueeze(-1))
             total -= float(logprobs.double().sum())
