@@ -120,6 +120,14 @@ class Host:
         )
         return prefill, decode
 
+    def _find_read_rate(self) -> float | None:
+        """Tokens per second of whole rows, where that was measured."""
+        if self.model is None:
+            return None
+        number = self.model.shape.num_parameters
+        measured = self.table.find_measured(self.machine.name, self.engine.kind, number)
+        return None if measured is None else measured.scale(measured.read_tokens_per_second, number)
+
     def count_hours(self, stage: StageForecast) -> float | None:
         """Hours of a stage; None if the rates are unknown. For a server they follow from its limits, if it has any."""
         if not stage.rows:
@@ -131,6 +139,8 @@ class Host:
             per_minute = ((tokens, limits.tokens_per_minute), (stage.rows, limits.requests_per_minute))
             return max((asked / limit / 60 for asked, limit in per_minute if limit is not None), default=None)
         prefill, decode = self.find_rates(tokens / stage.rows)
+        if not stage.completion_tokens:
+            prefill = self._find_read_rate() or prefill
         # Equal prompts are read once: vLLM does so by its prefix cache, and the transformers engine within a batch.
         is_shared = self.engine.kind == "transformers" or self.engine.vllm.prefix_caching
         read = stage.prompt_tokens / (stage.num_samples if is_shared else 1)

@@ -24,6 +24,7 @@ from lance_assets.forecast.trainer import Trainer
 from lance_assets.records import SamplingSettings
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
+from resources.engines.transformers.model_states import ModelReader
 from resources.engines.vllm.engine import VllmEngine
 from resources.evaluation.engine_link import EngineLink
 from resources.evaluation.evaluator import HarnessRun, run_lm_eval
@@ -152,6 +153,7 @@ class Measuring:
             engine="transformers",
             num_parameters=self.model.shape.num_parameters,
             prefill_tokens_per_second=reads,
+            read_tokens_per_second=self._time_reader(),
             decode_tokens_per_second=decodes,
             train_tokens_per_second=self._time_training(),
             start_seconds=time_process(_LOAD, str(self.model.folder)),
@@ -191,6 +193,22 @@ class Measuring:
         begun, whole = (decode(num_rows, length, number) for number in (1, 1 + DECODED_TOKENS))
         engine.close()
         return num_rows * length / begun, num_rows * DECODED_TOKENS / max(whole - begun, 1e-6)
+
+    def _time_reader(self) -> float | None:
+        """Tokens of whole rows that are read a second, for likelihoods and states; None where it is not this engine."""
+        settings = self.plan.settings.engine
+        if settings.kind != "transformers":
+            return None
+        given = settings.model_dump(include={"batch_size", "device", "dtype", "num_threads"})
+        seconds: list[float] = []
+        reader = ModelReader(self.model.folder, max_length=MOST_TOKENS, note_seconds=seconds.append, **given)
+        length, num_rows = min(max(self.row_tokens, LEAST_TOKENS), MOST_TOKENS), min(settings.batch_size, MOST_ROWS)
+        # A short word is one token of nearly every vocabulary.
+        row = ([{"role": "user", "content": "the " * (length // 2)}], "the " * (length // 2))
+        reader.embed([row])
+        reader.embed([row] * num_rows)
+        reader.close()
+        return num_rows * length / seconds[-1]
 
     def _time_harness(self) -> dict[str, float | int]:
         """What the harness takes on the experiment's tasks, by a first batch of each; nothing without the harness."""

@@ -84,6 +84,9 @@ class MeasuredRow(Row):
     engine: Literal["transformers", "vllm"]
     num_parameters: int = Field(ge=1, description="Parameters of the model that was measured.")
     prefill_tokens_per_second: float | None = Field(None, gt=0, description="Prompt tokens.")
+    read_tokens_per_second: float | None = Field(
+        None, gt=0, description="Of whole rows that are read, where nothing is decoded. None: as prompt tokens."
+    )
     decode_tokens_per_second: float | None = Field(None, gt=0, description="Completion tokens.")
     train_tokens_per_second: float | None = Field(None, gt=0, description="Trained tokens; the engine does not matter.")
     start_seconds: float | None = Field(None, ge=0, description="Until a process has loaded the model.")

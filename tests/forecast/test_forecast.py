@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lance_assets.algorithms.forecast.round_forecast import StageForecast
 from lance_assets.forecast.build import Forecast, build_forecast, find_free_gib, prepare
 from lance_assets.forecast.lengths import measure_lengths
 from lance_assets.forecast.stages import Row
@@ -271,7 +272,7 @@ def test_this_computer_is_measured_once(project_root: Path, tmp_path: Path) -> N
     assert forecast.machine.description.startswith("this computer: ")
     (kept,) = (home / "forecast").iterdir()
     rates = json.loads(kept.read_text())
-    measured = [rates[f"{name}_tokens_per_second"] for name in ("prefill", "decode", "train")]
+    measured = [rates[f"{name}_tokens_per_second"] for name in ("prefill", "decode", "train", "read")]
     assert all(rate > 100 for rate in measured)
     rows = by_name(forecast.rounds["r0001"])
     started = rates["train_start_seconds"]
@@ -299,6 +300,20 @@ def test_the_harness_is_planned_where_it_was_measured(project_root: Path, tmp_pa
     for num_models, rows, seconds in ((1, 50, 40.0), (2, 100, 80.0)):
         (found,) = work.forecast_evaluation(num_models=num_models)
         assert (found.rows, found.hours) == (rows, pytest.approx(seconds / 3600))
+
+
+def test_rows_that_are_read_whole_have_a_rate_of_their_own(project_root: Path, tmp_path: Path) -> None:
+    """DiverseEvol reads its pool at 1,000 tokens a second, where prompts are read at 400."""
+    plan, table = load(project_root, "mini_diverse_evol"), read_throughput()
+    told = {"num_parameters": 1_748_160, "machine": "cpu2", "engine": "transformers", "source": "a test"}
+    rates = {"prefill_tokens_per_second": 400, "decode_tokens_per_second": 100}
+    hours = []
+    for read in ({}, {"read_tokens_per_second": 1000}):
+        row = MeasuredRow.model_validate(told | rates | read)
+        work = prepare(plan, table.model_copy(update={"measured": (row,)}), table.find_machine("cpu2"), num_seeds=None)
+        stage = StageForecast("items read", "raw_generations", None, 10, 1, 20_000.0, 0.0)
+        hours.append(work.host(None).count_hours(stage))
+    assert hours == [pytest.approx(20_000 / rate / 3600) for rate in (400, 1000)]
 
 
 def test_pairs_alone_start_the_trainer_themselves(project_root: Path, tmp_path: Path) -> None:
