@@ -25,7 +25,7 @@ from lance_assets.forecast.trainer import Trainer
 from lance_assets.records import PREFERENCE_PAIRS, SFT_SET, Request, SamplingSettings
 from lance_assets.rounds.making.training import StepClock
 from lance_assets.settings.engines import EngineSettings
-from lance_assets.settings.experiment import TrainingSettings
+from lance_assets.settings.training import TrainingSettings
 from resources.engines.contract import Engine, sample_in_order
 from resources.machine.processes import MemoryPeak
 from resources.models.model_shapes import find_model

@@ -35,7 +35,7 @@ from lance_assets.algorithms.filters.rules import LikeSiblings
 from lance_assets.rounds.alike.comparing import Comparer
 from lance_assets.rounds.alike.kept_texts import TEXTS
 from lance_assets.rounds.round import Round
-from lance_assets.settings.experiment import NearDuplicateSettings
+from lance_assets.settings.checks import NearDuplicateSettings
 from resources.stores.embeddings import Embedder, EmbeddingStore
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"

@@ -41,7 +41,7 @@ from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round, make_noun
 from lance_assets.settings.experiment import ExperimentSettings
-from lance_assets.settings.new_experiment import SHIPPED_FOLDER
+from lance_assets.settings.writing.new_experiment import SHIPPED_FOLDER
 from resources.engines.contract import ModellessEngine
 from resources.stores.history import HistoryStore
 from resources.stores.lance_tables import IndexHealth

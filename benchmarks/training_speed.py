@@ -23,7 +23,7 @@ from pathlib import Path
 import polars as pl
 
 from lance_assets.records import SFT_SET
-from lance_assets.settings.experiment import SeedSettings
+from lance_assets.settings.seeds import SeedSettings
 from lance_assets.small_world import SMALL_MODEL
 from lance_assets.small_world.seeds import draw_seeds
 from resources.readers.seed_files import read_seeds

@@ -20,8 +20,8 @@ from lance_assets.rounds.nouns import list_schemas
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.filters import OF_SMALL_MODELS
-from lance_assets.settings.new_experiment import KEPT_FOR_FIGURES
-from lance_assets.settings.template import render_experiment
+from lance_assets.settings.writing.new_experiment import KEPT_FOR_FIGURES
+from lance_assets.settings.writing.template import render_experiment
 from resources.stores.tables import TableStore
 
 COMMANDS = [

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from lance_assets.keys import check_base_url, hide_secrets
 from lance_assets.records import Request, SamplingSettings
 from lance_assets.rounds.experiments import load_plans
-from lance_assets.settings.new_experiment import create_experiment
 from lance_assets.settings.values import MAX_NAME, check_experiment_name
+from lance_assets.settings.writing.new_experiment import create_experiment
 from resources.engines.contract import EngineError
 from resources.engines.openai.client import Client
 from resources.engines.openai.engine import OpenAIEngine

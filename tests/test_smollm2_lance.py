@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from lance_assets.rounds.experiments import read_plan
-from lance_assets.settings.new_experiment import SHIPPED_FOLDER
+from lance_assets.settings.writing.new_experiment import SHIPPED_FOLDER
 
 FOLDER = SHIPPED_FOLDER / "smollm2_lance"
 

@@ -9,8 +9,9 @@ from lance_assets.algorithms.forecast.batch_parts import choose_precision
 from lance_assets.rounds.experiments import load_plans
 from lance_assets.rounds.nouns import compute_fingerprint
 from lance_assets.rounds.plan import Plan
-from lance_assets.settings.experiment import ExperimentSettings, TrainingSettings
+from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.file import check_files
+from lance_assets.settings.training import TrainingSettings
 from resources.models.finding import find_packaged_folder
 
 WHERE = {

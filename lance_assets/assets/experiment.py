@@ -12,7 +12,7 @@ from lance_assets.assets.self_evolution import define_overview
 from lance_assets.assets.upkeep import define_upkeep
 from lance_assets.rounds.experiments import plan_experiment
 from lance_assets.settings.experiment import ExperimentSettings
-from lance_assets.settings.new_experiment import create_experiment
+from lance_assets.settings.writing.new_experiment import create_experiment
 
 
 class ScaffoldSettings(BaseModel):

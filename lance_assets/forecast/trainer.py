@@ -8,7 +8,7 @@ from lance_assets.algorithms.forecast.costs import Training, TrainingMemory, for
 from lance_assets.algorithms.forecast.machine_rates import derive_train_rate
 from lance_assets.forecast.engine import find_memory, find_runtime
 from lance_assets.forecast.throughput import Machine, ThroughputTable
-from lance_assets.settings.experiment import TrainingSettings
+from lance_assets.settings.training import TrainingSettings
 from resources.machine.instructions import has_bfloat16_instructions
 from resources.models.model_shapes import FoundModel
 from resources.training.launching import read_processes

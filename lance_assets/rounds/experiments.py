@@ -11,8 +11,8 @@ from lance_assets.prompts.own_words import find_mistakes
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.file import check_files, read_attributes
-from lance_assets.settings.new_experiment import SHIPPED_FOLDER
 from lance_assets.settings.values import check_experiment_name
+from lance_assets.settings.writing.new_experiment import SHIPPED_FOLDER
 
 SHIPPED = "shipped"
 """What LANCE_EXPERIMENTS calls the experiments of this package."""

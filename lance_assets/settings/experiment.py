@@ -1,11 +1,9 @@
-"""The settings of an experiment's file: recipe, models, seeds, training, evaluation, checks and stop rules.
+"""The settings of an experiment's file; each of its sections is in a module of its own, but for the short ones.
 
 Every field has a range and a description. So a wrong value is reported with file, line, value and remedy when the file
 is loaded, and not when a round runs.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -21,13 +19,12 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails
 
-from lance_assets.algorithms.filters.confidence import ConfidenceRule
-from lance_assets.algorithms.measures.progress import parse_round
 from lance_assets.dotted_names import is_dotted_name
 from lance_assets.recipes.asking import Thoughts
 from lance_assets.recipes.axes import AxisSettings, RecipeSettings
 from lance_assets.recipes.contract import find_recipe, list_recipes
-from lance_assets.records import SECOND_LOSSES, SecondLoss
+from lance_assets.records import SECOND_LOSSES
+from lance_assets.settings.checks import CheckSettings, NearDuplicateSettings, StopSettings
 from lance_assets.settings.engines import EngineSettings, GeneratorSettings, RoleSettings, StepRequest
 from lance_assets.settings.evaluation import (
     EvaluationSettings,
@@ -36,41 +33,19 @@ from lance_assets.settings.filters import NamedFilter
 from lance_assets.settings.outward import ExportSettings, TrackingSettings
 from lance_assets.settings.retention import RetentionSettings
 from lance_assets.settings.schema import simplify_schema
-from lance_assets.settings.values import FromEnvironment, HumanReview, ModelName, Owner, PromptProfile, Settings
-from resources.readers.column_templates import check_template
-from resources.readers.row_kinds import Format, Origins, SeedFields
-from resources.readers.sources import Source, find_source
-from resources.readers.turns import Turns
+from lance_assets.settings.seeds import SeedSettings, TextSettings
+from lance_assets.settings.training import TrainingSettings
+from lance_assets.settings.values import HumanReview, ModelName, Owner, PromptProfile, Settings
 from resources.training.stage_settings import (
     AGREED,
     BUILT_IN,
     REVIEW,
-    DpoChanges,
-    DpoSettings,
-    GrpoChanges,
-    GrpoSettings,
-    KtoChanges,
-    KtoSettings,
-    OrpoChanges,
-    OrpoSettings,
-    SecondSettings,
-    SftChanges,
-    SftSettings,
-    SimpoChanges,
-    SimpoSettings,
-    change_stage,
 )
-from resources.training.trainer import FrozenDtype, LoraSettings, SaveDtype, TrainingDtype
 from resources.verifying.settings import VerifierSettings
 
 
 def _check_recipe(name: str) -> str:
     find_recipe(name)
-    return name
-
-
-def _check_round(name: str) -> str:
-    parse_round(name)
     return name
 
 
@@ -108,140 +83,6 @@ Parameters = Annotated[
 
 GeneratorName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 """What an experiment calls a generator; the round's model is its own."""
-RoundKey = Annotated[str, AfterValidator(_check_round)]
-"""The name of a round, as its partition has it."""
-RowTemplate = Annotated[str, AfterValidator(check_template)]
-"""A template over the columns of a row."""
-
-
-class SeedSettings(Settings):
-    """Where the seeds come from."""
-
-    path: FromEnvironment = Field(
-        description="JSONL, JSON, CSV, TSV, Parquet or Arrow, also with .gz or .zst; a folder or a pattern of such "
-        "files, relative to the experiment's folder; or the id of a data set of the hub."
-    )
-    prompt_field: str | None = Field(None, description="The column that holds the prompt. None: recognised.")
-    completion_field: str | None = Field(None, description="The column that holds the completion. None: recognised.")
-    split: str | None = Field(None, description="The part of a data set, or of a folder by the names of files: train.")
-    subset: str | None = Field(None, description="The configuration of a data set of the hub, such as 'main'.")
-    revision: str | None = Field(None, description="The commit, tag or branch of a data set of the hub.")
-    format: Format = Field("auto", description="The kind of the rows. 'auto' recognises it by their columns.")
-    prompt: RowTemplate | None = Field(
-        None, description="A Jinja template of the prompt, such as '{{ question }} {{ context }}', for prompt_field."
-    )
-    completion: RowTemplate | None = Field(
-        None, description="A Jinja template of the completion, in place of completion_field."
-    )
-    turns: Turns = Field(
-        "carry",
-        description="A row's system message and earlier turns: 'carry' them as turns, 'split' the conversation into a "
-        "row for each completion, 'join' them into the prompt, use the 'last' user turn alone, or 'refuse' the row.",
-    )
-    ignore: tuple[str, ...] = Field((), description="Columns that are left out, although they belong to the task.")
-    answer_field: str | None = Field(
-        None, description="The field that holds the gold answer. None: the rows have none."
-    )
-    answer_after: str | None = Field(
-        None, description="The gold answer is what follows this mark in the completion, such as GSM8K's '####'."
-    )
-    answer_json: bool = Field(
-        False,
-        description="Whether answer_field may hold lists and objects, such as tests or rules; they are kept as JSON.",
-    )
-    strip_calculator_marks: bool = Field(False, description="Remove GSM8K's <<...>> from completions.")
-    license: str | None = Field(
-        None, min_length=1, description="The licence of all rows, as the hub names it: apache-2.0. None: not stated."
-    )
-    license_field: str | None = Field(
-        None, description="The column that holds each row's licence, before `license`. None: the rows have none."
-    )
-    source: str | None = Field(
-        None, min_length=1, description="Where all rows are from, in words: a name or an address."
-    )
-    source_field: str | None = Field(
-        None, description="The column that holds where each row is from, before `source`. None: the rows have none."
-    )
-    allowed_licenses: tuple[str, ...] | None = Field(
-        None,
-        min_length=1,
-        description="Licences of rows that are used, such as [mit, cc0-1.0]; rows of another or of no stated one are "
-        "left out and counted. None: all rows are used.",
-    )
-    limit: int | None = Field(None, ge=1, description="Use only this many rows, from the first. None: all.")
-    confidence: ConfidenceRule | None = Field(
-        None,
-        description="How r0000 measures the model's confidence in each seed's completion, and which seeds it leaves "
-        "out, of all rounds (CLEAR). None: all seeds are used.",
-    )
-    eft_path: str | None = Field(
-        None, description="File of EFT rows (prompt, completion): examples of reviewing, added to every SFT set."
-    )
-
-    @property
-    def row_fields(self) -> SeedFields:
-        """How rows are read."""
-        return SeedFields(
-            format=self.format,
-            prompt=self.prompt or self.prompt_field,
-            completion=self.completion or self.completion_field,
-            turns=self.turns,
-            ignore=self.ignore,
-            answer=self.answer_field,
-            answer_after=self.answer_after,
-            answer_json=self.answer_json,
-            strip_marks=self.strip_calculator_marks,
-            origins=Origins(
-                license=self.license,
-                license_field=self.license_field,
-                source=self.source,
-                source_field=self.source_field,
-                allowed=self.allowed_licenses,
-            ),
-        )
-
-    @property
-    def states_origins(self) -> bool:
-        """Whether anything is said of licences or sources."""
-        return any((self.license, self.license_field, self.source, self.source_field))
-
-    def find(self, folder: Path) -> Source:
-        """Where the rows are, for an experiment in a folder."""
-        return find_source(self.path, folder, subset=self.subset, split=self.split, revision=self.revision)
-
-    @model_validator(mode="after")
-    def _names_each_part_once(self) -> Self:
-        for part in ("prompt", "completion"):
-            if getattr(self, part) is not None and getattr(self, f"{part}_field") is not None:
-                raise ValueError(f"{part} and {part}_field both say what the {part} is; keep one of them")
-        return self
-
-    @model_validator(mode="after")
-    def _states_what_it_allows(self) -> Self:
-        if self.allowed_licenses is not None and self.license is None and self.license_field is None:
-            raise ValueError(
-                "allowed_licenses needs license or license_field: no row has a stated licence, so all would be left out"
-            )
-        return self
-
-
-class TextSettings(Settings):
-    """Where unlabelled texts, which have no prompts, come from."""
-
-    path: FromEnvironment = Field(
-        description="A file, folder, pattern or data set as of seeds, or plain text with blank lines between texts."
-    )
-    split: str | None = Field(None, description="The part of a data set, or of a folder by the names of files: train.")
-    subset: str | None = Field(None, description="The configuration of a data set of the hub.")
-    revision: str | None = Field(None, description="The commit, tag or branch of a data set of the hub.")
-    field: str = Field("text", description="The field or column that holds the text.")
-    license: str | None = Field(None, min_length=1, description="The licence of all texts. None: not stated.")
-    source: str | None = Field(None, min_length=1, description="Where all texts are from, in words.")
-    limit: int | None = Field(None, ge=1, description="Use only this many texts, from the first. None: all.")
-
-    def find(self, folder: Path) -> Source:
-        """Where the rows are, for an experiment in a folder."""
-        return find_source(self.path, folder, subset=self.subset, split=self.split, revision=self.revision)
 
 
 class EmbedderSettings(Settings):
@@ -259,274 +100,6 @@ class EmbedderSettings(Settings):
     )
     num_copies: int = Field(
         2, ge=1, description="With copies_on 'ray', most copies at once; each has one core, or one GPU with cuda."
-    )
-
-
-class RoundTraining(Settings):
-    """How the checkpoint of one round is trained where it differs from the others."""
-
-    sft: SftChanges | None = Field(None, description="What differs in supervised fine-tuning.")
-    dpo: DpoChanges | None = Field(None, description="What differs in DPO.")
-    kto: KtoChanges | None = Field(None, description="What differs in KTO.")
-    orpo: OrpoChanges | None = Field(None, description="What differs in ORPO.")
-    simpo: SimpoChanges | None = Field(None, description="What differs in SimPO.")
-    grpo: GrpoChanges | None = Field(None, description="What differs in GRPO.")
-
-
-class TrainingSettings(Settings):
-    """How a round's checkpoint is trained."""
-
-    sft: SftSettings = Field(default_factory=SftSettings, description="Supervised fine-tuning, the first stage.")
-    dpo: DpoSettings = Field(default_factory=DpoSettings, description="DPO on preference pairs, the second stage.")
-    kto: KtoSettings = Field(default_factory=KtoSettings, description="KTO in DPO's place, where losses names it.")
-    orpo: OrpoSettings = Field(default_factory=OrpoSettings, description="ORPO in DPO's place.")
-    simpo: SimpoSettings = Field(default_factory=SimpoSettings, description="SimPO in DPO's place.")
-    grpo: GrpoSettings = Field(default_factory=GrpoSettings, description="GRPO on a reward, in DPO's place.")
-    by_round: Mapping[RoundKey, RoundTraining] = Field(
-        default_factory=dict,
-        description="What differs in single rounds, such as r0003: {dpo: {learning_rate: 1.0e-7}}. Only the rounds "
-        "that are named change, and each name is for its round alone.",
-    )
-    label: SftChanges | None = Field(
-        None, description="What differs for the label model, for a recipe that trains one; it is trained by SFT alone."
-    )
-    lora: LoraSettings | None = Field(None, description="LoRA adapters. None: all parameters are trained.")
-    token_budget: int | None = Field(
-        None,
-        ge=1,
-        description="Tokens that each round after r0000 trains on: DPO takes its own, and SFT fills the rest. "
-        "None: each stage trains for its num_epochs.",
-    )
-    save_dtype: SaveDtype = Field(
-        "auto",
-        description="What a checkpoint's weights are saved in. 'auto': as the model before where that keeps 99% of "
-        "the update, else float32, which takes twice the disk of bfloat16.",
-    )
-    launcher: tuple[str, ...] | None = Field(
-        None, description="The command that starts the training process, such as ['torchrun', '--nproc-per-node', '2']."
-    )
-    num_processes: int | None = Field(
-        None,
-        ge=1,
-        description="Processes of this machine that share each batch, started by torchrun: one for each GPU. It cannot "
-        "be combined with launcher or accelerate_config. None: one, without torchrun.",
-    )
-    accelerate_config: FromEnvironment | None = Field(
-        None,
-        description="File written by `accelerate config`, for FSDP for example; relative to the experiment's folder. "
-        "It cannot be combined with launcher.",
-    )
-    dtype: TrainingDtype = Field(
-        "auto",
-        description="What is computed in; weights and optimizer are float32 in any case. 'auto' is bfloat16_autocast "
-        "where the GPU or CPU has instructions for it, and float32 elsewhere and for models below 20M on a CPU.",
-    )
-    trained_positions_only: bool = Field(
-        True,
-        description="Logits are computed only where a token is trained on, and the prompt of a pair is read once. "
-        "False: as TRL does, which is slower and differs by float rounding.",
-    )
-    frozen_dtype: FrozenDtype = Field(
-        "float32",
-        description="With lora: what the weights are held in that are not trained. 'bfloat16' takes half of the "
-        "memory, rounds weights that are stored in float32 while adapters are trained, and computes in bfloat16.",
-    )
-    memory_gib: float | None = Field(
-        None,
-        gt=0,
-        description="GiB of one training process, by which a batch is divided where gradient_accumulation_steps is "
-        "none. None: all of its GPU, or of the machine.",
-    )
-    num_threads: int | None = Field(
-        None, ge=1, description="CPU threads of training. None: torch's choice. 1 is fastest on a busy machine."
-    )
-    save_every_minutes: float | None = Field(
-        10.0,
-        ge=0,
-        description="Minutes between two states of training; a stage that is killed goes on from the last one. A state "
-        "takes three times the disk of the float32 weights until the stage ends. None: no states.",
-    )
-    min_free_gpu_rate: float = Field(
-        0.9, ge=0, le=1, description="Share of each GPU's memory that must be free before training starts."
-    )
-    handover_seconds: float = Field(
-        120.0,
-        ge=0,
-        description="Seconds to wait until engines have ended and memory is free; after that the step fails.",
-    )
-
-    @model_validator(mode="after")
-    def _has_one_launcher(self) -> Self:
-        ways = {name: getattr(self, name) for name in ("launcher", "num_processes", "accelerate_config")}
-        given = [name for name, value in ways.items() if value is not None]
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} each say how training is started; keep one of them")
-        return self
-
-    @model_validator(mode="after")
-    def _freezes_what_it_does_not_train(self) -> Self:
-        if self.frozen_dtype == "bfloat16" and self.lora is None:
-            raise ValueError("frozen_dtype is bfloat16, and without lora no weight is frozen; add lora, or remove it")
-        if self.frozen_dtype == "bfloat16" and self.dtype == "float32":
-            raise ValueError("frozen_dtype is bfloat16, so products are too; set dtype to bfloat16_autocast or auto")
-        return self
-
-    def at_round(self, round_key: str) -> Self:
-        """The settings as the checkpoint of a round is trained with them; they have no schedule any more."""
-        changes = self.by_round[round_key] if round_key in self.by_round else RoundTraining()
-        stages = {name: change_stage(getattr(self, name), getattr(changes, name)) for name in ("sft", *SECOND_LOSSES)}
-        return self.model_copy(update={**stages, "by_round": {}})
-
-    def find_stage(self, loss: SecondLoss | None) -> SecondSettings:
-        """The settings of a loss that follows SFT; those of DPO where there is none."""
-        settings: SecondSettings = getattr(self, loss or "dpo")
-        return settings
-
-    def for_label_model(self) -> Self:
-        """The settings as the label model is trained with them."""
-        return self.model_copy(update={"sft": change_stage(self.sft, self.label), "by_round": {}, "label": None})
-
-
-class NearDuplicateSettings(Settings):
-    """When a text is a near-duplicate of one in the same or an earlier round. Each tier can be left out."""
-
-    exact: bool = Field(True, description="Drop texts that are equal after normalisation.")
-    lexical_threshold: float | None = Field(
-        None,
-        ge=0,
-        lt=1,
-        description="ROUGE-L (precision, recall or F) above which a text is a near-duplicate. None: not compared.",
-    )
-    embedding_threshold: float | None = Field(
-        0.999,
-        ge=0,
-        le=1,
-        description="Cosine of embeddings above which a text is a near-duplicate. None: not compared.",
-    )
-    keeps_contrast: bool = Field(
-        True,
-        description="Whether texts that are alike are kept where they say something else: completions of one prompt "
-        "with other numbers, negations or names, completions that share only their prompt, and short texts in long "
-        "ones. False: every text above a threshold is dropped, as in the paper.",
-    )
-
-
-class CheckSettings(Settings):
-    """The limits of the checks. A check whose limit is None never fails."""
-
-    min_novelty: float | None = Field(
-        None,
-        ge=0,
-        le=2,
-        description="Smallest novelty: the mean of 1 - cosine to the nearest text of an earlier round.",
-    )
-    min_vendi_rate: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="Smallest Vendi score of the kept texts, divided by their number; of more than 1,000 texts that of "
-        "1,000 drawn ones, so that the bar does not depend on how many there are.",
-    )
-    min_distinct_2: float | None = Field(
-        None, ge=0, le=1, description="Smallest share of distinct word pairs among all word pairs of the kept texts."
-    )
-    min_cluster_entropy: float | None = Field(
-        None, ge=0, le=1, description="Smallest evenness of the kept texts over clusters."
-    )
-    max_length_drift: float | None = Field(
-        None, ge=0, description="Largest absolute log ratio of the completions' length to the seeds'."
-    )
-    max_score_length_correlation: float | None = Field(
-        None, ge=0, le=1, description="Largest absolute rank correlation of review score and completion length."
-    )
-    min_seed_share: float | None = Field(None, ge=0, le=1, description="Smallest share of seeds in the SFT set.")
-    min_human_likeness: float | None = Field(
-        None,
-        ge=0,
-        le=0.5,
-        description="Smallest chance that a generated text looks more like people's than a seed does; 0.5 where a "
-        "classifier on the vectors cannot tell them apart, 0 where it always can.",
-    )
-    max_unscored_rate: float = Field(
-        0.2, ge=0, le=1, description="Largest share of rows without any score; above it the round stops."
-    )
-    min_review_auc: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="Smallest AUC of r0000's reviewer on balanced pairs of seeds; below it r0000 ends without an "
-        "evaluation and no round builds on its reviews. None: the check warns of a reviewer that may be at chance.",
-    )
-    min_gold_auc: float | None = Field(
-        0.5,
-        ge=0,
-        le=1,
-        description="Bar of the AUC of each round's review scores, right rows against wrong ones, where gold answers "
-        "or the world's rule tell them; the round stops where the whole 95% interval lies below it. None: no bar.",
-    )
-    max_equal_score_rate: float = Field(
-        0.98, ge=0, le=1, description="Largest share of a round's scored rows, 20 or more, that may have one score."
-    )
-    min_keep_rate: float = Field(
-        0.02, ge=0, le=1, description="Smallest share that cleaning keeps of 20 or more new prompts, or completions."
-    )
-    max_one_wording_rate: float = Field(
-        0.9,
-        ge=0,
-        le=1,
-        description="Largest share of a round's own prompts, 20 or more, that may be one prompt or of one wording; it "
-        "does not hold where the seeds are so.",
-    )
-    max_cut_off_rate: float = Field(
-        0.1,
-        ge=0,
-        le=1,
-        description="Largest share of a kind of generations that reach their token limit, and so are never trained on.",
-    )
-    min_pairs: int = Field(1, ge=0, description="Fewest preference pairs that each round after r0000 should add.")
-    min_kappa: float | None = Field(
-        0.2,
-        ge=-1,
-        le=1,
-        description="Smallest Cohen's kappa of people's decisions and the model's reviews, on 10 or more rows that "
-        "both judged; below it the check warns. It is of experiments with human_review alone.",
-    )
-    min_backward_transfer: float | None = Field(
-        None,
-        le=0,
-        description="Smallest mean change of the tasks since they were learned, in the scores' unit; the check "
-        "no_forgetting warns when its whole 95% interval lies below. None: no bar.",
-    )
-    max_forgetting: float | None = Field(
-        0.0,
-        ge=0,
-        description="Largest fall of a task or stratum from the best it ever had, in the score's unit. The check warns "
-        "when the 95% interval of the fall lies wholly beyond it.",
-    )
-
-
-class StopSettings(Settings):
-    """When the loop ends."""
-
-    max_rounds: int = Field(4, ge=0, description="Rounds after r0000.")
-    patience: int | None = Field(
-        None, ge=1, description="Stop after this many rounds without a gain over the best. None: never."
-    )
-    max_tokens: int | None = Field(
-        None, ge=1, description="Stop when the rounds have sampled this many tokens. None: never."
-    )
-    max_hours: float | None = Field(
-        None, gt=0, description="Stop when the rounds have taken this many hours. None: never."
-    )
-    on_regression: Literal["stop", "rollback", "continue"] = Field(
-        "rollback",
-        description="After a round that is significantly worse than the best: 'stop' the loop, 'rollback' to continue "
-        "from the best checkpoint, or 'continue' from the last one.",
-    )
-    rejected_data: Literal["keep", "leave_out"] = Field(
-        "keep",
-        description="The rows of a round that was rolled back or broke a floor: 'keep' them in the sets of later "
-        "rounds as the paper does, or 'leave_out'.",
     )
 
 

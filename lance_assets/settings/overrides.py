@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from lance_assets.records import SECOND_LOSSES
 from lance_assets.settings.experiment import ExperimentSettings
-from lance_assets.settings.template import describe_range, list_choices
+from lance_assets.settings.writing.template import describe_range, list_choices
 
 OVERRIDABLE = (
     *("parameters", "training.sft", *(f"training.{loss}" for loss in SECOND_LOSSES)),

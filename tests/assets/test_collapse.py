@@ -15,7 +15,7 @@ from lance_assets.rounds.making.varying import MIN_ROWS, judge_kept, kept_rows, 
 from lance_assets.rounds.nouns import NOUNS
 from lance_assets.rounds.past.handover import find_parent
 from lance_assets.rounds.round import make_noun
-from lance_assets.settings.experiment import CheckSettings
+from lance_assets.settings.checks import CheckSettings
 from lance_assets.small_world.tasks import draw_held_out_prompts, parse_prompt, phrase_prompt
 from tests.assets.conftest import OpenWorld
 from tests.assets.tiny_experiment import find_failures

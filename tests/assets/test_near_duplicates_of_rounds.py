@@ -7,7 +7,7 @@ from lance_assets.algorithms.similarity.near_duplicates import choose_survivors
 from lance_assets.records import CLEANED_SET, NEAR_DUPLICATES, START_CHECKPOINT
 from lance_assets.rounds.alike.comparing import read_thresholds
 from lance_assets.rounds.making.cleaning import drop_near_duplicates
-from lance_assets.settings.experiment import NearDuplicateSettings
+from lance_assets.settings.checks import NearDuplicateSettings
 from tests.assets.conftest import OpenWorld
 from tests.assets.tiny_experiment import World
 

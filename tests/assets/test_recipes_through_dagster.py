@@ -30,7 +30,7 @@ from lance_assets.rounds.nouns import NOUNS, list_handed_over, list_inputs
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.round import Round, make_noun
 from lance_assets.rounds.world_evaluation import summarise_items
-from lance_assets.settings.experiment import StopSettings
+from lance_assets.settings.checks import StopSettings
 from tests.assets.noted_reads import NotingPlatform, read_notes
 from tests.assets.scripted_platform import SCRIPTED, without_drawing
 from tests.assets.tiny_experiment import (

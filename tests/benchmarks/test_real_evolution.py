@@ -11,7 +11,7 @@ from benchmarks._arms import START, Arm, find_root, plan_arm, read_scores, run_a
 from benchmarks.real_evolution import STUDIES, add_seeds, list_columns, make_plan, measure_rouge_l, summarise
 from lance_assets.rounds.experiments import plan_experiment
 from lance_assets.settings.experiment import ExperimentSettings
-from lance_assets.settings.new_experiment import SHIPPED_FOLDER
+from lance_assets.settings.writing.new_experiment import SHIPPED_FOLDER
 from lance_assets.worlds import draw_problems
 
 

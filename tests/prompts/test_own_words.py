@@ -13,7 +13,7 @@ from lance_assets.prompts.own_words import read_own_words
 from lance_assets.recipes.lance_settings import RUBRIC, LanceSettings
 from lance_assets.rounds.nouns import compute_fingerprint, list_nouns
 from lance_assets.rounds.plan import JUDGE_STEPS, Plan
-from lance_assets.settings.template import render_experiment
+from lance_assets.settings.writing.template import render_experiment
 from tests.assets.tiny_experiment import WORLD, build_tiny_settings, plan_tiny, write_tiny_experiment
 
 KUN = {"recipe": "kun", "language": "english", "texts": {"path": "texts.jsonl"}}

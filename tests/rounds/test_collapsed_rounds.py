@@ -14,7 +14,7 @@ from lance_assets.rounds.alike import closer_look, comparing
 from lance_assets.rounds.alike.closer_look import Side, is_same, keep_same
 from lance_assets.rounds.alike.comparing import TEXTS, Comparer
 from lance_assets.rounds.round import Round
-from lance_assets.settings.experiment import NearDuplicateSettings
+from lance_assets.settings.checks import NearDuplicateSettings
 
 
 def tabulate(rows: list[tuple[str, str]]) -> pl.DataFrame:

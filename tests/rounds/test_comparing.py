@@ -15,7 +15,7 @@ from lance_assets.rounds.alike import comparing
 from lance_assets.rounds.alike.comparing import Comparer, read_thresholds
 from lance_assets.rounds.alike.kept_texts import TEXTS
 from lance_assets.rounds.round import Round
-from lance_assets.settings.experiment import NearDuplicateSettings
+from lance_assets.settings.checks import NearDuplicateSettings
 
 
 def embed(texts: list[str]) -> np.ndarray:

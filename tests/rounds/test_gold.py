@@ -13,7 +13,7 @@ from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.report import Judged
 from lance_assets.rounds.round import Round
-from lance_assets.settings.experiment import CheckSettings
+from lance_assets.settings.checks import CheckSettings
 from lance_assets.small_world.tasks import complete, parse_prompt
 from tests.assets.tiny_experiment import plan_tiny as plan_loose
 from tests.assets.tiny_experiment import write_tiny_experiment

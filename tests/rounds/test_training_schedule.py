@@ -10,8 +10,9 @@ from lance_assets.rounds.nouns import compute_fingerprint, explain_round_identit
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round
-from lance_assets.settings.experiment import ExperimentSettings, TrainingSettings
+from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.file import read_attributes
+from lance_assets.settings.training import TrainingSettings
 
 SPIN = {
     "dpo": {"learning_rate": 5e-7, "beta": 0.1},

@@ -33,7 +33,7 @@ from lance_assets.records import NEAR_DUPLICATES
 from lance_assets.rounds.alike.closer_look import Side, keep_same
 from lance_assets.rounds.alike.kept_texts import TEXTS, list_texts, require_history
 from lance_assets.rounds.round import Round
-from lance_assets.settings.experiment import NearDuplicateSettings
+from lance_assets.settings.checks import NearDuplicateSettings
 
 MAX_PAIRS_A_ROW = 64
 """Pairs that are held for each row, on average."""

@@ -26,7 +26,7 @@ from lance_assets.rounds.identity.installed import (
 from lance_assets.rounds.identity.own_code import name_root
 from lance_assets.rounds.plan import JUDGE, JUDGE_TEMPLATES, Plan, asks_people
 from lance_assets.settings.engines import EngineSettings, RoleSettings
-from lance_assets.settings.experiment import TrainingSettings
+from lance_assets.settings.training import TrainingSettings
 from lance_assets.worlds import hash_world_file, split_file_name
 from resources.stores.remembered import remember
 from resources.verifying.naming import hash_named_file

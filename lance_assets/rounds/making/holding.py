@@ -13,7 +13,7 @@ from lance_assets.rounds.making.measuring import describe_rate, list_remedies
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.report import Judged, Report, Rows, round_measure
 from lance_assets.rounds.round import Round
-from lance_assets.settings.experiment import CheckSettings
+from lance_assets.settings.checks import CheckSettings
 
 MIN_SCORED = 20
 """Fewest scored rows whose scores are expected to differ: a handful of good rows may well have one score."""

@@ -24,7 +24,7 @@ from lance_assets.rounds.report import SUMMARY, Judged, Losses, Made, Report
 from lance_assets.rounds.round import Round
 from lance_assets.rounds.shown.samples import sample_rows
 from lance_assets.rounds.shown.sentences import say_moved, say_trained
-from lance_assets.settings.experiment import TrainingSettings
+from lance_assets.settings.training import TrainingSettings
 from resources.engines.durable_stage import clear_stage
 from resources.machine.handover import MemoryHandover, wait_until_free
 from resources.stores.checkpoints import DIVERGED_REMEDY, copy_checkpoint, find_broken_weights

@@ -47,7 +47,7 @@ from lance_assets.rounds.round import Round
 from lance_assets.rounds.shown.bars import list_bars
 from lance_assets.rounds.shown.samples import sample_rows
 from lance_assets.rounds.shown.sentences import explain_no_pairs, say_pairs, say_sft
-from lance_assets.settings.experiment import CheckSettings
+from lance_assets.settings.checks import CheckSettings
 from resources.readers.seed_files import read_eft
 
 

@@ -16,7 +16,7 @@ from lance_assets.algorithms.similarity.words import normalise_text
 from lance_assets.conversations import show_prompt
 from lance_assets.rounds.report import Judged, Report, Rows
 from lance_assets.rounds.round import Round
-from lance_assets.settings.experiment import CheckSettings
+from lance_assets.settings.checks import CheckSettings
 
 MIN_ROWS = 20
 """Fewest candidates of a kind, and fewest prompts, of which a share is judged."""

@@ -17,7 +17,8 @@ from pydantic_core import PydanticUndefined
 from lance_assets.recipes.contract import find_recipe
 from lance_assets.records import SECOND_LOSSES
 from lance_assets.settings.engines import EngineSettings, RoleSettings
-from lance_assets.settings.experiment import ExperimentSettings, TrainingSettings
+from lance_assets.settings.experiment import ExperimentSettings
+from lance_assets.settings.training import TrainingSettings
 
 WIDTH = 112
 """Characters of a line of description."""
