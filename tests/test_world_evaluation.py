@@ -11,6 +11,7 @@ import pytest
 from lance_assets.algorithms.measures.statistics import compute_wilson_interval
 from lance_assets.records import EVAL_ITEMS, EVAL_REPORT, Request, Sample, SamplingSettings
 from lance_assets.rounds.world_evaluation import evaluate_world, summarise_items
+from lance_assets.settings.evaluation import WorldSettings
 from lance_assets.small_world import WORLD
 from lance_assets.small_world.tasks import complete, draw_rungs, parse_prompt
 from lance_assets.worlds import draw_problems
@@ -47,6 +48,18 @@ def test_items_and_report_of_a_perfect_and_a_useless_answerer() -> None:
     assert (greedy["ci_low"][0], greedy["ci_high"][0]) == compute_wilson_interval(16, 16)
     assert report.filter(metric="sampled")["score"].to_list() == [0.0] * 7
     assert summarise_items(items.clear(), benchmark="small_world").schema == EVAL_REPORT
+
+
+def test_nothing_is_sampled_where_no_temperature_is_given() -> None:
+    drawn = draw_rungs(2, (1, 3))
+    items = evaluate_world(answer_by_rule, WORLD, drawn, model_name="checkpoint", temperature=None)
+    both = evaluate_world(answer_by_rule, WORLD, drawn, model_name="checkpoint")
+    assert items.equals(both.filter(metric="greedy"))
+    settings = {"name": "lance_assets.small_world:WORLD"}
+    assert [WorldSettings(**settings, **given).metrics for given in ({}, {"sampled_temperature": None})] == [
+        ("greedy", "sampled"),
+        ("greedy",),
+    ]
 
 
 def test_a_real_model_gives_the_same_items_twice(small_model: Path) -> None:

@@ -267,7 +267,8 @@ class Forecaster:
         """The evaluation. The size of the harness's tasks and the tokens of a judge are unknown."""
         evaluation, rows = self.plan.settings.evaluation, []
         if (world := self.plan.world) is not None and evaluation.world is not None:
-            number = 2 * num_models * len(draw_problems(world, evaluation.world.per_stratum))
+            number = num_models * len(draw_problems(world, evaluation.world.per_stratum))
+            number *= len(evaluation.world.metrics)
             rows.append(self._forecast_world(world, evaluation.world.max_new_tokens, number, num_models))
         if evaluation.lm_eval is not None:
             bounds = [part.limit and part.limit * len(part.tasks) for part in evaluation.lm_eval.split()]

@@ -22,6 +22,11 @@ def to_points(interval: Interval) -> list[float]:
     return [round(100 * number, 1) for number in interval]
 
 
+def _list_measured(rows: pl.DataFrame) -> list[str]:
+    """The metrics that a study has; its experiment may sample nothing."""
+    return [metric for metric in TITLES if rows[metric].null_count() < len(rows)]
+
+
 def list_arms(rows: pl.DataFrame) -> dict[str, str]:
     """Every arm with its last round, in the order of the rows; the raw backbone is not an arm."""
     ordered = rows.filter(pl.col("arm") != BACKBONE).group_by("arm", maintain_order=True).agg(pl.col("round").max())
@@ -114,7 +119,7 @@ def tabulate_training(rows: pl.DataFrame, *, axis: str) -> str:
 
 def tabulate_study(rows: pl.DataFrame, world: World, *, method: str) -> str:
     """All tables, one below the other."""
-    tables = [tabulate_rounds(rows, metric=metric, method=method) for metric in TITLES]
+    tables = [tabulate_rounds(rows, metric=metric, method=method) for metric in _list_measured(rows)]
     strata = tabulate_strata(rows, world, metric="greedy")
     return "\n\n".join([*tables, strata, tabulate_training(rows, axis=world.axis)])
 

@@ -164,11 +164,11 @@ def read_round(plan: Plan, root: Path, arm: str, key: str) -> dict:
     model = BACKBONE if arm == BACKBONE else "checkpoint"
     items = this_round.read("eval_items").filter(pl.col("model") == model)
     row: dict[str, object] = {"rng_seed": plan.settings.rng_seed, "arm": arm, "round": key}
+    row["num_items"] = len(items.filter(pl.col("metric") == "greedy"))
     for metric in ("greedy", "sampled"):
         mine = items.filter(pl.col("metric") == metric)
         by_stratum = mine.group_by("stratum").agg(pl.col("is_correct").mean()).sort("stratum")
         row |= {
-            "num_items": len(mine),
             metric: mine["is_correct"].mean(),
             f"{metric}_by_stratum": by_stratum["is_correct"].to_list(),
             f"{metric}_items": mine["is_correct"].to_list(),

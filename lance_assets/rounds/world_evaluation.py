@@ -38,21 +38,21 @@ def evaluate_world(
     problems: Sequence[Problem],
     *,
     model_name: str,
-    temperature: float = SAMPLED_TEMPERATURE,
+    temperature: float | None = SAMPLED_TEMPERATURE,
     top_p: float = SAMPLED_TOP_P,
     max_new_tokens: int = 160,
     rng_seed: int = RNG_SEED,
     system_message: str = "",
     word: Callable[[str], str] | None = None,
 ) -> pl.DataFrame:
-    """Ask the problems, greedily and sampled once each, and judge the completions by the world's rule.
+    """Ask the problems, greedily and, where wanted, sampled once each, and judge the completions by the world's rule.
 
     Args:
         ask: asks the model under evaluation; the stages are "<model_name>_greedy" and "<model_name>_sampled".
         world: whose rule judges. Row ids and sampling seeds derive from its name.
         problems: as `worlds.draw_problems` gives them.
         model_name: "checkpoint" or "backbone", the `model` column.
-        temperature: of the sampled completions, above 0.
+        temperature: of the sampled completions, above 0; None: nothing is sampled.
         top_p: of the sampled completions.
         max_new_tokens: tokens after which a completion is cut, and most likely wrong.
         rng_seed: of the sampled completions.
@@ -66,7 +66,7 @@ def evaluate_world(
         EvaluationError: the engine failed on a prompt. A failed row does not count as a wrong answer.
     """
     rows: list[dict] = []
-    for metric, heat in (("greedy", 0.0), ("sampled", temperature)):
+    for metric, heat in (("greedy", 0.0), *(() if temperature is None else (("sampled", temperature),))):
         requests = [
             Request(
                 row_id=derive_row_id(world.name, metric, problem.key),

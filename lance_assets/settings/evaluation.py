@@ -75,9 +75,18 @@ class WorldSettings(Settings):
     )
     per_stratum: int = Field(12, ge=1, le=200, description="Held-out problems for each task and stratum of the world.")
     max_new_tokens: int = Field(160, ge=8, description="Most tokens of a completion; a longer one is cut.")
-    sampled_temperature: float = Field(
-        0.7, gt=0, le=5, description="Temperature of the sampled accuracy, which is reported beside the greedy one."
+    sampled_temperature: float | None = Field(
+        0.7,
+        gt=0,
+        le=5,
+        description="Temperature of the sampled accuracy, which is reported beside the greedy one. None: nothing is "
+        "sampled, which takes half the time.",
     )
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What is measured of each problem."""
+        return ("greedy",) if self.sampled_temperature is None else ("greedy", "sampled")
 
 
 class TaskSettings(Settings):

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from lance_assets.algorithms.measures.headline import CONTROLLED, GREEDY, JUDGE, name_metric
+from lance_assets.algorithms.measures.headline import CONTROLLED, JUDGE, name_metric
 from lance_assets.data_paths import list_files, name_dataset
 from lance_assets.keys import HIDDEN, hide_secrets, is_secret_name
 from lance_assets.recipes.contract import find_recipe
@@ -165,7 +165,8 @@ def find_unknown_scores(
         *((f"evaluation.floors.{place}", score) for place, score in enumerate(evaluation.floors)),
     ]
     metrics: dict[str, tuple[str, ...]] = {JUDGE: (CONTROLLED, "win_rate")} if evaluation.judge is not None else {}
-    metrics |= {world.name: (GREEDY, "sampled"), **of_sets} if world is not None else {}
+    if world is not None and evaluation.world is not None:
+        metrics |= {world.name: evaluation.world.metrics, **of_sets}
     is_open = evaluation.lm_eval is not None or (evaluation.world is not None and world is None)
     mistakes = []
     for field, score in named:
