@@ -29,8 +29,8 @@ from lance_assets.settings.training import TrainingSettings
 from resources.engines.contract import Engine, sample_in_order
 from resources.machine.processes import MemoryPeak
 from resources.models.model_shapes import find_model
-from resources.training.stage_settings import DpoSettings, SftSettings
-from resources.training.trainer import LoraSettings, TrainJob, train_checkpoint
+from resources.training.stage_settings import DpoSettings, LoraSettings, SftSettings
+from resources.training.trainer import TrainJob, train_checkpoint
 
 MAX_LENGTH = 256
 BATCH_SIZE = 16

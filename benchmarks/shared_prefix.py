@@ -24,7 +24,7 @@ from typing import Any
 from lance_assets.prompts import Templates
 from lance_assets.recipes.lance_settings import RUBRIC
 from lance_assets.records import SamplingSettings
-from lance_assets.settings.seeds import SeedSettings
+from lance_assets.settings.experiment import SeedSettings
 from lance_assets.small_world import SMALL_MODEL
 from lance_assets.small_world.seeds import draw_seeds
 from resources.engines.sampling import SeededTopP

@@ -39,8 +39,8 @@ from resources.engines.transformers.model_states import ModelReader
 from resources.models.foreign_code import WITHOUT_CODE
 from resources.models.model_shapes import measure_shape
 from resources.training.precision import CPU_RUNTIME_GIB
-from resources.training.stage_settings import DpoSettings, SftSettings
-from resources.training.trainer import LoraSettings, TrainJob, train_checkpoint
+from resources.training.stage_settings import DpoSettings, LoraSettings, SftSettings
+from resources.training.trainer import TrainJob, train_checkpoint
 
 KINDS = ("sft", "lora", "dpo")
 BATCH_SIZE = 8

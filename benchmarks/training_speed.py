@@ -23,12 +23,12 @@ from pathlib import Path
 import polars as pl
 
 from lance_assets.records import SFT_SET
-from lance_assets.settings.seeds import SeedSettings
+from lance_assets.settings.experiment import SeedSettings
 from lance_assets.small_world import SMALL_MODEL
 from lance_assets.small_world.seeds import draw_seeds
 from resources.readers.seed_files import read_seeds
-from resources.training.stage_settings import SftSettings
-from resources.training.trainer import TrainingDtype, TrainJob, TrainResult, train_checkpoint
+from resources.training.stage_settings import SftSettings, TrainingDtype
+from resources.training.trainer import TrainJob, TrainResult, train_checkpoint
 
 MAX_LENGTH = 256
 RUNS: dict[str, tuple[TrainingDtype, bool]] = {

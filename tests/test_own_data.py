@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lance_assets.settings.seeds import SeedSettings
+from lance_assets.settings.experiment import SeedSettings
 from resources.readers.mistakes import SeedFileError
 from resources.readers.seed_files import open_seeds
 from tests.assets.scripted_platform import SCRIPTED, without_drawing

@@ -19,7 +19,7 @@ import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round, parse_round
-from lance_assets.assets.deploying.requests import tag_step
+from lance_assets.assets.deploying.requests import check_requests, tag_step
 from lance_assets.assets.past.lineage import (
     DECISIONS,
     HANDOVER,
@@ -459,6 +459,7 @@ def build_assets(plan: Plan) -> list[dg.AssetsDefinition]:
     """The assets of an experiment, in the order in which they are made."""
     # The versions depend on each other, so they are computed together and once.
     versions = compute_code_versions(plan)
+    check_requests(plan, list_nouns(plan))
     for noun in list_nouns(plan):
         # What is kept beside a table must belong to the code version that the UI shows, whenever the step runs.
         explain_identity(plan, noun.name)

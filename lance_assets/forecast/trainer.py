@@ -13,8 +13,7 @@ from resources.machine.instructions import has_bfloat16_instructions
 from resources.models.model_shapes import FoundModel
 from resources.training.launching import read_processes
 from resources.training.precision import TrainingDevice, bounds_logits, settle
-from resources.training.stage_settings import SftSettings
-from resources.training.trainer import TrainingDtype
+from resources.training.stage_settings import SftSettings, TrainingDtype
 
 
 @dataclass(frozen=True)

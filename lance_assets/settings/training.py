@@ -15,20 +15,23 @@ from lance_assets.settings.values import FromEnvironment, Settings
 from resources.training.stage_settings import (
     DpoChanges,
     DpoSettings,
+    FrozenDtype,
     GrpoChanges,
     GrpoSettings,
     KtoChanges,
     KtoSettings,
+    LoraSettings,
     OrpoChanges,
     OrpoSettings,
+    SaveDtype,
     SecondSettings,
     SftChanges,
     SftSettings,
     SimpoChanges,
     SimpoSettings,
+    TrainingDtype,
     change_stage,
 )
-from resources.training.trainer import FrozenDtype, LoraSettings, SaveDtype, TrainingDtype
 
 
 def _check_round(name: str) -> str:

@@ -13,7 +13,7 @@ import psutil
 from lance_assets.algorithms.forecast.batch_parts import Device, Precision, choose_num_parts, choose_precision
 from lance_assets.algorithms.forecast.costs import RUNTIME_GIB, ModelShape, Training
 from resources.machine.instructions import has_bfloat16_instructions
-from resources.training.trainer import TrainingDtype
+from resources.training.stage_settings import TrainingDtype
 
 CPU_RUNTIME_GIB = 0.5
 """GiB of Python with torch and what trains or generates, without a model; measured on two CPU cores."""

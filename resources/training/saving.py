@@ -25,7 +25,8 @@ from resources.models.foreign_code import WEIGHTS
 from resources.stores.checkpoints import hash_checkpoint
 from resources.stores.files import flush_folder, flush_to_disk, write_file_atomically
 from resources.training.divergence import DivergedError, require_finite
-from resources.training.trainer import DIVERGED, SaveDtype, TrainJob
+from resources.training.stage_settings import SaveDtype
+from resources.training.trainer import DIVERGED, TrainJob
 
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*", "vocab*", "merges*")
 MIN_KEPT_RATE = 0.99

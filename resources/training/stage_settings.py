@@ -1,4 +1,4 @@
-"""The settings of each stage of training: SFT, and the losses of which one may follow it.
+"""The settings of training: its precision and adapters, and each stage, SFT and the losses of which one may follow it.
 
 | loss | default | source of the defaults |
 | --- | --- | --- |
@@ -16,6 +16,24 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+TrainingDtype = Literal["auto", "float32", "bfloat16_autocast"]
+"""What products are computed in; "auto" is what suits model and machine (`resources.training.precision`)."""
+FrozenDtype = Literal["float32", "bfloat16"]
+"""What weights that are not trained are held in."""
+SaveDtype = Literal["auto", "float32", "bfloat16"]
+"""What a checkpoint's weights are saved in."""
+
+
+class LoraSettings(BaseModel):
+    """Low-rank adapters (arXiv 2106.09685), merged into the weights after each stage."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    r: int = Field(16, ge=1, description="Rank.")
+    alpha: int = Field(32, ge=1, description="Scale; the update is alpha / r times the product.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="On the adapters' input.")
+    target_modules: tuple[str, ...] | Literal["all-linear"] = Field("all-linear", description="Layers with adapters.")
 
 
 class SftSettings(BaseModel):

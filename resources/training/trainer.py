@@ -24,7 +24,6 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,19 +35,19 @@ from resources.stores.files import explain_full_disk
 from resources.training.launching import OwnLines, was_killed
 from resources.training.stage_settings import (
     DpoSettings,
+    FrozenDtype,
     GrpoSettings,
     KtoSettings,
+    LoraSettings,
     OrpoSettings,
     RewardSource,
+    SaveDtype,
     SecondSettings,
     SftSettings,
     SimpoSettings,
+    TrainingDtype,
 )
 
-TrainingDtype = Literal["auto", "float32", "bfloat16_autocast"]
-"""What products are computed in; "auto" is what suits model and machine (`resources.training.precision`)."""
-FrozenDtype = Literal["float32", "bfloat16"]
-"""What weights that are not trained are held in."""
 DIVERGED = "training diverged: "
 """What the worker's error begins with where a loss, a gradient or a weight is NaN or infinite."""
 CHECKPOINT = "checkpoint"
@@ -63,21 +62,6 @@ class TrainingError(RuntimeError):
 
 class TrainingKilledError(TrainingError):
     """The training process was ended by SIGKILL: by a person, by the system short of memory, or with its machine."""
-
-
-SaveDtype = Literal["auto", "float32", "bfloat16"]
-"""What a checkpoint's weights are saved in."""
-
-
-class LoraSettings(BaseModel):
-    """Low-rank adapters (arXiv 2106.09685), merged into the weights after each stage."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    r: int = Field(16, ge=1, description="Rank.")
-    alpha: int = Field(32, ge=1, description="Scale; the update is alpha / r times the product.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="On the adapters' input.")
-    target_modules: tuple[str, ...] | Literal["all-linear"] = Field("all-linear", description="Layers with adapters.")
 
 
 class TrainJob(BaseModel):

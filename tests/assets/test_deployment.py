@@ -16,7 +16,7 @@ import pytest
 from lance_assets import extras
 from lance_assets.assets.deploying import slurm
 from lance_assets.assets.deploying.deployment import DEPLOYMENTS, find_deployment, read_max_concurrent
-from lance_assets.assets.deploying.requests import find_request
+from lance_assets.assets.deploying.requests import check_requests, find_request
 from lance_assets.assets.graph import build_experiment
 from lance_assets.assets.platform import PlatformResource, find_key
 from lance_assets.assets.running.executor import build_executor, explain_killed
@@ -122,7 +122,7 @@ def test_a_file_says_what_a_step_asks_for() -> None:
     assert find_request(asking, NOUNS["sft_set"]) == StepRequest(num_cpus=2, num_gpus=0)
     assert find_request(plan, NOUNS["checkpoint"]) == StepRequest(num_cpus=1, num_gpus=0)
     with pytest.raises(dg.DagsterInvalidDefinitionError, match="requests names checkpont, and the experiment"):
-        find_request(change(plan, requests={"checkpont": StepRequest()}), NOUNS["checkpoint"])
+        check_requests(change(plan, requests={"checkpont": StepRequest()}), list(NOUNS.values()))
 
 
 def test_training_asks_for_a_gpu_for_each_of_its_processes() -> None:

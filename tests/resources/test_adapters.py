@@ -23,8 +23,8 @@ from resources.models.adapters import (
     write_adapter,
 )
 from resources.stores.checkpoints import CheckpointStore, copy_checkpoint, hash_checkpoint
-from resources.training.stage_settings import DpoSettings, SftSettings
-from resources.training.trainer import LoraSettings, TrainJob, fingerprint_job
+from resources.training.stage_settings import DpoSettings, LoraSettings, SftSettings
+from resources.training.trainer import TrainJob, fingerprint_job
 from tests.resources.test_trainer import SFT_ROWS, train_here, write_pairs, write_sft
 
 Q, V = "base_model.model.model.layers.0.self_attn.q_proj", "base_model.model.model.layers.0.self_attn.v_proj"

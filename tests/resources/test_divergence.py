@@ -12,9 +12,16 @@ from resources.stores.checkpoints import CheckpointStore, NotACheckpointError, N
 from resources.stores.finite_weights import find_not_finite
 from resources.training.divergence import DivergedError, require_finite
 from resources.training.saving import load_for_training
-from resources.training.stage_settings import DpoSettings, KtoSettings, OrpoSettings, SftSettings, SimpoSettings
+from resources.training.stage_settings import (
+    DpoSettings,
+    KtoSettings,
+    LoraSettings,
+    OrpoSettings,
+    SftSettings,
+    SimpoSettings,
+)
 from resources.training.train_worker import train
-from resources.training.trainer import LoraSettings, TrainingError, TrainJob, find_job_folder, train_checkpoint
+from resources.training.trainer import TrainingError, TrainJob, find_job_folder, train_checkpoint
 from tests.resources.test_trainer import SFT_ROWS, write_pairs, write_sft
 
 HUGE = {"learning_rate": 1e9, "num_epochs": 2, "batch_size": 4, "max_length": 64, "warmup_steps": 0}

@@ -13,8 +13,8 @@ from resources.engines.transformers.engine import TransformersEngine
 from resources.models.chat_format import encode_messages
 from resources.training import saving
 from resources.training.saving import load_for_training
-from resources.training.stage_settings import SftSettings
-from resources.training.trainer import LoraSettings, TrainJob
+from resources.training.stage_settings import LoraSettings, SftSettings
+from resources.training.trainer import TrainJob
 from tests.resources.chat_templates import FAMILIES, make_tokenizer, save_model
 from tests.resources.test_trainer import train_here
 

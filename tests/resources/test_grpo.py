@@ -15,8 +15,8 @@ from resources.models.chat_format import encode_messages
 from resources.training import grpo, train_worker
 from resources.training.grpo import encode_prompts, fit_batch, order_prompts
 from resources.training.rewards import find_reward
-from resources.training.stage_settings import GrpoSettings, RewardSource
-from resources.training.trainer import LoraSettings, TrainJob, find_job_folder, fingerprint_job
+from resources.training.stage_settings import GrpoSettings, LoraSettings, RewardSource
+from resources.training.trainer import TrainJob, find_job_folder, fingerprint_job
 from tests.resources.test_resuming import KilledError, kill_at
 from tests.resources.test_trainer import train_here, weights_of
 

@@ -13,9 +13,9 @@ from transformers import AutoTokenizer
 from lance_assets.records import PAIR_LOSSES, SecondLoss
 from resources.training.pair_losses import join_pair, match_others, unpair
 from resources.training.saving import load_for_training
-from resources.training.stage_settings import DpoSettings, KtoSettings, OrpoSettings, SimpoSettings
+from resources.training.stage_settings import DpoSettings, KtoSettings, LoraSettings, OrpoSettings, SimpoSettings
 from resources.training.train_worker import build_pair_rows, encode_rows, read_rows, settle_stage
-from resources.training.trainer import LoraSettings, TrainJob, TrainResult, fingerprint_job
+from resources.training.trainer import TrainJob, TrainResult, fingerprint_job
 from tests.resources.test_trainer import train_here, write_pairs
 
 NUM_PAIRS = 4

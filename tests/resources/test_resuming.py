@@ -9,8 +9,15 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from resources.training import train_worker
 from resources.training.resuming import WHOLE, KeepStateCallback, find_state, list_states
-from resources.training.stage_settings import DpoSettings, KtoSettings, OrpoSettings, SftSettings, SimpoSettings
-from resources.training.trainer import LoraSettings, TrainJob, TrainResult, find_job_folder, fingerprint_job
+from resources.training.stage_settings import (
+    DpoSettings,
+    KtoSettings,
+    LoraSettings,
+    OrpoSettings,
+    SftSettings,
+    SimpoSettings,
+)
+from resources.training.trainer import TrainJob, TrainResult, find_job_folder, fingerprint_job
 from tests.resources.test_trainer import SFT_ROWS, train_here, weights_of, write_pairs, write_sft
 
 KILLED_AT = 3

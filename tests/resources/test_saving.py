@@ -19,7 +19,8 @@ from resources.training.saving import (
     load_start,
     write_model,
 )
-from resources.training.trainer import LoraSettings, SaveDtype, TrainJob
+from resources.training.stage_settings import LoraSettings, SaveDtype
+from resources.training.trainer import TrainJob
 
 TARGETS = [("q_proj",), "all-linear", ("embed_tokens",), ("lm_head",), ("embed_tokens", "lm_head", "v_proj")]
 

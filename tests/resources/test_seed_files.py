@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from lance_assets.records import SEED_SET, SFT_SET, derive_row_id
-from lance_assets.settings.seeds import SeedSettings
+from lance_assets.settings.experiment import SeedSettings
 from resources.readers.mistakes import SeedFileError
 from resources.readers.row_kinds import SeedFields
 from resources.readers.seed_files import open_seed_file, read_eft, read_eft_file, read_seed_file, read_seeds

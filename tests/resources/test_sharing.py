@@ -16,10 +16,8 @@ from resources.machine.processes import stream_process
 from resources.training.launching import OwnLines, build_launcher, launch_processes, was_killed
 from resources.training.resuming import ALONE, WHOLE, find_state
 from resources.training.sharing import SHARE, Share, SharedBatches, SharedDataset, build_collator
+from resources.training.stage_settings import DpoSettings, LoraSettings, SftSettings
 from resources.training.trainer import (
-    DpoSettings,
-    LoraSettings,
-    SftSettings,
     TrainingError,
     TrainingKilledError,
     TrainJob,

@@ -20,7 +20,7 @@ from resources.models.chat_format import encode_messages
 from resources.stores.checkpoints import hash_checkpoint
 from resources.training.launching import build_launcher
 from resources.training.saving import load_for_training
-from resources.training.stage_settings import DpoSettings, SftSettings
+from resources.training.stage_settings import DpoSettings, LoraSettings, SftSettings
 from resources.training.train_worker import (
     WarmUpCallback,
     build_pair_rows,
@@ -30,7 +30,6 @@ from resources.training.train_worker import (
     train,
 )
 from resources.training.trainer import (
-    LoraSettings,
     TrainingError,
     TrainJob,
     TrainResult,

@@ -7,8 +7,9 @@ import polars as pl
 import pytest
 
 from lance_assets.records import SFT_SET
+from resources.training.stage_settings import DpoSettings, SftSettings
 from resources.training.train_worker import fill_budget, read_rows, train
-from resources.training.trainer import DpoSettings, SftSettings, TrainJob
+from resources.training.trainer import TrainJob
 
 TEXTS = ("One.", "The answer is 2 3 4 5 6 7 8.", "Who knows what it is, nobody does.", "3 1 2")
 

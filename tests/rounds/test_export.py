@@ -20,7 +20,7 @@ from lance_assets.rounds.finished.export import export_data, write_alpaca
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round
-from lance_assets.settings.seeds import SeedSettings
+from lance_assets.settings.experiment import SeedSettings
 from lance_assets.settings.writing.new_experiment import create_experiment
 from resources.readers.seed_files import open_seeds
 from tests.assets.tiny_experiment import plan_tiny, write_tiny_experiment

@@ -15,7 +15,7 @@ from lance_assets.rounds.identity.parts import identify_seeds
 from lance_assets.rounds.nouns import explain_identity, identify
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round
-from lance_assets.settings.seeds import SeedSettings
+from lance_assets.settings.experiment import SeedSettings
 from resources.readers.mistakes import SeedFileError
 from resources.readers.seed_files import SeedFile, open_seeds
 from tests.assets.tiny_experiment import plan_tiny, write_tiny_experiment

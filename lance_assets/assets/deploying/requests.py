@@ -5,13 +5,13 @@ open whether there is a GPU (`engine.device: auto` with transformers), none is a
 machines without one too.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from lance_assets.assets.deploying.deployment import find_deployment
-from lance_assets.rounds.nouns import list_nouns
 from lance_assets.rounds.plan import Noun, Plan
 from lance_assets.settings.engines import EngineSettings, StepRequest
 from resources.training.launching import read_processes
@@ -52,18 +52,23 @@ def count_gpus(plan: Plan, noun: Noun) -> int:
     return training.num_processes or 1
 
 
-def find_request(plan: Plan, noun: Noun) -> StepRequest:
-    """What a step asks for, with its number of GPUs filled in.
+def check_requests(plan: Plan, nouns: Sequence[Noun]) -> None:
+    """Check that the file's `requests` name assets that the experiment has.
 
     Raises:
-        dagster.DagsterInvalidDefinitionError: the file's `requests` name an asset that the experiment does not have.
+        dagster.DagsterInvalidDefinitionError: they name another one.
     """
-    said, names = plan.settings.requests, [one.name for one in list_nouns(plan)]
-    if unknown := sorted(set(said) - {ANY, *names}):
+    names = [one.name for one in nouns]
+    if unknown := sorted(set(plan.settings.requests) - {ANY, *names}):
         raise dg.DagsterInvalidDefinitionError(
             f"requests names {', '.join(unknown)}, and the experiment has no such asset; name {ANY} or one of "
             f"{', '.join(names)}"
         )
+
+
+def find_request(plan: Plan, noun: Noun) -> StepRequest:
+    """What a step asks for, with its number of GPUs filled in."""
+    said = plan.settings.requests
     request = said[noun.name] if noun.name in said else said[ANY] if ANY in said else StepRequest()
     return request if request.num_gpus is not None else request.model_copy(update={"num_gpus": count_gpus(plan, noun)})
 
