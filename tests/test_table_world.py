@@ -10,7 +10,8 @@ import pytest
 
 from lance_assets.experiments.mini_cllm import table as mini
 from lance_assets.records import EVAL_REPORT, HARNESS_ITEMS, PREFERENCE_PAIRS, SFT_SET
-from lance_assets.rounds.identity.parts import hash_world, list_guard_code, list_world_code
+from lance_assets.rounds.identity.parts import hash_world
+from lance_assets.rounds.identity.used_code import list_guard_code, list_world_code
 from lance_assets.rounds.making import evaluating, training
 from lance_assets.settings.evaluation import EvaluationSettings
 from lance_assets.settings.file import find_unknown_scores

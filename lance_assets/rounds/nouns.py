@@ -21,7 +21,8 @@ import polars as pl
 
 from lance_assets import records
 from lance_assets.rounds.identity import parts as identity
-from lance_assets.rounds.identity.installed import read_versions
+from lance_assets.rounds.identity import used_code
+from lance_assets.rounds.identity.installed import TRANSFORMERS, read_versions
 from lance_assets.rounds.identity.own_code import ENGINES, explain_own_code, hash_own_code
 from lance_assets.rounds.identity.parts import Identity
 from lance_assets.rounds.plan import Check, Noun, Plan, always, asks_people
@@ -91,7 +92,7 @@ def _find_kinds_of_evaluating(plan: Plan) -> set[str]:
 
 
 def _reading(plan: Plan) -> tuple[str, ...]:
-    return identity.TRANSFORMERS if plan.settings.parameters.reads_states else ()
+    return TRANSFORMERS if plan.settings.parameters.reads_states else ()
 
 
 def _measures_reviewer(plan: Plan) -> bool:
@@ -102,7 +103,7 @@ def _measures_reviewer(plan: Plan) -> bool:
 
 
 def _reading_reviews(plan: Plan) -> tuple[str, ...]:
-    return identity.TRANSFORMERS if plan.settings.parameters.reviews_by_reading else ()
+    return TRANSFORMERS if plan.settings.parameters.reviews_by_reading else ()
 
 
 def _comparing_signals(plan: Plan) -> tuple[str, ...]:
@@ -122,7 +123,7 @@ def _evaluated_sets(plan: Plan) -> tuple[str, ...]:
 
 
 def _harness(plan: Plan) -> tuple[str, ...]:
-    return (*identity.TRANSFORMERS, "lm-eval") if plan.settings.evaluation.lm_eval is not None else ()
+    return (*TRANSFORMERS, "lm-eval") if plan.settings.evaluation.lm_eval is not None else ()
 
 
 NOUNS: dict[str, Noun] = {
@@ -154,7 +155,7 @@ NOUNS: dict[str, Noun] = {
             recipe_steps=lambda plan: ("build_seed_set",),
             asks=identity.list_seed_engines,
             uses_model=lambda plan: plan.settings.seeds.confidence is not None,
-            chosen_code=identity.list_guard_code,
+            chosen_code=used_code.list_guard_code,
         ),
         Noun(
             "label_checkpoint",
@@ -181,8 +182,8 @@ NOUNS: dict[str, Noun] = {
             identify=identity.identify_generations,
             recipe_steps=lambda plan: ("generate",),
             asks=identity.list_asked_engines,
-            libraries=lambda plan: (*_reading(plan), *identity.list_verifier_libraries(plan)),
-            chosen_code=identity.list_verifier_code,
+            libraries=lambda plan: (*_reading(plan), *used_code.list_verifier_libraries(plan)),
+            chosen_code=used_code.list_verifier_code,
             uses_model=always,
             kinds=_find_kinds_of_generating,
             checks=(
@@ -202,11 +203,11 @@ NOUNS: dict[str, Noun] = {
             is_handed_over=True,
             identify=identity.identify_cleaning,
             recipe_steps=lambda plan: ("list_filters", "clean"),
-            chosen_code=identity.list_cleaning_code,
+            chosen_code=used_code.list_cleaning_code,
             # These decide which texts are alike.
             libraries=lambda plan: (
                 *("rapidfuzz", "sentence-transformers"),
-                *identity.list_filter_libraries(plan),
+                *used_code.list_filter_libraries(plan),
             ),
             asks=identity.list_filter_engines,
             uses_model=always,
@@ -234,8 +235,8 @@ NOUNS: dict[str, Noun] = {
             identify=identity.identify_reviews,
             recipe_steps=lambda plan: ("review",),
             asks=identity.list_asked_engines,
-            libraries=lambda plan: (*_reading_reviews(plan), *identity.list_verifier_libraries(plan)),
-            chosen_code=identity.list_verifier_code,
+            libraries=lambda plan: (*_reading_reviews(plan), *used_code.list_verifier_libraries(plan)),
+            chosen_code=used_code.list_verifier_code,
             uses_model=always,
             kinds=lambda plan: _find_kinds(plan, "reviewed_set"),
             checks=(
@@ -352,7 +353,7 @@ NOUNS: dict[str, Noun] = {
             is_gated=True,
             identify=identity.identify_training,
             settle=identity.settle_training,
-            chosen_code=identity.list_reward_code,
+            chosen_code=used_code.list_reward_code,
             libraries=lambda plan: TRAINING,
             uses_model=always,
             kinds=lambda plan: {"pytorch", "huggingface"},
@@ -374,7 +375,7 @@ NOUNS: dict[str, Noun] = {
             identify=identity.identify_review_signal,
             recipe_steps=lambda plan: ("score_rows", "write_worse", *_comparing_signals(plan)),
             asks=identity.list_asked_engines,
-            libraries=lambda plan: ("numpy", "scipy", *(identity.TRANSFORMERS if _comparing_signals(plan) else ())),
+            libraries=lambda plan: ("numpy", "scipy", *(TRANSFORMERS if _comparing_signals(plan) else ())),
             uses_model=always,
             kinds=lambda plan: _find_kinds(plan, "reviewed_set"),
             checks=(
@@ -402,7 +403,7 @@ NOUNS: dict[str, Noun] = {
             },
             identify=identity.identify_evaluation,
             asks=identity.list_evaluated_engines,
-            chosen_code=identity.list_world_code,
+            chosen_code=used_code.list_world_code,
             libraries=_harness,
             uses_model=always,
             kinds=_find_kinds_of_evaluating,
@@ -521,8 +522,8 @@ def explain_round_identity(plan: Plan, name: str, round_key: str) -> Identity:
 def list_roots(plan: Plan, noun: Noun) -> list[str]:
     """The definitions that a noun's code is reached from: its maker, the recipe's steps, engines and the world."""
     engines = {root for engine in noun.asks(plan) for root in ENGINES[engine.kind]}
-    sampling = identity.list_stage_code(plan) if noun.recipe_steps(plan) and engines else []
-    steps = identity.list_recipe_code(plan, noun.recipe_steps(plan))
+    sampling = used_code.list_stage_code(plan) if noun.recipe_steps(plan) and engines else []
+    steps = used_code.list_recipe_code(plan, noun.recipe_steps(plan))
     return [f"{noun.made_by}:make_{noun.name}", *steps, *sampling, *sorted(engines), *noun.chosen_code(plan)]
 
 

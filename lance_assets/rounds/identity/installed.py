@@ -21,6 +21,10 @@ SETTLED_SECONDS = 2.0
 """A file that was changed later than this is hashed each time: a second change could leave its time and size alike."""
 NOT_HERE = "not on this machine when its identity was taken, so by name and revision"
 
+TRANSFORMERS = ("torch", "transformers")
+CONSTRAINT = "llguidance"
+"""The libraries of whatever runs a model in this process."""
+
 
 @cache
 def read_versions(names: tuple[str, ...]) -> dict[str, str]:

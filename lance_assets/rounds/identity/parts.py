@@ -5,7 +5,6 @@ Where a step runs, how it is batched and what it costs change no result, and are
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,21 @@ from lance_assets.algorithms.filters.confidence import LowConfidence
 from lance_assets.algorithms.filters.licences import License
 from lance_assets.algorithms.filters.safety import HarmClassifier, HarmJudge
 from lance_assets.data_paths import list_files, name_dataset
-from lance_assets.dotted_names import is_dotted_name
 from lance_assets.prompts import Templates, hash_words
 from lance_assets.records import SECOND_LOSSES
 from lance_assets.rounds.identity.installed import (
+    CONSTRAINT,
     SETTLED_SECONDS,
+    TRANSFORMERS,
     find_version,
     identify_embedder,
     identify_model,
     read_versions,
 )
-from lance_assets.rounds.identity.own_code import name_root
 from lance_assets.rounds.plan import JUDGE, JUDGE_TEMPLATES, Plan, asks_people
 from lance_assets.settings.engines import EngineSettings, RoleSettings
 from lance_assets.settings.training import TrainingSettings
-from lance_assets.worlds import hash_world_file, split_file_name
+from lance_assets.worlds import hash_world_file
 from resources.stores.remembered import remember
 from resources.verifying.naming import hash_named_file
 
@@ -37,17 +36,18 @@ WHERE_TRAINING_RUNS = {
 }
 """Settings of training that are no part of the checkpoint's identity."""
 
+
 ORIGINS = ("license", "license_field", "source", "source_field", "allowed_licenses")
 """Settings of seeds and texts that say where they are from."""
 
+
 SCORED_BY = {"headline", "floors", "higher_is_better", "task_order"}
 """Settings of the evaluation that choose among its scores: they decide what follows a round, and no score."""
+
+
 SCHEDULES = {"by_round", "label"}
 """Settings of training that say what differs for some checkpoints."""
 
-TRANSFORMERS = ("torch", "transformers")
-CONSTRAINT = "llguidance"
-"""The libraries of whatever runs a model in this process."""
 
 Identity = dict[str, Any]
 """Settings and hashes by name, as JSON would hold them."""
@@ -169,23 +169,6 @@ def identify_verifier(plan: Plan) -> Identity:
     return {"verifier": told | {"answer_after": plan.settings.seeds.answer_after}}
 
 
-def list_verifier_code(plan: Plan) -> list[str]:
-    """The programs of the processes that verify, which are named as files."""
-    verifier = plan.settings.verifier
-    if verifier is None or verifier.kind == "rules" or (verifier.kind == "answer" and verifier.reader == "own"):
-        return []
-    names = ("jail", "program_role", "tests_role") if verifier.kind == "code" else ("row_worker",)
-    return [f"resources.verifying.{name}" for name in names]
-
-
-def list_verifier_libraries(plan: Plan) -> tuple[str, ...]:
-    """The packages whose version decides what is right."""
-    verifier = plan.settings.verifier
-    if verifier is None or verifier.reader == "own":
-        return ()
-    return ("math-verify", "latex2sympy2_extended", "sympy")
-
-
 def identify_cleaning(plan: Plan) -> Identity:
     """The embedder, the thresholds of near-duplicates, the experiment's own filters, and what stays out of the data."""
     settings = plan.settings
@@ -246,12 +229,6 @@ def list_seed_engines(plan: Plan) -> list[EngineSettings]:
     if rule is None:
         return []
     return [judge.engine] if rule.asks == JUDGE and judge is not None else [plan.settings.engine]
-
-
-def list_filter_libraries(plan: Plan) -> list[str]:
-    """The packages whose version decides what the experiment's filters drop."""
-    of_models = TRANSFORMERS if any(isinstance(one, HarmClassifier) for one in plan.settings.filters) else ()
-    return sorted({library for one in plan.settings.filters for library in one.libraries} | set(of_models))
 
 
 def identify_decisions(plan: Plan) -> Identity:
@@ -416,67 +393,6 @@ def list_evaluated_engines(plan: Plan) -> list[EngineSettings]:
     return [plan.settings.engine, *([judge.engine] if judge is not None else [])]
 
 
-def list_recipe_code(plan: Plan, steps: Sequence[str]) -> list[str]:
-    """The recipe's functions of some steps, those that it has."""
-    functions = [getattr(plan.recipe, step) for step in steps]
-    return _name_recipe_code(plan, [function for function in functions if function is not None])
-
-
-def list_stage_code(plan: Plan) -> list[str]:
-    """The recipe's functions that say how a stage of asking is sampled."""
-    functions = dict.fromkeys(stage.sampling for stage in plan.recipe.stages if stage.sampling is not None)
-    return _name_recipe_code(plan, list(functions))
-
-
-def _name_recipe_code(plan: Plan, functions: Sequence[Callable[..., Any]]) -> list[str]:
-    name = plan.settings.recipe
-    module = name if "." in name else f"lance_assets.recipes.{name}"
-    return [name_root(function, otherwise=f"{module}:RECIPE") for function in functions]
-
-
-def list_guard_code(plan: Plan) -> list[str]:
-    """The code of an installed world that says which prompts are held out; a world's file counts by its content."""
-    named, world = plan.settings.evaluation.world, plan.world
-    if named is None or world is None or not is_dotted_name(named.name):
-        return []
-    # What a prompt asks is read in completions too, where they may quote a problem.
-    asked = (world.draw_held_out, world.build_guard, world.read_prompt)
-    return _name_world_code(plan, named.name, [code for code in asked if code])
-
-
-def list_cleaning_code(plan: Plan) -> list[str]:
-    """The code of the experiment's own filters, and of what is held out."""
-    filters = dict.fromkeys(type(one) for one in plan.settings.filters)
-    return [f"{one.__module__}:{one.__qualname__}" for one in filters] + list_guard_code(plan)
-
-
-def list_reward_code(plan: Plan) -> list[str]:
-    """The code of an installed world or function that says what completions earn in GRPO."""
-    if plan.settings.parameters.second_loss != "grpo":
-        return []
-    name = plan.settings.training.grpo.reward
-    if name == "rule":
-        return list_world_code(plan)
-    return (
-        [name] if plan.settings.training.grpo.names_function and split_file_name(name, plan.folder)[0] is None else []
-    )
-
-
-def list_world_code(plan: Plan) -> list[str]:
-    """The code of an installed world that says which problems are asked, and which completions are right."""
-    named, world = plan.settings.evaluation.world, plan.world
-    if named is None or world is None or not is_dotted_name(named.name):
-        return []
-    return _name_world_code(plan, named.name, [world.draw_held_out, world.is_right])
-
-
-def _name_world_code(plan: Plan, name: str, functions: Sequence[Callable[..., Any]]) -> list[str]:
-    """A world's functions by name; one without a name of its own counts with the world's file, where that is one."""
-    is_file = split_file_name(name, plan.folder)[0] is not None
-    roots = [name_root(code, otherwise=name) for code in functions]
-    return [root for root in roots if not (is_file and root == name)]
-
-
 def list_unused(plan: Plan, noun: str) -> list[str]:
     """The code of a round at work that this experiment never runs for a noun, though a maker names it."""
     recipe, evaluation, parameters = plan.recipe, plan.settings.evaluation, plan.settings.parameters
@@ -633,6 +549,8 @@ def hash_files(plan: Plan, name: str | None) -> list[str]:
 
 LARGE_BYTES = 1 << 20
 """The hash of a larger file is remembered between processes, each of which loads all experiments."""
+
+
 _HASHES: dict[str, str] = {}
 """The hashes of files in this process by their place, size, time and number."""
 
