@@ -47,14 +47,15 @@ def ask_intent(text: str) -> str:
     return f"Which of these intents does the request have: {', '.join(INTENTS)}?\nRequest: {text}"
 
 
-def _read_snips(part: str) -> list[dict[str, str]]:
+def read_snips(part: str) -> list[dict[str, str]]:
+    """The requests of a part, train or test, each with text and intent."""
     lines = (find_data() / f"snips_{part}.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
 
 def draw_snips_seeds(*, per_intent: int, rng_seed: int) -> list[dict[str, str]]:
     """Seeds of SNIPS: so many requests of each intent, others for each seed."""
-    rows = _read_snips("train")
+    rows = read_snips("train")
     drawn = []
     for intent in INTENTS:
         mine = [row for row in rows if row["intent"] == intent]
@@ -64,7 +65,7 @@ def draw_snips_seeds(*, per_intent: int, rng_seed: int) -> list[dict[str, str]]:
 
 def draw_snips(per_stratum: int) -> Sequence[Problem]:
     """Test requests, as many of each intent."""
-    rows = _read_snips("test")
+    rows = read_snips("test")
     per_intent = max(1, per_stratum // len(INTENTS))
     chosen = [row for intent in INTENTS for row in [one for one in rows if one["intent"] == intent][:per_intent]]
     return [Problem(f"snips:{row['text']}", "intent", 1, ask_intent(row["text"]), row["intent"]) for row in chosen]

@@ -9,8 +9,9 @@
 | diverse_evol_t0 | 150 rows of T0 | DiverseEvol's picks, 2% to 8% of 5,000; random picks; all 5,000 |
 | lance_general | 51 answers, 48 rules | LANCE as `make demo-real`, without pairs; random scores; no reviews; seeds |
 
-T0 is scored by exact match and by ROUGE-L. Answers are scored by bits per byte and by which of four choices is the
-likeliest, and instructions by whether the form that they ask for is kept.
+Of lessons on SNIPS a classifier says which are of their class. T0 is scored by exact match and by ROUGE-L. Answers are
+scored by bits per byte and by which of four choices is the likeliest, and instructions by whether the form that they
+ask for is kept.
 
 All arms of a study train each round on the same number of tokens. The model is its own teacher and its own reviewer.
 A killed study goes on from its last finished round, with the same settings only; finished rounds lie in `--out`, and
@@ -34,6 +35,7 @@ import polars as pl
 
 from benchmarks import _real_worlds as worlds
 from benchmarks._arms import START, Arm, Measure, find_root, plan_arm, read_scores, run_arm
+from benchmarks._snips_lessons import describe_lessons
 from lance_assets.algorithms.measures.arms import BACKBONE, compare_rounds, summarise_arms
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round
 from lance_assets.algorithms.similarity.words import compute_rouge_l
@@ -274,6 +276,18 @@ def _tabulate(rows: pl.DataFrame, arms: Mapping[str, Arm], *, metric: str, title
     return found
 
 
+def show_lessons(rng_seeds: list[int], out: Path, arms: Mapping[str, Arm]) -> dict[str, Any]:
+    """How many lessons on SNIPS ask for the intent that they are trained on, by arm, printed and given."""
+    writing = [arm for arm, one in arms.items() if one.num_rounds]
+    found = {
+        arm: describe_lessons([find_root(out, "llm2llm_snips", seed, arm) for seed in rng_seeds]) for arm in writing
+    }
+    for arm, told in found.items():
+        of = f"{told['num_of_their_class']} of {told['num_accepted']} accepted lessons are of their class"
+        print(f"{arm}: {of}, {told['share']} [{told['ci_low']}, {told['ci_high']}]; {told['num_written']} were written")
+    return found
+
+
 def _show(interval: tuple[float, float, float]) -> str:
     middle, low, high = interval
     return f"{middle:+.3f} [{low:+.3f}, {high:+.3f}]"
@@ -309,6 +323,8 @@ def main() -> None:
             if options.out is not None:
                 rows.select(list_columns(name)).write_csv(options.out / f"{name}.csv", float_precision=6)
             figures[name] = summarise(name, rows, arms)
+            if name == "llm2llm_snips":
+                figures[name]["lessons"] = show_lessons(seeds, out, arms)
             num_seeds = rows["rng_seed"].n_unique()
     study = STUDIES[names[0]]
     method = next(iter(study.arms))

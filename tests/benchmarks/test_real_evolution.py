@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import _real_worlds as worlds
 from benchmarks._arms import START, Arm, find_root, plan_arm, read_scores, run_arm
+from benchmarks._snips_lessons import describe_lessons
 from benchmarks.real_evolution import STUDIES, add_seeds, list_columns, make_plan, measure_rouge_l, summarise
 from lance_assets.rounds.experiments import plan_experiment
 from lance_assets.settings.experiment import ExperimentSettings
@@ -44,6 +45,28 @@ def test_no_held_out_row_is_a_seed() -> None:
     pool, held_out = worlds.read_t0(worlds.POOL_ROWS, worlds.HELD_OUT_ROWS)
     assert not {row["prompt"] for row in pool} & {row["prompt"] for row in held_out}
     assert (len(pool), len(held_out)) == (worlds.POOL_ROWS, worlds.HELD_OUT_ROWS)
+
+
+@pytest.mark.usefixtures("data")
+def test_which_lessons_are_of_their_class(tmp_path: Path) -> None:
+    """Of three accepted lessons one is on another intent than it says; one was refused."""
+    said = [
+        ("play some jazz by Miles Davis", "PlayMusic", None),
+        ("will it snow in Berlin tomorrow", "GetWeather", None),
+        ("book a table for two at a restaurant", "RateBook", None),
+        ("give this novel five stars", "RateBook", "like_known"),
+    ]
+    rows = [
+        {"kind": "lesson", "prompt": worlds.ask_intent(text), "completion": intent, "refused_reason": reason}
+        for text, intent, reason in said
+    ]
+    file = tmp_path / "tables" / "experiment" / "r0001" / "raw_generations.parquet"
+    file.parent.mkdir(parents=True)
+    pl.DataFrame(rows).write_parquet(file)
+    found = describe_lessons([tmp_path])
+    assert (found["num_written"], found["num_accepted"], found["num_of_their_class"]) == (4, 3, 2)
+    assert found["classifier_accuracy"] > 0.95
+    assert describe_lessons([tmp_path / "none"])["num_accepted"] == 0
 
 
 @pytest.mark.usefixtures("data")
