@@ -563,7 +563,7 @@ STUDY_ROWS = pl.Schema(
         "greedy": pl.Float64(),  # accuracies in [0, 1], of the round's checkpoint
         "greedy_by_stratum": NUMBERS,  # in the order of the world's strata
         "greedy_items": FLAGS,  # whether each problem was answered right, in the order they are drawn
-        "sampled": pl.Float64(),  # at the experiment's sampled_temperature
+        "sampled": pl.Float64(),  # at the experiment's sampled_temperature; null, with empty lists, without one
         "sampled_by_stratum": NUMBERS,  # as greedy_by_stratum
         "sampled_items": FLAGS,  # as greedy_items
         "num_new_sft": pl.Int64(),  # completions the round accepted

@@ -17,7 +17,7 @@ MAY_VERIFY = {
     "resources/verifying/sandbox.py",
     # what GRPO trains on, which an experiment's file asks for; and a check that stops a round holds reviews against it
     "lance_assets/rewards.py",
-    "lance_assets/rounds/identity/parts.py",  # names the rule, whose code counts in the identity, and never calls it
+    "lance_assets/rounds/identity/used_code.py",  # names the rule, whose code counts in it, and never calls it
     "lance_assets/rounds/study.py",  # counts right and wrong of what was accepted, for the report, after the fact
     "lance_assets/rounds/world_evaluation.py",
     "lance_assets/small_world/jobs.py",  # pretraining

@@ -1,7 +1,7 @@
 """Evaluation on a world's held-out problems: a model completes them, and the world's rule judges the completions.
 
-Each problem is asked greedily and sampled, once each. The problems are the same in every round, so that rounds compare
-problem by problem.
+Each problem is asked greedily and, where the experiment wants it, sampled, once each. The problems are the same in
+every round, so that rounds compare problem by problem.
 """
 
 from collections.abc import Callable, Sequence

@@ -114,7 +114,7 @@ class EngineSettings(Settings):
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="Type of the weights: 'auto' is bfloat16 on GPUs and float32 on CPUs; no effect for openai. With "
+        description="Type of the weights: 'auto' is bfloat16 on GPUs and float32 on CPUs. With "
         "'auto' whole rows are read, for likelihoods, states and the harness's choices, with bfloat16 products where "
         "the CPU has instructions for them and the model has 20M parameters or more.",
     )

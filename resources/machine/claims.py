@@ -136,6 +136,8 @@ class Claims:
                     _lock(descriptor)
                     os.ftruncate(descriptor, 0)
                     os.pwrite(descriptor, json.dumps(asdict(claim)).encode(), 0)
+                    # A disk of several machines may keep it here until then, and jobs elsewhere look for it.
+                    os.fsync(descriptor)
                 except OSError:
                     os.close(descriptor)
                     raise
@@ -211,12 +213,13 @@ class Claims:
             os.close(descriptor)
 
     def kill_steps(self, name: str) -> list[Claim]:
-        """Kill the steps of this machine that outlived the process they belong to; they hold claims `name.step`."""
+        """Kill what outlived the process that it belongs to, with its children: steps of this machine, `name.step`."""
         left = [claim for claim in self.list_alive(f"{name}.") if claim.host == socket.gethostname()]
         for claim in left:
-            with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(psutil.Error):
                 process = psutil.Process(claim.pid)
                 if _is_same(process, claim):
+                    _kill_children(process)
                     process.send_signal(signal.SIGKILL)
         return left
 
@@ -305,8 +308,8 @@ def ending_with(claims: Claims, claim: Claim) -> Iterator[None]:
     def watch() -> None:
         num_gone = 0
         while not ended.wait(LOOK_SECONDS):
-            # A disk that does not answer says nothing of the run.
-            with contextlib.suppress(OSError):
+            # A disk that does not answer says nothing of the run, and neither does a process that may not be seen.
+            with contextlib.suppress(OSError, psutil.Error):
                 num_gone = 0 if claims.is_alive(claim) else num_gone + 1
             if num_gone >= MAX_LOOKS:
                 _end(f"{claim}, which it worked for, is gone")
@@ -320,12 +323,18 @@ def ending_with(claims: Claims, claim: Claim) -> Iterator[None]:
 
 def _end(why: str) -> None:
     """Kill what this process started, and then this process."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        for child in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()
-    print(f"process {os.getpid()} ends, since {why}", file=sys.stderr, flush=True)
+    _kill_children(psutil.Process())
+    # The disk of its log may be full, or its terminal gone.
+    with contextlib.suppress(OSError, ValueError):
+        print(f"process {os.getpid()} ends, since {why}", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _kill_children(process: psutil.Process) -> None:
+    with contextlib.suppress(psutil.Error):
+        for child in process.children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                child.kill()
 
 
 def _lock(descriptor: int) -> bool:

@@ -53,6 +53,17 @@ def test_clear_counts_the_seeds_that_it_completes_and_compares() -> None:
     assert first.num_sft == start.num_sft == 54
 
 
+def test_a_teacher_of_prompts_alone_completes_nothing() -> None:
+    """The same prompts are asked for as where each is completed, three times each, and no more than these."""
+    labels = {"answer_kind": "label", "answer_mark": None, "labels": {"a": (), "b": ()}}
+    asked = []
+    for written in ({"teacher_writes": "prompt"}, {"teacher_writes": "prompt_then_completion", "num_votes": 3}):
+        _, first, _ = forecast("llm2llm", find_recipe("llm2llm").settings(**labels, **written))
+        asked.append({stage.name: stage.rows for stage in first.stages})
+    alone, completed = asked
+    assert completed == alone | {"the teacher's completions": 3 * alone["the teacher's prompts"]}
+
+
 def test_r_zero_counts_questions_and_ten_answers_of_each() -> None:
     """50 seeds, four questions each, 3 in 10 of them at the edge; a pair of answers for each, and one of each seed's
     questions. With GRPO there are no pairs, and at most every question is at the edge."""

@@ -237,6 +237,19 @@ def test_a_teacher_that_writes_the_prompt_alone_keeps_the_label_of_its_seed() ->
     assert all("of the same class" in shown for shown in list_shown(ask, "lesson_prompt1"))
 
 
+def test_a_seed_without_a_label_teaches_nothing_and_another_name_is_spelled_as_the_seeds_are() -> None:
+    """Seed a says its label by another name, and b none; its gold answer is given beside it."""
+    said = {"a": "Add a song.", "b": "Hm.", "c": "GetWeather"}
+    seeds = INTENTS.with_columns(completion=pl.col("row_id").replace_strict(said))
+    ask = ScriptedAsk(lambda stage, text, number: f"Final Answer: New {text[-9:-1]}." if "lesson" in stage else "?")
+    settings = Llm2LlmSettings(**BY_LABEL, teacher_writes="prompt", max_attempts=1)
+    trained = start_sft_set(build_inputs(settings, identify("r0000")), seeds, EFT)
+    raw = generate(build_inputs(settings, identify("r0001"), ask=ask), seeds, trained)
+    lessons = of_kind(raw, "lesson").sort("seed_id").select("seed_id", "completion", "refused_reason").rows()
+    assert [row for row in lessons if row[0] == "b"] == [("b", "Hm.", "no_label")]
+    assert lessons[0][:2] == ("a", "AddToPlaylist")
+
+
 @pytest.mark.parametrize("profile", ["full", "full_zh", "small", "compact"])
 def test_every_profile_says_that_the_class_stays(profile: str) -> None:
     given = {"prompt": "Play a waltz.", "completion": "PlayMusic", "kind": "label", "examples": ()}

@@ -240,6 +240,9 @@ def test_what_is_not_followed_exists() -> None:
     for name in (*NOT_FOLLOWED, *VALUE_CLASSES):
         module, _, inside = name.partition(":")
         assert tree.find(name) if inside else tree.find_module(module), name
+    for name in VALUE_CLASSES:
+        # By the name of the module that defines it: an import of it would be another name.
+        assert tree.find(name).full_name == name
 
 
 def test_code_without_a_name_is_that_of_what_holds_it() -> None:

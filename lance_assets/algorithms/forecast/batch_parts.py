@@ -22,7 +22,7 @@ PART_SHARE: dict[Device, float] = {"cpu": 1 / 4, "cuda": 1 / 2}
 FILLED_SHARE = 0.9
 """Of a device's memory: the most that all of training takes; the rest is for other programs and for fragmentation."""
 FEWEST_PARAMETERS = 20_000_000
-"""On a CPU a smaller model is trained in float32: its products are so small that casting them costs what they save."""
+"""On a CPU a smaller model trains and reads in float32: its products are too small for casting them to pay."""
 
 
 def choose_precision(

@@ -12,6 +12,7 @@ It is the one place that both a run of the command `lance` and one of the daemon
 import contextlib
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ WATCH_SECONDS = 2.0
 """A run that waits for a slot looks this often whether its holder still lives."""
 SAY_SECONDS = 60.0
 """It says again that it waits for the same after so long."""
+ENDING_SECONDS = 30.0
+"""A job that its cluster has ended is given so long."""
 KILLED = "ChildProcessCrashException"
 """Dagster's error of a step whose process ended without a word."""
 UNHEALTHY = " failed health check: "
@@ -111,13 +114,22 @@ class WatchedExecutor(dg.Executor):
             threading.Thread(target=_watch, args=watch, daemon=True, name="waiting for a slot").start()
             stack.enter_context(_until_there_is_room(instance, run))
             stack.enter_context(waiting_patiently())
-            if is_elsewhere:
-                # When the inner executor is done, so are its jobs, also those of a machine that went down.
-                stack.callback(self._claims.forget_steps, run.run_id)
             for event in self._inner.execute(plan_context, execution_plan):
                 if why := explain_killed(event, is_elsewhere=is_elsewhere):
                     allow_retry(instance, run, why)
                 yield event
+            if is_elsewhere:
+                self._forget_jobs(run)
+
+    def _forget_jobs(self, run: dg.DagsterRun) -> None:
+        """Forget the claims of jobs that the cluster has ended: those of a machine that went down are let go by nobody.
+
+        A job that was told to end may take some seconds; one that does not ends itself once the run's claim is gone.
+        """
+        until = time.monotonic() + ENDING_SECONDS
+        while self._claims.list_alive(f"{run.run_id}.") and time.monotonic() < until:
+            time.sleep(1)
+        self._claims.forget_steps(run.run_id)
 
     def _hold_leases(self, stack: contextlib.ExitStack, run: dg.DagsterRun) -> None:
         """Hold the run's experiments against other machines, where they are in a store.

@@ -16,7 +16,8 @@ import psutil
 # There is no public way to ask for the names of Dagster's own tags.
 from dagster._core.storage.tags import MAX_RETRIES_TAG, RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 
-from resources.machine.claims import Claim, Claims
+from resources.machine import claims as machine
+from resources.machine.claims import LOOK_SECONDS, MAX_LOOKS, TOUCH_SECONDS, Claim, Claims
 
 LOST_TAG = "lance/lost"
 """Of a run whose process, or that of one of its steps, was killed: the run's id, and what became of the process."""
@@ -42,8 +43,9 @@ KEEP_ATTEMPTS, KEEP_SECONDS = 5, 0.3
 """So often, and with such a pause, it is looked whether the tags of a run that was ended are still there."""
 STEP_SECONDS = 10.0
 """A step whose run is gone ends by itself; after so long it is killed."""
-JOB_SECONDS = SILENT_SECONDS + 70.0
-"""A step on another machine does so too, and seems to live for a minute longer where the disk shows no locks."""
+JOB_SECONDS = 2 * machine.SILENT_SECONDS + MAX_LOOKS * LOOK_SECONDS + TOUCH_SECONDS
+"""A step on another machine does so too. Where the disk shows no locks it sees the loss a minute later, and seems to
+live for another one."""
 
 Say = Callable[[str], None]
 """Takes a line that a person reads."""
@@ -133,7 +135,7 @@ def _read_pid(instance: dg.DagsterInstance, run: dg.DagsterRun) -> tuple[int, fl
 
 
 def end_lost_runs(
-    instance: dg.DagsterInstance, claims: Claims, *, say: Say, own: Sequence[str] = ()
+    instance: dg.DagsterInstance, claims: Claims, *, say: Say, own: Sequence[str] = (), waits: bool = True
 ) -> list[dg.DagsterRun]:
     """End every lost run as failed and free what it holds of pools, and free what runs that ended left behind.
 
@@ -143,13 +145,15 @@ def end_lost_runs(
         say: takes a line for each run that is ended.
         own: experiments whose rounds the caller goes on with itself; other runs are started again by the daemon, where
             there is one.
+        waits: whether a run is waited for whose step on another machine still seems to live; otherwise it is left for
+            a later call.
 
     Returns:
         The runs that were ended.
     """
     ended = []
     for lost in find_lost_runs(instance, claims):
-        if not _end_steps(claims, lost.run.run_id, say):
+        if not _end_steps(claims, lost.run.run_id, say, waits=waits):
             continue
         with claims.end(lost.run.run_id) as is_mine:
             run = instance.get_run_by_id(lost.run.run_id) if is_mine else None
@@ -173,7 +177,7 @@ def end_lost_runs(
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             say(told)
             ended.append(run)
-    _note_killed(instance, claims, say)
+    _note_killed(instance, claims, say, waits=waits)
     _free_left_slots(instance, claims, say)
     return ended
 
@@ -187,7 +191,7 @@ def _keep_tags(instance: dg.DagsterInstance, run_id: str, tags: Mapping[str, str
             instance.add_run_tags(run_id, dict(tags))
 
 
-def _note_killed(instance: dg.DagsterInstance, claims: Claims, say: Say) -> None:
+def _note_killed(instance: dg.DagsterInstance, claims: Claims, say: Say, *, waits: bool) -> None:
     """Note on runs that Dagster itself ended as failed that their process was killed: its code server may see it first.
 
     A run that fails by itself ends its claim before, so only one that was killed has left it behind.
@@ -195,7 +199,9 @@ def _note_killed(instance: dg.DagsterInstance, claims: Claims, say: Say) -> None
     for claim in claims.list_left():
         # The claims of steps and of commands have a point in their names.
         run = None if "." in claim.name else instance.get_run_by_id(claim.name)
-        if run is None or run.status != dg.DagsterRunStatus.FAILURE or not _end_steps(claims, run.run_id, say):
+        if run is None or run.status != dg.DagsterRunStatus.FAILURE:
+            continue
+        if not _end_steps(claims, run.run_id, say, waits=waits):
             continue
         with claims.end(run.run_id) as is_mine:
             if is_mine and explain_loss(run) is None:
@@ -203,12 +209,14 @@ def _note_killed(instance: dg.DagsterInstance, claims: Claims, say: Say) -> None
                 say(f"{describe_run(run)} was lost, its {claim} is gone; Dagster had ended it as failed")
 
 
-def _end_steps(claims: Claims, run_id: str, say: Say) -> bool:
+def _end_steps(claims: Claims, run_id: str, say: Say, *, waits: bool = True) -> bool:
     """Wait until the steps of a run whose process is gone have ended too, so that nothing is written twice."""
     began, is_killed = time.monotonic(), False
     while left := claims.list_alive(f"{run_id}."):
         waited = time.monotonic() - began
         is_here = all(claim.host == socket.gethostname() for claim in left)
+        if not is_here and not waits:
+            return False
         if waited > (2 * STEP_SECONDS if is_here else JOB_SECONDS):
             say(f"run {run_id[:8]} is lost, and its step goes on in {left[0]}: end that process")
             return False

@@ -51,7 +51,10 @@ def work_as_step(claims: Claims, run: dg.DagsterRun, step: str) -> Iterator[None
         elif claims.is_alive(claim):
             stack.enter_context(ending_with(claims, claim))
         else:
-            raise LostRunError(f"{step} is not begun: {claim}, which it was queued for, is gone")
+            raise LostRunError(
+                f"{step} is not begun: {claim}, which it was queued for, is gone. Where it does live, the clocks of "
+                "the machines differ by a minute or more; set them by one source"
+            )
         # With the scopes of its run, which may be gone: nobody begins the same round beside a step that lives.
         held = claims.hold(f"{run.run_id}.{step}", what=f"{step} in {claim.what}", scopes=claim.scopes)
         stack.enter_context(held)

@@ -186,11 +186,16 @@ class Teaching:
         return found
 
     def _write_alike(self, waiting: Sequence[Source], attempt: int) -> list[Written]:
-        """Lessons of a new prompt and its source's own completion."""
-        return [
-            Written(source, raw, Lesson(prompt, source.completion, self.settings.answers.read(source.completion) or ""))
-            for source, raw, prompt in self._write_prompts(waiting, attempt)
-        ]
+        """Lessons of a new prompt and its source's own label."""
+        found = []
+        for source, raw, prompt in self._write_prompts(waiting, attempt):
+            own = Lesson(prompt, source.completion, self.settings.answers.read(source.completion) or "")
+            lesson = self._settle(own)
+            if lesson is None:
+                self._record(Written(source, raw, own), "no_label", "no_label")
+            else:
+                found.append(Written(source, raw, lesson))
+        return found
 
     def _ask_to_complete(self, row_id: str, prompt: str) -> str:
         """A new prompt as the teacher is asked it: by itself, or with the labels it has to choose from."""

@@ -41,8 +41,8 @@ NOT_FOLLOWED = (
 
 VALUE_CLASSES = (
     "lance_assets.recipes.axes:AxisSettings",
-    "resources.training.trainer:LoraSettings",
-    "resources.training.trainer:SftSettings",
+    "resources.training.stage_settings:LoraSettings",
+    "resources.training.stage_settings:SftSettings",
 )
 """Settings outside `lance_assets.settings`: of their code only the methods that are used count."""
 

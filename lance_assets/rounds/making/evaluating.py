@@ -241,11 +241,12 @@ def _name_kept(this_round: Round, model: str, path: Path, part: LmEvalSettings) 
 
     They belong to the model, the harness's settings and files, and the system message; not to the judge's.
     """
-    plan = this_round.plan
+    plan, backend = this_round.plan, part.choose_backend(this_round.plan.settings.engine)
     made_with = {
         "model": this_round.platform.checkpoints.hash_checkpoint(path),
         "name": model,
-        "lm_eval": part.model_dump() | {"backend": part.choose_backend(plan.settings.engine)},
+        "lm_eval": part.model_dump() | {"backend": backend},
+        **({"is_exact": plan.settings.engine.dtype == "float32"} if backend == "batched" else {}),
         **({"engine": identify_engine(plan.settings.engine)} if part.asks_engine(plan.settings.engine) else {}),
         "task_files": identify_evaluation(plan)["task_files"],
         "system_message": plan.templates.system,
