@@ -165,8 +165,8 @@ def find_unknown_scores(
         *((f"evaluation.floors.{place}", score) for place, score in enumerate(evaluation.floors)),
     ]
     metrics: dict[str, tuple[str, ...]] = {JUDGE: (CONTROLLED, "win_rate")} if evaluation.judge is not None else {}
-    if world is not None and evaluation.world is not None:
-        metrics |= {world.name: evaluation.world.metrics, **of_sets}
+    if world is not None:
+        metrics |= {world.name: evaluation.world.metrics if evaluation.world is not None else (), **of_sets}
     is_open = evaluation.lm_eval is not None or (evaluation.world is not None and world is None)
     mistakes = []
     for field, score in named:

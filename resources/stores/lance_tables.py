@@ -123,8 +123,10 @@ class LanceTable:
     def _create_folder(self, uri: Path, schema: "pa.Schema") -> None:
         """On a disk LanceDB's own creation, done by two processes at once, overwrites what one has already inserted."""
         making, folder = uri / f".making-{self.name}-{os.getpid()}", self._find_folder(uri)
+        # A process with this number may have been killed here.
+        shutil.rmtree(making, ignore_errors=True)
         try:
-            connect(making).create_table(self.name, schema=schema, mode="overwrite")
+            connect(making).create_table(self.name, schema=schema, mode="create")
             try:
                 # A folder cannot be renamed onto one that holds something: of two processes one wins, and the other
                 # takes its table.
