@@ -28,6 +28,8 @@ DEALT_TOGETHER = 16
 """Rows next to each other that one copy is dealt: enough to share prefixes, few enough that copies get alike work."""
 LOOK_SECONDS = 5.0
 """How long a wait for words lasts at most, before a look whether a process has ended or stalled."""
+MAX_EXPLAINED = 3
+"""Rows given up in a row by which more deaths without a finished row are explained; more speak of the machine."""
 DEATHS_ALONE = 2
 """Processes that die with a prompt alone until the row of it that did so last fails: one may have been killed by
 something else. Of several rows with one prompt, each but the first takes one death."""

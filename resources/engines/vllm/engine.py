@@ -29,7 +29,16 @@ from resources.engines.contract import (
     obeys_grammars,
 )
 from resources.engines.loading import load_tokenizer
-from resources.engines.vllm.dispatch import Copy, Outcome, Work, hear, read_sample, read_stop_ids
+from resources.engines.vllm.dispatch import (
+    DEATHS_ALONE,
+    MAX_EXPLAINED,
+    Copy,
+    Outcome,
+    Work,
+    hear,
+    read_sample,
+    read_stop_ids,
+)
 from resources.engines.vllm.process import VllmProcess, build_environment, build_job, explain_start
 from resources.machine.processes import MemoryPeak, measure_own_peak
 
@@ -103,7 +112,7 @@ class VllmEngine:
         self._stop_ids: frozenset[int] = frozenset()
         self._context: int | None = None
         self._constrains: bool | None = None
-        self._deaths_in_a_row = 0
+        self._deaths_in_a_row = self._given_up_in_a_row = 0
         self._num_rows = 0
         self._peaks = (0.0, 0.0)
         self._start_seconds = 0.0
@@ -166,7 +175,7 @@ class VllmEngine:
         waiting = self.max_num_seqs if self.data_parallel_size == 1 else self.max_num_seqs // 4
         work = Work(prompts, numbers, first_id=self._num_rows, window=self.max_num_seqs + waiting)
         self._num_rows += max(prompts, default=-1) + 1
-        self._deaths_in_a_row = 0
+        self._deaths_in_a_row = self._given_up_in_a_row = 0
         told = {"begin": {"num_alternatives": NUM_ALTERNATIVES, **begin}}
         for copy in self._copies:
             copy.process.tell(told)
@@ -331,7 +340,7 @@ class VllmEngine:
         for finished in message["done"]:
             if (place := work.finish(copy, finished[0])) is not None:
                 # A finished row is progress: from here deaths are counted again.
-                self._deaths_in_a_row = 0
+                self._deaths_in_a_row = self._given_up_in_a_row = 0
                 outcomes.append((place, finished))
         for row_id, why in message["failed"]:
             if (place := work.finish(copy, row_id)) is not None:
@@ -349,13 +358,16 @@ class VllmEngine:
         copy.process.end(kill=True)
         copy.is_ready = False
         self._deaths_in_a_row += 1
-        if self._deaths_in_a_row > self.max_restarts:
+        num_under_way, failed = len(copy.rows), work.queue_again(copy, end)
+        self._given_up_in_a_row += len(failed)
+        # Rows that kill their process may be asked one after the other, and then say why no other row is finished.
+        explained = DEATHS_ALONE * min(self._given_up_in_a_row, MAX_EXPLAINED)
+        if self._deaths_in_a_row > self.max_restarts + explained:
             raise VllmDiedError(
                 f"vLLM's processes died {self._deaths_in_a_row} times in a row without finishing a row ({end}); "
                 f"what was finished is kept. Out of memory is the usual reason: lower engine.vllm.max_num_seqs or "
                 f"gpu_memory_utilization, or raise tensor_parallel_size\n" + "\n".join(copy.process.tail)
             )
-        self.log(f"vLLM's process died ({end}) with {len(copy.rows)} rows under way; it is started again")
-        failed = work.queue_again(copy, end)
+        self.log(f"vLLM's process died ({end}) with {num_under_way} rows under way; it is started again")
         copy.process = self._start(copy.number)
         return failed
