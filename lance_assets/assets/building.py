@@ -456,7 +456,11 @@ def build_check(plan: Plan, noun: Noun, check: Check) -> dg.AssetChecksDefinitio
 
 
 def build_assets(plan: Plan) -> list[dg.AssetsDefinition]:
-    """The assets of an experiment, in the order in which they are made."""
+    """The assets of an experiment, in the order in which they are made.
+
+    Raises:
+        dagster.DagsterInvalidDefinitionError: its `requests` name an asset that it does not have.
+    """
     # The versions depend on each other, so they are computed together and once.
     versions = compute_code_versions(plan)
     check_requests(plan, list_nouns(plan))

@@ -28,9 +28,7 @@ from lance_assets.recipes.contract import find_recipe, list_recipes
 from lance_assets.records import SECOND_LOSSES
 from lance_assets.settings.checks import CheckSettings, NearDuplicateSettings, StopSettings
 from lance_assets.settings.engines import EngineSettings, GeneratorSettings, RoleSettings, StepRequest
-from lance_assets.settings.evaluation import (
-    EvaluationSettings,
-)
+from lance_assets.settings.evaluation import EvaluationSettings
 from lance_assets.settings.filters import NamedFilter
 from lance_assets.settings.outward import ExportSettings, TrackingSettings
 from lance_assets.settings.retention import RetentionSettings
@@ -88,8 +86,6 @@ Parameters = Annotated[
 
 GeneratorName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 """What an experiment calls a generator; the round's model is its own."""
-
-
 RowTemplate = Annotated[str, AfterValidator(check_template)]
 """A template over the columns of a row."""
 

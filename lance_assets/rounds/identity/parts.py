@@ -36,18 +36,14 @@ WHERE_TRAINING_RUNS = {
 }
 """Settings of training that are no part of the checkpoint's identity."""
 
-
 ORIGINS = ("license", "license_field", "source", "source_field", "allowed_licenses")
 """Settings of seeds and texts that say where they are from."""
-
 
 SCORED_BY = {"headline", "floors", "higher_is_better", "task_order"}
 """Settings of the evaluation that choose among its scores: they decide what follows a round, and no score."""
 
-
 SCHEDULES = {"by_round", "label"}
 """Settings of training that say what differs for some checkpoints."""
-
 
 Identity = dict[str, Any]
 """Settings and hashes by name, as JSON would hold them."""
@@ -549,7 +545,6 @@ def hash_files(plan: Plan, name: str | None) -> list[str]:
 
 LARGE_BYTES = 1 << 20
 """The hash of a larger file is remembered between processes, each of which loads all experiments."""
-
 
 _HASHES: dict[str, str] = {}
 """The hashes of files in this process by their place, size, time and number."""

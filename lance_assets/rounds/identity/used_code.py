@@ -5,9 +5,7 @@ from typing import Any
 
 from lance_assets.algorithms.filters.safety import HarmClassifier
 from lance_assets.dotted_names import is_dotted_name
-from lance_assets.rounds.identity.installed import (
-    TRANSFORMERS,
-)
+from lance_assets.rounds.identity.installed import TRANSFORMERS
 from lance_assets.rounds.identity.own_code import name_root
 from lance_assets.rounds.plan import Plan
 from lance_assets.worlds import split_file_name
