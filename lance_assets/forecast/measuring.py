@@ -231,7 +231,6 @@ class Measuring:
             backend="hf" if settings.backend == "hf" else "batched",
             link=link,
             batch_size=settings.batch_size,
-            is_exact=self.plan.settings.engine.dtype == "float32",
             apply_chat_template=settings.apply_chat_template,
             fewshot_as_multiturn=settings.fewshot_as_multiturn,
             system_message=self.plan.templates.system,

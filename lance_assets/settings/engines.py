@@ -115,8 +115,8 @@ class EngineSettings(Settings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
         description="Type of the weights: 'auto' is bfloat16 on GPUs and float32 on CPUs. With "
-        "'auto' whole rows are read, for likelihoods, states and the harness's choices, with bfloat16 products where "
-        "the CPU has instructions for them and the model has 20M parameters or more.",
+        "'auto' the rows of a pool are read with bfloat16 products where the CPU has instructions for them and the "
+        "model has 20M parameters or more.",
     )
     batch_size: int = Field(64, ge=1, description="Rows that transformers decodes together.")
     num_threads: int | None = Field(

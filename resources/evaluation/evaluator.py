@@ -89,7 +89,6 @@ def run_lm_eval(
     backend: Literal["batched", "hf"] = "batched",
     link: Link | None = None,
     batch_size: int = 32,
-    is_exact: bool = False,
     apply_chat_template: bool | None = None,
     fewshot_as_multiturn: bool = True,
     system_message: str = "",
@@ -107,7 +106,6 @@ def run_lm_eval(
         backend: the harness's model: `harness_model.BatchedModel`, or the harness's own `hf`.
         link: leads to the engine that answers in place of a backend (`engine_model`), on the same checkpoint.
         batch_size: fixed, since scores move with it; an engine has its own.
-        is_exact: whether `batched` reads choices in float32 on a CPU that reads faster in bfloat16.
         apply_chat_template: ask through the model's chat template; None: where it has one, as training taught it.
         fewshot_as_multiturn: whether examples are earlier turns of the chat, or part of its one message.
         system_message: what comes before each item of a chat; empty for no message. Without the chat template an item
@@ -129,8 +127,7 @@ def run_lm_eval(
     with tempfile.TemporaryDirectory() as out, tempfile.TemporaryDirectory() as view:
         # The harness leaves out a system message that the template refuses, and may add a beginning of text.
         model = f"{adapt_folder(model_path, Path(view))},add_bos_token=False" if is_chat else str(model_path)
-        own = ",exact=True" if is_exact and backend == "batched" else ""
-        asked = (backend, own) if link is None else ("engine", f",link={link.descriptor},rng_seed={rng_seed}")
+        asked = (backend, "") if link is None else ("engine", f",link={link.descriptor},rng_seed={rng_seed}")
         shared = ["--model", asked[0], "--batch_size", str(batch_size), "--seed", str(rng_seed), "--log_samples"]
         shared += ["--model_args", f"pretrained={model},trust_remote_code=False,use_safetensors=True{asked[1]}"]
         shared += [] if include_path is None else ["--include_path", str(include_path)]

@@ -1,15 +1,13 @@
 """The harness's `hf` model with the platform's own loops, as the model `batched` of lm-evaluation-harness.
 
 Templates, tokens, cuts at the context's length, stop texts and every rule of scoring are the harness's own class
-`HFLM` (0.4.13). What it does otherwise gives equal scores to rounding:
+`HFLM` (0.4.13). What it does otherwise gives equal scores to float rounding:
 
 1. Rows that have ended leave the batch, and what prompts share is read once (`transformers.decoding`). In `HFLM` the
    longest answer of a batch decides how long all are computed.
 2. A context is read once for all of its continuations, with logits only where they are needed
    (`transformers.continuations`).
 3. A stop text ends its own row. `HFLM` goes on until every row of the batch has one, and cuts the text afterwards.
-4. On a CPU that can, choices are read with bfloat16 products, which moves log-likelihoods by some thousandths
-   (`transformers.rounded_reading`); `exact=True` keeps float32.
 
 What samples, searches by beams, ends a thought by a token, or has a generation config that changes the logits in other
 ways than by a repetition penalty is left to `HFLM`.
@@ -45,16 +43,9 @@ from resources.evaluation.harness_requests import (
 class BatchedModel(HFLM):
     """`HFLM` on one device, with the platform's loops."""
 
-    def __init__(self, *given: Any, exact: bool = False, **options: Any) -> None:
-        """Load the model as `HFLM` does, with the same arguments.
-
-        Args:
-            given: as for `HFLM`.
-            exact: whether choices are read with products of the weights' own type.
-            options: as for `HFLM`.
-        """
+    def __init__(self, *given: Any, **options: Any) -> None:
+        """Load the model as `HFLM` does, with the same arguments."""
         super().__init__(*given, **options)
-        self._is_exact = exact
         use_grouped_attention(self.model)
         self._has_plain_head = has_plain_head(self.model)
         self._is_plain_greedy = not list_harmful(self.model.generation_config)
@@ -87,7 +78,7 @@ class BatchedModel(HFLM):
                 chunk = contexts[start : start + self.batch_size]
                 places = [place for context in chunk for place in by_context[context]]
                 asked = [(context, [requests[place][2] for place in by_context[context]]) for context in chunk]
-                scores = score_continuations(self.model, asked, pad_id=self._pad_id, is_exact=self._is_exact)
+                scores = score_continuations(self.model, asked, pad_id=self._pad_id)
                 for place, score in zip(places, (score for row in scores for score in row), strict=True):
                     found[place] = score
                     if requests[place][0] is not None:

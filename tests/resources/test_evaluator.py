@@ -210,25 +210,6 @@ def test_a_model_with_a_chat_template_is_asked_as_a_chat(
     assert command[place : place + len(chat)] == chat if is_chat else not set(chat) & set(command)
 
 
-@pytest.mark.parametrize(
-    ("given", "is_told"), [({}, False), ({"is_exact": True}, True), ({"is_exact": True, "backend": "hf"}, False)]
-)
-def test_the_platform_s_own_loops_are_told_to_read_exactly(
-    given: dict, is_told: bool, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The harness's own model knows no such argument."""
-    started: list[str] = []
-
-    def stop(program: str, job: dict, *others: object) -> None:
-        started.extend(job["runs"][0]["arguments"])
-        raise EvaluationError("far enough")
-
-    monkeypatch.setattr(evaluator, "_run_harness", stop)
-    with pytest.raises(EvaluationError, match="far enough"):
-        run_lm_eval(tiny_model, [HarnessRun(["t"])], model_name="m", log=print, **given)
-    assert ("exact=True" in started[started.index("--model_args") + 1]) == is_told
-
-
 def test_intervals_of_harness_scores() -> None:
     scores = {"acc,none": 0.0, "acc_stderr,none": 0.0, "loss,none": 2.5, "loss_stderr,none": "N/A"}
     report = parse_lm_eval({"results": {"t": scores}, "n-samples": {"t": {"effective": 50}}}, model_name="checkpoint")

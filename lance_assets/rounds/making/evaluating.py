@@ -214,7 +214,6 @@ def run_harness(
                 backend="hf" if lm_eval.backend == "hf" else "batched",
                 link=link,
                 batch_size=lm_eval.batch_size,
-                is_exact=plan.settings.engine.dtype == "float32",
                 apply_chat_template=lm_eval.apply_chat_template,
                 fewshot_as_multiturn=lm_eval.fewshot_as_multiturn,
                 system_message=plan.templates.system,
@@ -241,12 +240,11 @@ def _name_kept(this_round: Round, model: str, path: Path, part: LmEvalSettings) 
 
     They belong to the model, the harness's settings and files, and the system message; not to the judge's.
     """
-    plan, backend = this_round.plan, part.choose_backend(this_round.plan.settings.engine)
+    plan = this_round.plan
     made_with = {
         "model": this_round.platform.checkpoints.hash_checkpoint(path),
         "name": model,
-        "lm_eval": part.model_dump() | {"backend": backend},
-        **({"is_exact": plan.settings.engine.dtype == "float32"} if backend == "batched" else {}),
+        "lm_eval": part.model_dump() | {"backend": part.choose_backend(plan.settings.engine)},
         **({"engine": identify_engine(plan.settings.engine)} if part.asks_engine(plan.settings.engine) else {}),
         "task_files": identify_evaluation(plan)["task_files"],
         "system_message": plan.templates.system,

@@ -13,7 +13,6 @@ import torch
 
 from lance_assets.algorithms.forecast.costs import LOGITS_AT_ONCE
 from resources.engines.transformers.decoding import GROUPED_ATTENTION, GrowingLayer, build_growing_cache
-from resources.engines.transformers.rounded_reading import reading
 from resources.models.shared_context import ContextRow, SharedRows, lay_out
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def has_plain_head(model: "PreTrainedModel") -> bool:
 
 
 def score_continuations(
-    model: "PreTrainedModel", asked: Sequence[ContextRow], *, pad_id: int, is_exact: bool = False
+    model: "PreTrainedModel", asked: Sequence[ContextRow], *, pad_id: int
 ) -> list[list[tuple[float, bool]]]:
     """The log-likelihood of each continuation after its context.
 
@@ -62,7 +61,6 @@ def score_continuations(
         model: a causal language model in eval mode, of which `has_plain_head` is true.
         asked: what is read together, one row each where `reads_together` is true, otherwise a row a continuation.
         pad_id: any token id; padding is masked.
-        is_exact: as for `rounded_reading.reading`.
 
     Returns:
         For each context and continuation, in order: the sum of its tokens' log-probabilities in nats, and whether each
@@ -72,7 +70,7 @@ def score_continuations(
     if not reads_together(model):
         rows = [(context, [continuation]) for context, continuations in asked for continuation in continuations]
     laid_out = lay_out(rows, pad_id=pad_id, device=model.device)
-    with reading(model, is_exact=is_exact):
+    with torch.inference_mode():
         states = _read_rows(model, laid_out)
         scores = iter(_score_states(model, laid_out, states))
     return [[next(scores) for _ in continuations] for _, continuations in asked]

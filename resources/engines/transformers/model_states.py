@@ -77,8 +77,8 @@ class ModelReader:
             max_length: tokens of prompt and completion, at least 1; what is beyond is cut. The authors' is 512, as in
                 their training.
             device: "auto" is CUDA where there is one.
-            dtype: "auto" is bfloat16 on CUDA and float32 on a CPU, where products may be bfloat16 (`rounded_reading`).
-                Means are float32 in any case.
+            dtype: "auto" is bfloat16 on CUDA and float32 on a CPU, where `embed` and `measure_confidence` may read with
+                bfloat16 products (`rounded_reading`). Means are float32 in any case.
             num_threads: CPU threads of torch in this process; None leaves them. 1 on a busy machine.
             log: is given a line of progress every few seconds of a reading, and one at its end.
             note_seconds: is given the seconds of each reading at its end, without those of loading the model.
@@ -176,7 +176,7 @@ class ModelReader:
             for row, place in enumerate(places):
                 tokens = chosen[place]
                 before = states[row, : len(tokens) - 1]
-                surprise = _measure_surprise(model, before, tokens[1:], is_exact=self._is_exact)
+                surprise = _measure_surprise(model, before, tokens[1:])
                 perplexities[readable[place]] = np.exp(surprise)
         return perplexities
 
@@ -207,7 +207,7 @@ class ModelReader:
                 if own:
                     # The state of a token predicts the next one.
                     before = states[row, start - 1 : len(tokens) - 1]
-                    surprise = _measure_surprise(model, before, own, is_exact=self._is_exact)
+                    surprise = _measure_surprise(model, before, own)
                     found[place] = (-surprise * len(own), len(own))
         return pl.DataFrame(found, schema=LIKELIHOOD, orient="row")
 
@@ -233,12 +233,12 @@ class ModelReader:
         The longest rows come first, so that memory that does not suffice ends the reading at its start.
         """
         # All rows are encoded first, so that one that cannot be rendered is found before any is read.
-        yield from self._read_sequences(self._encode(rows), name)
+        yield from self._read_sequences(self._encode(rows), name, is_exact=self._is_exact)
 
     def _read_sequences(
-        self, sequences: Sequence[list[int]], name: str
+        self, sequences: Sequence[list[int]], name: str, *, is_exact: bool = True
     ) -> "Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]":
-        """As `_read`, of token ids."""
+        """As `_read`, of token ids; products are those of the weights' own type where `is_exact`."""
         model, tokenizer = self._engine.load()
         order = sorted(range(len(sequences)), key=lambda place: (-len(sequences[place]), sequences[place]))
         # The decoder ends behind the final norm, so no logits are computed on the way to the states.
@@ -248,7 +248,7 @@ class ModelReader:
             places = order[start : start + self.batch_size]
             input_ids, mask = _pad_right([sequences[place] for place in places], tokenizer.pad_token_id or 0)
             input_ids, mask = input_ids.to(model.device), mask.to(model.device)
-            with reading(model, is_exact=self._is_exact):
+            with reading(model, is_exact=is_exact):
                 states = decoder(input_ids=input_ids, attention_mask=mask, use_cache=False).last_hidden_state
             yield places, states, mask
             if self.log is not None and time.monotonic() - logged_at >= LOG_SECONDS:
@@ -326,9 +326,7 @@ def _measure_states(model: "PreTrainedModel", states: "torch.Tensor", *, is_exac
         return torch.cat([measure_logits(head(part)) for part in states.split(block)])
 
 
-def _measure_surprise(
-    model: "PreTrainedModel", states: "torch.Tensor", tokens: Sequence[int], *, is_exact: bool
-) -> float:
+def _measure_surprise(model: "PreTrainedModel", states: "torch.Tensor", tokens: Sequence[int]) -> float:
     """The mean negative log-probability of tokens, in nats, by the states [num_tokens, hidden] before them."""
     import torch
 
@@ -337,7 +335,7 @@ def _measure_surprise(
     head = model.get_output_embeddings()
     block = count_block(head)
     expected, total = torch.tensor(tokens, device=states.device), 0.0
-    with reading(model, is_exact=is_exact):
+    with torch.inference_mode():
         for part, own in zip(states.split(block), expected.split(block), strict=True):
             logprobs = head(part).float().log_softmax(dim=-1).gather(-1, own.unsqueeze(-1))
             total -= float(logprobs.double().sum())

@@ -1,11 +1,14 @@
-"""Whole rows are read with bfloat16 products where that is faster: on a CPU that has instructions for them.
+"""A pool is read with bfloat16 products where that is faster: on a CPU that has instructions for them.
 
 SmolLM2-135M in float32, one thread of a Xeon with AVX-512 BF16, tokens a second: 32 rows of 128 tokens 400, under
-bfloat16 autocast 1,280; choices behind shared contexts 2.8 times as many. The log-likelihood of a choice moves by 0.2%
-in the mean and 0.9% at most. Decoding multiplies by few rows at a time, would be slower, and stays in float32.
+bfloat16 autocast 1,280. Decoding multiplies by few rows at a time, would be slower, and stays in float32.
 
-The weights stay float32, and so do sums over tokens and over the vocabulary. The choice depends on the machine, as that
-of training does, so it is in no fingerprint; a GPU reads in bfloat16 in any case.
+Likelihoods are not read so, and neither is anything of an evaluation. Weights that were trained in small steps lose a
+part of them when they are rounded: SmolLM2 after one round on 24 seeds needs 0.825 bits for a byte of held-out answers
+when it is read so and 0.816 in float32, where the raw model's 0.959 stays the same to 0.0005. Which rows of a pool are
+unlike each other depends on that less. The weights stay float32, and so do sums over tokens and over the vocabulary.
+The choice depends on the machine, as that of training does, so it is in no fingerprint; a GPU reads in bfloat16 in any
+case.
 """
 
 import contextlib
