@@ -44,7 +44,7 @@ def count_kept(prompts: Sequence[str], intents: Sequence[str]) -> int:
     return sum(said == intent for said, intent in zip(found, intents, strict=True))
 
 
-def describe_lessons(roots: Sequence[Path]) -> dict[str, float | int]:
+def describe_lessons(roots: Sequence[Path]) -> dict[str, float | int | None]:
     """The lessons of an arm's seeds.
 
     Args:
@@ -52,7 +52,7 @@ def describe_lessons(roots: Sequence[Path]) -> dict[str, float | int]:
 
     Returns:
         num_written, num_accepted, num_of_their_class, and the share of these among the accepted ones with its 95%
-        Wilson interval; the accuracy of the classifier that says so.
+        Wilson interval, None without any; the accuracy of the classifier that says so.
     """
     files = [file for root in roots for file in sorted(root.glob("tables/*/*/raw_generations.parquet"))]
     lessons = [pl.read_parquet(file).filter(kind="lesson") for file in files]
@@ -64,7 +64,7 @@ def describe_lessons(roots: Sequence[Path]) -> dict[str, float | int]:
         "num_written": sum(map(len, lessons)),
         "num_accepted": len(rows),
         "num_of_their_class": kept,
-        "share": round(kept / len(rows), 3) if rows else 0.0,
+        "share": round(kept / len(rows), 3) if rows else None,
         "ci_low": round(low, 3),
         "ci_high": round(high, 3),
         "classifier_accuracy": round(train_classifier()[1], 3),

@@ -175,8 +175,7 @@ class ModelReader:
                 is_checked = True
             for row, place in enumerate(places):
                 tokens = chosen[place]
-                before = states[row, : len(tokens) - 1]
-                surprise = _measure_surprise(model, before, tokens[1:])
+                surprise = _measure_surprise(model, states[row, : len(tokens) - 1], tokens[1:])
                 perplexities[readable[place]] = np.exp(surprise)
         return perplexities
 
@@ -207,8 +206,7 @@ class ModelReader:
                 if own:
                     # The state of a token predicts the next one.
                     before = states[row, start - 1 : len(tokens) - 1]
-                    surprise = _measure_surprise(model, before, own)
-                    found[place] = (-surprise * len(own), len(own))
+                    found[place] = (-_measure_surprise(model, before, own) * len(own), len(own))
         return pl.DataFrame(found, schema=LIKELIHOOD, orient="row")
 
     def close(self) -> None:
