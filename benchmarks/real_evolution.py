@@ -173,7 +173,7 @@ STUDIES = {
         "diverse_evol",
         "T0",
         "exact match",
-        {"diverse_evol": Arm(3), "random": Arm(3, {"method": "random"}), "all": Arm(1, {"num_picks": 4743})},
+        {"diverse_evol": Arm(3), "random": Arm(3, {"method": "random"}), "all": Arm(1, {"num_picks": "all"})},
         write_t0,
         {"rouge_l": measure_rouge_l},
     ),

@@ -206,6 +206,16 @@ def test_nothing_is_taken_twice_until_nothing_is_left(method: str) -> None:
     assert all(reader.is_closed for reader in last.opened)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_all_that_is_left_may_be_taken_at_once(method: str) -> None:
+    first, _, _ = take(1, start(), method=method)
+    raw, _, sft = take(1, start(), method=method, num_picks="all")
+    assert picked(raw)[:2] == picked(first) or method == "random"
+    assert sorted(sft["source_id"].drop_nulls()) == NAMES
+    left, _, _ = take(2, sft, method=method, num_picks="all")
+    assert left.is_empty()
+
+
 def test_what_was_taken_is_known_from_all_rounds_alone() -> None:
     with pytest.raises(ValidationError, match="trains_on"):
         DiverseEvolSettings(trains_on="latest")
