@@ -5,7 +5,8 @@
 * Hostile programs: each of `_hostile_programs.py` runs in the sandbox with tests that hold only where it came through.
   `contained` counts those that do not pass and leave neither a process nor a file outside.
 * Answers a second: model solutions of GSM8K, held against gold by our own readers and, where it is installed, by the
-  library math-verify in a process that can be killed. `--data` names a folder with
+  library math-verify in a process that can be killed: with the mark that announces the answer, and without one
+  (`_unmarked`), where the answer is looked for in the whole completion. `--data` names a folder with
   gsm8k_example_model_solutions.jsonl; without it made answers are taken. `agreement` is with the verdict in the data,
   of math-verify where it is installed, else of our readers; the line has both.
 * `--ifeval` holds the rules of form beside lm-evaluation-harness's own checks on texts of models. It needs the packages
@@ -89,14 +90,17 @@ def measure_answers(path: Path | None, *, num_rows: int) -> dict[str, object]:
     solutions = read_solutions(path) if path is not None else make_solutions(num_rows)
     solutions = solutions[:: max(1, len(solutions) // num_rows)][:num_rows]
     rows = [Completed(str(place), "", f"\n{one.text}", one.gold) for place, one in enumerate(solutions)]
-    readers = {"own": VerifierSettings(kind="answer", answer_mark=MARK)}
-    # math-verify reads a whole completion; what is after the mark is what both are to read.
-    cut = [Completed(row.row_id, "", row.completion.rpartition(MARK)[2].strip(), row.answer) for row in rows]
-    if HAS_MATH:
-        readers["math_verify"] = VerifierSettings(kind="answer", reader="math_verify", num_processes=1)
+    kinds: dict[str, dict[str, object]] = {"own": {}} | (
+        {"math_verify": {"reader": "math_verify", "num_processes": 1}} if HAS_MATH else {}
+    )
+    readers = {
+        f"{name}{ending}": VerifierSettings.model_validate({"kind": "answer", "answer_mark": mark} | own)
+        for ending, mark in (("", MARK), ("_unmarked", None))
+        for name, own in kinds.items()
+    }
     found: dict[str, object] = {"num_rows": len(rows)}
     for name, settings in readers.items():
-        verdicts, seconds = judge_answers(rows if name == "own" else cut, settings)
+        verdicts, seconds = judge_answers(rows, settings)
         agrees = [verdict.is_right == one.is_correct for verdict, one in zip(verdicts, solutions, strict=True)]
         for verdict, one, same in zip(verdicts, solutions, agrees, strict=True):
             if not same:

@@ -48,6 +48,14 @@ def read(verifier: dict[str, Any] | None, **settings: Any) -> ExperimentSettings
             {"recipe": "spin"},
             "recipe spin chooses no row by a score here; remove the section verif",
         ),
+        *[
+            ({"kind": "answer"}, {"recipe": name} | own, f"recipe {name} {words}.*; remove the section verifier")
+            for name, own, words in (
+                ("r_zero", {}, "takes for right what most answers of the model say"),
+                ("clear", {}, "takes a correction where a judge prefers it"),
+                ("cllm", {}, "keeps rows by its trees' confidence"),
+            )
+        ],
         (None, {"recipe": "star"}, "recipe star keeps what is right: add a section verifier"),
         (ANSWER, {"recipe": "rft"}, "recipe rft asks no reviewer, so verifier.weight must be 1: 0.5"),
     ],

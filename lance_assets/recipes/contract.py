@@ -211,6 +211,9 @@ class Recipe(Generic[S]):
     that role a model. None: there is no label model."""
     needs_verifier: bool = False
     """Whether the experiment must have a section `verifier`, whose verdict is the only score."""
+    ignores_verifier: str | None = None
+    """What decides which rows are trained on, in place of their review score, so that a section `verifier` is refused:
+    words that follow "recipe NAME". None: the score decides."""
     labels_by_vote: bool = False
     """Whether what its SFT rows answer is right by a vote of the model alone, so that an experiment has to say which
     reward GRPO has: the vote's, or one that knows better."""

@@ -367,17 +367,18 @@ class ExperimentSettings(Settings):
 
     @model_validator(mode="after")
     def _has_what_verifies(self) -> Self:
-        needs, verifier = find_recipe(self.recipe).needs_verifier, self.verifier
+        recipe, verifier = find_recipe(self.recipe), self.verifier
         if verifier is None:
-            if needs:
+            if recipe.needs_verifier:
                 raise ValueError(
                     f"recipe {self.recipe} keeps what is right: add a section verifier, as {{kind: answer}}"
                 )
             return self
-        if needs and not verifier.is_alone:
+        if recipe.needs_verifier and not verifier.is_alone:
             raise ValueError(f"recipe {self.recipe} asks no reviewer, so verifier.weight must be 1: {verifier.weight}")
-        if not self.parameters.has_reviews:
-            raise ValueError(f"recipe {self.recipe} chooses no row by a score here; remove the section verifier")
+        ignores = recipe.ignores_verifier or (None if self.parameters.has_reviews else "chooses no row by a score here")
+        if ignores is not None:
+            raise ValueError(f"recipe {self.recipe} {ignores}; remove the section verifier")
         if verifier.kind == "function" and not self.evaluation.allow_task_code:
             raise ValueError(
                 f"verifier.name: {verifier.name} runs Python, and evaluation.allow_task_code is false; read what it "

@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from lance_assets.algorithms.reviews.answer_kinds import AnswerRule
+from lance_assets.algorithms.reviews.answer_matching import extract_final_answer
 from lance_assets.algorithms.reviews.thoughts import strip_thinking
-from lance_assets.algorithms.verifying.answers import NO_GOLD, check_answer
+from lance_assets.algorithms.verifying.answers import NO_GOLD, check_answer, lack_answer
 from lance_assets.algorithms.verifying.programs import extract_program, list_tested, read_tests
 from lance_assets.algorithms.verifying.rules import judge_by_rules, read_rules
 from lance_assets.algorithms.verifying.verdict import Completed, Verdict
@@ -50,9 +52,17 @@ class Answers:
 class Killable:
     """Gold answers by math-verify, or a person's function: in processes that can be killed."""
 
-    def __init__(self, settings: VerifierSettings, folder: Path) -> None:
-        """Start nothing yet."""
+    def __init__(self, settings: VerifierSettings, folder: Path, *, mark: str | None = None) -> None:
+        """Start nothing yet.
+
+        Args:
+            settings: what is started.
+            folder: in which a person's function lies.
+            mark: what announces an answer, of which math-verify is then given what follows alone. A person's function
+                is given whole completions.
+        """
         self.needs_gold = settings.kind == "answer"
+        self.mark = mark if self.needs_gold else None
         kind, setting = ("math_verify", "reader") if self.needs_gold else ("function", "name")
         memory = settings.memory_mib + (MIN_MATH_MIB if self.needs_gold else 0)
         job = describe_job(kind, setting=setting, memory_mib=memory, folder=folder, name=settings.name)
@@ -60,10 +70,19 @@ class Killable:
 
     def judge(self, rows: Sequence[Completed]) -> list[Verdict]:
         """A verdict for each row, in order; without a gold answer none is asked for."""
-        asked = [row for row in rows if not self.needs_gold or (row.answer or "").strip()]
-        said = [Completed(row.row_id, row.prompt, strip_thinking(row.completion), row.answer) for row in asked]
-        found = dict(zip((id(row) for row in asked), self.rows.judge(said), strict=True))
-        return [found[id(row)] if id(row) in found else NO_GOLD for row in rows]
+        found, asked = {}, []
+        for place, row in enumerate(rows):
+            said = strip_thinking(row.completion)
+            read = said if self.mark is None else extract_final_answer(said, self.mark)
+            if self.needs_gold and not (row.answer or "").strip():
+                found[place] = NO_GOLD
+            elif read is None:
+                found[place] = lack_answer(row.answer or "")
+            else:
+                asked.append((place, replace(row, completion=read)))
+        judged = self.rows.judge([row for _, row in asked])
+        found |= {place: verdict for (place, _), verdict in zip(asked, judged, strict=True)}
+        return [found[place] for place in range(len(rows))]
 
     def close(self) -> None:
         """End the processes."""
@@ -161,5 +180,5 @@ def _build(settings: VerifierSettings, folder: Path, answer_after: str | None) -
     if settings.kind == "rules":
         return Rules(settings)
     if settings.kind == "function" or settings.reader == "math_verify":
-        return Killable(settings, folder)
+        return Killable(settings, folder, mark=settings.answer_mark or answer_after)
     return Answers(settings.read_answers(answer_after))

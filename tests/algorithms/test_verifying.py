@@ -61,6 +61,16 @@ def test_the_commonest_answer_needs_its_share_and_its_votes() -> None:
     assert choose_majority(said, rule, min_agreement=0.5, min_votes=3) == {}
 
 
+@pytest.mark.parametrize("kind", ["number", "text"])
+def test_the_commonest_answer_is_looked_for_where_no_mark_announces_it(kind: str) -> None:
+    """Three solutions in other words that end alike agree; whole completions never would."""
+    said = [("a", "2 + 3 = 5"), ("a", "We add. The answer is 5."), ("a", "First 2, then 3: so 5"), ("a", "I think 6")]
+    assert choose_majority(said, AnswerRule(kind, mark=None), min_agreement=0.5, min_votes=3) == {"a": "5"}  # type: ignore[arg-type]
+    labels = AnswerRule("label", None, {"spam": ("junk",), "ham": ()})
+    said = [("b", "spam"), ("b", " Junk."), ("b", "the answer is ham")]
+    assert choose_majority(said, labels, min_agreement=0.5, min_votes=2) == {"b": "spam"}
+
+
 def test_agreement_is_chance_for_a_reviewer_that_praises_everything() -> None:
     found = measure_review_agreement([9.0] * 10, [True] * 8 + [False] * 2, list("abcdefghij"), bar=5)
     assert found.balanced.value == 0.5

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from lance_assets.algorithms.verifying.verdict import Completed
+from lance_assets.algorithms.verifying.answers import NO_GOLD
+from lance_assets.algorithms.verifying.verdict import Completed, Verdict
 from resources.verifying.killable import KillableRows, VerifierError, describe_job
 from resources.verifying.settings import VerifierSettings
-from resources.verifying.verifier import open_verifier
+from resources.verifying.verifier import Killable, open_verifier
 
+RIGHT = Verdict(1.0, "")
 FUNCTION = """
 import time
 
@@ -65,6 +67,21 @@ def test_no_process_is_started_where_no_row_is_judged(tmp_path: Path) -> None:
     job = describe_job("function", setting="name", memory_mib=512, folder=tmp_path, name="nothing.py:judge")
     rows = KillableRows(job, 1.0)
     assert rows.judge([]) == []
+
+
+def test_what_announces_an_answer_is_math_verifys_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a completion with the mark math-verify is given the answer alone; one without it is wrong, and not asked."""
+    monkeypatch.setattr("resources.verifying.settings.require_extra", lambda *args, **kwargs: None)
+    own = VerifierSettings(kind="answer", reader="math_verify", answer_mark="####")
+    texts = ["2 + 3 = 5\n#### 5\nIn all 7.", "<think>#### 9</think> It is 5.", "#### $\\frac{10}{2}$"]
+    rows = [Completed(f"r{place}", "p", text, "5") for place, text in enumerate(texts)]
+    for mark, given in (("####", ["5", "$\\frac{10}{2}$"]), (None, [texts[0], " It is 5.", texts[2]])):
+        judge, asked = Killable(own, tmp_path, mark=mark), list[Completed]()
+        monkeypatch.setattr(judge.rows, "judge", lambda rows, asked=asked: asked.extend(rows) or [RIGHT] * len(rows))
+        said = judge.judge([*rows, Completed("r3", "q", "#### 1", None)])
+        assert [row.completion.strip() for row in asked] == [text.strip() for text in given]
+        missing = "no answer could be read, and gold is 5"
+        assert [verdict.reason for verdict in said] == ["", "" if mark is None else missing, "", NO_GOLD.reason]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("math_verify") is None, reason="the extra verify is not installed")

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from lance_assets.algorithms.reviews.answer_kinds import AnswerRule
-from lance_assets.algorithms.reviews.gold_answers import says_gold_answer
+from lance_assets.algorithms.reviews.gold_answers import find_said_answer, says_gold_answer
 from lance_assets.algorithms.verifying.verdict import RIGHT, Completed, Verdict
 
 MAX_SHOWN = 80
@@ -29,6 +29,11 @@ def shorten(text: str) -> str:
     """
     line = " ".join(text.split())
     return line if len(line) <= MAX_SHOWN else f"{line[:MAX_SHOWN]}..."
+
+
+def lack_answer(gold: str) -> Verdict:
+    """The verdict on a completion in which nothing announces an answer: it is wrong."""
+    return Verdict(0.0, f"no answer could be read, and gold is {shorten(gold)}")
 
 
 def check_answer(row: Completed, rule: AnswerRule) -> Verdict:
@@ -53,7 +58,7 @@ def check_answer(row: Completed, rule: AnswerRule) -> Verdict:
         return Verdict(RIGHT if found else 0.0, f"the answer {'is' if found else 'is not'} gold, {gold}")
     read = rule.read(row.completion)
     if read is None:
-        return Verdict(0.0, f"no answer could be read, and gold is {gold}")
+        return lack_answer(row.answer)
     return Verdict(RIGHT if rule.match(row.answer, read) else 0.0, f"read {shorten(read)}, and gold is {gold}")
 
 
@@ -64,7 +69,8 @@ def choose_majority(
 
     Args:
         completions: (prompt, completion) of every sample; one without a readable answer counts as a vote for none.
-        rule: how answers are read; with a mark, or for labels.
+        rule: how answers are read. Without a mark the answer is looked for (`find_said_answer`), but for labels, which
+            are then the whole completion.
         min_agreement: the share of a prompt's samples that must have the answer, 0 to 1.
         min_votes: fewest samples that must have it.
 
@@ -75,12 +81,13 @@ def choose_majority(
     >>> dict(choose_majority(said, AnswerRule(mark="The answer is"), min_agreement=0.5, min_votes=2))
     {'q': '4'}
     """
+    is_looked_for = rule.mark is None and rule.kind != "label"
     votes: dict[str, Counter[object]] = {}
     totals: Counter[str] = Counter()
     written: dict[tuple[str, object], str] = {}
     for prompt, completion in completions:
         totals[prompt] += 1
-        read = rule.read(completion)
+        read = find_said_answer(completion) if is_looked_for else rule.read(completion)
         normal = None if read is None else rule.normalise(read)
         if read is not None and normal is not None:
             votes.setdefault(prompt, Counter())[normal] += 1

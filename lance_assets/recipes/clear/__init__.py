@@ -243,5 +243,6 @@ RECIPE: Recipe[ClearSettings] = Recipe(
     describe_reviews=describe_reviews,
     list_prompts=list_prompts,
     completes_left_out_seeds=True,
+    ignores_verifier="takes a correction where a judge prefers it to the completion",
     forecast=FORECAST,
 )

@@ -205,5 +205,6 @@ RECIPE: Recipe[CllmSettings] = Recipe(
     list_libraries=list_libraries,
     score_set=score_set,
     set_benchmarks=BENCHMARKS,
+    ignores_verifier="keeps rows by its trees' confidence in their label",
     forecast=FORECAST,
 )

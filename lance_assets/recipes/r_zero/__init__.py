@@ -287,6 +287,7 @@ RECIPE: Recipe[RZeroSettings] = Recipe(
         "checkpoint": ("starts_from",),
     },
     labels_by_vote=True,
+    ignores_verifier="takes for right what most answers of the model say",
     build_seed_set=take_file_seeds,
     start_sft_set=start_sft_set,
     generate=generate,
