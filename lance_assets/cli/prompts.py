@@ -51,7 +51,8 @@ def show_chat(plan: Plan, *, say: Callable[[str], None]) -> None:
             f"the model {settings.model!r} is not on this machine, and --chat reads its tokenizer: download it once, "
             f"with hf download {settings.model}"
         )
-    told = describe_chat(path, str(path), plan.templates.build_messages(prompt), completion)
+    messages = plan.templates.build_messages(prompt)
+    told = describe_chat(path, str(path), messages, completion, asks_harness=settings.evaluation.asks_harness_chats)
     lines = [f"{name}: {value}" for name, value in told.items() if name != "example"]
     say("\n".join([*lines, "", "the first seed; what is between the brackets is trained on:", told["example"]]))
 

@@ -246,3 +246,8 @@ class EvaluationSettings(Settings):
         check_named_once(self.headline, what="evaluation.headline")
         check_named_once(self.floors, what="evaluation.floors")
         return self
+
+    @property
+    def asks_harness_chats(self) -> bool:
+        """Whether tasks of lm-evaluation-harness are sent as chats to a model that has a chat template."""
+        return self.lm_eval is not None and self.lm_eval.apply_chat_template is not False

@@ -14,9 +14,13 @@ A checkpoint is asked as it is trained, token by token, whatever its template do
    (`[INST]` of Llama 2) gets a WORD JOINER, which is not seen, behind its first sign.
 5. **No end of turn.** A template without a special token after the model's turn is refused before training: the model
    would never learn to stop.
+6. **A header between the generation prompt and what the model says**, as `<|channel|>final<|message|>` of gpt-oss. It is
+   part of what is asked: written by the model, its letters would be part of each completion.
+7. **Today's date** (Llama 3.2, gpt-oss). The day that Llama 3.1 writes stands in, so that a row has the same tokens on
+   each day.
 
-The first two are put into the template itself, as its first lines, so that whatever reads the template follows them
-(`adapt_folder`, for lm-evaluation-harness). A beginning of text is the template's affair: chats are encoded without
+The first two and the last two are put into the template itself, as its first and last lines, so that whatever reads the
+template follows them (`adapt_folder`, for lm-evaluation-harness). A beginning of text is the template's affair: chats are encoded without
 the one that a tokenizer adds to plain text, so it is never there twice.
 
 Hand-written: transformers renders templates and knows none of these rules; TRL's templates are a list of known models.
@@ -26,6 +30,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -50,8 +55,19 @@ PART_CONTENTS = (
     "{%- set messages = parted.all -%}{{- '' }}"
 )
 """Put before a template that shows contents in parts alone."""
+_DAY = {
+    **{"%d": "26", "%-d": "26", "%e": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y": "2024", "%y": "24"},
+    **{"%A": "Friday", "%a": "Fri", "%j": "208", "%F": "2024-07-26", "%H": "00", "%M": "00", "%S": "00"},
+}
+FIXED_DAY = (
+    "{%- macro strftime_now(format) -%}{{ format"
+    + "".join(f" | replace({name!r}, {value!r})" for name, value in _DAY.items())
+    + " }}{%- endmacro -%}{{- '' }}"
+)
+"""Put before a template that writes the day on which it is rendered."""
 
 _OPENED = re.compile(r"([<\[◁])((?:\w+:)?(?:think(?:ing)?|thoughts?|reasoning))([>\]▷])\s*\Z", re.I)
+_THOUGHT = re.compile(r"[<\[◁]/?(?:\w+:)?(?:think(?:ing)?|thoughts?|reasoning)[>\]▷]", re.I)
 _MARK = re.compile("\ue000([\ue100-\uf8ff])\ue001")
 JOINER = "\u2060"
 MARKUP = re.compile(
@@ -60,7 +76,10 @@ MARKUP = re.compile(
     | <｜[^<>｜]{1,60}｜>                            # DeepSeek
     | </?(?:s|bos|eos|pad|unk|sep|cls|mask)>        # SentencePiece
     | <(?:start|end)_of_(?:turn|text|image)>        # Gemma
-    | <turn\|> | <\|turn> | <extra_id_\d+>
+    | <\|(?:turn|channel|think|tool|tool_call|tool_response)>  # Gemma 4
+    | <(?:turn|channel|tool|tool_call|tool_response)\|>
+    | <end_of_utterance> | <(?:BOS|EOS|PAD)_TOKEN>   # Idefics, Cohere
+    | \[gMASK\] | <sop> | <extra_id_\d+>            # GLM, T5
     | \[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|THINK|ARGS|IMG)\]  # Mistral
     | <</?SYS>>                                     # Llama 2
     """,
@@ -101,7 +120,7 @@ class ChatFormat:
 _KNOWN: "WeakKeyDictionary[PreTrainedTokenizerBase, tuple[str, ChatFormat]]" = WeakKeyDictionary()
 
 
-_DESCRIBED: dict[tuple[str, str, str], dict[str, str]] = {}
+_DESCRIBED: dict[tuple[str, str, str, bool], dict[str, str]] = {}
 
 
 def break_markup(text: str, names: Sequence[str] = ()) -> str:
@@ -139,6 +158,9 @@ def read_format(tokenizer: "PreTrainedTokenizerBase") -> ChatFormat:
 def _find_format(tokenizer: "PreTrainedTokenizerBase", template: str) -> ChatFormat:
     user, model = {"role": "user", "content": _USER}, {"role": "assistant", "content": _MODEL}
     rules, used = [], template
+    if "strftime_now" in template:
+        used = template = FIXED_DAY + template
+        rules.append("the template writes the day on which it is rendered: 26 July 2024 stands in")
     if not _shows(tokenizer, used, [user]):
         used = PART_CONTENTS + template
         if not _shows(tokenizer, used, [user]):
@@ -157,6 +179,11 @@ def _find_format(tokenizer: "PreTrainedTokenizerBase", template: str) -> ChatFor
     whole = _render(tokenizer, used, [user, model], is_asked=False)
     if _MODEL not in whole:
         raise ChatFormatError(f"the chat template shows nothing of the model's turn {_MODEL!r}; mend it")
+    if header := _find_header(tokenizer, asked, whole):
+        # The line break at a template's end is dropped, and behind it would be kept.
+        used = used.removesuffix("\n") + "{{ " + repr(header) + " if add_generation_prompt else '' }}"
+        asked += header
+        rules.append(f"what the template puts before the model's text ({header}) is part of what is asked")
     after = whole[whole.rindex(_MODEL) + len(_MODEL) :]
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_encoder.values()}
     ends, user_ends = (
@@ -179,6 +206,15 @@ def _find_format(tokenizer: "PreTrainedTokenizerBase", template: str) -> ChatFor
         plain=tuple(sorted(set(MARKUP.findall(used)) - set(names), key=lambda name: (-len(name), name))),
         user_end=user_ends[0] if user_ends else None,
     )
+
+
+def _find_header(tokenizer: "PreTrainedTokenizerBase", asked: str, whole: str) -> str:
+    """What stands between the generation prompt and the model's text, where it holds a special token and no thought."""
+    if not whole.startswith(asked):
+        return ""
+    header = whole[len(asked) : whole.rindex(_MODEL)]
+    is_special = any(name in header for name in _list_special(tokenizer))
+    return header if is_special and not _THOUGHT.search(header) else ""
 
 
 def _render(tokenizer: "PreTrainedTokenizerBase", template: str, messages: Messages, *, is_asked: bool) -> str:
@@ -333,9 +369,12 @@ def _find_rest(tokenizer: "PreTrainedTokenizerBase", messages: Messages, complet
     """What follows the prompt, marked."""
     chat = [*messages, {"role": "assistant", "content": completion}]
     whole, said = render_messages(tokenizer, chat, is_asked=False), _mark(tokenizer, chat)[-1]["content"].strip()
-    if whole.startswith(asked) and said in whole[len(asked) :]:
-        return whole[len(asked) :]
-    chat_format = read_format(tokenizer)
+    chat_format, rest = read_format(tokenizer), whole[len(asked) :]
+    end = chat_format.closing.strip()
+    # A template may put a thought of its own before one that the completion brings along.
+    is_twice = bool(end) and 0 < said.count(end) < rest.count(end)
+    if whole.startswith(asked) and said in rest and not is_twice:
+        return rest
     if chat_format.opened:
         said = said.removeprefix(chat_format.opened).lstrip()
         said = said if chat_format.closing.strip() in said else chat_format.closing + said
@@ -418,7 +457,9 @@ def _describe(tokenizer: "PreTrainedTokenizerBase", messages: Messages, completi
     }
 
 
-def describe_chat(model_path: Path, content_hash: str, messages: Messages, completion: str) -> dict[str, str]:
+def describe_chat(
+    model_path: Path, content_hash: str, messages: Messages, completion: str, *, asks_harness: bool = False
+) -> dict[str, str]:
     """`describe_format` of a model's folder, once for each content of it and chat.
 
     Args:
@@ -426,14 +467,54 @@ def describe_chat(model_path: Path, content_hash: str, messages: Messages, compl
         content_hash: of the model, by which it is known.
         messages: a chat as the experiment asks it.
         completion: what it is answered with.
+        asks_harness: whether lm-evaluation-harness asks the model chats, which are then compared.
+
+    Raises:
+        ChatFormatError: as `describe_format`; or the harness asks with other tokens.
     """
-    key = (content_hash, repr(messages), completion)
+    key = (content_hash, repr(messages), completion, asks_harness)
     if key not in _DESCRIBED:
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(model_path, local_files_only=True, trust_remote_code=False)
-        _DESCRIBED[key] = describe_format(tokenizer, messages, completion)
+        told = describe_format(tokenizer, messages, completion)
+        if asks_harness:
+            # Both without markup in the data, which the harness gets broken and our engines get letter by letter.
+            asked = encode_messages(tokenizer, _break_messages(tokenizer, messages))
+            theirs = encode_as_harness(model_path, messages)
+            if asked != theirs:
+                raise ChatFormatError(
+                    f"lm-evaluation-harness asks {tokenizer.decode(theirs)!r} ({len(theirs)} tokens) where training "
+                    f"and generation ask {tokenizer.decode(asked)!r} ({len(asked)} tokens); mend chat_template.jinja, "
+                    "or set evaluation.lm_eval.apply_chat_template: false"
+                )
+            told["harness"] = "lm-evaluation-harness asks with the same tokens"
+        _DESCRIBED[key] = told
     return dict(_DESCRIBED[key])
+
+
+def encode_as_harness(model_path: Path, messages: Messages) -> tuple[int, ...]:
+    """Token ids of a chat as lm-evaluation-harness's class `HFLM` (0.4.13) makes them, from the folder that it is given.
+
+    Its markup in the data is broken, as `resources.models.chat_markup` has it.
+
+    Args:
+        model_path: folder of the model.
+        messages: the chat.
+    """
+    from transformers import AutoTokenizer
+
+    with TemporaryDirectory() as view:
+        folder = adapt_folder(model_path, Path(view))
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    broken = _break_messages(tokenizer, messages)
+    text = _render(tokenizer, tokenizer.get_chat_template(), broken, is_asked=True)
+    return tuple(tokenizer.encode(text, add_special_tokens=False))
+
+
+def _break_messages(tokenizer: "PreTrainedTokenizerBase", messages: Messages) -> list[dict[str, Any]]:
+    names = _list_special(tokenizer)
+    return [{**message, "content": break_markup(message["content"], names)} for message in messages]
 
 
 def adapt_folder(model_path: Path, folder: Path) -> Path:

@@ -16,6 +16,8 @@ class Family(NamedTuple):
     """Every special token but the end of text."""
     bos: str | None = None
     pad: str | None = None
+    whole: tuple[str, ...] = ()
+    """Tokens that are never cut and are not special, as many tokenizers have `<think>`."""
 
 
 _CHATML = (
@@ -97,6 +99,7 @@ def make_tokenizer(family: Family) -> PreTrainedTokenizerFast:
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     core.decoder = decoders.ByteLevel()
     core.add_special_tokens([family.eos, *family.special])
+    core.add_tokens(list(family.whole))
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core, eos_token=family.eos, bos_token=family.bos, pad_token=family.pad
     )

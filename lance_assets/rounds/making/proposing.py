@@ -99,9 +99,10 @@ def check_chat(plan: Plan, path: Path, content_hash: str) -> Report:
     """What is done because of a model's chat template, proved on one row before its first use.
 
     Raises:
-        ChatFormatError: the model cannot be asked and trained alike, or would never learn to end its turn.
+        ChatFormatError: the model cannot be asked, trained and evaluated alike, or would never learn to end its turn.
     """
-    told = describe_chat(path, content_hash, plan.templates.build_messages("What is 2 + 2?"), "It is 4.")
+    messages, is_asked_so = plan.templates.build_messages("What is 2 + 2?"), plan.settings.evaluation.asks_harness_chats
+    told = describe_chat(path, content_hash, messages, "It is 4.", asks_harness=is_asked_so)
     return {f"chat_{name}": value for name, value in told.items()}
 
 
