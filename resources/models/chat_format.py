@@ -14,14 +14,14 @@ A checkpoint is asked as it is trained, token by token, whatever its template do
    (`[INST]` of Llama 2) gets a WORD JOINER, which is not seen, behind its first sign.
 5. **No end of turn.** A template without a special token after the model's turn is refused before training: the model
    would never learn to stop.
-6. **A header between the generation prompt and what the model says**, as `<|channel|>final<|message|>` of gpt-oss. It is
+6. **A header between the generation prompt and what the model says** (gpt-oss: `<|channel|>final<|message|>`). It is
    part of what is asked: written by the model, its letters would be part of each completion.
 7. **Today's date** (Llama 3.2, gpt-oss). The day that Llama 3.1 writes stands in, so that a row has the same tokens on
    each day.
 
 The first two and the last two are put into the template itself, as its first and last lines, so that whatever reads the
-template follows them (`adapt_folder`, for lm-evaluation-harness). A beginning of text is the template's affair: chats are encoded without
-the one that a tokenizer adds to plain text, so it is never there twice.
+template follows them (`adapt_folder`, for lm-evaluation-harness). A beginning of text is the template's affair: chats
+are encoded without the one that a tokenizer adds to plain text, so it is never there twice.
 
 Hand-written: transformers renders templates and knows none of these rules; TRL's templates are a list of known models.
 """
@@ -494,9 +494,9 @@ def describe_chat(
 
 
 def encode_as_harness(model_path: Path, messages: Messages) -> tuple[int, ...]:
-    """Token ids of a chat as lm-evaluation-harness's class `HFLM` (0.4.13) makes them, from the folder that it is given.
+    """Token ids of a chat as lm-evaluation-harness's `HFLM` (0.4.13) makes them, from the folder that it is given.
 
-    Its markup in the data is broken, as `resources.models.chat_markup` has it.
+    The data's markup is broken, as `resources.models.chat_markup` has it.
 
     Args:
         model_path: folder of the model.
