@@ -1,9 +1,12 @@
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer, tokenize
 
 from lance_assets.algorithms.similarity.words import (
+    CJK_CHARACTER,
     RougeL,
     compute_rouge_l,
     compute_similarity,
@@ -83,19 +86,75 @@ def test_normalising_twice_changes_nothing(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("ที่สุด", ["ที่", "สุ", "ด"]),
+        ("น้ำดำ", ["น้ำ", "ดำ"]),  # SARA AM is no letter of its own
+        ("ຂ້ອຍຮັກ", ["ຂ້", "ອ", "ຍ", "ຮັ", "ກ"]),
+        ("ນ້ຳ", ["ນ້ຳ"]),
+        ("ខ្ញុំស្រលាញ់", ["ខ្ញុំ", "ស្រ", "លា", "ញ់"]),  # a stack of consonants is one
+        ("ကျွန်တော် စာ", ["ကျွ", "န်", "တော်", "စာ"]),  # the mark of "aa", which Unicode leaves alone, stays
+        ("\uaa60\uaa61\uaa7b ꧡꧢ", ["\uaa60", "\uaa61\uaa7b", "ꧡ", "ꧢ"]),  # Extended Burmese, A and B
+        ("ᨠᩣᩴ", ["ᨠᩣᩴ"]),  # Tai Tham
+        ("ᦀᦁ ᥐᥑ", ["ᦀ", "ᦁ", "ᥐ", "ᥑ"]),  # New Tai Lue and Tai Le
+        ("ꪀꪁ", ["ꪀ", "ꪁ"]),  # Tai Viet
+        ("ꦲꦏ᭐ ᬅᬓ", ["ꦲ", "ꦏ", "᭐", "ᬅ", "ᬓ"]),  # Javanese, Balinese
+        ("ไทยok๓๔", ["ไ", "ท", "ย", "ok๓๔"]),
+        ("नमस्ते दुनिया", ["नमस्ते", "दुनिया"]),  # written with spaces
+        ("བོད་ཡིག", ["བོད", "ཡིག"]),  # Tibetan has a sign between syllables
+    ],
+)
+def test_scripts_without_spaces_have_clusters_as_words(text: str, words: list[str]) -> None:
+    assert tokenize_words(text) == words
+
+
+@pytest.mark.parametrize(
     ("text", "num_words"),
     [
         ("ประเทศใดมีภูเขาสูงที่สุด", 18),
         ("ຂ້ອຍຮັກພາສາລາວ", 12),
-        ("ខ្ញុំស្រលាញ់", 6),
+        ("ខ្ញុំស្រលាញ់", 4),
         ("ကျွန်တော် စာဖတ်တယ်", 8),
         ("ไทย and English", 5),
+        ("ไทย, ไทย.", 6),
         ("नमस्ते दुनिया", 2),
     ],
 )
 def test_letters_of_scripts_without_spaces_count_with_their_marks(text: str, num_words: int) -> None:
     assert count_words(text) == num_words
-    assert len(tokenize_words(text)) == num_words
+
+
+def _write_plainly(text: str) -> tuple[list[str], int]:
+    """Tokens and count of a text without such scripts: a character of Chinese or Japanese, or a run of others."""
+    tokens: list[str] = []
+    is_open = False
+    for char in text.lower():
+        if CJK_CHARACTER.match(char):
+            tokens.append(char)
+            is_open = False
+        elif char.isalnum() or (is_open and unicodedata.category(char).startswith("M")):
+            tokens[-1:] = [tokens[-1] + char] if is_open else [*tokens[-1:], char]
+            is_open = True
+        else:
+            is_open = False
+    return tokens, len("".join(f" {char} " if CJK_CHARACTER.match(char) else char for char in text).split())
+
+
+_CODES = [*range(0x20, 0x250), *range(0x300, 0x530), *range(0x900, 0x980), *range(0x3000, 0x3100)]
+_CODES += [*range(0x4E00, 0x4E80), *range(0xAC00, 0xAC40), 0x20001, 0xFF76]
+_OF_LATIN_CHINESE_AND_JAPANESE = st.text(alphabet=st.sampled_from(list(map(chr, _CODES))))
+
+
+@given(_OF_LATIN_CHINESE_AND_JAPANESE)
+def test_other_scripts_are_as_they_were(text: str) -> None:
+    assert (tokenize_words(text), count_words(text)) == _write_plainly(text)
+
+
+@given(st.text(alphabet=st.sampled_from(list("กน้ำที่ ខ្ញុំ ကျွန်တော် ຂ້ອຍ a5é你。")), max_size=30))
+def test_no_letter_is_lost_or_doubled(text: str) -> None:
+    letters = [char for char in text.lower() if char.isalnum() and char not in "ำ"]
+    assert [char for word in tokenize_words(text) for char in word if char.isalnum() and char not in "ำ"] == letters
+    assert count_words(text) >= len(text.split())
 
 
 def test_thai_texts_that_differ_in_one_word_are_alike_and_others_are_not() -> None:

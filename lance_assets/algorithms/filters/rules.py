@@ -12,7 +12,8 @@ Differences from the authors' code:
 4. Prompts of the evaluation, and exact duplicates in the round (after `normalise_text`), are dropped. Of equal ones
    the smallest row id is kept, and a prompt only counts as kept when it has a completion left.
 5. The shortest completion may go by the seeds' own lengths; the authors' code drops all below 10 words.
-6. Chinese and Japanese characters count as words; the authors' code splits at spaces, which makes such texts one word.
+6. Chinese and Japanese characters and the clusters of other scripts without spaces count as words (`similarity.words`);
+   the authors' code splits at spaces, which makes such texts one word.
 """
 
 from collections import defaultdict
@@ -71,7 +72,9 @@ class Words(RowFilter):
     """Drops rows whose prompt or completion is too short or too long: "prompt_too_short", "completion_too_long"."""
 
     of: Literal["prompt", "completion"] = Field("completion", description="Which text of a row is measured.")
-    min_words: int = Field(0, ge=0, description="Fewest words; each Chinese or Japanese character counts as one.")
+    min_words: int = Field(
+        0, ge=0, description="Fewest words; each character or cluster of a script without spaces counts as one."
+    )
     max_words: int | None = Field(None, ge=1, description="Most words; none: no bound.")
 
     def find_reason(self, row: Candidate) -> str | None:

@@ -5,9 +5,9 @@ the rouge-score package computes it with its default tokenizer and no stemming.
 
 Differences from rouge-score:
 
-1. Each Chinese or Japanese character, each letter with its marks of the other scripts without spaces (Thai, Lao, Khmer,
-   Burmese), and each run of letters of any other script is a token too; rouge-score drops everything outside a-z and
-   0-9. On ASCII text both give the same tokens.
+1. Each Chinese or Japanese character, each cluster of the other scripts without spaces (Thai, Lao, Khmer, Burmese and
+   their relatives), and each run of letters of any other script is a token too; rouge-score drops everything outside
+   a-z and 0-9. On ASCII text both give the same tokens.
 2. The longest common subsequence comes from rapidfuzz, which computes it bit by bit: there is no recursion, and texts
    of 4,000 words take milliseconds.
 
@@ -18,8 +18,14 @@ Differences from the `rouge` 1.0.1 package that LANCE's code calls:
 4. No text raises an error. The package fails with RecursionError on two texts of 520 words without a period, and with
    ValueError on a text of dots alone.
 
-A letter with its marks is what Unicode calls a grapheme cluster (UAX 29). Where words end in Thai or Khmer, Unicode
-leaves to dictionaries, which differ between libraries and their versions; a Thai word has three or four such letters.
+A cluster is a letter with its marks, as Unicode divides texts for a reader (UAX 29, `\X` of the library regex); marks
+that Unicode leaves alone, as some of Burmese, stay with their letter. Which scripts have no spaces, Unicode says too:
+their letters are of the classes SA, AK or AS of its line breaking (UAX 14).
+
+What that costs: a cluster is no word. Where words end in these scripts, Unicode leaves to dictionaries, which differ
+between libraries and their versions. A Thai word has three or four clusters, so that 10 words of Thai are a shorter
+text than 10 words of English, an n-gram spans fewer words, and two texts are alike by what they spell, not by what they
+name.
 """
 
 import re
@@ -29,18 +35,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
+import regex
 from rapidfuzz.distance import LCSseq
 
 CJK_CHARACTER = re.compile(
     "[\u3005\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff]"
 )
 """A character of a script that is written without spaces: Han and kana."""
-_UNSPACED = (
-    "\u0e01-\u0e30\u0e32\u0e33\u0e40-\u0e46\u0e81-\u0eb0\u0eb2\u0eb3\u0ebd-\u0ec6\u0edc-\u0edf"
-    "\u1000-\u102a\u103f\u1050-\u1055\u1780-\u17b3"
-)
-"""Letters of Thai, Lao, Burmese and Khmer, which are written without spaces too."""
-_UNSPACED_LETTER = re.compile(rf"[{_UNSPACED}]")
+_UNSPACED = r"[[\p{Line_Break=SA}\p{Line_Break=AK}\p{Line_Break=AS}]&&\p{L}&&[\u0000-\uffff]]"
+"""A letter of a script whose lines may break between letters: Thai, Lao, Khmer, Burmese and their relatives."""
 # Most texts are ASCII, and need no pattern that knows the marks of every script.
 _ASCII_TOKEN = re.compile("[a-z0-9]+")
 _EDGES = " .,;:!?…\"'`*_“”‘’«»()[]{}。、「」『』"
@@ -60,38 +63,78 @@ class RougeL:
     """Harmonic mean of both, 0..1."""
 
 
+# Every code point is looked at, which takes long; ASCII text never comes here.
+@cache
+def _list_marks() -> str:
+    return "".join(chr(i) for i in range(sys.maxunicode + 1) if unicodedata.category(chr(i)).startswith("M"))
+
+
+@cache
+def _list_unspaced() -> str:
+    """The letters of scripts without spaces, Han and kana left out; those beyond the basic plane are of the past."""
+    return "".join(regex.findall(_UNSPACED, "".join(map(chr, range(0x10000))), regex.V1))
+
+
+@cache
+def _build_unspaced_pattern() -> re.Pattern[str]:
+    return re.compile(f"[{_list_unspaced()}]")
+
+
 @cache
 def _build_token_pattern() -> re.Pattern[str]:
-    """A letter of a script without spaces with its marks, or a run of other letters and digits with theirs."""
-    # Every code point is looked at, which takes long; ASCII text never comes here.
-    marks = "".join(chr(i) for i in range(sys.maxunicode + 1) if unicodedata.category(chr(i)).startswith("M"))
+    """Han or kana, or a run of other letters and digits with their marks: for texts without such letters."""
     cjk = CJK_CHARACTER.pattern
-    return re.compile(rf"{cjk}|[{_UNSPACED}][{marks}]*|(?:(?!{cjk}|[{_UNSPACED}])[^\W_][{marks}]*)+")
+    return re.compile(rf"{cjk}|(?:(?!{cjk})[^\W_][{_list_marks()}]*)+")
+
+
+@cache
+def _build_mixed_pattern() -> re.Pattern[str]:
+    """As `_build_token_pattern`, and a run of letters of scripts without spaces with their marks."""
+    cjk, unspaced, marks = CJK_CHARACTER.pattern, _list_unspaced(), _list_marks()
+    return re.compile(rf"{cjk}|[{unspaced}][{unspaced}{marks}]*|(?:(?!{cjk}|[{unspaced}])[^\W_][{marks}]*)+")
+
+
+@cache
+def _build_cluster_pattern() -> regex.Pattern[str]:
+    """A letter of a script without spaces with what belongs to it."""
+    return regex.compile(rf"(?={_UNSPACED})\X(?:(?=\p{{M}})\X)*", regex.V1)
 
 
 def tokenize_words(text: str) -> list[str]:
-    """Split a text into lowercase words without signs.
+    """Split a text into lowercase words without signs; in scripts without spaces each cluster is one.
 
     >>> tokenize_words("It's 3.5 km.")
     ['it', 's', '3', '5', 'km']
-    >>> tokenize_words("Café 你好")
-    ['café', '你', '好']
+    >>> tokenize_words("Café 你好"), tokenize_words("น้ำดี")
+    (['café', '你', '好'], ['น้ำ', 'ดี'])
     """
     lowered = text.lower()
-    return (_ASCII_TOKEN if lowered.isascii() else _build_token_pattern()).findall(lowered)
+    if lowered.isascii():
+        return _ASCII_TOKEN.findall(lowered)
+    unspaced = _build_unspaced_pattern()
+    if unspaced.search(lowered) is None:
+        return _build_token_pattern().findall(lowered)
+    cluster = _build_cluster_pattern()
+    return [
+        word
+        for token in _build_mixed_pattern().findall(lowered)
+        for word in (cluster.findall(token) if unspaced.match(token) else (token,))
+    ]
 
 
 def count_words(text: str) -> int:
-    """Count the words between spaces; each character of a script without spaces counts as one, with its marks.
+    """Count the words between spaces; each cluster of a script without spaces counts as one.
 
     >>> count_words("What is 5 + 3?"), count_words("五加三 is"), count_words("แม่น้ำ")
-    (5, 4, 4)
+    (5, 4, 3)
     """
     if text.isascii():
         return len(text.split())
     spaced = CJK_CHARACTER.sub(r" \g<0> ", text)
-    # Before each letter alone, so that its marks stay with it.
-    return len(_UNSPACED_LETTER.sub(r" \g<0>", spaced).split())
+    if _build_unspaced_pattern().search(text) is not None:
+        # Before each cluster alone, so that signs behind it are no word.
+        spaced = _build_cluster_pattern().sub(r" \g<0>", spaced)
+    return len(spaced.split())
 
 
 def list_ngrams(words: Sequence[str], n: int) -> list[str]:
