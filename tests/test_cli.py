@@ -19,8 +19,13 @@ from lance_assets.rounds.experiments import find_plan, read_plan
 from lance_assets.rounds.nouns import list_schemas
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.experiment import ExperimentSettings
-from lance_assets.settings.filters import OF_SMALL_MODELS
-from lance_assets.settings.writing.new_experiment import KEPT_FOR_FIGURES
+from lance_assets.settings.filters import OF_ALL_MODELS, OF_SMALL_MODELS
+from lance_assets.settings.writing.new_experiment import (
+    KEPT_FOR_FIGURES,
+    SHIPPED_FOLDER,
+    create_experiment,
+    list_filters,
+)
 from lance_assets.settings.writing.template import render_experiment
 from resources.stores.tables import TableStore
 
@@ -134,6 +139,32 @@ def test_a_new_experiment_is_valid_at_once_and_says_what_the_mini_experiment_say
     code, _, text = call("new", "mine", "--recipe", recipe, "--folder", str(tmp_path))
     assert code == 2
     assert "exists already; choose another name, or remove it" in text
+
+
+@pytest.mark.parametrize("profile", [None, "compact", "full", "full_zh"])
+@pytest.mark.parametrize("recipe", [recipe.name for recipe in list_recipes()])
+def test_a_new_experiment_of_any_recipe_is_cleaned_of_what_models_write(
+    tmp_path: Path, recipe: str, profile: str | None
+) -> None:
+    create_experiment(tmp_path / "mine", recipe=recipe, profile=profile)
+    settings = read_plan(tmp_path / "mine" / "defs.yaml").settings
+    assert [one.name for one in settings.filters] == list(OF_ALL_MODELS)
+
+
+def test_a_filter_that_is_named_already_is_not_named_twice() -> None:
+    named = [{"name": "loop", "max_compression": 3.0}, {"name": "words", "min_words": 3}]
+    found = list_filters({"prompt_profile": "full", "filters": named})
+    assert found[:2] == named
+    assert [one["name"] for one in found] == ["loop", "words", "chatter", "copied_example", "invented_example"]
+
+
+@pytest.mark.parametrize(
+    "name", sorted(file.parent.name for file in SHIPPED_FOLDER.glob("*/defs.yaml") if "mini_" not in file.parent.name)
+)
+def test_a_shipped_experiment_for_real_models_is_cleaned_too(name: str) -> None:
+    """The mini experiments keep their figures; every other one names at least what all models are cleaned by."""
+    settings = read_plan(SHIPPED_FOLDER / name / "defs.yaml").settings
+    assert set(OF_ALL_MODELS) <= {one.name for one in settings.filters}
 
 
 def test_a_new_experiment_of_a_small_model_names_its_filters(tmp_path: Path) -> None:

@@ -36,8 +36,11 @@ FILTERS = {
 }
 """The dotted name of each filter with a short name. One of a person's own is named as my_package.my_filters:Loud."""
 
+OF_ALL_MODELS = ("loop", "chatter", "copied_example", "invented_example")
+"""What a new experiment is cleaned by, in this order: texts that are no proposal and no completion of any model."""
+
 OF_SMALL_MODELS = ("loop", "chatter", "copied_example", "answer", "invented_example", "truncated")
-"""What a new experiment of the profile `small` is cleaned by, in this order."""
+"""What a new experiment of the profile `small` is cleaned by, in this order; all of `OF_ALL_MODELS` are among them."""
 
 
 def find_filter(name: str) -> type[Filter]:

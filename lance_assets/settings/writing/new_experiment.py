@@ -1,6 +1,7 @@
 """A new experiment's folder: the file with every setting, and data to start with."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import yaml
 
 from lance_assets.prompts import PROFILES
 from lance_assets.recipes.contract import find_recipe
-from lance_assets.settings.filters import OF_SMALL_MODELS
+from lance_assets.settings.filters import OF_ALL_MODELS, OF_SMALL_MODELS
 from lance_assets.settings.values import check_experiment_name
 from lance_assets.settings.writing.template import render_experiment
 
@@ -38,14 +39,13 @@ def create_experiment(
     """Write an experiment that runs at once on a small packaged model, where the package has one for the recipe.
 
     The settings are those of the package's `mini_` experiment of the recipe, whose data files are copied beside them,
-    without `KEPT_FOR_FIGURES`.
+    without `KEPT_FOR_FIGURES` and with the filters of what models write in place of what they were asked for.
     For a recipe without such an experiment, the file names a `seeds.jsonl` that has still to be put there.
 
     Args:
         folder: the new folder; its name is the experiment's.
         recipe: a name that `find_recipe` knows.
-        profile: of the prompts; None for that of the package's experiment. `small` also names the filters of what
-            small models write.
+        profile: of the prompts; None for that of the package's experiment. `small` names two more filters.
         type_name: the type that the file names.
 
     Returns:
@@ -75,10 +75,17 @@ def create_experiment(
         attributes |= {"seeds": {"path": "seeds.jsonl"}, "evaluation": evaluation}
     if profile is not None:
         attributes["prompt_profile"] = profile
-    if profile == "small":
-        attributes["filters"] = [*attributes.get("filters", []), *({"name": name} for name in OF_SMALL_MODELS)]
+    attributes["filters"] = list_filters(attributes)
     file.write_text(render_experiment(attributes, type_name=type_name), encoding="utf-8")
     return sorted(path.name for path in folder.iterdir())
+
+
+def list_filters(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The filters that an experiment names, and those of what models of its profile write, each once."""
+    named: list[dict[str, Any]] = list(attributes.get("filters", []))
+    wanted = OF_SMALL_MODELS if attributes["prompt_profile"] == "small" else OF_ALL_MODELS
+    known = {one["name"] for one in named}
+    return [*named, *({"name": name} for name in wanted if name not in known)]
 
 
 def _read_shipped(folder: Path) -> dict[str, Any]:
