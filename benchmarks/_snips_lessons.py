@@ -1,6 +1,6 @@
 """How good a teacher's lessons on SNIPS are: whether a lesson asks for the intent that it is trained on.
 
-A classifier of all 13,084 requests of the training set tells a lesson's intent. It is no part of a round: it sees what
+A classifier of all 13,784 requests of the training set tells a lesson's intent. It is no part of a round: it sees what
 the seeds of a study do not, and says only which link of the method is the weak one.
 """
 

@@ -140,7 +140,8 @@ def new(
         typer.Option(help="Where its folder is created; by default the first of LANCE_EXPERIMENTS, or here."),
     ] = None,
     profile: Annotated[
-        str | None, typer.Option(help="The prompts: full, small for models below about 1B, or compact.")
+        str | None,
+        typer.Option(help="The prompts: full, full_zh in Chinese, small for models below about 1B, or compact."),
     ] = None,
 ) -> None:
     """Write a new experiment from a recipe.
