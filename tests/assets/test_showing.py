@@ -5,6 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 import polars as pl
+import pytest
 from PIL import Image
 
 from lance_assets.algorithms.measures.retention import RETENTION
@@ -13,6 +14,7 @@ from lance_assets.pictures.drawing import MAX_LINES, draw_retention, draw_scores
 from lance_assets.pictures.rows import MAX_WHOLE
 from lance_assets.rounds.finished.summary import describe_difference, describe_worth
 from lance_assets.rounds.headline import compare_with
+from lance_assets.rounds.overrides import Launch
 from lance_assets.rounds.report import (
     Counts,
     Fact,
@@ -29,6 +31,7 @@ from lance_assets.rounds.report import (
     round_measure,
 )
 from tests.assets.conftest import OpenWorld
+from tests.assets.tiny_experiment import TRAINING, plan_tiny
 
 
 def text_of(fact: Fact) -> str:
@@ -201,8 +204,48 @@ def test_a_perplexity_has_a_panel_of_its_own() -> None:
 def test_the_last_rounds_worth_is_said_in_words(make_scripted_world: OpenWorld, scripted_rounds: Path) -> None:
     """Against the raw backbone and the first round, with the interval that decides the word."""
     world = make_scripted_world(made_before=scripted_rounds)
-    said = describe_worth(world.plan, world.platform, ["r0000", "r0001"])
+    said = describe_worth(world.plan, world.platform, ["r0000", "r0001"])[:-1]
     assert [line.split(": ")[0] for line in said] == ["r0001 against the raw backbone", "r0001 against r0000"]
     difference = compare_with(world.round("r0001"), "r0000")
     assert said[1].endswith(describe_difference(difference, higher_is_better=True))
     assert describe_worth(world.plan, world.platform, []) == []
+
+
+def test_a_gain_that_includes_training_again_on_the_seeds_is_told_with_its_control(
+    make_scripted_world: OpenWorld, scripted_rounds: Path
+) -> None:
+    """Where a round goes on from the round before and trains on what that trained on, and nowhere else."""
+    world = make_scripted_world(made_before=scripted_rounds)
+    first = world.round("r0000").read("sft_set")
+    num_seeds, num_eft = (first.filter(source=source).height for source in ("seed", "eft"))
+    assert min(num_seeds, num_eft) > 0
+
+    def tell(**changed: object) -> str | None:
+        plan = plan_tiny(world.plan.folder, **changed)
+        last = describe_worth(plan, world.platform, ["r0000", "r0001"])[-1]
+        return last if "trained again" in last else None
+
+    said = tell()
+    assert said is not None
+    assert said.startswith(f"r0001 trained again on {num_seeds} seeds and {num_eft} EFT rows, and a gain ")
+    assert "lance run tiny --rounds 1 --set parameters.propose=false --keep; training.token_budget gives both" in said
+    assert "token_budget" not in (tell(training=TRAINING | {"token_budget": 2000}) or "")
+    # A recipe without that switch has its control in more passes of r0000.
+    assert "lance run tiny --rounds 0 --set training.sft.num_epochs=2" in (tell(recipe="trace") or "")
+    # From the base model a row is seen as often as in r0000; without SFT no seed is trained on; r0000 repeats nothing.
+    assert tell(starts_from="base") is None
+    assert tell(recipe="self_rewarding") is None
+    assert tell(propose=False) is None
+    assert not any("trained again" in line for line in describe_worth(world.plan, world.platform, ["r0000"]))
+
+
+@pytest.mark.slow
+def test_the_control_runs_as_it_is_told(make_scripted_world: OpenWorld) -> None:
+    """From r0000 on with propose: false, kept: the later round trains on the seeds and EFT rows and on nothing else."""
+    world = make_scripted_world(made_before=None)
+    assert world.run("r0000", Launch({"parameters.propose": False}, is_kept=True)).success
+    assert world.run("r0001").success
+    rows = {key: set(world.round(key).read("sft_set")["row_id"]) for key in ("r0000", "r0001")}
+    assert rows["r0000"] == rows["r0001"]
+    told = describe_worth(world.plan, world.platform, ["r0000", "r0001"])
+    assert not any("trained again" in line for line in told)

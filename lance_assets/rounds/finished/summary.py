@@ -3,8 +3,9 @@
 import polars as pl
 
 from lance_assets.algorithms.measures.arms import BACKBONE
-from lance_assets.algorithms.measures.progress import START_ROUND, find_best_outcome
+from lance_assets.algorithms.measures.progress import START_ROUND, find_best_outcome, parse_round
 from lance_assets.algorithms.measures.statistics import Interval
+from lance_assets.recipes.axes import LOSSES
 from lance_assets.rounds.headline import (
     compare_with,
     compare_with_backbone,
@@ -106,7 +107,10 @@ def describe_rounds(plan: Plan, platform: Platform, keys: list[str]) -> str:
 
 
 def describe_worth(plan: Plan, platform: Platform, keys: list[str]) -> list[str]:
-    """What the last round is worth: a sentence each on the raw backbone, on r0000, and on the best round before."""
+    """What the last round is worth: a sentence each on the raw backbone, on r0000, and on the best round before.
+
+    Where the round trained again on what earlier rounds trained on, one more says how to see what that alone brings.
+    """
     if not keys:
         return []
     last = Round(plan, platform, keys[-1], lambda _: None)
@@ -114,10 +118,42 @@ def describe_worth(plan: Plan, platform: Platform, keys: list[str]) -> list[str]
     earlier = list(dict.fromkeys([START_ROUND, find_best(last, keys[:-1])])) if keys[:-1] else []
     compared: dict[str, Interval | None] = {"the raw backbone": compare_with_backbone(last)}
     compared |= {key: compare_with(last, key) for key in earlier}
-    return [
+    told = [
         f"{last.key} against {name}: {describe_difference(difference, higher_is_better=higher_is_better)}"
         for name, difference in compared.items()
         if difference is not None
+    ]
+    return [*told, *describe_repeats(last)]
+
+
+def describe_repeats(last: Round) -> list[str]:
+    """That a round trained again on people's rows, and the control that shows what this alone brings.
+
+    Nothing is said of r0000, of a round that starts from the base model, which has seen no row more often than r0000's,
+    and of the control itself.
+    """
+    settings = last.plan.settings
+    parameters = settings.parameters
+    if last.is_start or parameters.starts_from != "previous" or "sft" not in LOSSES[parameters.losses]:
+        return []
+    if parameters.trains_without_news:
+        return []
+    rows = last.read("sft_set").filter(pl.col("source_round") != last.key)
+    numbers = {"seeds": rows.filter(source="seed").height, "EFT rows": rows.filter(source="eft").height}
+    if not numbers["seeds"]:
+        return []
+    again = " and ".join(f"{number} {name}" for name, number in numbers.items() if number)
+    number = parse_round(last.key)
+    if "propose" in type(parameters).model_fields:
+        control = f"lance run {last.plan.name} --rounds {number} --set parameters.propose=false --keep"
+        more = "" if settings.training.token_budget else "; training.token_budget gives both as many tokens"
+    else:
+        num_epochs = settings.training.sft.num_epochs * (number + 1)
+        control = f"lance run {last.plan.name} --rounds 0 --set training.sft.num_epochs={num_epochs:g}"
+        more = ""
+    return [
+        f"{last.key} trained again on {again}, and a gain over earlier rounds includes what that alone brings. The "
+        f"control trains on these alone, in another LANCE_HOME: {control}{more}"
     ]
 
 
