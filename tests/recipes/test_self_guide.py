@@ -160,6 +160,31 @@ def test_the_switch_of_the_inputs_lengths_acts() -> None:
         assert raw.filter(kind="new_prompt")["refused_reason"].to_list() == [reason]
 
 
+def test_a_tasks_noise_is_added_to_the_greetings() -> None:
+    """Of three inputs the first has a greeting and the second the task's own noise; so have two of four annotations.
+
+    The two that are left say the same: an agreement of 1. Where the task's list stood in the place of the greetings,
+    the first input would be accepted; without the task's list the second one would be.
+    """
+    written = ["Great question! Is 8 even?", "[input] Is 6 even?", "Is 2 even?"]
+    said = ["even", "Of course! It is.", "[output] even", "even"]
+
+    def write(stage: str, text: str, number: int) -> str:
+        return said[number] if stage == "annotation" else f"Final Answer: {waiting.pop(0)}"
+
+    expected = {
+        ("[input]", "[output]"): (["noise", "noise", None], [None, "noise", "noise", None], [1.0]),
+        (): (["noise", None, None], [None, "noise", None, None] * 2, [2 / 3, 2 / 3]),
+    }
+    for noise, (inputs, annotations, agreement) in expected.items():
+        waiting = list(written)
+        own = settings(num_waves=1, noise=noise, filters_output_length=False)
+        raw = RECIPE.generate(build_inputs(own, ask=ScriptedAsk(write)), write_seeds(), NOT_TRAINED)
+        assert raw.filter(kind="new_prompt")["refused_reason"].to_list() == inputs
+        assert raw.filter(kind="annotation")["refused_reason"].to_list() == annotations
+        assert raw.filter(kind="completion")["agreement"].to_list() == agreement
+
+
 def test_too_few_seeds_and_wrong_labels_are_told() -> None:
     with pytest.raises(ValueError, match="num_demos: 3 demonstrations are wanted, and there are 2 seeds; give more"):
         choose_demos(read_rows(Seed, write_seeds(2)), settings())
@@ -167,7 +192,8 @@ def test_too_few_seeds_and_wrong_labels_are_told() -> None:
         settings(labels={"even": ()})
     with pytest.raises(ValidationError, match="noise has an empty text, which every text contains; remove it"):
         settings(noise=("",))
-    assert settings().noise == GREETINGS
+    assert settings().all_noise == GREETINGS
+    assert settings(noise=("[input]",)).all_noise == (*GREETINGS, "[input]")
     assert settings().sampling.temperature == 0.7
     assert RECIPE.find_sampling("annotation", settings()).temperature == 0.2
     assert RECIPE.find_sampling("input7", settings()).max_new_tokens == 500

@@ -47,7 +47,7 @@ class SelfGuideSettings(RecipeSettings):
         True, description="The same of outputs; it does not hold for a classification, whose outputs are labels."
     )
     noise: tuple[str, ...] = Field(
-        GREETINGS, description="Parts that neither an input nor an output may have, such as 'Of course!'."
+        (), description="Parts that neither an input nor an output may have, beside the 14 greetings that none has."
     )
 
     @field_validator("labels", mode="before")
@@ -77,6 +77,11 @@ class SelfGuideSettings(RecipeSettings):
     def has_reviews(self) -> bool:
         """Nothing is reviewed: the agreement of a model's own annotations is the signal."""
         return False
+
+    @property
+    def all_noise(self) -> tuple[str, ...]:
+        """The authors' greetings, and what the experiment adds to them."""
+        return (*GREETINGS, *self.noise)
 
     @property
     def read_labels(self) -> Labels | None:

@@ -87,7 +87,7 @@ def _ask_wave(
         for sample in samples
     ]
     known = [*(demo.prompt for demo in demos), *accepted]
-    reasons = select_inputs(prompts, known, bounds=bounds, noise=settings.noise)
+    reasons = select_inputs(prompts, known, bounds=bounds, noise=settings.all_noise)
     origins = [
         Origin(demo.row_id, demo.row_id, (wave - 1) * settings.wave_size + number, prompt, None)
         for number, (demo, prompt) in enumerate(zip(starts, prompts, strict=True))
@@ -160,7 +160,7 @@ def annotate(inputs: Inputs, demos: Sequence[Seed], proposed: Sequence[Generatio
             [None if text is None else strip_thinking(text) for text in said] if labels is not None else said,
             min_agreement=settings.min_agreement,
             bounds=bounds,
-            noise=settings.noise,
+            noise=settings.all_noise,
             labels=labels,
         )
         origins = [Origin(row.seed_id, row.row_id, number, prompt, text) for number, text in enumerate(said)]
