@@ -3,7 +3,8 @@
     python -m benchmarks [--quick] [--data DIR] [--out FILE] [NAME ...]
 
 With `--out` the table is also written to a Markdown file, with date, commit and machine. The command exits with 1 when
-a benchmark failed; it prints the figures of the others all the same.
+a benchmark failed; it prints the figures of the others all the same. A benchmark that needs real data and finds none
+has a row with the reason, and is no failure.
 """
 
 import argparse

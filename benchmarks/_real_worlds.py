@@ -17,6 +17,7 @@ from lance_assets.algorithms.verifying.rules import judge_by_rules, read_rules
 from lance_assets.worlds import Problem, World
 
 VARIABLE = "REAL_DATA"
+FILES = ("snips_train.jsonl", "snips_test.jsonl", "t0_train_50k.parquet", "self_instruct_seed_tasks.jsonl")
 INTENTS = {
     "AddToPlaylist": ("add to playlist",),
     "BookRestaurant": ("book restaurant", "book a restaurant"),

@@ -30,6 +30,7 @@ from typing import Any, cast
 import numpy as np
 import polars as pl
 
+from benchmarks._real_data import find_data
 from lance_assets.algorithms.filters.contract import Candidate, Known
 from lance_assets.algorithms.filters.rules import LikeSiblings
 from lance_assets.rounds.alike.comparing import Comparer
@@ -38,7 +39,6 @@ from lance_assets.rounds.round import Round
 from lance_assets.settings.checks import NearDuplicateSettings
 from resources.stores.embeddings import Embedder, EmbeddingStore
 
-DATA = Path(__file__).parents[1].parent / "shared" / "data"
 FILE = "gsm8k_example_model_solutions.jsonl"
 SOLVERS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
 THRESHOLDS = {"lexical_threshold": 0.85, "embedding_threshold": 0.98}
@@ -115,12 +115,12 @@ def is_dropped_sibling(first: dict[str, Any], second: dict[str, Any], *, keeps_c
 def main() -> None:
     """Print the shares, and at last all of them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DATA, metavar="DIR", help=f"folder with {FILE}")
+    parser.add_argument("--data", type=Path, metavar="DIR", help=f"folder with {FILE}")
     parser.add_argument("--questions", type=int, default=100, metavar="N", help="questions")
     parser.add_argument("--quick", action="store_true", help="30 questions")
     parser.add_argument("--lexical", action="store_true", help="without embeddings, which takes seconds")
     given = parser.parse_args()
-    solutions = read_solutions(given.data / FILE, 30 if given.quick else given.questions)
+    solutions = read_solutions(find_data(parser, given.data, [FILE]) / FILE, 30 if given.quick else given.questions)
     if given.lexical:
         print(json.dumps(measure(solutions, embed_nothing)))
         return

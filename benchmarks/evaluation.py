@@ -1,6 +1,6 @@
 """Evaluation by the harness: the platform's loops against the harness's own model, on the same items.
 
-    python -m benchmarks.evaluation --data DIR [--model DIR] [--num-items N] [--num-choices N] [--quick]
+    python -m benchmarks.evaluation [--data DIR] [--model DIR] [--num-items N] [--num-choices N] [--quick]
 
 Both sides are lm-evaluation-harness 0.4.13 with the same tasks in one process: its model `hf` with a batch size of 1,
 which is its default, and of 8; and `batched`, which is what experiments are evaluated with, with a batch size of 32.
@@ -29,8 +29,10 @@ from typing import Any
 
 import yaml
 
+from benchmarks._real_data import find_data
 from lance_assets.small_world import SMALL_MODEL
 
+FILES = ("gsm8k_test.jsonl", "gsm8k_train.jsonl", "snips_test.jsonl")
 SIDES = {"hf_1": ("hf", 1), "hf_8": ("hf", 8), "batched": ("batched", 32)}
 """The harness's model of each side, and its batch size."""
 TASKS = ("generation", "choice")
@@ -114,12 +116,13 @@ def evaluate(model: Any, task: str, manager: Any, num_items: int) -> tuple[float
 def main() -> None:
     """Evaluate both tasks on all sides and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of gsm8k_test, gsm8k_train and snips_test")
+    parser.add_argument("--data", type=Path, help=f"folder of {', '.join(FILES)}")
     parser.add_argument("--model", type=Path, default=SMALL_MODEL, help="model folder")
     parser.add_argument("--num-items", type=int, default=40, help="questions to be answered")
     parser.add_argument("--num-choices", type=int, default=140, help="requests whose intent is chosen")
     parser.add_argument("--quick", action="store_true", help="six questions and ten requests")
     options = parser.parse_args()
+    data = find_data(parser, options.data, FILES)
     sizes = {"generation": 6, "choice": 10} if options.quick else {}
     sizes = sizes or {"generation": options.num_items, "choice": options.num_choices}
     import os
@@ -137,7 +140,7 @@ def main() -> None:
     result: dict[str, Any] = {"model": options.model.name, "num_items": sizes}
     differences: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        write_tasks(Path(folder), options.data)
+        write_tasks(Path(folder), data)
         manager = TaskManager(include_path=folder)
         for task in TASKS:
             found = {side: evaluate(model, task, manager, sizes[task]) for side, model in models.items()}

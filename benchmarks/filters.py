@@ -25,10 +25,11 @@ from typing import Any
 import polars as pl
 from pydantic import ValidationError
 
+from benchmarks._real_data import find_data
 from lance_assets.algorithms.filters.contract import Candidate, RowFilter
 from lance_assets.settings.filters import find_filter
 
-DATA = Path(__file__).parents[1].parent / "shared" / "data"
+FILES = ("self_instruct_seed_tasks.jsonl", "t0_train_50k.parquet", "gsm8k_train.jsonl", "snips_train.jsonl")
 FILTERS: dict[str, dict[str, Any]] = {
     "personal_data": {},
     "encoding": {},
@@ -112,14 +113,13 @@ def run(data: Path, number: int, names: list[str]) -> dict[str, dict[str, float]
 def main() -> None:
     """Read the arguments, measure, and print the shares as the last line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--data", type=Path, default=DATA, help="the folder of real data sets")
+    parser.add_argument("--data", type=Path, help="the folder of real data sets")
     parser.add_argument("--rows", type=int, default=2000, help="rows of a set at most")
     parser.add_argument("--quick", action="store_true", help="200 rows of a set")
     parser.add_argument("--only", nargs="+", choices=sorted(FILTERS), default=list(FILTERS), help="these filters alone")
     arguments = parser.parse_args()
-    if not arguments.data.is_dir():
-        parser.error(f"there is no folder {arguments.data}; name the one of the data sets by --data")
-    print(json.dumps(run(arguments.data, 200 if arguments.quick else arguments.rows, arguments.only)))
+    data = find_data(parser, arguments.data, FILES)
+    print(json.dumps(run(data, 200 if arguments.quick else arguments.rows, arguments.only)))
 
 
 if __name__ == "__main__":

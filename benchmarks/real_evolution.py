@@ -1,6 +1,6 @@
 """Whether rounds make a real language model better: methods against their controls on data that people wrote.
 
-    python -m benchmarks.real_evolution --model DIR --data DIR [--only STUDY] [--rng-seeds N] [--first-seed K]
+    python -m benchmarks.real_evolution [--model DIR] [--data DIR] [--only STUDY] [--rng-seeds N] [--first-seed K]
         [--also FILE ...] [--out DIR] [--quick]
 
 | study | held-out data | arms, the method first |
@@ -35,6 +35,7 @@ import polars as pl
 
 from benchmarks import _real_worlds as worlds
 from benchmarks._arms import START, Arm, Measure, find_root, plan_arm, read_scores, run_arm
+from benchmarks._real_data import find_data
 from benchmarks._snips_lessons import describe_lessons
 from lance_assets.algorithms.measures.arms import BACKBONE, compare_rounds, summarise_arms
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round
@@ -297,7 +298,7 @@ def main() -> None:
     """Run what is not finished, and print tables and figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="as in an experiment's file")
-    parser.add_argument("--data", type=Path, default=PROJECT_ROOT.parent / "shared" / "data", help="real data")
+    parser.add_argument("--data", type=Path, help="the folder of real data sets")
     parser.add_argument("--rng-seeds", type=int, default=3, help="how many seeds")
     parser.add_argument("--first-seed", type=int, default=0, help="the first of them")
     parser.add_argument("--also", type=Path, nargs="*", default=[], help="scores of other seeds, named STUDY.csv")
@@ -305,7 +306,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="where rounds are kept; without it they are thrown away")
     parser.add_argument("--quick", action="store_true", help="one seed, the first study, the method and one control")
     options = parser.parse_args()
-    os.environ[worlds.VARIABLE] = str(options.data.resolve())
+    os.environ[worlds.VARIABLE] = str(find_data(parser, options.data, worlds.FILES).resolve())
     started, first = time.monotonic(), options.first_seed
     seeds = list(range(first, first + (1 if options.quick else options.rng_seeds)))
     if unknown := [file for file in options.also if file.stem not in STUDIES]:

@@ -13,7 +13,8 @@ GSM8K's solutions are those of fine-tuned models of 6 and 175 billion parameters
 be, and each `rng_seed` spoils other rows of GSM8K: intervals are of the mean over these draws. No reflection is asked
 there. Rows below the bar, the median, are left out. "Found" is the share of the spoilt rows
 that is left out, and "lost" that of the others; "AUC" is how often a spoilt row has less confidence than another one.
-The last line is one JSON object.
+Without the data nothing is measured, and the last
+line says so. The last line is one JSON object.
 """
 
 import argparse
@@ -26,13 +27,14 @@ from typing import Any
 
 from scipy.stats import mannwhitneyu
 
+from benchmarks._real_data import find_data
 from lance_assets.algorithms.filters.confidence import ConfidenceRule
 from lance_assets.algorithms.measures.statistics import compute_mean_interval
 from lance_assets.algorithms.reviews.answer_kinds import AnswerRule
 from lance_assets.algorithms.selection.confidence import Confidence, combine_confidence, list_reasons
 from lance_assets.records import Request, SamplingSettings, derive_row_id, derive_sampling_seed
 
-DATA = Path(__file__).parents[1].parent / "shared" / "data"
+SOLUTIONS, TASKS = "gsm8k_example_model_solutions.jsonl", "self_instruct_seed_tasks.jsonl"
 SHARE = 0.2
 """Of the rows that are spoilt, as in the paper's noisy sets."""
 SOLVERS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
@@ -100,7 +102,7 @@ def average_draws(draws: Sequence[dict[str, dict[str, float]]]) -> dict[str, dic
 
 def measure_gsm8k(data: Path, number: int | None, rng_seed: int) -> dict[str, dict[str, float]]:
     """GSM8K by the solutions of all models together, and of each by itself, with a draw of spoilt rows."""
-    lines = (data / "gsm8k_example_model_solutions.jsonl").read_text(encoding="utf-8").splitlines()[:number]
+    lines = (data / SOLUTIONS).read_text(encoding="utf-8").splitlines()[:number]
     rows, rng = [json.loads(line) for line in lines], random.Random(rng_seed)
     spoilt = choose_spoilt(len(rows), rng)
     completions = replace_answers([row["ground_truth"] for row in rows], spoilt, rng)
@@ -153,7 +155,7 @@ class Sampler:
 
 def measure_instructions(data: Path, sampler: Sampler, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Self-Instruct by a model's own completions, its reflections, and both."""
-    lines = (data / "self_instruct_seed_tasks.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (data / TASKS).read_text(encoding="utf-8").splitlines()
     tasks, rng = [json.loads(line) for line in lines], random.Random(0)
     firsts = [(task["instruction"], task["instances"][0]) for task in tasks]
     texts = [(f"{told}\n\n{one['input']}".strip(), one["output"]) for told, one in firsts if len(one["input"]) < 600][
@@ -183,7 +185,7 @@ def measure_instructions(data: Path, sampler: Sampler, options: argparse.Namespa
 def main() -> None:
     """Read the arguments, measure, and print the figures as the last line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--data", type=Path, default=DATA, help="the folder of real data sets")
+    parser.add_argument("--data", type=Path, help="the folder of real data sets")
     parser.add_argument("--rng-seeds", type=int, default=5, help="draws of the spoilt rows of GSM8K")
     parser.add_argument("--quick", action="store_true", help="100 rows of GSM8K")
     parser.add_argument("--model", type=Path, help="a chat model's folder, for Self-Instruct")
@@ -192,13 +194,12 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=48, help="tokens of an own completion")
     parser.add_argument("--batch-size", type=int, default=32, help="rows decoded together")
     options = parser.parse_args()
-    if not options.data.is_dir():
-        parser.error(f"there is no folder {options.data}; name the one of the data sets by --data")
+    data = find_data(parser, options.data, [SOLUTIONS] if options.model is None else [SOLUTIONS, TASKS])
     began = time.perf_counter()
     number = 100 if options.quick else None
-    found = average_draws([measure_gsm8k(options.data, number, rng_seed) for rng_seed in range(options.rng_seeds)])
+    found = average_draws([measure_gsm8k(data, number, rng_seed) for rng_seed in range(options.rng_seeds)])
     if options.model is not None:
-        found |= measure_instructions(options.data, Sampler(options.model, options.batch_size), options)
+        found |= measure_instructions(data, Sampler(options.model, options.batch_size), options)
     names = ("rows", "spoilt", "found", "lost", "left_spoilt_rate", "auc")
     print("| set and own completions | rows | spoilt | found | lost | spoilt among the kept | AUC |")
     print("| --- |" + " ---: |" * len(names))

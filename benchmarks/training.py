@@ -1,6 +1,6 @@
 """Training against a bare TRL script with its defaults: tokens a second, memory, and what was learned.
 
-    python -m benchmarks.training --data DIR [--model DIR] [--num-rows N] [--num-pairs N] [--only KIND] [--quick]
+    python -m benchmarks.training [--data DIR] [--model DIR] [--num-rows N] [--num-pairs N] [--only KIND] [--quick]
 
 | kind | rows | what is compared |
 | --- | --- | --- |
@@ -32,6 +32,7 @@ from typing import Any
 
 import polars as pl
 
+from benchmarks._real_data import find_data
 from lance_assets.algorithms.forecast.costs import Training, forecast_training
 from lance_assets.records import PREFERENCE_PAIRS, SFT_SET
 from lance_assets.small_world import SMALL_MODEL
@@ -42,6 +43,7 @@ from resources.training.precision import CPU_RUNTIME_GIB
 from resources.training.stage_settings import DpoSettings, LoraSettings, SftSettings
 from resources.training.trainer import TrainJob, train_checkpoint
 
+FILES = ("t0_train_50k.parquet", "gsm8k_train.jsonl", "gsm8k_example_model_solutions.jsonl")
 KINDS = ("sft", "lora", "dpo")
 BATCH_SIZE = 8
 MAX_LENGTH = 512
@@ -161,7 +163,7 @@ def compute_arithmetic(kind: str, model: Path, computed_in: str) -> float:
 def main() -> None:
     """Train on both sides and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of T0, GSM8K and its example solutions")
+    parser.add_argument("--data", type=Path, help=f"folder of {', '.join(FILES)}")
     parser.add_argument("--model", type=Path, default=SMALL_MODEL, help="model folder")
     parser.add_argument("--num-rows", type=int, default=96, help="SFT rows")
     parser.add_argument("--num-pairs", type=int, default=32, help="preference pairs")
@@ -169,14 +171,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="16 rows and 8 pairs")
     options = parser.parse_args()
     num_rows, num_pairs = (16, 8) if options.quick else (options.num_rows, options.num_pairs)
-    rows = read_rows(options.data, num_rows + NUM_HELD_OUT)
+    data = find_data(parser, options.data, FILES)
+    rows = read_rows(data, num_rows + NUM_HELD_OUT)
     trained_on, held_out = rows[:num_rows], rows[num_rows:]
     figures: dict[str, Any] = {"model": options.model.name, "num_rows": num_rows, "num_pairs": num_pairs}
     losses, ratios = [], []
     with tempfile.TemporaryDirectory() as scratch:
         tables = {
             "sft": write_table(trained_on, SFT_SET, Path(scratch) / "sft.parquet"),
-            "dpo": write_table(read_pairs(options.data, num_pairs), PREFERENCE_PAIRS, Path(scratch) / "dpo.parquet"),
+            "dpo": write_table(read_pairs(data, num_pairs), PREFERENCE_PAIRS, Path(scratch) / "dpo.parquet"),
         }
         for kind in [options.only] if options.only else KINDS:
             table = tables["dpo" if kind == "dpo" else "sft"]

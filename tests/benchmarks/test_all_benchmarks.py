@@ -1,8 +1,19 @@
 """What runs all benchmarks: which get real data, and what the table says."""
 
+import argparse
+import json
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
+
+from benchmarks import _real_data
 from benchmarks.__main__ import choose_arguments, describe_machine, format_table, list_benchmarks
+from benchmarks._real_data import find_data
+
+NEED_DATA = ("dedup_contrast", "evaluation", "filters", "real_evolution", "spoilt_rows", "training")
+"""The benchmarks that measure nothing without real data."""
 
 
 def test_real_data_goes_to_the_benchmarks_that_take_it(tmp_path: Path) -> None:
@@ -28,3 +39,46 @@ def test_the_machine_is_told_without_its_paths() -> None:
     assert "commit" in told
     assert "cores" in told
     assert "/" not in told
+
+
+@pytest.fixture
+def no_data_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setattr(_real_data, "DATA", tmp_path / "nowhere")
+    return tmp_path
+
+
+def test_without_real_data_a_benchmark_is_skipped_and_says_why(
+    no_data_here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        find_data(argparse.ArgumentParser(), None, ["a.jsonl", "b.jsonl"])
+    assert ended.value.code == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures == {"skipped": "no real data: name a folder with a.jsonl, b.jsonl by --data"}
+    assert f"| spoilt_rows | skipped | {figures['skipped']} |" in format_table(
+        {"spoilt_rows": figures}, {"spoilt_rows": 1}
+    )
+
+
+def test_a_named_folder_without_the_file_is_an_error_and_a_whole_one_is_taken(
+    no_data_here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (no_data_here / "a.jsonl").touch()
+    assert find_data(argparse.ArgumentParser(), no_data_here, ["a.jsonl"]) == no_data_here
+    with pytest.raises(SystemExit) as ended:
+        find_data(argparse.ArgumentParser(), no_data_here, ["a.jsonl", "b.jsonl"])
+    assert ended.value.code == 2
+    assert f"there is no b.jsonl in {no_data_here}; name the folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", NEED_DATA)
+def test_each_of_them_asks_for_its_data_before_anything_else(name: str, no_data_here: Path) -> None:
+    """As `make bench` starts it in a checkout with no data beside it: status 0, and one line with the reason."""
+    code = (
+        "import runpy, sys; from pathlib import Path; from benchmarks import _real_data; "
+        f"_real_data.DATA = Path({str(no_data_here)!r}); sys.argv = ['x']; "
+        f"runpy.run_module('benchmarks.{name}', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["skipped"].startswith("no real data: name a folder with ")
