@@ -77,6 +77,28 @@ def test_an_engine_failure_is_no_wrong_answer() -> None:
         evaluate_world(fail_always, WORLD, draw_rungs(1, (1,)), model_name="checkpoint")
 
 
+@pytest.mark.parametrize("empty", ["", " \n ", "<think>It is 3.</think>", "<think>It is 3."])
+def test_an_empty_completion_is_wrong_and_counts(empty: str) -> None:
+    """Of each task's two problems one is answered and the other gets nothing: 1/2 of all eight, and of each task.
+
+    TRACE's released metrics leave empty completions out of the sum of some metrics and of the items of none.
+    """
+
+    def answer_first(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
+        samples = answer_by_rule(stage, requests, sampling)
+        return [
+            sample if place % 2 == 0 else Sample(sample.row_id, empty, "stop", 1, 1)
+            for place, sample in enumerate(samples)
+        ]
+
+    problems = sorted(draw_rungs(2, (1,)), key=lambda problem: problem.task)
+    items = evaluate_world(answer_first, WORLD, problems, model_name="checkpoint", temperature=None)
+    assert items["is_correct"].to_list() == [True, False] * 4
+    report = summarise_items(items, benchmark="small_world").filter(pl.col("stratum").is_null())
+    assert dict(report.select("task", "num_items").iter_rows()) == {"all": 8} | {one.task: 2 for one in problems}
+    assert set(report["score"]) == {0.5}
+
+
 def test_report_counts_by_hand() -> None:
     rows = [("sort", 1, True), ("sort", 2, False), ("sum", 1, True), ("sum", 2, True)]
     blank = dict.fromkeys(EVAL_ITEMS) | {"model": "checkpoint", "metric": "greedy"}

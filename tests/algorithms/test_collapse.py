@@ -1,4 +1,5 @@
 import math
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ REPORT = DiversityReport(
     length_drift=-0.7,
     score_length_correlation=0.8,
     seed_share=0.25,
+    human_likeness=0.3,
 )
 
 
@@ -40,6 +42,7 @@ REPORT = DiversityReport(
         ({"max_length_drift": 0.6}, "length_drift is -0.7, beyond the bound 0.6"),
         ({"max_score_length_correlation": 0.7}, "score_length_correlation is 0.8, beyond"),
         ({"min_seed_share": 0.3}, "seed_share is 0.25, below"),
+        ({"min_human_likeness": 0.31}, "human_likeness is 0.3, below the floor 0.31"),
     ],
 )
 def test_each_bound(floors: dict[str, float], told: str) -> None:
@@ -52,9 +55,9 @@ def test_each_bound(floors: dict[str, float], told: str) -> None:
 
 def test_what_was_not_measured_breaks_nothing() -> None:
     nothing = DiversityReport(0, *[None] * 9)
-    every = DiversityFloors(1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0)
+    every = DiversityFloors(1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.5)
     assert find_collapse(nothing, every) == []
-    assert len(find_collapse(REPORT, every)) == 7
+    assert len(find_collapse(REPORT, every)) == len(fields(every))
 
 
 def test_novelty() -> None:

@@ -130,6 +130,55 @@ def test_the_questions_of_the_highest_reward_are_taken() -> None:
     assert reasons["How many dogs held back?"] == "surplus"
 
 
+@pytest.mark.parametrize("word", ["box", "text", "Box", "boxes", "context"])
+def test_a_question_or_an_answer_may_have_box_or_text_in_it(word: str) -> None:
+    """The released `evaluate.py` drops a question with "box" in it, and one whose answers have "text" in them."""
+    asked = f"How many apples fit in the {word}?"
+
+    def answer(stage: str, prompt: str, number: int) -> str:
+        if stage == "new_prompt":
+            return f"Final Answer: {asked}"
+        return f"The {word} says so. The answer is {5 if number < 2 else 6 + number}."
+
+    settings = SETTINGS.model_copy(update={"num_prompts": 1, "num_answers": 4})
+    raw, cleaned, reviewed = run_to_review(RECIPE, settings, seeds({"a": None}), ScriptedAsk(answer))
+    (question,) = raw.filter(kind="new_prompt").to_dicts()
+    assert (question["prompt"], question["agreement"], question["refused_reason"]) == (asked, 0.5, None)
+    assert cleaned.filter(kind="new_prompt")["drop_reason"].to_list() == [None]
+    (trained,) = RECIPE.build_sft_set(build_inputs(settings), reviewed, EFT).filter(source="generated").to_dicts()
+    assert (trained["prompt"], trained["completion"]) == (asked, f"The {word} says so. The answer is 5.")
+
+
+def test_each_question_has_the_share_and_the_reward_of_its_own_answers() -> None:
+    """Question k has k agreeing answers of eight, and 8 - k different ones: p = k/8, and 1 - 2 |p - 1/2| of reward.
+
+    The released `caller.py` asks in four quarters and reads the file of the last one four times, so that questions of
+    the others have its scores. Here each has its own, in whatever order the seeds stand.
+    """
+    names = "abcd"
+    asked = {f"How many digits has {number}?": number for number in range(1, 9)}
+    of_seed = {name: list(asked)[2 * place : 2 * place + 2] for place, name in enumerate(names)}
+
+    def answer(stage: str, prompt: str, number: int) -> str:
+        if stage == "new_prompt":
+            return f"Final Answer: {of_seed[prompt[-1]][number]}"
+        return f"The answer is {100 if number < asked[prompt] else number}."
+
+    settings = SETTINGS.model_copy(update={"num_answers": 8, "delta": 0.5})
+    for order in (names, names[::-1]):
+        raw, _, reviewed = run_to_review(RECIPE, settings, seeds(dict.fromkeys(order)), ScriptedAsk(answer))
+        questions = raw.filter(kind="new_prompt")
+        assert dict(questions.select("prompt", "agreement").iter_rows()) == {
+            question: number / 8 for question, number in asked.items()
+        }
+        rewards = reviewed.filter(kind="question").select("completion", "review_score")
+        assert dict(rewards.iter_rows()) == {
+            f"Final Answer: {question}": 1 - 2 * abs(number / 8 - 0.5) for question, number in asked.items()
+        }
+        answers = reviewed.filter(kind="completion").group_by("prompt").agg(pl.col("review_score").sum())
+        assert dict(answers.iter_rows()) == asked
+
+
 def test_repeated_questions_earn_less() -> None:
     """Two equal questions of two are all that there is, which costs the whole reward; one is trained on."""
 

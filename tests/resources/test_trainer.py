@@ -27,6 +27,7 @@ from resources.training.train_worker import (
     build_sft_rows,
     encode_rows,
     fill_budget,
+    run_stage,
     train,
 )
 from resources.training.trainer import (
@@ -370,6 +371,31 @@ def test_no_step_of_a_warm_up_has_rate_0(tmp_path: Path, schedule: str) -> None:
         if num_steps == 20:
             assert rates[:2] == pytest.approx([1 / 3, 2 / 3])
             assert rates[2:] == pytest.approx(late[2:])
+
+
+RATES = {
+    "cosine": [1.0, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5],
+    "linear": [1.0, 0.75, 0.5, 0.25],
+    "constant_with_warmup": [1.0] * 4,
+}
+"""The shares of the peak rate of four steps without a warm-up: (1 + cos(pi k / 4)) / 2, 1 - k / 4, and 1."""
+
+
+@pytest.mark.parametrize("schedule", RATES)
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_the_schedule_that_is_named_is_the_one_that_trains(
+    job: TrainJob, tmp_path: Path, schedule: str, stage: str
+) -> None:
+    """TRACE's released replay names a cosine and builds a constant one: the rates are those of the trainer itself."""
+    common = {"schedule": schedule, "warmup_steps": 0, "batch_size": 2, "learning_rate": 2e-3, "max_length": 64}
+    if stage == "sft":
+        rows, settings = build_sft_rows([{"prompt": p, "completion": c} for p, c in SFT_ROWS], "")[:4], SftSettings
+    else:
+        rows, settings = build_pair_rows(pl.read_parquet(job.pairs_path).to_dicts(), "")[:4], DpoSettings
+    own = settings.model_validate(common | {"num_epochs": 2})
+    trainer, _ = run_stage(stage, job, own, job.start_checkpoint, rows, tmp_path)
+    rates = [line["learning_rate"] / 2e-3 for line in trainer.state.log_history if "learning_rate" in line]
+    assert rates == pytest.approx(RATES[schedule])
 
 
 @pytest.mark.parametrize("warmup_from_zero", [False, True])

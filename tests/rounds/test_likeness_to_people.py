@@ -1,5 +1,6 @@
 """How a round's texts are held against the seeds: which of both, and in which form."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,8 +8,12 @@ import polars as pl
 import pytest
 
 from lance_assets.recipes.contract import find_recipe
-from lance_assets.records import CLEANED_SET, SEED_SET
+from lance_assets.records import CLEANED_SET, DIVERSITY_REPORT, SEED_SET
 from lance_assets.rounds.alike.likeness_to_people import compare_with_people
+from lance_assets.rounds.making.training_sets import no_collapse
+from lance_assets.rounds.platform import Platform
+from lance_assets.rounds.round import Round
+from tests.assets.tiny_experiment import plan_tiny, write_tiny_experiment
 
 NUMBER = 30
 
@@ -62,3 +67,27 @@ def test_what_people_wrote_and_too_few_texts_are_not_compared() -> None:
     few = clean("completion")[:5]
     assert compare_with_people(this_round, few, few["row_id"].to_list(), draw(5, -1.0)) is None
     assert this_round.embedded == [], "nothing is embedded for a measure that is not taken"
+
+
+@pytest.mark.parametrize(("bar", "passes"), [(0.25, True), (0.3, True), (0.31, False), (None, True)])
+def test_a_round_below_the_bar_is_stopped(tmp_path: Path, bar: float | None, passes: bool) -> None:
+    """The measure is 0.3: the bar itself is kept, and only what lies below it broken."""
+    plan = plan_tiny(write_tiny_experiment(tmp_path / "tiny"), checks={"min_human_likeness": bar})
+    this_round = Round(plan, Platform(data_root=str(tmp_path / "data")), "r0001", lambda _: None)
+    row = dict.fromkeys(DIVERSITY_REPORT.names()) | {"round": "r0001", "num_rows": 40, "human_likeness": 0.3}
+    this_round.write("diversity_report", pl.DataFrame([row], schema=DIVERSITY_REPORT))
+    judged = no_collapse(this_round)
+    assert (judged.passed, judged.is_error) == (passes, True)
+    told = [] if passes else [f"human_likeness is 0.3, below the floor {bar}"]
+    assert judged.facts["breached"] == told
+    assert judged.description == (None if passes else told[0])
+
+
+def test_a_round_without_the_measure_breaks_no_bar(tmp_path: Path) -> None:
+    plan = plan_tiny(write_tiny_experiment(tmp_path / "tiny"), checks={"min_human_likeness": 0.5})
+    this_round = Round(plan, Platform(data_root=str(tmp_path / "data")), "r0001", lambda _: None)
+    row = dict.fromkeys(DIVERSITY_REPORT.names()) | {"round": "r0001", "num_rows": 3}
+    this_round.write("diversity_report", pl.DataFrame([row], schema=DIVERSITY_REPORT))
+    judged = no_collapse(this_round)
+    assert judged.passed
+    assert judged.facts["not_measurable"] == ["min_human_likeness"]
