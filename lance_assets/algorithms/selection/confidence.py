@@ -13,6 +13,8 @@ Differences:
 3. Both questions are asked by themselves; BSDetector asks the second one after the first.
 4. Rows at the bar are kept, so that a set of equal confidences keeps all of its rows. But where no row lies below the
    median, since half of the set or more has the lowest confidence, these rows are left out.
+5. The own completions are asked for by the prompt alone. The paper tells the model to reason step by step before it
+   answers (from notes); a prompt that says so gets such completions here.
 """
 
 import re

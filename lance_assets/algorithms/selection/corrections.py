@@ -4,8 +4,13 @@ Source: CLEAR (Chen and Mueller, arXiv 2403.12776). A model that was trained on 
 and a judge says which of both completions is better. The own one replaces the set's where the judge prefers it with
 enough confidence.
 
-Differences: the confidence in a verdict is the share of several verdicts that agree with it, half of them asked with
-the completions in the other order. A completion that is not preferred in both orders replaces nothing.
+Differences:
+
+1. The confidence in a verdict is the share of several verdicts that agree with it; the paper's is BSDetector's.
+2. Half of the verdicts are asked with the completions in the other order, and a completion that is not preferred in
+   both orders replaces nothing.
+3. A verdict that cannot be read is left out of the share, and an order without any leaves the set's completion.
+4. `compare_scores` takes two reviews for a verdict, for judges that cannot compare.
 """
 
 from collections.abc import Sequence

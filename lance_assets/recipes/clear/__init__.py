@@ -11,13 +11,15 @@ Round r0000 is SFT on the seeds. With `seeds.confidence` these are the ones that
 paper's Auto-Filter; any recipe may have it. A seed that it left out is completed all the same, and comes back where its
 completion is replaced. There is no code of the authors.
 
-Differences:
+Differences, beside those of `algorithms.selection.confidence` and `algorithms.selection.corrections`:
 
 1.  The confidence in a verdict is the share of `num_votes` verdicts in each order that agree with it; the paper takes
     BSDetector's score of the verdict, which also asks the judge twice whether it is sure.
 2.  `compares_by: score` has each completion reviewed by itself and compares the scores, for judges that cannot.
 3.  A completion that is the set's own but for case and spaces, that was cut, or that the experiment's filters drop
     replaces nothing.
+4.  The judge is the role `reviewer`, by default the round's own model, which the set has trained; the paper's is the
+    untrained base model, which `roles: {reviewer: {model: ...}}` names.
 
 Unknown, and chosen here: the confidence above which a completion is replaced (0.8), the base model of each training
 (the pretrained one), the number of verdicts (3 in each order).

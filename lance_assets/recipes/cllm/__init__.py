@@ -28,6 +28,9 @@ Differences from the authors' code, beside those of `algorithms.tabular`:
 6.  The sentence of the system message begins the request, since a round's system message would be sent with its
     training rows and its evaluation too.
 7.  A row is trained on or exported as features and label, in the words of the seeds.
+8.  The trees are scikit-learn's by default, with settings near XGBoost's (`algorithms.tabular.boosting`); theirs are
+    XGBoost's, which `booster: xgboost` takes.
+9.  A text is cut after 1,000 tokens by default, as in their tutorial; their code's default is 8,000.
 
 Our extensions, which the paper does not have: `teaches: labels` trains M to say the label of a row's features, and
 `teaches: rows` to write such rows, so that a model that cannot write tables learns it from the real rows in r0000.

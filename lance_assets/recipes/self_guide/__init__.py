@@ -27,7 +27,13 @@ Differences from the authors' code, beside those of `algorithms.selection.annota
     vLLM has no more.
 7.  An annotation that was cut at the token limit, or that is nothing but thoughts, does not count.
 8.  Inputs and rows are cleaned as in every recipe: against the evaluation, and against earlier rounds.
-9.  The number of waves is a setting; theirs is searched for on labelled validation data.
+9.  The number of waves is a setting, and the checkpoint is that of the last epoch; theirs are searched for on labelled
+    validation data, the best of three epochs among them.
+10. An input that a demonstration has is a repeated one; theirs compares accepted inputs alone.
+11. Settings are those of the file; theirs are parsed out of a folder's name, and the path that is empty by default
+    breaks the parsing, so that the demo scripts end there.
+12. A round runs as released. Their search hands the writing of inputs an argument (`extraction_examples`) that it does
+    not take, by reading.
 
 Unknown: the paper's body, and what the authors' search chose for each task.
 """

@@ -18,6 +18,14 @@ Differences from the authors' code (BeyonderXX/TRACE, commit 462e39f):
 5.  A row is replayed in every later round or in none, by its hash. Theirs draws anew, and adds LIMA's rows, which an
     experiment may have as EFT rows: they are trained on in every round.
 6.  The schedule is the one that the file names; their replay names a cosine and builds a constant one.
+7.  Replayed rows are mixed into the training on the round's own task; theirs trains one more epoch on them after it.
+8.  The change since the untouched model is of the tasks that the experiment watches. Theirs is of general ability, by
+    benchmarks of knowledge, reasoning, languages, commonsense and reading, which `evaluation.lm_eval` may name too.
+9.  The changes of instruction following and of safety, which GPT-4 judges there, are left out. `evaluation.judge`
+    against the backbone, on prompts of such kinds, comes nearest to them.
+10. A task's score is the one that its world or its task of the harness has. Theirs are exact match, ROUGE-L
+    (MeetingBank), the likeness of edits (Py150) and SARI (20Minuten), whose line ends in a comma, so that the figure is
+    a tuple of one.
 
 Unknown: the paper's body, and whether its figures are those of the last or the best epoch.
 """
