@@ -107,9 +107,9 @@ lock: setup ## Write requirements.lock: what is installed, with the hash of ever
 	$(VENV_LOCK)/bin/pip-compile --quiet --upgrade --generate-hashes --strip-extras --no-emit-options --extra dev \
 		--all-build-deps --allow-unsafe -c constraints.txt -c $(VENV_LOCK)/installed.txt -o $(LOCK) pyproject.toml
 
-bench: setup ## Run every benchmark and print one table; DATA names a folder of real data
+bench: setup ## Run every benchmark and print one table; DATA names a folder of real data, MODEL that of a real model
 	$(BIN)/python -m pip install -c constraints.txt -e '.[bench]'
-	$(BIN)/python -m benchmarks $(if $(DATA),--data "$(DATA)")
+	$(BIN)/python -m benchmarks $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)")
 
 # torchvision, torchaudio and torchcodec come along for other torch builds, and break `import vllm` beside this one.
 $(INSTALLED_VLLM): constraints.txt

@@ -1,10 +1,10 @@
 """Run every benchmark in a process of its own and print one table of their figures.
 
-    python -m benchmarks [--quick] [--data DIR] [--out FILE] [NAME ...]
+    python -m benchmarks [--quick] [--data DIR] [--model DIR] [--out FILE] [NAME ...]
 
 With `--out` the table is also written to a Markdown file, with date, commit and machine. The command exits with 1 when
-a benchmark failed; it prints the figures of the others all the same. A benchmark that needs real data and finds none
-has a row with the reason, and is no failure.
+a benchmark failed; it prints the figures of the others all the same. A benchmark that needs real data or a real model
+and finds none has a row with the reason, and is no failure.
 """
 
 import argparse
@@ -90,12 +90,21 @@ def describe_machine() -> str:
     return f"{day}, commit {commit}, {os.cpu_count()} cores of {processor}, Python {platform.python_version()}"
 
 
-def choose_arguments(name: str, *, quick: bool, data: Path | None) -> list[str]:
-    """The arguments of a benchmark; those that can use real data get it."""
-    arguments = ["--quick"] if quick else []
+REAL_MODEL = (
+    *("evaluation", "real_evolution", "real_model", "real_proposals", "training", "training_speed", "whole_round"),
+)
+"""The benchmarks that a real model is for; the others measure a packaged one, or need a study's."""
+
+
+def choose_arguments(name: str, *, quick: bool, data: Path | None, model: Path | None = None) -> list[str]:
+    """The arguments of a benchmark; those that can use real data or a real model get it."""
     source = (Path(__file__).parent / f"{name}.py").read_text()
+    arguments = ["--quick"] if quick and '"--quick"' in source else []
     if data is not None and '"--data"' in source:
         arguments += ["--data", str(data)]
+    # A round of a real model has no seeds without data.
+    if model is not None and name in REAL_MODEL and (data is not None or name != "whole_round"):
+        arguments += ["--model", str(model)]
     corpus = None if data is None else data / "t0_train_50k.parquet"
     if corpus is not None and corpus.exists() and '"--corpus"' in source:
         arguments += ["--corpus", str(corpus)]
@@ -108,6 +117,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run; all when none is named")
     parser.add_argument("--quick", action="store_true", help="smaller sizes, about a minute each")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of real data, for benchmarks that take some")
+    parser.add_argument("--model", type=Path, metavar="DIR", help="folder of a real model, likewise")
     parser.add_argument("--out", type=Path, metavar="FILE", help="Markdown file that the table is written to as well")
     options = parser.parse_args()
     known = list_benchmarks()
@@ -118,7 +128,8 @@ def main() -> int:
     for name in options.names or known:
         print(f"== {name}", flush=True)
         started = time.monotonic()
-        results[name] = run_benchmark(name, choose_arguments(name, quick=options.quick, data=options.data))
+        arguments = choose_arguments(name, quick=options.quick, data=options.data, model=options.model)
+        results[name] = run_benchmark(name, arguments)
         seconds[name] = time.monotonic() - started
     table = format_table(results, seconds)
     print("\n" + table)

@@ -6,7 +6,8 @@ here by TRL's documented defaults (`_bare_trl`); its scores are the harness's, h
 default batch size of 1. The steps run one after another, each in a process of its own.
 
 A step may be measured in part. Its processes start whole, and the seconds of the work are scaled up by the tokens, rows
-or items. Left out in the authors' favour: filtering by ROUGE-L in Python, tables and everything between the steps.
+or items. Left out in the authors' favour: the requests that force our reviews to an ending, filtering by ROUGE-L in
+Python, tables and everything between the steps.
 """
 
 import json

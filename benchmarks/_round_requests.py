@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 
 import polars as pl
 
+from lance_assets.algorithms.reviews.forced_endings import remove_forced
 from lance_assets.prompts import Templates
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.contract import RoundInputs
 from lance_assets.recipes.lance import RECIPE
 from lance_assets.recipes.lance_settings import LanceSettings
+from lance_assets.recipes.steps.reviewing import name_endings
 from lance_assets.records import SEED_SET, SFT_SET, Request, Sample, SamplingSettings, derive_row_id
 from lance_assets.rounds.round import Round
 from lance_assets.small_world.seeds import draw_seeds
@@ -21,6 +23,8 @@ from resources.engines.loading import load_tokenizer
 
 SAMPLING = SamplingSettings(temperature=0.7, top_p=0.9, max_new_tokens=160)
 """LANCE's decoding, with room enough for the small model's longest completions."""
+ENDINGS = tuple(name_endings(stage) for stage in ("seed_review", "review"))
+"""The stages that force reviews to their endings."""
 HARD_SHARE = 0.3
 """Of seeds from the upper half of the ladder: answered well they score high, so that both branches are asked."""
 
@@ -72,10 +76,7 @@ class Question:
 
 
 def replay_round(this_round: Round) -> dict[str, list[Question]]:
-    """What a finished LANCE round asked, by stage, in the order of asking.
-
-    The round has `force_ending: false`, since forced endings are in no table.
-    """
+    """What a finished LANCE round asked, by stage, in the order of asking, without forced endings (`replay`)."""
     tokenizer = load_tokenizer(this_round.start_path())
     tables = {name: this_round.read(name) for name in ("seed_set", "raw_generations", "cleaned_set", "reviewed_set")}
     return replay(
@@ -100,6 +101,10 @@ def replay(
         tables: the round's seed_set, raw_generations, cleaned_set and reviewed_set.
         trained: the SFT set of the round before.
         count_tokens: of a review, whose tokens are in no table.
+
+    Returns:
+        By stage the questions. Requests that force a review to its ending are left out: tables hold their scores and
+        not which of them were asked, and the authors' code asks none.
     """
     written = tables["reviewed_set"].filter(pl.col("kind") != "seed")["reviews"]
     reviews = iter([text for texts in written for text in texts])
@@ -107,9 +112,12 @@ def replay(
     asked: dict[str, dict[str, Question]] = {}
 
     def answer(stage: str, request: Request) -> Sample:
+        if stage in ENDINGS:
+            # A review that stands in a table was forced before; one that has no score all the same stays as it is.
+            return Sample(request.row_id, "", "error", 0, 0)
         if stage == "review":
             text = next(reviews)
-            return Sample(request.row_id, text, "stop", 0, count_tokens(text))
+            return Sample(request.row_id, text, "stop", 0, count_tokens(remove_forced(text)))
         row = raw[request.row_id]
         return Sample(
             request.row_id, row["raw_text"], row["finish_reason"], row["prompt_tokens"], row["completion_tokens"]
@@ -117,6 +125,8 @@ def replay(
 
     def ask(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
         samples = [answer(stage, request) for request in requests]
+        if stage in ENDINGS:
+            return samples
         mine = asked.setdefault(stage, {})
         for request, sample in zip(requests, samples, strict=True):
             question = mine.setdefault(json.dumps(request.messages), Question(request.messages))

@@ -4,9 +4,9 @@ Every profile is asked from the same seeds, with the same sampling, by LANCE's o
 goes through LANCE's filters, and then through those of `lance_assets.settings.filters.OF_SMALL_MODELS`. A kept proposal
 is one that no rule drops; whether it is a good task, no rule says.
 
-    python -m benchmarks.real_proposals --model /models/SmolLM2-135M-Instruct --corpus seed_tasks.jsonl
+    python -m benchmarks.real_proposals --model /models/SmolLM2-135M-Instruct --data DIR
 
-The corpus has rows of Self-Instruct's seed tasks: `instruction`, and `instances` of `input` and `output`.
+The folder has `self_instruct_seed_tasks.jsonl`: rows of `instruction`, and `instances` of `input` and `output`.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from typing import Any
 
 import polars as pl
 
+from benchmarks._real_data import find_data, skip
 from lance_assets.algorithms.filters.contract import count_drop_reasons
 from lance_assets.prompts import Templates
 from lance_assets.recipes.asking import RoundIdentity
@@ -31,6 +32,7 @@ from resources.engines.contract import Engine, sample_in_order
 from resources.engines.transformers.engine import TransformersEngine
 
 STEP = "lance/new_prompt"
+FILE = "self_instruct_seed_tasks.jsonl"
 MAX_PROMPT_WORDS, MAX_COMPLETION_WORDS = 60, 100
 """Longer seeds are left out, so that a small model's context holds four of them."""
 
@@ -110,15 +112,17 @@ def measure(engine: Engine, profile: str, seeds: list[Seed], settings: LanceSett
 def main() -> None:
     """Ask every profile and print one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="folder of an instruction-tuned model")
-    parser.add_argument("--corpus", type=Path, required=True, help="Self-Instruct's seed tasks, JSONL")
+    parser.add_argument("--model", type=Path, help="folder of an instruction-tuned model")
+    parser.add_argument("--data", type=Path, help=f"folder with {FILE}")
     parser.add_argument("--num-seeds", type=int, default=40)
     parser.add_argument("--profiles", nargs="+", default=["full", "small"])
     parser.add_argument("--max-new-tokens", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=20)
     parser.add_argument("--show", type=int, default=5, help="proposals that are printed of each profile")
     given = parser.parse_args()
-    seeds = read_seeds(given.corpus, given.num_seeds)
+    if given.model is None:
+        skip("no real model: name its folder by --model")
+    seeds = read_seeds(find_data(parser, given.data, [FILE]) / FILE, given.num_seeds)
     settings = LanceSettings(num_prompts=1, max_new_tokens=given.max_new_tokens, min_prompt_words=3)
     engine = TransformersEngine(given.model, batch_size=given.batch_size)
     found = {name: measure(engine, name, seeds, settings, show=given.show) for name in given.profiles}

@@ -14,9 +14,12 @@ scaled up, which the output says of each.
                       reports, waiting between steps), over its model time: 0.1 is 10%
     plan_error        the largest error of `lance plan --measure` over the stages that load a model, as a share of what
                       was measured; null where it is left out (--no-plan)
+    plan_unknown      the stages that the plan does not know, of which plan_error says nothing
 
 The packaged small model runs on seeds of its own world unless a model and data are given: GSM8K's training questions
-are then the seeds, and GSM8K's and SNIPS' test sets the evaluation. The last line is one JSON object.
+are then the seeds, and GSM8K's and SNIPS' test sets the evaluation. A real model's reviews are forced to their endings,
+since few of them end in a score; that is our round's time alone. A round of which a stage had no work is not measured.
+The last line is one JSON object.
 """
 
 import argparse
@@ -25,11 +28,14 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import polars as pl
+
 from benchmarks._authors_way import Step, go_step_by_step, list_tables
 from benchmarks._whole_round_site import Site, write_experiment
 from lance_assets.forecast.build import build_forecast
 from lance_assets.forecast.comparing import compare_round, find_largest_error
 from lance_assets.rounds.asking import Cost
+from lance_assets.rounds.round import Round
 from lance_assets.rounds.shown.overhead import split_round
 
 KEY = "r0001"
@@ -40,6 +46,46 @@ STAGES = {
     "evaluation": "eval_report",
 }
 """The asset of each stage."""
+
+
+WORK: dict[str, str] = {
+    "raw_generations": "generation: neither new prompts nor degraded completions were asked for",
+    "reviewed_set": "review: nothing that was generated was left to review",
+    "sft_set": "training: no row for SFT",
+    "preference_pairs": "training: no pair for DPO",
+    "eval_report": "evaluation: no score",
+}
+"""What a table without a row of the stage's own says."""
+
+
+def find_idle(tables: Mapping[str, pl.DataFrame]) -> list[str]:
+    """The stages of a round that had nothing to do, in words; their time would say nothing of a round's.
+
+    Args:
+        tables: the nouns of `WORK` and `checkpoint`.
+    """
+    own = dict(tables)
+    # Reviews of seeds are asked in any round.
+    own["raw_generations"] = tables["raw_generations"].filter(pl.col("kind") != "seed_review")
+    own["reviewed_set"] = tables["reviewed_set"].filter(pl.col("kind") != "seed")
+    idle = [words for noun, words in WORK.items() if own[noun].is_empty()]
+    if not tables["checkpoint"]["is_trained"][0]:
+        idle.append("training: the checkpoint is the start checkpoint")
+    return idle
+
+
+def require_work(this_round: Round) -> None:
+    """Check that every stage of a finished round had work.
+
+    Raises:
+        ValueError: one had none; the message names all of them.
+    """
+    idle = find_idle({noun: this_round.read(noun) for noun in (*WORK, "checkpoint")})
+    if idle:
+        raise ValueError(
+            f"{this_round.key} of {this_round.plan.name} is no whole round, so it is not measured: {'; '.join(idle)}. "
+            "Take more seeds (--num-seeds), or other bars (BARS of benchmarks/_whole_round_site.py)"
+        )
 
 
 def compare_stages(
@@ -96,6 +142,7 @@ def main() -> None:
         wall = site.run("run", site.plan.name, "--rounds", "1")
         this_round = site.find_round(KEY)
         print(f"{KEY} of {list_tables(this_round)}: {wall:.1f} s", flush=True)
+        require_work(this_round)
         costs = this_round.read_costs()
         (site.folder / "authors").mkdir()
         theirs = go_step_by_step(this_round, share=share, folder=site.folder / "authors", log=lambda _: None)
@@ -106,6 +153,8 @@ def main() -> None:
             compared = compare_round(forecast, KEY, costs)
             print("\n".join(stage.describe() for stage in compared), flush=True)
             plan_error = find_largest_error(compared)
+            if plan_error.unknown:
+                print(f"the plan does not know: {', '.join(plan_error.unknown)}", flush=True)
     stages = compare_stages(wall, costs, theirs)
     theirs_seconds = sum(seconds["authors"] for seconds in stages.values())
     ratio = split_round(costs, total=wall).overhead_ratio
@@ -119,7 +168,8 @@ def main() -> None:
             stage: {side: round(seconds / 60, 2) for side, seconds in sides.items()} for stage, sides in stages.items()
         },
         "overhead_ratio": None if ratio is None else round(ratio, 3),
-        "plan_error": None if plan_error is None else round(plan_error, 3),
+        "plan_error": None if plan_error is None or plan_error.largest is None else round(plan_error.largest, 3),
+        "plan_unknown": None if plan_error is None else list(plan_error.unknown),
         "share": share,
     }
     print(json.dumps(figures))

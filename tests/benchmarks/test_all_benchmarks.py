@@ -12,7 +12,7 @@ from benchmarks import _real_data
 from benchmarks.__main__ import choose_arguments, describe_machine, format_table, list_benchmarks
 from benchmarks._real_data import find_data
 
-NEED_DATA = ("dedup_contrast", "evaluation", "filters", "real_evolution", "spoilt_rows", "training")
+NEED_DATA = ("dedup_contrast", "evaluation", "filters", "real_evolution", "real_proposals", "spoilt_rows", "training")
 """The benchmarks that measure nothing without real data."""
 
 
@@ -23,6 +23,16 @@ def test_real_data_goes_to_the_benchmarks_that_take_it(tmp_path: Path) -> None:
     assert choose_arguments("rouge_l", quick=False, data=tmp_path) == ["--data", str(tmp_path)]
     corpus = ["--corpus", str(tmp_path / "t0_train_50k.parquet")]
     assert choose_arguments("dedup", quick=True, data=tmp_path) == ["--quick", *corpus]
+
+
+def test_a_real_model_goes_to_what_measures_one(tmp_path: Path) -> None:
+    """The small model's own figures are not another model's, and a round of a real model needs data."""
+    model = ["--model", str(tmp_path)]
+    assert choose_arguments("small_model", quick=False, data=None, model=tmp_path) == []
+    assert choose_arguments("training", quick=False, data=None, model=tmp_path) == model
+    assert choose_arguments("real_proposals", quick=True, data=None, model=tmp_path) == model
+    assert choose_arguments("whole_round", quick=False, data=None, model=tmp_path) == []
+    assert choose_arguments("whole_round", quick=False, data=tmp_path, model=tmp_path)[-2:] == model
 
 
 def test_every_claim_has_its_file() -> None:
@@ -74,9 +84,10 @@ def test_a_named_folder_without_the_file_is_an_error_and_a_whole_one_is_taken(
 @pytest.mark.parametrize("name", NEED_DATA)
 def test_each_of_them_asks_for_its_data_before_anything_else(name: str, no_data_here: Path) -> None:
     """As `make bench` starts it in a checkout with no data beside it: status 0, and one line with the reason."""
+    given = ["x", "--model", str(no_data_here)] if name == "real_proposals" else ["x"]
     code = (
         "import runpy, sys; from pathlib import Path; from benchmarks import _real_data; "
-        f"_real_data.DATA = Path({str(no_data_here)!r}); sys.argv = ['x']; "
+        f"_real_data.DATA = Path({str(no_data_here)!r}); sys.argv = {given}; "
         f"runpy.run_module('benchmarks.{name}', run_name='__main__')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -3,15 +3,16 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from benchmarks._authors_way import Step, scale, spread
-from benchmarks._round_requests import draw_mixed_seeds, replay
+from benchmarks._round_requests import ENDINGS, draw_mixed_seeds, replay
 from benchmarks._whole_round_site import NAME, Site, write_experiment
-from benchmarks.whole_round import compare_stages, show_steps
+from benchmarks.whole_round import compare_stages, find_idle, show_steps
 from lance_assets.prompts import Templates
 from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.contract import RoundInputs
@@ -52,6 +53,70 @@ def test_the_questions_of_a_round_are_those_it_asked(tmp_path: Path) -> None:
     ]
     assert {"seed_review", "new_prompt", "completion", "review"} <= set(found)
     assert Counter(again) == Counter(asked)
+
+
+def test_forced_endings_are_answered_and_left_out(tmp_path: Path) -> None:
+    """Reviews without a score are forced, once in the round; its questions are those without endings."""
+    engine = ScriptedEngine(ScriptedPlatform(data_root=str(tmp_path)))
+    asked: list[tuple[str, str, int]] = []
+
+    def ask(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
+        samples = sample_in_order(engine, requests, sampling or SamplingSettings(0.7, 0.9, 64))
+        if stage in ("seed_review", "review"):
+            # As a small real model writes: a rationale, and every other time no score.
+            samples = [
+                replace(sample, text="A fair try.", completion_tokens=3) if place % 2 else sample
+                for place, sample in enumerate(samples)
+            ]
+        if stage in ENDINGS:
+            # Some go on, with a number behind what was put; some engines cannot.
+            samples = [
+                replace(sample, text="6", finish_reason="error" if place % 3 == 0 else "stop")
+                for place, sample in enumerate(samples)
+            ]
+        asked.extend(
+            (stage, json.dumps(request.messages), sample.completion_tokens)
+            for request, sample in zip(requests, samples, strict=True)
+        )
+        return samples
+
+    identity = RoundIdentity("whole", "r0001", 0, Templates("compact", "lance"))
+    settings = LanceSettings(force_ending=True, num_reviews=2, min_completion_words=1)
+    inputs = RoundInputs(identity=identity, settings=settings, ask=ask, is_evaluation_prompt=lambda _: False)
+    seeds, trained = draw_mixed_seeds(8), pl.DataFrame(schema=SFT_SET)
+    raw = RECIPE.generate(inputs, seeds, trained)
+    cleaned = RECIPE.clean(inputs, raw, seeds)
+    reviewed = RECIPE.review(inputs, cleaned, seeds, raw)
+    tables = {"seed_set": seeds, "raw_generations": raw, "cleaned_set": cleaned, "reviewed_set": reviewed}
+    found = replay(inputs, tables, trained, count_tokens=lambda text: 3 if text == "A fair try." else len(text.split()))
+    again = [
+        (stage, json.dumps(question.messages), length)
+        for stage, questions in found.items()
+        for question in questions
+        for length in question.lengths
+    ]
+    assert set(ENDINGS) <= {stage for stage, *_ in asked}, "endings were forced in both stages"
+    assert Counter(again) == Counter(one for one in asked if one[0] not in ENDINGS)
+
+
+def test_a_round_without_work_is_named() -> None:
+    """Only seeds were reviewed, so there is nothing new to review or to train on."""
+    tables = {
+        "raw_generations": pl.DataFrame({"kind": ["seed_review"]}),
+        "reviewed_set": pl.DataFrame({"kind": ["seed"]}),
+        "sft_set": pl.DataFrame({"row_id": []}),
+        "preference_pairs": pl.DataFrame({"row_id": []}),
+        "checkpoint": pl.DataFrame({"is_trained": [False]}),
+        "eval_report": pl.DataFrame({"score": [0.5]}),
+    }
+    assert [words.partition(":")[0] for words in find_idle(tables)] == ["generation", "review", *["training"] * 3]
+    busy = {
+        "raw_generations": pl.DataFrame({"kind": ["seed_review", "degraded_completion"]}),
+        "reviewed_set": pl.DataFrame({"kind": ["seed", "completion"]}),
+        **dict.fromkeys(("sft_set", "preference_pairs"), pl.DataFrame({"row_id": ["a"]})),
+        "checkpoint": pl.DataFrame({"is_trained": [True]}),
+    }
+    assert find_idle(tables | busy) == []
 
 
 def test_a_part_is_scaled_by_its_work_alone() -> None:

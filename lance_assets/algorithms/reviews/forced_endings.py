@@ -147,6 +147,15 @@ def read_forced(review: str) -> float | str | None:
     return found["reason"] if found["score"] is None else float(found["score"])
 
 
+def remove_forced(review: str) -> str:
+    r"""The review as the model wrote it, without the ending that it was forced to.
+
+    >>> remove_forced("Clear.\n(forced ending) score: 7.25"), remove_forced("score: 3")
+    ('Clear.', 'score: 3')
+    """
+    return _FORCED.sub("", review)
+
+
 def is_forced(review: str) -> bool:
     """Whether the review has the score of a forced ending."""
     return isinstance(read_forced(review), float)
