@@ -22,7 +22,7 @@ RUBRIC = Rubric("lance/review", 0, 10)
 
 
 class LanceSettings(ProposingSettings):
-    """LANCE's parameters; the defaults are the paper's constants, but for the shortest completion."""
+    """LANCE's parameters; the defaults are the paper's constants, but for the shortest texts."""
 
     usable_losses: ClassVar[tuple[Losses, ...]] = ("sft", *SFT_THEN_PAIRS, *ON_REWARDS)
     scores: ClassVar[tuple[str, ...]] = ("branch_threshold", "sft_threshold")
@@ -46,7 +46,12 @@ class LanceSettings(ProposingSettings):
     score_gap: float = Field(
         2.0, ge=0, le=10, description="A chosen completion scores more than this above the rejected one."
     )
-    min_chars: int = Field(5, ge=0, description="A trained prompt or completion has more characters than this.")
+    min_chars: int | None = Field(
+        None,
+        ge=0,
+        description="A trained prompt or completion has more characters than this (paper: 5). None: as the seeds' own, "
+        "just below the 5th percentile of their texts, at most 5.",
+    )
     rouge_l_threshold: float = Field(
         0.70, ge=0, le=1, description="Two texts above it on recall, precision or F are near-duplicates."
     )

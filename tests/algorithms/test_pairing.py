@@ -7,6 +7,7 @@ from lance_assets.algorithms.selection.pairing import (
     build_best_worst_pairs,
     build_preference_pairs,
     build_self_play_pairs,
+    find_min_chars,
     grow_seed_set,
     select_sft_rows,
     split_by_score,
@@ -78,7 +79,7 @@ def test_equal_and_short_texts_make_no_pair() -> None:
     assert pair_ids(frame.with_columns(completion=pl.Series(["same text", "same text "]))) == []
     assert pair_ids(frame.with_columns(completion=pl.Series(["long enough", "12345"]))) == []
     assert pair_ids(frame.with_columns(completion=pl.Series(["long enough", "123456"]))) == [("s", "d1")]
-    assert pair_ids(frame.with_columns(prompt=pl.lit("Add 5"))) == []
+    assert pair_ids(frame.with_columns(prompt=pl.lit("Add 5")), min_chars=5) == []
 
 
 def test_a_seed_without_degraded_completions_makes_no_pair() -> None:
@@ -133,10 +134,42 @@ def test_sft_rows() -> None:
         reviewed_row("short", "completion", 9.0, completion="12345"),
         reviewed_row("short prompt", "completion", 9.0, prompt="12345"),
     )
-    rows = select_sft_rows(frame, round_key="r0003")
+    rows = select_sft_rows(frame, min_chars=5, round_key="r0003")
     assert rows.schema == SFT_SET
     assert rows.drop("row_id", "prompt", "completion").rows() == [("generated", "r0003", "kept", 8.5)]
     assert select_sft_rows(reviewed(), round_key="r0003").schema == SFT_SET
+
+
+@pytest.mark.parametrize(
+    ("seeds", "bound"),
+    [
+        (["24", "7", "Yes.", "Paris"], 0),
+        (["24", "Yes.", "Paris"], 1),
+        (["It is 24."] * 4, 5),
+        (["24", *["It is 24."] * 19], 5),  # one of twenty is below the 5th percentile
+        (["24", "24", *["It is 24."] * 18], 1),
+        ([""], 0),
+        ([], 0),
+    ],
+)
+def test_the_shortest_text_goes_by_the_seeds(seeds: list[str], bound: int) -> None:
+    assert find_min_chars(pl.Series(seeds, dtype=pl.String)) == bound
+
+
+@pytest.mark.parametrize(("own", "kept"), [("42", ["24", "Paris"]), ("It is 42.", [])])
+def test_short_right_answers_stay_where_the_seeds_are_short(own: str, kept: list[str]) -> None:
+    """Where seeds are answers, "24" and "Paris" are trained on and paired; where they are sentences, neither is."""
+    seed = reviewed_row("s", "seed", 9.0, completion=own)
+    answers = [reviewed_row(text, "completion", 9.0, completion=text) for text in ("24", "Paris", "")]
+    assert select_sft_rows(reviewed(seed, *answers), round_key="r0001")["completion"].to_list() == kept
+    worse = reviewed_row("d", "degraded_completion", 3.0, completion="7")
+    is_short = own == "42"
+    assert pair_ids(reviewed(seed, worse)) == []
+    longer = reviewed_row("d", "degraded_completion", 3.0, completion="77")
+    assert pair_ids(reviewed(seed, longer)) == ([("s", "d")] if is_short else [])
+    assert pair_ids(reviewed(seed, worse), min_chars=0) == [("s", "d")]
+    prompts = [reviewed_row("p", "completion", 9.0, prompt="2+2=?", completion="It is 4.")]
+    assert len(select_sft_rows(reviewed(reviewed_row("s", "seed", 9.0, prompt="1+1"), *prompts), round_key="r")) == 1
 
 
 def test_grow_takes_everything_scored_once() -> None:

@@ -58,7 +58,7 @@ def test_a_preset_loads_without_any_network(
 def test_a_preset_has_the_papers_constants(plans: dict[str, Plan], name: str) -> None:
     settings = plans[name].settings
     changed = settings.parameters.model_dump(exclude={"max_seeds", "num_judged_pairs"})
-    papers = LanceSettings(min_completion_words=10)
+    papers = LanceSettings(min_completion_words=10, min_chars=5)
     assert changed == papers.model_dump(exclude={"max_seeds", "num_judged_pairs"})
     assert settings.parameters.max_seeds == 3000
     assert settings.prompt_profile == "full"

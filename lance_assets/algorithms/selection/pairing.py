@@ -10,6 +10,8 @@ Differences from the authors' code:
 2. Of several lowest candidates the one with the smallest row id is rejected; the authors' code takes the smallest text.
 3. A pair never has the same text on both sides.
 4. Scores are means of three, so comparisons forgive rounding errors of 1e-9: 8.33... - 6.33... is 2, not more than 2.
+5. The shortest text may go by the seeds' own; the authors' code leaves out all of at most 5 characters, "24" and
+   "Paris" among them.
 """
 
 import hashlib
@@ -21,6 +23,38 @@ from lance_assets.records import PREFERENCE_PAIRS, SEED_SET, SFT_SET, derive_row
 
 _ROUNDING = 1e-9
 """Far above the rounding of a mean of a few scores, far below any difference between two such means."""
+
+LANCE_MIN_CHARS = 5
+"""A trained text of the authors' code has more characters than this."""
+
+
+def find_min_chars(seeds: pl.Series) -> int:
+    """How many characters a text has to have more of, by the seeds' own texts.
+
+    The bound lies just below the 5th percentile of their lengths, and never above LANCE's 5: where seeds are labels or
+    numbers, short texts are right, and seeds that are long say nothing against a short one.
+
+    Args:
+        seeds: the seeds' prompts, or their completions.
+
+    Returns:
+        0 to `LANCE_MIN_CHARS`; 0 where there are no seeds.
+
+    >>> find_min_chars(pl.Series(["24", "7", "120"])), find_min_chars(pl.Series(["It is Paris."]))
+    (0, 5)
+    """
+    lengths = seeds.drop_nulls().str.len_chars().sort().to_list()
+    return max(0, min(LANCE_MIN_CHARS, lengths[len(lengths) // 20] - 1)) if lengths else 0
+
+
+def _is_long_enough(reviewed: pl.DataFrame, min_chars: int | None, *, prompt: str, completions: list[str]) -> pl.Expr:
+    """Whether a prompt and its completions all have more characters than the bound, or than the seeds' own gives."""
+    seeds = reviewed.filter(kind="seed")
+    of_prompt, of_completion = (
+        find_min_chars(seeds[text]) if min_chars is None else min_chars for text in ("prompt", "completion")
+    )
+    bounds = {prompt: of_prompt} | dict.fromkeys(completions, of_completion)
+    return pl.all_horizontal(pl.col(text).str.len_chars() > bound for text, bound in bounds.items())
 
 
 def split_by_score(seeds: pl.DataFrame, *, branch_threshold: float) -> pl.DataFrame:
@@ -41,14 +75,15 @@ def _derive_ids(frame: pl.DataFrame, *parts: str, columns: list[str]) -> pl.Seri
 
 
 def select_sft_rows(
-    reviewed: pl.DataFrame, *, sft_threshold: float | None = 8.0, min_chars: int = 5, round_key: str
+    reviewed: pl.DataFrame, *, sft_threshold: float | None = 8.0, min_chars: int | None = None, round_key: str
 ) -> pl.DataFrame:
     """The completions of new prompts that scored above the threshold.
 
     Args:
         reviewed: schema `REVIEWED_SET`.
         sft_threshold: 0..10, strict; None takes every completion, scored or not.
-        min_chars: prompt and completion both have more characters than this.
+        min_chars: prompt and completion both have more characters than this; None goes by the rows of kind "seed"
+            (`find_min_chars`).
         round_key: the round that accepts them.
 
     Returns:
@@ -65,8 +100,7 @@ def select_sft_rows(
     passed = reviewed.filter(
         (pl.col("kind") == "completion")
         & is_good
-        & (pl.col("prompt").str.len_chars() > min_chars)
-        & (pl.col("completion").str.len_chars() > min_chars)
+        & _is_long_enough(reviewed, min_chars, prompt="prompt", completions=["completion"])
     )
     return passed.select(
         _derive_ids(passed, "sft_set", round_key, columns=["row_id"]),
@@ -80,7 +114,7 @@ def select_sft_rows(
 
 
 def build_preference_pairs(
-    reviewed: pl.DataFrame, *, score_gap: float = 2.0, min_chars: int = 5, round_key: str
+    reviewed: pl.DataFrame, *, score_gap: float = 2.0, min_chars: int | None = None, round_key: str
 ) -> pl.DataFrame:
     """Pair each seed's lowest candidate with every candidate far enough above it.
 
@@ -91,7 +125,8 @@ def build_preference_pairs(
     Args:
         reviewed: schema `REVIEWED_SET`.
         score_gap: 0 or more; chosen scores more than this above rejected.
-        min_chars: prompt, chosen and rejected all have more characters than this.
+        min_chars: prompt, chosen and rejected all have more characters than this; None goes by the rows of kind "seed"
+            (`find_min_chars`).
         round_key: the round that builds them.
 
     Returns:
@@ -121,12 +156,11 @@ def build_preference_pairs(
         (pl.col("review_score") - pl.col("review_score_low")).alias("score_gap"),
         pl.lit(round_key).alias("source_round"),
     )
-    texts = ("prompt", "chosen", "rejected")
     kept = pairs.filter(
         (pl.col("score_gap") > score_gap + _ROUNDING)
         # Texts that differ in spaces alone have nothing to teach.
         & (pl.col("chosen").str.strip_chars() != pl.col("rejected").str.strip_chars())
-        & pl.all_horizontal(pl.col(text).str.len_chars() > min_chars for text in texts)
+        & _is_long_enough(reviewed, min_chars, prompt="prompt", completions=["chosen", "rejected"])
     )
     ids = _derive_ids(kept, "preference_pairs", round_key, columns=["chosen_id", "rejected_id"])
     return kept.with_columns(ids).select(PREFERENCE_PAIRS.names()).cast(PREFERENCE_PAIRS)

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,6 +24,7 @@ from lance_assets.algorithms.measures.diversity import (
 from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.algorithms.reviews.pairwise import summarise_verdicts
 from lance_assets.algorithms.similarity.words import count_words
+from lance_assets.recipes.contract import RoundInputs
 from lance_assets.recipes.steps.judging import drop_judged_pairs
 from lance_assets.records import DIVERSITY_REPORT
 from lance_assets.rounds.alike.kept_texts import require_history
@@ -46,7 +48,7 @@ from lance_assets.rounds.report import (
 from lance_assets.rounds.round import Round
 from lance_assets.rounds.shown.bars import list_bars
 from lance_assets.rounds.shown.samples import sample_rows
-from lance_assets.rounds.shown.sentences import explain_no_pairs, say_pairs, say_sft
+from lance_assets.rounds.shown.sentences import explain_no_pairs, say_number, say_pairs, say_sft
 from lance_assets.settings.checks import CheckSettings
 from resources.readers.seed_files import read_eft
 
@@ -58,14 +60,18 @@ def make_sft_set(this_round: Round) -> Made:
         eft = read_eft(plan.settings.seeds, plan.folder)
         table = plan.recipe.start_sft_set(this_round.build_inputs(), this_round.read("seed_set"), eft)
     else:
-        inputs = this_round.build_inputs(seeds=this_round.read("seed_set"))
-        given, earlier = (inputs, this_round.read("reviewed_set")), this_round.read_grown("sft_set")
-        if asks_people(plan):
-            table = build_decided_sft_set(plan.recipe, *given, this_round.read("decision_set"), earlier)
-        else:
-            table = plan.recipe.build_sft_set(*given, earlier)
+        table = build_sft_rows(this_round, this_round.build_inputs(seeds=this_round.read("seed_set")))
     facts: Report = {"vendi_score": round(measure_vendi(this_round, table), 3)} if plan.recipe.reports_vendi else {}
     return Made(table, others=list_reward_prompts(this_round, table), facts=facts)
+
+
+def build_sft_rows(this_round: Round, inputs: RoundInputs[Any]) -> pl.DataFrame:
+    """What the review and people accepted, with the earlier set. Schema `SFT_SET`."""
+    recipe, given = this_round.plan.recipe, (inputs, this_round.read("reviewed_set"))
+    earlier = this_round.read_grown("sft_set")
+    if asks_people(this_round.plan):
+        return build_decided_sft_set(recipe, *given, this_round.read("decision_set"), earlier)
+    return recipe.build_sft_set(*given, earlier)
 
 
 def measure_vendi(this_round: Round, table: pl.DataFrame) -> float:
@@ -88,10 +94,12 @@ def report_sft_set(this_round: Round) -> Report:
         for name, rows in ((f"accepted in {this_round.key}", is_new), ("accepted before", ~is_new))
     }
     columns = ("row_id", "source", "source_round", "prompt", "completion", "review_score", "source_id")
+    too_short = count_too_short(this_round, "sft_set")
     return {
-        SUMMARY: say_sft(table, new, key=this_round.key),
+        SUMMARY: say_sft(table, new, key=this_round.key, num_too_short=too_short.get("num_too_short", 0)),
         "dagster/row_count": len(table),
         "num_new": len(new),
+        **too_short,
         "sources": count_values(table["source"], of="source"),
         "rounds": count_values(table["source_round"], of="round"),
         "scores": Histogram(
@@ -104,6 +112,19 @@ def report_sft_set(this_round: Round) -> Report:
             new if len(new) else table, columns, over=("source", "review_score"), salt=this_round.key
         ),
     }
+
+
+def count_too_short(this_round: Round, noun: str) -> dict[str, int]:
+    """How many new rows or pairs only the shortest text of `min_chars` keeps out; nothing where a recipe has none."""
+    recipe, parameters = this_round.plan.recipe, this_round.plan.settings.parameters
+    if this_round.is_start or "min_chars" not in recipe.settings_of_step.get(noun, ()):
+        return {}
+    seeds = {"seeds": this_round.read("seed_set")} if noun == "sft_set" else {}
+    build, inputs = (build_sft_rows if noun == "sft_set" else build_new_pairs), this_round.build_inputs(**seeds)
+    every = replace(inputs, settings=parameters.model_copy(update={"min_chars": 0}))
+    is_new = pl.col("source_round") == this_round.key
+    with_all, with_own = (build(this_round, one).filter(is_new).height for one in (every, inputs))
+    return {"num_too_short": with_all - with_own}
 
 
 def no_evaluation_overlap(this_round: Round) -> Judged:
@@ -139,20 +160,23 @@ NOT_JUDGED = "not judged"
 
 def make_preference_pairs(this_round: Round) -> Made:
     """Pair the reviewed completions of each prompt, and have some pairs judged; nothing in r0000."""
-    plan = this_round.plan
     if this_round.is_start:
         return Made(
             this_round.empty("preference_pairs"), others={"pair_judgements": this_round.empty("pair_judgements")}
         )
-    given = (this_round.build_inputs(), this_round.read("reviewed_set"))
-    earlier = this_round.read_grown("preference_pairs")
-    if asks_people(plan):
-        built = build_decided_pairs(plan.recipe, *given, this_round.read("decision_set"), earlier)
-    else:
-        built = plan.recipe.build_pairs(*given, earlier)
+    built = build_new_pairs(this_round, this_round.build_inputs())
     # Pairs of earlier rounds were judged when they were new.
     judgements = judge_new_pairs(this_round, built.filter(pl.col("source_round") == this_round.key))
     return Made(drop_judged_pairs(built, judgements), others={"pair_judgements": judgements})
+
+
+def build_new_pairs(this_round: Round, inputs: RoundInputs[Any]) -> pl.DataFrame:
+    """What the reviews and people's decisions pair, with the earlier pairs. Schema `PREFERENCE_PAIRS`."""
+    recipe, given = this_round.plan.recipe, (inputs, this_round.read("reviewed_set"))
+    earlier = this_round.read_grown("preference_pairs")
+    if asks_people(this_round.plan):
+        return build_decided_pairs(recipe, *given, this_round.read("decision_set"), earlier)
+    return recipe.build_pairs(*given, earlier)
 
 
 def judge_new_pairs(this_round: Round, new: pl.DataFrame) -> pl.DataFrame:
@@ -172,11 +196,14 @@ def report_preference_pairs(this_round: Round) -> Report:
     parameters = this_round.plan.settings.parameters
     bars = {"paired above": float(parameters.score_gap)} if hasattr(parameters, "score_gap") else {}
     columns = ("row_id", "prompt", "chosen", "rejected", "chosen_score", "rejected_score")
-    shown = new if len(new) else table
+    shown, too_short = new if len(new) else table, count_too_short(this_round, "preference_pairs")
+    num_too_short = too_short.get("num_too_short", 0)
+    why_none = "" if len(new) else explain_none(this_round, num_too_short=num_too_short)
     facts: Report = {
-        SUMMARY: say_pairs(table, new, key=this_round.key, why_none="" if len(new) else explain_none(this_round)),
+        SUMMARY: say_pairs(table, new, key=this_round.key, why_none=why_none, num_too_short=num_too_short),
         "dagster/row_count": len(table),
         "num_new": len(new),
+        **too_short,
         "rounds": count_values(table["source_round"], of="round"),
         "gaps": Histogram(
             gaps, title="Score gaps of the pairs", x_label="chosen minus rejected (points)", thresholds=bars
@@ -187,8 +214,13 @@ def report_preference_pairs(this_round: Round) -> Report:
     return facts | (describe_judgements(judgements) if parameters.judges_pairs or len(judgements) else {})
 
 
-def explain_none(this_round: Round) -> str:
-    """Why a round brought no pair."""
+def explain_none(this_round: Round, *, num_too_short: int = 0) -> str:
+    """Why a round brought no pair.
+
+    Args:
+        this_round: the round.
+        num_too_short: pairs that a text of too few characters kept out.
+    """
     plan = this_round.plan
     if not plan.settings.parameters.builds_pairs:
         return "this experiment builds none, by its parameters"
@@ -197,6 +229,8 @@ def explain_none(this_round: Round) -> str:
     reviewed, judged = this_round.read("reviewed_set"), this_round.read("pair_judgements")
     if num_left_out := judged["drop_reason"].count():
         return f"the judgements left out {num_left_out} of {len(judged)} judged pairs"
+    if num_too_short:
+        return f"the scores gave {say_number(num_too_short, 'pair')}, each with a text that is too short (min_chars)"
     own = plan.recipe.explain_no_pairs
     return explain_no_pairs(reviewed) if own is None else own(this_round.build_inputs(), reviewed)
 

@@ -86,21 +86,26 @@ def say_reviewed(table: pl.DataFrame, *, is_start: bool) -> str:
     return f"{say_number(len(scored), 'row')} scored, {fmean(scored):.3g} on average ({by_kind}){left}"
 
 
-def say_sft(table: pl.DataFrame, new: pl.DataFrame, *, key: str) -> str:
+def _say_too_short(number: int, what: str) -> str:
+    return f"; {say_number(number, what)} left out as too short (min_chars)" if number else ""
+
+
+def say_sft(table: pl.DataFrame, new: pl.DataFrame, *, key: str, num_too_short: int = 0) -> str:
     """What SFT trains on.
 
     Args:
         table: schema `SFT_SET`.
         new: those rows that the round brought.
         key: the round.
+        num_too_short: rows that their scores let in and that are too short.
     """
     told = f"{say_number(len(table), 'row')} to train on ({say_counts(count(table['source']))})"
     scored = new["review_score"].drop_nulls()
     mean = f", scored {fmean(scored):.3g} on average" if len(scored) else ""
-    return f"{told}; {len(new):,} new in {key}{mean}"
+    return f"{told}; {len(new):,} new in {key}{mean}{_say_too_short(num_too_short, 'row')}"
 
 
-def say_pairs(table: pl.DataFrame, new: pl.DataFrame, *, key: str, why_none: str) -> str:
+def say_pairs(table: pl.DataFrame, new: pl.DataFrame, *, key: str, why_none: str, num_too_short: int = 0) -> str:
     """What DPO trains on.
 
     Args:
@@ -108,6 +113,7 @@ def say_pairs(table: pl.DataFrame, new: pl.DataFrame, *, key: str, why_none: str
         new: those that the round brought.
         key: the round.
         why_none: why the round brought none, where it brought none.
+        num_too_short: pairs that their scores let in and of which a text is too short.
     """
     if new.is_empty():
         earlier = f"; {say_number(len(table), 'pair')} of earlier rounds" if len(table) else ""
@@ -115,7 +121,8 @@ def say_pairs(table: pl.DataFrame, new: pl.DataFrame, *, key: str, why_none: str
     gaps = new["score_gap"].drop_nulls()
     gap = f", the scores {fmean(gaps):.3g} apart on average" if len(gaps) else ""
     which = "all" if len(new) == len(table) else f"{len(new):,}"
-    return f"{say_number(len(table), 'pair')}, {which} new in {key}{gap}"
+    left = _say_too_short(num_too_short, "pair")
+    return f"{say_number(len(table), 'pair')}, {which} new in {key}{gap}{left}"
 
 
 def explain_no_pairs(reviewed: pl.DataFrame) -> str:

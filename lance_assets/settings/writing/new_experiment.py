@@ -27,7 +27,7 @@ OWN_FIELDS = ("description", "owners")
 
 
 KEPT_FOR_FIGURES = (
-    *("force_ending", "structured_output", "num_signal_pairs", "min_completion_words", "keeps_contrast"),
+    *("force_ending", "structured_output", "num_signal_pairs", "min_completion_words", "min_chars", "keeps_contrast"),
     *("dtype", "save_dtype", "warmup_from_zero", "gradient_accumulation_steps", "trained_positions_only"),
 )
 """Settings that the package's experiments name only so that their published tables stay; a new one has the defaults."""
