@@ -138,3 +138,28 @@ def test_a_verdict_that_is_not_given_never_counts(other: str, sentence: str) -> 
     mention, own = sentence.format(other), "B" if other == "A" else "A"
     assert isinstance(parse_verdict(mention), Unread)
     assert parse_verdict(f"verdict: {own}\n{mention}") == own
+
+
+@pytest.mark.parametrize(
+    ("text", "announced"),
+    [
+        ('I award this completion a "score: 8"', True),
+        ('The output must be graded as follows: "score: 8".', True),
+        ('Our overall verdict is "score: 8".', True),
+        ('The output must be graded by what it says: "score: 8".', False),
+        ('I never score with the words "score: 8".', False),
+        ('Its last line is "score: 8".', False),
+    ],
+)
+def test_a_quotation_counts_where_the_writer_announces_it(text: str, announced: bool) -> None:
+    assert ("8" in mask_others(text, LABEL)) is announced
+
+
+def test_an_object_that_never_ends_ends_before_a_line_with_a_label_of_its_own() -> None:
+    broken = '{"a": {"score": 1}, "b": [2,\nand so on'
+    assert mask_others(f"{broken}\nscore: 8", LABEL).endswith("\nscore: 8")
+    # A field and a closing brace behind the line tell that the object goes on.
+    for rest in ('\n"score": 8', "\nscore: 8\n}"):
+        assert "8" not in mask_others(broken.replace("[2", "[{") + rest, LABEL)
+    linear = '{"\nscore: ' * 20_000
+    assert len(mask_others(linear, LABEL)) == len(linear)

@@ -69,6 +69,23 @@ _SUPPOSED_AFTER = re.compile(
 )
 _AFTER = re.compile(r"[^.!?;,\n–—\"|(){}]{0,120}")
 _QUOTED = re.compile(r"\"[^\"\n]{2,400}\"|(?<![^\W_])'[^'\n]{2,400}'(?![^\W_])")
+_ANNOUNCED = re.compile(
+    rf"(?:\b(?:I|we)(?:'d| would| will|'ll| can| must)?(?: [a-z]+ly| therefore| thus| hence| still| also)?"
+    rf" (?:give|rate|award|assign|grade|score|judge)"
+    rf"|\b(?:{WHOLE_WORDS}) (?:(?:should|can|must|will|has to) be|is) (?:rated|graded|scored|judged)"
+    r"|\b(?:my|our|the) (?:(?:final|overall|own) )?(?:rating|score|grade|verdict|judge?ment|decision) (?:is|for))"
+    rf"(?: (?:it|this|that|the|an?|my|as|at|with|is|follows|following|(?:assistant|model)(?: [ab])?(?:'s)?"
+    rf"|rating|score|grade|verdict|{WHOLE_WORDS}))*:? ?\Z",
+    re.I,
+)
+"""What announces a quotation as the writer's own score or verdict: 'I would rate it as follows: "Rating: [[9]]"'."""
+_ITEM = re.compile(
+    r"\W{0,4}(?:[0-9]{1,2}[.)]|[-•+#]) ?(?:#+ )?"
+    r"(?!(?:in )?(?:\w+ )?(?:overall|final|total|sum|summary|conclusion|result|verdict|decision|reason(?:ing)?)\b)"
+    r"[^\W\d_][^\n:.]{1,40}: ?[^\n]+",
+    re.I,
+)
+"""A line that names a criterion in a list and says something of it."""
 _JSON_START = re.compile(r"\{(?=\s*[\"'])|\[(?=\s*\{\s*[\"'])")
 _BLOCK_QUOTATION = re.compile(r"^>[^\n]*", re.M)
 _WRAPPERS = "review|evaluation|assessment|judge?ment|results?|output|scores|answer|feedback|json"
@@ -111,6 +128,16 @@ def opens_clause(plain: str, place: int) -> bool:
     return _MAY_PRECEDE.fullmatch(spaced) is not None
 
 
+def is_of_item(plain: str, place: int) -> bool:
+    """Whether a claim ends an item of a list of criteria, and is of that criterion alone.
+
+    >>> texts = ("2. Style: B is livelier. Verdict: B", "2. Verdict: B", "Style: B is livelier. Verdict: B")
+    >>> [is_of_item(text, text.index("Verdict")) for text in texts]
+    [True, False, False]
+    """
+    return _ITEM.fullmatch(plain[max(plain.rfind("\n", 0, place) + 1, place - 600) : place]) is not None
+
+
 def is_supposed(plain: str, place: int, end: int, *, is_labelled: bool = False) -> bool:
     """Whether the sentence around a claim from `place` to `end` only supposes or reports it.
 
@@ -137,9 +164,9 @@ def _mask(text: str) -> str:
     return re.sub(r"[^\n]", lambda sign: MASKED_DIGIT if sign[0] in "0123456789" else _MASKED, text)
 
 
-def _read_object(plain: str, place: int) -> tuple[str, int]:
-    """A JSON object or list from behind its opening sign, with what is nested in it masked, and where it ends."""
-    pieces, depth = [], 1
+def _read_object(plain: str, begin: int) -> tuple[str, int, bool]:
+    """A JSON object or list from behind its opening sign, nested parts masked, where it ends, and whether it does."""
+    pieces, depth, place = [], 1, begin
     while depth and (token := _JSON_TOKEN.search(plain, place)):
         outside, written = plain[place : token.start()], token[0]
         pieces.append(outside if depth == 1 else _mask(outside))
@@ -150,14 +177,26 @@ def _read_object(plain: str, place: int) -> tuple[str, int]:
     # Behind an object that never ends, what is written as a field may be another's; a label of its own is none.
     rest = "" if not depth else plain[place:]
     inner = rest if depth <= 1 else _FIELD.sub(lambda field: _mask(field[0]), rest)
-    return "".join([*pieces, inner]), place + len(rest)
+    return "".join([*pieces, inner]), place + len(rest), not depth
+
+
+def _find_own_line(plain: str, labels: re.Pattern[str]) -> int:
+    """Where, behind every closing brace, a line begins with a label and a colon; the text's end where none does.
+
+    A field of an object has its name in quotation marks, so such a line ends an object that was never closed.
+    """
+    line = re.compile(rf"\n[ #>•+~-]{{0,6}}(?:{labels.pattern})[\"')\]]{{0,3}} ?:", labels.flags)
+    found = line.search(plain, plain.rfind("}") + 1)
+    return found.start() if found else len(plain)
 
 
 def _mask_inner_json(plain: str, labels: re.Pattern[str]) -> str:
     """Mask what is nested in JSON, and objects that score different things: a part's field is none of the whole."""
-    pieces, objects, place = [], [], 0
+    pieces, objects, place, own_line = [], [], 0, _find_own_line(plain, labels)
     while start := _JSON_START.search(plain, place):
-        inner, end = _read_object(plain, start.end())
+        inner, end, is_closed = _read_object(plain, start.end())
+        if not is_closed and start.end() <= own_line < len(plain):
+            inner, end, _ = _read_object(plain[:own_line], start.end())
         pieces += [plain[place : start.end()], inner]
         objects.append(inner)
         place = end
@@ -188,7 +227,8 @@ def mask_others(plain: str, labels: re.Pattern[str]) -> str:
 
     Args:
         plain: a normalised text.
-        labels: what a quotation is masked for; a text that is quoted as a whole is none.
+        labels: what a quotation is masked for; a text that is quoted as a whole is none, nor is one that the writer
+            announces as its own score or verdict.
 
     Returns:
         A text of the same length.
@@ -204,7 +244,8 @@ def mask_others(plain: str, labels: re.Pattern[str]) -> str:
     def mask_quotation(quoted: re.Match[str]) -> str:
         is_whole = first is None or (quoted.start() < first.start() and quoted.end() > len(text) - num_last - 1)
         has_number = re.search(r"[0-9]|:|\[", quoted[0]) is not None
-        return _mask(quoted[0]) if has_number and not is_whole and labels.search(quoted[0]) else quoted[0]
+        is_own = is_whole or _ANNOUNCED.search(find_sentence(text, quoted.start())) is not None
+        return _mask(quoted[0]) if has_number and not is_own and labels.search(quoted[0]) else quoted[0]
 
     unquoted = _QUOTED.sub(mask_quotation, text)
     # A block quotation; one at the end stands for itself, unless there is a claim before it.

@@ -8,8 +8,8 @@ Differences from the paper:
 1. The paper counts a pair whose verdict changes with the order as a tie; here it is `flipped`, apart from a true tie,
    and the flip rate is 1 minus the paper's consistency. A verdict for one order and a tie for the other is flipped too.
 2. A verdict is also read as "verdict: A", "结论：A", "[[B>A]]" (Arena-Hard), "**B**", "Response A is better", "both are
-   equal". The last one that is the judge's own counts (`claims`): not one that is quoted, or only supposed. What cannot
-   be read is unread with a reason, never a tie.
+   equal". The last one that is the judge's own counts (`claims`): not one that is quoted, only supposed, or on one item
+   of a list of criteria. What cannot be read is unread with a reason, never a tie.
 3. Position bias is the share of readable verdicts other than ties that are for the completion shown first. Its
    interval treats verdicts as independent. The two of a pair are not, so it is somewhat narrow or wide.
 """
@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from lance_assets.algorithms.measures.statistics import compute_wilson_interval
-from lance_assets.algorithms.reviews.claims import find_sentence, is_supposed, mask_others, opens_clause
+from lance_assets.algorithms.reviews.claims import find_sentence, is_of_item, is_supposed, mask_others, opens_clause
 from lance_assets.algorithms.reviews.review_parsing import normalise_review
 from lance_assets.algorithms.reviews.thoughts import strip_thinking
 from lance_assets.records import FinishReason
@@ -187,8 +187,9 @@ def _read_named(match: re.Match[str], plain: str) -> Verdict | Literal["ambiguou
     return named if _MAY_FOLLOW.match(plain, match.end()) else None
 
 
-def _find_labelled(plain: str) -> _Found | None:
-    """The last verdict in double brackets or by a label that is the judge's own."""
+def _find_labelled(plain: str) -> tuple[_Found | None, list[_Found]]:
+    """The last verdict in double brackets or by a label that is the judge's own, and those on parts after it."""
+    parts: list[_Found] = []
     matches = [*_BRACKETS.finditer(plain), *_LABEL.finditer(plain)]
     # Both patterns find labels, and a judge may correct itself, so the last one in the text counts.
     for match in sorted(matches, key=lambda match: match.end(), reverse=True):
@@ -198,9 +199,13 @@ def _find_labelled(plain: str) -> _Found | None:
         ):
             continue
         verdict = _read_named(match, plain)
-        if verdict is not None:
-            return _Found(verdict, match.start(), is_labelled=True)
-    return None
+        if verdict is None:
+            continue
+        found = _Found(verdict, match.start(), is_labelled=True)
+        if not is_label or not is_of_item(plain, match.start()):
+            return found, parts
+        parts.append(found)
+    return None, parts
 
 
 def _find_in_prose(plain: str) -> _Found | None:
@@ -229,9 +234,13 @@ def _find_in_prose(plain: str) -> _Found | None:
 def _find_verdict(plain: str) -> _Found | None:
     """The last verdict in double brackets or by a label, else in prose, else the text as a whole."""
     text = mask_others(plain, _ANY_LABEL)
-    found = _find_labelled(text) or _find_in_prose(text)
+    own, parts = _find_labelled(text)
+    found = own or _find_in_prose(text)
     if found:
         return found
+    if parts:
+        # Parts that agree leave no doubt of the whole.
+        return parts[0] if len({part.verdict for part in parts}) == 1 else replace(parts[0], verdict="ambiguous")
     whole = _WHOLE.match(plain)
     verdict = _read_named(whole, plain) if whole else None
     return _Found(verdict, 0, is_labelled=True) if verdict else None

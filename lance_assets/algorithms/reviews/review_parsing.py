@@ -89,6 +89,8 @@ UNSCORED_REASONS = {
 """Why a review has no score; `no_tail` and `low_mass` only where the expected score is asked for
 (`compute_expected_score`), and `not_continued` only where endings are forced (`forced_endings`)."""
 
+_NOT_CLOSED = re.compile(r"\[\[ ?[0-9.,]*\Z")
+"""A text that ends within double brackets, whose number may have been cut in two."""
 _MAY_GO_ON = re.compile(r"[\s.,/–—-]*\Z")
 _ENDS_OPEN = re.compile(r"(?:[^\W_]|[\s.,/–—-])\Z")
 MAX_AFTER = 400
@@ -185,7 +187,7 @@ def read_score(
     may_go_on = _MAY_GO_ON.match(plain, statement.value.end("number")) and _ENDS_OPEN.search(text[-1:])
     # And what stands inside a review that was cut may be a first guess, or the score of a part.
     is_early = not statement.is_labelled or re.search(r"\w", plain[: statement.start]) is not None
-    if finish_reason == "length" and (may_go_on or is_early):
+    if _NOT_CLOSED.search(plain) or (finish_reason == "length" and (may_go_on or is_early)):
         return Unscored("cut_off", text)
     # A score that ends no review is a point's, a guess or a figure: it opens the text, or little comes after it.
     goes_on = len(plain) - statement.value.end() > MAX_AFTER

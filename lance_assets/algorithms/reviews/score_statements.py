@@ -15,6 +15,7 @@ from lance_assets.algorithms.reviews.claims import (
     WHOLE_WORDS,
     find_clause,
     find_sentence,
+    is_of_item,
     is_supposed,
     mask_others,
     opens_clause,
@@ -79,7 +80,8 @@ _ANY_LABEL = re.compile(_WORD, re.I)
 # "Overall:" may open a remark as well, so these labels need more proof than a colon.
 _WEAK_LABEL = re.compile(
     rf"{_NO_LETTER}(?:(?P<careful>{CAREFUL_WORDS})|(?P<sum>{SUM_WORDS})|{SCALED_WORDS}){_NO_LETTER_AFTER}"
-    rf"{_S}{_QUOTES}(?P<qualifier>{_QUALIFIER}){_S}{_QUOTES}{_S}(?:(?P<copula>{_IS}|{_CJK_IS})?{_S}[:=]|\||[–—])",
+    rf"{_S}{_QUOTES}(?P<qualifier>{_QUALIFIER}){_S}{_QUOTES}{_S}(?:(?P<copula>{_IS}|{_CJK_IS})?{_S}[:=]|\||[–—]"
+    r"|[は為为是은는](?= ?[\[\"(]{0,4}[0-9]))",
     re.I,
 )
 # "I would give it 8/10" has no word for a score, and is distinguished from a remark by its scale.
@@ -124,7 +126,8 @@ _MAY_CLOSE = re.compile(
     r"|i(?:'d| would)? say|perhaps|maybe|a|an|solid|strong|final|total) ?)*",
     re.I,
 )
-_LINE_END = re.compile(rf"{_S}(?:{UNIT})?{_S}[.!]?{_S}(?:\n|\||</|\Z)", re.I)
+_CJK_ENDS = "(?:です|とします|とする|とさせていただきます|となります|となる|である|だ|입니다|이다|합니다|로 합니다)"
+_LINE_END = re.compile(rf"{_S}(?:{UNIT})?{_S}{_CJK_ENDS}?{_S}[.!]?[\"']?{_S}(?:\n|\||</|\Z)", re.I)
 _CLAUSE_END = re.compile(rf"{_S}(?:{UNIT})?{_S}(?:[.,;!)(|\n–—-]|\Z)", re.I)
 # in the same clause: what is said is not the score
 _DENIED = re.compile(
@@ -155,7 +158,7 @@ _GIVES = re.compile(
     r"\b(?:I|we)\b[^;:]*\b(?:giv|rat|award|assign|grad|scor|choos|settl|go|put|propos|suggest|say)(?:e|es|ing)?\b"
     r"(?: [\w'-]+){0,7}\Z"
     rf"|(?:\A|[,;:]|\b(?:and|so|thus|hence|therefore|overall|but)\b)\W*(?:{_ADVERB},? )*"
-    rf"(?:it|(?:this|that)(?: one)?|(?:this|the) (?:{WHOLE_WORDS}))(?: {_ADVERB})? "
+    rf"(?:it|(?:this|that)(?: one)?|(?:this|the) (?:(?:assistant|model)'s )?(?:{WHOLE_WORDS}))(?: {_ADVERB})? "
     r"(?:gets?|earns?|deserves?|receives?|merits?|warrants?|scores?|is worth|comes to|achieves?"
     r"|is (?:given|awarded|rated))"
     rf"{_ARTICLES}\Z"
@@ -280,9 +283,14 @@ def _find_labelled(plain: str) -> tuple[Statement | None, bool]:
                 return None, True
             continue
         ends = not is_boxed or _LINE_END.match(plain, value.end())
+        # "I would rate it as a [[9]] out of 10. It is ..." goes on, and is given.
+        ends = ends or (_STOPS.match(plain, value.end()) and _is_given(match.start(), plain))
         if not ends or _is_other_case(match) or is_supposed(plain, match.start(), value.end(), is_labelled=True):
             continue
         one = _read_found(match, value, plain)
+        if one.part is None and not is_boxed and is_of_item(plain, match.start()):
+            # One item alone may be of the whole; several are parts.
+            one = replace(one, part="whole")
         found.append(replace(one, statement=replace(one.statement, is_labelled=True)))
         if one.part is None:
             break
