@@ -1,12 +1,18 @@
-"""Read the scores of real rationales: GPT-4's feedback in the test data of Prometheus, with the score beside it.
+"""Read what real judges wrote: their reviews and verdicts as they end, and rationales with endings of ours.
 
     python -m benchmarks.real_rationales [--quick] [--data DIR]
 
-`--data` names a folder with mt_bench_eval.json or vicuna_eval.json (prometheus-eval/prometheus-eval, folder
-eval/benchmark/data): each row has `gpt4_feedback`, three rationales, and `gpt4_score`, their scores from 1 to 5.
-Without it the rationales without a score of tests/algorithms/golden_reviews.jsonl are taken, with made scores.
+Of `--data`, a folder, two kinds of files are taken:
 
-Each rationale is read as it is, where a score that differs is spurious, and with its score in the endings of `ENDINGS`.
+- Judgements with the score or verdict that was published of them, in any `*.jsonl` below it, in the formats of
+  `_judgements`: MT-Bench's and Arena-Hard's. `judge_scores_agreement` and `judge_verdicts_agreement` are the shares
+  that we read as they were published; `_unread`, `_wrong` and `_spurious` count the others (spurious: read where
+  nothing was published).
+- mt_bench_eval.json and vicuna_eval.json (prometheus-eval/prometheus-eval, folder eval/benchmark/data): each row has
+  `gpt4_feedback`, three rationales of GPT-4, and `gpt4_score`, their scores from 1 to 5. Each is read as it is, where a
+  score that differs is spurious, and with its score in the six endings of `ENDINGS`, which the project wrote.
+  `agreement` and `spurious` are of these. Without such a file the rationales without a score of
+  tests/algorithms/golden_reviews.jsonl are taken, with made scores.
 """
 
 import argparse
@@ -14,6 +20,7 @@ import ast
 import json
 from pathlib import Path
 
+from benchmarks._judgements import measure_judgements, read_judgements
 from lance_assets.algorithms.reviews.review_parsing import Unscored, parse_review
 
 FILES = ("mt_bench_eval.json", "vicuna_eval.json")
@@ -71,10 +78,12 @@ def main() -> None:
     """Read them, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the same: it takes seconds")
-    parser.add_argument("--data", type=Path, metavar="DIR", help=f"folder with {' or '.join(FILES)}")
+    parser.add_argument("--data", type=Path, metavar="DIR", help=f"folder with judgements, {' or '.join(FILES)}")
     options = parser.parse_args()
     real = [] if options.data is None else read_rationales(options.data)
-    print(json.dumps(measure(real or make_rationales()) | {"is_real_data": bool(real)}))
+    judged = [] if options.data is None else read_judgements(options.data)
+    figures = measure(real or make_rationales()) | {"is_real_data": bool(real)}
+    print(json.dumps(figures | measure_judgements(judged)))
 
 
 if __name__ == "__main__":
