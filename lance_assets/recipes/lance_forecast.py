@@ -197,7 +197,7 @@ def _forecast_start(settings: LanceSettings, assumptions: Assumptions, lengths: 
 def _forecast_signal(
     settings: LanceSettings, assumptions: Assumptions, lengths: Lengths, pool: Pool
 ) -> tuple[StageForecast, ...]:
-    """What measures r0000's reviewer: completions written worse, and reviews of each completion of the pairs.
+    """What measures r0000's reviewer: completions written worse, reviews of each completion of the pairs, and verdicts.
 
     A prompt has its own completion, another seed's, a degraded and a truncated one, and one more where there are gold
     answers. What is only read has no row.
@@ -212,9 +212,14 @@ def _forecast_signal(
     is_asked = settings.reviewer == "model" and not settings.reviews_by_reading
     texts = number * (4 + pool.has_answers + writes) * is_asked
     num_reviews = settings.num_reviews if settings.signal is None else 1
+    # Each pair has the seed's completion and one of the others, and is judged in both orders.
+    verdicts = 2 * min(settings.num_judged_pairs, number * (3 + pool.has_answers + writes))
+    compared = lengths.templates["judge_pair"] + lengths.prompt + 2 * completion
+    verdict = min(_find_limit(settings, "judge_pair"), assumptions.review_tokens)
     stages = (
         ("worse completions to measure by", None, number * writes, 1, lengths.asked["degrade"], worse),
         ("reviews to measure", "reviewer", texts * num_reviews, num_reviews, lengths.asked["review"], review),
+        *([("verdicts to measure", "reviewer", verdicts, 1, compared, verdict)] if settings.judges_pairs else []),
     )
     return tuple(
         StageForecast(name, "review_signal", role, rows, samples, rows * read, rows * written)

@@ -51,8 +51,12 @@ def _judges(plan: Plan) -> Sequence[EngineSettings]:
     return identity.list_asked_engines(plan) if _judges_pairs(plan) else ()
 
 
+def _judging(plan: Plan) -> tuple[str, ...]:
+    return ("judge_pairs",) if _judges_pairs(plan) else ()
+
+
 def _pairing(plan: Plan) -> tuple[str, ...]:
-    return ("build_pairs", *(["judge_pairs"] if _judges_pairs(plan) else []))
+    return ("build_pairs", *_judging(plan))
 
 
 def _show_kinds(engines: set[str]) -> set[str]:
@@ -370,10 +374,11 @@ NOUNS: dict[str, Noun] = {
             "Balanced pairs of the seeds as the reviewer of r0000 scored them; no rows in later rounds.",
             f"{MAKING}.measuring",
             records.REVIEW_SIGNAL,
+            tables={"signal_judgements": records.PAIR_JUDGEMENTS},
             inputs=("start_checkpoint", "seed_set", "checkpoint"),
             exists=_measures_reviewer,
             identify=identity.identify_review_signal,
-            recipe_steps=lambda plan: ("score_rows", "write_worse", *_comparing_signals(plan)),
+            recipe_steps=lambda plan: ("score_rows", "write_worse", *_comparing_signals(plan), *_judging(plan)),
             asks=identity.list_asked_engines,
             libraries=lambda plan: ("numpy", "scipy", *(TRANSFORMERS if _comparing_signals(plan) else ())),
             uses_model=always,

@@ -10,13 +10,15 @@ import pytest
 from lance_assets.algorithms.measures.signals import ScoredPair, SignalMeasures, measure_signal
 from lance_assets.assets.platform import find_key
 from lance_assets.recipes.asking import StateRow
-from lance_assets.records import REVIEW_SIGNAL
+from lance_assets.records import PAIR_JUDGEMENTS, REVIEW_SIGNAL
 from lance_assets.rounds.finished.summary import describe_reviewer
 from lance_assets.rounds.making.measuring import judge_signal, measure_table
 from lance_assets.rounds.nouns import NOUNS, identify, list_inputs, list_nouns
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.round import Round
+from lance_assets.settings.engines import EngineSettings
 from tests.assets.conftest import OpenWorld
+from tests.assets.scripted_platform import ScriptedEngine, ScriptedPlatform
 from tests.assets.tiny_experiment import World, find_failures, plan_tiny, write_tiny_experiment
 
 
@@ -192,6 +194,79 @@ def test_how_the_reviewer_is_asked_is_part_of_it_and_the_evaluation_stays_as_it_
     assert differ(score_from="expected") == {"review_signal"}
     # A bar decides about what is there already.
     assert differ(checks={"min_review_auc": 0.6}) == set()
+
+
+class PlacedEngine(ScriptedEngine):
+    """Prefers a place, whatever stands there."""
+
+    def _say(self, asked: str, seed: int) -> str:
+        said = f"Both are fine. verdict: {self.platform.favours}"
+        return said if asked.startswith("Which is better") else super()._say(asked, seed)
+
+
+class PlacedPlatform(ScriptedPlatform):
+    """The platform with an engine that prefers a place."""
+
+    favours: str = "A"
+
+    def open_engine(self, engine: EngineSettings, model_path: Path | None, **_: object) -> PlacedEngine:
+        return PlacedEngine(self)
+
+
+class LongerEngine(ScriptedEngine):
+    """Prefers the longer completion, wherever it stands; of two that are equally long the later one by letters."""
+
+    def _say(self, asked: str, seed: int) -> str:
+        if not asked.startswith("Which is better"):
+            return super()._say(asked, seed)
+        first, second = (asked.split(f"\n{name}: ")[1].split("\nB: ")[0] for name in "AB")
+        return f"verdict: {'A' if (len(first), first) > (len(second), second) else 'B'}"
+
+
+class LongerPlatform(ScriptedPlatform):
+    """The platform with an engine that prefers the longer completion."""
+
+    def open_engine(self, engine: EngineSettings, model_path: Path | None, **_: object) -> LongerEngine:
+        return LongerEngine(self)
+
+
+@pytest.mark.parametrize(("favours", "rate", "place"), [("A", 1.0, "first"), ("B", 0.0, "second"), ("tie", None, None)])
+def test_a_reviewer_that_favours_a_place_is_told(
+    make_scripted_world: OpenWorld, favours: str, rate: float | None, place: str | None
+) -> None:
+    world = make_scripted_world(
+        platform_class=PlacedPlatform, machines={"favours": favours}, num_signal_pairs=3, num_judged_pairs=100
+    )
+    result = world.materialize("r0000", "review_signal")
+    assert result.success, find_failures(result)
+    this_round = world.round("r0000")
+    pairs, judged = this_round.read("review_signal"), this_round.read("signal_judgements")
+    assert judged.schema == PAIR_JUDGEMENTS
+    assert judged.select("row_id", "chosen", "rejected").rows() == pairs.select("row_id", "better", "worse").rows()
+    shown = world.metadata("review_signal", "r0000")
+    assert shown["bias/position"] == ("not measurable" if rate is None else rate)
+    assert (shown["judging/num_judged"], shown["judging/num_unread"]) == (len(pairs), 0)
+    said = f"Of two completions it favours the {place} place: {rate:.2f} [" if place is not None else "favours the"
+    assert (said in shown["summary"]) == (place is not None)
+
+
+def test_a_reviewer_that_goes_by_what_is_written_has_no_place(make_scripted_world: OpenWorld) -> None:
+    """By hand: the longer of two is preferred in both orders, so that half of the verdicts are for the first place."""
+    world = make_scripted_world(platform_class=LongerPlatform, num_signal_pairs=3, num_judged_pairs=4)
+    assert world.materialize("r0000", "review_signal").success
+    shown, judged = world.metadata("review_signal", "r0000"), world.round("r0000").read("signal_judgements")
+    assert len(judged) == shown["judging/num_judged"] == 4
+    assert (shown["bias/position"], shown["judging/flip_rate"]) == (0.5, 0.0)
+    both = judged.select("chosen", "rejected").rows()
+    num_longer = sum((len(better), better) > (len(worse), worse) for better, worse in both)
+    assert shown["judging/accuracy"] == num_longer / 4
+    assert "favours" not in shown["summary"]
+
+
+def test_places_are_measured_where_pairs_are_judged_and_how_is_part_of_it(folder: Path) -> None:
+    plans = {number: plan_tiny(folder, num_signal_pairs=4, num_judged_pairs=number) for number in (0, 2, 3)}
+    assert len({str(identify(plan, "review_signal")) for plan in plans.values()}) == 3
+    assert "judged" not in identify(plans[0], "review_signal")["settings"]
 
 
 def judge(plan: Plan, reviewer: SignalMeasures, **others: SignalMeasures) -> str:

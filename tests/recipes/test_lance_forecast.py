@@ -183,10 +183,14 @@ def test_every_assumption_is_told_with_its_source(profile: str) -> None:
         ({"score_from": "yes_no"}, Pool(100, num_signal_pairs=8), (8, 8 * 5)),
         ({"score_from": "likelihood"}, Pool(100, num_signal_pairs=8), (8, 0)),
         ({"reviewer": "random"}, Pool(100, num_signal_pairs=8), (8, 0)),
+        # four kinds of pairs, five with gold answers, in both orders, and no more than a round has judged
+        ({"num_judged_pairs": 60}, Pool(100, num_signal_pairs=8), (8, 8 * 5 * 2, 2 * 8 * 4)),
+        ({"num_judged_pairs": 60}, Pool(100, num_signal_pairs=8, has_answers=True), (8, 8 * 6 * 2, 2 * 8 * 5)),
+        ({"num_judged_pairs": 9, "branches": "low"}, Pool(100, num_signal_pairs=8), (0, 8 * 4 * 2, 2 * 9)),
     ],
 )
 def test_r0000_counts_what_measures_its_reviewer(
-    changed: dict[str, object], pool: Pool, expected: tuple[int, int]
+    changed: dict[str, object], pool: Pool, expected: tuple[int, ...]
 ) -> None:
     settings = LanceSettings(**{"num_reviews": 2, **changed})
     for start in (
@@ -197,7 +201,8 @@ def test_r0000_counts_what_measures_its_reviewer(
         assert {stage.noun for stage in start.stages} == {"review_signal"}
         assert start.num_sft == pool.num_seeds
         assert start.sft_tokens == forecast_rounds(settings, HALF, LENGTHS, pool, num_rounds=0)[0].sft_tokens
-    written, reviewed = forecast_rounds(settings, HALF, LENGTHS, pool, num_rounds=0)[0].stages
+    written, reviewed, *judged = forecast_rounds(settings, HALF, LENGTHS, pool, num_rounds=0)[0].stages
+    assert all(stage.prompt_tokens > stage.rows * LENGTHS.templates["judge_pair"] for stage in judged)
     assert reviewed.prompt_tokens == reviewed.rows * LENGTHS.asked["review"]
     assert written.prompt_tokens == written.rows * LENGTHS.asked["degrade"]
 

@@ -134,7 +134,10 @@ def identify_review_signal(plan: Plan) -> Identity:
     pairs = {"num_signal_pairs": plan.settings.num_signal_pairs}
     reading = {"max_length": plan.settings.training.sft.max_length} if compares_signals(plan) else {}
     written = {"written": identify_asking(plan, "raw_generations")} if plan.recipe.write_worse is not None else {}
-    return identify_reviews(plan) | pairs | reading | written | {name: parameters[name] for name in read}
+    # What is not judged has no entry: such an experiment is the same as before pairs were judged in r0000.
+    judges = plan.settings.parameters.judges_pairs
+    judged = {"judged": identify_pairs(plan) | {"num_judged_pairs": parameters["num_judged_pairs"]}} if judges else {}
+    return identify_reviews(plan) | pairs | reading | written | judged | {name: parameters[name] for name in read}
 
 
 def compares_signals(plan: Plan) -> bool:

@@ -2,6 +2,7 @@
 
 The pairs are made of the experiment's own seeds (`algorithms/reviews/signal_pairs.py`). The reviewer is asked as the
 next round will ask it: r0000's checkpoint, or the second model of the role `reviewer`, by the recipe's own rubric.
+Where the experiment has pairs judged, it also judges these in both orders, which shows whether it favours a place.
 Beside it are measured, on the same pairs, the signals that the recipe offers in its place and that are only read, so
 that what to choose is said with figures.
 """
@@ -14,6 +15,7 @@ from typing import Any
 import polars as pl
 
 from lance_assets.algorithms.measures.signals import CHANCE, Rate, ScoredPair, SignalMeasures, measure_signal
+from lance_assets.algorithms.reviews.pairwise import PairwiseReport, summarise_verdicts
 from lance_assets.algorithms.reviews.signal_pairs import (
     SignalPair,
     SignalSeed,
@@ -22,7 +24,7 @@ from lance_assets.algorithms.reviews.signal_pairs import (
 )
 from lance_assets.algorithms.similarity.words import count_words
 from lance_assets.recipes.contract import RoundInputs
-from lance_assets.records import REVIEW_SIGNAL, derive_row_id
+from lance_assets.records import PAIR_JUDGEMENTS, PREFERENCE_PAIRS, REVIEW_SIGNAL, derive_row_id
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.report import SUMMARY, Judged, Made, Measures, Report, round_measure
 from lance_assets.rounds.round import Round
@@ -36,14 +38,15 @@ OTHERS = ("likelihood", "mutual_information", "ifd")
 
 def make_review_signal(this_round: Round) -> Made:
     """Let the reviewer score both completions of each pair; nothing in later rounds."""
+    nothing = {"signal_judgements": this_round.empty("signal_judgements")}
     if not this_round.is_start:
-        return Made(this_round.empty("review_signal"))
+        return Made(this_round.empty("review_signal"), others=nothing)
     plan, seeds = this_round.plan, this_round.read("seed_set")
     own = [SignalSeed(*row) for row in seeds.select("row_id", "prompt", "completion", "answer").iter_rows()]
     built = build_signal_pairs(own, num_pairs=plan.settings.num_signal_pairs, rng_seed=plan.settings.rng_seed)
     facts: Report = {f"num_left_out/{kind}": number for kind, number in built.num_left_out.items()}
     if not built.pairs:
-        return Made(this_round.empty("review_signal"), facts=facts)
+        return Made(this_round.empty("review_signal"), others=nothing, facts=facts)
     trained = this_round.model_path(this_round.key)
     # What reads rows reads them with the model that is asked.
     reading = partial(this_round.read_states, model_path=trained)
@@ -55,10 +58,11 @@ def make_review_signal(this_round: Round) -> Made:
         pairs = [*built.pairs, *build_written_pairs([seed for seed in own if seed.row_id in drawn], written)]
         shown = list_shown(pairs)
         reviewed = plan.recipe.score_rows(inputs, shown)
+        judged = judge_pairs(plan, inputs, pairs)
     # By now the engines have left the memory.
     read = plan.recipe.read_other_signals
     others = shown.select("row_id") if read is None else read(this_round.build_inputs(read_states=reading), shown)
-    return Made(build_signal_table(pairs, reviewed, others), facts=facts)
+    return Made(build_signal_table(pairs, reviewed, others), others={"signal_judgements": judged}, facts=facts)
 
 
 def write_worse(plan: Plan, inputs: RoundInputs[Any], seeds: pl.DataFrame) -> dict[str, str]:
@@ -68,6 +72,21 @@ def write_worse(plan: Plan, inputs: RoundInputs[Any], seeds: pl.DataFrame) -> di
     # One that was cut is dropped by cleaning, so no pair is built of it.
     ended = plan.recipe.write_worse(inputs, seeds).filter(pl.col("finish_reason") == "stop")
     return dict(ended.drop_nulls("completion").select("seed_id", "completion").iter_rows())
+
+
+def judge_pairs(plan: Plan, inputs: RoundInputs[Any], pairs: list[SignalPair]) -> pl.DataFrame:
+    """The reviewer's verdicts on the pairs in both orders, schema `PAIR_JUDGEMENTS`; none where rounds judge none.
+
+    A pair's `chosen` is the better completion. As many are judged as of a round's new pairs.
+    """
+    judge = plan.recipe.judge_pairs
+    if judge is None or not plan.settings.parameters.judges_pairs:
+        return pl.DataFrame(schema=PAIR_JUDGEMENTS)
+    rows = [
+        (pair.row_id, pair.prompt, pair.better, pair.worse, pair.row_id, pair.row_id, *(None,) * 3, inputs.round_key)
+        for pair in pairs
+    ]
+    return judge(inputs, pl.DataFrame(rows, schema=PREFERENCE_PAIRS, orient="row"))
 
 
 def list_shown(pairs: list[SignalPair]) -> pl.DataFrame:
@@ -162,8 +181,9 @@ def report_review_signal(this_round: Round) -> Report:
         for name, own in measure_others(table).items()
     ]
     wrong = table.filter(pl.col("better_score") <= pl.col("worse_score"))
+    found = read_verdicts(this_round)
     return {
-        SUMMARY: say_signal(measured),
+        SUMMARY: f"{say_signal(measured)}{say_places(found)}",
         "dagster/row_count": len(table),
         "auc": round_measure(overall.auc.value),
         "auc_interval": f"{overall.auc.low:.4f} to {overall.auc.high:.4f}",
@@ -174,6 +194,7 @@ def report_review_signal(this_round: Round) -> Report:
         "num_distinct_scores": measured.num_distinct,
         "score_deviation": round_measure(measured.deviation),
         "bias/length": round_measure(measured.length_bias),
+        **report_places(found),
         "by_kind": Measures(by_kind),
         **({"other_signals": Measures(others)} if others else {}),
         "wrong": sample_rows(
@@ -183,6 +204,39 @@ def report_review_signal(this_round: Round) -> Report:
             salt=this_round.key,
         ),
     }
+
+
+def read_verdicts(this_round: Round) -> PairwiseReport | None:
+    """What the reviewer said of the pairs in both orders; None where the experiment has no pairs judged."""
+    if not this_round.plan.settings.parameters.judges_pairs:
+        return None
+    table = this_round.read("signal_judgements")
+    return summarise_verdicts(table.select("chosen_first_verdict", "rejected_first_verdict").rows())
+
+
+def report_places(found: PairwiseReport | None) -> Report:
+    """Whether the reviewer favours a place, and how often both orders prefer the better completion."""
+    if found is None:
+        return {}
+    low, high = found.first_interval
+    return {
+        # Each pair is shown in both orders, so that a reviewer without a favourite place has 0.5.
+        "bias/position": round_measure(found.first_rate),
+        "bias/position_interval": f"{low:.4f} to {high:.4f}",
+        "judging/num_judged": found.num_pairs,
+        "judging/num_unread": found.num_unread,
+        "judging/flip_rate": round_measure(found.flip_rate),
+        "judging/accuracy": round_measure(found.agreement),
+    }
+
+
+def say_places(found: PairwiseReport | None) -> str:
+    """That the reviewer favours a place, where its interval leaves out one half; else nothing."""
+    if found is None or found.first_rate is None or found.first_interval[0] <= CHANCE <= found.first_interval[1]:
+        return ""
+    place = "first" if found.first_rate > CHANCE else "second"
+    shown = describe_rate(Rate(found.first_rate, *found.first_interval))
+    return f". Of two completions it favours the {place} place: {shown} of its verdicts are for the first"
 
 
 def say_signal(measured: SignalMeasures) -> str:
