@@ -1,5 +1,6 @@
 """r0000 measures its reviewer on balanced pairs of its own seeds, and says so before a round builds on reviews."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from lance_assets.algorithms.measures.signals import ScoredPair, SignalMeasures, measure_signal
 from lance_assets.assets.platform import find_key
 from lance_assets.recipes.asking import StateRow
+from lance_assets.recipes.contract import list_recipes
 from lance_assets.records import PAIR_JUDGEMENTS, REVIEW_SIGNAL
 from lance_assets.rounds.finished.summary import describe_reviewer
 from lance_assets.rounds.making.measuring import judge_signal, measure_table
@@ -267,6 +269,14 @@ def test_places_are_measured_where_pairs_are_judged_and_how_is_part_of_it(folder
     plans = {number: plan_tiny(folder, num_signal_pairs=4, num_judged_pairs=number) for number in (0, 2, 3)}
     assert len({str(identify(plan, "review_signal")) for plan in plans.values()}) == 3
     assert "judged" not in identify(plans[0], "review_signal")["settings"]
+
+
+def test_the_page_says_of_every_recipe_whether_its_reviewer_is_measured(project_root: Path) -> None:
+    page = (project_root / "docs" / "signals.md").read_text(encoding="utf-8")
+    table = page.split("| recipes | measured in r0000 |")[1].split("\n\n")[0]
+    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| `")]
+    told = {name: not said.startswith("nothing") for names, said in rows for name in re.findall(r"`(\w+)`", names)}
+    assert told == {recipe.name: recipe.score_rows is not None for recipe in list_recipes()}
 
 
 def judge(plan: Plan, reviewer: SignalMeasures, **others: SignalMeasures) -> str:
