@@ -17,6 +17,7 @@ from lance_assets.cli.prompts import show_chat
 from lance_assets.recipes.contract import find_recipe, list_recipes
 from lance_assets.rounds.experiments import find_plan, read_plan
 from lance_assets.rounds.nouns import list_schemas
+from lance_assets.rounds.overrides import Launch
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.filters import OF_ALL_MODELS, OF_SMALL_MODELS
@@ -323,6 +324,31 @@ def test_a_study_goes_on_where_an_experiment_fails(tmp_path: Path, monkeypatch: 
     assert begun == ["mini_spin"]
     # One experiment alone ends the command where it fails.
     assert call("run", "mini_spin")[0] == 1
+
+
+def test_a_study_gives_every_experiment_one_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each begins with it and keeps it; what it does not bind is told, and what is out of range refused."""
+    from lance_assets.assets import loading, run
+
+    monkeypatch.setenv("LANCE_HOME", str(tmp_path))
+    begun = {}
+
+    def run_rounds(plan: Plan, definitions: object, *, launch: object, **_: object) -> None:
+        begun[plan.name] = launch
+
+    monkeypatch.setattr(loading, "build_definitions", lambda: None)
+    monkeypatch.setattr(run, "run_rounds", run_rounds)
+    names = ("mini_spin", "mini_trace", "mini_lance")
+    code, said, _ = call("study", *names, "--token-budget", "32000")
+    assert code == 0
+    kept = Launch({"training.token_budget": 32000}, is_kept=True)
+    assert begun == {"mini_spin": kept, "mini_trace": kept, "mini_lance": None}, "mini_lance has it by its file"
+    assert "It does not bind mini_spin, whose rounds have no SFT" in said
+    assert call("study", *names)[0] == 0
+    assert begun == dict.fromkeys(names)
+    begun.clear()
+    assert call("study", *names, "--token-budget", "0")[0] == 2
+    assert begun == {}
 
 
 def test_model_says_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

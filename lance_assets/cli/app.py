@@ -13,6 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from lance_assets.rounds.overrides import Launch
+    from lance_assets.rounds.plan import Plan
 
 USER_MISTAKE = 2
 """The exit code of a mistake that the user can correct."""
@@ -101,6 +102,10 @@ def study(
         list[str] | None, typer.Argument(help="By default the mini experiment of every recipe.", show_default=False)
     ] = None,
     rounds: Rounds = 2,
+    token_budget: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens that each round after r0000 trains on, in place of what each file says."),
+    ] = None,
 ) -> None:
     """Run several experiments and compare them.
 
@@ -109,7 +114,7 @@ def study(
     from lance_assets.recipes.contract import list_recipes
 
     names = experiments or [f"mini_{recipe.name}" for recipe in list_recipes()]
-    failed = _run(names, rounds, goes_on=True)
+    failed = _run(names, rounds, goes_on=True, token_budget=token_budget)
     leaderboard()
     if failed:
         print(f"lance: of {len(names)} experiments these failed: {', '.join(failed)}", file=sys.stderr)
@@ -447,6 +452,7 @@ def _run(
     launch: "Launch | None" = None,
     waits: bool = True,
     goes_on: bool = False,
+    token_budget: int | None = None,
 ) -> list[str]:
     """Run rounds of experiments in order; every name is looked up before the first round runs.
 
@@ -457,6 +463,7 @@ def _run(
         launch: what is set for the next round.
         waits: whether to stay where a round waits for people.
         goes_on: whether the others run where one fails; else, and where one is interrupted, the command ends there.
+        token_budget: what every round after r0000 trains on; None: what its experiment says.
 
     Returns:
         Those that failed.
@@ -469,15 +476,21 @@ def _run(
     chosen = [find_plan(name, plans) for name in names]
     for each in chosen:
         apply_overrides(each.settings, launch.values if launch else {})
+    if token_budget is not None:
+        _check_budget(chosen, token_budget)
     # No mistake is left to be told, and what follows takes as long as it does there.
     start_early()
     from lance_assets.assets.loading import build_definitions
     from lance_assets.assets.run import FailedRoundError, InterruptedRoundError, run_rounds
+    from lance_assets.cli.budgets import give_budget
     from lance_assets.cli.moving import bring_rounds
+    from lance_assets.cli.reading import open_platform
 
     failed = []
     for each in chosen:
         bring_rounds(each, say=_say)
+        if token_budget is not None:
+            launch = give_budget(each, open_platform().tables, token_budget)
         try:
             run_rounds(
                 each,
@@ -494,6 +507,17 @@ def _run(
                 raise typer.Exit(FAILED_ROUND) from error
             failed.append(each.name)
     return failed
+
+
+def _check_budget(plans: "list[Plan]", token_budget: int) -> None:
+    """Find out before the first round what a budget would mix, and say what it does not bind."""
+    from lance_assets.cli.budgets import describe_unheld, give_budget
+    from lance_assets.cli.reading import open_platform
+
+    for each in plans:
+        give_budget(each, open_platform().tables, token_budget)
+    if told := describe_unheld(plans, token_budget):
+        _say(told)
 
 
 def _say(text: str) -> None:
