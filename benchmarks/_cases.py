@@ -60,7 +60,7 @@ class Start:
         """A table of r0000."""
         return open_round(self.plan, self.root, START_ROUND).read(noun)
 
-    def train_on(self, rows: Rows, name: str, num_tokens: int, changes: Changes) -> Case:
+    def train_on(self, rows: Rows, name: str, num_tokens: int, changes: Changes, eft: Rows = ()) -> Case:
         """A case that is SFT of the base model on rows alone, for about so many tokens.
 
         Args:
@@ -68,9 +68,10 @@ class Start:
             name: of the file that they are written to.
             num_tokens: of prompts and completions over all epochs.
             changes: the recipe with its parameters.
+            eft: the rows of `seeds.eft_path`, where the experiment has them: they are trained on too.
         """
         given: dict[str, Any] = {"seeds.path": write_seeds(self.root.parent, name, rows), "seeds.confidence": None}
-        epochs = {"training.sft.num_epochs": num_tokens / count_row_tokens(self.plan, rows)}
+        epochs = {"training.sft.num_epochs": num_tokens / count_row_tokens(self.plan, [*rows, *eft])}
         return Case(given | epochs | dict(changes), num_rounds=0, has_own_start=True)
 
 

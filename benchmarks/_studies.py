@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -20,6 +20,8 @@ FIRST_DRAW = 1000
 """Where the draws of seeds begin, far from those of the experiments' files."""
 BUDGET, SMALL_BUDGET = 32_000, 8_000
 """Tokens of a round: mini_lance's, and one for the few rows of demonstrations, of one task or of a filtered set."""
+PART = 0.25
+"""Of people's rows, in the paper's comparison of a part of them with generated ones."""
 ORDER = ("reverse", "sort", "sum")
 """The tasks that TRACE learns in turn."""
 SFT_ON_SEEDS: Changes = {
@@ -54,10 +56,19 @@ def read_seeds(start: Start) -> list[dict[str, str]]:
     return [json.loads(line) for line in Path(start.plan.settings.seeds.path).read_text().splitlines()]
 
 
-def train_on_seeds(start: Start, rows: list[dict[str, str]], num_tokens: int) -> Case:
-    """SFT of the base model on rows alone."""
+def read_eft(start: Start) -> list[dict[str, str]]:
+    """The EFT rows of the start's experiment, which its rounds train on beside their own."""
+    path = start.plan.settings.seeds.eft_path
+    assert path is not None, "the experiment has EFT rows"
+    return [json.loads(line) for line in (start.plan.folder / path).read_text().splitlines()]
+
+
+def train_on_seeds(
+    start: Start, rows: list[dict[str, str]], num_tokens: int, eft: Sequence[dict[str, str]] = ()
+) -> Case:
+    """SFT of the base model on rows alone, and on the experiment's EFT rows where it has them."""
     changes = {**SFT_ON_SEEDS, "parameters": {"task_sizes": [len(rows)]}}
-    return start.train_on(rows, f"{len(rows)}_rows", num_tokens, changes)
+    return start.train_on(rows, f"{len(rows)}_rows", num_tokens, changes, eft)
 
 
 def draw_demos(rng_seed: int, folder: Path) -> Changes:
@@ -114,13 +125,17 @@ def draw_easy(rng_seed: int, folder: Path) -> Changes:
 
 
 def list_regurgitative(start: Start) -> dict[str, Case]:
-    """Generated rows in random order and the best first, and those of two models."""
+    """Generated rows in random order and the best first, those of two models, and people's rows or a part of them."""
+    people, eft = read_seeds(start), read_eft(start)
+    part = random.Random(start.rng_seed).sample(people, round(PART * len(people)))
     other = {"model": str(KUN_MODEL), "engine": {"batch_size": 128, "structured_output": "off"}}
     return {
         "shuffled": Case(),
         "best_first": Case({"training.sft.order": "best_first"}),
         "mixed": Case({"generators": {"other": {"share": 0.5, **other}}}),
         "other": Case({"generators": {"other": {"share": 1.0, **other}}}),
+        "people": train_on_seeds(start, people, BUDGET, eft),
+        "part": train_on_seeds(start, part, BUDGET, eft),
     }
 
 
@@ -189,7 +204,10 @@ STUDIES = {
         "mini_i_sheep",
         draw_easy,
         list_regurgitative,
-        (("best_first", "shuffled"), ("mixed", "shuffled"), ("mixed", "other"), ("shuffled", "start")),
+        (
+            *(("shuffled", "people"), ("shuffled", "part"), ("best_first", "people"), ("mixed", "people")),
+            *(("best_first", "shuffled"), ("mixed", "shuffled"), ("mixed", "other"), ("shuffled", "start")),
+        ),
     ),
 }
 """By name what is compared."""

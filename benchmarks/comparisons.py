@@ -7,12 +7,13 @@
 | verified | `star`, `rft`: SFT on what a verifier calls right | `seeds`: the worked seeds; `lance` |
 | self_guide | `self_guide` | `start`: the model before; `demos`: SFT on its demonstrations alone |
 | clear | `filter`, and `correct` after it | `all` rows, a fifth of them spoilt; a `random` drop of as many |
-| regurgitative | `best_first`; `mixed`, half by another model | `shuffled`, the model's own rows; `other` alone |
+| regurgitative | its own rows, `shuffled`, `best_first` and `mixed` with an `other` model's | `people`'s, or a `part` |
 | trace | `replay` of a tenth of the earlier tasks, of three in turn | `no_replay` |
 
 All train the packaged small model. Cases of a study have the same `token_budget` a round, or as many epochs as come to
 it. Each `rng_seed` has seeds of its own, drawn from the small world, and all are asked the same held-out problems.
-`regurgitative` runs I-SHEEP, which trains on generated rows alone; its other model is the one that ships for Kun.
+`regurgitative` runs I-SHEEP, which trains on generated rows alone, beside EFT rows that `people` and `part` have too:
+SFT on the seeds, and on a quarter of them. Its other model is the one that ships for Kun.
 
 A killed run goes on from its last finished round where `--out` names a folder. The last line is one JSON object: for
 each study each case's last score, rows and tokens, the differences paired over seeds, and the study's own figures

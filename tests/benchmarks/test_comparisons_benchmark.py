@@ -107,12 +107,37 @@ def test_clear_trains_on_what_its_filter_keeps_and_on_as_many_drawn_rows(tmp_pat
 
 
 def test_regurgitative_cases_differ_by_order_and_writers(tmp_path: Path) -> None:
-    settings = {case: plan.settings for case, plan in list_plans("regurgitative", tmp_path).items()}
+    plans = list_plans("regurgitative", tmp_path)
+    settings = {case: plan.settings for case, plan in plans.items()}
     assert {case: one.training.sft.order for case, one in settings.items()} == dict.fromkeys(settings, "shuffled") | {
         "best_first": "best_first"
     }
     shares = {case: [other.share for other in one.generators.values()] for case, one in settings.items()}
-    assert shares == {"shuffled": [], "best_first": [], "mixed": [0.5], "other": [1.0]}
+    assert shares == {"shuffled": [], "best_first": [], "mixed": [0.5], "other": [1.0], "people": [], "part": []}
+
+
+@pytest.mark.slow
+def test_generated_rows_are_held_against_peoples_and_a_part_of_them_at_equal_tokens(tmp_path: Path) -> None:
+    """160 seeds, or 40 of them, beside the 240 EFT rows that the generated rows have with them too."""
+    plans = list_plans("regurgitative", tmp_path)
+    settings = {case: plan.settings for case, plan in plans.items()}
+    generated = ("shuffled", "best_first", "mixed", "other")
+    assert [settings[case].training.token_budget for case in generated] == [BUDGET] * 4
+    (eft_path,) = {plan.folder / plan.settings.seeds.eft_path for plan in plans.values()}
+    eft = list(map(json.loads, eft_path.read_text().splitlines()))
+    own = list(map(json.loads, Path(settings["shuffled"].seeds.path).read_text().splitlines()))
+    for case, number in (("people", 160), ("part", 40)):
+        rows = list(map(json.loads, Path(settings[case].seeds.path).read_text().splitlines()))
+        assert len(rows) == number == settings[case].parameters.model_dump()["task_sizes"][0]
+        assert all(row in own for row in rows)
+        assert (settings[case].recipe, settings[case].model) == ("trace", settings["shuffled"].model)
+        assert settings[case].training.token_budget is None, "r0000 trains for its epochs"
+        epochs = settings[case].training.sft.num_epochs
+        assert count_row_tokens(plans[case], [*rows, *eft]) * epochs == pytest.approx(BUDGET)
+        assert settings[case].training.sft.learning_rate == settings["shuffled"].training.sft.learning_rate
+    compared = STUDIES["regurgitative"].differences
+    assert {("shuffled", "people"), ("shuffled", "part")} <= set(compared)
+    assert {case for pair in compared for case in pair} <= {*plans, "start"}
 
 
 def test_trace_learns_three_tasks_with_and_without_replay(tmp_path: Path) -> None:
