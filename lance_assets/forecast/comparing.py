@@ -64,6 +64,17 @@ def compare_round(forecast: Forecast, round_key: str, costs: Mapping[str, Timed]
     return compared
 
 
-def find_largest_error(compared: Sequence[Compared]) -> float | None:
-    """The largest error of any step, without its sign; None where no step has one."""
-    return max((abs(one.error) for one in compared if one.error is not None), default=None)
+@dataclass(frozen=True)
+class PlanError:
+    """How far a plan was from a round."""
+
+    largest: float | None
+    """The largest error of the steps that the plan knows, without its sign; None where it knows none."""
+    unknown: tuple[str, ...]
+    """The steps that it knows nothing of, by noun: no error says anything of them."""
+
+
+def find_largest_error(compared: Sequence[Compared]) -> PlanError:
+    """The largest error of any step, and the steps that have none since the plan does not know them."""
+    errors = [abs(one.error) for one in compared if one.error is not None]
+    return PlanError(max(errors, default=None), tuple(one.noun for one in compared if one.planned is None))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lance_assets.algorithms.forecast.batch_parts import FILLED_SHARE
+from lance_assets.algorithms.forecast.costs import Training
 from lance_assets.forecast.engine import find_memory
 from lance_assets.forecast.throughput import Machine, MeasuredRow
 from lance_assets.forecast.trainer import Trainer
@@ -155,7 +156,7 @@ class Measuring:
             prefill_tokens_per_second=reads,
             read_tokens_per_second=self._time_reader(),
             decode_tokens_per_second=decodes,
-            train_tokens_per_second=self._time_training(),
+            **self._time_training(),
             start_seconds=time_process(_LOAD, str(self.model.folder)),
             train_start_seconds=time_process(_IMPORT_TRAINER),
             **self._time_harness(),
@@ -263,8 +264,26 @@ class Measuring:
         assert isinstance(engine, VllmEngine), "only such an engine answers the harness"
         return engine
 
-    def _time_training(self) -> float | None:
-        """Tokens that are trained on a second, by the second of two steps; None where training has no room."""
+    def _time_training(self) -> dict[str, float | None]:
+        """Tokens that SFT and DPO train on a second; a stage without room has none.
+
+        DPO's step reads the batch once more, as its reference model does, but by the model itself: a second one would
+        take memory, and no other time.
+        """
+        training = self.plan.settings.training
+        stages = {
+            "train": self.trainer.describe(training.sft, is_preference=False),
+            "pair": self.trainer.describe(training.dpo, is_preference=True),
+        }
+        room = FILLED_SHARE * find_memory(self.trainer.machine)
+        rates: dict[str, float | None] = {}
+        for name, stage in stages.items():
+            has_room = self.trainer.forecast_memory(stage).total_gib <= room
+            rates[f"{name}_tokens_per_second"] = self._time_stage(stage) if has_room else None
+        return rates
+
+    def _time_stage(self, stage: Training) -> float:
+        """Tokens that a stage trains on a second, by the second of two steps."""
         import torch
         from transformers import AutoModelForCausalLM
         from trl.trainer.utils import add_fused_lm_head
@@ -272,9 +291,6 @@ class Measuring:
         from resources.training.trained_positions import IGNORED, score_trained_positions
 
         training = self.plan.settings.training
-        stage = self.trainer.describe(training.sft, is_preference=False)
-        if self.trainer.forecast_memory(stage).total_gib > FILLED_SHARE * find_memory(self.trainer.machine):
-            return None
         if training.num_threads is not None:
             torch.set_num_threads(training.num_threads)
         device = "cuda" if self.trainer.machine.device == "cuda" else "cpu"
@@ -295,21 +311,28 @@ class Measuring:
         base = model.get_base_model() if training.lora is not None else model
         add_fused_lm_head(base)
         if training.trained_positions_only:
-            score_trained_positions(base)
+            score_trained_positions(base, has_pairs=stage.is_preference)
         optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=1e-6)
         shape = (stage.rows_at_once, min(TRAINED_TOKENS, stage.max_length))
         rows = torch.randint(self.model.shape.vocab_size, shape, generator=torch.Generator().manual_seed(0)).to(device)
         labels = rows.clone()
         # Half of a row is its prompt.
         labels[:, : shape[1] // 2] = IGNORED
+        if stage.is_preference:
+            # Both completions of a pair lie behind one prompt, here of the same length; chosen sides come first.
+            rejected = rows.flip(0)
+            rejected[:, : shape[1] // 2] = rows[:, : shape[1] // 2]
+            rows, labels = torch.cat([rows, rejected]), torch.cat([labels, rejected.where(labels != IGNORED, labels)])
         is_rounded = self.trainer.choose_precision() == "bfloat16_autocast"
 
         def step(ids: "Tensor") -> float:
             started = time.perf_counter()
             with torch.autocast(device, dtype=torch.bfloat16, enabled=is_rounded):
-                loss = model(
-                    input_ids=ids, labels=labels[: len(ids)], attention_mask=torch.ones_like(ids), fused_lm_head=True
-                ).loss
+                given = {"input_ids": ids, "labels": labels[: len(ids)], "attention_mask": torch.ones_like(ids)}
+                for _ in range(stage.passes_beside):
+                    with torch.no_grad():
+                        model(**given, fused_lm_head=True)
+                loss = model(**given, fused_lm_head=True).loss
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -317,5 +340,5 @@ class Measuring:
             loss.item()
             return time.perf_counter() - started
 
-        step(rows[:1])
+        step(rows[:2])
         return rows.numel() / step(rows)

@@ -88,7 +88,14 @@ class MeasuredRow(Row):
         None, gt=0, description="Of whole rows that are read, where nothing is decoded. None: as prompt tokens."
     )
     decode_tokens_per_second: float | None = Field(None, gt=0, description="Completion tokens.")
-    train_tokens_per_second: float | None = Field(None, gt=0, description="Trained tokens; the engine does not matter.")
+    train_tokens_per_second: float | None = Field(
+        None, gt=0, description="Tokens that SFT trains on; the engine does not matter."
+    )
+    pair_tokens_per_second: float | None = Field(
+        None,
+        gt=0,
+        description="Tokens of pairs that DPO trains on, with its reference model. None: by SFT's rate and the passes.",
+    )
     start_seconds: float | None = Field(None, ge=0, description="Until a process has loaded the model.")
     train_start_seconds: float | None = Field(None, ge=0, description="Until the trainer's process has begun.")
     harness_start_seconds: float | None = Field(None, ge=0, description="Of the harness, without its requests.")

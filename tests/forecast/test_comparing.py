@@ -6,7 +6,7 @@ import pytest
 
 from lance_assets.cli.costs import show_costs, tabulate_costs
 from lance_assets.forecast.build import Forecast
-from lance_assets.forecast.comparing import compare_round, find_largest_error
+from lance_assets.forecast.comparing import PlanError, compare_round, find_largest_error
 from lance_assets.forecast.stages import Row
 from lance_assets.forecast.throughput import read_throughput
 from lance_assets.rounds.asking import Cost
@@ -44,7 +44,10 @@ def test_stages_of_one_step_are_added_up() -> None:
     assert compared["raw_generations"].planned_tokens == 150.0
     assert compared["checkpoint"].error == pytest.approx(0.1)
     assert (compared["eval_report"].planned, compared["eval_report"].error) == (None, None)
-    assert find_largest_error(list(compared.values())) == pytest.approx(0.25)
+    found = find_largest_error(list(compared.values()))
+    assert found.largest == pytest.approx(0.25)
+    assert found.unknown == ("eval_report",), "a step that the plan does not know is no step without an error"
+    assert find_largest_error([compared["eval_report"]]) == PlanError(None, ("eval_report",))
     with pytest.raises(ValueError, match=r"mini_lance ends with r0001 and has no r0002; raise stop.max_rounds"):
         compare_round(forecast, "r0002", costs)
 

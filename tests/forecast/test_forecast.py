@@ -272,13 +272,14 @@ def test_this_computer_is_measured_once(project_root: Path, tmp_path: Path) -> N
     assert forecast.machine.description.startswith("this computer: ")
     (kept,) = (home / "forecast").iterdir()
     rates = json.loads(kept.read_text())
-    measured = [rates[f"{name}_tokens_per_second"] for name in ("prefill", "decode", "train", "read")]
+    measured = [rates[f"{name}_tokens_per_second"] for name in ("prefill", "decode", "train", "read", "pair")]
     assert all(rate > 100 for rate in measured)
     rows = by_name(forecast.rounds["r0001"])
     started = rates["train_start_seconds"]
     assert started > 0.5, "the trainer's process imports torch"
     assert rates["start_seconds"] > 0, "a step's process may have it from the one that it is forked from"
     assert rows["SFT"].hours == pytest.approx(((rows["SFT"].prompt_tokens or 0) / measured[2] + started) / 3600)
+    assert rows["DPO"].hours == pytest.approx((rows["DPO"].prompt_tokens or 0) / measured[4] / 3600)
     # A plan without --measure takes what is kept; another engine setting was not measured.
     kept.write_text(json.dumps(rates | {"train_tokens_per_second": 1.0}))
     again = build_forecast(plan, machine=None, home=home)
@@ -300,6 +301,31 @@ def test_the_harness_is_planned_where_it_was_measured(project_root: Path, tmp_pa
     for num_models, rows, seconds in ((1, 50, 40.0), (2, 100, 80.0)):
         (found,) = work.forecast_evaluation(num_models=num_models)
         assert (found.rows, found.hours) == (rows, pytest.approx(seconds / 3600))
+
+
+@pytest.mark.parametrize(
+    ("rates", "loss", "rate"),
+    [
+        ({"train_tokens_per_second": 400, "pair_tokens_per_second": 250}, "dpo", 250.0),
+        # Six passes of training, and two of each further reading.
+        ({"train_tokens_per_second": 400}, "dpo", 300.0),
+        ({"train_tokens_per_second": 400}, "kto", 200.0),
+        ({"train_tokens_per_second": 400}, "simpo", 400.0),
+        ({"train_tokens_per_second": 400, "pair_tokens_per_second": 240}, "simpo", 320.0),
+        ({"train_tokens_per_second": 400, "pair_tokens_per_second": 240}, "sft", 400.0),
+        ({"pair_tokens_per_second": 240}, "sft", None),
+    ],
+)
+def test_a_loss_has_its_own_rate_or_one_by_its_passes(
+    rates: dict[str, float], loss: str, rate: float | None, project_root: Path
+) -> None:
+    plan, table = load(project_root, "mini_lance"), read_throughput()
+    told = {"num_parameters": 1_748_160, "machine": "cpu2", "engine": "transformers", "source": "a test"}
+    row = MeasuredRow.model_validate(told | rates)
+    work = prepare(plan, table.model_copy(update={"measured": (row,)}), table.find_machine("cpu2"), num_seeds=None)
+    stage = work.trainer.describe(getattr(plan.settings.training, loss), is_preference=loss != "sft")
+    found = work.trainer.find_rate(stage)
+    assert found == (rate if rate is None else pytest.approx(rate))
 
 
 def test_rows_that_are_read_whole_have_a_rate_of_their_own(project_root: Path, tmp_path: Path) -> None:

@@ -92,11 +92,29 @@ def derive_decode_rate(
     return num_copies * rows_at_once / seconds
 
 
-def derive_train_rate(shape: ModelShape, peak: Peak, efficiency: Efficiency, training: Training) -> float:
-    """Tokens a second that are trained on, over all processes; a pair's both sides count."""
+def count_passes(training: Training) -> int:
+    """Multiplications and additions a parameter and trained token: 2 forward, 4 backward, and what is read beside.
+
+    >>> count_passes(Training(max_length=8)), count_passes(Training(max_length=8, is_preference=True))
+    (6, 8)
+    """
     passes = 2 + (2 if training.lora_rank is not None else 4)
     passes += 2 if training.gradient_checkpointing else 0
-    passes += 2 * training.passes_beside
+    return passes + 2 * training.passes_beside
+
+
+def scale_by_passes(rate: float, *, measured: Training, training: Training) -> float:
+    """A rate that one way of training was measured at, for another one of the same model and machine.
+
+    >>> scale_by_passes(400.0, measured=Training(max_length=8), training=Training(max_length=8, is_preference=True))
+    300.0
+    """
+    return rate * count_passes(measured) / count_passes(training)
+
+
+def derive_train_rate(shape: ModelShape, peak: Peak, efficiency: Efficiency, training: Training) -> float:
+    """Tokens a second that are trained on, over all processes; a pair's both sides count."""
+    passes = count_passes(training)
     share = efficiency.train * (efficiency.parallel if training.num_processes > 1 else 1.0)
     return training.num_processes * peak.teraflops * 1e12 * share / (passes * shape.num_parameters)
 
