@@ -131,6 +131,7 @@ $(INSTALLED_DEPLOY): constraints.txt $(INSTALLED)
 	@touch $(INSTALLED_DEPLOY)
 
 DEPLOYED := tests/assets/test_deployment.py tests/assets/test_postgres.py tests/assets/test_deployed_rounds.py \
+	tests/resources/test_training_on_nodes.py \
 	tests/resources/test_copies_on_ray.py tests/resources/test_s3.py tests/resources/test_vectors_elsewhere.py
 
 test-deploy: setup $(INSTALLED_DEPLOY) ## Run the tests of Ray, an S3 server and PostgreSQL, in an environment of their own; CLUSTERS=1: also whole rounds on Ray and Slurm

@@ -1,5 +1,6 @@
 """How training is started and when: one way, with a file that is there, and not part of what the checkpoint is."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,12 +8,14 @@ from pydantic import ValidationError
 
 from lance_assets.algorithms.forecast.batch_parts import choose_precision
 from lance_assets.rounds.experiments import load_plans
+from lance_assets.rounds.making.training import choose_launcher
 from lance_assets.rounds.nouns import compute_fingerprint
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.file import check_files
 from lance_assets.settings.training import TrainingSettings
 from resources.models.finding import find_packaged_folder
+from resources.training import launching
 
 WHERE = {
     "launcher": ["torchrun", "--nproc-per-node", "2"],
@@ -42,10 +45,84 @@ def make_settings(training: dict) -> ExperimentSettings:
     )
 
 
-def test_a_launcher_and_an_accelerate_config_exclude_each_other() -> None:
-    told = "launcher and num_processes and accelerate_config each say how training is started; keep one of them"
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (WHERE, r"num_processes is 2, and accelerate_config \(fsdp.yaml\) has a number of its own; keep one of them"),
+        ({"launcher": []}, "launcher is an empty list; write a command, such as"),
+    ],
+)
+def test_what_starts_training_is_said_once(given: dict, told: str) -> None:
     with pytest.raises(ValidationError, match=told):
-        TrainingSettings.model_validate(WHERE)
+        TrainingSettings.model_validate(given)
+
+
+CONFIG = "distributed_type: FSDP\nnum_processes: {}\nnum_machines: {}\n"
+
+
+def choose(folder: Path, num_machines: int, **settings: object) -> tuple[str, ...] | None:
+    """What starts training, with an accelerate configuration of four processes at hand."""
+    (folder / "fsdp.yaml").write_text(CONFIG.format(4, num_machines))
+    return choose_launcher(TrainingSettings.model_validate(settings), folder)
+
+
+def test_a_launcher_starts_accelerate_on_each_machine(tmp_path: Path) -> None:
+    config = ("--config_file", str(tmp_path / "fsdp.yaml"))
+    accelerate = (sys.executable, "-m", "accelerate.commands.launch", *config)
+    both = {"launcher": ["srun", "--label"], "accelerate_config": "fsdp.yaml"}
+    assert choose(tmp_path, 1, accelerate_config="fsdp.yaml") == accelerate
+    assert choose(tmp_path, 1, **both) == ("srun", "--label", *accelerate)
+    assert choose(tmp_path, 2, **both) == ("srun", "--label", sys.executable, "-m", launching.__name__, *config)
+    with pytest.raises(ValueError, match=r"fsdp.yaml .* has num_machines 2, and one step .* add training.launcher"):
+        choose(tmp_path, 2, accelerate_config="fsdp.yaml")
+    with pytest.raises(ValueError, match=r"has num_processes 4 and num_machines 3; num_processes counts those of all"):
+        choose(tmp_path, 3, **both)
+
+
+def test_a_launcher_knows_the_steps_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = ["srun", "torchrun", "--rdzv-endpoint=${FIRST}:${PORT:-29500}", "$0"]
+    monkeypatch.setenv("FIRST", "node7")
+    assert choose(tmp_path, 1, launcher=launcher) == ("srun", "torchrun", "--rdzv-endpoint=node7:29500", "$0")
+    monkeypatch.delenv("FIRST")
+    with pytest.raises(ValueError, match=r"training.launcher\[2\] is '--rdzv.*environment variable FIRST is not set"):
+        choose(tmp_path, 1, launcher=launcher)
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({"SLURM_NODEID": "1", "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.7"}, "--machine_rank 1 --main_process_ip 10.0.0.7"),
+        (
+            {"NODE_RANK": "0", "SLURM_NODEID": "1", "MASTER_ADDR": "a", "MASTER_PORT": "7"},
+            "--machine_rank 0 --main_process_ip a --main_process_port 7",
+        ),
+    ],
+)
+def test_a_machine_is_told_which_it_is(tmp_path: Path, environment: dict[str, str], told: str) -> None:
+    (tmp_path / "fsdp.yaml").write_text(CONFIG.format(4, 2))
+    assert launching.describe_machine(tmp_path / "fsdp.yaml", environment) == told.split()
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({}, "neither NODE_RANK nor SLURM_NODEID is set"),
+        ({"SLURM_NODEID": "2", "MASTER_ADDR": "a"}, "SLURM_NODEID is '2', and .* has num_machines 2"),
+        ({"NODE_RANK": "first"}, "NODE_RANK is 'first', and .* has num_machines 2"),
+        ({"NODE_RANK": "1"}, "neither MASTER_ADDR nor SLURM_LAUNCH_NODE_IPADDR is set"),
+    ],
+)
+def test_a_machine_that_does_not_know_which_it_is_says_so(
+    tmp_path: Path, environment: dict[str, str], told: str
+) -> None:
+    (tmp_path / "fsdp.yaml").write_text(CONFIG.format(4, 2))
+    with pytest.raises(ValueError, match=told):
+        launching.describe_machine(tmp_path / "fsdp.yaml", environment)
+
+
+def test_a_configuration_may_name_the_first_machine_itself(tmp_path: Path) -> None:
+    (tmp_path / "fsdp.yaml").write_text(CONFIG.format(4, 2) + "main_process_ip: 10.0.0.9\n")
+    assert launching.describe_machine(tmp_path / "fsdp.yaml", {"NODE_RANK": "1"}) == ["--machine_rank", "1"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from lance_assets.forecast.throughput import Machine, ThroughputTable
 from lance_assets.settings.training import TrainingSettings
 from resources.machine.instructions import has_bfloat16_instructions
 from resources.models.model_shapes import FoundModel
-from resources.training.launching import read_processes
+from resources.training.launching import Processes, explain_unstarted, read_processes
 from resources.training.precision import TrainingDevice, bounds_logits, settle
 from resources.training.stage_settings import SftSettings, TrainingDtype
 
@@ -31,24 +31,25 @@ class Trainer:
     table: ThroughputTable
     """Tokens per second of machines and engines."""
 
-    def read_processes(self) -> tuple[int, bool]:
-        """The number of processes, and whether FSDP shards the model over them, by the settings.
+    def read_processes(self) -> Processes:
+        """The processes that train together, by the settings.
 
         Raises:
             ValueError: the file is no such configuration.
         """
         name = self.settings.accelerate_config
         if name is None:
-            return self.settings.num_processes or 1, False
+            return Processes(self.settings.num_processes or 1, 1, is_sharded=False)
         return read_processes(self.folder / Path(name).expanduser())
 
     def describe(self, stage: SftSettings, *, is_preference: bool) -> Training:
         """A training stage in the form that the arithmetic takes."""
-        num_processes, is_sharded = self.read_processes()
+        processes = self.read_processes()
+        num_processes = processes.num_processes
         training = Training(
             max_length=stage.max_length,
             num_processes=num_processes,
-            is_sharded=is_sharded,
+            is_sharded=processes.is_sharded,
             lora_rank=self.settings.lora.r if self.settings.lora is not None else None,
             gradient_checkpointing=stage.gradient_checkpointing,
             is_preference=is_preference and stage.is_paired,
@@ -121,6 +122,9 @@ class Trainer:
     def find_problems(self, stage: SftSettings, training: Training, *, what: str) -> list[str]:
         """What will not fit when this model is trained, each with its remedy."""
         found = []
+        name = self.settings.accelerate_config
+        if name is not None and self.settings.launcher is None and self.read_processes().num_machines > 1:
+            found.append(f"{what}: {explain_unstarted(self.folder / Path(name).expanduser())}")
         parts = training.num_processes * self.count_parts(stage, training)
         if stage.batch_size % parts:
             found.append(

@@ -152,6 +152,12 @@ class StepRequest(Settings):
         None, ge=0, description="GPUs. None: those that the engine, or the processes of training, need."
     )
     memory_gib: float | None = Field(None, gt=0, description="GiB of memory. None: the cluster's default.")
+    num_nodes: int | None = Field(
+        None,
+        ge=1,
+        description="Machines of a step that trains, under Slurm; the other numbers are of each machine. None: "
+        "num_machines of accelerate_config, or one.",
+    )
 
 
 class RoleSettings(Settings):

@@ -84,18 +84,22 @@ class TrainingSettings(Settings):
         "the update, else float32, which takes twice the disk of bfloat16.",
     )
     launcher: tuple[str, ...] | None = Field(
-        None, description="The command that starts the training process, such as ['torchrun', '--nproc-per-node', '2']."
+        None,
+        description="The command that starts the training process, such as ['srun', 'torchrun', '--nnodes', '2', ...]. "
+        "${NAME} is the step's own environment variable. With accelerate_config it starts `accelerate launch`, once on "
+        "each machine.",
     )
     num_processes: int | None = Field(
         None,
         ge=1,
-        description="Processes of this machine that share each batch, started by torchrun: one for each GPU. It cannot "
-        "be combined with launcher or accelerate_config. None: one, without torchrun.",
+        description="Processes of this machine that share each batch, started by torchrun: one for each GPU. With "
+        "launcher: those that it starts on all machines, for `lance plan` and for what the step asks for. It cannot be "
+        "combined with accelerate_config, which has its own. None: one, without torchrun.",
     )
     accelerate_config: FromEnvironment | None = Field(
         None,
         description="File written by `accelerate config`, for FSDP for example; relative to the experiment's folder. "
-        "It cannot be combined with launcher.",
+        "With num_machines above 1 it needs launcher.",
     )
     dtype: TrainingDtype = Field(
         "auto",
@@ -137,11 +141,14 @@ class TrainingSettings(Settings):
     )
 
     @model_validator(mode="after")
-    def _has_one_launcher(self) -> Self:
-        ways = {name: getattr(self, name) for name in ("launcher", "num_processes", "accelerate_config")}
-        given = [name for name, value in ways.items() if value is not None]
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} each say how training is started; keep one of them")
+    def _has_one_number_of_processes(self) -> Self:
+        if self.num_processes is not None and self.accelerate_config is not None:
+            raise ValueError(
+                f"num_processes is {self.num_processes}, and accelerate_config ({self.accelerate_config}) has a number "
+                "of its own; keep one of them"
+            )
+        if self.launcher == ():
+            raise ValueError("launcher is an empty list; write a command, such as [srun], or leave it out")
         return self
 
     @model_validator(mode="after")

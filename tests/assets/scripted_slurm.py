@@ -1,4 +1,4 @@
-"""Slurm's three commands on one machine, without queue or cluster: each job starts at once, in the background.
+"""Slurm's commands on one machine, without queue or cluster: each job starts at once, in the background.
 
 A folder keeps what Slurm would: each job's number, process, state and the arguments it was queued with. So a test sees
 what was asked for, and may end a job as Slurm would.
@@ -30,6 +30,23 @@ for argument in "$@"; do case "$argument" in --jobs=*) job=${{argument#--jobs=}}
 [ -e "{folder}/job$job.state" ] || {{ echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1; }}
 cat "{folder}/job$job.state"
 """
+SRUN = """#!/bin/sh
+nodes=${{SLURM_NNODES:-1}}
+while :; do
+  case "$1" in --nodes=*) nodes=${{1#--nodes=}};; -*) ;; *) break;; esac
+  echo "$1" >> "{folder}/srun.arguments"
+  shift
+done
+exec 3<&0
+node=0 tasks= code=0
+while [ $node -lt $nodes ]; do
+  SLURM_NODEID=$node SLURM_LAUNCH_NODE_IPADDR=127.0.0.1 "$@" <&3 &
+  tasks="$tasks $!" node=$((node + 1))
+done
+for task in $tasks; do wait $task || code=$?; done
+exit $code
+"""
+"""Starts its command once for each node, all of them on this machine, with the standard input that it has itself."""
 SCANCEL = """#!/bin/sh
 echo CANCELLED > "{folder}/job$1.state"
 kill -9 $(cat "{folder}/job$1.pid")
@@ -40,7 +57,7 @@ def install(folder: Path) -> Path:
     """Write the commands; the folder that belongs on the PATH."""
     place = folder / "bin"
     place.mkdir(parents=True)
-    for name, text in (("sbatch", SBATCH), ("squeue", SQUEUE), ("scancel", SCANCEL)):
+    for name, text in (("sbatch", SBATCH), ("squeue", SQUEUE), ("scancel", SCANCEL), ("srun", SRUN)):
         (place / name).write_text(text.format(folder=folder))
         (place / name).chmod(stat.S_IRWXU)
     return place

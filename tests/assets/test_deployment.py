@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 from lance_assets import extras
 from lance_assets.assets.deploying import slurm
 from lance_assets.assets.deploying.deployment import DEPLOYMENTS, find_deployment, read_max_concurrent
-from lance_assets.assets.deploying.requests import check_requests, find_request
+from lance_assets.assets.deploying.requests import check_requests, find_request, tag_step
 from lance_assets.assets.graph import build_experiment
 from lance_assets.assets.platform import PlatformResource, find_key
 from lance_assets.assets.running.executor import build_executor, explain_killed
@@ -134,10 +135,80 @@ def test_training_asks_for_a_gpu_for_each_of_its_processes() -> None:
     assert gpus == {"checkpoint": 4, "raw_generations": 1, "sft_set": 0}
 
 
+SHARED = "distributed_type: FSDP\nnum_processes: 16\nnum_machines: 2\n"
+
+
+def train_on_machines(folder: Path, *, requests: dict | None = None, **training: object):
+    """A plan whose model is trained on GPUs, with a configuration of 16 processes on two machines at hand."""
+    (folder / "fsdp.yaml").write_text(SHARED)
+    plan = find_plan("mini_lance")
+    engine = plan.settings.engine.model_copy(update={"device": "cuda"})
+    changed = plan.settings.training.model_copy(update=training)
+    asked = {name: StepRequest(**said) for name, said in (requests or {}).items()}
+    return replace(change(plan, engine=engine, training=changed, requests=asked), folder=folder)
+
+
+LAUNCHED = {"launcher": ("srun",), "accelerate_config": "fsdp.yaml"}
+
+
+def test_training_on_several_machines_is_one_job_of_so_many_nodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step that trains alone; and its GPUs are asked for on each node."""
+    monkeypatch.setenv("LANCE_DEPLOYMENT", "slurm")
+    own = {"any": {"num_cpus": 4}, "checkpoint": {"num_cpus": 32, "memory_gib": 512, "num_nodes": 2}}
+    torchrun = {"launcher": ("srun", "torchrun", "--nnodes=2", "--nproc-per-node=4"), "num_processes": 8}
+    for plan, training, other in (
+        (train_on_machines(tmp_path, **LAUNCHED), "--nodes=2 --ntasks-per-node=1 --cpus-per-task=1 --gres=gpu:8", "1"),
+        (
+            train_on_machines(tmp_path, requests=own, **torchrun),
+            "--nodes=2 --ntasks-per-node=1 --cpus-per-task=32 --gres=gpu:4 --mem=524288M",
+            "4",
+        ),
+    ):
+        check_requests(plan, list(NOUNS.values()))
+        (asked,) = tag_step(plan, NOUNS["checkpoint"]).values()
+        assert slurm.build_arguments(asked) == training.split()
+        (asked,) = tag_step(plan, NOUNS["raw_generations"]).values()
+        assert slurm.build_arguments(asked) == f"--ntasks=1 --cpus-per-task={other} --gres=gpu:1".split()
+
+
+@pytest.mark.parametrize(("name", "job"), [("ray", "a job of Ray"), ("k8s", "a pod")])
+def test_a_job_that_has_one_machine_is_not_asked_for_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, job: str
+) -> None:
+    monkeypatch.setenv("LANCE_DEPLOYMENT", name)
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match=f"num_nodes 2 to train on, and {job} has one machine"):
+        tag_step(train_on_machines(tmp_path, **LAUNCHED), NOUNS["checkpoint"])
+    assert tag_step(train_on_machines(tmp_path, **LAUNCHED), NOUNS["sft_set"])
+
+
+@pytest.mark.parametrize(
+    ("requests", "training", "told"),
+    [
+        ({"any": {"num_nodes": 2}}, LAUNCHED, "requests.any.num_nodes is 2, and only a step that trains"),
+        ({"raw_generations": {"num_nodes": 3}}, LAUNCHED, "raw_generations.num_nodes is 3, and only a step that"),
+        ({"checkpoint": {"num_nodes": 2}}, {"num_processes": 2}, "nothing starts training on the other machines"),
+        ({}, {"accelerate_config": "fsdp.yaml"}, "has num_machines 2, and one step .* add training.launcher"),
+        ({"checkpoint": {"num_nodes": 3}}, LAUNCHED, "requests.checkpoint.num_nodes is 3, and .* num_machines 2"),
+    ],
+)
+def test_machines_that_nothing_starts_are_told(tmp_path: Path, requests: dict, training: dict, told: str) -> None:
+    plan = train_on_machines(tmp_path, requests=requests, **training)
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match=told):
+        check_requests(plan, list(NOUNS.values()))
+
+
+def test_machines_share_processes_equally(tmp_path: Path) -> None:
+    plan = train_on_machines(
+        tmp_path, requests={"checkpoint": {"num_nodes": 3}}, launcher=("srun", "torchrun"), num_processes=8
+    )
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match="trains in 8 processes on 3 machines, which cannot"):
+        find_request(plan, NOUNS["checkpoint"])
+
+
 def change(plan, **settings: object):
     """A plan with other settings."""
-    from dataclasses import replace
-
     return replace(plan, settings=plan.settings.model_copy(update=settings))
 
 

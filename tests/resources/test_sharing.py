@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import psutil
@@ -12,6 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.data import BatchSampler
 
+from lance_assets.rounds.making.training import choose_launcher
+from lance_assets.settings.training import TrainingSettings
 from resources.machine.processes import stream_process
 from resources.training.launching import OwnLines, build_launcher, launch_processes, was_killed
 from resources.training.resuming import ALONE, WHOLE, find_state
@@ -26,6 +29,8 @@ from resources.training.trainer import (
     fingerprint_job,
     train_checkpoint,
 )
+from tests.assets import scripted_slurm
+from tests.assets.ray_nodes import find_free_port
 from tests.resources.test_trainer import SHARDED, TWO_PROCESSES, train_here, write_pairs, write_sft
 
 ROWS = [(f"Sort the list {'3 ' * (number % 5)}{number} 1.", f"The answer is {number}." * 2) for number in range(11)]
@@ -125,6 +130,77 @@ def test_two_processes_have_the_loss_curve_of_one(uneven: TrainJob, tmp_path: Pa
     for name, weight in load_file(one.path / "model.safetensors").items():
         torch.testing.assert_close(load_file(two.path / "model.safetensors")[name], weight, rtol=0, atol=1e-3)
     assert len([line for line in lines if line.startswith("sft: 11 rows")]) == 1
+
+
+@pytest.fixture
+def on_two_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of a step that Slurm gave two nodes, whose `srun` starts two commands on this machine."""
+    monkeypatch.setenv("PATH", scripted_slurm.put_on_path(scripted_slurm.install(tmp_path / "slurm")))
+    job = {"SLURM_NNODES": "2", "SLURMD_NODENAME": "127.0.0.1", "SLURM_JOB_ID": "7", "PORT": str(find_free_port())}
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+
+
+MACHINES = """
+compute_environment: LOCAL_MACHINE
+distributed_type: {kind}
+main_process_port: {port}
+mixed_precision: 'no'
+num_machines: 2
+num_processes: 2
+rdzv_backend: static
+same_network: true
+use_cpu: false
+"""
+TORCHRUN = (
+    *("srun", sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"),
+    *("--rdzv-backend=c10d", "--rdzv-endpoint=${SLURMD_NODENAME}:${PORT}", "--rdzv-id=${SLURM_JOB_ID}"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("starts", ["torchrun", "accelerate"])
+def test_two_machines_have_the_loss_curve_of_one(
+    uneven: TrainJob, tmp_path: Path, on_two_machines: None, starts: str
+) -> None:
+    """Two launchers that know each other by an address alone, each with one process."""
+    settings = {"launcher": TORCHRUN, "num_processes": 2}
+    if starts == "accelerate":
+        (tmp_path / "two.yaml").write_text(MACHINES.format(kind="MULTI_GPU", port=os.environ["PORT"]))
+        settings = {"launcher": ("srun",), "accelerate_config": "two.yaml"}
+    launcher = choose_launcher(TrainingSettings.model_validate(settings), tmp_path)
+    assert launcher is not None
+    lines: list[str] = []
+    launched = uneven.model_copy(update={"launcher": launcher, "staging": tmp_path})
+    two, one = train_checkpoint(launched, log=lines.append), train_here(uneven)
+    assert two.sft_losses == pytest.approx(one.sft_losses, abs=1e-4)
+    assert two.dpo_losses == pytest.approx(one.dpo_losses, abs=1e-4)
+    assert two.num_tokens == one.num_tokens
+    assert len([line for line in lines if line.startswith("sft: 11 rows")]) == 1
+    # One process would have held half as much.
+    assert two.peak_host_gib > 0.8
+
+
+@pytest.mark.slow
+def test_sharded_training_on_two_machines_has_the_loss_curve_of_one(
+    uneven: TrainJob, tmp_path: Path, on_two_machines: None
+) -> None:
+    config, file = tmp_path / "fsdp.yaml", tmp_path / "sharded" / "job.json"
+    config.write_text(MACHINES.format(kind="FSDP", port=os.environ["PORT"]) + SHARDED)
+    file.parent.mkdir()
+    file.write_text(uneven.model_dump_json())
+    lines: list[str] = []
+    code, tail = stream_process(
+        [*build_launcher(config, ("srun",)), str(Path(__file__).with_name("fsdp_on_cpu.py")), str(file)],
+        added_environment={"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+        log=lines.append,
+    )
+    assert code == 0, tail
+    assert "".join(lines).count("sharded: True") == 2
+    one, two = train_here(uneven), TrainResult.model_validate_json((file.parent / "result.json").read_text())
+    assert two.sft_losses == pytest.approx(one.sft_losses, abs=1e-4)
+    assert two.dpo_losses == pytest.approx(one.dpo_losses, abs=1e-4)
+    assert two.num_tokens == one.num_tokens
 
 
 @pytest.mark.slow

@@ -105,7 +105,16 @@ def _tag_nothing(request: StepRequest) -> Mapping[str, Any]:
     return {}
 
 
+def _refuse_machines(request: StepRequest, *, deployment: str, job: str) -> None:
+    if request.num_nodes is not None and request.num_nodes > 1:
+        raise dg.DagsterInvalidDefinitionError(
+            f"a step asks for num_nodes {request.num_nodes} to train on, and {job} has one machine; set "
+            f"{VARIABLE}=slurm, or train on one machine ({VARIABLE} is {deployment})"
+        )
+
+
 def _tag_ray(request: StepRequest) -> Mapping[str, Any]:
+    _refuse_machines(request, deployment="ray", job="a job of Ray")
     memory = {} if request.memory_gib is None else {"memory": int(request.memory_gib * 2**30)}
     return {"dagster-ray/config": {"num_cpus": request.num_cpus, "num_gpus": request.num_gpus or 0, **memory}}
 
@@ -115,6 +124,7 @@ def _tag_slurm(request: StepRequest) -> Mapping[str, Any]:
 
 
 def _tag_k8s(request: StepRequest) -> Mapping[str, Any]:
+    _refuse_machines(request, deployment="k8s", job="a pod")
     wanted: dict[str, str] = {"cpu": str(request.num_cpus)}
     if request.memory_gib is not None:
         wanted["memory"] = f"{request.memory_gib:g}Gi"

@@ -14,7 +14,7 @@ import dagster as dg
 from lance_assets.assets.deploying.deployment import find_deployment
 from lance_assets.rounds.plan import Noun, Plan
 from lance_assets.settings.engines import EngineSettings, StepRequest
-from resources.training.launching import read_processes
+from resources.training.launching import Processes, explain_unstarted, read_processes
 
 ANY = "any"
 """The name under which an experiment's `requests` say what holds for every asset without an entry of its own."""
@@ -32,7 +32,7 @@ def count_engine_gpus(engine: EngineSettings) -> int:
 
 
 def count_gpus(plan: Plan, noun: Noun) -> int:
-    """The GPUs that a step needs, by the experiment's file.
+    """The GPUs that a step needs on all of its machines, by the experiment's file.
 
     Raises:
         ValueError: the accelerate configuration is none.
@@ -48,15 +48,40 @@ def count_gpus(plan: Plan, noun: Noun) -> int:
         return 0
     training = plan.settings.training
     if training.accelerate_config is not None:
-        return read_processes(plan.folder / Path(training.accelerate_config).expanduser())[0]
+        return _read_accelerate(plan).num_processes
     return training.num_processes or 1
 
 
-def check_requests(plan: Plan, nouns: Sequence[Noun]) -> None:
-    """Check that the file's `requests` name assets that the experiment has.
+def count_machines(plan: Plan, noun: Noun) -> int:
+    """The machines that a step runs on, by the experiment's file; several for one that trains alone.
 
     Raises:
-        dagster.DagsterInvalidDefinitionError: they name another one.
+        ValueError: the accelerate configuration is none.
+    """
+    if noun.name not in TRAINED:
+        return 1
+    return find_said(plan, noun).num_nodes or _read_accelerate(plan).num_machines
+
+
+def find_accelerate(plan: Plan) -> Path:
+    """The accelerate configuration that the experiment names."""
+    name = plan.settings.training.accelerate_config
+    assert name is not None, "asked where there is one"
+    return plan.folder / Path(name).expanduser()
+
+
+def _read_accelerate(plan: Plan) -> Processes:
+    if plan.settings.training.accelerate_config is None:
+        return Processes(1, 1, is_sharded=False)
+    return read_processes(find_accelerate(plan))
+
+
+def check_requests(plan: Plan, nouns: Sequence[Noun]) -> None:
+    """Check that the file's `requests` name assets that the experiment has, and machines that something starts.
+
+    Raises:
+        dagster.DagsterInvalidDefinitionError: they name another asset, or machines of a step that would use one.
+        ValueError: the accelerate configuration is none.
     """
     names = [one.name for one in nouns]
     if unknown := sorted(set(plan.settings.requests) - {ANY, *names}):
@@ -64,13 +89,53 @@ def check_requests(plan: Plan, nouns: Sequence[Noun]) -> None:
             f"requests names {', '.join(unknown)}, and the experiment has no such asset; name {ANY} or one of "
             f"{', '.join(names)}"
         )
+    training, planned = plan.settings.training, _read_accelerate(plan).num_machines
+    if planned > 1 and training.launcher is None:
+        raise dg.DagsterInvalidDefinitionError(explain_unstarted(find_accelerate(plan)))
+    for name, request in plan.settings.requests.items():
+        if name in TRAINED and training.accelerate_config is not None and request.num_nodes not in (None, planned):
+            raise dg.DagsterInvalidDefinitionError(
+                f"requests.{name}.num_nodes is {request.num_nodes}, and {find_accelerate(plan)} "
+                f"(training.accelerate_config) has num_machines {planned}; write that, or leave num_nodes out"
+            )
+        if request.num_nodes in (None, 1):
+            continue
+        if name not in TRAINED:
+            raise dg.DagsterInvalidDefinitionError(
+                f"requests.{name}.num_nodes is {request.num_nodes}, and only a step that trains runs on several "
+                f"machines; write it for {' or '.join(TRAINED)}, or spread generation by engine.vllm.copies_on"
+            )
+        if training.launcher is None:
+            raise dg.DagsterInvalidDefinitionError(
+                f"requests.{name}.num_nodes is {request.num_nodes}, and nothing starts training on the other machines; "
+                "add training.launcher, such as [srun, torchrun, ...]"
+            )
+
+
+def find_said(plan: Plan, noun: Noun) -> StepRequest:
+    """What the experiment's file says of a step."""
+    said = plan.settings.requests
+    return said[noun.name] if noun.name in said else said[ANY] if ANY in said else StepRequest()
 
 
 def find_request(plan: Plan, noun: Noun) -> StepRequest:
-    """What a step asks for, with its number of GPUs filled in."""
-    said = plan.settings.requests
-    request = said[noun.name] if noun.name in said else said[ANY] if ANY in said else StepRequest()
-    return request if request.num_gpus is not None else request.model_copy(update={"num_gpus": count_gpus(plan, noun)})
+    """What a step asks for, with its machines and its GPUs on each of them filled in.
+
+    Raises:
+        dagster.DagsterInvalidDefinitionError: its machines cannot have equal numbers of processes.
+    """
+    request, num_nodes = find_said(plan, noun), count_machines(plan, noun)
+    if num_nodes > 1:
+        request = request.model_copy(update={"num_nodes": num_nodes})
+    if request.num_gpus is not None:
+        return request
+    num_gpus, rest = divmod(count_gpus(plan, noun), num_nodes)
+    if rest:
+        raise dg.DagsterInvalidDefinitionError(
+            f"{noun.name} trains in {count_gpus(plan, noun)} processes on {num_nodes} machines, which cannot share "
+            f"them equally; correct num_processes of training, or requests.{noun.name}.num_nodes"
+        )
+    return request.model_copy(update={"num_gpus": num_gpus})
 
 
 def tag_step(plan: Plan, noun: Noun) -> dict[str, Any]:

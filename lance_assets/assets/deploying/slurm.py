@@ -75,8 +75,12 @@ def build_arguments(request: Mapping[str, Any]) -> list[str]:
     ['--ntasks=1', '--cpus-per-task=4', '--gres=gpu:2', '--mem=1536M']
     >>> build_arguments({"num_cpus": 1, "num_gpus": 0})
     ['--ntasks=1', '--cpus-per-task=1']
+    >>> build_arguments({"num_cpus": 8, "num_gpus": 8, "num_nodes": 2})
+    ['--nodes=2', '--ntasks-per-node=1', '--cpus-per-task=8', '--gres=gpu:8']
     """
-    asked = ["--ntasks=1"]
+    # GPUs and memory are asked for on each node. With --ntasks=1 Slurm would cut the nodes to one.
+    num_nodes = request.get("num_nodes", 1)
+    asked = ["--ntasks=1"] if num_nodes == 1 else [f"--nodes={num_nodes}", "--ntasks-per-node=1"]
     if "num_cpus" in request:
         asked.append(f"--cpus-per-task={request['num_cpus']}")
     if request.get("num_gpus"):

@@ -25,6 +25,7 @@ from lance_assets.rounds.round import Round
 from lance_assets.rounds.shown.samples import sample_rows
 from lance_assets.rounds.shown.sentences import say_moved, say_trained
 from lance_assets.settings.training import TrainingSettings
+from lance_assets.settings.values import expand_environment
 from resources.engines.durable_stage import clear_stage
 from resources.machine.handover import MemoryHandover, wait_until_free
 from resources.stores.checkpoints import DIVERGED_REMEDY, copy_checkpoint, find_broken_weights
@@ -116,11 +117,6 @@ def build_job(
         pairs: the table of preference pairs; None for SFT alone.
     """
     plan, tables = this_round.plan, this_round.platform.tables
-    launcher = training.launcher
-    if training.accelerate_config is not None:
-        launcher = build_launcher(plan.folder / Path(training.accelerate_config).expanduser())
-    elif training.num_processes is not None and training.num_processes > 1:
-        launcher = launch_processes(training.num_processes)
     return TrainJob(
         start_checkpoint=this_round.training_start(),
         base_model=this_round.model_path(None) if training.lora is not None else None,
@@ -143,9 +139,37 @@ def build_job(
         memory_gib=training.memory_gib,
         num_threads=training.num_threads,
         save_every_minutes=training.save_every_minutes,
-        launcher=launcher,
+        launcher=choose_launcher(training, plan.folder),
         rng_seed=plan.settings.rng_seed,
     )
+
+
+def choose_launcher(training: TrainingSettings, folder: Path) -> tuple[str, ...] | None:
+    """What starts the training process; None where it is started as it is.
+
+    Args:
+        training: the settings.
+        folder: the experiment's, in which its accelerate configuration lies.
+
+    Raises:
+        ValueError: a variable in `launcher` is not set here, or the accelerate configuration cannot be started.
+    """
+    # A variable such as Slurm's own is known where the step runs, and nowhere before.
+    own = None
+    if training.launcher is not None:
+        own = tuple(_expand(place, part) for place, part in enumerate(training.launcher))
+    if training.accelerate_config is not None:
+        return build_launcher(folder / Path(training.accelerate_config).expanduser(), own)
+    if own is None and training.num_processes is not None and training.num_processes > 1:
+        return launch_processes(training.num_processes)
+    return own
+
+
+def _expand(place: int, part: str) -> str:
+    try:
+        return str(expand_environment(part))
+    except ValueError as error:
+        raise ValueError(f"training.launcher[{place}] is {part!r}: {error}") from error
 
 
 def describe_training(trained: Trained) -> Report:
