@@ -92,7 +92,6 @@ def measure_full_bucket(data: Path, folder: Path, *, num_objects: int) -> dict[s
     print(f"{num_objects} objects put in {time.monotonic() - started:.0f} s", flush=True)
     seconds: dict[str, list[float]] = {"few": [], "full": []}
     for turn in range(COPIES):
-        # Each turn begins with the other one, and has prefixes of its own for what is sent.
         # Each turn begins with the other one.
         for name in sorted(seconds, reverse=bool(turn % 2)):
             source = folder / f"turn{turn}{name}"
