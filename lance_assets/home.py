@@ -1,12 +1,44 @@
 """Where all data lies."""
 
 import os
+import re
 from pathlib import Path
+
+STORE = "LANCE_STORE"
+"""The environment variable with the address of the store that finished steps are published in."""
 
 
 def find_home() -> Path:
-    """The folder of all data and of the Dagster instance: LANCE_HOME, or `.lance` in the current folder."""
-    return Path(os.environ.get("LANCE_HOME") or ".lance").expanduser().resolve()
+    """The folder of all data and of the Dagster instance: LANCE_HOME, or `.lance` in the current folder.
+
+    Raises:
+        ValueError: LANCE_HOME is an address.
+    """
+    return find_folder(os.environ.get("LANCE_HOME") or ".lance", named_by="LANCE_HOME")
+
+
+def find_folder(text: str, *, named_by: str) -> Path:
+    """The folder that a person named as the home of all data.
+
+    Args:
+        text: what was given.
+        named_by: what it was given as, for the message.
+
+    Raises:
+        ValueError: it is an address, which as a path would be a folder of that name in the current one.
+
+    >>> find_folder("s3://bucket/lance", named_by="LANCE_HOME")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    ValueError: LANCE_HOME is the address 's3://bucket/lance', and rounds work in a folder; set LANCE_HOME to ...
+    """
+    # A drive of Windows has one letter.
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text.strip()):
+        raise ValueError(
+            f"{named_by} is the address {text!r}, and rounds work in a folder; set LANCE_HOME to a folder and {STORE} "
+            "to the address, and finished steps are published there"
+        )
+    return Path(text).expanduser().resolve()
 
 
 def find_data_root() -> Path:
@@ -17,10 +49,6 @@ def find_data_root() -> Path:
 def find_models_root() -> Path:
     """The folder of models that were converted from other files or taken out of packages."""
     return find_home() / "models"
-
-
-STORE = "LANCE_STORE"
-"""The environment variable with the address of the store that finished steps are published in."""
 
 
 def find_store_address() -> str | None:

@@ -14,6 +14,8 @@ from lance_assets.home import find_home
 
 VARIABLE = "LANCE_DEPLOYMENT"
 """The environment variable that says where steps run; every process of a run has it."""
+LOCAL = "local"
+"""Its value where steps are processes of this machine."""
 
 # LanceDB starts a thread when it is imported, which would be lost in a fork; of the 2.2 s that its import takes, 1.7
 # are this part, which starts none.
@@ -48,12 +50,17 @@ def list_preloaded() -> list[str]:
     return [*PRELOADED, *([] if DRIVER.exists() else MODELS)]
 
 
+def read_deployment() -> str:
+    """What LANCE_DEPLOYMENT names, known or not; `local` where it is not set."""
+    return os.environ.get(VARIABLE) or LOCAL
+
+
 def start_early() -> None:
     """Start the fork server now, so that it imports while this process does, where steps are processes here.
 
     The steps inherit its environment, so it is given the DAGSTER_HOME that this process will set.
     """
-    if (os.environ.get(VARIABLE) or "local") != "local":
+    if read_deployment() != LOCAL:
         return
     named = os.environ.get("DAGSTER_HOME")
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lance_assets.assets.past.doctor import examine, mend
 from lance_assets.assets.run import open_instance_of
-from lance_assets.home import find_home
+from lance_assets.home import find_folder, find_home
 from lance_assets.rounds.experiments import load_plans
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
@@ -32,7 +32,7 @@ def find_place(text: str | None, *, is_new: bool) -> Place:
     """
     if text is not None and is_address(text):
         return Store(text)
-    home = find_home() if text is None else Path(text).expanduser().resolve()
+    home = find_home() if text is None else find_folder(text, named_by="the place")
     if home.is_file() or (home / "tables").is_dir():
         raise ValueError(f"{home} is not what LANCE_HOME names; give the folder that holds the folder data")
     if not is_new and not (home / "data").is_dir():

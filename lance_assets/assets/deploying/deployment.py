@@ -1,4 +1,4 @@
-"""Where the steps of rounds run: the one place that reads `LANCE_DEPLOYMENT`.
+"""Where the steps of rounds run, as `LANCE_DEPLOYMENT` says.
 
 | value | each step is | what runs it |
 | --- | --- | --- |
@@ -24,7 +24,7 @@ import dagster as dg
 from lance_assets.assets.deploying.slurm import SLURM_TAG, build_slurm_executor
 from lance_assets.extras import require_extra
 from lance_assets.settings.engines import StepRequest
-from lance_assets.step_processes import VARIABLE, list_preloaded
+from lance_assets.step_processes import LOCAL, VARIABLE, list_preloaded, read_deployment
 
 MAX_CONCURRENT = "LANCE_MAX_CONCURRENT"
 """The environment variable with how many steps of one run are at work at once, under Slurm and on Kubernetes."""
@@ -53,7 +53,7 @@ def find_deployment() -> Deployment:
     Raises:
         ValueError: there is none of that name.
     """
-    name = os.environ.get(VARIABLE) or "local"
+    name = read_deployment()
     if name not in DEPLOYMENTS:
         raise ValueError(f"{VARIABLE} is {name!r}; set it to one of {', '.join(DEPLOYMENTS)}, or leave it unset")
     return DEPLOYMENTS[name]
@@ -136,7 +136,7 @@ def _tag_k8s(request: StepRequest) -> Mapping[str, Any]:
 DEPLOYMENTS = {
     each.name: each
     for each in (
-        Deployment("local", _choose_local, _tag_nothing),
+        Deployment(LOCAL, _choose_local, _tag_nothing),
         Deployment("ray", _choose_ray, _tag_ray),
         Deployment("slurm", _choose_slurm, _tag_slurm),
         Deployment("k8s", _choose_k8s, _tag_k8s),
