@@ -282,9 +282,9 @@ def _find_labelled(plain: str) -> tuple[Statement | None, bool]:
             ):
                 return None, True
             continue
-        ends = not is_boxed or _LINE_END.match(plain, value.end())
+        ends = not is_boxed or _LINE_END.match(plain, value.end()) is not None
         # "I would rate it as a [[9]] out of 10. It is ..." goes on, and is given.
-        ends = ends or (_STOPS.match(plain, value.end()) and _is_given(match.start(), plain))
+        ends = ends or (_STOPS.match(plain, value.end()) is not None and _is_given(match.start(), plain))
         if not ends or _is_other_case(match) or is_supposed(plain, match.start(), value.end(), is_labelled=True):
             continue
         one = _read_found(match, value, plain)
