@@ -1,12 +1,16 @@
 """GGUF files as model folders: converted once, with the tokenizer mended where transformers reads it wrongly.
 
-Transformers reads weights, config, vocabulary and chat template of a GGUF file by the package `gguf`. Two things are
-missing, and are done here:
+Transformers reads weights, config, vocabulary and chat template of a GGUF file by the package `gguf`. What is missing
+is done here:
 1. How a byte-level vocabulary cuts a text into words is only named in the file (`tokenizer.ggml.pre`), and transformers
-   gives every name the rule of GPT-2. With it SmolLM2 reads "2024" as one piece that it was never trained on. The rules
-   below are those that llama.cpp has under each name. A name that is not among them is refused, since a wrong rule
-   makes a model worse and says nothing.
-2. A checkpoint must not say that it is quantized, or it could not be trained and saved.
+   gives every name that it does not know the rule of GPT-2. With it SmolLM2 reads "2024" as one piece that it was never
+   trained on. The rules below are those that llama.cpp has under each name. A name that is not among them is refused,
+   since a wrong rule makes a model worse and says nothing.
+2. A SentencePiece vocabulary is read as llama.cpp reads it: unless the file says otherwise, a space is added before the
+   text and behind each special token. Transformers adds none behind special tokens, which some later models were
+   trained with (Mistral v0.3); no key tells them apart.
+3. What the file says of the model's arithmetic and is left unread (`resources.models.gguf_config`).
+4. A checkpoint must not say that it is quantized, or it could not be trained and saved.
 
 A `tokenizer.json` beside the file is the model's own, and is taken in place of the file's vocabulary.
 """
@@ -20,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resources.models.foreign_code import WITHOUT_CODE, refuse_foreign_code
+from resources.models.gguf_config import GgufError, GgufFacts, check_whole, complete_config, read_facts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -60,12 +65,11 @@ WORD_RULES: Mapping[str, Mapping[str, Any]] = {
 }
 """How a byte-level vocabulary cuts texts into words, in the format of `tokenizer.json`, by llama.cpp's name."""
 
+_KEEPS_SPACE = ("<unk>", "<s>", "<|endoftext|>")
+"""The special tokens of Phi 3 behind which white space stays. llama.cpp knows them by the model's name."""
+
 PROBES = ("In 2024, 13 cats sat.", "  Two lines:\n\n\tindented\n", "naïve café – 東京 🙂", "it's 3.14 don't")
 """Texts that a tokenizer must give back as they were."""
-
-
-class GgufError(ValueError):
-    """The file is no GGUF file that can be used as a model."""
 
 
 def hash_file(file: Path) -> str:
@@ -143,11 +147,12 @@ def _write_source(file: Path, folder: Path, digest: str) -> None:
 
 def _write(file: Path, folder: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    pre = _read_word_rule(file)
+    facts = read_facts(file)
+    pre = _find_word_rule(facts)
     own = [path for path in file.parent.glob("*") if path.name.startswith(("tokenizer", "chat_template"))]
     has_own = any(path.name in ("tokenizer.json", "tokenizer.model") for path in own)
     if pre is not None and pre not in WORD_RULES and not has_own:
@@ -158,9 +163,17 @@ def _write(file: Path, folder: Path) -> None:
     # What lies beside the file is read too.
     refuse_foreign_code(file.parent)
     try:
-        quantized = AutoModelForCausalLM.from_pretrained(
-            file.parent, gguf_file=file.name, dtype=torch.float32, **WITHOUT_CODE
+        config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, **WITHOUT_CODE)
+        complete_config(config, facts)
+        quantized, loading = AutoModelForCausalLM.from_pretrained(
+            file.parent,
+            gguf_file=file.name,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **WITHOUT_CODE,
         )
+        check_whole(quantized, set(loading["missing_keys"]), facts)
         config = quantized.config
         if hasattr(config, "quantization_config"):
             delattr(config, "quantization_config")
@@ -174,53 +187,57 @@ def _write(file: Path, folder: Path) -> None:
                 shutil.copyfile(path, folder / path.name)
         else:
             AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, **WITHOUT_CODE).save_pretrained(folder)
-            _mend_tokenizer(folder, pre, max_length=getattr(config, "max_position_embeddings", None))
+            _mend_tokenizer(folder, facts, pre, max_length=getattr(config, "max_position_embeddings", None))
         check_tokenizer(AutoTokenizer.from_pretrained(folder, **WITHOUT_CODE), file.name)
     except GgufError:
         raise
-    except (ValueError, OSError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+    except (ValueError, OSError, LookupError, RuntimeError, TypeError, AttributeError, AssertionError) as error:
         raise GgufError(
-            f"{file} cannot be read as a language model: {type(error).__name__}: {error}; use a file of an "
-            "architecture that transformers reads from GGUF, or the model's safetensors"
+            f"{file} (architecture {facts.architecture!r}) cannot be read as a language model: "
+            f"{type(error).__name__}: {error}; use a file of an architecture that transformers reads from GGUF, or the "
+            "model's safetensors"
         ) from error
 
 
-def _read_word_rule(file: Path) -> str | None:
+def _find_word_rule(facts: GgufFacts) -> str | None:
     """The name of the rule by which a byte-level vocabulary cuts words; None for a vocabulary of another kind."""
-    from gguf import GGUFReader
-
-    try:
-        fields = GGUFReader(file).fields
-    except (ValueError, OSError, IndexError) as error:
-        raise GgufError(f"{file} is not a whole GGUF file: {error}; download it again") from error
-    if "tokenizer.ggml.model" not in fields:
-        raise GgufError(f"{file} has no vocabulary; name the first file of a model, not a later part or an adapter")
-    if fields["tokenizer.ggml.model"].contents() != "gpt2":
+    if facts.keys["tokenizer.ggml.model"] != "gpt2":
         return None
-    if "tokenizer.ggml.pre" not in fields:
-        return "default"
-    return str(fields["tokenizer.ggml.pre"].contents())
+    return str(facts.keys.get("tokenizer.ggml.pre", "default"))
 
 
-def _mend_tokenizer(folder: Path, pre: str | None, *, max_length: int | None) -> None:
-    settings = folder / "tokenizer_config.json"
+def _mend_tokenizer(folder: Path, facts: GgufFacts, pre: str | None, *, max_length: int | None) -> None:
+    settings, file = folder / "tokenizer_config.json", folder / "tokenizer.json"
     config = json.loads(settings.read_text(encoding="utf-8"))
+    tokenizer = json.loads(file.read_text(encoding="utf-8"))
     for key in ("is_local", "local_files_only"):
         config.pop(key, None)
     if max_length is not None:
         config["model_max_length"] = max_length
     if pre is not None:
-        file = folder / "tokenizer.json"
-        tokenizer = json.loads(file.read_text(encoding="utf-8"))
-        tokenizer |= {
-            "pre_tokenizer": WORD_RULES[pre],
-            "post_processor": None,
-            "decoder": _BYTES_BY_WORD,
-        }
-        file.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
-        config.pop("backend", None)
-        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        tokenizer |= {"pre_tokenizer": WORD_RULES[pre], "decoder": _BYTES_BY_WORD}
+    elif (tokenizer["pre_tokenizer"] or {}).get("type") == "Metaspace":
+        adds_space = bool(facts.keys.get("tokenizer.ggml.add_space_prefix", True))
+        tokenizer |= {"pre_tokenizer": None, "normalizer": _in_place_of_spaces(adds_space=adds_space)}
+        tokenizer["decoder"]["decoders"] = [
+            part for part in tokenizer["decoder"]["decoders"] if adds_space or part["type"] != "Strip"
+        ]
+    if pre is None and any(name in str(facts.keys.get("general.name", "")).lower() for name in ("phi-3", "phi3")):
+        for token in tokenizer["added_tokens"]:
+            token["rstrip"] = token["special"] and token["content"] not in _KEEPS_SPACE
+    # What begins a text is the template's affair, and a class of transformers would build its own rules again.
+    tokenizer["post_processor"] = None
+    file.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
+    config.pop("backend", None)
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
     settings.write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _in_place_of_spaces(*, adds_space: bool) -> dict[str, Any]:
+    """SentencePiece's sign for spaces; where one is added, before the text and behind each special token."""
+    replaced = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    parts = [{"type": "Prepend", "prepend": "▁"}, replaced] if adds_space else [replaced]
+    return {"type": "Sequence", "normalizers": parts}
 
 
 def check_tokenizer(

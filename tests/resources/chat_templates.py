@@ -107,7 +107,7 @@ def make_tokenizer(family: Family) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def save_model(folder: Path, model_type: str, family: Family) -> Path:
+def save_model(folder: Path, model_type: str, family: Family, *, max_length: int = 512) -> Path:
     """A model of a family with random weights: hidden 32, two layers."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -123,7 +123,7 @@ def save_model(folder: Path, model_type: str, family: Family) -> Path:
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=8,
-        max_position_embeddings=512,
+        max_position_embeddings=max_length,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

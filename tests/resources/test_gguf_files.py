@@ -3,30 +3,15 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from gguf import GGUFWriter
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from resources.models.finding import find_model_here, resolve_model
 from resources.models.gguf_files import WORD_RULES, GgufError, check_tokenizer, convert, find_converted
-
-HEADS, KV_HEADS, HIDDEN, LAYERS, ROWS = 4, 2, 32, 2, 64
-TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-NAMES = {
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-}
+from tests.resources.gguf_writing import TEMPLATE, Vocabulary, build_model, write_file
 
 
 def build_vocabulary() -> tuple[list[str], list[str]]:
@@ -36,65 +21,16 @@ def build_vocabulary() -> tuple[list[str], list[str]]:
     return [*specials, *letters, "20", "24", "2024", "Ġc", "at"], ["2 0", "2 4", "20 24", "Ġ c", "a t"]
 
 
-def permute(weight: np.ndarray, heads: int) -> np.ndarray:
-    """Rows as llama.cpp has them, which turns pairs of neighbours where transformers turns halves."""
-    return weight.reshape(heads, 2, weight.shape[0] // heads // 2, -1).swapaxes(1, 2).reshape(weight.shape)
-
-
-def write_gguf(file: Path, *, pre: str = "smollm") -> LlamaForCausalLM:
+def write_gguf(file: Path, *, pre: str = "smollm") -> PreTrainedModel:
     tokens, merges = build_vocabulary()
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokens),
-        hidden_size=HIDDEN,
-        intermediate_size=ROWS,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        num_key_value_heads=KV_HEADS,
-        max_position_embeddings=128,
-        rms_norm_eps=1e-5,
-        tie_word_embeddings=True,
-        initializer_range=0.3,
-    )
-    model = LlamaForCausalLM(config).eval()
-    writer = GGUFWriter(file, "llama")
-    writer.add_block_count(LAYERS)
-    writer.add_context_length(128)
-    writer.add_embedding_length(HIDDEN)
-    writer.add_feed_forward_length(ROWS)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KV_HEADS)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_rope_dimension_count(HIDDEN // HEADS)
-    writer.add_vocab_size(len(tokens))
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre)
-    writer.add_token_list(tokens)
-    writer.add_token_types([3] * 3 + [1] * (len(tokens) - 3))
-    writer.add_token_merges(merges)
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    writer.add_pad_token_id(2)
-    writer.add_unk_token_id(0)
-    writer.add_chat_template(TEMPLATE)
-    state = {name: weight.numpy() for name, weight in model.state_dict().items()}
-    writer.add_tensor("token_embd.weight", state["model.embed_tokens.weight"])
-    writer.add_tensor("output_norm.weight", state["model.norm.weight"])
-    for layer in range(LAYERS):
-        for ours, theirs in NAMES.items():
-            weight = state[f"model.layers.{layer}.{ours}.weight"]
-            if theirs in ("attn_q", "attn_k"):
-                weight = permute(weight, HEADS if theirs == "attn_q" else KV_HEADS)
-            writer.add_tensor(f"blk.{layer}.{theirs}.weight", np.ascontiguousarray(weight))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    types, special = [3] * 3 + [1] * (len(tokens) - 3), {"bos": 1, "eos": 2, "pad": 2, "unk": 0}
+    vocabulary = Vocabulary(Tokenizer(models.BPE()), "gpt2", pre, tokens, types, special, merges=merges)
+    model = build_model("llama", vocabulary, tie_word_embeddings=True)
+    write_file(file, model, vocabulary, "llama", keys={"rope.freq_base": 10000.0, "rope.dimension_count": 8})
     return model
 
 
-def read_logits(model: LlamaForCausalLM) -> torch.Tensor:
+def read_logits(model: PreTrainedModel) -> torch.Tensor:
     with torch.inference_mode():
         return model(torch.arange(3, 40)[None]).logits
 
