@@ -14,7 +14,8 @@ from jinja2 import TemplateError
 
 from lance_assets.records import Ask, Request, Sample, SamplingSettings, TokenChoice, TurnNotContinuedError
 from resources.machine.processes import MemoryPeak
-from resources.models.chat_format import encode_messages, encode_user_turn
+from resources.models.chat_format import encode_messages, encode_user_turn, read_format
+from resources.models.thought_tags import OPENS, restore_own
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -171,7 +172,11 @@ def encode_prefill(tokenizer: "PreTrainedTokenizerBase", prefill: str) -> tuple[
     """
     if not prefill:
         return ()
-    encoded = tokenizer(prefill, add_special_tokens=False, split_special_tokens=True)
+    chat_format = read_format(tokenizer)
+    if chat_format.opened:
+        # The prompt has opened the thought with which the turn begins.
+        prefill = prefill.removeprefix(OPENS)
+    encoded = tokenizer(restore_own(prefill, chat_format.thoughts), add_special_tokens=False, split_special_tokens=True)
     return tuple(encoded["input_ids"])
 
 
@@ -205,6 +210,11 @@ def encode_requests(
         else:
             prompts[place] = prompt
     return prompts, failed
+
+
+def begins_turn(request: Request, sampling: SamplingSettings) -> bool:
+    """Whether a free completion begins where the model's turn does: behind no prefill, and held to no grammar."""
+    return not request.prefill and request.writes != "user" and sampling.grammar is None
 
 
 def build_tail(

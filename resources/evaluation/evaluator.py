@@ -16,7 +16,7 @@ import polars as pl
 
 from resources.evaluation.harness_report import EvaluationError, parse_lm_eval, parse_samples, read_samples
 from resources.machine.processes import stream_process
-from resources.models.chat_format import adapt_folder
+from resources.models.chat_format import adapt_folder, read_opened
 from resources.stores.checkpoints import has_chat_template
 
 HARNESS = "resources.evaluation.harness_worker"
@@ -115,6 +115,7 @@ def run_lm_eval(
     Returns:
         For each run its scores, one row for each task and metric, with a 95% interval, Wilson's where items are right
         or wrong, otherwise a normal one from the harness's standard error, null where it gives none; and the items.
+        Answers are read without what the model thought before them (`harness_thoughts`).
 
     Raises:
         ValueError: a run without tasks.
@@ -140,7 +141,8 @@ def run_lm_eval(
             for run, folder in zip(runs, folders, strict=True)
         ]
         tasks = [task for run in runs for task in run.tasks]
-        _run_harness(HARNESS, {"runs": told, "allow_task_code": allow_task_code}, tasks, log, link)
+        job = {"runs": told, "allow_task_code": allow_task_code, "opens": read_opened(model_path) if is_chat else ""}
+        _run_harness(HARNESS, job, tasks, log, link)
         return [read_result(folder, run.tasks, model_name) for run, folder in zip(runs, folders, strict=True)]
 
 

@@ -1,7 +1,8 @@
 """lm-evaluation-harness, confined: `python -m resources.evaluation.harness_worker JOB`.
 
-JOB is a JSON file with `allow_task_code` and `runs`, each with the `arguments` of the harness's command `run` and the
-file that the `seconds` of its requests are written to. All runs are of one model, which is loaded once.
+JOB is a JSON file with `allow_task_code`, the tag with which the model's chat template `opens` a thought, and `runs`,
+each with the `arguments` of the harness's command `run` and the file that the `seconds` of its requests are written to.
+All runs are of one model, which is loaded once.
 
 The harness (0.4.13) takes task files for code of its own: it renders their templates in a Jinja environment where
 `{{ cycler.__init__.__globals__.os }}` gives a module, imports what `!function` names, and loads an unknown metric as a
@@ -12,6 +13,7 @@ script. What comes before it starts, in its process:
    `lance_assets.settings.task_files` finds both when the experiment loads; here nothing depends on that.
 
 3. Chat markup in an item, which the harness tokenizes with its own markup, is broken (`resources.models.chat_markup`).
+4. What the model thinks is left out before its answer is read (`harness_thoughts`).
 
 The harness has an option for code of models (`--trust_remote_code`), which is not given, and none for that of tasks.
 """
@@ -96,15 +98,19 @@ def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text())
     confine(allows_code=job["allow_task_code"])
     from lm_eval.__main__ import cli_evaluate
+    from lm_eval.api.filter import FilterEnsemble
     from lm_eval.models.huggingface import HFLM
 
     # The harness finds both by their names.
     from resources.evaluation.engine_model import EngineModel
     from resources.evaluation.harness_model import BatchedModel
+    from resources.evaluation.harness_thoughts import keep_tags, leave_thoughts_out
     from resources.evaluation.task_index import remember_tasks
 
     remember_tasks()
     HFLM.apply_chat_template = guard_turns(HFLM.apply_chat_template)
+    HFLM.tok_decode = keep_tags(HFLM.tok_decode)
+    FilterEnsemble.apply = leave_thoughts_out(FilterEnsemble.apply, job["opens"])
     clock = RequestClock()
     # The derived classes first: they would otherwise inherit methods that are changed already.
     for model in (BatchedModel, EngineModel, HFLM):

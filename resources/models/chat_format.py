@@ -11,7 +11,8 @@ A checkpoint is asked as it is trained, token by token, whatever its template do
    the model's turn. An opened thought is closed before a completion that does not close it.
 4. **Chat markup inside the data.** `<|im_end|>` in a message is encoded as text and never ends a turn. The pieces
    around it are encoded by themselves, which SentencePiece may begin with a space. Markup that is no special token
-   (`[INST]` of Llama 2) gets a WORD JOINER, which is not seen, behind its first sign.
+   (`[INST]` of Llama 2) gets a WORD JOINER, which is not seen, behind its first sign. The tags of a thought stay in the
+   model's own turns.
 5. **No end of turn.** A template without a special token after the model's turn is refused before training: the model
    would never learn to stop.
 6. **A header between the generation prompt and what the model says** (gpt-oss: `<|channel|>final<|message|>`). It is
@@ -35,6 +36,16 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from jinja2 import TemplateError
+
+from resources.models.thought_tags import (
+    Tags,
+    find_thought_tags,
+    list_closings,
+    list_names,
+    open_thought,
+    rename_own,
+    restore_own,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -66,7 +77,7 @@ FIXED_DAY = (
 )
 """Put before a template that writes the day on which it is rendered."""
 
-_OPENED = re.compile(r"([<\[◁])((?:\w+:)?(?:think(?:ing)?|thoughts?|reasoning))([>\]▷])\s*\Z", re.I)
+_OPENED = re.compile(r"[<\[◁](?:\w+:)?(?:think(?:ing)?|thoughts?|reasoning)[>\]▷]\s*\Z", re.I)
 _THOUGHT = re.compile(r"[<\[◁]/?(?:\w+:)?(?:think(?:ing)?|thoughts?|reasoning)[>\]▷]", re.I)
 _MARK = re.compile("\ue000([\ue100-\uf8ff])\ue001")
 JOINER = "\u2060"
@@ -113,6 +124,10 @@ class ChatFormat:
     """The special tokens' names, the longest first: one may be part of another."""
     plain: tuple[str, ...] = ()
     """Markup that the template writes and that is no special token, such as Llama 2's `[INST]`, the longest first."""
+    thoughts: tuple[Tags, ...] = ()
+    """The tags of the model's thoughts (`thought_tags`)."""
+    thought_tokens: frozenset[int] = frozenset()
+    """Those of these tags that are special tokens."""
     user_end: int | None = None
     """The special token after the user's turn, where the model's turn is to follow; None where there is none."""
 
@@ -179,7 +194,9 @@ def _find_format(tokenizer: "PreTrainedTokenizerBase", template: str) -> ChatFor
     whole = _render(tokenizer, used, [user, model], is_asked=False)
     if _MODEL not in whole:
         raise ChatFormatError(f"the chat template shows nothing of the model's turn {_MODEL!r}; mend it")
-    if header := _find_header(tokenizer, asked, whole):
+    added = {token.content: number for number, token in tokenizer.added_tokens_decoder.items()}
+    thoughts = find_thought_tags(template, added, asked, lambda fields: _try(tokenizer, used, [user, model | fields]))
+    if header := _find_header(tokenizer, asked, whole, tags=[tag for pair in thoughts for tag in pair]):
         # The line break at a template's end is dropped, and behind it would be kept.
         used = used.removesuffix("\n") + "{{ " + repr(header) + " if add_generation_prompt else '' }}"
         asked += header
@@ -190,9 +207,14 @@ def _find_format(tokenizer: "PreTrainedTokenizerBase", template: str) -> ChatFor
         [token for token in tokenizer(text, add_special_tokens=False)["input_ids"] if token in special]
         for text in (after, asked[asked.rindex(_USER) + len(_USER) :])
     )
-    opened = _OPENED.search(asked)
+    known = _OPENED.search(asked)
+    opened = known[0].strip() if known else ""
+    opened = opened or next((tag for tag, _ in thoughts if asked.rstrip().endswith(tag)), "")
+    closed = dict(thoughts).get(opened, list_closings(opened)[0] if opened else "")
     if opened:
-        rules.append(f"the template opens a thought ({opened[0].strip()}) where the model begins")
+        rules.append(f"the template opens a thought ({opened}) where the model begins")
+    if own := [f"{one} {other}" for one, other in thoughts if (one, other) != (opened, closed)]:
+        rules.append(f"thoughts stand between {', '.join(own)}")
     if not whole.startswith(asked):
         rules.append("a training row is composed: the whole chat does not begin as it is asked at serving")
     return ChatFormat(
@@ -200,21 +222,24 @@ def _find_format(tokenizer: "PreTrainedTokenizerBase", template: str) -> ChatFor
         rules=tuple(rules),
         turn_end=ends[0] if ends else None,
         after_turn=after,
-        opened=opened[0].strip() if opened else "",
-        closing=f"{opened[1]}/{opened[2]}{opened[3]}\n\n" if opened else "",
+        opened=opened,
+        closing=f"{closed}\n\n" if opened else "",
+        thoughts=thoughts,
+        thought_tokens=frozenset(added[name] for name in list_names(thoughts, added)),
         special=(names := _list_special(tokenizer)),
         plain=tuple(sorted(set(MARKUP.findall(used)) - set(names), key=lambda name: (-len(name), name))),
         user_end=user_ends[0] if user_ends else None,
     )
 
 
-def _find_header(tokenizer: "PreTrainedTokenizerBase", asked: str, whole: str) -> str:
+def _find_header(tokenizer: "PreTrainedTokenizerBase", asked: str, whole: str, *, tags: Sequence[str]) -> str:
     """What stands between the generation prompt and the model's text, where it holds a special token and no thought."""
     if not whole.startswith(asked):
         return ""
     header = whole[len(asked) : whole.rindex(_MODEL)]
     is_special = any(name in header for name in _list_special(tokenizer))
-    return header if is_special and not _THOUGHT.search(header) else ""
+    is_thought = _THOUGHT.search(header) is not None or any(tag in header for tag in tags)
+    return header if is_special and not is_thought else ""
 
 
 def _render(tokenizer: "PreTrainedTokenizerBase", template: str, messages: Messages, *, is_asked: bool) -> str:
@@ -227,6 +252,14 @@ def _render(tokenizer: "PreTrainedTokenizerBase", template: str, messages: Messa
             add_generation_prompt=is_asked,
         )
     )
+
+
+def _try(tokenizer: "PreTrainedTokenizerBase", template: str, messages: Messages) -> str:
+    """A chat as text; empty where the template fails on it."""
+    try:
+        return _render(tokenizer, template, messages, is_asked=False)
+    except (TemplateError, TypeError, ValueError, KeyError):
+        return ""
 
 
 def _explain(tokenizer: "PreTrainedTokenizerBase", template: str, messages: Messages) -> str:
@@ -275,12 +308,16 @@ def _mark(tokenizer: "PreTrainedTokenizerBase", messages: Messages) -> list[dict
         if found := _MARK.search(message["content"]):
             raise ValueError(f"a message holds {found[0]!r}, private characters which are used to mark special tokens")
     marked = [{"role": message["role"], "content": message["content"]} for message in messages]
+    # In the model's own turn the tags of a thought are what they are.
+    own = {name for pair in read_format(tokenizer).thoughts for name in pair}
     for place, name in enumerate(read_format(tokenizer).special):
         for message in marked:
-            if name in message["content"]:
+            if name in message["content"] and not (name in own and message["role"] == "assistant"):
                 message["content"] = message["content"].replace(name, f"\ue000{chr(0xE100 + place)}\ue001")
     for message in marked:
         for name in read_format(tokenizer).plain:
+            if name in own and message["role"] == "assistant":
+                continue
             # Letter by letter it would be the same tokens as the template's own.
             message["content"] = message["content"].replace(name, name[0] + JOINER + name[1:])
     return marked
@@ -359,7 +396,7 @@ def encode_row(
         jinja2.TemplateError: as `encode_messages`.
     """
     asked = render_messages(tokenizer, messages)
-    rest = _find_rest(tokenizer, messages, completion, asked)
+    rest = _find_rest(tokenizer, messages, restore_own(completion, read_format(tokenizer).thoughts), asked)
     prompt, whole = encode_text(tokenizer, asked), encode_text(tokenizer, asked + rest)
     # Where tokens would merge over the border, the completion is encoded by itself: at serving there is a border too.
     return prompt, whole[len(prompt) :] if whole[: len(prompt)] == prompt else encode_text(tokenizer, rest)
@@ -379,6 +416,31 @@ def _find_rest(tokenizer: "PreTrainedTokenizerBase", messages: Messages, complet
         said = said.removeprefix(chat_format.opened).lstrip()
         said = said if chat_format.closing.strip() in said else chat_format.closing + said
     return said + chat_format.after_turn
+
+
+def read_text(tokenizer: "PreTrainedTokenizerBase", tokens: Sequence[int], *, begins_turn: bool = True) -> str:
+    """What a model wrote, without special tokens but those around a thought.
+
+    Args:
+        tokenizer: the model's.
+        tokens: of the completion, without what ended it.
+        begins_turn: whether the model began where the generation prompt ends, which may have opened a thought.
+
+    Returns:
+        The text. Tags that only this model has are `<think>` and `</think>`, and an opened thought that nothing closes
+        begins with `<think>`.
+    """
+    chat_format = read_format(tokenizer)
+    kept, pieces, start = chat_format.thought_tokens, [], 0
+    for place, token in enumerate(tokens if kept else ()):
+        if token in kept:
+            pieces.append(tokenizer.decode(tokens[start:place], skip_special_tokens=True))
+            pieces.append(tokenizer.decode([token]))
+            start = place + 1
+    # At once where there is no such token: pieces may be decoded otherwise at their borders.
+    text = "".join([*pieces, tokenizer.decode(tokens[start:], skip_special_tokens=True)])
+    text = rename_own(text, chat_format.thoughts)
+    return open_thought(text, chat_format.opened) if begins_turn else text
 
 
 def find_turn_end(tokenizer: "PreTrainedTokenizerBase") -> int | None:
@@ -515,6 +577,21 @@ def encode_as_harness(model_path: Path, messages: Messages) -> tuple[int, ...]:
 def _break_messages(tokenizer: "PreTrainedTokenizerBase", messages: Messages) -> list[dict[str, Any]]:
     names = _list_special(tokenizer)
     return [{**message, "content": break_markup(message["content"], names)} for message in messages]
+
+
+def read_opened(model_path: Path) -> str:
+    """The tag of a thought that a model's chat template opens where the model begins; empty where it opens none.
+
+    Args:
+        model_path: folder of the model.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_path, local_files_only=True, trust_remote_code=False)
+    try:
+        return read_format(tokenizer).opened
+    except ChatFormatError:
+        return ""
 
 
 def adapt_folder(model_path: Path, folder: Path) -> Path:

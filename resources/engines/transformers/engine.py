@@ -17,6 +17,7 @@ from resources.engines.contract import (
     NUM_ALTERNATIVES,
     GrammarError,
     ModelLoadError,
+    begins_turn,
     build_tail,
     cut_at_stop,
     encode_requests,
@@ -26,7 +27,7 @@ from resources.engines.contract import (
 from resources.engines.loading import check_folder, load_tokenizer
 from resources.engines.sampling import SeededTopP
 from resources.machine.processes import MemoryPeak, measure_own_peak
-from resources.models.chat_format import list_turn_ends
+from resources.models.chat_format import list_turn_ends, read_text
 from resources.models.foreign_code import WEIGHTS, is_of_the_folder
 from resources.models.lean_imports import import_language_models
 
@@ -256,7 +257,7 @@ def _read_sample(
 ) -> Sample:
     stopped = decoded.tokens[-1] in stop_ids
     kept = decoded.tokens[:-1] if stopped else decoded.tokens
-    text = tokenizer.decode(kept, skip_special_tokens=True)
+    text = read_text(tokenizer, kept, begins_turn=begins_turn(request, sampling))
     if decoded.is_stuck:
         return fail(request, len(prompt), f"the grammar allows no token of the vocabulary after {text[-60:]!r}")
     before = cut_at_stop(text, sampling.stop)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lance_assets.records import Request, Sample
 from resources.engines.contract import build_tail, cut_at_stop, fail
 from resources.engines.vllm.process import VllmProcess
-from resources.models.chat_format import list_turn_ends
+from resources.models.chat_format import list_turn_ends, read_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -184,6 +184,7 @@ def read_sample(
     stop_ids: frozenset[int],
     tail_tokens: int,
     stop: Sequence[str] = (),
+    is_first: bool = True,
 ) -> Sample:
     """The sample of a row that a process has finished.
 
@@ -195,13 +196,14 @@ def read_sample(
         stop_ids: tokens that end a turn.
         tail_tokens: how many last tokens have their alternatives.
         stop: texts that end a completion; the tokens of a row hold the one that ended it.
+        is_first: whether the row begins where the model's turn does (`begins_turn`).
     """
     _, tokens, finish_reason, cached_tokens, tail = finished
     if finish_reason not in ("stop", "length"):
         return fail(request, prompt_tokens, f"vLLM ended the row with {finish_reason!r}")
     stopped = bool(tokens) and tokens[-1] in stop_ids
     kept = tokens[:-1] if stopped else tokens
-    text = tokenizer.decode(kept, skip_special_tokens=True)
+    text = read_text(tokenizer, kept, begins_turn=is_first)
     before = cut_at_stop(text, stop)
     return Sample(
         row_id=request.row_id,

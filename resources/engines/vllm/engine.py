@@ -24,6 +24,7 @@ from resources.engines.contract import (
     Adapter,
     EngineError,
     ModelLoadError,
+    begins_turn,
     encode_requests,
     fail,
     obeys_grammars,
@@ -141,6 +142,7 @@ class VllmEngine:
                     stop_ids=self._stop_ids,
                     tail_tokens=sampling.tail_tokens,
                     stop=sampling.stop,
+                    is_first=begins_turn(requests[place], sampling),
                 )
                 for place, found in group
             ]
