@@ -23,7 +23,10 @@ from lance_assets.records import (
 )
 
 Thoughts = Literal["strip", "keep"]
-"""What becomes of a model's thoughts in completions: "strip" removes them, "keep" trains on them."""
+"""What becomes of a model's thoughts in completions: "strip" removes them, "keep" trains on them.
+
+The whole text is in `raw_text` in either case.
+"""
 
 
 class Wording(Protocol):
@@ -58,7 +61,7 @@ class RoundIdentity:
     """Those of the roles whose second model has a prompt profile of its own, by role."""
 
     thoughts: Thoughts = "strip"
-    """What becomes of thoughts in completions. Prompts, reviews and verdicts are read without them in any case."""
+    """What becomes of thoughts in completions. All else, evaluations too, is read without them in any case."""
 
     def of_role(self, role: str) -> "RoundIdentity":
         """The identity with the words that the role's model is asked with."""

@@ -259,7 +259,7 @@ class ExperimentSettings(Settings):
     thoughts: Thoughts = Field(
         "strip",
         description="What becomes of a model's thoughts (<think> and its relatives) in completions: 'strip' removes "
-        "them, 'keep' trains on them. Prompts, reviews and verdicts are read without them.",
+        "them, 'keep' trains on them. Prompts, reviews, verdicts and evaluations are read without them.",
     )
     rng_seed: int = Field(0, ge=0, lt=2**31, description="The seed of all random numbers.")
     description: str = Field("", description="What the experiment is for, shown in the UI.")

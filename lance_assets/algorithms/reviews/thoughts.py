@@ -8,6 +8,9 @@ The rule: a text between an opening and a closing tag is a thought. What comes b
 is one too, since some templates open the thought themselves. A thought that opens the text and is
 never closed reaches to the end: the model was cut, or never came to its answer. Behind other text such a tag is a word
 of that text, as is a tag inside code.
+
+The names are a fixed list, since a name that is unknown may be part of what was said. Tags that only one model has are
+found in its chat template and renamed where its tokens become text (`resources.models.thought_tags`).
 """
 
 import re
