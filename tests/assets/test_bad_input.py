@@ -56,6 +56,19 @@ def test_a_chat_is_shown_before_its_first_use(make_scripted_world: OpenWorld):
     told = world.metadata("start_checkpoint", "r0000")
     assert "trained and stopped at" in str(told["chat_end_of_turn"])
     assert "⟨It is 4.<|im_end|>" in str(told["chat_example"])
+    assert "chat_harness" not in told, "no task of the harness is asked"
+
+
+@pytest.mark.parametrize("apply_chat_template", [None, False])
+def test_whether_the_harness_asks_alike_is_shown_before_the_first_use(
+    make_scripted_world: OpenWorld, apply_chat_template: bool | None
+):
+    lm_eval = {"tasks": ["gsm8k"], "apply_chat_template": apply_chat_template}
+    world = make_scripted_world(evaluation={"lm_eval": lm_eval})
+    assert world.materialize("r0000", "start_checkpoint").success
+    told = world.metadata("start_checkpoint", "r0000")
+    assert ("chat_harness" in told) == (apply_chat_template is None)
+    assert apply_chat_template is False or "asks with the same tokens" in str(told["chat_harness"])
 
 
 def test_a_folder_that_is_not_a_checkpoint(make_scripted_world: OpenWorld, tmp_path: Path):
