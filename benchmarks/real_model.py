@@ -1,63 +1,72 @@
 """What a model's review signals are worth, on balanced pairs of real seeds, before any round is built on one.
 
-    python -m benchmarks.real_model [--model DIR] [--seeds FILE] [--data DIR] [--num-pairs N] [--quick]
+    python -m benchmarks.real_model [--model NAME] [--seeds FILE] [--data DIR] [--num-pairs N] [--num-reviewed N]
+        [--signals NAME ...] [--quick]
 
 Each pair has a better and a worse completion of one prompt (`lance_assets/algorithms/reviews/signal_pairs.py`): a
 seed's own against another seed's, against a spoilt and against a truncated one, and a right against a wrong solution.
 Each signal (`lance_assets/recipes/steps/signals.py`) scores both. The table has a row a signal: the AUC of each kind,
 the AUC and accuracy of all with their 95% intervals, the share that could not be scored, how many scores differ, their
-standard deviation, and the correlation with length.
+standard deviation, and the correlation with length. Written reviews have two rows each: as they were written, and with
+the ending forced where one has no score, as rounds do by default.
 
 | figure | what it is |
 | --- | --- |
-| `reviewer_auc`, `reviewer_accuracy`, `unscored_rate` | of the sampled review, which LANCE chooses rows by |
+| `reviewer_auc`, `reviewer_accuracy`, `unscored_rate` | of the sampled review, its ending forced as rounds do |
+| `as_written` | the same three of the reviews as they were written |
+| `agreement_auc`, `agreement_unscored_rate` | of the likeness to the model's own samples, which needs no review |
 | `best_signal`, `best_auc` | the signal with the highest AUC over all pairs |
-| `new_prompt_valid_rate` | of the new prompts that were asked for, those that LANCE's cleaning keeps |
+| `new_prompt_valid_rate` | of the new prompts that were asked for, those that the round's cleaning keeps |
 | `degraded_worse_rate` | of the worse completions that were asked for, those the best signal puts below the seed's |
 | `tokens_per_second` | tokens that were sampled, a second of sampling |
 
-Without `--model` it is the packaged small model, on its own seeds. Another model gets the seeds of `--data`: human
-instructions of self-instruct, and GSM8K questions with right and wrong solutions of other models. `--seeds` names a
-file of one's own. The last line is one JSON object with everything.
+What was not measured is null. Written reviews take most of the time: `--num-reviewed` bounds the pairs of each kind
+that they are asked of. Prompts are asked for and cleaned as rounds of a small model do it (`_proposals`).
+
+Without `--model` it is the packaged small model, on its own seeds. Another model, named as for `lance model`, gets the
+seeds of `--data`: human instructions of self-instruct, and GSM8K questions with right and wrong solutions of other
+models. `--seeds` names a file of one's own. The last line is one JSON object with everything.
 """
 
 import argparse
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
 
-from lance_assets.algorithms.measures.signals import Discrimination, Rate, SignalMeasures, measure_signal
+from benchmarks._models import choose_profile, find_model
+from benchmarks._proposals import clean, propose
+from benchmarks._signal_tables import describe_reviewer, describe_signal, show_number, show_rate, tabulate
+from lance_assets.algorithms.measures.signals import SignalMeasures, measure_signal
 from lance_assets.algorithms.reviews.review_parsing import Unscored
 from lance_assets.algorithms.reviews.signal_pairs import PAIR_KINDS, SignalPair, SignalSeed, build_signal_pairs
 from lance_assets.algorithms.similarity.words import count_words
-from lance_assets.prompts import Templates
+from lance_assets.prompts import PROFILES, Templates
 from lance_assets.recipes.asking import RoundIdentity
-from lance_assets.recipes.contract import RoundInputs
-from lance_assets.recipes.lance import RECIPE
 from lance_assets.recipes.lance_settings import LanceSettings
-from lance_assets.recipes.steps.reviewing import build_review_sampling
+from lance_assets.recipes.steps.reviewing import build_ending_sampling, build_review_sampling, name_endings
 from lance_assets.recipes.steps.rows import (
     Example,
     Generation,
     Seed,
-    build_table,
     complete_new_prompts,
-    propose_from_seeds,
 )
 from lance_assets.recipes.steps.signals import (
     SIGNALS,
+    Score,
     SignalModels,
+    combine_scores,
     compare_pairs,
+    list_rows,
     remember,
     score_comparisons,
-    score_pairs,
 )
-from lance_assets.records import RAW_GENERATIONS, SEED_SET, Ask, Request, Sample, SamplingSettings
+from lance_assets.records import Ask, Request, Sample, SamplingSettings
 from lance_assets.small_world import SMALL_MODEL
 from resources.readers.row_kinds import SeedFields
 from resources.readers.seed_files import read_seed_file
@@ -68,8 +77,10 @@ INSTRUCTIONS, SOLUTIONS = "self_instruct_seed_tasks.jsonl", "gsm8k_example_model
 WITHOUT_COMPLETION = "no_completion"
 """Why cleaning drops a new prompt whose completions it drops."""
 OWN_SEEDS = ROOT / "lance_assets" / "experiments" / "mini_lance" / "seeds.jsonl"
-SAMPLING = ("sampled", "expected", "agreement")
-"""The signals that have the model write."""
+WRITTEN = ("sampled", "expected")
+"""The signals that are written reviews."""
+FORCED_ENDING = "{}, ending forced"
+"""The row of such a signal where a review without a score is made to end in one."""
 SOLVERS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
 
 
@@ -146,10 +157,13 @@ def build_ask(options: argparse.Namespace, meter: Meter, settings: LanceSettings
 
     sampler = TransformersEngine(options.model, batch_size=options.batch_size, dtype=options.dtype)
     forced = TransformersEngine(options.model, batch_size=options.batch_size, dtype=options.reading_dtype)
-    reviews = build_review_sampling(settings.sampling, settings.rubric, score_from="expected")
+    of_stage = {
+        "review": build_review_sampling(settings.sampling, settings.rubric, score_from="expected"),
+        name_endings("review"): build_ending_sampling(settings.rubric),
+    }
 
     def ask(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
-        chosen = sampling or (reviews if stage == "review" else settings.sampling)
+        chosen = sampling or of_stage.get(stage, settings.sampling)
         chosen = chosen if sampler.can_constrain() else replace(chosen, grammar=None)
         is_forced = any(request.prefill for request in requests)
         started = time.monotonic()
@@ -165,68 +179,6 @@ def build_ask(options: argparse.Namespace, meter: Meter, settings: LanceSettings
     return ask
 
 
-def show_rate(rate: Rate) -> str:
-    """A rate with its interval.
-
-    >>> show_rate(Rate(0.5, 0.25, 0.75)), show_rate(Rate(None, 0.0, 1.0))
-    ('0.50 [0.25, 0.75]', '-')
-    """
-    return "-" if rate.value is None else f"{rate.value:.2f} [{rate.low:.2f}, {rate.high:.2f}]"
-
-
-def show_number(value: float | None, form: str = ".2f") -> str:
-    """A number, or a dash where there is none."""
-    return "-" if value is None else format(value, form)
-
-
-def tabulate(measured: dict[str, SignalMeasures]) -> str:
-    """The signals as a Markdown table, a row each."""
-    kinds = [kind for kind in PAIR_KINDS if any(kind in own.by_kind for own in measured.values())]
-    columns = ["signal", *kinds, "AUC [95%]", "accuracy [95%]", "tied", "unscored", "distinct", "deviation", "length"]
-    lines = ["| " + " | ".join(columns) + " |", "| --- |" + " ---: |" * (len(columns) - 1)]
-    for name, own in measured.items():
-        by_kind = [show_number(own.by_kind[kind].auc.value if kind in own.by_kind else None) for kind in kinds]
-        cells = [
-            *by_kind,
-            show_rate(own.overall.auc),
-            show_rate(own.overall.accuracy),
-            show_number(own.overall.tied_rate),
-            show_number(own.unscored_rate),
-            str(own.num_distinct),
-            show_number(own.deviation, ".3g"),
-            show_number(own.length_bias),
-        ]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def describe_discrimination(found: Discrimination) -> dict[str, float | int | None]:
-    """A kind's figures for the last line."""
-    return {
-        "auc": found.auc.value,
-        "auc_low": found.auc.low,
-        "auc_high": found.auc.high,
-        "accuracy": found.accuracy.value,
-        "num_pairs": found.num_pairs,
-        "num_scored": found.num_scored,
-    }
-
-
-def describe_signal(measured: SignalMeasures) -> dict[str, object]:
-    """A signal's figures for the last line."""
-    overall = measured.overall
-    return describe_discrimination(overall) | {
-        "accuracy_low": overall.accuracy.low,
-        "accuracy_high": overall.accuracy.high,
-        "tied_rate": overall.tied_rate,
-        "unscored_rate": measured.unscored_rate,
-        "num_distinct": measured.num_distinct,
-        "deviation": measured.deviation,
-        "length_bias": measured.length_bias,
-        "by_kind": {kind: describe_discrimination(own) for kind, own in measured.by_kind.items()},
-    }
-
-
 def find_best(measured: dict[str, SignalMeasures]) -> str:
     """The signal of single completions with the highest AUC that leaves at most half unscored."""
 
@@ -234,7 +186,15 @@ def find_best(measured: dict[str, SignalMeasures]) -> str:
         own = measured[name]
         return -math.inf if own.overall.auc.value is None or (own.unscored_rate or 0) > 0.5 else own.overall.auc.value
 
-    return max((name for name in measured if name in SIGNALS), key=rank)
+    return max((name for name in measured if name != "pairwise"), key=rank)
+
+
+def score_by(models: SignalModels, name: str, rows: Sequence[Example]) -> list[Score]:
+    """The numbers that a row of the table stands for."""
+    forced = {FORCED_ENDING.format(written): written for written in WRITTEN}
+    if name in forced:
+        return SIGNALS[forced[name]].score(replace(models, force_ending=True), rows)
+    return SIGNALS[name].score(models, rows)
 
 
 @dataclass(frozen=True)
@@ -249,15 +209,13 @@ class Proposed:
     """How many were dropped for what."""
 
 
-def propose(models: SignalModels, settings: LanceSettings, seeds: Sequence[Seed], kind: str, step: str) -> Proposed:
+def propose_and_clean(
+    models: SignalModels, settings: LanceSettings, seeds: Sequence[Seed], kind: str, step: str
+) -> Proposed:
     """One new prompt or worse completion of each seed, and what cleaning keeps of them."""
-    rows = propose_from_seeds(models.identity, models.ask, seeds, kind=kind, step=step, num_samples=1)
+    rows = propose(models.identity, models.ask, settings, seeds, kind=kind, step=step)
     completions = complete_new_prompts(models.identity, models.ask, rows, 1) if kind == "new_prompt" else []
-    inputs = RoundInputs(
-        identity=models.identity, settings=settings, ask=models.ask, is_evaluation_prompt=lambda prompt: False
-    )
-    cleaned = RECIPE.clean(inputs, build_table(rows + completions, RAW_GENERATIONS), build_table(seeds, SEED_SET))
-    cleaned = cleaned.filter(kind=kind)
+    cleaned = clean(models.identity, settings, rows + completions, seeds, kind=kind, step=step)
     dropped = cleaned["drop_reason"].drop_nulls().value_counts().iter_rows()
     text = "prompt" if kind == "new_prompt" else "completion"
     # Of such a prompt its completion alone was at fault.
@@ -267,64 +225,90 @@ def propose(models: SignalModels, settings: LanceSettings, seeds: Sequence[Seed]
 
 
 def measure_proposals(
-    models: SignalModels, settings: LanceSettings, pairs: Sequence[SignalPair], best: str, *, num_seeds: int
+    models: SignalModels, settings: LanceSettings, pairs: Sequence[SignalPair], best: str | None, *, num_seeds: int
 ) -> dict[str, object]:
-    """How many new prompts are kept, and how many worse completions are worse by the best signal."""
+    """How many new prompts are kept, and how many worse completions are worse by the best signal, if there is one."""
     # Pairs of gold answers come from another file in part, so that seeds are taken of the first kind alone.
     chosen = [pair for pair in pairs if pair.kind == "other_seed"][:num_seeds]
     seeds = [Seed(p.seed_id, p.prompt, p.better, None, "seed", None, None, None) for p in chosen]
-    new = propose(models, settings, seeds, "new_prompt", "lance/new_prompt")
-    worse = propose(models, settings, seeds, "degraded_completion", "lance/degrade")
+    new = propose_and_clean(models, settings, seeds, "new_prompt", "lance/new_prompt")
+    worse = propose_and_clean(models, settings, seeds, "degraded_completion", "lance/degrade")
     by_id = {row.row_id: row for row in worse.rows}
     seed_of = {seed.row_id: seed for seed in seeds}
     shown = [Example(row_id, seed_of[by_id[row_id].seed_id].prompt, text) for row_id, text in worse.kept.items()]
     own = [Example(f"{row.row_id}:seed", row.prompt, seed_of[by_id[row.row_id].seed_id].completion) for row in shown]
-    scores = SIGNALS[best].score(models, [*shown, *own])
+    scores = score_by(models, best, [*shown, *own]) if best else []
     below = [
         not isinstance(one, Unscored) and not isinstance(other, Unscored) and one < other
-        for one, other in zip(scores[: len(shown)], scores[len(shown) :], strict=True)
+        for one, other in zip(scores[: len(scores) // 2], scores[len(scores) // 2 :], strict=True)
     ]
     return {
         "new_prompt_valid_rate": len(new.kept) / len(seeds) if seeds else None,
         "new_prompt_drop_reasons": new.drop_reasons,
-        "degraded_worse_rate": sum(below) / len(seeds) if seeds else None,
+        "degraded_worse_rate": sum(below) / len(seeds) if seeds and best else None,
         "degraded_kept_rate": len(worse.kept) / len(seeds) if seeds else None,
         "degraded_drop_reasons": worse.drop_reasons,
     }
 
 
+def bound_pairs(pairs: Sequence[SignalPair], number: int | None) -> list[SignalPair]:
+    """The first pairs of each kind, all of them without a number."""
+    taken: Counter[str] = Counter()
+    kept = []
+    for pair in pairs:
+        taken[pair.kind] += 1
+        if number is None or taken[pair.kind] <= number:
+            kept.append(pair)
+    return kept
+
+
 def measure_all(
-    models: SignalModels, pairs: Sequence[SignalPair], names: Sequence[str]
+    models: SignalModels, pairs: Sequence[SignalPair], names: Sequence[str], *, num_reviewed: int | None = None
 ) -> tuple[dict[str, SignalMeasures], float | None]:
-    """Every signal on the pairs, and the share of comparisons for the completion shown first."""
-    measured, first_rate = {}, None
-    # What is only read comes first: it takes seconds.
-    for name in sorted(names, key=lambda name: name in SAMPLING):
+    """Every signal on the pairs, and the share of comparisons for the completion shown first.
+
+    Args:
+        models: the model under measure.
+        pairs: of all kinds.
+        names: of the signals.
+        num_reviewed: pairs of each kind that written reviews are asked of; None for all.
+    """
+    measured: dict[str, SignalMeasures] = {}
+    first_rate, reviewed = None, bound_pairs(pairs, num_reviewed)
+    rows = [
+        (row, name) for name in names for row in ((name, FORCED_ENDING.format(name)) if name in WRITTEN else (name,))
+    ]
+    # What is only read comes first, since it takes seconds, then the samples, and then the written reviews.
+    for row, name in sorted(rows, key=lambda one: (one[1] in WRITTEN, one[1] == "agreement")):
         started = time.monotonic()
         if name == "pairwise":
             compared = compare_pairs(models, pairs)
-            measured[name] = measure_signal(score_comparisons(pairs, compared), is_comparison=True)
+            measured[row] = measure_signal(score_comparisons(pairs, compared), is_comparison=True)
             first = [value > 0.5 for one in compared for value in one.first_shown]
             first_rate = sum(first) / len(first) if first else None
         else:
-            measured[name] = measure_signal(score_pairs(SIGNALS[name], models, pairs))
-        kinds = ", ".join(f"{kind} {show_number(own.auc.value)}" for kind, own in measured[name].by_kind.items())
+            own = reviewed if name in WRITTEN else pairs
+            texts = list_rows(own)
+            scores = dict(zip(texts, score_by(models, row, list(texts.values())), strict=True))
+            measured[row] = measure_signal(combine_scores(own, scores))
+        kinds = ", ".join(f"{kind} {show_number(own.auc.value)}" for kind, own in measured[row].by_kind.items())
         seconds = time.monotonic() - started
-        print(f"{name}: {show_rate(measured[name].overall.auc)} ({kinds}), {seconds:.0f} s", flush=True)
-    return {name: measured[name] for name in names}, first_rate
+        print(f"{row}: {show_rate(measured[row].overall.auc)} ({kinds}), {seconds:.0f} s", flush=True)
+    return {row: measured[row] for row, _ in rows}, first_rate
 
 
 def read_options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [*SIGNALS, "pairwise"]
-    parser.add_argument("--model", type=Path, default=SMALL_MODEL, help="folder of the model; the packaged one")
+    parser.add_argument("--model", default="small", help="folder, GGUF file or hub id; the packaged one")
     parser.add_argument("--seeds", type=Path, help="file of seeds, in place of those of --data")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of real data")
     parser.add_argument("--num-pairs", type=int, default=None, help="pairs of each kind; 30, or 8 with --quick")
     parser.add_argument("--max-words", type=int, default=80, help="longest prompt and completion together, in words")
     parser.add_argument("--max-new-tokens", type=int, default=None, help="of a review; 160, or 96 with --quick")
-    parser.add_argument("--profile", help="prompt profile; compact for the packaged model, else full")
+    parser.add_argument("--num-reviewed", type=int, help="pairs of each kind that written reviews are asked of; all")
+    parser.add_argument("--profile", choices=PROFILES, help="prompt profile; by default that of the model's size")
     parser.add_argument("--signals", nargs="+", choices=names, default=names, help="which signals; all")
     parser.add_argument("--rng-seed", type=int, default=0, help="of the pairs and samples")
     parser.add_argument("--batch-size", type=int, default=32, help="rows decoded together")
@@ -334,7 +318,10 @@ def read_options() -> argparse.Namespace:
     options = parser.parse_args()
     options.num_pairs = options.num_pairs or (8 if options.quick else 30)
     options.max_new_tokens = options.max_new_tokens or (96 if options.quick else 160)
-    options.profile = options.profile or ("compact" if options.model == SMALL_MODEL else "full")
+    if options.num_reviewed is not None and options.num_reviewed < 0:
+        parser.error(f"--num-reviewed must be 0 or more, got {options.num_reviewed}")
+    options.name, options.model = options.model, find_model(options.model, parser)
+    options.profile = options.profile or choose_profile(options.model)
     return options
 
 
@@ -356,23 +343,24 @@ def main() -> None:
         sampling=replace(settings.sampling, max_new_tokens=min(96, options.max_new_tokens)),
         num_samples=2 if options.quick else 4,
     )
-    measured, first_rate = measure_all(models, pairs, options.signals)
+    measured, first_rate = measure_all(models, pairs, options.signals, num_reviewed=options.num_reviewed)
     print("\n" + tabulate(measured) + "\n", flush=True)
-    figures: dict[str, object] = {"model": options.model.name}
     if first_rate is not None:
         print(f"pairwise: {first_rate:.2f} of the verdicts are for the completion shown first\n", flush=True)
-        figures |= {"pairwise_first_shown_rate": first_rate}
-    if "sampled" in measured:
-        reviewer = measured["sampled"]
-        figures |= {
-            "reviewer_auc": reviewer.overall.auc.value,
-            "reviewer_accuracy": reviewer.overall.accuracy.value,
-            "unscored_rate": reviewer.unscored_rate,
-        }
-    if single := {name: own for name, own in measured.items() if name in SIGNALS}:
-        best = find_best(single)
-        figures |= {"best_signal": best, "best_auc": single[best].overall.auc.value}
-        figures |= measure_proposals(models, settings, pairs, best, num_seeds=8 if options.quick else 16)
+    agreement = measured.get("agreement")
+    figures: dict[str, object] = {"model": options.name, "profile": options.profile}
+    figures |= describe_reviewer(measured.get(FORCED_ENDING.format("sampled")))
+    figures |= {"as_written": describe_reviewer(measured.get("sampled"))}
+    figures |= {"num_reviewed_pairs": len(bound_pairs(pairs, options.num_reviewed)) if "sampled" in measured else 0}
+    figures |= {"pairwise_first_shown_rate": first_rate}
+    figures |= {
+        "agreement_auc": agreement.overall.auc.value if agreement else None,
+        "agreement_unscored_rate": agreement.unscored_rate if agreement else None,
+    }
+    single = {name: own for name, own in measured.items() if name != "pairwise"}
+    best = find_best(single) if single else None
+    figures |= {"best_signal": best, "best_auc": single[best].overall.auc.value if best else None}
+    figures |= measure_proposals(models, settings, pairs, best, num_seeds=8 if options.quick else 16)
     minutes = (time.monotonic() - started) / 60
     figures |= {"tokens_per_second": meter.tokens_per_second, "minutes": minutes, "pairs": counts}
     signals = {name: describe_signal(own) for name, own in measured.items()}

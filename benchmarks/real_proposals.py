@@ -18,16 +18,16 @@ from typing import Any
 
 import polars as pl
 
+from benchmarks._models import find_model
+from benchmarks._proposals import clean, propose
 from benchmarks._real_data import find_data, skip
 from lance_assets.algorithms.filters.contract import count_drop_reasons
 from lance_assets.prompts import Templates
 from lance_assets.recipes.asking import RoundIdentity
-from lance_assets.recipes.contract import RoundInputs
 from lance_assets.recipes.lance import RECIPE
 from lance_assets.recipes.lance_settings import LanceSettings
-from lance_assets.recipes.steps.rows import Generation, Seed, build_table, propose_from_seeds
-from lance_assets.records import RAW_GENERATIONS, SEED_SET, Request, Sample, SamplingSettings, derive_row_id
-from lance_assets.settings.filters import OF_SMALL_MODELS, find_filter
+from lance_assets.recipes.steps.rows import Generation, Seed, build_table
+from lance_assets.records import RAW_GENERATIONS, Request, Sample, SamplingSettings, derive_row_id
 from resources.engines.contract import Engine, sample_in_order
 from resources.engines.transformers.engine import TransformersEngine
 
@@ -51,23 +51,14 @@ def read_seeds(file: Path, number: int) -> list[Seed]:
     return seeds[:number]
 
 
-def propose(engine: Engine, profile: str, seeds: list[Seed], settings: LanceSettings) -> list[Generation]:
+def ask_profile(engine: Engine, profile: str, seeds: list[Seed], settings: LanceSettings) -> list[Generation]:
     """One proposal of each seed."""
     identity = RoundIdentity("real_proposals", "r0001", 0, Templates(profile, "lance"))
 
     def ask(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
         return sample_in_order(engine, requests, RECIPE.find_sampling(stage, settings))
 
-    return propose_from_seeds(
-        identity,
-        ask,
-        seeds,
-        kind="new_prompt",
-        step=STEP,
-        num_samples=settings.num_prompts,
-        pool=seeds,
-        num_examples=settings.num_examples,
-    )
+    return propose(identity, ask, settings, seeds, kind="new_prompt", step=STEP)
 
 
 def count_reasons(profile: str, made: list[Generation], seeds: list[Seed], settings: LanceSettings) -> dict[str, int]:
@@ -81,21 +72,14 @@ def count_reasons(profile: str, made: list[Generation], seeds: list[Seed], setti
         for row in made
     ]
     table = pl.concat([raw, pl.DataFrame(completions, schema=RAW_GENERATIONS)])
-    shown = Templates(profile, "lance").list_shown(STEP)
-    added = [find_filter(name).model_validate({"name": name, "kinds": ("new_prompt",)}) for name in OF_SMALL_MODELS]
-    inputs: RoundInputs[LanceSettings] = RoundInputs(
-        identity=RoundIdentity("real_proposals", "r0001", 0, Templates(profile, "lance")),
-        settings=settings,
-        is_evaluation_prompt=lambda prompt: False,
-    )
-    cleaned = RECIPE.clean(inputs, table, build_table(seeds, SEED_SET), added=added, shown=shown)
-    return count_drop_reasons(cleaned.filter(kind="new_prompt"))
+    identity = RoundIdentity("real_proposals", "r0001", 0, Templates(profile, "lance"))
+    return count_drop_reasons(clean(identity, settings, table, seeds, kind="new_prompt", step=STEP))
 
 
 def measure(engine: Engine, profile: str, seeds: list[Seed], settings: LanceSettings, *, show: int) -> dict[str, Any]:
     """A profile's proposals: shares and reasons."""
     started = time.monotonic()
-    made = propose(engine, profile, seeds, settings)
+    made = ask_profile(engine, profile, seeds, settings)
     reasons = count_reasons(profile, made, seeds, settings)
     print(f"{profile}: {reasons}")
     for row in made[:show]:
@@ -112,7 +96,7 @@ def measure(engine: Engine, profile: str, seeds: list[Seed], settings: LanceSett
 def main() -> None:
     """Ask every profile and print one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="folder of an instruction-tuned model")
+    parser.add_argument("--model", help="of an instruction-tuned model: folder, GGUF file or hub id")
     parser.add_argument("--data", type=Path, help=f"folder with {FILE}")
     parser.add_argument("--num-seeds", type=int, default=40)
     parser.add_argument("--profiles", nargs="+", default=["full", "small"])
@@ -124,9 +108,9 @@ def main() -> None:
         skip("no real model: name its folder by --model")
     seeds = read_seeds(find_data(parser, given.data, [FILE]) / FILE, given.num_seeds)
     settings = LanceSettings(num_prompts=1, max_new_tokens=given.max_new_tokens, min_prompt_words=3)
-    engine = TransformersEngine(given.model, batch_size=given.batch_size)
+    engine = TransformersEngine(find_model(given.model, parser), batch_size=given.batch_size)
     found = {name: measure(engine, name, seeds, settings, show=given.show) for name in given.profiles}
-    print(json.dumps({"model": given.model.name, "num_seeds": len(seeds), "profiles": found}))
+    print(json.dumps({"model": given.model, "num_seeds": len(seeds), "profiles": found}))
 
 
 if __name__ == "__main__":

@@ -2,22 +2,31 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from benchmarks.__main__ import list_benchmarks
+from benchmarks._models import choose_profile, find_model
+from benchmarks._signal_tables import describe_signal, tabulate
 from benchmarks.real_model import (
     OWN_SEEDS,
     SOLVERS,
+    bound_pairs,
     build_all_pairs,
-    describe_signal,
     find_best,
+    measure_all,
     read_instructions,
     read_solutions,
-    tabulate,
 )
 from lance_assets.algorithms.measures.signals import ScoredPair, SignalMeasures, measure_signal
+from lance_assets.algorithms.reviews.signal_pairs import SignalPair
+from lance_assets.prompts import Templates
+from lance_assets.recipes.asking import RoundIdentity
+from lance_assets.recipes.lance_settings import LanceSettings
+from lance_assets.recipes.steps.signals import SignalModels, remember
+from lance_assets.records import Request, Sample, SamplingSettings, TokenChoice
 from lance_assets.small_world import SMALL_MODEL
 
 
@@ -85,18 +94,97 @@ def test_it_runs_with_the_others() -> None:
     assert "real_model" in list_benchmarks()
 
 
+def test_a_model_is_named_as_for_lance_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser(prog="real_model")
+    assert find_model("small", parser) == find_model(str(SMALL_MODEL), parser) == SMALL_MODEL
+    no_gguf = tmp_path / "weights.gguf"
+    no_gguf.write_bytes(b"GGUF and nothing more")
+    for name, words in ((str(tmp_path), "config.json"), (str(no_gguf), "weights.gguf"), ("./none", "is not there")):
+        with pytest.raises(SystemExit):
+            find_model(name, parser)
+        said = capsys.readouterr().err
+        assert "--model: " in said
+        assert words in said
+
+
+def test_the_profile_is_that_of_the_models_size(tmp_path: Path) -> None:
+    """Llama's shapes of 135M and of 7B parameters, without their weights."""
+    sizes = {
+        "small": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "vocab_size": 49152},
+        "full": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "vocab_size": 32000},
+    }
+    assert choose_profile(SMALL_MODEL) == "compact"
+    for profile, shape in sizes.items():
+        folder = tmp_path / profile
+        folder.mkdir()
+        heads = {"num_attention_heads": 8, "num_key_value_heads": 8, "model_type": "llama"}
+        config = {"architectures": ["LlamaForCausalLM"], **heads, **shape}
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        assert choose_profile(folder) == profile
+
+
+def test_the_pairs_of_written_reviews_are_bounded_by_kind() -> None:
+    kinds = ["gold", "gold", "degraded", "gold", "degraded"]
+    pairs = [SignalPair(f"p{place}", kind, "rule", "s", "p", "b", "w") for place, kind in enumerate(kinds)]
+    assert [pair.row_id for pair in bound_pairs(pairs, 1)] == ["p0", "p2"]
+    assert bound_pairs(pairs, None) == pairs
+    assert bound_pairs(pairs, 0) == []
+
+
+def test_agreement_is_measured_where_no_review_has_a_score(capsys: pytest.CaptureFixture[str]) -> None:
+    """Reviews that never end: their row is empty, their forced one is not, and the samples agree as they do."""
+
+    def ask(stage: str, requests: Sequence[Request], sampling: SamplingSettings | None = None) -> list[Sample]:
+        digit = {"review_ending": "7", "agreement": "It is five."}.get(stage)
+        tail = (TokenChoice(digit, {digit: -0.1}),) if digit else ()
+        return [
+            Sample(one.row_id, digit or "And so on", "stop" if digit else "length", 9, 2, tail=tail) for one in requests
+        ]
+
+    settings = LanceSettings()
+    models = SignalModels(
+        identity=RoundIdentity("x", "r0001", 0, Templates("small", "lance")),
+        ask=remember(ask),
+        reader=None,  # type: ignore[arg-type]
+        rubric=settings.rubric,
+        sampling=settings.sampling,
+    )
+    pairs = [SignalPair(f"p{n}", "gold", "r", f"s{n}", f"What is {n}?", "It is five.", "None.") for n in range(3)]
+    measured, _ = measure_all(models, pairs, ["sampled", "agreement"], num_reviewed=2)
+    assert list(measured) == ["sampled", "sampled, ending forced", "agreement"]
+    assert [own.overall.num_pairs for own in measured.values()] == [2, 2, 3]
+    assert measured["sampled"].unscored_rate == 1
+    assert measured["sampled, ending forced"].unscored_rate == 0
+    assert measured["agreement"].overall.auc.value == 1
+    assert capsys.readouterr().out.startswith("agreement: 1.00")
+
+
+KEYS = {
+    *("model", "reviewer_auc", "reviewer_accuracy", "unscored_rate", "new_prompt_valid_rate"),
+    *("degraded_worse_rate", "tokens_per_second", "minutes", "agreement_auc", "best_signal", "as_written"),
+}
+
+
 @pytest.mark.slow
-def test_the_last_line_has_the_figures(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("signals", "none"),
+    [
+        (["sampled", "forced_digit", "mutual_information", "pairwise"], {"agreement_auc"}),
+        (["pairwise"], {"reviewer_auc", "reviewer_accuracy", "unscored_rate", "best_signal", "degraded_worse_rate"}),
+    ],
+)
+def test_the_last_line_has_every_figure(
+    signals: list[str], none: set[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from benchmarks import real_model
 
-    arguments = ["real_model", "--quick", "--num-pairs", "1", "--max-new-tokens", "48", "--signals"]
-    monkeypatch.setattr("sys.argv", [*arguments, "sampled", "forced_digit", "mutual_information", "pairwise"])
+    arguments = ["real_model", "--quick", "--num-pairs", "1", "--max-new-tokens", "48", "--signals", *signals]
+    monkeypatch.setattr("sys.argv", arguments)
     real_model.main()
     figures = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
-    assert {
-        *("model", "reviewer_auc", "reviewer_accuracy", "unscored_rate", "new_prompt_valid_rate"),
-        *("degraded_worse_rate", "tokens_per_second", "minutes"),
-    } <= set(figures)
-    assert set(figures["signals"]) == {"sampled", "forced_digit", "mutual_information", "pairwise"}
-    assert 0 <= figures["signals"]["forced_digit"]["auc"] <= 1
+    assert set(figures) >= KEYS
+    assert {key for key in KEYS if figures[key] is None} >= none
+    forced = ["sampled, ending forced"] if "sampled" in signals else []
+    assert set(figures["signals"]) == {*signals, *forced}
     assert figures["tokens_per_second"] > 0
+    assert 0 <= figures["new_prompt_valid_rate"] <= 1

@@ -197,6 +197,23 @@ def test_reviews_are_asked_once_for_the_score_as_written_and_as_expected() -> No
     assert len(model.asked) == 2
 
 
+def test_reviews_without_a_score_are_forced_to_one_where_rounds_force_them() -> None:
+    """A reviewer that never ends: as written nothing is scored, and forced the right completion has 8."""
+
+    class Endless(FairModel):
+        def say(self, stage: str, request: Request) -> Sample:
+            if stage == "review":
+                return Sample(request.row_id, "It goes on and on", "length", 10, 3)
+            digit = "8" if RIGHT in request.messages[-1]["content"] else "3"
+            return Sample(request.row_id, digit, "length", 10, 1, tail=(choose(digit, **{digit: 0.9, "5": 0.1}),))
+
+    model = Endless()
+    models = open_models(ask=remember(model))
+    assert [score.reason for score in SIGNALS["sampled"].score(models, ROWS)] == ["cut_off"] * 2  # type: ignore[union-attr]
+    assert SIGNALS["sampled"].score(replace(models, force_ending=True), ROWS) == [8.0, 3.0]
+    assert [stage for stage, _, _ in model.asked] == ["review"] * 2 + ["review_ending"] * 2
+
+
 SAMPLE = Sample("r", "", "length", 9, 3)
 
 

@@ -73,6 +73,8 @@ class SignalModels:
     """Reviews of each row."""
     num_samples: int = 4
     """Samples of each prompt, for their agreement."""
+    force_ending: bool = False
+    """Whether a review that was cut or has no score is made to end in one, as rounds do by default."""
     answer_rule: AnswerRule | None = None
     """How answers are read, where the task has answers that are equal or not."""
     _read: dict[tuple[str, str], tuple[float, int]] = field(default_factory=dict, repr=False, compare=False)
@@ -107,6 +109,7 @@ def score_by_reviews(score_from: ScoreFrom) -> Callable[[SignalModels, Sequence[
             rubric=models.rubric,
             num_reviews=models.num_reviews,
             score_from=score_from,
+            force_ending=models.force_ending,
         )
         scores: list[Score] = []
         for row in reviews:
