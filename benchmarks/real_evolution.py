@@ -18,7 +18,9 @@ A killed study goes on from its last finished round, with the same settings only
 so do the scores as `STUDY.csv`. `--also` takes such files of other seeds in, so that seeds may be run on several days.
 The number of rounds is fixed, and the last round counts, not the best one. The last line is one JSON object: of the
 first study its recipe, benchmark, start, end, gain and interval, and for each study every arm's scores and how far the
-method's end is ahead of it, with a 95% interval paired over seeds (with one seed, over items).
+method's end is from its own, with a 95% interval paired over seeds (with one seed, over items). `gain_points` is 100
+times the gain, and above 0 where the end is better, whether higher or lower scores are (`higher_is_better`); scores,
+and the differences under `arms`, are as they are.
 """
 
 import argparse
@@ -35,6 +37,7 @@ import polars as pl
 
 from benchmarks import _real_worlds as worlds
 from benchmarks._arms import START, Arm, Measure, find_root, plan_arm, read_scores, run_arm
+from benchmarks._models import find_model
 from benchmarks._real_data import find_data
 from benchmarks._snips_lessons import describe_lessons
 from lance_assets.algorithms.measures.arms import BACKBONE, compare_rounds, summarise_arms
@@ -65,6 +68,8 @@ class Study:
     """Given a folder, the model and a seed: the experiment, its files written."""
     further: Mapping[str, Measure] = field(default_factory=dict)
     """What is reported beside the score that is the study's."""
+    higher_is_better: bool = True
+    """Of the score; what is reported beside it is always better where it is higher."""
 
 
 def _write_rows(file: Path, rows: list[dict[str, str]]) -> None:
@@ -191,6 +196,7 @@ STUDIES = {
         },
         write_general,
         {"choices": measure_choices, "rules_kept": measure_rules},
+        higher_is_better=False,
     ),
 }
 
@@ -294,10 +300,19 @@ def _show(interval: tuple[float, float, float]) -> str:
     return f"{middle:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
+def locate_model(name: str, parser: argparse.ArgumentParser) -> str:
+    """The name of a model as experiments in other folders may have it; it is brought here before anything runs."""
+    find_model(name, parser)
+    # Experiments read a path as relative to their own folder.
+    return str(Path(name).expanduser().resolve()) if Path(name).expanduser().exists() else name
+
+
 def main() -> None:
     """Run what is not finished, and print tables and figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="as in an experiment's file")
+    parser.add_argument(
+        "--model", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="folder, GGUF file or hub id, as for lance model"
+    )
     parser.add_argument("--data", type=Path, help="the folder of real data sets")
     parser.add_argument("--rng-seeds", type=int, default=3, help="how many seeds")
     parser.add_argument("--first-seed", type=int, default=0, help="the first of them")
@@ -311,6 +326,7 @@ def main() -> None:
     seeds = list(range(first, first + (1 if options.quick else options.rng_seeds)))
     if unknown := [file for file in options.also if file.stem not in STUDIES]:
         parser.error(f"--also takes files named STUDY.csv, got {', '.join(map(str, unknown))}")
+    model = locate_model(options.model, parser)
     names = [options.only] if options.only else list(STUDIES)[: 1 if options.quick else None]
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -318,8 +334,8 @@ def main() -> None:
         for name in names:
             arms = dict(list(STUDIES[name].arms.items())[: 2 if options.quick else None])
             for seed in seeds:
-                run_study(name, seed, out, options.model, arms)
-            rows = read_study(name, seeds, out, options.model, arms)
+                run_study(name, seed, out, model, arms)
+            rows = read_study(name, seeds, out, model, arms)
             rows = add_seeds(rows, [file for file in options.also if file.stem == name])
             if options.out is not None:
                 rows.select(list_columns(name)).write_csv(options.out / f"{name}.csv", float_precision=6)
@@ -327,22 +343,37 @@ def main() -> None:
             if name == "llm2llm_snips":
                 figures[name]["lessons"] = show_lessons(seeds, out, arms)
             num_seeds = rows["rng_seed"].n_unique()
-    study = STUDIES[names[0]]
-    method = next(iter(study.arms))
-    first = figures[names[0]][method]
-    points = [round(100 * part, 2) for part in first["gain"]]
-    line = {
+    minutes = (time.monotonic() - started) / 60
+    print(json.dumps(describe(names[0], figures, model=options.model, num_seeds=num_seeds, minutes=minutes)))
+
+
+def describe(name: str, figures: Mapping[str, Any], *, model: str, num_seeds: int, minutes: float) -> dict[str, Any]:
+    """The last line: of a study its method's gain, and of every study its arms.
+
+    Args:
+        name: of the study that the gain is of.
+        figures: of each study what `summarise` found.
+        model: as it was named.
+        num_seeds: of the study.
+        minutes: that all took.
+    """
+    study = STUDIES[name]
+    own = figures[name][next(iter(study.arms))]
+    middle, low, high = own["gain"]
+    # Bits for each byte fall where a model gets better.
+    gain = (middle, low, high) if study.higher_is_better else (-middle, -high, -low)
+    return {
         "recipe": study.recipe,
         "benchmark": study.benchmark,
-        "model": options.model,
-        "start": first["start"],
-        "end": first["end"],
-        **dict(zip(("gain_points", "ci_low", "ci_high"), points, strict=True)),
+        "model": model,
+        "start": own["start"],
+        "end": own["end"],
+        **dict(zip(("gain_points", "ci_low", "ci_high"), (round(100 * part, 2) for part in gain), strict=True)),
+        "higher_is_better": study.higher_is_better,
         "arms": figures,
         "num_seeds": num_seeds,
-        "minutes": round((time.monotonic() - started) / 60, 1),
+        "minutes": round(minutes, 1),
     }
-    print(json.dumps(line))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The studies on real models are what their table says, and two arms of one run end in a table with intervals."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -9,10 +10,20 @@ import pytest
 from benchmarks import _real_worlds as worlds
 from benchmarks._arms import START, Arm, find_root, plan_arm, read_scores, run_arm
 from benchmarks._snips_lessons import describe_lessons
-from benchmarks.real_evolution import STUDIES, add_seeds, list_columns, make_plan, measure_rouge_l, summarise
+from benchmarks.real_evolution import (
+    STUDIES,
+    add_seeds,
+    describe,
+    list_columns,
+    locate_model,
+    make_plan,
+    measure_rouge_l,
+    summarise,
+)
 from lance_assets.rounds.experiments import plan_experiment
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.writing.new_experiment import SHIPPED_FOLDER
+from lance_assets.small_world import SMALL_MODEL
 from lance_assets.worlds import draw_problems
 
 
@@ -111,6 +122,56 @@ def test_seeds_of_another_day_are_taken_in(tmp_path: Path) -> None:
     file.write_text("rng_seed,arm\n3,llm2llm\n")
     with pytest.raises(ValueError, match="has no column num_rows, round, score, train_tokens"):
         add_seeds(now, [file])
+
+
+def build_scores(method: str, control: str, ends: dict[str, list[float]]) -> pl.DataFrame:
+    """Three seeds that start at 0.8, each arm's end by seed; the raw model has 0.9."""
+    common = {"num_rows": 3, "train_tokens": 9, "score_items": [0.5, 0.5]}
+    beside = ("rouge_l", "choices", "rules_kept")
+    further = dict.fromkeys(beside, 0.5) | {f"{name}_items": [0.5, 0.5] for name in beside}
+    rows = []
+    for seed in range(3):
+        rounds = [("backbone", "r0000", 0.9)]
+        rounds += [
+            (arm, key, end) for arm in (method, control) for key, end in (("r0000", 0.8), ("r0002", ends[arm][seed]))
+        ]
+        rows += [
+            {"rng_seed": seed, "arm": arm, "round": key, "score": value, **common, **further}
+            for arm, key, value in rounds
+        ]
+    return pl.DataFrame(rows)
+
+
+@pytest.mark.parametrize("name", list(STUDIES))
+def test_the_last_line_has_every_key_and_a_gain_is_positive(name: str) -> None:
+    """Gains of 0.1, 0.2 and 0.3: 20 points, standard error 5.774, t(2) = 4.303, so 20 +- 24.84."""
+    study = STUDIES[name]
+    method, control = list(study.arms)[:2]
+    sign = 1 if study.higher_is_better else -1
+    ends = {method: [0.8 + sign * gain for gain in (0.1, 0.2, 0.3)], control: [0.8] * 3}
+    found = summarise(name, build_scores(method, control, ends), {method: Arm(2), control: Arm(2)})
+    line = json.loads(json.dumps(describe(name, {name: found}, model="some/model", num_seeds=3, minutes=1.26)))
+    assert set(line) >= {"recipe", "benchmark", "start", "end", "gain_points", "ci_low", "ci_high", "arms", "minutes"}
+    assert (line["gain_points"], line["ci_low"], line["ci_high"]) == (20.0, -4.84, 44.84)
+    assert (line["start"], line["end"]) == pytest.approx((0.8, 0.8 + sign * 0.2))
+    assert line["higher_is_better"] is (name != "lance_general")
+    assert (line["recipe"], line["benchmark"], line["num_seeds"]) == (study.recipe, study.benchmark, 3)
+    # Under the arms a difference is as the scores are.
+    assert line["arms"][name][method]["gain"][0] == pytest.approx(sign * 0.2)
+    assert line["arms"][name][control]["behind"][0] == pytest.approx(sign * 0.2)
+
+
+def test_the_model_is_there_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = argparse.ArgumentParser()
+    monkeypatch.chdir(SMALL_MODEL.parent)
+    # Experiments lie in other folders, so a relative path is made absolute, and a name stays one.
+    assert locate_model(SMALL_MODEL.name, parser) == str(SMALL_MODEL)
+    assert locate_model("small", parser) == "small"
+    with pytest.raises(SystemExit):
+        locate_model(str(tmp_path), parser)
+    assert "--model: " in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("data")
