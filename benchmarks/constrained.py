@@ -1,6 +1,6 @@
 """What a grammar costs the transformers engine's decode loop.
 
-    python -m benchmarks.constrained [--quick] [--model PATH] [--rows N] [--tokens N] [--repeats N]
+    python -m benchmarks.constrained [--quick] [--model NAME] [--rows N] [--tokens N] [--repeats N]
 
 The same review requests are decoded with the rubric's grammar and without one, in turn, each row for the same number of
 tokens, so that both sides make equally many steps of equally many rows. CPU seconds are compared, which other processes
@@ -22,13 +22,12 @@ import re
 import statistics
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks._models import find_model
 from lance_assets.prompts import Templates
 from lance_assets.recipes.lance_settings import RUBRIC
 from lance_assets.records import SamplingSettings
-from lance_assets.small_world import SMALL_MODEL
 from lance_assets.small_world.tasks import complete, draw_problem, phrase_prompt
 from resources.engines.sampling import SeededTopP
 from resources.engines.transformers.engine import TransformersEngine
@@ -102,14 +101,14 @@ def main() -> None:
     """Measure, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few rows and tokens")
-    parser.add_argument("--model", type=Path, default=SMALL_MODEL, help="a folder; the packaged small model by default")
+    parser.add_argument("--model", default="small", help="folder, GGUF file or hub id; the packaged small model")
     parser.add_argument("--rows", type=int, help="rows in the batch")
     parser.add_argument("--tokens", type=int, help="tokens of each row")
     parser.add_argument("--repeats", type=int, help="turns of each side")
     options = parser.parse_args()
     rows = options.rows or (8 if options.quick else 32)
     tokens = options.tokens or (40 if options.quick else 120)
-    engine = TransformersEngine(options.model, dtype="float32", num_threads=1)
+    engine = TransformersEngine(find_model(options.model, parser), dtype="float32", num_threads=1)
     prompts = build_prompts(engine, rows)
     free = SamplingSettings(1.0, 1.0, tokens)
     constrained = SamplingSettings(1.0, 1.0, tokens, grammar=RUBRIC.grammar)

@@ -1,7 +1,7 @@
 """Whether rounds make a real language model better: methods against their controls on data that people wrote.
 
     python -m benchmarks.real_evolution [--model DIR] [--data DIR] [--only STUDY] [--rng-seeds N] [--first-seed K]
-        [--also FILE ...] [--out DIR] [--quick]
+        [--also FILE ...] [--out DIR] [--plan MACHINE] [--quick]
 
 | study | held-out data | arms, the method first |
 | --- | --- | --- |
@@ -216,6 +216,25 @@ def run_study(name: str, rng_seed: int, out: Path, model: str, arms: Mapping[str
         print(f"{name} seed {rng_seed} {arm_name}: {time.monotonic() - started:.0f} s", flush=True)
 
 
+def plan_study(name: str, model: str, machine: str) -> str:
+    """What a seed of the study's method takes on a machine, as `lance plan` prints it; the weights need not be here.
+
+    Args:
+        name: of the study.
+        model: a name of which a `config.json` is here.
+        machine: of lance_assets/forecast/throughput.yaml.
+    """
+    from lance_assets.forecast.build import build_forecast
+    from lance_assets.forecast.table import render_forecast
+    from lance_assets.home import find_home
+
+    place = Path(model).expanduser()
+    with tempfile.TemporaryDirectory() as scratch:
+        arm = next(iter(STUDIES[name].arms.values()))
+        plan = make_plan(name, arm, 0, Path(scratch), str(place.resolve()) if place.exists() else model)
+        return f"{name}\n\n{render_forecast(build_forecast(plan, machine=machine, home=find_home()))}"
+
+
 def read_study(name: str, rng_seeds: list[int], out: Path, model: str, arms: Mapping[str, Arm]) -> pl.DataFrame:
     """Every round of every arm and seed, as `read_scores`."""
     return pl.concat(
@@ -319,6 +338,9 @@ def main() -> None:
     parser.add_argument("--also", type=Path, nargs="*", default=[], help="scores of other seeds, named STUDY.csv")
     parser.add_argument("--only", choices=STUDIES, help="one study alone")
     parser.add_argument("--out", type=Path, help="where rounds are kept; without it they are thrown away")
+    parser.add_argument(
+        "--plan", metavar="MACHINE", help="print what the method takes there, as lance plan; run nothing"
+    )
     parser.add_argument("--quick", action="store_true", help="one seed, the first study, the method and one control")
     options = parser.parse_args()
     os.environ[worlds.VARIABLE] = str(find_data(parser, options.data, worlds.FILES).resolve())
@@ -326,8 +348,11 @@ def main() -> None:
     seeds = list(range(first, first + (1 if options.quick else options.rng_seeds)))
     if unknown := [file for file in options.also if file.stem not in STUDIES]:
         parser.error(f"--also takes files named STUDY.csv, got {', '.join(map(str, unknown))}")
-    model = locate_model(options.model, parser)
     names = [options.only] if options.only else list(STUDIES)[: 1 if options.quick else None]
+    if options.plan:
+        print("\n\n".join(plan_study(name, options.model, options.plan) for name in names))
+        return
+    model = locate_model(options.model, parser)
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         out = options.out or Path(scratch)

@@ -31,6 +31,7 @@ models. `--seeds` names a file of one's own. The last line is one JSON object wi
 import argparse
 import json
 import math
+import random
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -137,11 +138,16 @@ def read_solutions(path: Path, *, max_words: int) -> list[SignalSeed]:
     return seeds
 
 
-def build_all_pairs(options: argparse.Namespace) -> list[SignalPair]:
+def read_own_seeds(options: argparse.Namespace) -> list[SignalSeed]:
+    """The model's seeds: of `--seeds`, else its own or those of `--data`."""
+    file = options.seeds or (OWN_SEEDS if options.model == SMALL_MODEL else options.data / INSTRUCTIONS)
+    return read_instructions(file, max_words=options.max_words)
+
+
+def build_all_pairs(options: argparse.Namespace, own: Sequence[SignalSeed]) -> list[SignalPair]:
     """Balanced pairs of the model's seeds, and right against wrong solutions."""
     draw = {"num_pairs": options.num_pairs, "rng_seed": options.rng_seed}
-    own = options.seeds or (OWN_SEEDS if options.model == SMALL_MODEL else options.data / INSTRUCTIONS)
-    pairs = build_signal_pairs(read_instructions(own, max_words=options.max_words), **draw).pairs
+    pairs = build_signal_pairs(own, **draw).pairs
     solutions = options.data / SOLUTIONS
     has_gold = any(pair.kind == "gold" for pair in pairs)
     if not has_gold and options.seeds is None and solutions.exists():
@@ -224,13 +230,16 @@ def propose_and_clean(
     return Proposed(rows, dict(kept.select("row_id", text).iter_rows()), reasons)
 
 
+def draw_seeds(own: Sequence[SignalSeed], number: int, rng_seed: int) -> list[Seed]:
+    """Some seeds, of which new prompts and worse completions are asked."""
+    chosen = random.Random(rng_seed).sample(list(own), min(number, len(own)))
+    return [Seed(one.row_id, one.prompt, one.completion, one.answer, "seed", None, None, None) for one in chosen]
+
+
 def measure_proposals(
-    models: SignalModels, settings: LanceSettings, pairs: Sequence[SignalPair], best: str | None, *, num_seeds: int
+    models: SignalModels, settings: LanceSettings, seeds: Sequence[Seed], best: str | None
 ) -> dict[str, object]:
     """How many new prompts are kept, and how many worse completions are worse by the best signal, if there is one."""
-    # Pairs of gold answers come from another file in part, so that seeds are taken of the first kind alone.
-    chosen = [pair for pair in pairs if pair.kind == "other_seed"][:num_seeds]
-    seeds = [Seed(p.seed_id, p.prompt, p.better, None, "seed", None, None, None) for p in chosen]
     new = propose_and_clean(models, settings, seeds, "new_prompt", "lance/new_prompt")
     worse = propose_and_clean(models, settings, seeds, "degraded_completion", "lance/degrade")
     by_id = {row.row_id: row for row in worse.rows}
@@ -331,7 +340,8 @@ def main() -> None:
 
     options, started, meter = read_options(), time.monotonic(), Meter()
     settings = LanceSettings(max_new_tokens=options.max_new_tokens)
-    pairs = build_all_pairs(options)
+    own = read_own_seeds(options)
+    pairs = build_all_pairs(options, own)
     counts = {kind: sum(pair.kind == kind for pair in pairs) for kind in PAIR_KINDS}
     print(f"pairs: {', '.join(f'{number} {kind}' for kind, number in counts.items())}", flush=True)
     reader = ModelReader(options.model, batch_size=options.batch_size, max_length=2048, dtype=options.reading_dtype)
@@ -360,7 +370,7 @@ def main() -> None:
     single = {name: own for name, own in measured.items() if name != "pairwise"}
     best = find_best(single) if single else None
     figures |= {"best_signal": best, "best_auc": single[best].overall.auc.value if best else None}
-    figures |= measure_proposals(models, settings, pairs, best, num_seeds=8 if options.quick else 16)
+    figures |= measure_proposals(models, settings, draw_seeds(own, 8 if options.quick else 16, options.rng_seed), best)
     minutes = (time.monotonic() - started) / 60
     figures |= {"tokens_per_second": meter.tokens_per_second, "minutes": minutes, "pairs": counts}
     signals = {name: describe_signal(own) for name, own in measured.items()}

@@ -18,6 +18,7 @@ from benchmarks.real_evolution import (
     locate_model,
     make_plan,
     measure_rouge_l,
+    plan_study,
     summarise,
 )
 from lance_assets.rounds.experiments import plan_experiment
@@ -159,6 +160,14 @@ def test_the_last_line_has_every_key_and_a_gain_is_positive(name: str) -> None:
     # Under the arms a difference is as the scores are.
     assert line["arms"][name][method]["gain"][0] == pytest.approx(sign * 0.2)
     assert line["arms"][name][control]["behind"][0] == pytest.approx(sign * 0.2)
+
+
+def test_a_study_is_planned_without_weights(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((SMALL_MODEL / "config.json").read_bytes())
+    said = plan_study("lance_general", str(tmp_path), "h100x1")
+    assert said.startswith("lance_general\n")
+    assert "r0002, the largest round" in said
+    assert "unknown: evaluation: lm_eval" in said
 
 
 def test_the_model_is_there_before_anything_runs(

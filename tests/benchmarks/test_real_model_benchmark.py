@@ -18,6 +18,7 @@ from benchmarks.real_model import (
     find_best,
     measure_all,
     read_instructions,
+    read_own_seeds,
     read_solutions,
 )
 from lance_assets.algorithms.measures.signals import ScoredPair, SignalMeasures, measure_signal
@@ -60,11 +61,13 @@ def test_seeds_without_answers_get_gold_pairs_from_the_solutions(tmp_path: Path)
     rows = [{"instruction": f"Say {word}.", "output": f"This is what {word} is said to be."} for word in "abcde"]
     (tmp_path / "self_instruct_seed_tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     given = {"num_pairs": 3, "rng_seed": 0, "max_words": 80, "seeds": None, "data": tmp_path}
-    pairs = build_all_pairs(argparse.Namespace(model=tmp_path, **given))
+    options = argparse.Namespace(model=tmp_path, **given)
+    pairs = build_all_pairs(options, read_own_seeds(options))
     assert [pair.kind for pair in pairs] == [k for k in ("other_seed", "degraded", "truncated", "gold") for _ in "123"]
     assert {pair.rule for pair in pairs if pair.kind == "gold"} == {"known_wrong"}
     # The packaged model has its own seeds, which carry answers.
-    own = build_all_pairs(argparse.Namespace(model=SMALL_MODEL, **given))
+    options = argparse.Namespace(model=SMALL_MODEL, **given)
+    own = build_all_pairs(options, read_own_seeds(options))
     assert {pair.rule for pair in own if pair.kind == "gold"} == {"answer"}
 
 
@@ -186,5 +189,6 @@ def test_the_last_line_has_every_figure(
     assert {key for key in KEYS if figures[key] is None} >= none
     forced = ["sampled, ending forced"] if "sampled" in signals else []
     assert set(figures["signals"]) == {*signals, *forced}
+    # With no pair there are new prompts all the same, which come from the seeds.
     assert figures["tokens_per_second"] > 0
     assert 0 <= figures["new_prompt_valid_rate"] <= 1
