@@ -162,6 +162,7 @@ def test_the_last_line_has_every_key_and_a_gain_is_positive(name: str) -> None:
     assert line["arms"][name][control]["behind"][0] == pytest.approx(sign * 0.2)
 
 
+@pytest.mark.usefixtures("data")
 def test_a_study_is_planned_without_weights(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes((SMALL_MODEL / "config.json").read_bytes())
     said = plan_study("lance_general", str(tmp_path), "h100x1")
