@@ -45,13 +45,18 @@ def write_newcomers_experiment(folder: Path) -> Path:
     return change_seeds(folder)
 
 
-def change_seeds(folder: Path) -> Path:
-    """Do in an experiment's folder what the page says: the CSV beside the file, and the file's seeds as it has them."""
+def change_seeds(folder: Path, *, per_stratum: int | None = None) -> Path:
+    """Do in an experiment's folder what the page says: the CSV beside the file, and the file's seeds as it has them.
+
+    A test that runs it may evaluate on fewer held-out problems.
+    """
     (folder / "questions.csv").write_text(EXAMPLES["questions.csv"]["data"], encoding="utf-8")
     (lines,) = re.findall(r"```yaml\n(seeds: [^`]*)```", read_section(NEWCOMER))
     file = folder / "defs.yaml"
     written = yaml.safe_load(file.read_text(encoding="utf-8"))
     written["attributes"] |= yaml.safe_load(lines)
+    if per_stratum is not None:
+        written["attributes"]["evaluation"]["world"]["per_stratum"] = per_stratum
     file.write_text(yaml.safe_dump(written), encoding="utf-8")
     return folder
 
@@ -186,7 +191,10 @@ def test_the_csv_goes_through_two_rounds(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_pages_own_commands_end_in_a_second_round(tmp_path: Path, project_root: Path) -> None:
-    """The packaged model, real training and the page's own lines, as a newcomer types them; it takes minutes."""
+    """The packaged model, real training and the page's own lines, as a newcomer types them; it takes minutes.
+
+    Only the evaluation is shortened, which takes longer than the rest.
+    """
     home, experiments = tmp_path / "home", tmp_path / "experiments"
     experiments.mkdir()
     environment = os.environ | {"LANCE_HOME": str(home), "LANCE_EXPERIMENTS": str(experiments), "COLUMNS": "200"}
@@ -204,7 +212,7 @@ def test_the_pages_own_commands_end_in_a_second_round(tmp_path: Path, project_ro
         assert done.returncode == 0, done.stdout + done.stderr
         told[arguments[0]] = done.stdout
         if arguments[0] == "new":
-            change_seeds(experiments / "my_run")
+            change_seeds(experiments / "my_run", per_stratum=1)
     assert [key in told["run"] for key in ("== my_run r0000", "== my_run r0001", "== my_run r0002")] == [True] * 3
     assert "reviewer of r0000: AUC " in told["run"]
     assert "r0002 against r0000: " in told["run"]
