@@ -1,6 +1,6 @@
 """R-Zero against LANCE at equal training tokens, on the packaged small model: what agreement teaches, and a review.
 
-    python -m benchmarks.r_zero [--rng-seeds N] [--rounds N] [--arms NAME ...] [--out DIR] [--quick]
+    python -m benchmarks.r_zero [--full] [--rng-seeds N] [--rounds N] [--arms NAME ...] [--out DIR] [--quick]
 
 | arm | signal | trained by | held equal by |
 | --- | --- | --- | --- |
@@ -12,6 +12,8 @@
 All arms of a seed start from one r0000, SFT on mini_lance's seeds and EFT rows, and see the same seeds in each round.
 `right_answers` knows the answers and is a bound, no method. GRPO trains on what it samples, so that its tokens come out
 near the budget and not at it: the table has the tokens of every arm.
+
+Without `--full` one seed of the arms in `FEW` has one round. `--full` has three seeds of all arms with two rounds.
 
 A killed run goes on from its last finished round where `--out` names a folder. The last line is one JSON object: for
 each arm its score at the start and the end, the gain with a 95% interval, the tokens trained on, and LANCE's end less
@@ -53,6 +55,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "right_answers": {"losses": "grpo", "reward": "rule"},
 }
 """What each arm trains with; of LANCE what its experiment says."""
+FEW = (METHOD, "r_zero")
+"""The arms that run by default."""
 
 
 def plan_arm(plan: Plan, name: str, rng_seed: int, *, per_stratum: int | None) -> Plan:
@@ -90,23 +94,36 @@ def summarise(rows: pl.DataFrame, arms: list[str], last: str) -> dict[str, Any]:
     return figures
 
 
-def main() -> None:
-    """Run the arms and print the table and the figures."""
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rng-seeds", type=int, default=3, help="values of rng_seed, from 0")
-    parser.add_argument("--rounds", type=int, default=2, help="after r0000")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="which arms")
+    parser.add_argument("--full", action="store_true", help="three seeds of all arms, two rounds: hours")
+    parser.add_argument("--rng-seeds", type=int, help="values of rng_seed, from 0; by default 1, with --full 3")
+    parser.add_argument("--rounds", type=int, help="after r0000; by default 1, with --full 2")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, help=f"which arms; by default {' and '.join(FEW)}")
     parser.add_argument("--out", type=Path, help="where rounds are kept; without it they are thrown away")
     parser.add_argument("--quick", action="store_true", help="one seed, one round, two problems of each task and rung")
-    options = parser.parse_args()
-    num_seeds, num_rounds = (1, 1) if options.quick else (options.rng_seeds, options.rounds)
+    return parser
+
+
+def choose_sizes(options: argparse.Namespace) -> tuple[list[str], int, int]:
+    """The arms, the number of seeds, and the rounds after r0000."""
+    arms = options.arms or list(ARMS if options.full else FEW)
+    if options.quick:
+        return arms, 1, 1
+    num_seeds, num_rounds = (3, 2) if options.full else (1, 1)
+    return arms, options.rng_seeds or num_seeds, num_rounds if options.rounds is None else options.rounds
+
+
+def main() -> None:
+    """Run the arms and print the table and the figures."""
+    options = build_parser().parse_args()
+    arms, num_seeds, num_rounds = choose_sizes(options)
     per_stratum, rows = 2 if options.quick else None, []
     with tempfile.TemporaryDirectory() as folder:
         out = options.out or Path(folder)
         for rng_seed in range(num_seeds):
-            plans = {
-                arm: plan_arm(find_plan(EXPERIMENT), arm, rng_seed, per_stratum=per_stratum) for arm in options.arms
-            }
+            plans = {arm: plan_arm(find_plan(EXPERIMENT), arm, rng_seed, per_stratum=per_stratum) for arm in arms}
             start = find_root(out, "r_zero", rng_seed, START)
             run_arm(plan_arm(find_plan(EXPERIMENT), METHOD, rng_seed, per_stratum=per_stratum), Arm(0), start, start)
             roots = {arm: find_root(out, "r_zero", rng_seed, arm) for arm in plans}
@@ -114,7 +131,7 @@ def main() -> None:
                 print(f"seed {rng_seed}: {arm}", flush=True)
                 run_arm(plan, Arm(num_rounds), roots[arm], start)
             rows.append(read_scores(plans, roots, rng_seed))
-    figures = summarise(pl.concat(rows), options.arms, format_round(num_rounds))
+    figures = summarise(pl.concat(rows), arms, format_round(num_rounds))
     print("\n| arm | r0000 | last round | gain [95%] | lance less it [95%] | tokens trained a round |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for arm, row in figures.items():

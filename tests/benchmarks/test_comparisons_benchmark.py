@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks._cases import Start, change_plan, count_row_tokens, open_round, summarise
 from benchmarks._studies import BUDGET, FIRST_DRAW, SMALL_BUDGET, STUDIES, measure_clear
+from benchmarks.comparisons import FEW, build_parser, choose_sizes
 from lance_assets.records import SEED_CONFIDENCE, SFT_SET
 from lance_assets.rounds.experiments import find_plan
 from lance_assets.rounds.plan import Plan
@@ -149,6 +150,17 @@ def test_trace_learns_three_tasks_with_and_without_replay(tmp_path: Path) -> Non
     tasks = [problem.task for row in lines if (problem := parse_prompt(row["prompt"]))]
     order = list(plans["replay"].settings.evaluation.task_order)
     assert tasks[:120] == [task for task in order for _ in range(40)]
+
+
+def test_few_studies_of_one_seed_run_unless_more_is_asked_for() -> None:
+    def choose(*words: str) -> tuple[list[str], int, int]:
+        return choose_sizes(build_parser().parse_args(words))
+
+    assert choose() == (list(FEW), 1, 4)
+    assert choose("clear") == (["clear"], 1, 4)
+    assert choose("--full") == (list(STUDIES), 3, 8)
+    assert choose("clear", "--full", "--rng-seeds", "5") == (["clear"], 5, 8)
+    assert choose("--quick") == (list(FEW), 1, 2)
 
 
 def test_figures_are_of_each_cases_last_round_and_paired_over_seeds() -> None:

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from benchmarks.r_zero import ARMS, EXPERIMENT, METHOD, plan_arm, summarise
+from benchmarks.r_zero import ARMS, EXPERIMENT, FEW, METHOD, build_parser, choose_sizes, plan_arm, summarise
 from lance_assets.rounds.experiments import find_plan
 
 
@@ -19,6 +19,16 @@ def test_arms_differ_by_their_signal_and_share_what_r0000_is_made_of() -> None:
     # 32,000 tokens are 61 questions with eight completions of 65 tokens.
     assert settings["r_zero"].parameters.model_dump()["max_questions"] == 61
     assert settings["r_zero_pairs"].parameters.model_dump()["max_questions"] is None
+
+
+def test_one_round_of_two_arms_runs_unless_more_is_asked_for() -> None:
+    def choose(*words: str) -> tuple[list[str], int, int]:
+        return choose_sizes(build_parser().parse_args(words))
+
+    assert choose() == (list(FEW), 1, 1)
+    assert choose("--full") == (list(ARMS), 3, 2)
+    assert choose("--full", "--rounds", "1", "--arms", "lance", "r_zero_pairs") == (["lance", "r_zero_pairs"], 3, 1)
+    assert choose("--full", "--quick") == (list(ARMS), 1, 1)
 
 
 def test_figures_are_gains_and_what_lance_has_more() -> None:
