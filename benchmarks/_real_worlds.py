@@ -1,23 +1,27 @@
 """Checkable tasks on real data for `benchmarks.real_evolution`: SNIPS, mixed tasks of T0, and instructions with a rule.
 
-REAL_DATA names the folder that holds `snips_train.jsonl`, `snips_test.jsonl`, `t0_train_50k.parquet` and
-`self_instruct_seed_tasks.jsonl`.
+REAL_DATA names the folder that holds the files of `FILES`.
 """
 
 import json
 import os
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import cycle
 from pathlib import Path
 
+from lance_assets.algorithms.reviews.answer_kinds import AnswerRule
 from lance_assets.algorithms.reviews.label_matching import build_labels
 from lance_assets.algorithms.verifying.rules import judge_by_rules, read_rules
 from lance_assets.worlds import Problem, World
 
 VARIABLE = "REAL_DATA"
-FILES = ("snips_train.jsonl", "snips_test.jsonl", "t0_train_50k.parquet", "self_instruct_seed_tasks.jsonl")
+FILES = (
+    *("snips_train.jsonl", "snips_test.jsonl", "t0_train_50k.parquet", "self_instruct_seed_tasks.jsonl"),
+    *("gsm8k_train.jsonl", "gsm8k_test.jsonl"),
+)
 INTENTS = {
     "AddToPlaylist": ("add to playlist",),
     "BookRestaurant": ("book restaurant", "book a restaurant"),
@@ -112,6 +116,58 @@ def is_exact(problem: Problem, completion: str) -> bool:
 POOL_ROWS, HELD_OUT_ROWS = 5000, 300
 T0 = World("t0", "part", (1,), draw_t0, is_exact, mean_tokens=(110.0, 8.0))
 """Exact match on mixed English tasks of P3 (Sanh et al. 2022, arXiv 2110.08207)."""
+
+
+TASKS = ("snips", "t0", "gsm8k")
+"""Three tasks that a model learns in turn: intents, mixed short answers, and worked problems."""
+_NUMBERS = AnswerRule("number", "####")
+
+
+def read_gsm8k(part: str) -> list[dict[str, str]]:
+    """The problems of a part, train or test, each with question and worked answer."""
+    lines = (find_data() / f"gsm8k_{part}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def draw_task_seeds(*, per_task: int, rng_seed: int) -> dict[str, list[dict[str, str]]]:
+    """Seeds of the three tasks, as many of each and none twice, in another order for each seed.
+
+    Args:
+        per_task: a multiple of the seven intents of SNIPS.
+        rng_seed: the seed.
+    """
+    per_intent, left = divmod(per_task, len(INTENTS))
+    if left:
+        raise ValueError(f"per_task must be a multiple of the {len(INTENTS)} intents, got {per_task}")
+    snips = draw_snips_seeds(per_intent=per_intent, rng_seed=rng_seed)
+    random.Random(f"{rng_seed} snips").shuffle(snips)
+    t0 = random.Random(f"{rng_seed} t0").sample(read_t0(POOL_ROWS, HELD_OUT_ROWS)[0], per_task)
+    gsm8k = random.Random(f"{rng_seed} gsm8k").sample(read_gsm8k("train"), per_task)
+    worked = [{"prompt": row["question"], "completion": row["answer"]} for row in gsm8k]
+    return {
+        task: list({row["prompt"]: {name: row[name] for name in ("prompt", "completion")} for row in rows}.values())
+        for task, rows in zip(TASKS, (snips, t0, worked), strict=True)
+    }
+
+
+def draw_three_tasks(per_stratum: int) -> Sequence[Problem]:
+    """Held-out problems of the three tasks, so many of each."""
+    gsm8k = [
+        Problem(f"gsm8k:{place}", "gsm8k", 1, row["question"], row["answer"].rpartition("####")[2].strip())
+        for place, row in enumerate(read_gsm8k("test")[:per_stratum])
+    ]
+    return [*(replace(problem, task="snips") for problem in draw_snips(per_stratum)), *draw_t0(per_stratum), *gsm8k]
+
+
+def is_done(problem: Problem, completion: str) -> bool:
+    """Whether a completion does its task: names the intent, is the answer, or ends in the number after ####."""
+    if problem.task == "gsm8k":
+        return _NUMBERS.match(problem.answer, _NUMBERS.read(completion))
+    return (is_intent if problem.task == "snips" else is_exact)(problem, completion)
+
+
+THREE_TASKS = World("three_tasks", "part", (1,), draw_three_tasks, is_done)
+"""What a model that learns the tasks of `TASKS` in turn can still do of each (after TRACE, arXiv 2310.06762)."""
 
 
 RULES: tuple[tuple[str, dict[str, object]], ...] = (

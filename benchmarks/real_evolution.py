@@ -7,11 +7,12 @@
 | --- | --- | --- |
 | llm2llm_snips | 140 requests of SNIPS | LLM2LLM on 21 seeds; seeds alone; paraphrases of any seed; one shot |
 | diverse_evol_t0 | 150 rows of T0 | DiverseEvol's picks, 2% to 8% of 5,000; random picks; all 4,843 left |
+| trace_tasks | 70 each of SNIPS, T0, GSM8K | TRACE, the three in turn, with replay of a tenth; without it |
 | lance_general | 51 answers, 48 rules | LANCE as `make demo-real`, without pairs; random scores; no reviews; seeds |
 
 Of lessons on SNIPS a classifier says which are of their class. T0 is scored by exact match and by ROUGE-L. Answers are
 scored by bits per byte and by which of four choices is the likeliest, and instructions by whether the form that they
-ask for is kept.
+ask for is kept. TRACE's arms have OP and BWT too.
 
 All arms of a study train each round on the same number of tokens. The model is its own teacher and its own reviewer.
 A killed study goes on from its last finished round, with the same settings only; finished rounds lie in `--out`, and
@@ -30,6 +31,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ import polars as pl
 
 from benchmarks import _real_worlds as worlds
 from benchmarks._arms import START, Arm, Measure, find_root, plan_arm, read_scores, run_arm
+from benchmarks._continual import describe_continual
 from benchmarks._models import find_model
 from benchmarks._real_data import find_data
 from benchmarks._snips_lessons import describe_lessons
@@ -45,6 +48,7 @@ from lance_assets.algorithms.measures.progress import START_ROUND, format_round
 from lance_assets.algorithms.similarity.words import compute_rouge_l
 from lance_assets.rounds.experiments import find_plan, plan_experiment
 from lance_assets.rounds.plan import Plan
+from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round
 from lance_assets.settings.experiment import ExperimentSettings
 
@@ -52,6 +56,9 @@ PROJECT_ROOT = Path(__file__).parents[1]
 SNIPS_BUDGET = 11000
 T0_BUDGET = 24000
 LANCE_BUDGET = 14000
+TRACE_BUDGET, TASKS_FILE = 12000, "tasks.jsonl"
+PER_TASK = 140
+"""Seeds of each of TRACE's tasks; one epoch of SNIPS's takes about the budget."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +139,57 @@ def write_t0(folder: Path, model: str, rng_seed: int) -> Plan:
     return plan_experiment(ExperimentSettings.model_validate(attributes), folder)
 
 
+@cache
+def choose_task_rows(rng_seed: int) -> tuple[dict[str, str], ...]:
+    """The seeds of TRACE's tasks, one task after another, none of which the guard of the evaluation would leave out.
+
+    A round would end there: the tasks are cut off the file by their sizes. Which passages are a task's wording follows
+    from all seeds of the file, so that they are looked at again once some have taken the places of others.
+    """
+    left = worlds.draw_task_seeds(per_task=3 * PER_TASK, rng_seed=rng_seed)
+    while True:
+        rows = tuple(row for task in worlds.TASKS for row in left[task][:PER_TASK])
+        with tempfile.TemporaryDirectory() as folder:
+            _write_rows(Path(folder) / TASKS_FILE, list(rows))
+            guard = Round(plan_tasks(Path(folder), "small"), Platform(data_root=folder), START_ROUND, print).guard
+            ids = [str(place) for place in range(len(rows))]
+            found = [
+                guard.find(ids, [row["prompt"] for row in rows]),
+                guard.find_in_completions(ids, [row["completion"] for row in rows]),
+            ]
+        guarded = {rows[int(place)]["prompt"] for table in found for place in table["row_id"]}
+        if not guarded:
+            assert len(rows) == PER_TASK * len(worlds.TASKS), "three times as many rows were drawn"
+            return rows
+        left = {task: [row for row in own if row["prompt"] not in guarded] for task, own in left.items()}
+
+
+def write_tasks(folder: Path, model: str, rng_seed: int) -> Plan:
+    """TRACE on three tasks of real data, one a round."""
+    _write_rows(folder / TASKS_FILE, list(choose_task_rows(rng_seed)))
+    return plan_tasks(folder, model)
+
+
+def plan_tasks(folder: Path, model: str) -> Plan:
+    """The experiment of the three tasks, whose file is written."""
+    attributes: dict[str, Any] = {
+        "recipe": "trace",
+        "model": model,
+        "prompt_profile": "small",
+        "seeds": {"path": TASKS_FILE},
+        "parameters": {"task_sizes": [PER_TASK] * len(worlds.TASKS), "replay_rate": 0.1},
+        "engine": {"batch_size": 32},
+        "training": {
+            "token_budget": TRACE_BUDGET,
+            "sft": {"learning_rate": 2e-5, "num_epochs": 1, "batch_size": 8, "max_length": 384},
+        },
+        "evaluation": {"world": evaluate_on("THREE_TASKS", 70, max_new_tokens=160), "task_order": list(worlds.TASKS)},
+        "checks": {"max_forgetting": None},
+        "stop": {"max_rounds": len(worlds.TASKS) - 1, "on_regression": "continue"},
+    }
+    return plan_experiment(ExperimentSettings.model_validate(attributes), folder)
+
+
 def write_general(folder: Path, model: str, rng_seed: int) -> Plan:
     """LANCE as `make demo-real` runs it, on a fixed number of tokens a round."""
     plan = find_plan("smollm2_lance")
@@ -154,6 +212,16 @@ def measure_rules(this_round: Round, model: str) -> list[float]:
     """Whether the greedy completion of each instruction keeps its rule."""
     items = this_round.read("eval_items").filter(model=model, metric="greedy").sort("prompt")
     return items["is_correct"].cast(pl.Float64).to_list()
+
+
+def measure_task(task: str) -> Measure:
+    """Whether each held-out problem of one task is done."""
+
+    def measure(this_round: Round, model: str) -> list[float]:
+        items = this_round.read("eval_items").filter(model=model, metric="greedy", task=task).sort("prompt")
+        return items["is_correct"].cast(pl.Float64).to_list()
+
+    return measure
 
 
 def measure_choices(this_round: Round, model: str) -> list[float]:
@@ -197,6 +265,14 @@ STUDIES = {
         write_general,
         {"choices": measure_choices, "rules_kept": measure_rules},
         higher_is_better=False,
+    ),
+    "trace_tasks": Study(
+        "trace",
+        "THREE_TASKS",
+        "greedy accuracy",
+        {"replay": Arm(2), "no_replay": Arm(2, {"replay_rate": 0.0})},
+        write_tasks,
+        {task: measure_task(task) for task in worlds.TASKS},
     ),
 }
 
@@ -314,6 +390,20 @@ def show_lessons(rng_seeds: list[int], out: Path, arms: Mapping[str, Arm]) -> di
     return found
 
 
+def show_continual(rng_seeds: list[int], out: Path, model: str, arms: Mapping[str, Arm]) -> dict[str, Any]:
+    """OP and BWT of TRACE's arms, printed and given."""
+
+    def open_last(arm: str, one: Arm, seed: int) -> Round:
+        platform = Platform(data_root=str(find_root(out, "trace_tasks", seed, arm)))
+        plan = make_plan("trace_tasks", one, seed, out, model)
+        return Round(plan, platform, format_round(one.num_rounds), lambda _: None)
+
+    found = describe_continual({arm: [open_last(arm, one, seed) for seed in rng_seeds] for arm, one in arms.items()})
+    for name, interval in found.items():
+        print(f"{name}: {_show(interval)}")
+    return found
+
+
 def _show(interval: tuple[float, float, float]) -> str:
     middle, low, high = interval
     return f"{middle:+.3f} [{low:+.3f}, {high:+.3f}]"
@@ -367,6 +457,8 @@ def main() -> None:
             figures[name] = summarise(name, rows, arms)
             if name == "llm2llm_snips":
                 figures[name]["lessons"] = show_lessons(seeds, out, arms)
+            if name == "trace_tasks":
+                figures[name]["continual"] = show_continual(seeds, out, options.model, arms)
             num_seeds = rows["rng_seed"].n_unique()
     minutes = (time.monotonic() - started) / 60
     print(json.dumps(describe(names[0], figures, model=options.model, num_seeds=num_seeds, minutes=minutes)))

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections import Counter
 from pathlib import Path
 
 import polars as pl
@@ -13,15 +14,21 @@ from benchmarks._snips_lessons import describe_lessons
 from benchmarks.real_evolution import (
     STUDIES,
     add_seeds,
+    choose_task_rows,
     describe,
     list_columns,
     locate_model,
     make_plan,
     measure_rouge_l,
     plan_study,
+    show_continual,
     summarise,
 )
+from lance_assets.records import EVAL_ITEMS, EVAL_REPORT
 from lance_assets.rounds.experiments import plan_experiment
+from lance_assets.rounds.nouns import NOUNS
+from lance_assets.rounds.platform import Platform
+from lance_assets.rounds.round import Round, make_noun
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.writing.new_experiment import SHIPPED_FOLDER
 from lance_assets.small_world import SMALL_MODEL
@@ -57,6 +64,70 @@ def test_no_held_out_row_is_a_seed() -> None:
     pool, held_out = worlds.read_t0(worlds.POOL_ROWS, worlds.HELD_OUT_ROWS)
     assert not {row["prompt"] for row in pool} & {row["prompt"] for row in held_out}
     assert (len(pool), len(held_out)) == (worlds.POOL_ROWS, worlds.HELD_OUT_ROWS)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("data")
+def test_three_tasks_are_learned_in_turn_and_each_has_its_rule(tmp_path: Path) -> None:
+    """Of every task as many seeds, in the order of the rounds; the guard of the evaluation leaves none of them out."""
+    plan = make_plan("trace_tasks", STUDIES["trace_tasks"].arms["replay"], 1, tmp_path, "small")
+    lines = (tmp_path / "trace_tasks/seed1/experiment/tasks.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = list(map(json.loads, lines))
+    assert [len(rows)] == [sum(plan.settings.parameters.model_dump()["task_sizes"])] == [420]
+    kinds = [
+        "gsm8k" if "####" in row["completion"] else "snips" if "intents" in row["prompt"] else "t0" for row in rows
+    ]
+    assert kinds == [task for task in plan.settings.evaluation.task_order for _ in range(140)]
+    assert rows != list(choose_task_rows(2))
+    problems = draw_problems(worlds.THREE_TASKS, 70)
+    assert Counter(problem.task for problem in problems) == dict.fromkeys(worlds.TASKS, 70)
+    assert not {row["prompt"] for row in rows} & {problem.prompt for problem in problems}
+    for problem in problems:
+        right = f"So it is #### {problem.answer}" if problem.task == "gsm8k" else problem.answer
+        assert worlds.is_done(problem, right)
+        assert not worlds.is_done(problem, "So it is #### -1")
+        assert not worlds.is_done(problem, "")
+    for rng_seed in (1, 2):
+        arm = STUDIES["trace_tasks"].arms["no_replay"]
+        own = make_plan("trace_tasks", arm, rng_seed, tmp_path, "small")
+        this_round = Round(own, Platform(data_root=str(tmp_path / f"data{rng_seed}")), "r0000", lambda _: None)
+        for noun in ("start_checkpoint", "seed_set"):
+            make_noun(this_round, NOUNS[noun])
+        assert len(this_round.read("seed_set")) == 420
+    with pytest.raises(ValueError, match="per_task must be a multiple of the 7 intents, got 100"):
+        worlds.draw_task_seeds(per_task=100, rng_seed=0)
+
+
+@pytest.mark.usefixtures("data")
+def test_op_and_bwt_of_a_study_are_paired_over_seeds(tmp_path: Path) -> None:
+    """Accuracies of snips, t0 and gsm8k after each round.
+
+    With replay BWT is ((0.8 - 0.9) + (0.5 - 0.6)) / 2 = -0.1 in both seeds, without ((0.3 - 0.9) + (0.4 - 0.6)) / 2 =
+    -0.4 and ((0.5 - 0.9) + (0.4 - 0.6)) / 2 = -0.3; OP is 1.4 / 3, 0.8 / 3 and 1.0 / 3.
+    """
+    first = [(0.9, 0.1, 0.0), (0.8, 0.6, 0.0)]
+    ends = {("replay", 0): (0.8, 0.5, 0.1), ("replay", 1): (0.8, 0.5, 0.1)}
+    ends |= {("no_replay", 0): (0.3, 0.4, 0.1), ("no_replay", 1): (0.5, 0.4, 0.1)}
+    arms = STUDIES["trace_tasks"].arms
+    for (arm, seed), last in ends.items():
+        plan = make_plan("trace_tasks", arms[arm], seed, tmp_path, "small")
+        platform = Platform(data_root=str(find_root(tmp_path, "trace_tasks", seed, arm)))
+        for number, scores in enumerate([*first, last]):
+            this_round = Round(plan, platform, f"r000{number}", lambda _: None)
+            names = {"model": "checkpoint", "benchmark": "three_tasks", "metric": "greedy", "higher_is_better": True}
+            rows = [names | {"task": task, "score": one} for task, one in zip(worlds.TASKS, scores, strict=True)]
+            ends_ = [{"ci_low": row["score"] - 0.1, "ci_high": row["score"] + 0.1, "num_items": 70} for row in rows]
+            table = [row | both for row, both in zip(rows, ends_, strict=True)]
+            this_round.write("eval_report", pl.DataFrame(table, schema=EVAL_REPORT))
+            this_round.write("eval_items", pl.DataFrame(schema=EVAL_ITEMS))
+    found = show_continual([0, 1], tmp_path, "small", arms)
+    means = {name: interval[0] for name, interval in found.items()}
+    assert means == pytest.approx(
+        {"OP, replay": 1.4 / 3, "OP, no_replay": 0.9 / 3, "OP, replay less no_replay": 0.5 / 3}
+        | {"BWT, replay": -0.1, "BWT, no_replay": -0.35, "BWT, replay less no_replay": 0.25}
+    )
+    _, low, high = found["BWT, replay less no_replay"]
+    assert low < 0.2 < 0.3 < high
 
 
 @pytest.mark.usefixtures("data")
