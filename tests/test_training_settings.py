@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from lance_assets.algorithms.forecast.batch_parts import choose_precision
 from lance_assets.rounds.experiments import load_plans
+from lance_assets.rounds.identity.parts import identify_training
 from lance_assets.rounds.making.training import choose_launcher
 from lance_assets.rounds.nouns import compute_fingerprint
 from lance_assets.rounds.plan import Plan
@@ -144,6 +145,26 @@ def test_what_frozen_weights_are_held_in_is_part_of_what_the_checkpoint_is(tmp_p
     assert compute_fingerprint(half, "checkpoint") != compute_fingerprint(plain, "checkpoint")
 
 
+@pytest.mark.parametrize(
+    "changed", [{"attention": "sdpa"}, {"optimizer": "adamw_8bit"}, {"liger": "on"}, {"quantization": "4bit"}]
+)
+def test_what_is_set_of_the_gpu_is_part_of_what_the_checkpoint_is(tmp_path: Path, changed: dict) -> None:
+    """At its default it has no entry, so that every experiment is what it was before there were these settings."""
+    lora = {"lora": {}}
+    plain, written, other = (
+        Plan("mini", tmp_path, make_settings(lora | each)) for each in ({}, {"gpu": {}}, {"gpu": changed})
+    )
+    assert "gpu" not in identify_training(plain)
+    assert identify_training(other)["gpu"] == changed
+    assert compute_fingerprint(written, "checkpoint") == compute_fingerprint(plain, "checkpoint")
+    assert compute_fingerprint(other, "checkpoint") != compute_fingerprint(plain, "checkpoint")
+
+
+def test_only_frozen_weights_are_held_in_four_bits() -> None:
+    with pytest.raises(ValidationError, match=r"gpu.quantization is 4bit, and without lora no weight is frozen"):
+        TrainingSettings.model_validate({"gpu": {"quantization": "4bit"}})
+
+
 def test_an_accelerate_config_that_is_not_there_is_told_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "seeds.jsonl").write_text("{}")
     file = tmp_path / "defs.yaml"
@@ -166,10 +187,14 @@ def test_the_settings_of_where_training_runs_reach_it(tmp_path: Path) -> None:
     from lance_assets.rounds.platform import Platform
     from lance_assets.rounds.round import Round
 
-    plan = Plan("mini", tmp_path, make_settings({"num_threads": 3, "memory_gib": 8, "dtype": "float32"}))
+    plan = Plan(
+        "mini",
+        tmp_path,
+        make_settings({"num_threads": 3, "memory_gib": 8, "dtype": "float32", "gpu": {"liger": "off"}}),
+    )
     this_round = Round(plan, Platform(str(tmp_path / "home")), "r0000", lambda _: None)
     job = build_job(this_round, tmp_path, plan.settings.training)
-    assert (job.num_threads, job.memory_gib, job.dtype) == (3, 8.0, "float32")
+    assert (job.num_threads, job.memory_gib, job.dtype, job.gpu.liger) == (3, 8.0, "float32", "off")
 
 
 @pytest.mark.parametrize("name", [plan.name for plan in load_plans().values() if plan.name.startswith("mini_")])

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from lance_assets.algorithms.forecast.batch_parts import Precision, choose_precision
 from lance_assets.algorithms.forecast.costs import Training, TrainingMemory, forecast_training
-from lance_assets.algorithms.forecast.machine_rates import derive_train_rate
+from lance_assets.algorithms.forecast.machine_rates import derive_train_rate, scale_by_passes
 from lance_assets.forecast.engine import find_memory, find_runtime
 from lance_assets.forecast.throughput import Machine, ThroughputTable
 from lance_assets.settings.training import TrainingSettings
 from resources.machine.instructions import has_bfloat16_instructions
 from resources.models.model_shapes import FoundModel
+from resources.training.gpu.choosing import explain_no_gpu
 from resources.training.launching import Processes, explain_unstarted, read_processes
 from resources.training.precision import TrainingDevice, bounds_logits, settle
 from resources.training.stage_settings import SftSettings, TrainingDtype
@@ -60,6 +61,7 @@ class Trainer:
                 num_processes=num_processes,
             ),
             frozen_bytes=2 if self.settings.frozen_dtype == "bfloat16" else 4,
+            is_quantized=self.settings.gpu.quantization == "4bit",
         )
         num_parts = self.count_parts(stage, training)
         return replace(
@@ -108,13 +110,19 @@ class Trainer:
         return forecast_training(self.model.shape, training, runtime_gib=find_runtime(self.machine))
 
     def find_rate(self, training: Training) -> float | None:
-        """Tokens per second, measured or derived; None if unknown."""
+        """Tokens per second, measured or derived; None if unknown.
+
+        A loss that was not measured itself has the rate of one that was, by the passes that each makes over a token.
+        """
         shape = self.model.shape
-        measured = self.table.find_measured(self.machine.name, "transformers", shape.num_parameters)
-        if measured is not None:
-            rate = measured.scale(measured.train_tokens_per_second, shape.num_parameters)
-            if rate is not None:
-                return rate
+        row = self.table.find_measured(self.machine.name, "transformers", shape.num_parameters)
+        if row is not None:
+            pairs = row.scale(row.pair_tokens_per_second, shape.num_parameters)
+            rows = row.scale(row.train_tokens_per_second, shape.num_parameters)
+            if training.is_preference and pairs is not None:
+                return scale_by_passes(pairs, measured=replace(training, num_reads=1), training=training)
+            if rows is not None:
+                return scale_by_passes(rows, measured=replace(training, num_reads=0), training=training)
         if self.machine.peak is None:
             return None
         return derive_train_rate(shape, self.machine.peak, self.table.find_efficiency("transformers").shares, training)
@@ -125,6 +133,8 @@ class Trainer:
         name = self.settings.accelerate_config
         if name is not None and self.settings.launcher is None and self.read_processes().num_machines > 1:
             found.append(f"{what}: {explain_unstarted(self.folder / Path(name).expanduser())}")
+        if self.machine.device != "cuda":
+            found += [explain_no_gpu(*one) for one in self.settings.gpu.on_gpu_alone.items()]
         parts = training.num_processes * self.count_parts(stage, training)
         if stage.batch_size % parts:
             found.append(

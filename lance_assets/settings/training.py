@@ -12,6 +12,7 @@ from pydantic import (
 from lance_assets.algorithms.measures.progress import parse_round
 from lance_assets.records import SECOND_LOSSES, SecondLoss
 from lance_assets.settings.values import FromEnvironment, Settings
+from resources.training.gpu.settings import GpuSettings
 from resources.training.stage_settings import (
     DpoChanges,
     DpoSettings,
@@ -116,6 +117,9 @@ class TrainingSettings(Settings):
         description="With lora: what the weights are held in that are not trained. 'bfloat16' takes half of the "
         "memory, rounds weights that are stored in float32 while adapters are trained, and computes in bfloat16.",
     )
+    gpu: GpuSettings = Field(
+        default_factory=GpuSettings, description="What trains faster or smaller on a GPU; the defaults suit any device."
+    )
     memory_gib: float | None = Field(
         None,
         gt=0,
@@ -128,8 +132,9 @@ class TrainingSettings(Settings):
     save_every_minutes: float | None = Field(
         10.0,
         ge=0,
-        description="Minutes between two states of training; a stage that is killed goes on from the last one. A state "
-        "takes three times the disk of the float32 weights until the stage ends. None: no states.",
+        description="Minutes between two states of training; a stage that is killed goes on from the last one. The "
+        "newest state alone is kept, until the stage ends; it takes three times the disk of the float32 weights. None: "
+        "no states.",
     )
     min_free_gpu_rate: float = Field(
         0.9, ge=0, le=1, description="Share of each GPU's memory that must be free before training starts."
@@ -155,6 +160,8 @@ class TrainingSettings(Settings):
     def _freezes_what_it_does_not_train(self) -> Self:
         if self.frozen_dtype == "bfloat16" and self.lora is None:
             raise ValueError("frozen_dtype is bfloat16, and without lora no weight is frozen; add lora, or remove it")
+        if self.gpu.quantization == "4bit" and self.lora is None:
+            raise ValueError("gpu.quantization is 4bit, and without lora no weight is frozen; add lora, or remove it")
         if self.frozen_dtype == "bfloat16" and self.dtype == "float32":
             raise ValueError("frozen_dtype is bfloat16, so products are too; set dtype to bfloat16_autocast or auto")
         return self

@@ -23,7 +23,7 @@ HARNESS = "resources.evaluation.harness_worker"
 """What is run: the harness, confined."""
 PROMPTS = "resources.evaluation.task_prompts_worker"
 """What is run to read the prompts of tasks."""
-SECONDS = "seconds.json"
+TAKEN = "taken.json"
 """In the folder of a run: the seconds in which the model answered its requests."""
 
 
@@ -76,6 +76,9 @@ class HarnessResult:
     """Items that were asked, by task."""
     num_items: Mapping[str, int] = field(default_factory=dict)
     """Items that each task has."""
+    peak_gpu_gib: float = 0.0
+    """Most memory of all GPUs that the harness's process had reserved by then; 0 without one, and where an engine
+    answers."""
 
 
 def run_lm_eval(
@@ -137,7 +140,7 @@ def run_lm_eval(
             shared += ["--system_instruction", system_message] if system_message else []
         folders = [Path(out) / str(place) for place in range(len(runs))]
         told = [
-            {"arguments": [*shared, *run.list_arguments(folder)], "seconds": str(folder / SECONDS)}
+            {"arguments": [*shared, *run.list_arguments(folder)], "taken": str(folder / TAKEN)}
             for run, folder in zip(runs, folders, strict=True)
         ]
         tasks = [task for run in runs for task in run.tasks]
@@ -162,8 +165,10 @@ def read_result(folder: Path, tasks: Sequence[str], model_name: str) -> HarnessR
         {task: int(number[kind]) for task, number in written["n-samples"].items()} for kind in ("effective", "original")
     )
     samples = {task: read_samples(reports[0].parent, task) for task in report["benchmark"].unique().sort()}
-    seconds = float(json.loads((folder / SECONDS).read_text()))
-    return HarnessResult(report, parse_samples(samples, report), seconds, asked, there)
+    taken = json.loads((folder / TAKEN).read_text())
+    return HarnessResult(
+        report, parse_samples(samples, report), taken["seconds"], asked, there, peak_gpu_gib=taken["peak_gpu_gib"]
+    )
 
 
 def read_task_prompts(

@@ -1,8 +1,8 @@
 """lm-evaluation-harness, confined: `python -m resources.evaluation.harness_worker JOB`.
 
 JOB is a JSON file with `allow_task_code`, the tag with which the model's chat template `opens` a thought, and `runs`,
-each with the `arguments` of the harness's command `run` and the file that the `seconds` of its requests are written to.
-All runs are of one model, which is loaded once.
+each with the `arguments` of the harness's command `run` and the file that what it has `taken` is written to: the seconds
+of its requests and the GPU's memory. All runs are of one model, which is loaded once.
 
 The harness (0.4.13) takes task files for code of its own: it renders their templates in a Jinja environment where
 `{{ cycler.__init__.__globals__.os }}` gives a module, imports what `!function` names, and loads an unknown metric as a
@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 
 from resources.evaluation.lean_harness import import_harness
 from resources.evaluation.request_clock import RequestClock
+from resources.machine.processes import measure_own_peak
 from resources.models.chat_markup import guard_turns
 
 
@@ -120,7 +121,8 @@ def main() -> None:
         clock.seconds = 0.0
         sys.argv[1:] = ["run", *run["arguments"]]
         cli_evaluate()
-        Path(run["seconds"]).write_text(json.dumps(clock.seconds))
+        taken = {"seconds": clock.seconds, "peak_gpu_gib": measure_own_peak().gpu_gib}
+        Path(run["taken"]).write_text(json.dumps(taken))
 
 
 if __name__ == "__main__":

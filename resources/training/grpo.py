@@ -19,6 +19,7 @@ model samples with transformers' `generate` in float32 or autocast, as it is tra
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -95,6 +96,7 @@ def build_grpo_trainer(
     encoded: Sequence[Mapping[str, Any]],
     tokenizer: PreTrainedTokenizerBase,
     arguments: Mapping[str, Any],
+    loading: Mapping[str, Any] = MappingProxyType({}),
 ) -> Trainer:
     """The trainer of the job's prompts and reward.
 
@@ -105,6 +107,7 @@ def build_grpo_trainer(
         encoded: as `encode_prompts` gives them.
         tokenizer: the model's.
         arguments: what the configurations of all stages have in common.
+        loading: further arguments of loading the model (`GpuChoices.loading`).
 
     Raises:
         ValueError: as `GrpoSettings.require_whole_groups_with_room`.
@@ -124,7 +127,7 @@ def build_grpo_trainer(
     review = job.reward.review
     reviewer = ReviewReward(review) if review is not None else None
     trainer = TokenGRPOTrainer(
-        load_start(start, job, getattr(torch, job.frozen_dtype)),
+        load_start(start, job, getattr(torch, job.frozen_dtype), loading),
         reward_funcs=score_batch(find_reward(job.reward)) if reviewer is None else score_reviews(reviewer),
         args=config,
         train_dataset=Dataset.from_list(order_prompts(encoded, settings, rng_seed=job.rng_seed)),

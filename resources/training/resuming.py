@@ -5,7 +5,9 @@ what transformers has:
 
 1. A state is saved every so many seconds, while transformers counts steps.
 2. A state counts once it is whole: `WHOLE` is written into it last, when every process has written its part. Only the
-   newest is kept.
+   newest is kept, until its stage ends: a state is there to go on from, and no older one serves for that. Nothing is
+   evaluated within a stage, so none would be the best; which checkpoints of rounds are kept, the best among them, says
+   `retention` in the experiment's file.
 3. TRL counts the tokens that were trained on from the start of its process; here the count goes on.
 """
 # ruff: noqa: TID253 (runs in the trainer's process)

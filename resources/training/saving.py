@@ -14,6 +14,8 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
@@ -47,15 +49,28 @@ class WeightChange:
     """What the weights are saved in, such as `float32`."""
 
 
-def load_for_training(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """The model in float32, whatever it is stored in, or in the dtype of weights that training does not move."""
+def load_for_training(
+    path: Path, dtype: torch.dtype = torch.float32, loading: Mapping[str, Any] = MappingProxyType({})
+) -> PreTrainedModel:
+    """The model in float32, whatever it is stored in, or in the dtype of weights that training does not move.
+
+    Args:
+        path: its folder.
+        dtype: of the weights.
+        loading: further arguments (`GpuChoices.loading`).
+    """
     # In bfloat16 most updates at a learning rate of 1e-5 would be rounded away.
-    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True, **WEIGHTS)
+    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True, **WEIGHTS, **loading)
 
 
-def load_start(path: Path, job: TrainJob, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def load_start(
+    path: Path,
+    job: TrainJob,
+    dtype: torch.dtype = torch.float32,
+    loading: Mapping[str, Any] = MappingProxyType({}),
+) -> PreTrainedModel:
     """The model that a stage starts from, its shared weights parted where the job's adapters would part them."""
-    model = load_for_training(path, dtype)
+    model = load_for_training(path, dtype, loading)
     lora = build_lora(job)
     if lora is not None:
         require_targets(model, lora)
@@ -135,7 +150,7 @@ def save_model(
         log: the stage's, which is given the fields of `WeightChange`.
     """
     accelerator = trainer.accelerator
-    if job.frozen_dtype == "float32":
+    if not job.rounds_frozen:
         state = accelerator.get_state_dict(trainer.model_wrapped)
     else:
         state = collect_trained(accelerator.unwrap_model(trainer.model_wrapped))
@@ -178,8 +193,8 @@ def write_model(
     """Write weights with adapters merged, config, tokenizer and adapter.
 
     Args:
-        state: the trained model's, float32, with its adapters not merged; with frozen weights in bfloat16 only what
-            was trained, and the rest is taken from the stage's start, as precise as it is there.
+        state: the trained model's, float32, with its adapters not merged; with frozen weights in bfloat16 or four bits
+            only what was trained, and the rest is taken from the stage's start, as precise as it is there.
         job: whose start checkpoint gives the config and the tokenizer.
         start: what the stage started from.
         folder: where to; what is there is removed.
@@ -198,7 +213,7 @@ def write_model(
         model.load_state_dict(state)
         require_finite(model, stage)
     else:
-        is_whole = job.frozen_dtype == "float32"
+        is_whole = not job.rounds_frozen
         if not is_whole:
             model.load_state_dict(load_start(start, job).state_dict())
         adapted = get_peft_model(model, lora)

@@ -54,6 +54,7 @@ from resources.models.foreign_code import WITHOUT_CODE
 from resources.models.model_shapes import measure_shape
 from resources.stores.files import write_file_atomically
 from resources.training.divergence import FiniteCallback
+from resources.training.gpu.choosing import GpuChoices, choose, keep_adapters_precise
 from resources.training.grpo import build_grpo_trainer, encode_prompts, fit_batch, read_rewards
 from resources.training.launching import count_processes
 from resources.training.pair_losses import build_pair_trainer
@@ -238,6 +239,7 @@ def settle_stage(job: TrainJob, settings: SftSettings, rows: list[dict[str, list
         num_reads=settings.num_reads,
         has_bounded_logits=bounds_logits(device, picks_positions, num_processes=count_processes()),
         frozen_bytes=getattr(torch, job.frozen_dtype).itemsize,
+        is_quantized=job.gpu.quantization == "4bit",
     )
     # Building the model, though without memory, draws random numbers, of which an adapter is made later.
     with torch.random.fork_rng(devices=[]):
@@ -253,10 +255,21 @@ def settle_stage(job: TrainJob, settings: SftSettings, rows: list[dict[str, list
     )
 
 
-def build_arguments(job: TrainJob, settings: SftSettings, settled: Settled, output: Path) -> dict:
+def choose_gpu_paths(job: TrainJob, settled: Settled) -> GpuChoices:
+    """What of the GPU's settings a stage is trained with on this process's device.
+
+    Raises:
+        ValueError: something that is asked for is not there.
+    """
+    is_sharded = os.environ.get("ACCELERATE_USE_FSDP", "false") == "true"
+    return choose(job.gpu, on_gpu=torch.cuda.is_available(), precision=settled.precision, is_sharded=is_sharded)
+
+
+def build_arguments(job: TrainJob, settings: SftSettings, settled: Settled, chosen: GpuChoices, output: Path) -> dict:
     """What the configurations of TRL's trainers have in common."""
     on_cuda = torch.cuda.is_available()
     return {
+        **chosen.arguments,
         "output_dir": str(output),
         # Over all processes, which share each part of a batch (`resources.training.sharing`).
         "per_device_train_batch_size": settings.batch_size // settled.num_parts,
@@ -300,20 +313,27 @@ def run_stage(
     num_truncated = sum(length > settings.max_length for length in lengths)
     settled = settle_stage(job, settings, encoded)
     states = folder / STATES / stage
-    arguments = build_arguments(job, settings, settled, states)
+    chosen = choose_gpu_paths(job, settled)
+    arguments = build_arguments(job, settings, settled, chosen, states)
     in_order = settings.order == "best_first"
     if stage == "sft":
         # Rows of like length share a batch: a quarter less time on a CPU. The order still comes from the seed.
         strategy = "sequential" if in_order else "group_by_length"
+        if chosen.is_padding_free:
+            # TRL cuts no rows that it lays behind each other.
+            encoded = [{name: tokens[: settings.max_length] for name, tokens in row.items()} for row in encoded]
+            arguments["padding_free"] = True
         config = SFTConfig(**arguments, completion_only_loss=True, train_sampling_strategy=strategy)
         given = {"train_dataset": Dataset.from_list(encoded), "processing_class": tokenizer}
-        model = load_start(start, job, getattr(torch, job.frozen_dtype))
+        model = load_start(start, job, getattr(torch, job.frozen_dtype), chosen.loading)
         trainer = SharedSFTTrainer(model, args=config, peft_config=build_lora(job), **given)
     elif isinstance(settings, GrpoSettings):
-        trainer = build_grpo_trainer(job, settings, start, encoded, tokenizer, arguments)
+        trainer = build_grpo_trainer(job, settings, start, encoded, tokenizer, arguments, chosen.loading)
     else:
         arguments |= {"train_sampling_strategy": "sequential"} if in_order else {}
-        trainer = build_pair_trainer(job, start, encoded, tokenizer, arguments)
+        trainer = build_pair_trainer(job, start, encoded, tokenizer, arguments, chosen.loading)
+    if chosen.compute_dtype is not None:
+        keep_adapters_precise(trainer.model)
     if job.trained_positions_only and settings.is_fused:
         compute_what_is_trained(trainer)
     # Full determinism also fills every new tensor, which doubles the time of a small model on a CPU.
@@ -324,12 +344,13 @@ def run_stage(
     trainer.add_callback(FiniteCallback(stage))
     if not settings.warmup_from_zero:
         trainer.add_callback(WarmUpCallback())
-    print(f"{stage}: {len(rows)} rows, {num_truncated} over max_length={settings.max_length}; {settled.describe()}")
+    computed_in = ", ".join(filter(None, (settled.describe(), chosen.describe())))
+    print(f"{stage}: {len(rows)} rows, {num_truncated} over max_length={settings.max_length}; {computed_in}")
     if job.save_every_minutes is not None:
         trainer.add_callback(KeepStateCallback(60 * job.save_every_minutes))
     train_on(trainer, states, stage)
     steps = [entry for entry in trainer.state.log_history if "loss" in entry]
-    told = {"num_rows": len(rows), "num_truncated": num_truncated, "computed_in": settled.describe()}
+    told = {"num_rows": len(rows), "num_truncated": num_truncated, "computed_in": computed_in}
     return trainer, told | {"steps": steps}
 
 

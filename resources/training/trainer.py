@@ -18,6 +18,7 @@ is taken up by the same job and by no other: `states/` (within a stage), `sft/` 
 
 import hashlib
 import importlib.metadata
+import json
 import os
 import shutil
 import signal
@@ -32,6 +33,7 @@ from lance_assets.records import SecondLoss
 from resources.machine.processes import TAIL_LINES, stream_process
 from resources.stores.checkpoints import ADAPTER_FOLDER, hash_checkpoint, validate_model_folder
 from resources.stores.files import explain_full_disk
+from resources.training.gpu.settings import GpuSettings
 from resources.training.launching import OwnLines, was_killed
 from resources.training.stage_settings import (
     DpoSettings,
@@ -95,6 +97,7 @@ class TrainJob(BaseModel):
     dtype: TrainingDtype = Field("auto", description="Of the products; weights and optimizer are float32.")
     trained_positions_only: bool = Field(True, description="See `TrainingSettings.trained_positions_only`.")
     frozen_dtype: FrozenDtype = Field("float32", description="With lora: of the weights that are not trained.")
+    gpu: GpuSettings = Field(GpuSettings(), description="What trains faster or smaller on a GPU.")
     memory_gib: float | None = Field(None, gt=0, description="Of one process, for its parts; None: its device's.")
     launcher: tuple[str, ...] | None = Field(None, description='Before the worker, as ["accelerate", "launch"].')
     num_threads: int | None = Field(None, ge=1, description="CPU threads; None leaves torch's choice. 1 when busy.")
@@ -107,6 +110,11 @@ class TrainJob(BaseModel):
         """The settings of the loss that pairs or prompts are trained with."""
         settings: SecondSettings = getattr(self, self.second_loss)
         return settings
+
+    @property
+    def rounds_frozen(self) -> bool:
+        """Whether weights that are not trained are rounded in training, so that the exact ones are read again."""
+        return self.frozen_dtype != "float32" or self.gpu.quantization != "none"
 
 
 class TrainResult(BaseModel):
@@ -162,6 +170,7 @@ def fingerprint_job(job: TrainJob) -> str:
     digest.update(job.model_dump_json(include=changing).encode())
     # At its default it has no entry, so that such a job is the same as before there was the setting.
     digest.update(b"" if job.frozen_dtype == "float32" else job.frozen_dtype.encode())
+    digest.update(json.dumps(job.gpu.changed, sort_keys=True).encode() if job.gpu.changed else b"")
     digest.update(" ".join(f"{name}={importlib.metadata.version(name)}" for name in _LIBRARIES).encode())
     files = sorted(path for path in job.start_checkpoint.iterdir() if path.is_file())
     if job.reward is not None:

@@ -18,6 +18,8 @@ LOGITS_AT_ONCE = 1 << 24
 """Logits that are held at once where a model is only read: 64 MiB of float32, and a few copies."""
 TRAINED_LOGITS_AT_ONCE = 1 << 26
 """The same in training where only trained positions are scored; a block's are computed again for its gradients."""
+QUANTIZED_BYTES = 0.516
+"""Bytes of a weight in NF4 with its constants quantized: 4.127 bits (arXiv 2305.14314, section 3)."""
 MASTER_BYTES = 16
 """Bytes a trained parameter takes: float32 weight, gradient, and Adam's two moments."""
 
@@ -105,6 +107,8 @@ class Training:
     """Whether no more than `TRAINED_LOGITS_AT_ONCE` are held, which a model that scales its logits cannot have."""
     frozen_bytes: int = 4
     """With adapters: bytes of a weight that is not trained."""
+    is_quantized: bool = False
+    """Whether those of the layers are held in four bits (`QUANTIZED_BYTES`)."""
     activation_bytes: int = 2
     """Bytes of an activation: 2 under bfloat16 autocast, 4 on a CPU."""
 
@@ -210,10 +214,11 @@ def count_trained_parameters(shape: ModelShape, lora_rank: int | None) -> int:
     return shape.num_parameters if lora_rank is None else lora_rank * shape.lora_parameters_per_rank
 
 
-def _count_state_bytes(shape: ModelShape, training: Training) -> int:
+def _count_state_bytes(shape: ModelShape, training: Training) -> float:
     trained = count_trained_parameters(shape, training.lora_rank) * MASTER_BYTES
     if training.lora_rank is not None:
-        return trained + shape.num_parameters * training.frozen_bytes
+        layers = shape.num_layers * shape.layer_parameters if training.is_quantized else 0
+        return trained + layers * QUANTIZED_BYTES + (shape.num_parameters - layers) * training.frozen_bytes
     return trained + (shape.num_parameters * 4 if training.passes_beside else 0)
 
 
@@ -225,7 +230,8 @@ def _count_copy_bytes(shape: ModelShape, training: Training) -> int:
         gathered = shape.num_parameters - (shape.num_layers - 2) * shape.layer_parameters
         return gathered * training.activation_bytes * (1 if training.lora_rank is not None else 2)
     # Autocast keeps its copies of trained weights; those of frozen ones stay until the backward pass has read them.
-    one_layer = training.lora_rank is not None and training.gradient_checkpointing
+    # Weights in four bits are unfolded layer by layer.
+    one_layer = training.lora_rank is not None and (training.gradient_checkpointing or training.is_quantized)
     return (shape.layer_parameters if one_layer else shape.num_parameters) * training.activation_bytes
 
 

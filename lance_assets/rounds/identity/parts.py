@@ -320,7 +320,12 @@ def identify_training(plan: Plan) -> Identity:
     }
     schedule = {"by_round": of_stages} if training.by_round else {}
     words = identify_sampling(plan, "checkpoint") | identify_reward(plan)
-    return training.model_dump(exclude=list_left_out(training) | idle) | schedule | words
+    return training.model_dump(exclude=list_left_out(training) | idle) | identify_gpu(training) | schedule | words
+
+
+def identify_gpu(training: TrainingSettings) -> Identity:
+    """What of the GPU's settings is away from its default; else no entry, since "auto" is what a machine has."""
+    return {"gpu": training.gpu.changed} if training.gpu.changed else {}
 
 
 def list_idle_losses(plan: Plan) -> set[str]:
@@ -331,7 +336,8 @@ def list_idle_losses(plan: Plan) -> set[str]:
 
 def list_left_out(training: TrainingSettings) -> set[str]:
     """Settings of training without an entry in an identity; what is at a default that came later has none."""
-    return WHERE_TRAINING_RUNS | SCHEDULES | ({"frozen_dtype"} if training.frozen_dtype == "float32" else set())
+    left_out = WHERE_TRAINING_RUNS | SCHEDULES | {"gpu"}
+    return left_out | ({"frozen_dtype"} if training.frozen_dtype == "float32" else set())
 
 
 def settle_training(plan: Plan, round_key: str, settings: Identity) -> Identity:
@@ -344,7 +350,7 @@ def settle_training(plan: Plan, round_key: str, settings: Identity) -> Identity:
 def identify_label_training(plan: Plan) -> Identity:
     """How the label model is trained: by SFT alone."""
     training, words = plan.settings.training.for_label_model(), identify_sampling(plan, "label_checkpoint")
-    return training.model_dump(exclude=list_left_out(training) | set(SECOND_LOSSES)) | words
+    return training.model_dump(exclude=list_left_out(training) | set(SECOND_LOSSES)) | identify_gpu(training) | words
 
 
 def identify_evaluation(plan: Plan) -> Identity:

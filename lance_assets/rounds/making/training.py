@@ -136,6 +136,7 @@ def build_job(
         dtype=training.dtype,
         trained_positions_only=training.trained_positions_only,
         frozen_dtype=training.frozen_dtype,
+        gpu=training.gpu,
         memory_gib=training.memory_gib,
         num_threads=training.num_threads,
         save_every_minutes=training.save_every_minutes,
