@@ -19,16 +19,23 @@ from typing import Any
 import polars as pl
 
 from benchmarks._round_requests import draw_mixed_seeds
+from benchmarks._whole_round_site import SMALL_TASKS, Site, write_experiment, write_small_tasks
+from lance_assets.algorithms.forecast.machine_rates import add_known
+from lance_assets.algorithms.forecast.round_forecast import StageForecast
+from lance_assets.forecast.build import build_forecast
 from lance_assets.forecast.engine import Host
+from lance_assets.forecast.table import NOT_ASKED
 from lance_assets.forecast.throughput import Machine, read_throughput
 from lance_assets.forecast.trainer import Trainer
 from lance_assets.records import PREFERENCE_PAIRS, SFT_SET, Request, SamplingSettings
 from lance_assets.rounds.making.training import StepClock
 from lance_assets.settings.engines import EngineSettings
 from lance_assets.settings.training import TrainingSettings
+from lance_assets.small_world import WORLD
 from resources.engines.contract import Engine, sample_in_order
 from resources.machine.processes import MemoryPeak
 from resources.models.model_shapes import find_model
+from resources.training.gpu.settings import GpuSettings
 from resources.training.stage_settings import DpoSettings, LoraSettings, SftSettings
 from resources.training.trainer import TrainJob, train_checkpoint
 
@@ -123,10 +130,11 @@ def write_rows(num_rows: int, folder: Path) -> tuple[Path, Path]:
 
 
 def check_training(job: Found, *, kind: str) -> Found:
-    """Trained tokens a second, of SFT, DPO or SFT with adapters."""
+    """Trained tokens a second, of SFT, DPO, or SFT with adapters on weights as they are or in four bits."""
     folder, clock = Path(job["folder"]), StepClock()
     sft, pairs = write_rows(job["num_rows"], folder)
-    is_dpo, lora = kind == "dpo", LoraSettings(r=16, alpha=32) if kind == "lora" else None
+    is_dpo, lora = kind == "dpo", LoraSettings(r=16, alpha=32) if kind in ("lora", "qlora") else None
+    gpu = GpuSettings(quantization="4bit" if kind == "qlora" else "none")
     result = train_checkpoint(
         TrainJob(
             start_checkpoint=Path(job["model"]),
@@ -136,13 +144,14 @@ def check_training(job: Found, *, kind: str) -> Found:
             sft=SftSettings(batch_size=BATCH_SIZE, max_length=MAX_LENGTH, learning_rate=1e-5),
             dpo=DpoSettings(batch_size=BATCH_SIZE, max_length=MAX_LENGTH, learning_rate=1e-6),
             lora=lora,
+            gpu=gpu,
             save_every_minutes=None,
         ),
         log=lambda line: clock.note(line, time.monotonic()),
     )
     losses = result.dpo_losses if is_dpo else result.sft_losses
     computed_in = ", ".join(result.computed_in.values())
-    given = {"lora": lora.model_dump() if lora is not None else None}
+    given = {"lora": lora.model_dump() if lora is not None else None, "gpu": gpu.model_dump()}
     settings = TrainingSettings.model_validate(given)
     trainer = Trainer(settings, folder, find_model(job["model"]), find_machine(), read_throughput())
     stage = SftSettings(batch_size=BATCH_SIZE, max_length=MAX_LENGTH)
@@ -156,52 +165,39 @@ def check_training(job: Found, *, kind: str) -> Found:
 
 
 def check_qlora(job: Found) -> Found:
-    """Trained tokens a second of adapters on weights in four bits, by PEFT and bitsandbytes alone.
-
-    The platform itself trains no quantized weights.
-    """
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise RuntimeError(f"{MISSING}bitsandbytes is not installed (pip install bitsandbytes)")
+    """Trained tokens a second of adapters on weights in four bits."""
     import torch
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    from resources.models.foreign_code import WEIGHTS
-
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise RuntimeError(f"{MISSING}bitsandbytes is not installed (pip install -c constraints.txt -e '.[gpu]')")
     if not torch.cuda.is_available():
         raise RuntimeError(f"{MISSING}there is no GPU, and four bits need one")
-    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
-    model = AutoModelForCausalLM.from_pretrained(
-        job["model"], quantization_config=config, device_map={"": 0}, local_files_only=True, **WEIGHTS
+    return check_training(job, kind="qlora")
+
+
+def plan_items(model: Path, num_generated: int, num_chosen: int) -> float | None:
+    """Seconds that the plan expects of the two tasks' items; None where it knows no rates of this machine.
+
+    Args:
+        model: its folder.
+        num_generated: problems that are completed.
+        num_chosen: problems of which one of two completions is chosen: both are read.
+    """
+    assert WORLD.mean_tokens is not None, "the small world was measured"
+    asked, completed = WORLD.mean_tokens
+    settings = EngineSettings.model_validate({"kind": "transformers", "batch_size": 64})
+    host = Host(settings, find_model(str(model)), find_machine(), read_throughput(), asked, round(completed))
+    generated = StageForecast(
+        "generation", "eval_report", None, num_generated, 1, asked * num_generated, completed * num_generated
     )
-    adapters = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-    model = get_peft_model(prepare_model_for_kbit_training(model), adapters).train()
-    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=1e-4)
-    rows = torch.randint(model.config.get_text_config().vocab_size, (BATCH_SIZE, MAX_LENGTH)).to("cuda")
-
-    def step() -> float:
-        loss = model(input_ids=rows, labels=rows, use_cache=False).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        return float(loss)
-
-    first = step()
-    torch.cuda.synchronize()
-    started, number = time.perf_counter(), 5
-    last = [step() for _ in range(number)][-1]
-    torch.cuda.synchronize()
-    seconds = time.perf_counter() - started
-    return {
-        **{"throughput": number * rows.numel() / seconds, "unit": "tokens/s", "planned": None},
-        "peak_gib": round(torch.cuda.max_memory_reserved() / 2**30, 2),
-        "note": f"{number} steps of {BATCH_SIZE} rows of {MAX_LENGTH} tokens, loss {first:.3f} to {last:.3f}",
-    }
+    read = 2 * num_chosen
+    chosen = StageForecast("choice", "eval_report", None, read, 1, (asked + completed) * read, 0.0)
+    hours = add_known(host.count_hours(generated), host.count_hours(chosen))
+    return None if hours is None else 3600 * hours
 
 
 def check_evaluation(job: Found) -> Found:
     """Items a second of the harness, with the platform's own loops."""
-    from benchmarks._whole_round_site import SMALL_TASKS, write_small_tasks
     from resources.evaluation.evaluator import HarnessRun, run_lm_eval
     from resources.machine.processes import measure_peak_of_children
 
@@ -218,23 +214,42 @@ def check_evaluation(job: Found) -> Found:
     )
     scores = ", ".join(f"{row['benchmark']} {row['score']:.3f}" for row in found.report.to_dicts())
     items = int(found.report.group_by("benchmark").first()["num_items"].sum())
+    expected = plan_items(Path(job["model"]), *(found.num_asked[name] for name in SMALL_TASKS))
     return {
-        **{"throughput": items / max(found.seconds, 1e-6), "unit": "items/s", "planned": None},
-        # The harness's process says nothing of its GPU memory.
-        "peak_gib": round(measure_peak_of_children().host_gib, 2),
+        **{"throughput": items / max(found.seconds, 1e-6), "unit": "items/s"},
+        "planned": None if expected is None else items / expected,
+        "peak_gib": choose_peak(MemoryPeak(measure_peak_of_children().host_gib, found.peak_gpu_gib)),
         "note": f"{scores}; {time.monotonic() - started:.1f} s with its start",
     }
 
 
+def plan_samples(site: Site, model: Path, num_items: int) -> float | None:
+    """Samples a second that the plan expects of r0001, waiting between steps not counted; None where it knows no rate.
+
+    Args:
+        site: of the experiment.
+        model: the folder of its model.
+        num_items: of each of the two tasks, whose seconds a plan knows only where the harness was measured.
+    """
+    machine = find_machine()
+    if machine.name not in [known.name for known in read_throughput().machines]:
+        return None
+    rows = build_forecast(site.plan, machine=machine.name, home=site.home).rounds["r0001"]
+    harness = plan_items(model, num_items, num_items)
+    seconds = add_known(harness, *(row.hours and 3600 * row.hours for row in rows if row.noun != "eval_report"))
+    sampled = sum(row.rows or 0.0 for row in rows if row.noun != "eval_report" and row.name not in NOT_ASKED)
+    return sampled / (seconds + machine.start_seconds) if seconds else None
+
+
 def check_round(job: Found) -> Found:
     """Rows a second of a LANCE round through Dagster, r0000 not counted."""
-    from benchmarks._whole_round_site import Site, write_experiment
     from lance_assets.rounds.shown.overhead import split_round
 
     site = Site(Path(job["folder"]))
     site.experiments.mkdir()
     num_seeds = max(4, job["num_rows"] // 16)
-    write_experiment(site.experiments, num_seeds=num_seeds, num_items=8, engine={"kind": job["engine"]})
+    num_items = 8
+    write_experiment(site.experiments, num_seeds=num_seeds, num_items=num_items, engine={"kind": job["engine"]})
     site.run("run", site.plan.name, "--rounds", "0")
     seconds = site.run("run", site.plan.name, "--rounds", "1")
     this_round = site.find_round("r0001")
@@ -243,7 +258,7 @@ def check_round(job: Found) -> Found:
     return {
         "throughput": sum(cost.num_samples for cost in costs.values()) / seconds,
         "unit": "samples/s",
-        "planned": None,
+        "planned": plan_samples(site, this_round.model_path(None), num_items),
         "peak_gib": max(map(choose_peak, peaks)),
         "note": f"{num_seeds} seeds: {split.describe()}",
     }
