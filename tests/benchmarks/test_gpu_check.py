@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gpu_check
-from benchmarks._gpu_stages import STAGES
+from benchmarks._gpu_stages import STAGES, plan_items
 from benchmarks.gpu_check import NAMES, NUM_ROWS, QUICK_ROWS, read_row, run_in_time, tabulate
+from lance_assets.small_world import SMALL_MODEL
 
 
 def test_every_stage_has_its_sizes() -> None:
@@ -76,6 +77,16 @@ def test_no_minutes_left_is_a_failure_of_the_stage_alone() -> None:
     assert told.splitlines()[-1] == "| sft |  |  |  | 0 | failed: not run: the minutes were over |"
 
 
+def test_the_items_of_an_evaluation_are_planned_by_their_tokens() -> None:
+    """A choice reads two completions with their prompt, and writes nothing."""
+    both, generated, chosen = (plan_items(SMALL_MODEL, *counts) for counts in ((40, 40), (40, 0), (0, 40)))
+    assert both is not None
+    assert generated is not None
+    assert chosen is not None
+    assert both == pytest.approx(generated + chosen)
+    assert plan_items(SMALL_MODEL, 80, 80) == pytest.approx(2 * both)
+
+
 @pytest.mark.slow
 def test_everything_runs_on_a_cpu(project_root: Path) -> None:
     """All stages with few rows; only QLoRA needs what is not here."""
@@ -93,3 +104,5 @@ def test_everything_runs_on_a_cpu(project_root: Path) -> None:
         row = figures["stages"][name]
         assert row["throughput"] > 0
         assert row["peak_gib"] > 0
+        # vLLM's rates on a CPU are in no table.
+        assert name == "generation" or row["planned"] > 0, name

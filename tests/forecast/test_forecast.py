@@ -342,6 +342,22 @@ def test_rows_that_are_read_whole_have_a_rate_of_their_own(project_root: Path, t
     assert hours == [pytest.approx(20_000 / rate / 3600) for rate in (400, 1000)]
 
 
+def test_a_plan_names_what_a_cpu_cannot_follow_and_counts_four_bits(project_root: Path, tmp_path: Path) -> None:
+    gpu = {"lora": {"r": 4}, "gpu": {"quantization": "4bit", "liger": "on"}}
+    told = build_forecast(load(project_root, "mini_lance", training=gpu), machine="cpu2", home=tmp_path).problems
+    assert [line.partition(" needs")[0] for line in told] == [
+        "training.gpu.liger: on",
+        "training.gpu.quantization: 4bit",
+    ]
+    plain, half, small = (
+        build_forecast(load(project_root, "mini_lance", training=gpu | own), machine="h100x1", home=tmp_path)
+        for own in ({"gpu": {}}, {"gpu": {}, "frozen_dtype": "bfloat16"}, {})
+    )
+    assert not small.problems
+    gib = [by_name(one.rounds["r0001"])["SFT"].gib or 0 for one in (plain, half, small)]
+    assert gib[0] > gib[1] > gib[2]
+
+
 def test_pairs_alone_start_the_trainer_themselves(project_root: Path, tmp_path: Path) -> None:
     """After SFT, DPO waits for what is saved between the two; where there is no SFT it waits for the trainer."""
     machine = read_throughput().find_machine("cpu2")

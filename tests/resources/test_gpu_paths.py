@@ -172,13 +172,8 @@ def test_adapters_train_on_weights_in_four_bits(
             return super().loading | {"device_map": {"": "cpu"}}
 
     monkeypatch.setattr(train_worker, "choose_gpu_paths", lambda job, settled: OnCpu(compute_dtype="float32"))
-    rows = pl.DataFrame(
-        [
-            dict.fromkeys(SFT_SET) | {"row_id": str(n), "prompt": f"Sort {n} 1.", "completion": f"1 {n}."}
-            for n in range(8)
-        ],
-        schema=SFT_SET,
-    )
+    named = [{"row_id": str(n), "prompt": f"Sort {n} 1.", "completion": f"1 {n}."} for n in range(8)]
+    rows = pl.DataFrame([dict.fromkeys(SFT_SET) | row for row in named], schema=SFT_SET)
     rows.write_parquet(tmp_path / "sft.parquet")
     job = TrainJob(
         start_checkpoint=tiny_model,
