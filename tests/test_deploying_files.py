@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,48 @@ def test_what_the_image_copies_exists_and_is_sent_to_the_builder() -> None:
     extras = set(next(line for line in lines if line.startswith("ARG EXTRAS=")).partition("=")[2].split(","))
     known = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
     assert extras <= set(known)
+
+
+def find_linter(name: str) -> str:
+    """A program of the deployments' environment; a test that needs it is skipped elsewhere."""
+    found = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    if found is None:
+        pytest.skip(f"{name} is not installed: make test-deploy installs it")
+    return found
+
+
+def lint(*command: str) -> None:
+    """Run a linter, which finds nothing."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
+    lint(find_linter("hadolint"), "--no-color", str(DEPLOY / "Dockerfile"))
+
+
+def test_the_compose_file_follows_composes_own_schema() -> None:
+    """That of the Compose specification, which the checker brings along."""
+    lint(find_linter("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", str(DEPLOY / "compose.yaml"))
+
+
+def test_the_values_of_helm_follow_the_charts_schema() -> None:
+    """The chart's own file is not kept here."""
+    schema = os.environ.get("LANCE_TEST_HELM_SCHEMA")
+    if not schema:
+        pytest.skip("LANCE_TEST_HELM_SCHEMA is not set to values.schema.json of the chart (helm pull dagster/dagster)")
+    lint(find_linter("check-jsonschema"), "--schemafile", schema, str(DEPLOY / "helm" / "values.yaml"))
+
+
+BUILT = re.compile(r"docker build \S+ deploy/Dockerfile --build-arg EXTRAS=(\S+)")
+
+
+def test_the_image_that_a_page_builds_has_what_its_page_needs() -> None:
+    """Everything that a pod may be told to use: the store, the engine, PostgreSQL, and both kinds of steps."""
+    (extras,) = BUILT.findall((ROOT / "docs" / "deploy" / "kubernetes.md").read_text())
+    assert {"postgres", "k8s", "ray", "s3", "vllm"} == set(extras.split(","))
+    comment = (DEPLOY / "Dockerfile").read_text().partition("FROM")[0]
+    assert all(re.search(rf"\b{extra}\b", comment) for extra in extras.split(","))
 
 
 def test_the_commands_of_the_image_are_those_that_are_asked_for() -> None:

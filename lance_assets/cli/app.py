@@ -410,7 +410,8 @@ def move(
 ) -> None:
     """Copy an experiment to another folder or a store.
 
-    Tables, weights, costs and decisions arrive with the right hashes, and Dagster is told. Nothing is removed.
+    Tables, weights, costs and decisions arrive with the right hashes, and Dagster is told. Its runs with their logs
+    stay behind. Nothing is removed.
     """
     from lance_assets.cli.moving import move as copy
 

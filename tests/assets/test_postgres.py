@@ -1,12 +1,6 @@
 """Dagster's records lie in PostgreSQL where the environment names a server, and no file has the password."""
 
-import os
-import pwd
-import shutil
-import socket
-import subprocess
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import dagster as dg
@@ -16,9 +10,7 @@ import yaml
 from lance_assets import extras
 from lance_assets.assets.deploying.instance import POSTGRES, prepare_instance
 from lance_assets.assets.run import open_instance
-
-PASSWORD = "not-in-a-file"
-ENVIRONMENT = dict(zip(POSTGRES, ("127.0.0.1", "5432", "postgres", "lance", PASSWORD), strict=True))
+from tests.assets.postgres_server import ENVIRONMENT, PASSWORD, open_postgres
 
 
 @pytest.fixture
@@ -64,51 +56,13 @@ def test_what_is_missing_for_postgres_is_named(tmp_path: Path, monkeypatch: pyte
         prepare_instance(tmp_path, is_own=True)
 
 
-def find_program(name: str) -> str | None:
-    """A program of PostgreSQL's server, which Debian does not put on the PATH."""
-    places = [os.environ["PATH"], *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))]
-    return shutil.which(name, path=os.pathsep.join(places))
-
-
 @pytest.fixture
-def server(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A PostgreSQL server of this test's own, with a password."""
-    initdb, pg_ctl = find_program("initdb"), find_program("pg_ctl")
-    if initdb is None or pg_ctl is None:
-        pytest.skip("PostgreSQL's server is not installed (Debian: apt-get install postgresql)")
-    if find_spec("dagster_postgres") is None:
-        pytest.skip("dagster_postgres is not installed: pip install -e '.[postgres]'")
-    folder = tmp_path_factory.mktemp("postgres")
-    as_whom: dict[str, object] = {}
-    if os.geteuid() == 0:
-        # PostgreSQL refuses to run as root.
-        owner = next((one for one in pwd.getpwall() if one.pw_name in ("postgres", "nobody")), None)
-        if owner is None:
-            pytest.skip("PostgreSQL refuses to run as root, and there is no other user")
-        for place in (folder, *folder.parents[:3]):
-            if place.is_relative_to("/tmp") and place != Path("/tmp"):
-                place.chmod(0o755)
-        os.chown(folder, owner.pw_uid, owner.pw_gid)
-        as_whom = {"user": owner.pw_uid, "group": owner.pw_gid}
-
-    def run(*command: str) -> None:
-        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **as_whom)
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    (folder / "password").write_text(PASSWORD)
-    (folder / "password").chmod(0o644)
-    data = str(folder / "data")
-    run(initdb, "-D", data, "-U", "lance", "--auth=scram-sha-256", f"--pwfile={folder / 'password'}", "--no-sync")
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
-    run(pg_ctl, "-D", data, "-o", options, "-l", str(folder / "log"), "-w", "start")
-    for name, value in (ENVIRONMENT | {POSTGRES[1]: port}).items():
-        monkeypatch.setenv(name, value)
-    try:
+    with open_postgres() as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
         yield
-    finally:
-        run(pg_ctl, "-D", data, "-m", "immediate", "stop")
 
 
 @dg.asset(partitions_def=dg.DynamicPartitionsDefinition(name="kept_round"))

@@ -1,6 +1,8 @@
 """The same copies on a server with the S3 API that keeps its data on the disk; skipped where none is installed."""
 
+import hashlib
 import os
+import re
 import threading
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from resources.remote.lease import LeasedError, hold_lease
 from resources.remote.manifest import Entry, Manifest, StoreError
 from resources.remote.store import Store, UnreachableStoreError
 from tests.resources.test_remote import copy, laptop, read_all, write_round
+from tests.test_cli import call
 
 __all__ = ["laptop"]
 
@@ -38,6 +41,31 @@ def test_an_experiment_goes_over_a_bucket_to_another_machine(laptop: Path, store
     kept = [*(laptop / "remote").rglob("*.json"), *(elsewhere / "remote").rglob("*.json")]
     assert kept
     assert not any(KEYS["AWS_SECRET_ACCESS_KEY"] in file.read_text() for file in kept)
+
+
+def test_the_command_moves_an_experiment_to_a_bucket_and_back(
+    laptop: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every file that left a home is in the one that it comes back to, by its hash."""
+    (tmp_path / "home").mkdir()
+    laptop.rename(tmp_path / "home" / "data")
+    sent = hash_all(tmp_path / "home" / "data")
+    monkeypatch.setenv("LANCE_HOME", str(tmp_path / "home"))
+    code, said, mistake = call("move", "tiny", "--to", store.url)
+    assert (code, mistake) == (0, "")
+    assert re.search(rf"{store.url} has tiny: \d+ files, of which \d+ arrived now .* every hash is right", said), said
+    monkeypatch.setenv("LANCE_HOME", str(tmp_path / "back"))
+    code, said, mistake = call("move", "tiny", "--from", store.url)
+    assert (code, mistake) == (0, "")
+    assert "every hash is right" in said
+    assert hash_all(tmp_path / "back" / "data") == sent
+    code, said, _ = call("move", "tiny", "--from", store.url)
+    assert (code, "files of tiny already" in said) == (0, True)
+
+
+def hash_all(root: Path) -> dict[str, str]:
+    """The SHA-256 of every file of the experiment."""
+    return {path: hashlib.sha256(content).hexdigest() for path, content in read_all(root).items()}
 
 
 def test_a_name_that_is_taken_is_refused(store: Store) -> None:
