@@ -1,8 +1,8 @@
 """lm-evaluation-harness, confined: `python -m resources.evaluation.harness_worker JOB`.
 
 JOB is a JSON file with `allow_task_code`, the tag with which the model's chat template `opens` a thought, and `runs`,
-each with the `arguments` of the harness's command `run` and the file that what it has `taken` is written to: the seconds
-of its requests and the GPU's memory. All runs are of one model, which is loaded once.
+each with the `arguments` of the harness's command `run` and the file that what it has `taken` is written to: the
+seconds of its requests and the GPU's memory. All runs are of one model, which is loaded once.
 
 The harness (0.4.13) takes task files for code of its own: it renders their templates in a Jinja environment where
 `{{ cycler.__init__.__globals__.os }}` gives a module, imports what `!function` names, and loads an unknown metric as a
