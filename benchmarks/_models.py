@@ -23,6 +23,16 @@ def find_model(name: str, parser: argparse.ArgumentParser) -> Path:
         parser.error(f"--model: {error}")
 
 
+def tell_model(name: str) -> str:
+    """What a figure says of a model: its name, and of a path the last part alone.
+
+    >>> tell_model("owner/model"), tell_model(str(SMALL_MODEL)) == SMALL_MODEL.name
+    ('owner/model', True)
+    """
+    place = Path(name).expanduser()
+    return place.resolve().name if place.exists() else name
+
+
 def choose_profile(folder: Path) -> str:
     """The prompt profile that a model of this size gets.
 

@@ -40,7 +40,7 @@ from pathlib import Path
 
 import polars as pl
 
-from benchmarks._models import choose_profile, find_model
+from benchmarks._models import choose_profile, find_model, tell_model
 from benchmarks._proposals import clean, propose
 from benchmarks._signal_tables import describe_reviewer, describe_signal, show_number, show_rate, tabulate
 from lance_assets.algorithms.measures.signals import SignalMeasures, measure_signal
@@ -358,7 +358,7 @@ def main() -> None:
     if first_rate is not None:
         print(f"pairwise: {first_rate:.2f} of the verdicts are for the completion shown first\n", flush=True)
     agreement = measured.get("agreement")
-    figures: dict[str, object] = {"model": options.name, "profile": options.profile}
+    figures: dict[str, object] = {"model": tell_model(options.name), "profile": options.profile}
     figures |= describe_reviewer(measured.get(FORCED_ENDING.format("sampled")))
     figures |= {"as_written": describe_reviewer(measured.get("sampled"))}
     figures |= {"num_reviewed_pairs": len(bound_pairs(pairs, options.num_reviewed)) if "sampled" in measured else 0}

@@ -18,7 +18,7 @@ from typing import Any
 
 import polars as pl
 
-from benchmarks._models import find_model
+from benchmarks._models import find_model, tell_model
 from benchmarks._proposals import clean, propose
 from benchmarks._real_data import find_data, skip
 from lance_assets.algorithms.filters.contract import count_drop_reasons
@@ -110,7 +110,7 @@ def main() -> None:
     settings = LanceSettings(num_prompts=1, max_new_tokens=given.max_new_tokens, min_prompt_words=3)
     engine = TransformersEngine(find_model(given.model, parser), batch_size=given.batch_size)
     found = {name: measure(engine, name, seeds, settings, show=given.show) for name in given.profiles}
-    print(json.dumps({"model": given.model, "num_seeds": len(seeds), "profiles": found}))
+    print(json.dumps({"model": tell_model(given.model), "num_seeds": len(seeds), "profiles": found}))
 
 
 if __name__ == "__main__":
