@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from importlib.util import find_spec
@@ -62,6 +63,47 @@ def test_two_nodes_give_the_vectors_of_one_machine(
     assert spread.model_hash == Embedder().model_hash
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     assert store.embed_once(TEXTS, spread).vectors.tobytes() == wanted.vectors.tobytes()
+
+
+IN_A_JOB = """
+import sys, ray
+from pathlib import Path
+from resources.stores import embeddings
+from resources.stores.embeddings import EmbeddingStore
+from resources.stores.spread_embedding import SpreadEmbedder
+
+folder = Path(sys.argv[1])
+embeddings.SLICE_TEXTS = 16
+texts = (folder / "texts").read_text().splitlines()
+found = EmbeddingStore(folder / "store").embed_once(texts, SpreadEmbedder(num_copies=1))
+(folder / "vectors").write_bytes(found.vectors.tobytes())
+(folder / "cluster").write_text(ray.get_runtime_context().gcs_address)
+"""
+
+
+def test_a_job_of_the_cluster_spreads_over_the_same_cluster(
+    nodes: RayNodes, tmp_path: Path, project_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a step under LANCE_DEPLOYMENT=ray: Ray names the cluster to its jobs, and none is started in the job."""
+    from ray.job_submission import JobStatus, JobSubmissionClient
+
+    (tmp_path / "texts").write_text("\n".join(TEXTS))
+    (tmp_path / "step.py").write_text(IN_A_JOB)
+    client = JobSubmissionClient(nodes.address)
+    told = {"env_vars": {"PYTHONPATH": str(project_root), "OMP_NUM_THREADS": "1"}}
+    entry = f"{sys.executable} {tmp_path}/step.py {tmp_path}"
+    # It holds a core itself, as a step does, so that the copy lies on the other node.
+    job = client.submit_job(entrypoint=entry, entrypoint_num_cpus=1, runtime_env=told)
+    until = time.monotonic() + 300
+    while not (status := client.get_job_status(job)).is_terminal():
+        assert time.monotonic() < until, client.get_job_logs(job)
+        time.sleep(0.5)
+    assert status == JobStatus.SUCCEEDED, client.get_job_logs(job)
+    assert (tmp_path / "cluster").read_text() == nodes.cluster_address
+    # A slice is embedded by one call, so the slices are those of the job.
+    monkeypatch.setattr(embeddings, "SLICE_TEXTS", 16)
+    wanted = EmbeddingStore(tmp_path / "here").embed_once(TEXTS, Embedder()).vectors
+    assert (tmp_path / "vectors").read_bytes() == wanted.tobytes()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
