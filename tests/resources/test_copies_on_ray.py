@@ -8,12 +8,14 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
 from resources.engines.contract import ModelLoadError, sample_in_order
+from tests.resources.test_engine_model import run_on
 from tests.resources.test_vllm_engine import REQUESTS, SAMPLING, Scripted, expected, scripted, tokenizer
 
 pytest.importorskip("ray", reason="the extra [ray] is not installed")
@@ -57,6 +59,23 @@ def test_two_nodes_give_the_samples_of_one_machine(cluster, scripted: Scripted, 
     assert len(list_workers()) == 2
     engine.close()
     assert wait_until(lambda: not list_workers())
+
+
+def test_the_harness_is_answered_by_copies_on_two_nodes(cluster, scripted: Scripted, tmp_path: Path) -> None:
+    """Its report is that of one copy on this machine, and both copies were asked."""
+    (tmp_path / "tasks").mkdir()
+    engine = scripted.open()
+    here = run_on(engine, tmp_path / "tasks", lambda line: None)
+    engine.close()
+    engine = scripted.open({"seconds_per_step": 0.05, "rows_per_step": 1}, max_num_seqs=1, **OPTIONS)
+    elsewhere = run_on(engine, tmp_path / "tasks", lambda line: None)
+    assert len(list_workers()) == 2
+    engine.close()
+    told = scripted.count_told()
+    assert elsewhere.report.equals(here.report)
+    assert elsewhere.items.equals(here.items)
+    assert len(told) == 2
+    assert min(told) > 0
 
 
 def wait_until(is_so, seconds: float = 20.0) -> bool:
