@@ -190,6 +190,7 @@ def test_the_csv_goes_through_two_rounds(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_pages_own_commands_end_in_a_second_round(tmp_path: Path, project_root: Path) -> None:
     """The packaged model, real training and the page's own lines, as a newcomer types them; it takes minutes.
 
