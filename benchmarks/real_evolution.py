@@ -247,7 +247,7 @@ STUDIES = {
         "diverse_evol",
         "T0",
         "exact match",
-        {"diverse_evol": Arm(3), "random": Arm(3, {"method": "random"}), "all": Arm(1, {"num_picks": "all"})},
+        {"diverse_evol": Arm(3), "random": Arm(3, {"method": "random"}), "all": Arm(1, {"num_picks": None})},
         write_t0,
         {"rouge_l": measure_rouge_l},
     ),

@@ -28,7 +28,7 @@ Differences from the authors' code:
 """
 
 from contextlib import closing
-from typing import Annotated, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import polars as pl
 from pydantic import Field, model_validator
@@ -64,9 +64,7 @@ class DiverseEvolSettings(AxisSettings):
     losses: Losses = "sft"
     sft_on_seeds: Literal[True] = Field(True, description="r0000 trains on the first items of the pool.")
     num_first: int = Field(100, ge=1, description="Items drawn at random for r0000.")
-    num_picks: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
-        100, description="Items taken in each round (k), or all that are left."
-    )
+    num_picks: int | None = Field(100, ge=1, description="Items taken in each round (k); none: all that are left.")
     method: PoolMethod = Field("k_center", description="How items are taken; all but k_center are controls.")
     states_of: Literal["round", "base"] = Field(
         "round", description="Which model reads the pool: the round's, or the base model."
@@ -122,7 +120,7 @@ def generate(inputs: Inputs, seeds: pl.DataFrame, trained: pl.DataFrame) -> pl.D
         vectors=vectors,
         scores=scores,
         is_chosen=is_chosen,
-        num_picks=int((~is_chosen).sum()) if settings.num_picks == "all" else settings.num_picks,
+        num_picks=int((~is_chosen).sum()) if settings.num_picks is None else settings.num_picks,
         rng_seed=identity.rng_seed,
     )
     measures = [None] * len(taken.places) if taken.values is None else taken.values.tolist()

@@ -209,10 +209,10 @@ def test_nothing_is_taken_twice_until_nothing_is_left(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_all_that_is_left_may_be_taken_at_once(method: str) -> None:
     first, _, _ = take(1, start(), method=method)
-    raw, _, sft = take(1, start(), method=method, num_picks="all")
+    raw, _, sft = take(1, start(), method=method, num_picks=None)
     assert picked(raw)[:2] == picked(first) or method == "random"
     assert sorted(sft["source_id"].drop_nulls()) == NAMES
-    left, _, _ = take(2, sft, method=method, num_picks="all")
+    left, _, _ = take(2, sft, method=method, num_picks=None)
     assert left.is_empty()
 
 

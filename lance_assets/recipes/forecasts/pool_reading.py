@@ -1,7 +1,7 @@
 """The rounds of DiverseEvol: a model reads the whole pool, and some items of it are taken."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from lance_assets.algorithms.forecast.round_forecast import Lengths, Pool, RoundForecast
 from lance_assets.recipes.axes import AxisSettings
@@ -21,7 +21,7 @@ DIVERSE_EVOL = for_profiles(Shares(1.0, 1.0, 0.0, 0.0, 1.0), review_tokens=0.0, 
 S = TypeVar("S", bound=AxisSettings)
 
 
-def forecast_pool_reading(sizes: Callable[[S], tuple[int, int | Literal["all"]]]) -> Forecast[S]:
+def forecast_pool_reading(sizes: Callable[[S], tuple[int, int | None]]) -> Forecast[S]:
     """The forecast of DiverseEvol, given which settings say the items of r0000 and those of each later round."""
 
     def compute(settings: S, shares: Shares, lengths: Lengths, pool: Pool, num_rounds: int) -> list[RoundForecast]:
@@ -33,7 +33,7 @@ def forecast_pool_reading(sizes: Callable[[S], tuple[int, int | Literal["all"]]]
                 return pool.num_seeds, start(lengths, num_trained=min(num_first, pool.num_seeds))
             # All that is left is taken in r0001, after which nothing is.
             left = max(pool.num_seeds - num_first, 0) if number == 1 else 0
-            picked = (left if num_picks == "all" else num_picks) * shares.kept
+            picked = (left if num_picks is None else num_picks) * shares.kept
             read = pool.num_seeds if settings.reads_states else 0
             return pool.num_seeds, Own(
                 (build_stage("items read", "raw_generations", read, asked=item, written=0.0),),
