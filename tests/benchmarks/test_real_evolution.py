@@ -199,7 +199,7 @@ def test_seeds_of_another_day_are_taken_in(tmp_path: Path) -> None:
 def build_scores(method: str, control: str, ends: dict[str, list[float]]) -> pl.DataFrame:
     """Three seeds that start at 0.8, each arm's end by seed; the raw model has 0.9."""
     common = {"num_rows": 3, "train_tokens": 9, "score_items": [0.5, 0.5]}
-    beside = ("rouge_l", "choices", "rules_kept")
+    beside = {name for study in STUDIES.values() for name in study.further}
     further = dict.fromkeys(beside, 0.5) | {f"{name}_items": [0.5, 0.5] for name in beside}
     rows = []
     for seed in range(3):
