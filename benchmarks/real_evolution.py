@@ -1,7 +1,9 @@
 """Whether rounds make a real language model better: methods against their controls on data that people wrote.
 
-    python -m benchmarks.real_evolution [--model DIR] [--data DIR] [--only STUDY] [--rng-seeds N] [--first-seed K]
-        [--also FILE ...] [--out DIR] [--plan MACHINE] [--quick]
+    python -m benchmarks.real_evolution --model NAME [--data DIR] [--only STUDY | --full] [--rng-seeds N]
+        [--first-seed K] [--also FILE ...] [--out DIR] [--plan MACHINE] [--quick]
+
+Without `--only` and `--full` it is one seed of the first study; a seed takes half an hour and more on two cores.
 
 | study | held-out data | arms, the method first |
 | --- | --- | --- |
@@ -41,7 +43,7 @@ from benchmarks import _real_worlds as worlds
 from benchmarks._arms import START, Arm, Measure, find_root, plan_arm, read_scores, run_arm
 from benchmarks._continual import describe_continual
 from benchmarks._models import find_model
-from benchmarks._real_data import find_data
+from benchmarks._real_data import find_data, skip
 from benchmarks._snips_lessons import describe_lessons
 from lance_assets.algorithms.measures.arms import BACKBONE, compare_rounds, summarise_arms
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round
@@ -419,26 +421,28 @@ def locate_model(name: str, parser: argparse.ArgumentParser) -> str:
 def main() -> None:
     """Run what is not finished, and print tables and figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--model", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="folder, GGUF file or hub id, as for lance model"
-    )
+    parser.add_argument("--model", help="folder, GGUF file or hub id, as for lance model")
     parser.add_argument("--data", type=Path, help="the folder of real data sets")
-    parser.add_argument("--rng-seeds", type=int, default=3, help="how many seeds")
+    parser.add_argument("--rng-seeds", type=int, help="how many seeds; three of a study that is named, and of all")
     parser.add_argument("--first-seed", type=int, default=0, help="the first of them")
     parser.add_argument("--also", type=Path, nargs="*", default=[], help="scores of other seeds, named STUDY.csv")
     parser.add_argument("--only", choices=STUDIES, help="one study alone")
+    parser.add_argument("--full", action="store_true", help="every study")
     parser.add_argument("--out", type=Path, help="where rounds are kept; without it they are thrown away")
     parser.add_argument(
         "--plan", metavar="MACHINE", help="print what the method takes there, as lance plan; run nothing"
     )
     parser.add_argument("--quick", action="store_true", help="one seed, the first study, the method and one control")
     options = parser.parse_args()
+    if options.model is None:
+        skip("no real model: name one by --model")
     os.environ[worlds.VARIABLE] = str(find_data(parser, options.data, worlds.FILES).resolve())
     started, first = time.monotonic(), options.first_seed
-    seeds = list(range(first, first + (1 if options.quick else options.rng_seeds)))
+    number = options.rng_seeds or (3 if options.only or options.full else 1)
+    seeds = list(range(first, first + (1 if options.quick else number)))
     if unknown := [file for file in options.also if file.stem not in STUDIES]:
         parser.error(f"--also takes files named STUDY.csv, got {', '.join(map(str, unknown))}")
-    names = [options.only] if options.only else list(STUDIES)[: 1 if options.quick else None]
+    names = [options.only] if options.only else list(STUDIES)[: None if options.full and not options.quick else 1]
     if options.plan:
         print("\n\n".join(plan_study(name, options.model, options.plan) for name in names))
         return
@@ -458,7 +462,7 @@ def main() -> None:
             if name == "llm2llm_snips":
                 figures[name]["lessons"] = show_lessons(seeds, out, arms)
             if name == "trace_tasks":
-                figures[name]["continual"] = show_continual(seeds, out, options.model, arms)
+                figures[name]["continual"] = show_continual(seeds, out, model, arms)
             num_seeds = rows["rng_seed"].n_unique()
     minutes = (time.monotonic() - started) / 60
     print(json.dumps(describe(names[0], figures, model=options.model, num_seeds=num_seeds, minutes=minutes)))

@@ -42,6 +42,7 @@ import polars as pl
 
 from benchmarks._models import choose_profile, find_model, tell_model
 from benchmarks._proposals import clean, propose
+from benchmarks._real_data import find_data
 from benchmarks._signal_tables import describe_reviewer, describe_signal, show_number, show_rate, tabulate
 from lance_assets.algorithms.measures.signals import SignalMeasures, measure_signal
 from lance_assets.algorithms.reviews.review_parsing import Unscored
@@ -73,7 +74,6 @@ from resources.readers.row_kinds import SeedFields
 from resources.readers.seed_files import read_seed_file
 
 ROOT = Path(__file__).parents[1]
-DATA = ROOT.parent / "shared" / "data"
 INSTRUCTIONS, SOLUTIONS = "self_instruct_seed_tasks.jsonl", "gsm8k_example_model_solutions.jsonl"
 WITHOUT_COMPLETION = "no_completion"
 """Why cleaning drops a new prompt whose completions it drops."""
@@ -148,10 +148,9 @@ def build_all_pairs(options: argparse.Namespace, own: Sequence[SignalSeed]) -> l
     """Balanced pairs of the model's seeds, and right against wrong solutions."""
     draw = {"num_pairs": options.num_pairs, "rng_seed": options.rng_seed}
     pairs = build_signal_pairs(own, **draw).pairs
-    solutions = options.data / SOLUTIONS
     has_gold = any(pair.kind == "gold" for pair in pairs)
-    if not has_gold and options.seeds is None and solutions.exists():
-        seeds = read_solutions(solutions, max_words=2 * options.max_words)
+    if not has_gold and options.seeds is None and options.data is not None and (options.data / SOLUTIONS).exists():
+        seeds = read_solutions(options.data / SOLUTIONS, max_words=2 * options.max_words)
         pairs += build_signal_pairs(seeds, **draw, kinds=("gold",)).pairs
     return pairs
 
@@ -312,7 +311,7 @@ def read_options() -> argparse.Namespace:
     names = [*SIGNALS, "pairwise"]
     parser.add_argument("--model", default="small", help="folder, GGUF file or hub id; the packaged one")
     parser.add_argument("--seeds", type=Path, help="file of seeds, in place of those of --data")
-    parser.add_argument("--data", type=Path, default=DATA, help="folder of real data")
+    parser.add_argument("--data", type=Path, help="folder of real data")
     parser.add_argument("--num-pairs", type=int, default=None, help="pairs of each kind; 30, or 8 with --quick")
     parser.add_argument("--max-words", type=int, default=80, help="longest prompt and completion together, in words")
     parser.add_argument("--max-new-tokens", type=int, default=None, help="of a review; 160, or 96 with --quick")
@@ -329,6 +328,8 @@ def read_options() -> argparse.Namespace:
     options.max_new_tokens = options.max_new_tokens or (96 if options.quick else 160)
     if options.num_reviewed is not None and options.num_reviewed < 0:
         parser.error(f"--num-reviewed must be 0 or more, got {options.num_reviewed}")
+    if options.model not in ("small", str(SMALL_MODEL)) and options.seeds is None:
+        options.data = find_data(parser, options.data, [INSTRUCTIONS])
     options.name, options.model = options.model, find_model(options.model, parser)
     options.profile = options.profile or choose_profile(options.model)
     return options

@@ -210,7 +210,8 @@ def test_the_pages_own_commands_end_in_a_second_round(tmp_path: Path, project_ro
         done = subprocess.run(
             [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True, check=False
         )
-        assert done.returncode == 0, done.stdout + done.stderr
+        # A plan of what this computer has no room for ends with 3.
+        assert done.returncode in ((0, 3) if arguments[0] == "plan" else (0,)), done.stdout + done.stderr
         told[arguments[0]] = done.stdout
         if arguments[0] == "new":
             change_seeds(experiments / "my_run", per_stratum=1)

@@ -12,7 +12,9 @@ from benchmarks import _real_data
 from benchmarks.__main__ import choose_arguments, describe_machine, format_table, list_benchmarks
 from benchmarks._real_data import find_data
 
-NEED_DATA = ("dedup_contrast", "evaluation", "filters", "real_evolution", "real_proposals", "spoilt_rows", "training")
+NEED_MODEL = ("real_evolution", "real_model", "real_proposals")
+"""The benchmarks that measure nothing of a real model without real data."""
+NEED_DATA = ("dedup_contrast", "evaluation", "filters", *NEED_MODEL, "spoilt_rows", "training")
 """The benchmarks that measure nothing without real data."""
 
 
@@ -84,7 +86,7 @@ def test_a_named_folder_without_the_file_is_an_error_and_a_whole_one_is_taken(
 @pytest.mark.parametrize("name", NEED_DATA)
 def test_each_of_them_asks_for_its_data_before_anything_else(name: str, no_data_here: Path) -> None:
     """As `make bench` starts it in a checkout with no data beside it: status 0, and one line with the reason."""
-    given = ["x", "--model", str(no_data_here)] if name == "real_proposals" else ["x"]
+    given = ["x", "--model", str(no_data_here)] if name in NEED_MODEL else ["x"]
     code = (
         "import runpy, sys; from pathlib import Path; from benchmarks import _real_data; "
         f"_real_data.DATA = Path({str(no_data_here)!r}); sys.argv = {given}; "

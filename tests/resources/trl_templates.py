@@ -10,8 +10,6 @@ from tests.resources.chat_templates import Family
 
 FOLDER = Path(trl.__file__).parent / "chat_templates"
 NAMES = tuple(sorted(file.stem for file in FOLDER.glob("*.jinja")))
-ORIGINALS = tuple(name for name in NAMES if not name.endswith("_training"))
-"""Without those that TRL wrote for its own training."""
 
 
 class Tokens(NamedTuple):
