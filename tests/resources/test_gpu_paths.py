@@ -158,7 +158,7 @@ def test_an_unknown_choice_names_those_there_are() -> None:
 
 def test_a_library_for_gpus_is_imported_where_it_is_used(tmp_path: Path, project_root: Path) -> None:
     """The trainer's process starts without them, though they are installed."""
-    for name in ("bitsandbytes", "liger_kernel", "torchao", "flash_attn"):
+    for name in ("bitsandbytes", "liger_kernel", "flash_attn"):
         (tmp_path / f"{name}.py").write_text("import os; os._exit(7)")
     code = (
         "from resources.training import train_worker; from resources.training.gpu.settings import GpuSettings; "
