@@ -49,8 +49,8 @@ class LanceSettings(ProposingSettings):
     min_chars: int | None = Field(
         None,
         ge=0,
-        description="A trained prompt or completion has more characters than this (paper: 5). None: as the seeds' own, "
-        "just below the 5th percentile of their texts, at most 5.",
+        description="A trained prompt or completion has more characters than this (paper: 5). None: as the own of the "
+        "round's seeds, just below the 5th percentile of their texts, at most 5.",
     )
     rouge_l_threshold: float = Field(
         0.70, ge=0, le=1, description="Two texts above it on recall, precision or F are near-duplicates."
@@ -108,7 +108,7 @@ class LanceSettings(ProposingSettings):
     @property
     def judges_pairs(self) -> bool:
         """Whether any new pair is judged in both orders."""
-        return self.num_judged_pairs > 0
+        return self.num_judged_pairs > 0 and self.builds_pairs
 
     @property
     def has_reviews(self) -> bool:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Protocol
 
 from lance_assets.algorithms.reviews.answer_kinds import AnswerRule
-from lance_assets.algorithms.reviews.answer_matching import extract_final_answer
 from lance_assets.algorithms.reviews.thoughts import strip_thinking
 from lance_assets.algorithms.verifying.answers import NO_GOLD, check_answer, lack_answer
 from lance_assets.algorithms.verifying.programs import extract_program, list_tested, read_tests
@@ -73,7 +72,7 @@ class Killable:
         found, asked = {}, []
         for place, row in enumerate(rows):
             said = strip_thinking(row.completion)
-            read = said if self.mark is None else extract_final_answer(said, self.mark)
+            read = said if self.mark is None else _cut(said, self.mark)
             if self.needs_gold and not (row.answer or "").strip():
                 found[place] = NO_GOLD
             elif read is None:
@@ -87,6 +86,12 @@ class Killable:
     def close(self) -> None:
         """End the processes."""
         self.rows.close()
+
+
+def _cut(said: str, mark: str) -> str | None:
+    """All that follows the last mark, since mathematics may take several lines; None without one."""
+    _, found, after = said.rpartition(mark)
+    return after.strip() or None if found else None
 
 
 class Programs:

@@ -73,9 +73,9 @@ def test_what_announces_an_answer_is_math_verifys_too(tmp_path: Path, monkeypatc
     """Of a completion with the mark math-verify is given the answer alone; one without it is wrong, and not asked."""
     monkeypatch.setattr("resources.verifying.settings.require_extra", lambda *args, **kwargs: None)
     own = VerifierSettings(kind="answer", reader="math_verify", answer_mark="####")
-    texts = ["2 + 3 = 5\n#### 5\nIn all 7.", "<think>#### 9</think> It is 5.", "#### $\\frac{10}{2}$"]
+    texts = ["2 + 3 = 5\n#### 5", "<think>#### 9</think> It is 5.", "####\n\\[\n\\frac{10}{2}\n\\]"]
     rows = [Completed(f"r{place}", "p", text, "5") for place, text in enumerate(texts)]
-    for mark, given in (("####", ["5", "$\\frac{10}{2}$"]), (None, [texts[0], " It is 5.", texts[2]])):
+    for mark, given in (("####", ["5", "\\[\n\\frac{10}{2}\n\\]"]), (None, [texts[0], " It is 5.", texts[2]])):
         judge, asked = Killable(own, tmp_path, mark=mark), list[Completed]()
         monkeypatch.setattr(judge.rows, "judge", lambda rows, asked=asked: asked.extend(rows) or [RIGHT] * len(rows))
         said = judge.judge([*rows, Completed("r3", "q", "#### 1", None)])

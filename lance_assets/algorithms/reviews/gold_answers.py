@@ -53,12 +53,13 @@ def says_gold_answer(completion: str, gold: str, *, mark: str | None = None) -> 
     return False if announced and len(tokenize_words(announced)) <= len(wanted) else None
 
 
-def find_said_answer(completion: str, *, mark: str | None = None) -> str | None:
+def find_said_answer(completion: str, *, mark: str | None = None, is_number: bool = True) -> str | None:
     """The final answer of a completion where no gold answer is known: what is announced, else its last number.
 
     Args:
         completion: as written; what it thinks first is no part of it.
         mark: as for `says_gold_answer`.
+        is_number: whether the answer is a number where it has one; of words only what is announced counts, as it is.
 
     Returns:
         The answer as written. Of an announced sentence with one number it is the number. None where nothing is
@@ -69,6 +70,8 @@ def find_said_answer(completion: str, *, mark: str | None = None) -> str | None:
     """
     said = strip_thinking(completion).strip()
     announced = (_find_announced(said, mark) or "").strip().rstrip(" .")
+    if not is_number:
+        return announced or None
     numbers = _NUMBER.findall(announced or said)
     if not announced:
         return numbers[-1] if numbers else None

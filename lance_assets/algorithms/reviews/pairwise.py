@@ -232,15 +232,20 @@ def _find_in_prose(plain: str) -> _Found | None:
 
 
 def _find_verdict(plain: str) -> _Found | None:
-    """The last verdict in double brackets or by a label, else in prose, else the text as a whole."""
+    """The last verdict in double brackets or by a label, else in prose, else the text as a whole.
+
+    Labels of list items are of parts: what prose says after the last of them is of the whole, and else they count where
+    they agree.
+    """
     text = mask_others(plain, _ANY_LABEL)
     own, parts = _find_labelled(text)
-    found = own or _find_in_prose(text)
-    if found:
-        return found
-    if parts:
-        # Parts that agree leave no doubt of the whole.
+    if own:
+        return own
+    prose = _find_in_prose(text)
+    if parts and (prose is None or prose.start < max(part.start for part in parts)):
         return parts[0] if len({part.verdict for part in parts}) == 1 else replace(parts[0], verdict="ambiguous")
+    if prose:
+        return prose
     whole = _WHOLE.match(plain)
     verdict = _read_named(whole, plain) if whole else None
     return _Found(verdict, 0, is_labelled=True) if verdict else None

@@ -147,6 +147,8 @@ def describe_repeats(last: Round) -> list[str]:
     if "propose" in type(parameters).model_fields:
         control = f"lance run {last.plan.name} --rounds {number} --set parameters.propose=false --keep"
         more = "" if settings.training.token_budget else "; training.token_budget gives both as many tokens"
+        if settings.verifier is not None:
+            more += "; take the section verifier out of a copy of its file first"
     else:
         num_epochs = settings.training.sft.num_epochs * (number + 1)
         control = f"lance run {last.plan.name} --rounds 0 --set training.sft.num_epochs={num_epochs:g}"
