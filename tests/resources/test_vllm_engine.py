@@ -149,7 +149,8 @@ def test_order_and_neighbours_change_no_sample(
 def test_groups_come_as_they_finish(scripted: Scripted, expected: dict[str, Sample]) -> None:
     engine = scripted.open({"seconds_per_step": 0.005})
     groups = list(engine.generate(REQUESTS, SAMPLING))
-    assert len(groups) > 10
+    # On a busy machine several come at once.
+    assert len(groups) > 2
     assert max(map(len, groups)) < len(REQUESTS)
     assert {sample.row_id: sample for group in groups for sample in group} == expected
     assert sum(map(len, groups)) == len(REQUESTS)
@@ -201,7 +202,7 @@ def test_a_poisoned_prompt_asked_four_times(scripted: Scripted, tokenizer: PreTr
 
 
 def test_a_row_that_was_alone_once_is_asked_again(scripted: Scripted, expected: dict[str, Sample]) -> None:
-    engine = scripted.open({"stall": 7}, stall_seconds=1.0)
+    engine = scripted.open({"stall": 7}, stall_seconds=3.0)
     assert sample_in_order(engine, REQUESTS[7:8], SAMPLING) == [expected["q7"]]
     assert len(scripted.pids) == 2
 
@@ -315,7 +316,7 @@ def test_hangs_and_deaths_are_outlived(
     scripted: Scripted, expected: dict[str, Sample], script: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resources.engines.vllm.dispatch, "LOOK_SECONDS", 0.2)
-    engine = scripted.open(script, stall_seconds=1.0 if "stall" in script else 60.0)
+    engine = scripted.open(script, stall_seconds=3.0 if "stall" in script else 60.0)
     assert sample_in_order(engine, REQUESTS, SAMPLING) == list(expected.values())
     assert (len(scripted.pids) > 1) == ("trickle" not in script)
     assert any("said nothing for" in line for line in scripted.log) == ("stall" in script)
@@ -326,7 +327,7 @@ def test_a_stopped_process_that_takes_nothing_is_replaced(
     scripted: Scripted, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     """More is told it than a socket holds, so the telling itself must not wait for ever."""
-    engine = scripted.open(stall_seconds=1.0, max_num_seqs=500)
+    engine = scripted.open(stall_seconds=3.0, max_num_seqs=500)
     sample_in_order(engine, REQUESTS[:1], SAMPLING)
     os.kill(scripted.pids[0], signal.SIGSTOP)
     requests = [ask(number, words=70) for number in range(900)]
@@ -344,11 +345,11 @@ def test_killed_between_two_calls(scripted: Scripted, expected: dict[str, Sample
 
 
 def test_a_slow_taker_is_not_a_stalled_process(scripted: Scripted, expected: dict[str, Sample]) -> None:
-    engine = scripted.open({"seconds_per_step": 0.01}, stall_seconds=1.0, max_num_seqs=16)
+    engine = scripted.open({"seconds_per_step": 0.01}, stall_seconds=3.0, max_num_seqs=16)
     samples = []
     for group in engine.generate(REQUESTS, SAMPLING):
         if not samples:
-            time.sleep(1.2)
+            time.sleep(3.5)
         samples += group
     assert {sample.row_id: sample for sample in samples} == expected
     assert len(scripted.pids) == 1
