@@ -32,6 +32,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import (
     AutoConfig,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedTokenizerBase,
     PrinterCallback,
     Trainer,
@@ -54,7 +55,7 @@ from resources.models.foreign_code import WITHOUT_CODE
 from resources.models.model_shapes import measure_shape
 from resources.stores.files import write_file_atomically
 from resources.training.divergence import FiniteCallback
-from resources.training.gpu.choosing import GpuChoices, choose, keep_adapters_precise
+from resources.training.gpu.choosing import GpuChoices, choose, keep_adapters_precise, supports_attention
 from resources.training.grpo import build_grpo_trainer, encode_prompts, fit_batch, read_rewards
 from resources.training.launching import count_processes
 from resources.training.pair_losses import build_pair_trainer
@@ -208,6 +209,17 @@ def find_longest(rows: list[dict[str, list[int]]], max_length: int, *, shares_pr
     return longest
 
 
+def shares_prompts(job: TrainJob, settings: SftSettings, config: PreTrainedConfig) -> bool:
+    """Whether a stage reads the prompt of a pair once; flash attention takes no mask that would permit it."""
+    can_share = job.trained_positions_only and settings.is_fused and settings.is_paired
+    return (
+        can_share
+        and job.gpu.attention != "flash_attention_2"
+        and supports_attention(config, "sdpa")
+        and sees_everything(config)
+    )
+
+
 def settle_stage(job: TrainJob, settings: SftSettings, rows: list[dict[str, list[int]]]) -> Settled:
     """The precision and the parts of a batch, by the model, the longest row and this process's device.
 
@@ -223,11 +235,10 @@ def settle_stage(job: TrainJob, settings: SftSettings, rows: list[dict[str, list
     config = AutoConfig.from_pretrained(job.start_checkpoint, local_files_only=True, **WITHOUT_CODE)
     device = find_device(job.memory_gib, num_local_processes=num_local)
     picks_positions = job.trained_positions_only and settings.is_fused
-    shares_prompts = picks_positions and settings.is_paired and sees_everything(config)
     longest = (
         max(len(row["prompt"]) for row in rows) + settings.max_new_tokens
         if isinstance(settings, GrpoSettings)
-        else find_longest(rows, settings.max_length, shares_prompts=shares_prompts)
+        else find_longest(rows, settings.max_length, shares_prompts=shares_prompts(job, settings, config))
     )
     training = Training(
         max_length=longest,
@@ -255,14 +266,23 @@ def settle_stage(job: TrainJob, settings: SftSettings, rows: list[dict[str, list
     )
 
 
-def choose_gpu_paths(job: TrainJob, settled: Settled) -> GpuChoices:
+def choose_gpu_paths(job: TrainJob, settings: SftSettings, settled: Settled) -> GpuChoices:
     """What of the GPU's settings a stage is trained with on this process's device.
+
+    Where attention is left to "auto", a stage that shares prompts keeps sdpa, by which its batch was settled.
 
     Raises:
         ValueError: something that is asked for is not there.
     """
     is_sharded = os.environ.get("ACCELERATE_USE_FSDP", "false") == "true"
-    return choose(job.gpu, on_gpu=torch.cuda.is_available(), precision=settled.precision, is_sharded=is_sharded)
+    config = AutoConfig.from_pretrained(job.start_checkpoint, local_files_only=True, **WITHOUT_CODE)
+    return choose(
+        job.gpu,
+        on_gpu=torch.cuda.is_available(),
+        precision=settled.precision,
+        is_sharded=is_sharded,
+        takes_flash=not shares_prompts(job, settings, config) and supports_attention(config, "flash_attention_2"),
+    )
 
 
 def build_arguments(job: TrainJob, settings: SftSettings, settled: Settled, chosen: GpuChoices, output: Path) -> dict:
@@ -313,7 +333,7 @@ def run_stage(
     num_truncated = sum(length > settings.max_length for length in lengths)
     settled = settle_stage(job, settings, encoded)
     states = folder / STATES / stage
-    chosen = choose_gpu_paths(job, settled)
+    chosen = choose_gpu_paths(job, settings, settled)
     arguments = build_arguments(job, settings, settled, chosen, states)
     in_order = settings.order == "best_first"
     if stage == "sft":

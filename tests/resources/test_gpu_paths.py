@@ -7,17 +7,19 @@ from typing import get_args
 import polars as pl
 import pytest
 from pydantic import ValidationError
-from transformers import TrainingArguments
+from transformers import AutoConfig, BloomConfig, LlamaConfig, TrainingArguments
+from transformers.utils import import_utils
 from trl import DPOConfig, GRPOConfig, KTOConfig, SFTConfig
 
 from lance_assets.records import SFT_SET
-from resources.training.gpu.choosing import GpuChoices, choose, keep_adapters_precise
+from resources.training import train_worker
+from resources.training.gpu.choosing import GpuChoices, choose, is_installed, keep_adapters_precise, supports_attention
 from resources.training.gpu.settings import LIBRARIES, GpuSettings
 from resources.training.pair_losses import CPOConfig, ORPOConfig
 from resources.training.precision import Settled
 from resources.training.saving import load_for_training
 from resources.training.stage_settings import LoraSettings, SftSettings
-from resources.training.train_worker import build_arguments, run_stage
+from resources.training.train_worker import build_arguments, choose_gpu_paths, run_stage, shares_prompts
 from resources.training.trainer import TrainJob, TrainResult, fingerprint_job
 
 ROUNDED, EXACT = "bfloat16_autocast", "float32"
@@ -47,13 +49,65 @@ def test_by_default_a_cpu_and_a_gpu_without_libraries_have_nothing_of_it() -> No
 
 def test_by_default_a_gpu_takes_what_is_installed_and_never_rounds_weights() -> None:
     everything = has(*LIBRARIES.values())
-    chosen = choose(GpuSettings(), on_gpu=True, precision=ROUNDED, has_library=everything)
+    chosen = choose(GpuSettings(), on_gpu=True, precision=ROUNDED, takes_flash=True, has_library=everything)
     assert chosen == GpuChoices(attention="flash_attention_2", has_liger=True)
     assert chosen.is_padding_free
     # Flash attention has no kernel for float32.
-    assert choose(GpuSettings(), on_gpu=True, precision=EXACT, has_library=everything).attention is None
+    exact = choose(GpuSettings(), on_gpu=True, precision=EXACT, takes_flash=True, has_library=everything)
+    assert exact.attention is None
     off = GpuSettings(attention="sdpa", liger="off")
-    assert choose(off, on_gpu=True, precision=ROUNDED, has_library=everything) == GpuChoices(attention="sdpa")
+    chosen = choose(off, on_gpu=True, precision=ROUNDED, takes_flash=True, has_library=everything)
+    assert chosen == GpuChoices(attention="sdpa")
+
+
+@pytest.mark.parametrize(("version", "is_there"), [("2.8.3", True), ("2.1.0", False), (None, False)])
+def test_flash_attention_is_taken_by_release_and_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str | None, is_there: bool
+) -> None:
+    """A module of the name is not enough, and neither is flash-attn for a model that has no such path."""
+    (tmp_path / "flash_attn.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(import_utils, "_is_package_available", lambda name, **_: (version is not None, version))
+    monkeypatch.setattr(import_utils, "is_torch_cuda_available", lambda: True)
+    monkeypatch.setitem(import_utils.PACKAGE_DISTRIBUTION_MAPPING, "flash_attn", ["flash-attn"])
+    import_utils.is_flash_attn_2_available.cache_clear()
+    try:
+        assert is_installed("flash_attn")
+        assert supports_attention(LlamaConfig(), "flash_attention_2") == is_there
+        assert not supports_attention(BloomConfig(), "flash_attention_2")
+    finally:
+        import_utils.is_flash_attn_2_available.cache_clear()
+    assert supports_attention(LlamaConfig(), "sdpa")
+    assert not supports_attention(BloomConfig(), "sdpa")
+
+
+@pytest.mark.parametrize(
+    ("stage", "changed", "attention", "shares"),
+    [
+        ("dpo", {}, None, True),
+        ("dpo", {"gpu": {"attention": "flash_attention_2"}}, "flash_attention_2", False),
+        ("dpo", {"trained_positions_only": False}, "flash_attention_2", False),
+        ("simpo", {}, "flash_attention_2", False),
+        ("sft", {}, "flash_attention_2", False),
+    ],
+)
+def test_the_attention_of_a_stage_is_that_by_which_its_batch_is_settled(
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    stage: str,
+    changed: dict,
+    attention: str | None,
+    shares: bool,
+) -> None:
+    monkeypatch.setattr(train_worker.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(choose, "__kwdefaults__", choose.__kwdefaults__ | {"has_library": has("flash_attn")})
+    # What it says of the model's class is asked in earnest.
+    monkeypatch.setattr("transformers.utils.is_flash_attn_2_available", lambda: True)
+    job = TrainJob.model_validate({"start_checkpoint": tiny_model, "staging": tiny_model} | changed)
+    settings, config = getattr(job, stage), AutoConfig.from_pretrained(tiny_model)
+    assert choose_gpu_paths(job, settings, Settled(ROUNDED, 1)).attention == attention
+    assert shares_prompts(job, settings, config) == shares
 
 
 @pytest.mark.parametrize(
@@ -162,14 +216,12 @@ def test_adapters_train_on_weights_in_four_bits(
     import torch
     from safetensors.torch import load_file
 
-    from resources.training import train_worker
-
     class OnCpu(GpuChoices):
         @property
         def loading(self) -> dict:
             return super().loading | {"device_map": {"": "cpu"}}
 
-    monkeypatch.setattr(train_worker, "choose_gpu_paths", lambda job, settled: OnCpu(compute_dtype="float32"))
+    monkeypatch.setattr(train_worker, "choose_gpu_paths", lambda job, settings, settled: OnCpu(compute_dtype="float32"))
     named = [{"row_id": str(n), "prompt": f"Sort {n} 1.", "completion": f"1 {n}."} for n in range(8)]
     rows = pl.DataFrame([dict.fromkeys(SFT_SET) | row for row in named], schema=SFT_SET)
     rows.write_parquet(tmp_path / "sft.parquet")

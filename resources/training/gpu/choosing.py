@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from lance_assets.algorithms.forecast.batch_parts import Precision
 from lance_assets.extras import INSTALL
-from resources.training.gpu.settings import LIBRARIES, GpuSettings
+from resources.training.gpu.settings import LIBRARIES, Attention, GpuSettings
 
 if TYPE_CHECKING:
     from torch.nn import Module
+    from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ def choose(
     on_gpu: bool,
     precision: Precision,
     is_sharded: bool = False,
+    takes_flash: bool = False,
     has_library: Callable[[str], bool] = is_installed,
 ) -> GpuChoices:
     """What a stage is trained with on this device.
@@ -100,6 +102,7 @@ def choose(
         on_gpu: whether training runs on a GPU of CUDA.
         precision: of the products.
         is_sharded: whether FSDP divides the weights over processes.
+        takes_flash: whether flash attention suits the model and the stage, where attention is left to "auto".
         has_library: whether a module is installed.
 
     Raises:
@@ -122,11 +125,28 @@ def choose(
         raise ValueError(
             "training.gpu.quantization: 4bit is for a model that every GPU holds whole, and FSDP shards it; remove one"
         )
-    if attention is None and on_gpu and is_rounded and has_library("flash_attn"):
+    if attention is None and on_gpu and is_rounded and takes_flash:
         attention = "flash_attention_2"
     has_liger = settings.liger == "on" or (settings.liger == "auto" and on_gpu and has_library("liger_kernel"))
     compute_dtype = ("bfloat16" if is_rounded else "float32") if settings.quantization == "4bit" else None
     return GpuChoices(attention, None if settings.optimizer == "auto" else settings.optimizer, has_liger, compute_dtype)
+
+
+def supports_attention(config: "PreTrainedConfig", name: Attention) -> bool:
+    """Whether the model of a configuration has an attention, by its class, and transformers finds what that needs.
+
+    Args:
+        config: the model's; False for one that transformers has no class of.
+        name: sdpa or flash_attention_2.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import is_flash_attn_2_available
+
+    own = AutoModelForCausalLM._model_mapping.get(type(config), None)
+    if name == "sdpa":
+        return bool(getattr(own, "_supports_sdpa", False))
+    # A module of the name is not enough: an old release of flash-attn, or a later one with other kernels, has it too.
+    return is_flash_attn_2_available() and bool(getattr(own, "_supports_flash_attn", False))
 
 
 def explain_no_gpu(name: str, value: str) -> str:

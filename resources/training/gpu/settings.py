@@ -27,8 +27,9 @@ class GpuSettings(BaseModel):
 
     attention: Attention = Field(
         "auto",
-        description="'auto': flash_attention_2 on a GPU where flash-attn is installed and products are in bfloat16, "
-        "else sdpa. With flash_attention_2 the rows of an SFT batch lie behind each other, without padding.",
+        description="'auto': flash_attention_2 on a GPU where flash-attn is installed, the model has it, and products "
+        "are in bfloat16; else sdpa, and also where a pair's prompt is read once (trained_positions_only). With "
+        "flash_attention_2 the rows of an SFT batch lie behind each other, without padding.",
     )
     optimizer: Optimizer = Field(
         "auto",
