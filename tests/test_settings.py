@@ -14,6 +14,7 @@ from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.file import check_files
 from lance_assets.settings.filters import FILTERS, find_filter
 from lance_assets.settings.values import expand_environment
+from resources.training.gpu.settings import GpuSettings
 
 WORLD = {"name": "lance_assets.small_world:WORLD"}
 SMALLEST = {"recipe": "lance", "model": "small", "seeds": {"path": "s.jsonl"}, "evaluation": {"world": WORLD}}
@@ -147,6 +148,25 @@ def test_the_json_schema_takes_what_the_settings_take() -> None:
         },
     ):
         assert not list(schema.iter_errors(SMALLEST | changed))
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [("on", "on"), ("off", "off"), ("true", "on"), ("no", "off"), ("'off'", "off"), ("auto", "auto")],
+)
+def test_an_unquoted_switch_is_a_word(text: str, word: str) -> None:
+    schema = Draft202012Validator(ExperimentSettings.model_json_schema())
+    training = yaml.safe_load(f"gpu: {{liger: {text}}}")
+    assert not list(schema.iter_errors(SMALLEST | {"training": training}))
+    assert read(training=training).training.gpu == GpuSettings.model_validate({"liger": word})
+
+
+def test_a_switch_is_no_other_word() -> None:
+    schema = Draft202012Validator(ExperimentSettings.model_json_schema())
+    for value in (1, "sometimes", None):
+        assert list(schema.iter_errors(SMALLEST | {"training": {"gpu": {"liger": value}}})), value
+        with pytest.raises(ValidationError, match="'auto', 'off' or 'on'"):
+            read(training={"gpu": {"liger": value}})
 
 
 def test_an_unquoted_off_is_the_word_off() -> None:

@@ -67,12 +67,28 @@ def read_off(value: object) -> object:
     return "off" if value is False else value
 
 
+def read_switch(value: object) -> object:
+    """The same where a setting has the words `on` and `off`: YAML reads either, unquoted, as true or false.
+
+    >>> read_switch(False), read_switch(True), read_switch("auto")
+    ('off', 'on', 'auto')
+    """
+    return "on" if value is True else read_off(value)
+
+
 StructuredOutput = Annotated[
     Literal["auto", "required", "off"],
     BeforeValidator(read_off),
     WithJsonSchema({"enum": ["auto", "required", "off", False]}),
 ]
 """Whether an engine constrains what has a form."""
+
+Switch = Annotated[
+    Literal["auto", "off", "on"],
+    BeforeValidator(read_switch),
+    WithJsonSchema({"enum": ["auto", "off", "on", False, True]}),
+]
+"""Whether something is used, where "auto" finds out."""
 
 PromptProfile = Annotated[
     Literal["compact", "full", "full_zh", "small"],

@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lance_assets.settings.values import Switch
+
 Attention = Literal["auto", "sdpa", "flash_attention_2"]
 """Transformers' names."""
 Optimizer = Literal["auto", "adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "adamw_torch_8bit"]
@@ -36,7 +38,7 @@ class GpuSettings(BaseModel):
         description="'auto': torch's AdamW, fused. 'adamw_8bit' and 'paged_adamw_8bit' (bitsandbytes) and "
         "'adamw_torch_8bit' (torchao) keep its moments in eight bits, a quarter of the memory, on a GPU.",
     )
-    liger: Literal["auto", "off", "on"] = Field(
+    liger: Switch = Field(
         "auto",
         description="Liger's Triton kernels for norms, MLPs and rotary embeddings. 'auto': on a GPU where liger-kernel "
         "is installed. TRL's own fused output embedding stays.",
