@@ -105,6 +105,20 @@ def test_a_machine_is_told_which_it_is(tmp_path: Path, environment: dict[str, st
 
 
 @pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("main_process_ip: b\nmain_process_port: 5", "--machine_rank 0"),
+        ("main_process_ip: b\nmain_process_port: null", "--machine_rank 0 --main_process_port 7"),
+        ("main_process_port: 5", "--machine_rank 0 --main_process_ip a"),
+    ],
+)
+def test_what_the_file_says_of_the_first_machine_counts(tmp_path: Path, written: str, told: str) -> None:
+    (tmp_path / "fsdp.yaml").write_text(CONFIG.format(4, 2) + written)
+    environment = {"NODE_RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "7"}
+    assert launching.describe_machine(tmp_path / "fsdp.yaml", environment) == told.split()
+
+
+@pytest.mark.parametrize(
     ("environment", "told"),
     [
         ({}, "neither NODE_RANK nor SLURM_NODEID is set"),

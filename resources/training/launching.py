@@ -153,8 +153,8 @@ def describe_machine(config: Path, environment: Mapping[str, str]) -> list[str]:
                 f"MASTER_ADDR, or main_process_ip in {config}"
             )
         told += ["--main_process_ip", first[0]]
-    if port := environment.get(_PORT):
-        told += ["--main_process_port", port]
+    if said.get("main_process_port") is None and environment.get(_PORT):
+        told += ["--main_process_port", environment[_PORT]]
     return told
 
 
