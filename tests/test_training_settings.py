@@ -179,6 +179,15 @@ def test_only_frozen_weights_are_held_in_four_bits() -> None:
         TrainingSettings.model_validate({"gpu": {"quantization": "4bit"}})
 
 
+def test_flash_attention_is_refused_with_products_in_float32() -> None:
+    gpu = {"gpu": {"attention": "flash_attention_2"}}
+    with pytest.raises(ValidationError, match=r"gpu\.attention is flash_attention_2, which has no kernel for float32"):
+        TrainingSettings.model_validate(gpu | {"dtype": "float32"})
+    for dtype in ("auto", "bfloat16_autocast"):
+        assert TrainingSettings.model_validate(gpu | {"dtype": dtype}).gpu.attention == "flash_attention_2"
+    assert TrainingSettings.model_validate({"gpu": {"attention": "sdpa"}, "dtype": "float32"}).dtype == "float32"
+
+
 def test_an_accelerate_config_that_is_not_there_is_told_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "seeds.jsonl").write_text("{}")
     file = tmp_path / "defs.yaml"

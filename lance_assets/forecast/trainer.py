@@ -11,7 +11,7 @@ from lance_assets.forecast.throughput import Machine, ThroughputTable
 from lance_assets.settings.training import TrainingSettings
 from resources.machine.instructions import has_bfloat16_instructions
 from resources.models.model_shapes import FoundModel
-from resources.training.gpu.choosing import explain_no_gpu
+from resources.training.gpu.choosing import SHARDED_4BIT, explain_no_gpu
 from resources.training.launching import Processes, explain_unstarted, read_processes
 from resources.training.precision import TrainingDevice, bounds_logits, settle
 from resources.training.stage_settings import SftSettings, TrainingDtype
@@ -135,6 +135,8 @@ class Trainer:
             found.append(f"{what}: {explain_unstarted(self.folder / Path(name).expanduser())}")
         if self.machine.device != "cuda":
             found += [explain_no_gpu(*one) for one in self.settings.gpu.on_gpu_alone.items()]
+        if training.is_quantized and training.is_sharded:
+            found.append(SHARDED_4BIT)
         parts = training.num_processes * self.count_parts(stage, training)
         if stage.batch_size % parts:
             found.append(
@@ -151,7 +153,7 @@ class Trainer:
             remedies = []
             if training.lora_rank is None:
                 remedies.append("train with lora")
-            if not training.is_sharded:
+            if not training.is_sharded and not training.is_quantized:
                 remedies.append("shard over more GPUs (training.accelerate_config with FSDP)")
             if not training.gradient_checkpointing:
                 remedies.append("gradient_checkpointing: true")

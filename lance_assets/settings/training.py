@@ -166,6 +166,15 @@ class TrainingSettings(Settings):
             raise ValueError("frozen_dtype is bfloat16, so products are too; set dtype to bfloat16_autocast or auto")
         return self
 
+    @model_validator(mode="after")
+    def _has_a_kernel_for_its_products(self) -> Self:
+        if self.gpu.attention == "flash_attention_2" and self.dtype == "float32":
+            raise ValueError(
+                "gpu.attention is flash_attention_2, which has no kernel for float32, and dtype is float32; set dtype "
+                "to bfloat16_autocast or auto, or remove attention"
+            )
+        return self
+
     def at_round(self, round_key: str) -> Self:
         """The settings as the checkpoint of a round is trained with them; they have no schedule any more."""
         changes = self.by_round[round_key] if round_key in self.by_round else RoundTraining()

@@ -17,6 +17,7 @@ from lance_assets.rounds.experiments import plan_experiment
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.experiment import ExperimentSettings
 from resources.models.model_shapes import find_model
+from resources.training.gpu.choosing import SHARDED_4BIT
 
 WORLD = {"name": "lance_assets.small_world:WORLD", "per_stratum": 8}
 SMALL_MODEL = "lance_assets.small_world:SMALL_MODEL"
@@ -150,6 +151,19 @@ def test_remedies(project_root: Path, tmp_path: Path) -> None:
     training = {"accelerate_config": "fsdp.yaml", "sft": {"batch_size": 12, "gradient_checkpointing": True}}
     problems = _fit(load(project_root, "qwen2_7b_lance_8gpu", training=training), tmp_path, "h100x8")
     assert "batch_size 12 is not a multiple of processes x accumulation = 8" in problems[0]
+
+
+def test_four_bits_are_told_to_shard_by_nobody(project_root: Path, tmp_path: Path) -> None:
+    small = {"lora": {"r": 4}, "gpu": {"quantization": "4bit"}}
+    sharded = load(project_root, "qwen2_7b_lance_8gpu", training=small | {"accelerate_config": "fsdp.yaml"})
+    told = [problem for problem in _fit(sharded, tmp_path, "h100x8") if "4bit" in problem]
+    assert told == [SHARDED_4BIT]
+    long = {"max_length": 400_000, "batch_size": 1}
+    for training, shards in ((small, False), ({"lora": {"r": 4}}, True)):
+        plan = load(project_root, "qwen2_7b_lance", training=training | {"sft": long, "dpo": long})
+        sft = _fit(plan, tmp_path, "h100x1")[0]
+        assert "GiB on" in sft
+        assert ("FSDP" in sft) == shards
 
 
 def _fit(plan: Plan, home: Path, machine: str) -> list[str]:

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from torch.nn import Module
     from transformers import PreTrainedConfig
 
+SHARDED_4BIT = (
+    "training.gpu.quantization: 4bit is for a model that every GPU holds whole, and FSDP shards it; remove one"
+)
+"""What is wrong with four bits under FSDP."""
+
 
 @dataclass(frozen=True)
 class GpuChoices:
@@ -122,9 +127,7 @@ def choose(
             "bfloat16_autocast, or remove attention"
         )
     if settings.quantization == "4bit" and is_sharded:
-        raise ValueError(
-            "training.gpu.quantization: 4bit is for a model that every GPU holds whole, and FSDP shards it; remove one"
-        )
+        raise ValueError(SHARDED_4BIT)
     if attention is None and on_gpu and is_rounded and takes_flash:
         attention = "flash_attention_2"
     has_liger = settings.liger == "on" or (settings.liger == "auto" and on_gpu and has_library("liger_kernel"))
