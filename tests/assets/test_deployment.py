@@ -22,7 +22,7 @@ from lance_assets.assets.graph import build_experiment
 from lance_assets.assets.platform import PlatformResource, find_key
 from lance_assets.assets.running.executor import build_executor, explain_killed
 from lance_assets.rounds.experiments import find_plan
-from lance_assets.rounds.nouns import NOUNS
+from lance_assets.rounds.nouns import NOUNS, list_nouns
 from lance_assets.settings.engines import StepRequest
 from resources.machine.processes import kill_with_descendants
 from tests.assets import scripted_slurm
@@ -166,7 +166,7 @@ def test_training_on_several_machines_is_one_job_of_so_many_nodes(
             "4",
         ),
     ):
-        check_requests(plan, list(NOUNS.values()))
+        check_requests(plan, list_nouns(plan))
         (asked,) = tag_step(plan, NOUNS["checkpoint"]).values()
         assert slurm.build_arguments(asked) == training.split()
         (asked,) = tag_step(plan, NOUNS["raw_generations"]).values()
@@ -191,12 +191,37 @@ def test_a_job_that_has_one_machine_is_not_asked_for_two(
         ({"checkpoint": {"num_nodes": 2}}, {"num_processes": 2}, "nothing starts training on the other machines"),
         ({}, {"accelerate_config": "fsdp.yaml"}, "has num_machines 2, and one step .* add training.launcher"),
         ({"checkpoint": {"num_nodes": 3}}, LAUNCHED, "requests.checkpoint.num_nodes is 3, and .* num_machines 2"),
+        (
+            {"any": {"num_nodes": 1}},
+            LAUNCHED,
+            "requests.any.num_nodes is 1, and .* requests.label_checkpoint.num_nodes: 2",
+        ),
+        (
+            {"any": {"num_nodes": 1}, "label_checkpoint": {"num_cpus": 2, "num_nodes": 2}},
+            LAUNCHED,
+            "requests.any.num_nodes is 1, and .* requests.checkpoint.num_nodes: 2",
+        ),
+        (
+            {"checkpoint": {"num_nodes": 2}},
+            {"launcher": ("srun", "torchrun")},
+            "differs: label_checkpoint on 1 and checkpoint on 2; training.launcher starts both alike",
+        ),
     ],
 )
 def test_machines_that_nothing_starts_are_told(tmp_path: Path, requests: dict, training: dict, told: str) -> None:
     plan = train_on_machines(tmp_path, requests=requests, **training)
     with pytest.raises(dg.DagsterInvalidDefinitionError, match=told):
         check_requests(plan, list(NOUNS.values()))
+
+
+def test_both_steps_that_train_have_the_machines_that_are_started(tmp_path: Path) -> None:
+    both = {name: {"num_nodes": 2} for name in ("checkpoint", "label_checkpoint")}
+    check_requests(train_on_machines(tmp_path, requests=both, launcher=("srun",)), list(NOUNS.values()))
+    for requests in ({}, both, {"any": {"num_cpus": 4}}, {"any": {"num_nodes": 1}} | both):
+        check_requests(train_on_machines(tmp_path, requests=requests, **LAUNCHED), list(NOUNS.values()))
+    # Where one step trains there is nothing to differ from.
+    plan = train_on_machines(tmp_path, requests={"checkpoint": {"num_nodes": 2}}, launcher=("srun",))
+    check_requests(plan, list_nouns(plan))
 
 
 def test_machines_share_processes_equally(tmp_path: Path) -> None:

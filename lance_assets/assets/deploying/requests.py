@@ -80,7 +80,7 @@ def check_requests(plan: Plan, nouns: Sequence[Noun]) -> None:
     """Check that the file's `requests` name assets that the experiment has, and machines that something starts.
 
     Raises:
-        dagster.DagsterInvalidDefinitionError: they name another asset, or machines of a step that would use one.
+        dagster.DagsterInvalidDefinitionError: they name another asset, or machines that nothing would start alike.
         ValueError: the accelerate configuration is none.
     """
     names = [one.name for one in nouns]
@@ -93,11 +93,6 @@ def check_requests(plan: Plan, nouns: Sequence[Noun]) -> None:
     if planned > 1 and training.launcher is None:
         raise dg.DagsterInvalidDefinitionError(explain_unstarted(find_accelerate(plan)))
     for name, request in plan.settings.requests.items():
-        if name in TRAINED and training.accelerate_config is not None and request.num_nodes not in (None, planned):
-            raise dg.DagsterInvalidDefinitionError(
-                f"requests.{name}.num_nodes is {request.num_nodes}, and {find_accelerate(plan)} "
-                f"(training.accelerate_config) has num_machines {planned}; write that, or leave num_nodes out"
-            )
         if request.num_nodes in (None, 1):
             continue
         if name not in TRAINED:
@@ -110,12 +105,32 @@ def check_requests(plan: Plan, nouns: Sequence[Noun]) -> None:
                 f"requests.{name}.num_nodes is {request.num_nodes}, and nothing starts training on the other machines; "
                 "add training.launcher, such as [srun, torchrun, ...]"
             )
+    trained = [noun for noun in nouns if noun.name in TRAINED]
+    for noun in trained:
+        found = find_said(plan, noun).num_nodes
+        if training.accelerate_config is not None and found not in (None, planned):
+            raise dg.DagsterInvalidDefinitionError(
+                f"requests.{_find_entry(plan, noun)}.num_nodes is {found}, and {find_accelerate(plan)} "
+                f"(training.accelerate_config) has num_machines {planned}; leave num_nodes out there, or write "
+                f"requests.{noun.name}.num_nodes: {planned}"
+            )
+    numbers = {noun.name: count_machines(plan, noun) for noun in trained}
+    if len(set(numbers.values())) > 1:
+        told = " and ".join(f"{name} on {number}" for name, number in numbers.items())
+        raise dg.DagsterInvalidDefinitionError(
+            f"by requests the number of machines differs: {told}; training.launcher starts both alike, so write the "
+            "same num_nodes for both"
+        )
+
+
+def _find_entry(plan: Plan, noun: Noun) -> str:
+    """The name under which `requests` say something of a step."""
+    return noun.name if noun.name in plan.settings.requests else ANY
 
 
 def find_said(plan: Plan, noun: Noun) -> StepRequest:
     """What the experiment's file says of a step."""
-    said = plan.settings.requests
-    return said[noun.name] if noun.name in said else said[ANY] if ANY in said else StepRequest()
+    return plan.settings.requests.get(_find_entry(plan, noun), StepRequest())
 
 
 def find_request(plan: Plan, noun: Noun) -> StepRequest:
