@@ -1,11 +1,12 @@
 """What this computer does with an experiment's model: short steps that are timed, and kept for later plans.
 
 The steps read, decode and train with the experiment's own dtype, batch size, threads and adapters. So the rates are
-those of its rounds but for the lengths of the rows. They are kept under `LANCE_HOME/forecast`, in a file that is named
-by a hash of the model, these settings and the computer.
+those of its rounds but for the lengths of the rows. What `training.gpu` asks for is measured too. They are kept under
+`LANCE_HOME/forecast`, in a file that is named by a hash of the model, these settings and the computer.
 """
 
 import datetime
+import gc
 import hashlib
 import json
 import os
@@ -29,13 +30,15 @@ from resources.engines.transformers.model_states import ModelReader
 from resources.engines.vllm.engine import VllmEngine
 from resources.evaluation.engine_link import EngineLink
 from resources.evaluation.evaluator import HarnessRun, run_lm_eval
-from resources.models.foreign_code import WEIGHTS
+from resources.models.foreign_code import WITHOUT_CODE
 from resources.models.model_shapes import FoundModel
 from resources.stores.checkpoints import hash_checkpoint
 from resources.stores.files import write_file_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from resources.training.gpu.choosing import GpuChoices
 
 HERE = "here"
 """The machine that a plan is made on."""
@@ -99,6 +102,14 @@ def describe_computer(plan: Plan) -> Machine:
     )
 
 
+def free_memory() -> None:
+    """Give back what a timed stage held: a model whose layers name it lives until they are collected."""
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
 @dataclass(frozen=True)
 class Measuring:
     """The rates of an experiment's model on this computer."""
@@ -122,6 +133,9 @@ class Measuring:
         training = settings.training.model_dump(
             include={"dtype", "lora", "num_threads", "memory_gib", "trained_positions_only"}
         )
+        # At its default it has no entry, as in a checkpoint's identity.
+        if settings.training.gpu.changed:
+            training["gpu"] = settings.training.gpu.changed
         evaluation = settings.evaluation.lm_eval
         tasks = None if evaluation is None else evaluation.model_dump()
         computer = [platform.node(), platform.machine(), os.cpu_count()]
@@ -140,13 +154,16 @@ class Measuring:
         """Measure, and keep the rates.
 
         Raises:
-            ValueError: the model's weights are not on this computer.
+            ValueError: the model's weights are not on this computer, or it cannot train as `training.gpu` says.
         """
         if not self.model.is_local:
             raise ValueError(
                 f"{self.plan.settings.model}: its weights are not on this computer, so it cannot be measured; download "
                 "it, or leave --measure out"
             )
+        # What this computer has not is said before minutes are spent.
+        for stage in self.stages.values():
+            self.choose_gpu_paths(stage)
         reads, decodes = (None, None) if self.plan.settings.engine.kind != "transformers" else self._time_engine()
         row = MeasuredRow(
             source=f"measured on this computer, {platform.machine()}, {datetime.date.today()}",
@@ -270,33 +287,65 @@ class Measuring:
         DPO's step reads the batch once more, as its reference model does, but by the model itself: a second one would
         take memory, and no other time.
         """
+        room = FILLED_SHARE * find_memory(self.trainer.machine)
+        rates: dict[str, float | None] = {}
+        for name, stage in self.stages.items():
+            has_room = self.trainer.forecast_memory(stage).total_gib <= room
+            # The room is that of an empty GPU, or what was measured before would take a part of it.
+            free_memory()
+            rates[f"{name}_tokens_per_second"] = self._time_stage(stage) if has_room else None
+        free_memory()
+        return rates
+
+    @property
+    def stages(self) -> dict[str, Training]:
+        """The stages that are timed, by the names of their rates."""
         training = self.plan.settings.training
-        stages = {
+        return {
             "train": self.trainer.describe(training.sft, is_preference=False),
             "pair": self.trainer.describe(training.dpo, is_preference=True),
         }
-        room = FILLED_SHARE * find_memory(self.trainer.machine)
-        rates: dict[str, float | None] = {}
-        for name, stage in stages.items():
-            has_room = self.trainer.forecast_memory(stage).total_gib <= room
-            rates[f"{name}_tokens_per_second"] = self._time_stage(stage) if has_room else None
-        return rates
+
+    def choose_gpu_paths(self, stage: Training) -> "GpuChoices":
+        """What of `training.gpu` a stage is trained with on this computer, as the trainer chooses it.
+
+        Raises:
+            ValueError: something that is asked for is not here.
+        """
+        from transformers import AutoConfig
+
+        from resources.training.gpu.choosing import choose, shares_prompts, supports_attention
+
+        training = self.plan.settings.training
+        config = AutoConfig.from_pretrained(self.model.folder, local_files_only=True, **WITHOUT_CODE)
+        shares = shares_prompts(
+            config,
+            training.gpu.attention,
+            has_pairs=stage.is_preference,
+            trained_positions_only=training.trained_positions_only,
+        )
+        return choose(
+            training.gpu,
+            on_gpu=self.trainer.machine.device == "cuda",
+            precision=self.trainer.choose_precision(),
+            is_sharded=stage.is_sharded,
+            takes_flash=not shares and supports_attention(config, "flash_attention_2"),
+        )
 
     def _time_stage(self, stage: Training) -> float:
         """Tokens that a stage trains on a second, by the second of two steps."""
         import torch
-        from transformers import AutoModelForCausalLM
         from trl.trainer.utils import add_fused_lm_head
 
+        from resources.training.gpu.choosing import build_optimizer, keep_adapters_precise
+        from resources.training.saving import load_for_training
         from resources.training.trained_positions import IGNORED, score_trained_positions
 
-        training = self.plan.settings.training
+        training, chosen = self.plan.settings.training, self.choose_gpu_paths(stage)
         if training.num_threads is not None:
             torch.set_num_threads(training.num_threads)
         device = "cuda" if self.trainer.machine.device == "cuda" else "cpu"
-        model = AutoModelForCausalLM.from_pretrained(
-            self.model.folder, dtype=torch.float32, local_files_only=True, **WEIGHTS
-        )
+        model = load_for_training(self.model.folder, getattr(torch, training.frozen_dtype), chosen.loading)
         if training.lora is not None:
             from peft import LoraConfig, get_peft_model
 
@@ -304,7 +353,16 @@ class Measuring:
             targets = named if isinstance(named, str) else list(named)
             config = LoraConfig(r=training.lora.r, target_modules=targets, task_type="CAUSAL_LM")
             model = get_peft_model(model, config)
-        model = model.to(device).train()
+        if chosen.compute_dtype is None:
+            model = model.to(device)
+        else:
+            # Weights in four bits are on their GPU since they were loaded.
+            keep_adapters_precise(model)
+        model.train()
+        if chosen.has_liger:
+            from transformers.integrations.liger import apply_liger_kernel
+
+            apply_liger_kernel(model, chosen.arguments["liger_kernel_config"])
         if stage.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         # As the trainer computes it: TRL's output embedding, and no more than is trained on where that is asked for.
@@ -312,7 +370,7 @@ class Measuring:
         add_fused_lm_head(base)
         if training.trained_positions_only:
             score_trained_positions(base, has_pairs=stage.is_preference)
-        optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=1e-6)
+        optimizer = build_optimizer(chosen, [weight for weight in model.parameters() if weight.requires_grad])
         shape = (stage.rows_at_once, min(TRAINED_TOKENS, stage.max_length))
         rows = torch.randint(self.model.shape.vocab_size, shape, generator=torch.Generator().manual_seed(0)).to(device)
         labels = rows.clone()

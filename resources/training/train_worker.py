@@ -48,14 +48,19 @@ from trl import SFTConfig, SFTTrainer
 from lance_assets.algorithms.forecast.costs import Training
 from lance_assets.algorithms.selection.best_first import sort_best_first
 from lance_assets.prompts import build_messages
-from resources.engines.transformers.continuations import sees_everything
 from resources.machine.processes import MemoryPeak, measure_own_peak
 from resources.models.chat_format import encode_row, require_turn_end
 from resources.models.foreign_code import WITHOUT_CODE
 from resources.models.model_shapes import measure_shape
 from resources.stores.files import write_file_atomically
 from resources.training.divergence import FiniteCallback
-from resources.training.gpu.choosing import GpuChoices, choose, keep_adapters_precise, supports_attention
+from resources.training.gpu.choosing import (
+    GpuChoices,
+    choose,
+    keep_adapters_precise,
+    shares_prompts,
+    supports_attention,
+)
 from resources.training.grpo import build_grpo_trainer, encode_prompts, fit_batch, read_rewards
 from resources.training.launching import count_processes
 from resources.training.pair_losses import build_pair_trainer
@@ -209,14 +214,11 @@ def find_longest(rows: list[dict[str, list[int]]], max_length: int, *, shares_pr
     return longest
 
 
-def shares_prompts(job: TrainJob, settings: SftSettings, config: PreTrainedConfig) -> bool:
-    """Whether a stage reads the prompt of a pair once; flash attention takes no mask that would permit it."""
-    can_share = job.trained_positions_only and settings.is_fused and settings.is_paired
-    return (
-        can_share
-        and job.gpu.attention != "flash_attention_2"
-        and supports_attention(config, "sdpa")
-        and sees_everything(config)
+def reads_prompts_once(job: TrainJob, settings: SftSettings, config: PreTrainedConfig) -> bool:
+    """Whether a stage reads the prompt of a pair once, see `shares_prompts`."""
+    has_pairs = settings.is_paired and settings.is_fused
+    return shares_prompts(
+        config, job.gpu.attention, has_pairs=has_pairs, trained_positions_only=job.trained_positions_only
     )
 
 
@@ -238,7 +240,7 @@ def settle_stage(job: TrainJob, settings: SftSettings, rows: list[dict[str, list
     longest = (
         max(len(row["prompt"]) for row in rows) + settings.max_new_tokens
         if isinstance(settings, GrpoSettings)
-        else find_longest(rows, settings.max_length, shares_prompts=shares_prompts(job, settings, config))
+        else find_longest(rows, settings.max_length, shares_prompts=reads_prompts_once(job, settings, config))
     )
     training = Training(
         max_length=longest,
@@ -281,7 +283,7 @@ def choose_gpu_paths(job: TrainJob, settings: SftSettings, settled: Settled) -> 
         on_gpu=torch.cuda.is_available(),
         precision=settled.precision,
         is_sharded=is_sharded,
-        takes_flash=not shares_prompts(job, settings, config) and supports_attention(config, "flash_attention_2"),
+        takes_flash=not reads_prompts_once(job, settings, config) and supports_attention(config, "flash_attention_2"),
     )
 
 

@@ -1,22 +1,28 @@
 """The plan of whole experiments: against what mini_lance's rounds took, and what does not fit on which machine."""
 
 import json
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from lance_assets.algorithms.forecast.round_forecast import StageForecast
 from lance_assets.forecast.build import Forecast, build_forecast, find_free_gib, prepare
 from lance_assets.forecast.lengths import measure_lengths
+from lance_assets.forecast.measuring import Measuring, describe_computer
 from lance_assets.forecast.stages import Row
 from lance_assets.forecast.table import add_all, add_hours, format_hours, render_forecast
 from lance_assets.forecast.throughput import MeasuredRow, read_throughput
+from lance_assets.forecast.trainer import Trainer
 from lance_assets.rounds.experiments import plan_experiment
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.experiment import ExperimentSettings
 from resources.models.model_shapes import find_model
+from resources.training import saving
+from resources.training.gpu import choosing
 from resources.training.gpu.choosing import SHARDED_4BIT
 
 WORLD = {"name": "lance_assets.small_world:WORLD", "per_stratum": 8}
@@ -385,6 +391,60 @@ def test_pairs_alone_start_the_trainer_themselves(project_root: Path, tmp_path: 
     ):
         row = rows[name]
         assert 3600 * (row.hours or 0) == pytest.approx((row.prompt_tokens or 0) / 6500 + wait), name
+
+
+def open_measuring(plan: Plan, home: Path) -> Measuring:
+    model = find_model(SMALL_MODEL)
+    trainer = Trainer(plan.settings.training, plan.folder, model, describe_computer(plan), read_throughput())
+    return Measuring(plan, model, trainer, home)
+
+
+def test_what_is_measured_is_kept_for_its_settings_of_the_gpu(project_root: Path, tmp_path: Path) -> None:
+    lora = {"lora": {"r": 4}}
+    settings = [{}, {"attention": "auto"}, {"attention": "sdpa"}, {"liger": "off"}, {"quantization": "4bit"}]
+    plans = [load(project_root, "mini_lance", training=lora | {"gpu": each}) for each in settings]
+    plain, written, *others = [open_measuring(plan, tmp_path).file for plan in plans]
+    assert plain == written
+    assert len({plain, *others}) == 4
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("gpu", [{"quantization": "4bit"}, {"liger": "on"}, {"optimizer": "paged_adamw_8bit"}])
+def test_what_this_computer_cannot_train_with_is_not_measured_without_it(
+    project_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: dict
+) -> None:
+    monkeypatch.setattr(Measuring, "_time_engine", lambda self: pytest.fail("it is said before anything is timed"))
+    plan = load(project_root, "mini_lance", training={"lora": {"r": 4}, "gpu": gpu})
+    with pytest.raises(ValueError, match=rf"training\.gpu\.{next(iter(gpu))}: .* needs a GPU of CUDA"):
+        build_forecast(plan, machine=None, home=tmp_path, measures=True)
+
+
+def test_a_stage_is_timed_as_it_is_trained_and_alone_in_memory(
+    project_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {"batch_size": 2, "max_length": 16}
+    gpu = {"attention": "sdpa", "optimizer": "adamw_torch_fused"}
+    training = {"lora": {"r": 4}, "frozen_dtype": "bfloat16", "gpu": gpu, "sft": few, "dpo": few, "num_threads": 1}
+    loaded, taken = [], []
+    real_load, real_build = saving.load_for_training, choosing.build_optimizer
+
+    def load_noted(*given: object) -> object:
+        assert all(ref() is None for ref, *_ in loaded), "the model of the stage before is gone"
+        model = real_load(*given)
+        loaded.append((weakref.ref(model), given[2], model.dtype))
+        return model
+
+    def build_noted(*given: object) -> object:
+        taken.append(real_build(*given))
+        return taken[-1]
+
+    monkeypatch.setattr(saving, "load_for_training", load_noted)
+    monkeypatch.setattr(choosing, "build_optimizer", build_noted)
+    rates = open_measuring(load(project_root, "mini_lance", training=training), tmp_path)._time_training()
+    assert all(rate is not None and rate > 0 for rate in rates.values())
+    assert [(loading, dtype) for _, loading, dtype in loaded] == 2 * [({"attn_implementation": "sdpa"}, torch.bfloat16)]
+    assert [one.defaults["fused"] for one in taken] == [True, True]
+    assert all(weight.dtype == torch.float32 for one in taken for weight in one.param_groups[0]["params"])
 
 
 def test_another_computer_or_a_model_elsewhere_cannot_be_measured(project_root: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from resources.training.pair_losses import CPOConfig, ORPOConfig
 from resources.training.precision import Settled
 from resources.training.saving import load_for_training
 from resources.training.stage_settings import LoraSettings, SftSettings
-from resources.training.train_worker import build_arguments, choose_gpu_paths, run_stage, shares_prompts
+from resources.training.train_worker import build_arguments, choose_gpu_paths, reads_prompts_once, run_stage
 from resources.training.trainer import TrainJob, TrainResult, fingerprint_job
 
 ROUNDED, EXACT = "bfloat16_autocast", "float32"
@@ -107,7 +107,7 @@ def test_the_attention_of_a_stage_is_that_by_which_its_batch_is_settled(
     job = TrainJob.model_validate({"start_checkpoint": tiny_model, "staging": tiny_model} | changed)
     settings, config = getattr(job, stage), AutoConfig.from_pretrained(tiny_model)
     assert choose_gpu_paths(job, settings, Settled(ROUNDED, 1)).attention == attention
-    assert shares_prompts(job, settings, config) == shares
+    assert reads_prompts_once(job, settings, config) == shares
 
 
 @pytest.mark.parametrize(

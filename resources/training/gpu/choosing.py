@@ -10,7 +10,7 @@ its constants quantized too. How it differs:
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,8 @@ from lance_assets.extras import INSTALL
 from resources.training.gpu.settings import LIBRARIES, Attention, GpuSettings
 
 if TYPE_CHECKING:
-    from torch.nn import Module
+    from torch.nn import Module, Parameter
+    from torch.optim import Optimizer
     from transformers import PreTrainedConfig
 
 SHARDED_4BIT = (
@@ -152,6 +153,23 @@ def supports_attention(config: "PreTrainedConfig", name: Attention) -> bool:
     return is_flash_attn_2_available() and bool(getattr(own, "_supports_flash_attn", False))
 
 
+def shares_prompts(
+    config: "PreTrainedConfig", attention: Attention, *, has_pairs: bool, trained_positions_only: bool
+) -> bool:
+    """Whether a stage reads the prompt of a pair once; flash attention takes no mask that would permit it.
+
+    Args:
+        config: the model's.
+        attention: what the experiment asks for.
+        has_pairs: whether its rows are pairs that are scored by TRL's fused output embedding.
+        trained_positions_only: the setting.
+    """
+    from resources.engines.transformers.continuations import sees_everything
+
+    can_share = has_pairs and trained_positions_only and attention != "flash_attention_2"
+    return can_share and supports_attention(config, "sdpa") and sees_everything(config)
+
+
 def explain_no_gpu(name: str, value: str) -> str:
     """That a setting needs a GPU where there is none."""
     return f"training.gpu.{name}: {value} needs a GPU of CUDA, and here training runs on the CPU; remove it"
@@ -163,6 +181,23 @@ def explain_missing(module: str) -> str:
         # It is compiled for the torch and CUDA that are there.
         return "flash-attn, which is not installed: pip install --no-build-isolation flash-attn"
     return f"{module}, which is not installed: {INSTALL.format(extra='gpu')}"
+
+
+def build_optimizer(chosen: GpuChoices, weights: Sequence["Parameter"]) -> "Optimizer":
+    """An optimizer of the kind that is chosen, with a small rate, for steps that are timed."""
+    import torch
+
+    if chosen.optimizer is None:
+        return torch.optim.AdamW(weights, lr=1e-6)
+    from transformers import Trainer, TrainingArguments
+
+    on_cpu = weights[0].device.type == "cpu"
+    arguments = TrainingArguments(
+        output_dir=os.devnull, report_to="none", use_cpu=on_cpu, learning_rate=1e-6, optim=chosen.optimizer
+    )
+    kind, given = Trainer.get_optimizer_cls_and_kwargs(arguments)
+    built: Optimizer = kind(weights, **given)
+    return built
 
 
 def keep_adapters_precise(model: "Module") -> None:
