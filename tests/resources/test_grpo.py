@@ -13,6 +13,7 @@ from lance_assets.records import REWARD_PROMPTS
 from lance_assets.worlds import run_file
 from resources.models.chat_format import encode_messages
 from resources.training import grpo, train_worker
+from resources.training.gpu.choosing import GpuChoices
 from resources.training.grpo import encode_prompts, fit_batch, order_prompts
 from resources.training.rewards import find_reward
 from resources.training.stage_settings import GrpoSettings, LoraSettings, RewardSource
@@ -98,6 +99,21 @@ def test_the_loss_is_minus_the_advantages_of_the_tokens_and_rewards_are_kept_by_
     assert result.dpo_change is not None
     assert result.dpo_change > 0
     assert result.sft_losses == []
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_the_reference_that_trl_loads_has_the_attention_of_the_model(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attention: str
+) -> None:
+    made = []
+    monkeypatch.setattr(train_worker, "train_on", lambda trainer, states, stage: made.append(trainer))
+    monkeypatch.setattr(train_worker, "choose_gpu_paths", lambda *_: GpuChoices(attention=attention))
+    settings = SETTINGS.model_copy(update={"beta": 0.04})
+    job = describe_job(tiny_model, tmp_path / "job", grpo=settings)
+    rows = pl.read_parquet(job.prompts_path).to_dicts()
+    train_worker.run_stage("grpo", job, settings, tiny_model, rows, tmp_path)
+    models = [made[0].model, made[0].ref_model]
+    assert [model.config._attn_implementation for model in models] == [attention, attention]
 
 
 @pytest.mark.slow

@@ -59,7 +59,11 @@ class GpuChoices:
 
     @property
     def loading(self) -> dict[str, Any]:
-        """For `from_pretrained` of the model that is trained, and of its reference."""
+        """For `from_pretrained` of the model that is trained, and of the reference that DPO and KTO are given.
+
+        GRPO's reference, with `beta` above 0 and without adapters, is loaded by TRL, which takes the trained model's
+        attention for it. Four bits need adapters, and then the model without them is the reference.
+        """
         attention = {} if self.attention is None else {"attn_implementation": self.attention}
         if self.compute_dtype is None:
             return attention
