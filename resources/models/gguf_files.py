@@ -17,9 +17,11 @@ A `tokenizer.json` beside the file is the model's own, and is taken in place of 
 
 import hashlib
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +31,14 @@ from resources.models.gguf_config import GgufError, GgufFacts, check_whole, comp
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+logger = logging.getLogger(__name__)
+
 ENDING = ".gguf"
 SOURCE = "source.json"
-"""What a converted folder was made from: the file's name and hash, and the versions of the libraries."""
+"""What a converted folder was made from: the file's name and hash, the converter and the versions of the libraries."""
+CONVERTER = 1
+"""By which rules a file is converted. One more with each change to this file or `gguf_config` after which some GGUF
+file becomes another model: folders of other rules are converted again."""
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _LLAMA_3 = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -78,8 +85,14 @@ def hash_file(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
+def is_current(folder: Path) -> bool:
+    """Whether a folder is a whole converted model, by the rules of today."""
+    source = folder / SOURCE
+    return source.is_file() and json.loads(source.read_text(encoding="utf-8")).get("converter") == CONVERTER
+
+
 def find_converted(file: Path, root: Path) -> Path | None:
-    """The folder that a file was converted into; None where it was not yet.
+    """The folder that a file was converted into; None where it was not yet, or by other rules.
 
     Args:
         file: the GGUF file.
@@ -87,9 +100,8 @@ def find_converted(file: Path, root: Path) -> Path | None:
     """
     stat = file.stat()
     for folder in sorted(root.glob(f"{file.stem}-*")):
-        source = folder / SOURCE
-        if source.is_file():
-            kept = json.loads(source.read_text(encoding="utf-8"))
+        if is_current(folder):
+            kept = json.loads((folder / SOURCE).read_text(encoding="utf-8"))
             # The hash of a large file takes a minute, and its size and time say as much on one machine.
             if [kept["bytes"], kept["modified_ns"]] == [stat.st_size, stat.st_mtime_ns] or (
                 kept["bytes"] == stat.st_size and kept["sha256"] == hash_file(file)
@@ -99,7 +111,7 @@ def find_converted(file: Path, root: Path) -> Path | None:
 
 
 def convert(file: Path, root: Path, *, name: str | None = None) -> Path:
-    """The model folder of a GGUF file, float32; converted at the first call.
+    """The model folder of a GGUF file, float32; converted at the first call, and again where other rules made it.
 
     Args:
         file: the GGUF file; of a model in several files it is the first one.
@@ -112,20 +124,28 @@ def convert(file: Path, root: Path, *, name: str | None = None) -> Path:
     """
     digest = hash_file(file)
     folder = root / (name or f"{file.stem}-{digest[:8]}")
-    if (folder / SOURCE).is_file():
+    if is_current(folder):
         return folder
+    if (folder / SOURCE).is_file():
+        logger.warning("%s was converted from %s by earlier rules, and is converted again", folder, file.name)
     root.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=root))
+    earlier = partial.with_name(f"{partial.name}-earlier")
     try:
         _write(file, partial)
         _write_source(file, partial, digest)
+        if (folder / SOURCE).is_file() and not is_current(folder):
+            # What reads the earlier folder keeps the files that it has open.
+            with suppress(FileNotFoundError):
+                folder.rename(earlier)
         try:
             partial.rename(folder)
         except OSError:
             # Another process was faster, and wrote the same.
-            if not (folder / SOURCE).is_file():
+            if not is_current(folder):
                 raise
     finally:
+        shutil.rmtree(earlier, ignore_errors=True)
         shutil.rmtree(partial, ignore_errors=True)
     return folder
 
@@ -136,6 +156,7 @@ def _write_source(file: Path, folder: Path, digest: str) -> None:
     stat = file.stat()
     source = {
         "file": file.name,
+        "converter": CONVERTER,
         "sha256": digest,
         "bytes": stat.st_size,
         "modified_ns": stat.st_mtime_ns,

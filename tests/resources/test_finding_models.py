@@ -1,5 +1,6 @@
 """Where the name of a model leads: folders, GGUF files, the hub's cache, and what was taken out of a package."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from resources.models.finding import UnknownModelError, find_model_here, find_obtained, resolve_model
-from resources.models.gguf_files import SOURCE
+from resources.models.gguf_files import CONVERTER, SOURCE
 from resources.stores.checkpoints import NotACheckpointError
 
 
@@ -70,6 +71,11 @@ def test_what_was_taken_out_of_a_package_stands_for_its_hub_id(
     shutil.copytree(model, folder)
     # Without the file that is written last, the folder may be half of a model.
     assert find_model_here("owner/name", base=None, revision=None) is None
+    # By the rules of an earlier day it may be another model.
     (folder / SOURCE).write_text("{}")
+    assert find_model_here("owner/name", base=None, revision=None) is None
+    with pytest.raises(UnknownModelError, match=r"--name was converted by earlier rules.*`lance model owner/name`"):
+        resolve_model("owner/name", base=tmp_path, revision=None)
+    (folder / SOURCE).write_text(json.dumps({"converter": CONVERTER}))
     assert find_model_here("owner/name", base=None, revision=None) == folder
     assert resolve_model("owner/name", base=tmp_path, revision=None) == folder

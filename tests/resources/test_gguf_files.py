@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from resources.models.finding import find_model_here, resolve_model
-from resources.models.gguf_files import WORD_RULES, GgufError, check_tokenizer, convert, find_converted
+from resources.models.gguf_files import SOURCE, WORD_RULES, GgufError, check_tokenizer, convert, find_converted
 from tests.resources.gguf_writing import TEMPLATE, Vocabulary, build_model, write_file
 
 
@@ -62,6 +62,33 @@ def test_a_changed_file_is_another_model(tmp_path: Path) -> None:
     second = convert(file, tmp_path / "models")
     assert second != first
     assert AutoTokenizer.from_pretrained(second).tokenize("2024 cat") == ["2024", "Ġc", "at"]
+
+
+@pytest.mark.parametrize("told", [{}, {"converter": 0}], ids=["before there were versions", "of another version"])
+@pytest.mark.parametrize("name", [None, "owner--tiny"], ids=["a file", "out of a package"])
+def test_what_earlier_rules_made_is_converted_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str | None, told: dict
+) -> None:
+    monkeypatch.setenv("LANCE_HOME", str(tmp_path / "home"))
+    file, root = tmp_path / "tiny.gguf", tmp_path / "home" / "models"
+    write_gguf(file)
+    folder = convert(file, root, name=name)
+    kept = json.loads((folder / SOURCE).read_text())
+    (folder / SOURCE).write_text(json.dumps({key: kept[key] for key in kept if key != "converter"} | told))
+    (folder / "config.json").write_text("what the earlier rules said")
+
+    def find() -> Path | None:
+        return find_converted(file, root) if name is None else find_model_here("owner/tiny", base=None, revision=None)
+
+    assert find() is None
+    assert convert(file, root, name=name) == folder == find()
+    assert f"{folder} was converted from tiny.gguf by earlier rules, and is converted again" in caplog.text
+    assert json.loads((folder / "config.json").read_text())["model_type"] == "llama"
+    assert json.loads((folder / SOURCE).read_text()) == kept
+    assert list(root.iterdir()) == [folder], "nothing is left of the earlier one"
+    caplog.clear()
+    assert convert(file, root, name=name) == folder
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("rule", sorted(WORD_RULES))
