@@ -126,9 +126,10 @@ def build_grpo_trainer(
     )
     review = job.reward.review
     reviewer = ReviewReward(review) if review is not None else None
+    score = score_batch(find_reward(job.reward), tokenizer) if reviewer is None else score_reviews(reviewer, tokenizer)
     trainer = TokenGRPOTrainer(
         load_start(start, job, getattr(torch, job.frozen_dtype), loading),
-        reward_funcs=score_batch(find_reward(job.reward)) if reviewer is None else score_reviews(reviewer),
+        reward_funcs=score,
         args=config,
         train_dataset=Dataset.from_list(order_prompts(encoded, settings, rng_seed=job.rng_seed)),
         processing_class=tokenizer,

@@ -1,6 +1,7 @@
 """GRPO on a tiny model: the loss by hand, what is earned by step, prompts as at serving, and a kill."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -8,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from lance_assets.algorithms.reviews.thoughts import strip_thinking
 from lance_assets.prompts import build_messages
 from lance_assets.records import REWARD_PROMPTS
 from lance_assets.worlds import run_file
@@ -15,9 +17,10 @@ from resources.models.chat_format import encode_messages
 from resources.training import grpo, train_worker
 from resources.training.gpu.choosing import GpuChoices
 from resources.training.grpo import encode_prompts, fit_batch, order_prompts
-from resources.training.rewards import find_reward
+from resources.training.rewards import find_reward, score_batch, score_reviews
 from resources.training.stage_settings import GrpoSettings, LoraSettings, RewardSource
 from resources.training.trainer import TrainJob, find_job_folder, fingerprint_job
+from tests.resources.chat_templates import Family, make_tokenizer
 from tests.resources.test_resuming import KilledError, kill_at
 from tests.resources.test_trainer import train_here, weights_of
 
@@ -181,6 +184,48 @@ def test_rewards_by_rule_gold_answer_and_function(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=told):
             find_reward(RewardSource(name=name, folder=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("tags", "is_special", "is_opened"),
+    [
+        (("[THINK]", "[/THINK]"), True, False),
+        (("<ponder>", "</ponder>"), False, False),
+        (("<|START_PONDERING|>", "<|END_PONDERING|>"), True, False),
+        (("<think>", "</think>"), False, True),
+        (("[MUSE]", "[/MUSE]"), True, True),
+    ],
+)
+def test_a_thought_earns_nothing_whatever_its_tags_are(
+    tags: tuple[str, str], is_special: bool, is_opened: bool
+) -> None:
+    """A thought that the limit cut at the gold answer has not answered; of one that is closed what follows counts."""
+    opened, closed = tags
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['reasoning_content'] %}"
+        f"{opened}{{{{ m['reasoning_content'] }}}}{closed}{{% endif %}}"
+        "{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        f"{{% if add_generation_prompt %}}<|im_start|>assistant\n{opened if is_opened else ''}{{% endif %}}"
+    )
+    special = ("<|im_start|>", *(tags if is_special else ()))
+    tokenizer = make_tokenizer(Family(template, "<|im_end|>", special, whole=() if is_special else tags))
+    begins = "" if is_opened else opened
+    written = [
+        f"{begins}6 + 5, so maybe 12",
+        f"{begins}So maybe 12{closed}It is 11.<|im_end|>",
+        f"{begins}So maybe 11{closed}It is 12.<|im_end|>",
+    ]
+    batch = {
+        "completion_ids": [tokenizer(text, add_special_tokens=False)["input_ids"] for text in written],
+        "question": ["6 + 6?"] * 3,
+    }
+    reward = score_batch(find_reward(RewardSource(name="gold")), tokenizer)
+    assert reward(**batch, answer=["12"] * 3, completions=written) == [0.0, 0.0, 1.0]
+
+    shown: list[str] = []
+    reviewer: Any = SimpleNamespace(score=lambda _, texts: shown.extend(map(strip_thinking, texts)) or [0.5] * 3)
+    assert score_reviews(reviewer, tokenizer)(**batch) == [0.5] * 3
+    assert shown == ["", "It is 11.", "It is 12."]
 
 
 def test_another_reward_is_another_job(tiny_model: Path, tmp_path: Path) -> None:
