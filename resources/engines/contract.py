@@ -15,7 +15,7 @@ from jinja2 import TemplateError
 from lance_assets.records import Ask, Request, Sample, SamplingSettings, TokenChoice, TurnNotContinuedError
 from resources.machine.processes import MemoryPeak
 from resources.models.chat_format import encode_messages, encode_user_turn, read_format
-from resources.models.thought_tags import OPENS, restore_own
+from resources.models.thought_tags import begin_own
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -167,17 +167,24 @@ def ask_directly(engine: Engine) -> Ask:
 def encode_prefill(tokenizer: "PreTrainedTokenizerBase", prefill: str) -> tuple[int, ...]:
     """Token ids of the text with which the model's turn has begun, to be put behind `encode_messages`.
 
-    It is encoded by itself, as the model's own turn is decoded by itself; where the text holds the name of a special
-    token, such as `<|im_end|>`, it is encoded letter by letter and ends no turn.
+    It is encoded by itself, as the model's own turn is decoded by itself. The tags of a thought are the model's own;
+    those that are special tokens are encoded as these tokens, since `read_text` has read them. Where the text holds
+    the name of another special token, such as `<|im_end|>`, it is encoded letter by letter and ends no turn.
     """
     if not prefill:
         return ()
     chat_format = read_format(tokenizer)
-    if chat_format.opened:
-        # The prompt has opened the thought with which the turn begins.
-        prefill = prefill.removeprefix(OPENS)
-    encoded = tokenizer(restore_own(prefill, chat_format.thoughts), add_special_tokens=False, split_special_tokens=True)
-    return tuple(encoded["input_ids"])
+    text = begin_own(prefill, chat_format.thoughts, chat_format.opened, chat_format.closing.strip())
+    names = {tokenizer.decode([token]): token for token in chat_format.thought_tokens}
+    # Tokens that are not special are taken whole by the tokenizer itself.
+    tags = {name: names[name] for name in chat_format.special if name in names}
+    tokens: list[int] = []
+    for piece in filter(None, re.split(f"({'|'.join(map(re.escape, tags))})", text) if tags else [text]):
+        if piece in tags:
+            tokens.append(tags[piece])
+        else:
+            tokens += tokenizer(piece, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return tuple(tokens)
 
 
 def encode_requests(

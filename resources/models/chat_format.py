@@ -37,10 +37,10 @@ from weakref import WeakKeyDictionary
 
 from jinja2 import TemplateError
 
+from lance_assets.algorithms.reviews.thoughts import list_closings
 from resources.models.thought_tags import (
     Tags,
     find_thought_tags,
-    list_closings,
     list_names,
     open_thought,
     rename_own,

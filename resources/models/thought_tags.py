@@ -17,7 +17,7 @@ Hand-written: transformers has response schemas, which few models bring; vLLM's 
 import re
 from collections.abc import Callable, Collection, Sequence
 
-from lance_assets.algorithms.reviews.thoughts import part_thoughts
+from lance_assets.algorithms.reviews.thoughts import list_closings, part_thoughts, write_closing
 
 Tags = tuple[str, str]
 """What opens a thought, and what closes it."""
@@ -46,21 +46,6 @@ def is_known(tags: Tags) -> bool:
     """
     opened, closed = tags
     return part_thoughts(f"{opened}a{closed}b").said == "b" and part_thoughts(f"{opened}a").is_open
-
-
-def list_closings(opened: str) -> list[str]:
-    """What may close a tag.
-
-    >>> list_closings("<ponder>"), list_closings("<|begin_of_musing|>")
-    (['</ponder>'], ['<|/begin_of_musing|>', '<|end_of_musing|>'])
-    """
-    slashed = re.sub(r"\A([<\[◁][|｜]?)", r"\1/", opened)
-    ended = re.sub(r"(?i)\A(<[|｜])(begin|start)", lambda found: found[1] + _end_like(found[2]), opened)
-    return [slashed] if ended == opened else [slashed, ended]
-
-
-def _end_like(word: str) -> str:
-    return "END" if word.isupper() else "end"
 
 
 def find_thought_tags(
@@ -138,6 +123,27 @@ def restore_own(text: str, tags: Sequence[Tags]) -> str:
         return text
     opened, closed = tags[0]
     return text.replace(OPENS, opened).replace(CLOSES, closed)
+
+
+def begin_own(text: str, tags: Sequence[Tags], opened: str, closed: str) -> str:
+    r"""A turn that has begun, as the model itself would have written it: its thought in its own tags.
+
+    Args:
+        text: with which the turn begins, its thought closed as `write_closing` closes it.
+        tags: the model's.
+        opened: the tag of a thought that the prompt has opened, which is not written again; empty for none.
+        closed: the tag that closes that thought.
+
+    >>> begin_own("<think>So.\n</think>\nscore: ", [], "[THINK]", "[/THINK]")
+    'So.\n[/THINK]\nscore: '
+    >>> begin_own("<|think|>So.<|/think|>", [("<|think|>", "<|end_think|>")], "", "")
+    '<|think|>So.<|end_think|>'
+    """
+    if opened and text.startswith(OPENS):
+        text = text.removeprefix(OPENS).replace(CLOSES, closed, 1)
+    elif begun := next((pair for pair in tags if text.lstrip().startswith(pair[0])), None):
+        text = text.replace(write_closing(begun[0]), begun[1], 1)
+    return restore_own(text, tags)
 
 
 def open_thought(text: str, opened: str) -> str:

@@ -65,6 +65,17 @@ def ending(text: str, *tail: TokenChoice) -> Sample:
         ("", "score: "),
         ("<think>Is it right? Perhaps", "<think>Is it right? Perhaps\n</think>\nscore: "),
         ("[THINK]Is it", "[THINK]Is it\n[/THINK]\nscore: "),
+        ("<|START_THINKING|>Is it", "<|START_THINKING|>Is it\n<|END_THINKING|>\nscore: "),
+        ("<|begin_of_thought|>Is it", "<|begin_of_thought|>Is it\n<|end_of_thought|>\nscore: "),
+        ("<seed:think>Is it", "<seed:think>Is it\n</seed:think>\nscore: "),
+        ("◁think▷Is it", "◁think▷Is it\n◁/think▷\nscore: "),
+        ("<thought process>Is it", "<thought process>Is it\n</thought process>\nscore: "),
+        ('<thinking depth="2">Is it', '<thinking depth="2">Is it\n</thinking>\nscore: '),
+        ("<think>Yes.</think>[THINK]Or <think>", "<think>Yes.</think>[THINK]Or <think>\n[/THINK]\nscore: "),
+        (
+            "<|channel|>analysis<|message|>Is it",
+            "<|channel|>analysis<|message|>Is it\n<|channel|>final<|message|>\nscore: ",
+        ),
         ("<think>Yes.</think>Right", "<think>Yes.</think>Right\nscore: "),
     ],
 )

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+from lance_assets.algorithms.reviews.forced_endings import build_prefill
 from lance_assets.algorithms.reviews.thoughts import part_thoughts, strip_thinking
 from lance_assets.records import Request, SamplingSettings
 from resources.engines.contract import begins_turn, encode_prefill, encode_requests
@@ -102,6 +103,34 @@ def test_a_turn_goes_on_in_the_models_own_tags_and_in_the_thought_that_was_opene
     given, opened = make("given", UNKNOWN[0]), make("opened", UNKNOWN[0])
     assert given.decode(encode_prefill(given, said)) == "<ponder>So.\n</ponder>\nscore: "
     assert opened.decode(encode_prefill(opened, said)) == "So.\n</ponder>\nscore: "
+
+
+@pytest.mark.parametrize("is_special", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "tags"),
+    [
+        *((kind, tags) for kind in ("given", "opened") for tags in (*UNKNOWN, *KNOWN, ("◁think▷", "◁/think▷"))),
+        ("given", ("<|think|>", "<|end_think|>")),
+    ],
+)
+def test_a_thought_that_was_cut_is_closed_by_the_models_own_tokens(
+    kind: str, tags: tuple[str, str], is_special: bool
+) -> None:
+    """From the tokens of a review that was cut to those of the turn that is gone on from."""
+    tokenizer = make(kind, tags, is_special=is_special)
+    begun = "" if kind == "opened" else tags[0]
+    cut = tokenizer(f"{begun}Is it 4? <|im_end", add_special_tokens=False)["input_ids"]
+    turn = encode_prefill(tokenizer, build_prefill(read_text(tokenizer, cut)))
+    assert tokenizer.decode(turn) == f"{begun}Is it 4? <|im_end\n{tags[1]}\nscore: "
+    own = tokenizer.convert_tokens_to_ids([*([tags[0]] if begun else []), tags[1]])
+    assert [token for token in turn if token in tokenizer.all_special_ids or token >= 256] == (
+        own if is_special else []
+    )
+    (prompt,) = encode_requests(
+        tokenizer, [Request("r", (USER,), 0, prefill=f"{tags[0]}a<|im_end|>")], max_new_tokens=4, context=None
+    )[0].values()
+    ends = [token for token in prompt if token == tokenizer.eos_token_id]
+    assert len(ends) == 1, "what ends a turn is text in one that has begun"
 
 
 def test_behind_a_prefill_no_thought_is_open() -> None:

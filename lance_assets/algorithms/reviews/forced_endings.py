@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from lance_assets.algorithms.reviews.pairwise import Verdict
-from lance_assets.algorithms.reviews.thoughts import part_thoughts
+from lance_assets.algorithms.reviews.thoughts import part_thoughts, write_closing
 from lance_assets.records import TokenChoice
 
 LABEL = "score: "
@@ -28,7 +28,6 @@ VERDICTS: tuple[Verdict, ...] = ("A", "B", "tie")
 NOT_CONTINUED = "not_continued"
 """Why a review has no score: its ending was to be forced, and the engine does not go on from a turn that has begun."""
 
-_OPENS_THOUGHT = re.compile(r"\s*([<\[])(?:\|)?([a-z][a-z:_ -]{2,30})", re.I)
 _DANGLING = re.compile(r"\s*(?:\n|^)[ *_#]*(?:final |overall |total )?score[ *_:=]*[0-9./]*[ *_]*\Z", re.I)
 _DANGLING_VERDICT = re.compile(r"\s*(?:\n|^)[ *_#]*(?:final )?verdict[ *_:=]*[A-Za-z]?[ *_]*\Z", re.I)
 _FORCED_VERDICT = re.compile(r"\n\(forced ending\) (?:verdict: (?P<verdict>A|B|tie)|no verdict: (?P<reason>[a-z_]+))\Z")
@@ -44,12 +43,7 @@ def build_prefill(review: str, label: str = LABEL) -> str:
     >>> build_prefill("Clear, but wrong.\nScore: 1"), build_prefill("")
     ('Clear, but wrong.\nscore: ', 'score: ')
     """
-    closed = review
-    if part_thoughts(review).is_open:
-        opened = _OPENS_THOUGHT.match(review)
-        is_square = opened is not None and opened[1] == "["
-        name = opened[2] if opened is not None else "think"
-        closed = f"{review.rstrip()}\n{'[/' if is_square else '</'}{name}{']' if is_square else '>'}"
+    closed = f"{review.rstrip()}\n{write_closing(review)}" if part_thoughts(review).is_open else review
     rationale = (_DANGLING if label == LABEL else _DANGLING_VERDICT).sub("", closed).rstrip()
     return f"{rationale}\n{label}" if rationale else label
 

@@ -29,7 +29,7 @@ _CLOSED = (
     rf"</(?:[a-z]{{2,12}}:|ant)?{_NAMES} ?>|\[/(?:think(?:ing)?|thought|reasoning)\]"
     rf"|◁/{_NAMES}▷|<\|(?:end[ _-]?(?:of[ _-])?|/){_NAMES}\|>|<\|channel\|>final<\|message\|>"
 )
-_CLOSE = re.compile(_CLOSED, re.I)
+_CLOSE, _OPEN = re.compile(_CLOSED, re.I), re.compile(_OPENED, re.I)
 # Code comes first, so that a tag in it is no tag; a fence that never ends is no code.
 _CODE = r"(?P<code>```(?:(?!```)[\s\S])*+```|`[^`\n]*+`)"
 _CODE_OR_TAG = re.compile(rf"{_CODE}|(?P<close>{_CLOSED})|(?P<open>{_OPENED})", re.I)
@@ -91,3 +91,41 @@ def strip_thinking(text: str) -> str:
     ('score: 8', '')
     """
     return part_thoughts(text).said
+
+
+def list_closings(opened: str) -> list[str]:
+    """What may close a tag.
+
+    >>> list_closings("<ponder>"), list_closings("<|begin_of_musing|>")
+    (['</ponder>'], ['<|/begin_of_musing|>', '<|end_of_musing|>'])
+    """
+    slashed = re.sub(r"\A([<\[◁][|｜]?)", r"\1/", opened)
+    ended = re.sub(r"(?i)\A(<[|｜])(begin|start)", lambda found: found[1] + _end_like(found[2]), opened)
+    return [slashed] if ended == opened else [slashed, ended]
+
+
+def _end_like(word: str) -> str:
+    return "END" if word.isupper() else "end"
+
+
+def write_closing(text: str) -> str:
+    r"""The tag that closes the thought which is open at a text's end, as the family of its opening tag has it.
+
+    Args:
+        text: one whose `part_thoughts(text).is_open`; of any other the text's first tag is taken for open.
+
+    Returns:
+        The tag; `</think>` where there is none of a known name.
+
+    >>> [write_closing(text) for text in ("<think>So", "[THINK]So", "<|START_THINKING|>So", "<think a=\"b\">So")]
+    ['</think>', '[/THINK]', '<|END_THINKING|>', '</think>']
+    """
+    begins = max((found.end() for found in _CLOSE.finditer(text)), default=0)
+    opened = _OPEN.search(text, begins)
+    if opened is None:
+        return "</think>"
+    if opened[0].startswith("<|channel|>"):
+        return "<|channel|>final<|message|>"
+    # A tag may have attributes, which its closing has not; some names have a blank.
+    tags = (opened[0], re.sub(r" [^<>]*>\Z", ">", opened[0]))
+    return next((closed for tag in tags for closed in list_closings(tag) if _CLOSE.fullmatch(closed)), "</think>")
