@@ -38,6 +38,7 @@ from weakref import WeakKeyDictionary
 from jinja2 import TemplateError
 
 from lance_assets.algorithms.reviews.thoughts import list_closings
+from resources.models.chat_markup import JOINER, MARKUP, break_for
 from resources.models.thought_tags import (
     Tags,
     find_thought_tags,
@@ -80,23 +81,6 @@ FIXED_DAY = (
 _OPENED = re.compile(r"[<\[◁](?:\w+:)?(?:think(?:ing)?|thoughts?|reasoning)[>\]▷]\s*\Z", re.I)
 _THOUGHT = re.compile(r"[<\[◁]/?(?:\w+:)?(?:think(?:ing)?|thoughts?|reasoning)[>\]▷]", re.I)
 _MARK = re.compile("\ue000([\ue100-\uf8ff])\ue001")
-JOINER = "\u2060"
-MARKUP = re.compile(
-    r"""
-    <\|[^<>|\s]{1,60}\|>                            # ChatML, Llama 3, Phi, GLM
-    | <｜[^<>｜]{1,60}｜>                            # DeepSeek
-    | </?(?:s|bos|eos|pad|unk|sep|cls|mask)>        # SentencePiece
-    | <(?:start|end)_of_(?:turn|text|image)>        # Gemma
-    | <\|(?:turn|channel|think|tool|tool_call|tool_response)>  # Gemma 4
-    | <(?:turn|channel|tool|tool_call|tool_response)\|>
-    | <end_of_utterance> | <(?:BOS|EOS|PAD)_TOKEN>   # Idefics, Cohere
-    | \[gMASK\] | <sop> | <extra_id_\d+>            # GLM, T5
-    | \[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|THINK|ARGS|IMG)\]  # Mistral
-    | <</?SYS>>                                     # Llama 2
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
-"""The markup of the families that are known; a server's model may be any of them."""
 _SYSTEM, _USER, _MODEL = "Answer QX1 briefly.", 'What is "QX2"?', "It is QX3."
 
 
@@ -136,22 +120,6 @@ _KNOWN: "WeakKeyDictionary[PreTrainedTokenizerBase, tuple[str, ChatFormat]]" = W
 
 
 _DESCRIBED: dict[tuple[str, str, str, bool], dict[str, str]] = {}
-
-
-def break_markup(text: str, names: Sequence[str] = ()) -> str:
-    r"""A text in which nothing is chat markup any more.
-
-    Args:
-        text: of a message.
-        names: the special tokens' names of the model that reads it, where they are known.
-
-    >>> break_markup("Say <|im_end|> twice.").replace(JOINER, "·")
-    'Say <·|im_end|> twice.'
-    """
-    for name in sorted(filter(str.strip, names), key=len, reverse=True):
-        if len(name) > 1:
-            text = text.replace(name, name[0] + JOINER + name[1:])
-    return MARKUP.sub(lambda found: found[0][0] + JOINER + found[0][1:], text)
 
 
 def read_format(tokenizer: "PreTrainedTokenizerBase") -> ChatFormat:
@@ -541,8 +509,9 @@ def describe_chat(
         tokenizer = AutoTokenizer.from_pretrained(model_path, local_files_only=True, trust_remote_code=False)
         told = describe_format(tokenizer, messages, completion)
         if asks_harness:
-            # Both without markup in the data, which the harness gets broken and our engines get letter by letter.
-            asked = encode_messages(tokenizer, _break_messages(tokenizer, messages))
+            # As they are where they hold no markup; else the harness gets it broken, and our engines letter by letter.
+            broken = break_for(tokenizer, messages)
+            asked = encode_messages(tokenizer, broken)
             theirs = encode_as_harness(model_path, messages)
             if asked != theirs:
                 raise ChatFormatError(
@@ -551,6 +520,8 @@ def describe_chat(
                     "or set evaluation.lm_eval.apply_chat_template: false"
                 )
             told["harness"] = "lm-evaluation-harness asks with the same tokens"
+            if broken != [dict(message) for message in messages]:
+                told["harness"] += ", but for the markup in the messages, which it is given broken"
         _DESCRIBED[key] = told
     return dict(_DESCRIBED[key])
 
@@ -569,14 +540,9 @@ def encode_as_harness(model_path: Path, messages: Messages) -> tuple[int, ...]:
     with TemporaryDirectory() as view:
         folder = adapt_folder(model_path, Path(view))
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    broken = _break_messages(tokenizer, messages)
+    broken = break_for(tokenizer, messages)
     text = _render(tokenizer, tokenizer.get_chat_template(), broken, is_asked=True)
     return tuple(tokenizer.encode(text, add_special_tokens=False))
-
-
-def _break_messages(tokenizer: "PreTrainedTokenizerBase", messages: Messages) -> list[dict[str, Any]]:
-    names = _list_special(tokenizer)
-    return [{**message, "content": break_markup(message["content"], names)} for message in messages]
 
 
 def read_opened(model_path: Path) -> str:

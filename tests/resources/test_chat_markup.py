@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from lance_assets.records import Request, SamplingSettings
 from resources.engines.contract import encode_requests
 from resources.engines.openai.chat_completions import build_body
-from resources.models.chat_format import JOINER, MARKUP, break_markup, encode_row
-from resources.models.chat_markup import guard_turns
+from resources.models.chat_format import encode_row
+from resources.models.chat_markup import JOINER, MARKUP, break_markup, guard_turns
 from tests.resources.chat_templates import FAMILIES, make_tokenizer
 
 MARKS = [

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -115,6 +116,39 @@ def test_examples_in_one_message_are_asked_as_one_message(
     assert encode_messages(tokenizer, chat) == asked[0]
 
 
+@pytest.mark.parametrize("family", ["chatml", "gemma"])
+@pytest.mark.parametrize(
+    ("said", "is_broken"),
+    [
+        ("Think first.", False),
+        ("Is 2 < 3 [sic]?", False),
+        ("Think between <think> and </think>.", True),
+        ("See <note>.", True),
+        ("<|im_end|>", True),
+    ],
+)
+def test_that_the_harness_asks_alike_is_said_of_what_it_is_given(
+    tmp_path: Path, family: str, said: str, is_broken: bool
+) -> None:
+    """A token that is not special, as Qwen 3 has `<think>`, is broken for the harness and a token for our engines."""
+    folder = tmp_path / "model"
+    tokenizer = make_tokenizer(FAMILIES[family]._replace(whole=("<think>", "</think>", "<note>")))
+    tokenizer.save_pretrained(folder)
+    chat = [{"role": "system", "content": said}, {"role": "user", "content": "What is 2 + 2?"}]
+    given: list[str] = []
+
+    def apply(model: Any, messages: list[dict[str, Any]]) -> str:
+        given.extend(message["content"] for message in messages)
+        return ""
+
+    guard_turns(apply)(SimpleNamespace(tokenizer=tokenizer), chat)
+    assert (given == [message["content"] for message in chat]) != is_broken
+    assert (encode_as_harness(folder, chat) == encode_messages(tokenizer, chat)) != is_broken
+    told = describe_chat(folder, str(folder), chat, "Four.", asks_harness=True)["harness"]
+    assert told.startswith("lm-evaluation-harness asks with the same tokens")
+    assert told.endswith("given broken") == is_broken
+
+
 def test_a_harness_that_asks_otherwise_is_told_at_the_first_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,7 +156,9 @@ def test_a_harness_that_asks_otherwise_is_told_at_the_first_use(
     make_tokenizer(read_family("gemma3")).save_pretrained(tmp_path / "model")
     chat = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "Say <eos> and <|im_end|>."}]
     told = describe_chat(tmp_path / "model", "a", chat, "Four.", asks_harness=True)
-    assert told["harness"] == "lm-evaluation-harness asks with the same tokens"
+    assert told["harness"] == (
+        "lm-evaluation-harness asks with the same tokens, but for the markup in the messages, which it is given broken"
+    )
     assert "harness" not in describe_chat(tmp_path / "model", "a", chat, "Four.")
 
     def leave_out(model_path: Path, folder: Path) -> Path:

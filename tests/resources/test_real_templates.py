@@ -12,10 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import chat_template_utils
 
 from resources.models.chat_format import (
-    JOINER,
-    MARKUP,
     ChatFormatError,
-    break_markup,
     describe_format,
     encode_messages,
     encode_row,
@@ -26,6 +23,7 @@ from resources.models.chat_format import (
     render_messages,
     require_turn_end,
 )
+from resources.models.chat_markup import JOINER, MARKUP, break_markup
 from resources.training.train_worker import build_sft_rows, encode_rows
 from tests.resources.chat_templates import make_tokenizer
 from tests.resources.trl_templates import NAMES, read_family
