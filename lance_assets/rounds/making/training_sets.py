@@ -120,7 +120,8 @@ def count_too_short(this_round: Round, noun: str) -> dict[str, int]:
     if this_round.is_start or "min_chars" not in recipe.settings_of_step.get(noun, ()):
         return {}
     build = build_sft_rows if noun == "sft_set" else build_new_pairs
-    inputs = this_round.build_inputs(seeds=this_round.read("seed_set"))
+    # Pairs are built of the reviewed set alone, and an asset reads what it is declared to be made from.
+    inputs = this_round.build_inputs(seeds=this_round.read("seed_set") if noun == "sft_set" else None)
     every = replace(inputs, settings=parameters.model_copy(update={"min_chars": 0}))
     is_new = pl.col("source_round") == this_round.key
     with_all, with_own = (build(this_round, one).filter(is_new).height for one in (every, inputs))
