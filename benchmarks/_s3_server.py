@@ -97,12 +97,21 @@ def open_server(folder: Path) -> Iterator[Server]:
     try:
         server.start()
         os.environ.update(server.environment)
+        forget_clients()
         make_bucket()
         yield server
     finally:
         server.stop()
+        forget_clients()
         for name in server.environment:
             os.environ.pop(name) if name not in before else os.environ.update({name: before[name]})
+
+
+def forget_clients() -> None:
+    """Let the next client read the environment: fsspec keeps one for each address, whatever server it was of."""
+    from s3fs import S3FileSystem
+
+    S3FileSystem.clear_instance_cache()
 
 
 def make_bucket() -> None:
