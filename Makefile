@@ -134,7 +134,7 @@ DEPLOYED := tests/assets/test_deployment.py tests/assets/test_postgres.py tests/
 	tests/assets/test_stores_and_postgres.py tests/resources/test_training_on_nodes.py tests/test_deploying_files.py \
 	tests/resources/test_copies_on_ray.py tests/resources/test_s3.py tests/resources/test_vectors_elsewhere.py
 
-test-deploy: setup $(INSTALLED_DEPLOY) ## Run the tests of Ray, an S3 server and PostgreSQL, in an environment of their own; CLUSTERS=1: also whole rounds on Ray and Slurm
+test-deploy: setup $(INSTALLED_DEPLOY) ## Run the tests of Ray, an S3 server and PostgreSQL, in an environment of their own; CLUSTERS=1: also whole rounds on Ray, on Slurm, and with S3 and PostgreSQL at once
 	LANCE_TEST_CLUSTERS=$(CLUSTERS) PATH="$(CURDIR)/$(VENV_DEPLOY)/bin:$$PATH" $(VENV_DEPLOY)/bin/python -m pytest -m 'slow or not slow' --timeout 900 $(DEPLOYED)
 
 bench-engine: setup $(INSTALLED_VLLM) ## Measure the engines side by side, vLLM's CPU build among them

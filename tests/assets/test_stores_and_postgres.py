@@ -1,5 +1,6 @@
 """Rounds whose finished steps, vectors and records lie elsewhere, all three at once: the bytes of a local run."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,11 @@ from resources.remote.store import Store
 from resources.stores.history import HistoryStore
 from tests.assets.postgres_server import PASSWORD, open_postgres
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(2400),
+    pytest.mark.skipif(not os.environ.get("LANCE_TEST_CLUSTERS"), reason="LANCE_TEST_CLUSTERS is not set"),
+]
 LIMIT_SECONDS = 1000
 AWAY_SECONDS = 60
 ROUNDS = ("r0000", "r0001")
