@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from benchmarks._authors_way import Step, scale, spread
-from benchmarks._round_requests import ENDINGS, draw_mixed_seeds, replay
+from benchmarks._round_requests import ENDINGS, Question, draw_mixed_seeds, replay
 from benchmarks._whole_round_site import NAME, Site, write_experiment
 from benchmarks.whole_round import compare_stages, find_idle, show_steps
 from lance_assets.prompts import Templates
@@ -18,11 +18,25 @@ from lance_assets.recipes.asking import RoundIdentity
 from lance_assets.recipes.contract import RoundInputs
 from lance_assets.recipes.lance import RECIPE
 from lance_assets.recipes.lance_settings import LanceSettings
-from lance_assets.records import SFT_SET, Request, Sample, SamplingSettings
+from lance_assets.records import SFT_SET, Ask, Request, Sample, SamplingSettings
 from lance_assets.rounds.asking import Cost
 from lance_assets.rounds.guard import list_protected_prompts
 from resources.engines.contract import sample_in_order
 from tests.assets.scripted_platform import ScriptedEngine, ScriptedPlatform
+
+
+def replay_eight_seeds(
+    settings: LanceSettings, ask: Ask, count_tokens: Callable[[str], int]
+) -> Mapping[str, Sequence[Question]]:
+    """What is asked again of a round of eight seeds, by stage."""
+    identity = RoundIdentity("whole", "r0001", 0, Templates("compact", "lance"))
+    inputs = RoundInputs(identity=identity, settings=settings, ask=ask, is_evaluation_prompt=lambda _: False)
+    seeds, trained = draw_mixed_seeds(8), pl.DataFrame(schema=SFT_SET)
+    raw = RECIPE.generate(inputs, seeds, trained)
+    cleaned = RECIPE.clean(inputs, raw, seeds)
+    reviewed = RECIPE.review(inputs, cleaned, seeds, raw)
+    tables = {"seed_set": seeds, "raw_generations": raw, "cleaned_set": cleaned, "reviewed_set": reviewed}
+    return replay(inputs, tables, trained, count_tokens=count_tokens)
 
 
 def test_the_questions_of_a_round_are_those_it_asked(tmp_path: Path) -> None:
@@ -36,15 +50,9 @@ def test_the_questions_of_a_round_are_those_it_asked(tmp_path: Path) -> None:
             asked.append((stage, json.dumps(request.messages), sample.completion_tokens))
         return samples
 
-    identity = RoundIdentity("whole", "r0001", 0, Templates("compact", "lance"))
-    settings = LanceSettings(force_ending=False, min_completion_words=1)
-    inputs = RoundInputs(identity=identity, settings=settings, ask=ask, is_evaluation_prompt=lambda _: False)
-    seeds, trained = draw_mixed_seeds(8), pl.DataFrame(schema=SFT_SET)
-    raw = RECIPE.generate(inputs, seeds, trained)
-    cleaned = RECIPE.clean(inputs, raw, seeds)
-    reviewed = RECIPE.review(inputs, cleaned, seeds, raw)
-    tables = {"seed_set": seeds, "raw_generations": raw, "cleaned_set": cleaned, "reviewed_set": reviewed}
-    found = replay(inputs, tables, trained, count_tokens=lambda text: len(text.split()))
+    found = replay_eight_seeds(
+        LanceSettings(force_ending=False, min_completion_words=1), ask, lambda text: len(text.split())
+    )
     again = [
         (stage, json.dumps(question.messages), length)
         for stage, questions in found.items()
@@ -80,15 +88,11 @@ def test_forced_endings_are_answered_and_left_out(tmp_path: Path) -> None:
         )
         return samples
 
-    identity = RoundIdentity("whole", "r0001", 0, Templates("compact", "lance"))
-    settings = LanceSettings(force_ending=True, num_reviews=2, min_completion_words=1)
-    inputs = RoundInputs(identity=identity, settings=settings, ask=ask, is_evaluation_prompt=lambda _: False)
-    seeds, trained = draw_mixed_seeds(8), pl.DataFrame(schema=SFT_SET)
-    raw = RECIPE.generate(inputs, seeds, trained)
-    cleaned = RECIPE.clean(inputs, raw, seeds)
-    reviewed = RECIPE.review(inputs, cleaned, seeds, raw)
-    tables = {"seed_set": seeds, "raw_generations": raw, "cleaned_set": cleaned, "reviewed_set": reviewed}
-    found = replay(inputs, tables, trained, count_tokens=lambda text: 3 if text == "A fair try." else len(text.split()))
+    found = replay_eight_seeds(
+        LanceSettings(force_ending=True, num_reviews=2, min_completion_words=1),
+        ask,
+        lambda text: 3 if text == "A fair try." else len(text.split()),
+    )
     again = [
         (stage, json.dumps(question.messages), length)
         for stage, questions in found.items()

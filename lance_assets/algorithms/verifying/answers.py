@@ -87,8 +87,7 @@ def choose_majority(
     written: dict[tuple[str, object], str] = {}
     for prompt, completion in completions:
         totals[prompt] += 1
-        looked_for = find_said_answer(completion, is_number=rule.kind == "number") if is_looked_for else None
-        read = looked_for if is_looked_for else rule.read(completion)
+        read = find_said_answer(completion, is_number=rule.kind == "number") if is_looked_for else rule.read(completion)
         normal = None if read is None else rule.normalise(read)
         if read is not None and normal is not None:
             votes.setdefault(prompt, Counter())[normal] += 1
