@@ -451,7 +451,9 @@ def test_interpreters_and_models_that_do_not_serve(scripted: Scripted, tmp_path:
 
 
 def test_one_copy_of_two_that_does_not_start(scripted: Scripted) -> None:
-    engine = scripted.open({"exit_later": "the second GPU is taken"}, data_parallel_size=2)
+    # The first copy must not have answered all before the second one ends.
+    script = {"exit_later": "the second GPU is taken", "seconds_per_step": 1.0}
+    engine = scripted.open(script, data_parallel_size=2)
     with pytest.raises(ModelLoadError, match="the second GPU is taken"):
         sample_in_order(engine, REQUESTS, SAMPLING)
     assert scripted.list_running() == []
