@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from lance_assets.records import SamplingSettings
 
 
+NUM_COLUMNS = 4096
+"""The likeliest tokens of a step, in which its nucleus is looked for first."""
+
+
 def draw_uniforms(sampling_seeds: Sequence[int], num_draws: int) -> np.ndarray:
     """The rows' uniforms: float64 [num_rows, num_draws] in [0, 1), row i from the stream of `sampling_seeds[i]`."""
     rows = [np.random.Generator(np.random.Philox(key=seed)).random(num_draws) for seed in sampling_seeds]
@@ -106,8 +110,7 @@ def pick_tokens(
     # In half precision many tokens would have equal scores, and ties go by id.
     scores = logits.float() / temperature
     ordered = sort_descending(scores)
-    # The sum of a large vocabulary in float32 would lose the last tokens of the nucleus.
-    mass = ordered.softmax(dim=-1).double().cumsum(dim=-1)
+    ordered, mass = add_up(ordered, top_p)
     # A token is in the nucleus when the mass before it is below top_p, so the first one always is.
     last = (mass[:, :-1] < top_p).sum(dim=-1, keepdim=True)
     # The uniform is stretched over the mass of the nucleus, so that the rest has no probability.
@@ -120,6 +123,25 @@ def pick_tokens(
     if number.any():
         equal &= equal.cumsum(dim=-1) == number + 1
     return equal.to(torch.uint8).argmax(dim=-1)
+
+
+def add_up(ordered: "torch.Tensor", top_p: float) -> "tuple[torch.Tensor, torch.Tensor]":
+    """The first columns of the scores, and the probability of each token with all before it.
+
+    Args:
+        ordered: float32 [num_rows, vocabulary], falling.
+        top_p: in (0, 1].
+
+    Returns:
+        Both [num_rows, num_columns], with as many columns as hold every row's nucleus: of a vocabulary of 150,000, by
+        far the most are never in one. The probabilities are of all tokens, float64.
+    """
+    probabilities = ordered.softmax(dim=-1)
+    # The sum of a large vocabulary in float32 would lose the last tokens of the nucleus.
+    mass = probabilities[:, :NUM_COLUMNS].double().cumsum(dim=-1)
+    if (mass[:, -1] < top_p).any():
+        mass = probabilities.double().cumsum(dim=-1)
+    return ordered[:, : mass.shape[1]], mass
 
 
 def sort_descending(scores: "torch.Tensor") -> "torch.Tensor":

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, TopPLogitsWarper
 
 from lance_assets.records import Request, SamplingSettings
+from resources.engines import sampling as sampling_module
 from resources.engines.contract import ModelLoadError, ModelWithoutChatTemplateError, sample_in_order
-from resources.engines.sampling import SeededTopP, draw_uniforms
+from resources.engines.sampling import SeededTopP, draw_uniforms, pick_tokens
 from resources.engines.transformers.engine import TransformersEngine
 from resources.models.chat_format import encode_messages
 
@@ -75,6 +76,25 @@ def test_pick_is_in_transformers_nucleus(logits: list[float], top_p: float, temp
     # A hair more mass than ours: at the border the two sum in another order.
     nucleus = TopPLogitsWarper(top_p=min(1.0, top_p + 1e-5))(None, scores / temperature)
     assert nucleus[0, picked] > float("-inf")
+
+
+@given(
+    top_p=st.floats(0.05, 1.0),
+    num_columns=st.integers(1, 40),
+    seed=st.integers(0, 1000),
+    num_values=st.sampled_from([3, 1000]),
+)
+def test_a_nucleus_is_the_same_whether_it_is_looked_for_in_few_columns_or_in_all(
+    top_p: float, num_columns: int, seed: int, num_values: int
+) -> None:
+    # Of three values many tokens are equal, so that ties lie on the border.
+    random = torch.Generator().manual_seed(seed)
+    logits = torch.randint(num_values, (8, 40), generator=random) * (6 / num_values)
+    uniforms = torch.rand(8, generator=random, dtype=torch.float64)
+    whole = pick_tokens(logits, uniforms, temperature=0.7, top_p=top_p)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling_module, "NUM_COLUMNS", num_columns)
+        assert torch.equal(pick_tokens(logits, uniforms, temperature=0.7, top_p=top_p), whole)
 
 
 def test_smallest_top_p_is_greedy_and_rows_keep_their_stream() -> None:

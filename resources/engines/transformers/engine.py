@@ -241,9 +241,11 @@ def _load(
         missing = sorted(report["missing_keys"])
         raise ModelLoadError(f"the weights at {path} lack {len(missing)} tensors, first {missing[0]}; copy it again")
     from resources.engines.transformers.decoding import use_grouped_attention
+    from resources.engines.transformers.packed_products import pack_products
 
     model = model.to("cuda" if on_cuda else "cpu").eval()
     use_grouped_attention(model)
+    pack_products(model)
     return model, tokenizer
 
 
