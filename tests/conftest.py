@@ -37,6 +37,8 @@ settings.load_profile("lance")
 
 PROJECT_ROOT = Path(__file__).parents[1]
 LONGEST = (
+    # Of the slow tests.
+    *("test_gpu_check.py", "test_own_data.py", "test_jobs_left_behind.py", "test_chaos.py", "test_sharing.py"),
     *("test_trainer.py", "test_rounds_through_dagster.py", "test_recipes_through_dagster.py"),
     *("test_webserver.py", "test_bad_input.py", "test_judge_evaluation.py", "test_evaluator.py"),
 )
