@@ -1,8 +1,9 @@
 """A bare TRL script, as its documentation has it: `python -m benchmarks._bare_trl JOB`; every default is TRL's.
 
 JOB is a JSON file with `kind` (sft, lora or dpo), `model`, `rows` (Parquet with prompt and completion, or with prompt,
-chosen and rejected), `batch_size`, `learning_rate`, `max_length` and `out`, the folder of the trained model. The last
-line is JSON: the seconds of training, the tokens trained on, and the most memory held in GiB.
+chosen and rejected), `batch_size`, `learning_rate`, `max_length` and `out`, the folder of the trained model. With
+`in_order` the rows come as they lie. The last line is JSON: the seconds of training, the tokens trained on, the most
+memory held in GiB, and the loss of each step.
 """
 # ruff: noqa: TID253 (a process of its own)
 
@@ -47,6 +48,8 @@ def main() -> None:
         "logging_steps": 1,
         "use_cpu": not torch.cuda.is_available(),
     }
+    if job.get("in_order"):
+        given["train_sampling_strategy"] = "sequential"
     dataset = read_dataset(Path(job["rows"]))
     lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear") if job["kind"] == "lora" else None
     named = {"model": job["model"], "train_dataset": dataset, "peft_config": lora}
@@ -62,7 +65,9 @@ def main() -> None:
         trainer.model.merge_and_unload().save_pretrained(job["out"])
         trainer.processing_class.save_pretrained(job["out"])
     tokens = [entry["num_tokens"] for entry in trainer.state.log_history if "num_tokens" in entry]
-    print(json.dumps({"seconds": found.metrics["train_runtime"], "num_tokens": tokens[-1], "peak_gib": peak}))
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    figures = {"seconds": found.metrics["train_runtime"], "num_tokens": tokens[-1], "peak_gib": peak, "losses": losses}
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

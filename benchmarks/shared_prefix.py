@@ -29,6 +29,7 @@ from lance_assets.small_world import SMALL_MODEL
 from lance_assets.small_world.seeds import draw_seeds
 from resources.engines.sampling import SeededTopP
 from resources.engines.transformers.engine import TransformersEngine
+from resources.engines.transformers.prefixes import count_begun, find_least_shared
 from resources.models.chat_format import encode_messages
 from resources.readers.seed_files import read_seeds
 
@@ -55,7 +56,7 @@ def read(model: Any, prompts: Sequence[Sequence[int]], least_shared: int) -> tup
 
     from resources.engines.transformers import decoding
 
-    decoding.LEAST_SHARED = least_shared
+    decoding.find_least_shared = lambda num_parameters: least_shared
     with torch.inference_mode():
         started = time.perf_counter()
         batch = decoding._read_prompts(model, prompts, 0)
@@ -66,7 +67,7 @@ def decode(model: Any, prompts: Sequence[Sequence[int]], least_shared: int) -> l
     """The first greedy tokens of each row."""
     from resources.engines.transformers import decoding
 
-    decoding.LEAST_SHARED = least_shared
+    decoding.find_least_shared = lambda num_parameters: least_shared
     sampler = SeededTopP([0] * len(prompts), GREEDY, device=model.device)
     return [row.tokens for row in decoding.decode_batch(model, prompts, sampler, stop_ids=frozenset(), pad_id=0)]
 
@@ -83,10 +84,9 @@ def main() -> None:
     engine = TransformersEngine(options.model, device="cpu", dtype="float32")
     model, tokenizer = engine.load()
     prompts = build_prompts(tokenizer, options.seeds, 8 if options.quick else options.rows)
-    from resources.engines.transformers.decoding import LEAST_SHARED, build_growing_cache, count_shared
-
-    shared = count_shared(prompts, build_growing_cache(model.config))
-    sides = {"whole": 10**9, "shared": LEAST_SHARED}
+    least_shared = find_least_shared(model.num_parameters())
+    shared = count_begun(list(dict.fromkeys(prompts)), least_shared)
+    sides = {"whole": 10**9, "shared": least_shared}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     seen: dict[str, Any] = {}
     for _ in range(1 if options.quick else options.repeats):

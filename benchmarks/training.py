@@ -1,31 +1,35 @@
 """Training against a bare TRL script with its defaults: tokens a second, memory, and what was learned.
 
-    python -m benchmarks.training [--data DIR] [--model DIR] [--num-rows N] [--num-pairs N] [--only KIND] [--quick]
+    python -m benchmarks.training [--data DIR] [--model DIR] [--num-rows N] [--num-pairs N] [--only KIND ...]
+                                  [--repeats N] [--quick]
 
 | kind | rows | what is compared |
 | --- | --- | --- |
 | sft | T0 and GSM8K's training set in turn, of mixed length | `TrainJob` against `SFTTrainer` |
 | lora | the same | the same with adapters of rank 16 on all linear layers |
 | dpo | GSM8K's questions, a right and a wrong solution by a model | `TrainJob` against `DPOTrainer` |
+| curve | `NUM_CURVE` rows of sft | the loss of each step, both sides with the same rows in the same batches |
 
 Both sides train one epoch in batches of 8 rows from the same weights at the same rate, cut at 512 tokens, each in a
-process of its own, one after the other. The seconds are those of the steps. TRL's defaults (1.16) recompute activations
-and take rows as they come; `TrainJob` keeps activations in parts that fit the machine and batches rows of like length.
+process of its own, in turns. The seconds are those of the steps. TRL's defaults (1.16) recompute activations and take
+rows as they come; `TrainJob` keeps activations in parts that fit the machine and batches rows of like length.
 
-    sft_speedup, lora_speedup, dpo_speedup  tokens a second over those of the bare script
+    sft_speedup, lora_speedup, dpo_speedup  median tokens a second over those of the bare script
     max_loss_difference     largest difference of the mean loss on held-out rows after SFT, in nats a token
-    memory_over_arithmetic  largest peak of a training process over what the plan's arithmetic gives for it
+    curve_difference        largest difference of a step's loss on the same batch, in nats a token
+    memory_over_arithmetic  largest peak of a training process over what the plan's arithmetic gives for the longest row
 
 The last line is one JSON object. The packaged small model is trained unless a folder is given.
 """
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +40,9 @@ from benchmarks._real_data import find_data
 from lance_assets.algorithms.forecast.costs import Training, forecast_training
 from lance_assets.records import PREFERENCE_PAIRS, SFT_SET
 from lance_assets.small_world import SMALL_MODEL
+from resources.engines.loading import load_tokenizer
 from resources.engines.transformers.model_states import ModelReader
+from resources.models.chat_format import encode_row
 from resources.models.foreign_code import WITHOUT_CODE
 from resources.models.model_shapes import measure_shape
 from resources.training.precision import CPU_RUNTIME_GIB
@@ -44,10 +50,13 @@ from resources.training.stage_settings import DpoSettings, LoraSettings, SftSett
 from resources.training.trainer import TrainJob, train_checkpoint
 
 FILES = ("t0_train_50k.parquet", "gsm8k_train.jsonl", "gsm8k_example_model_solutions.jsonl")
-KINDS = ("sft", "lora", "dpo")
+KINDS = ("sft", "lora", "dpo", "curve")
+NUM_CURVE = 64
 BATCH_SIZE = 8
 MAX_LENGTH = 512
-RATES = {"sft": 2e-5, "lora": 2e-4, "dpo": 1e-6}
+RATES = {"sft": 2e-5, "lora": 2e-4, "dpo": 1e-6, "curve": 2e-5}
+IN_ORDER = {"order": "best_first", "schedule": "linear", "warmup_steps": 0}
+"""Rows of equal quality as they lie, at the rates of TRL's defaults."""
 NUM_HELD_OUT = 40
 
 
@@ -93,7 +102,7 @@ def write_table(rows: Sequence[dict[str, str]], schema: pl.Schema, file: Path) -
 
 
 def train_ours(kind: str, model: Path, rows: Path, folder: Path) -> dict[str, Any]:
-    """Train by the platform; seconds of the steps, tokens, memory, and where the model is."""
+    """Train by the platform; seconds of the steps, tokens, memory, losses, and where the model is."""
     marks: list[float] = []
 
     def note(line: str) -> None:
@@ -104,7 +113,12 @@ def train_ours(kind: str, model: Path, rows: Path, folder: Path) -> dict[str, An
     job = TrainJob(
         start_checkpoint=model,
         staging=folder / "staging",
-        sft=SftSettings(batch_size=BATCH_SIZE, max_length=MAX_LENGTH, learning_rate=RATES[kind]),
+        sft=SftSettings(
+            batch_size=BATCH_SIZE,
+            max_length=MAX_LENGTH,
+            learning_rate=RATES[kind],
+            **(IN_ORDER if kind == "curve" else {}),
+        ),
         dpo=DpoSettings(batch_size=BATCH_SIZE, max_length=MAX_LENGTH, learning_rate=RATES["dpo"]),
         lora=LoraSettings(r=16, alpha=32) if kind == "lora" else None,
         save_dtype="float32",
@@ -114,13 +128,15 @@ def train_ours(kind: str, model: Path, rows: Path, folder: Path) -> dict[str, An
     result = train_checkpoint(job, log=note)
     # The first line of a stage comes just before its first step, and the last one with its last step.
     found = {"seconds": marks[-1] - marks[0], "num_tokens": result.num_tokens, "peak_gib": result.peak_host_gib}
-    return found | {"model": result.path, "computed_in": next(iter(result.computed_in.values()))}
+    found |= {"losses": list(result.sft_losses), "computed_in": next(iter(result.computed_in.values()))}
+    return found | {"model": result.path}
 
 
 def train_bare(kind: str, model: Path, rows: Path, folder: Path) -> dict[str, Any]:
     """Train by the bare script, in its own process."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     job = {"kind": kind, "model": str(model), "rows": str(rows), "out": str(folder / "model")}
+    job |= {"in_order": kind == "curve"}
     job_file = folder / "job.json"
     settings = {"batch_size": BATCH_SIZE, "max_length": MAX_LENGTH, "learning_rate": RATES[kind]}
     job_file.write_text(json.dumps(job | settings))
@@ -141,15 +157,28 @@ def measure_loss(model: Path, rows: Sequence[dict[str, str]]) -> float:
     return -float(found["log_likelihood"].sum()) / float(found["num_tokens"].sum())
 
 
-def compute_arithmetic(kind: str, model: Path, computed_in: str) -> float:
-    """GiB of weights, gradients, optimizer and activations, as the plan counts them."""
+def find_longest(model: Path, table: Path) -> int:
+    """Tokens of the longest row, or of the longest side of a pair, cut at `MAX_LENGTH`."""
+    tokenizer = load_tokenizer(model)
+    rows = pl.read_parquet(table).to_dicts()
+    sides = ("chosen", "rejected") if "chosen" in rows[0] else ("completion",)
+    lengths = [
+        sum(map(len, encode_row(tokenizer, [{"role": "user", "content": row["prompt"]}], row[side])))
+        for row in rows
+        for side in sides
+    ]
+    return min(MAX_LENGTH, max(lengths))
+
+
+def compute_arithmetic(kind: str, model: Path, computed_in: str, longest: int) -> float:
+    """GiB of weights, gradients, optimizer and activations, as the plan counts them, for rows of so many tokens."""
     from transformers import AutoConfig
 
     rows_at_once = BATCH_SIZE
     if "parts" in computed_in:
         rows_at_once //= int(computed_in.split(" in ")[1].split()[0])
     training = Training(
-        max_length=MAX_LENGTH,
+        max_length=longest,
         lora_rank=16 if kind == "lora" else None,
         is_preference=kind == "dpo",
         has_bounded_logits=True,
@@ -160,6 +189,15 @@ def compute_arithmetic(kind: str, model: Path, computed_in: str) -> float:
     return forecast_training(shape, training, runtime_gib=CPU_RUNTIME_GIB).total_gib
 
 
+def describe(kind: str, side: str, found: Mapping[str, Any]) -> str:
+    """What one training took, in a line."""
+    shown = "" if found["loss"] is None else f", held-out loss {found['loss']:.4f}"
+    return (
+        f"{kind:5} {side:5} {found['seconds']:7.1f} s, {found['num_tokens']:.0f} tokens, "
+        f"{found['rate']:7.1f} tokens/s, peak {found['peak_gib']:.2f} GiB, {found['computed_in']}{shown}"
+    )
+
+
 def main() -> None:
     """Train on both sides and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -167,7 +205,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=SMALL_MODEL, help="model folder")
     parser.add_argument("--num-rows", type=int, default=96, help="SFT rows")
     parser.add_argument("--num-pairs", type=int, default=32, help="preference pairs")
-    parser.add_argument("--only", choices=KINDS, help="one kind alone")
+    parser.add_argument("--only", nargs="+", choices=KINDS, help="these kinds alone")
+    parser.add_argument("--repeats", type=int, default=1, help="trainings of each side, in turns")
     parser.add_argument("--quick", action="store_true", help="16 rows and 8 pairs")
     options = parser.parse_args()
     num_rows, num_pairs = (16, 8) if options.quick else (options.num_rows, options.num_pairs)
@@ -180,30 +219,33 @@ def main() -> None:
         tables = {
             "sft": write_table(trained_on, SFT_SET, Path(scratch) / "sft.parquet"),
             "dpo": write_table(read_pairs(data, num_pairs), PREFERENCE_PAIRS, Path(scratch) / "dpo.parquet"),
+            "curve": write_table(trained_on[:NUM_CURVE], SFT_SET, Path(scratch) / "curve.parquet"),
         }
-        for kind in [options.only] if options.only else KINDS:
-            table = tables["dpo" if kind == "dpo" else "sft"]
-            sides = {
-                "bare": train_bare(kind, options.model, table, Path(scratch) / f"{kind}_bare"),
-                "ours": train_ours(kind, options.model, table, Path(scratch) / f"{kind}_ours"),
-            }
-            for side, found in sides.items():
-                found["rate"] = found["num_tokens"] / found["seconds"]
-                found["loss"] = measure_loss(found["model"], held_out) if kind != "dpo" else None
-                shown = "" if found["loss"] is None else f", held-out loss {found['loss']:.4f}"
-                print(
-                    f"{kind:4} {side:5} {found['seconds']:7.1f} s, {found['num_tokens']:.0f} tokens, "
-                    f"{found['rate']:7.1f} tokens/s, peak {found['peak_gib']:.2f} GiB, {found['computed_in']}{shown}",
-                    flush=True,
-                )
-            figures[f"{kind}_speedup"] = round(sides["ours"]["rate"] / sides["bare"]["rate"], 2)
-            figures[f"{kind}_peak_gib"] = {side: round(found["peak_gib"], 2) for side, found in sides.items()}
+        for kind in options.only or KINDS:
+            table = tables["sft" if kind == "lora" else kind]
+            turns: dict[str, list[dict[str, Any]]] = {"bare": [], "ours": []}
+            for turn in range(options.repeats):
+                for side, train in (("bare", train_bare), ("ours", train_ours)):
+                    found = train(kind, options.model, table, Path(scratch) / f"{kind}_{side}_{turn}")
+                    found["rate"] = found["num_tokens"] / found["seconds"]
+                    found["loss"] = measure_loss(found["model"], held_out) if kind in ("sft", "lora") else None
+                    print(describe(kind, side, found), flush=True)
+                    turns[side].append(found)
+            ours, bare = turns["ours"], turns["bare"]
+            if kind == "curve":
+                pairs = zip(ours[0]["losses"], bare[0]["losses"], strict=True)
+                figures["curve_difference"] = round(max(abs(one - other) for one, other in pairs), 5)
+                continue
+            rates = {side: statistics.median(found["rate"] for found in many) for side, many in turns.items()}
+            peaks = {side: max(found["peak_gib"] for found in many) for side, many in turns.items()}
+            figures[f"{kind}_speedup"] = round(rates["ours"] / rates["bare"], 2)
+            figures[f"{kind}_peak_gib"] = {side: round(peak, 2) for side, peak in peaks.items()}
             if kind != "dpo":
-                losses.append(abs(sides["ours"]["loss"] - sides["bare"]["loss"]))
-            arithmetic = compute_arithmetic(kind, options.model, sides["ours"]["computed_in"])
-            ratios.append(sides["ours"]["peak_gib"] / arithmetic)
+                losses.append(abs(ours[0]["loss"] - bare[0]["loss"]))
+            longest = find_longest(options.model, table)
+            ratios.append(peaks["ours"] / compute_arithmetic(kind, options.model, ours[0]["computed_in"], longest))
     figures["max_loss_difference"] = round(max(losses), 4) if losses else None
-    figures["memory_over_arithmetic"] = round(max(ratios), 2)
+    figures["memory_over_arithmetic"] = round(max(ratios), 2) if ratios else None
     print(json.dumps(figures))
 
 

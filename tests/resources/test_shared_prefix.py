@@ -1,19 +1,23 @@
 """What all prompts of a batch begin with is read once, and the texts are those of reading every prompt whole."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
-from transformers import MistralConfig, Qwen2Config, Qwen2ForCausalLM
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from lance_assets.records import Request, SamplingSettings
+from lance_assets.records import Request, Sample, SamplingSettings
 from lance_assets.small_world import SMALL_MODEL
 from lance_assets.small_world.seeds import draw_seeds
 from resources.engines.contract import sample_in_order
 from resources.engines.sampling import SeededTopP
 from resources.engines.transformers import decoding
-from resources.engines.transformers.decoding import build_growing_cache, count_shared, decode_batch
+from resources.engines.transformers.decoding import decode_batch
 from resources.engines.transformers.engine import TransformersEngine
+from resources.engines.transformers.prefixes import count_begun, find_least_shared, plan_reading
 
 GREEDY = SamplingSettings(temperature=0.0, top_p=1.0, max_new_tokens=24, tail_tokens=3)
 ASKED = "Score the completion of the task from 0 to 10.\nTask: {prompt}\nCompletion: {completion}\nReview it."
@@ -54,7 +58,7 @@ def test_the_packaged_model_says_the_same(
 ) -> None:
     sampling = SamplingSettings(temperature=temperature, top_p=0.9, max_new_tokens=24, tail_tokens=3)
     whole, num_whole = count_read(engine, requests, sampling)
-    monkeypatch.setattr(decoding, "LEAST_SHARED", 8)
+    monkeypatch.setattr(decoding, "find_least_shared", lambda num_parameters: 8)
     apart, num_apart = count_read(engine, requests, sampling)
     assert [sample.text for sample in apart] == [sample.text for sample in whole]
     for one, other in zip(whole, apart, strict=True):
@@ -102,19 +106,107 @@ def test_long_prefixes_are_shared_without_being_told() -> None:
     assert sizes[:2] == [(1, 300), (3, 4)]
 
 
-def test_what_prompts_share_is_counted() -> None:
-    cache = build_growing_cache(Qwen2Config(**SIZES))
-    begin = list(range(decoding.LEAST_SHARED))
-    assert count_shared([(*begin, 1, 2), (*begin, 1, 3, 4), (*begin, 1)], cache) == len(begin)
-    assert count_shared([(*begin, 1, 2), (*begin, 1, 3, 4)], cache) == len(begin) + 1
-    # One prompt alone, one that is the beginning of the other, and too little.
-    assert count_shared([(*begin, 1)], cache) == 0
-    assert count_shared([tuple(begin), (*begin, 1)], cache) == 0
-    assert count_shared([(*begin[1:], 1), (*begin[1:], 2)], cache) == 0
+def test_groups_are_shared_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three continuations of each of three questions, of which two begin alike, and a question that is asked once."""
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM(Qwen2Config(**SIZES)).eval()
+    template = torch.randint(1, 64, (40,)).tolist()
+    questions = [[*template, *torch.randint(1, 64, (length,)).tolist()] for length in (70, 90, 90, 75)]
+    ends = [torch.randint(1, 64, (length,)).tolist() for length in (3, 8, 20)]
+    prompts = [[*question, *end] for question in questions[:3] for end in ends] + [questions[3]]
+    sizes: list[tuple[int, ...]] = []
+    model.register_forward_pre_hook(
+        lambda _module, _args, given: sizes.append(tuple(given["input_ids"].shape)), with_kwargs=True
+    )
+
+    def decode(rows: list[list[int]]) -> list[tuple[list[int], int]]:
+        sampling = SamplingSettings(temperature=0.0, top_p=1.0, max_new_tokens=12)
+        sampler = SeededTopP([0] * len(rows), sampling, device=torch.device("cpu"))
+        found = decode_batch(model, rows, sampler, stop_ids=frozenset(), pad_id=0)
+        return [(row.tokens, row.num_shared) for row in found]
+
+    alone = [decode([prompt])[0][0] for prompt in prompts]
+    sizes.clear()
+    monkeypatch.setattr(decoding, "find_least_shared", lambda num_parameters: 32)
+    found = decode(prompts)
+    assert [tokens for tokens, _ in found] == alone
+    # The template, the four questions, and what is behind each.
+    assert sizes[:3] == [(1, 40), (4, 90), (10, 20)]
+    assert [shared for _, shared in found] == [0, 110, 110, 40, 130, 130, 40, 130, 130, 40]
 
 
-def test_a_sliding_window_reads_prompts_whole() -> None:
+prompts_of_few_tokens = st.lists(
+    st.lists(st.integers(0, 2), min_size=1, max_size=24).map(tuple), min_size=1, max_size=12
+)
+
+
+@given(prompts=prompts_of_few_tokens, least=st.one_of(st.none(), st.integers(1, 6)))
+def test_every_prompt_is_read_whole_and_in_its_order(prompts: list[tuple[int, ...]], least: int | None) -> None:
+    reading = plan_reading(prompts, least_shared=least)
+    read: list[tuple[int, ...]] = [()]
+    for level in reading.levels:
+        assert all(level.pieces)
+        read = [read[parent] + piece for parent, piece in zip(level.parents, level.pieces, strict=True)]
+    assert [read[row] for row in reading.rows] == prompts
+    # What was read, and what was not read again, are all tokens.
+    num_read = sum(len(piece) for level in reading.levels for piece in level.pieces)
+    assert num_read + sum(reading.shared) == sum(map(len, prompts))
+    if least is None:
+        assert num_read == sum(map(len, dict.fromkeys(prompts)))
+
+
+def test_what_all_prompts_share_is_counted() -> None:
+    least, begin = 5, tuple(range(5))
+    assert count_begun([(*begin, 1, 2), (*begin, 1, 3, 4), (*begin, 1)], least) == 5
+    assert count_begun([(*begin, 1, 2), (*begin, 1, 3, 4)], least) == 6
+    # One prompt alone, one that is the beginning of the other, too little, and never.
+    assert count_begun([(*begin, 1)], least) == 0
+    assert count_begun([begin, (*begin, 1)], least) == 0
+    assert count_begun([(*begin[1:], 1), (*begin[1:], 2)], least) == 0
+    assert count_begun([(*begin, 1), (*begin, 2)], None) == 0
+
+
+def test_a_sliding_window_reads_prompts_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """A window counts places, and padding between the shared tokens and the rest would take some of them."""
-    config = MistralConfig(**SIZES, sliding_window=16)
-    begin = list(range(decoding.LEAST_SHARED))
-    assert count_shared([(*begin, 1), (*begin, 2)], build_growing_cache(config)) == 0
+    torch.manual_seed(0)
+    model = MistralForCausalLM(MistralConfig(**SIZES, sliding_window=16)).eval()
+    monkeypatch.setattr(decoding, "find_least_shared", lambda num_parameters: 4)
+    sizes: list[tuple[int, ...]] = []
+    model.register_forward_pre_hook(
+        lambda _module, _args, given: sizes.append(tuple(given["input_ids"].shape)), with_kwargs=True
+    )
+    sampler = SeededTopP([0, 0], SamplingSettings(0.0, 1.0, 2), device=torch.device("cpu"))
+    begin = list(range(1, 20))
+    decode_batch(model, [[*begin, 1], [*begin, 2]], sampler, stop_ids=frozenset(), pad_id=0)
+    assert sizes[0] == (2, 20)
+
+
+@pytest.mark.parametrize(("num_parameters", "least"), [(1_748_160, 256), (134_515_008, 32)])
+def test_a_small_model_shares_long_beginnings_alone(num_parameters: int, least: int) -> None:
+    assert find_least_shared(num_parameters) == least
+
+
+def test_turns_that_begin_after_the_same_messages_lie_side_by_side(
+    engine: TransformersEngine, requests: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that reads them apart is asked so, and a small one by the lengths alone."""
+    begun = [
+        replace(request, row_id=f"{request.row_id}{end}", prefill=end)
+        for end in ("1 2 3 4 5 6 7 8 9", "Yes.")
+        for request in requests[:3]
+    ]
+    batches: list[list[str]] = []
+    sample_batch = TransformersEngine._sample_batch
+
+    def note(self: TransformersEngine, asked: list[Request], *given: object) -> list[Sample]:
+        batches.append([request.row_id[:4] for request in asked])
+        return sample_batch(self, asked, *given)
+
+    monkeypatch.setattr(TransformersEngine, "_sample_batch", note)
+    monkeypatch.setattr(engine, "batch_size", 2)
+    by_length = sample_in_order(engine, begun, GREEDY)
+    monkeypatch.setattr("resources.engines.transformers.engine.FEWEST_PARAMETERS", 0)
+    side_by_side = sample_in_order(engine, begun, GREEDY)
+    assert [sample.text for sample in side_by_side] == [sample.text for sample in by_length]
+    assert all(one == other for one, other in batches[3:])
+    assert not all(one == other for one, other in batches[:3])

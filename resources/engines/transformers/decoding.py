@@ -4,8 +4,9 @@ No library offers this on a CPU: `generate` keeps finished rows in the batch unt
 makes all of them cost `max_new_tokens` steps. With equal greedy tokens, it differs:
 1. Finished rows leave the batch (and the cache) once they are an eighth of it.
 2. Equal prompts of a batch, such as the four completions of one prompt, are read by the model once. So is what all
-   prompts of a batch begin with, from `LEAST_SHARED` tokens on: a review by LANCE's full template shares 527 of 690
-   tokens with the next one, and a request for a new prompt 1,741 of 1,761.
+   prompts of a batch begin with, and what groups of them begin with (`prefixes`): a review by LANCE's full template
+   shares 527 of 690 tokens with the next one, a request for a new prompt 1,741 of 1,761, and the endings of three
+   reviews of one completion all but the reviews.
 3. Keys and values are written in place (`GrowingLayer`). Transformers' `DynamicCache` concatenates at every step, and
    its `StaticCache` is made for a length and a batch known beforehand, attends over all of it, and lets no row leave.
    Layers of other kinds than full attention (sliding windows, linear attention) stay transformers' own.
@@ -28,6 +29,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from resources.engines.sampling import SeededTopP, penalise_repetition
+from resources.engines.transformers.prefixes import find_least_shared, plan_reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -37,10 +39,6 @@ FINISHED_SHARE = 1 / 8
 GROUPED_ATTENTION = "grouped_decode"
 ROOM = 64
 """Tokens of room that are added when there is none."""
-LEAST_SHARED = 256
-"""Tokens that the prompts of a batch have in common before they are read apart from the rest. Reading them apart rounds
-otherwise in the last bits and takes a pass more, which a template of a few sentences, as small models have, is not
-worth."""
 
 
 class Constraint(Protocol):
@@ -87,8 +85,8 @@ class _Batch:
     """int64 [num_rows, 1]: of each one's last token."""
     logits: torch.Tensor
     """[num_rows, vocabulary]: of each one's next token."""
-    num_shared: int
-    """Tokens of every prompt that were read once for all."""
+    shared: list[int]
+    """Of each prompt the tokens that were read for an earlier one."""
 
     def step(self, tokens: torch.Tensor) -> None:
         """Read one new token a row."""
@@ -126,48 +124,32 @@ def _pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tens
     return input_ids, mask
 
 
-def _read_prompts(model: "PreTrainedModel", prompts: Sequence[Sequence[int]], pad_id: int) -> _Batch:
-    """A batch with one row a prompt, of which equal ones, and what all begin with, were read once."""
-    distinct = list(dict.fromkeys(map(tuple, prompts)))
-    place = {prompt: row for row, prompt in enumerate(distinct)}
-    source = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=model.device)
-    cache = build_growing_cache(model.config)
-    num_shared = count_shared(distinct, cache)
-    begun = torch.ones((len(distinct), num_shared), dtype=torch.int64, device=model.device)
-    if num_shared:
-        prefix = torch.tensor([distinct[0][:num_shared]], device=model.device)
-        _read(model, cache, prefix, begun[:1], torch.arange(num_shared, device=model.device).unsqueeze(0))
-        # From here on every prompt goes on in its own way, behind keys and values of its own.
-        cache.batch_select_indices(source.new_zeros(len(distinct)))
-    rest = [prompt[num_shared:] for prompt in distinct]
-    input_ids, mask = (tensor.to(model.device) for tensor in _pad_left(rest, pad_id))
-    # A prompt's first token has position 0 however much padding is before it; the position of padding does not matter.
-    positions = (mask.cumsum(dim=1) - 1).clamp(min=0) + num_shared
-    mask = torch.cat([begun, mask], dim=1)
-    logits = _read(model, cache, input_ids, mask, positions)
-    # Equal prompts continue in different ways too.
-    if len(distinct) < len(prompts):
+def _read_prompts(model: "PreTrainedModel", prompts: Sequence[tuple[int, ...]], pad_id: int) -> _Batch:
+    """A batch with one row a prompt, of which equal ones, and what others begin with, were read once."""
+    cache, device = build_growing_cache(model.config), model.device
+    # Layers of other kinds than full attention count places and not positions: the padding that lies between what is
+    # shared and the rest would take room of a sliding window.
+    sees_all = all(type(layer) is GrowingLayer for layer in cache.layers)
+    reading = plan_reading(prompts, least_shared=find_least_shared(model.num_parameters()) if sees_all else None)
+    mask = torch.zeros((1, 0), dtype=torch.int64, device=device)
+    logits = positions = mask
+    for level in reading.levels:
+        parents = torch.tensor(level.parents, device=device)
+        if mask.shape[1]:
+            # Each goes on in its own way, behind keys and values of its own.
+            cache.batch_select_indices(parents)
+        input_ids, own = (tensor.to(device) for tensor in _pad_left(level.pieces, pad_id))
+        mask = mask[parents]
+        # A prompt's first token has position 0 however much padding is before it; that of padding does not matter.
+        positions = (own.cumsum(dim=1) - 1).clamp(min=0) + mask.sum(dim=1, keepdim=True)
+        mask = torch.cat([mask, own], dim=1)
+        logits = _read(model, cache, input_ids, mask, positions)
+    source = torch.tensor(reading.rows, device=device)
+    # Equal prompts continue in different ways too, and prompts of one group were read side by side.
+    if reading.rows != list(range(len(prompts))):
         cache.batch_select_indices(source)
-    rows = torch.arange(len(prompts), device=model.device)
-    return _Batch(model, cache, rows, mask[source], positions[source, -1:], logits[source], num_shared)
-
-
-def count_shared(prompts: Sequence[tuple[int, ...]], cache: DynamicCache) -> int:
-    """Tokens with which all prompts begin, less than any of them has; 0 where reading them once is not worth it.
-
-    Args:
-        prompts: token ids, all different.
-        cache: that they are read into. Layers of other kinds than full attention count places and not positions: the
-            padding that lies between the shared tokens and the rest would take room of a sliding window.
-    """
-    if len(prompts) < 2 or any(type(layer) is not GrowingLayer for layer in cache.layers):
-        return 0
-    # What the first and the last in order have in common, all between them have too. Each keeps a token to be read, for
-    # the next one is drawn behind it.
-    first, last = min(prompts), max(prompts)
-    shortest = min(map(len, prompts)) - 1
-    same = next((place for place in range(shortest) if first[place] != last[place]), shortest)
-    return same if same >= LEAST_SHARED else 0
+    rows = torch.arange(len(prompts), device=device)
+    return _Batch(model, cache, rows, mask[source], positions[source, -1:], logits[source], reading.shared)
 
 
 def _note_prompts(prompts: Sequence[Sequence[int]], logits: torch.Tensor) -> torch.Tensor:
@@ -212,7 +194,7 @@ def decode_batch(
     stuck: set[int] = set()
     penalty = sampler.sampling.repetition_penalty
     with torch.inference_mode():
-        batch = _read_prompts(model, prompts, pad_id)
+        batch = _read_prompts(model, [tuple(prompt) for prompt in prompts], pad_id)
         seen = _note_prompts(prompts, batch.logits) if penalty != 1.0 else None
         for step in range(sampler.sampling.max_new_tokens):
             logits = batch.logits if seen is None else penalise_repetition(batch.logits, seen[batch.rows], penalty)
@@ -250,21 +232,10 @@ def decode_batch(
                 constraint.advance(
                     [rows[place] for place in going_on], [completions[rows[place]][-1] for place in going_on]
                 )
-    shared = _count_read_before(prompts, batch.num_shared)
     return [
         Decoded(tokens, num_shared, list(tail), is_stuck=row in stuck)
-        for row, (tokens, num_shared, tail) in enumerate(zip(completions, shared, tails, strict=True))
+        for row, (tokens, num_shared, tail) in enumerate(zip(completions, batch.shared, tails, strict=True))
     ]
-
-
-def _count_read_before(prompts: Sequence[Sequence[int]], num_shared: int) -> list[int]:
-    """Of each prompt the tokens that were read for an earlier row: all, what every prompt begins with, or none."""
-    counts: list[int] = []
-    seen: set[tuple[int, ...]] = set()
-    for prompt in map(tuple, prompts):
-        counts.append(len(prompt) if prompt in seen else num_shared if seen else 0)
-        seen.add(prompt)
-    return counts
 
 
 def _find_choices(

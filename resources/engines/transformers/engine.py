@@ -8,10 +8,11 @@ so an interrupted stage gives the bytes of one that ran through.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from lance_assets.algorithms.forecast.batch_parts import FEWEST_PARAMETERS
 from lance_assets.records import Request, Sample, SamplingSettings
 from resources.engines.contract import (
     NUM_ALTERNATIVES,
@@ -103,13 +104,26 @@ class TransformersEngine:
         prompts, failed = encode_requests(tokenizer, requests, max_new_tokens=sampling.max_new_tokens, context=limit)
         if failed:
             yield failed
-        # By length, so that little is padded; then by tokens, so that equal prompts meet and are read once.
-        ordered = sorted(prompts, key=lambda place: (len(prompts[place]), prompts[place], place))
+        ordered = self._order(requests, prompts)
         for start in range(0, len(ordered), self.batch_size):
             places = ordered[start : start + self.batch_size]
             yield self._sample_batch(
                 [requests[place] for place in places], [prompts[place] for place in places], sampling
             )
+
+    def _order(self, requests: Sequence[Request], prompts: Mapping[int, tuple[int, ...]]) -> list[int]:
+        """Places by length, so that little is padded; then by tokens, so that equal prompts meet and are read once.
+
+        Turns that are begun in different ways after the same messages lie side by side, since the messages are read
+        once. A model that would not read them apart keeps the order of their lengths.
+        """
+        model, _ = self.load()
+        keeps_lengths = model.num_parameters() < FEWEST_PARAMETERS
+        asked = {place: str(place) if keeps_lengths else str(requests[place].messages) for place in prompts}
+        longest: dict[str, tuple[int, tuple[int, ...]]] = {}
+        for place, prompt in prompts.items():
+            longest[asked[place]] = max(longest.get(asked[place], (0, ())), (len(prompt), prompt))
+        return sorted(prompts, key=lambda place: (longest[asked[place]], len(prompts[place]), prompts[place], place))
 
     def constrain(self, grammar: str | None, num_rows: int) -> "Constraint | None":
         """What holds new rows to a regular expression; None without one.
