@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from lance_assets.records import SamplingSettings
 
 
+NUM_VALUES = 2**21
+"""Logits that are sampled from at once on a CPU: 8 MiB stay in its cache, and memory of 32 MiB and more is given back
+to the system after every operation and cleared at the next one."""
 NUM_COLUMNS = 4096
 """The likeliest tokens of a step, in which its nucleus is looked for first."""
 
@@ -68,10 +71,15 @@ class SeededTopP:
         Returns:
             Token ids, int64 [num_rows].
         """
+        import torch
+
         if self.sampling.temperature == 0:
             return logits.argmax(dim=-1)
-        uniforms = self.uniforms[rows, step]
-        return pick_tokens(logits, uniforms, temperature=self.sampling.temperature, top_p=self.sampling.top_p)
+        uniforms, sampling = self.uniforms[rows, step], self.sampling
+        given = {"temperature": sampling.temperature, "top_p": sampling.top_p}
+        block = max(1, NUM_VALUES // logits.shape[-1]) if logits.device.type == "cpu" else len(logits)
+        parts = zip(logits.split(block), uniforms.split(block), strict=True)
+        return torch.cat([pick_tokens(part, drawn, **given) for part, drawn in parts])
 
 
 def penalise_repetition(logits: "torch.Tensor", seen: "torch.Tensor", penalty: float) -> "torch.Tensor":

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from resources.engines.transformers.decoding import attend_grouped
+from resources.engines.transformers.decoding import Begun, attend_grouped
 
 BOOL = torch.rand((3, 1, 1, 9), generator=torch.Generator().manual_seed(1)) > 0.3
 BOOL[..., -1] = True
@@ -25,4 +25,23 @@ def test_one_token_attends_as_sdpa(mask, num_heads, num_groups, has_room):
     ours, _ = attend_grouped(*given, scaling=8**-0.5)
     theirs, _ = sdpa_attention_forward(*given, scaling=8**-0.5)
     assert ours.shape == theirs.shape
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("mask", ["none", "bool", "additive"])
+@pytest.mark.parametrize("query_length", [1, 4])
+def test_what_all_rows_begin_with_is_as_if_each_had_it(mask, query_length):
+    random = torch.Generator().manual_seed(0)
+    query = torch.randn((3, 6, query_length, 8), generator=random)
+    key, value = (torch.randn((3, 2, 9, 8), generator=random) for _ in range(2))
+    begun = Begun(*(torch.randn((1, 2, 13, 8), generator=random) for _ in range(2)))
+    seen = torch.rand((3, 1, query_length, 22), generator=random) > 0.3
+    seen[..., -1] = True
+    given = {"none": None, "bool": seen, "additive": torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))}[mask]
+    module = SimpleNamespace(num_key_value_groups=3, is_causal=False)
+    theirs, _ = sdpa_attention_forward(module, query, *begun.put_before(key, value), given, scaling=8**-0.5)
+    key.begun = begun
+    begun.is_read = False
+    ours, _ = attend_grouped(module, query, key, value, given, scaling=8**-0.5)
+    assert begun.is_read
     torch.testing.assert_close(ours, theirs)

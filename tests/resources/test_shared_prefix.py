@@ -15,9 +15,10 @@ from lance_assets.small_world.seeds import draw_seeds
 from resources.engines.contract import sample_in_order
 from resources.engines.sampling import SeededTopP
 from resources.engines.transformers import decoding
-from resources.engines.transformers.decoding import decode_batch
+from resources.engines.transformers.decoding import decode_batch, keeps_begins, use_grouped_attention
 from resources.engines.transformers.engine import TransformersEngine
 from resources.engines.transformers.prefixes import count_begun, find_least_shared, plan_reading
+from tests.resources.test_packed_products import KINDS, build_model
 
 GREEDY = SamplingSettings(temperature=0.0, top_p=1.0, max_new_tokens=24, tail_tokens=3)
 ASKED = "Score the completion of the task from 0 to 10.\nTask: {prompt}\nCompletion: {completion}\nReview it."
@@ -57,6 +58,8 @@ def test_the_packaged_model_says_the_same(
     engine: TransformersEngine, requests: list[Request], temperature: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sampling = SamplingSettings(temperature=temperature, top_p=0.9, max_new_tokens=24, tail_tokens=3)
+    # That is tried once, on two tokens.
+    assert keeps_begins(engine.load()[0])
     whole, num_whole = count_read(engine, requests, sampling)
     monkeypatch.setattr(decoding, "find_least_shared", lambda num_parameters: 8)
     apart, num_apart = count_read(engine, requests, sampling)
@@ -84,10 +87,14 @@ SIZES = {
 }
 
 
-def test_long_prefixes_are_shared_without_being_told() -> None:
+@pytest.mark.parametrize("keeps_once", [True, False])
+def test_long_prefixes_are_shared_without_being_told(keeps_once: bool) -> None:
     """300 tokens in common and ends of different lengths, one of them the shared part and a single token."""
     torch.manual_seed(0)
     model = Qwen2ForCausalLM(Qwen2Config(**SIZES)).eval()
+    if keeps_once:
+        use_grouped_attention(model)
+    assert keeps_begins(model) == keeps_once
     begin = torch.randint(1, 64, (300,)).tolist()
     prompts = [[*begin, *end] for end in ([5], [6, 7, 8, 9], [5, 7], [6, 7, 8, 9])]
     sizes: list[tuple[int, ...]] = []
@@ -106,10 +113,13 @@ def test_long_prefixes_are_shared_without_being_told() -> None:
     assert sizes[:2] == [(1, 300), (3, 4)]
 
 
-def test_groups_are_shared_too(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("keeps_once", [True, False])
+def test_groups_are_shared_too(keeps_once: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three continuations of each of three questions, of which two begin alike, and a question that is asked once."""
     torch.manual_seed(0)
     model = Qwen2ForCausalLM(Qwen2Config(**SIZES)).eval()
+    if keeps_once:
+        use_grouped_attention(model)
     template = torch.randint(1, 64, (40,)).tolist()
     questions = [[*template, *torch.randint(1, 64, (length,)).tolist()] for length in (70, 90, 90, 75)]
     ends = [torch.randint(1, 64, (length,)).tolist() for length in (3, 8, 20)]
@@ -128,6 +138,8 @@ def test_groups_are_shared_too(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = [decode([prompt])[0][0] for prompt in prompts]
     sizes.clear()
     monkeypatch.setattr(decoding, "find_least_shared", lambda num_parameters: 32)
+    assert keeps_begins(model) == keeps_once
+    sizes.clear()
     found = decode(prompts)
     assert [tokens for tokens, _ in found] == alone
     # The template, the four questions, and what is behind each.
@@ -210,3 +222,19 @@ def test_turns_that_begin_after_the_same_messages_lie_side_by_side(
     assert [sample.text for sample in side_by_side] == [sample.text for sample in by_length]
     assert all(one == other for one, other in batches[3:])
     assert not all(one == other for one, other in batches[:3])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_family_keeps_its_beginning_once_or_not_at_all(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a family's attention does with the keys, its tokens are those of reading each prompt alone."""
+    model = build_model(kind)
+    use_grouped_attention(model)
+    monkeypatch.setattr(decoding, "find_least_shared", lambda num_parameters: 4)
+
+    def decode(rows: list[list[int]]) -> list[list[int]]:
+        sampler = SeededTopP([0] * len(rows), SamplingSettings(0.0, 1.0, 5), device=torch.device("cpu"))
+        return [row.tokens for row in decode_batch(model, rows, sampler, stop_ids=frozenset(), pad_id=0)]
+
+    begin = list(range(1, 20))
+    prompts = [[*begin, 30], [*begin, 31, 32, 33], [*begin, 34, 35]]
+    assert decode(prompts) == [decode([prompt])[0] for prompt in prompts]

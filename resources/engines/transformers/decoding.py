@@ -14,6 +14,9 @@ makes all of them cost `max_new_tokens` steps. With equal greedy tokens, it diff
    values for every query head before it calls torch's sdpa, whose CPU kernel is made for long queries. Here the query
    heads of a group are folded into the query length, which is the same sum without the copy. In a decode step of 256
    rows of 100 tokens (6 heads on 3, 32 wide) sdpa takes 2.7 ms a layer, and this 1.2 ms (two cores).
+5. There, what all prompts of a batch begin with is kept once (`Begun`) and not for each row, and all rows attend to it
+   in one product, as Hydragen does on GPUs (arXiv 2402.05099). Reading a copy for each row takes most of a step where
+   little else is in a prompt.
 """
 # ruff: noqa: TID253 (imported once a model is loaded)
 
@@ -21,6 +24,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -131,11 +135,15 @@ def _read_prompts(model: "PreTrainedModel", prompts: Sequence[tuple[int, ...]], 
     # shared and the rest would take room of a sliding window.
     sees_all = all(type(layer) is GrowingLayer for layer in cache.layers)
     reading = plan_reading(prompts, least_shared=find_least_shared(model.num_parameters()) if sees_all else None)
+    keeps_once = reading.begins_alike and keeps_begins(model)
     mask = torch.zeros((1, 0), dtype=torch.int64, device=device)
     logits = positions = mask
-    for level in reading.levels:
+    for number, level in enumerate(reading.levels):
         parents = torch.tensor(level.parents, device=device)
-        if mask.shape[1]:
+        if number == 1 and keeps_once:
+            for layer in cache.layers:
+                layer.keep_once()
+        elif number:
             # Each goes on in its own way, behind keys and values of its own.
             cache.batch_select_indices(parents)
         input_ids, own = (tensor.to(device) for tensor in _pad_left(level.pieces, pad_id))
@@ -150,6 +158,32 @@ def _read_prompts(model: "PreTrainedModel", prompts: Sequence[tuple[int, ...]], 
         cache.batch_select_indices(source)
     rows = torch.arange(len(prompts), device=device)
     return _Batch(model, cache, rows, mask[source], positions[source, -1:], logits[source], reading.shared)
+
+
+_KEEPS_BEGINS: "WeakKeyDictionary[PreTrainedModel, bool]" = WeakKeyDictionary()
+
+
+def keeps_begins(model: "PreTrainedModel") -> bool:
+    """Whether every layer of a model attends by `attend_grouped` to what rows begin with, tried once on two tokens.
+
+    A model may attend in a way of its own, or make other keys of those that its cache gives it.
+    """
+    if model not in _KEEPS_BEGINS:
+        cache = build_growing_cache(model.config)
+        tokens = torch.zeros((1, 1), dtype=torch.int64, device=model.device)
+        ones = torch.ones((1, 2), dtype=torch.int64, device=model.device)
+        can = model.config._attn_implementation == GROUPED_ATTENTION
+        if can:
+            _read(model, cache, tokens, ones[:, :1], tokens)
+            begun = [layer.keep_once() for layer in cache.layers if isinstance(layer, GrowingLayer)]
+            try:
+                _read(model, cache, tokens, ones, tokens + 1)
+            except (RuntimeError, ValueError):
+                # Keys and mask are not of one length.
+                can = False
+            can = can and len(begun) == len(cache.layers) and all(one.is_read for one in begun)
+        _KEEPS_BEGINS[model] = can
+    return _KEEPS_BEGINS[model]
 
 
 def _note_prompts(prompts: Sequence[Sequence[int]], logits: torch.Tensor) -> torch.Tensor:
@@ -255,6 +289,31 @@ def _find_choices(
     return found
 
 
+@dataclass
+class Begun:
+    """One layer's keys and values of what all rows begin with, [1, num_heads, length, head_dim]."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    is_read: bool = False
+    """Whether an attention has read them."""
+
+    @property
+    def length(self) -> int:
+        """Tokens."""
+        return self.keys.shape[2]
+
+    def put_before(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The keys and values of rows, each with these before its own."""
+        self.is_read = True
+        mine = (self.keys, self.values)
+        both = [
+            torch.cat([begun.expand(len(own), -1, -1, -1), own], dim=2)
+            for begun, own in zip(mine, (keys, values), strict=True)
+        ]
+        return both[0], both[1]
+
+
 class GrowingLayer(DynamicLayer):
     """One layer's keys and values, views [num_rows, num_heads, length, head_dim] of a store that has room for more."""
 
@@ -263,6 +322,16 @@ class GrowingLayer(DynamicLayer):
         super().__init__(**options)
         self._stores: tuple[torch.Tensor, ...] = ()
         self._length = 0
+        self._begun: Begun | None = None
+
+    def keep_once(self) -> Begun:
+        """Keep what is held, of one row, as what any number of rows begin with; they are given by the next update.
+
+        From then on `update` gives the rows' own keys and values alone, and the keys have an attribute `begun`, of
+        which only `attend_grouped` knows (`keeps_begins`).
+        """
+        self._begun, self._stores, self._length = Begun(self.keys, self.values), (), 0
+        return self._begun
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: object, **__: object
@@ -270,6 +339,7 @@ class GrowingLayer(DynamicLayer):
         """Write new tokens behind those there, and give all of them."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+        if not self._stores:
             # An empty slice gives a store the shape, dtype and device of the states.
             self._stores = tuple(_make_room(new[:, :, :0], new.shape[2]) for new in (key_states, value_states))
         end = self._length + key_states.shape[2]
@@ -278,11 +348,13 @@ class GrowingLayer(DynamicLayer):
         for store, new in zip(self._stores, (key_states, value_states), strict=True):
             store[:, :, self._length : end] = new
         self._show(end)
+        if self._begun is not None:
+            self.keys.begun = self._begun
         return self.keys, self.values
 
     def get_seq_length(self) -> int:
         """Tokens held."""
-        return self._length
+        return self._length + (0 if self._begun is None else self._begun.length)
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keep these rows, in this order; a row may be named more than once."""
@@ -326,9 +398,10 @@ def attend_grouped(
     Args:
         module: the attention layer.
         query: [num_rows, num_heads, query_length, head_dim].
-        key: [num_rows, num_key_value_heads, length, head_dim].
+        key: [num_rows, num_key_value_heads, length, head_dim], with an attribute `begun` where all rows begin alike.
         value: as `key`.
-        attention_mask: bool or additive [num_rows, 1, query_length, length], or None.
+        attention_mask: bool or additive [num_rows, 1, query_length, all], where all counts what rows begin with; or
+            None.
         options: what else the layer passes; with `position_bias` or `cache` it is transformers' own that attends, as in
             all but float32.
 
@@ -337,19 +410,35 @@ def attend_grouped(
     """
     num_rows, num_heads, query_length, head_dim = query.shape
     num_groups = key.shape[1]
+    begun: Begun | None = getattr(key, "begun", None)
     is_plain = query.dtype == torch.float32 and not {"position_bias", "cache"} & options.keys()
     is_shared_mask = attention_mask is None or attention_mask.shape[1] == 1
     # Prompts are what torch's kernel is made for; the other cases are not covered by the products below.
     if query_length > 1 or not is_plain or not is_shared_mask or value.shape[-1] != head_dim:
+        if begun is not None:
+            key, value = begun.put_before(key, value)
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     # Query heads that share a key head lie next to each other, so they can be read as several queries of one head.
-    folded = (query * options["scaling"]).reshape(num_rows * num_groups, num_heads // num_groups, head_dim)
+    num_folded = num_heads // num_groups
+    folded = (query * options["scaling"]).reshape(num_rows * num_groups, num_folded, head_dim)
     scores = torch.bmm(folded, key.flatten(0, 1).transpose(1, 2)).view(num_rows, num_groups, -1, key.shape[2])
+    if begun is not None:
+        begun.is_read = True
+        # The queries of all rows are those of one, which reads what they begin with once.
+        shape = (num_rows, num_groups, num_folded, -1)
+        asked = folded.view(shape).transpose(0, 1).reshape(num_groups, num_rows * num_folded, head_dim)
+        before = torch.bmm(asked, begun.keys[0].transpose(1, 2)).view(num_groups, num_rows, num_folded, -1)
+        scores = torch.cat([before.transpose(0, 1), scores], dim=-1)
     if attention_mask is not None and attention_mask.dtype == torch.bool:
         scores.masked_fill_(~attention_mask, float("-inf"))
     elif attention_mask is not None:
         scores += attention_mask
-    attended = torch.bmm(scores.softmax(dim=-1).flatten(0, 1), value.flatten(0, 1))
+    weights, num_before = scores.softmax(dim=-1), 0 if begun is None else begun.length
+    attended = torch.bmm(weights[..., num_before:].flatten(0, 1), value.flatten(0, 1))
+    if begun is not None:
+        asking = weights[..., :num_before].transpose(0, 1).reshape(num_groups, num_rows * num_folded, num_before)
+        before = torch.bmm(asking, begun.values[0]).view(num_groups, num_rows, num_folded, head_dim)
+        attended = attended + before.transpose(0, 1).reshape(attended.shape)
     return attended.view(num_rows, 1, num_heads, head_dim), None
 
 

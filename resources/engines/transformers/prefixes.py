@@ -39,6 +39,8 @@ class Reading:
     """Of each prompt the row of the last pass that is it."""
     shared: list[int] = field(default_factory=list)
     """Of each prompt the tokens that were read for an earlier one."""
+    begins_alike: bool = False
+    """Whether the first pass reads what all prompts begin with."""
 
 
 def find_least_shared(num_parameters: int) -> int:
@@ -77,7 +79,7 @@ def plan_reading(prompts: Sequence[tuple[int, ...]], *, least_shared: int | None
         heads = {prompt: head for group, head in groups for prompt in group}
         levels.append(Level(parents, [prompt[heads[prompt] :] for prompt in distinct]))
     row = {prompt: place for place, prompt in enumerate(distinct)}
-    return Reading(levels, [row[prompt] for prompt in prompts], count_shared(prompts, begun, heads))
+    return Reading(levels, [row[prompt] for prompt in prompts], count_shared(prompts, begun, heads), begun > 0)
 
 
 def count_begun(distinct: Sequence[tuple[int, ...]], least_shared: int | None) -> int:
