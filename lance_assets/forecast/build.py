@@ -132,7 +132,7 @@ def build_forecast(
     table = read_throughput()
     here = find_here(plan, table, home=home, measures=measures) if machine is None else None
     if here is not None:
-        table = table.model_copy(update={"measured": (*table.measured, here[1])})
+        table = table.add(here[1])
     chosen = choose_machine(plan, table, machine) if here is None else here[0]
     work = prepare(plan, table, chosen, num_seeds=num_seeds)
     settings, lengths, pool = plan.settings, work.measured.lengths, work.measured.pool

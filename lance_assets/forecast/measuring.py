@@ -46,6 +46,8 @@ LEAST_TOKENS, MOST_TOKENS = 16, 512
 """Of the prompts that are read, which are as long as the experiment's questions."""
 MOST_ROWS, DECODED_TOKENS = 128, 12
 """Rows that are read and decoded together, if the engine takes so many, and the tokens of each."""
+MOST_EMBEDDED = 128
+"""Tokens of the texts that are embedded."""
 TRAINED_TOKENS = 128
 """Of each row that is trained on."""
 _START_SECONDS = 10.0
@@ -174,6 +176,7 @@ class Measuring:
             read_tokens_per_second=self._time_reader(),
             decode_tokens_per_second=decodes,
             **self._time_training(),
+            **self._time_embedder(),
             start_seconds=time_process(_LOAD, str(self.model.folder)),
             train_start_seconds=time_process(_IMPORT_TRAINER),
             **self._time_harness(),
@@ -196,21 +199,47 @@ class Measuring:
         model, _ = engine.load()
         draws = torch.Generator().manual_seed(0)
 
-        def decode(num_rows: int, length: int, num_new: int) -> float:
+        class ClockedTopP(SeededTopP):
+            """Notes when each token is drawn."""
+
+            def pick(self, *given: "Tensor", **named: "Tensor | int") -> "Tensor":
+                marks.append(time.perf_counter())
+                return super().pick(*given, **named)
+
+        def decode(num_rows: int, length: int, num_new: int) -> None:
             prompts = torch.randint(self.model.shape.vocab_size, (num_rows, length), generator=draws).tolist()
-            sampling = SamplingSettings(temperature=0.0, top_p=1.0, max_new_tokens=num_new)
-            sampler = SeededTopP(list(range(num_rows)), sampling, device=model.device)
-            started = time.perf_counter()
+            sampling = SamplingSettings(temperature=1.0, top_p=0.9, max_new_tokens=num_new)
+            sampler = ClockedTopP(list(range(num_rows)), sampling, device=model.device)
+            marks[:] = [time.perf_counter()]
             decode_batch(model, prompts, sampler, stop_ids=frozenset(), pad_id=0)
-            return time.perf_counter() - started
 
         # What runs for the first time takes longer.
         length, num_rows = min(max(self.row_tokens, LEAST_TOKENS), MOST_TOKENS), min(settings.batch_size, MOST_ROWS)
-        decode(1, length, 2)
-        # The first token comes with reading the prompt.
-        begun, whole = (decode(num_rows, length, number) for number in (1, 1 + DECODED_TOKENS))
+        marks: list[float] = []
+        decode(num_rows, LEAST_TOKENS, 3)
+        decode(num_rows, length, 1 + DECODED_TOKENS)
         engine.close()
-        return num_rows * length / begun, num_rows * DECODED_TOKENS / max(whole - begun, 1e-6)
+        # The first token comes with reading the prompt.
+        started, begun, *_, ended = marks
+        return num_rows * length / (begun - started), num_rows * DECODED_TOKENS / (ended - begun)
+
+    def _time_embedder(self) -> dict[str, float]:
+        """The start of the embedding model, and the tokens that it reads a second; nothing where a cluster has it."""
+        settings = self.plan.settings
+        if settings.embedder.copies_on != "machine":
+            return {}
+        embedder = Platform(str(self.home)).open_embedder(settings)
+        started = time.perf_counter()
+        embedder.embed(["the"])
+        loaded = time.perf_counter()
+        length, number = min(max(self.row_tokens, LEAST_TOKENS), MOST_EMBEDDED), 2 * settings.embedder.batch_size
+        # A short word is one token of nearly every vocabulary, and a text that comes again is not embedded again.
+        embedder.embed([f"{place} {'the ' * (length - 1)}" for place in range(number)])
+        ended = time.perf_counter()
+        return {
+            "embed_start_seconds": loaded - started,
+            "embed_tokens_per_second": number * length / (ended - loaded),
+        }
 
     def _time_reader(self) -> float | None:
         """Tokens of whole rows that are read a second, for likelihoods and states; None where it is not this engine."""

@@ -96,6 +96,8 @@ class MeasuredRow(Row):
         gt=0,
         description="Tokens of pairs that DPO trains on, with its reference model. None: by SFT's rate and the passes.",
     )
+    embed_start_seconds: float | None = Field(None, ge=0, description="Until the embedding model is loaded.")
+    embed_tokens_per_second: float | None = Field(None, gt=0, description="Of the experiment's embedding model.")
     start_seconds: float | None = Field(None, ge=0, description="Until a process has loaded the model.")
     train_start_seconds: float | None = Field(None, ge=0, description="Until the trainer's process has begun.")
     harness_start_seconds: float | None = Field(None, ge=0, description="Of the harness, without its requests.")
@@ -126,6 +128,14 @@ class ThroughputTable(BaseModel):
     efficiencies: tuple[EfficiencyRow, ...]
     measured: tuple[MeasuredRow, ...]
     embedding: EmbeddingRow
+
+    def add(self, row: MeasuredRow) -> "ThroughputTable":
+        """The table with what was measured of a machine, its rate of embedding in place of the table's own."""
+        update: dict[str, object] = {"measured": (*self.measured, row)}
+        if row.embed_tokens_per_second is not None:
+            told = {"start_seconds": row.embed_start_seconds, "tokens_per_second": row.embed_tokens_per_second}
+            update["embedding"] = self.embedding.model_copy(update=told | {"source": row.source})
+        return self.model_copy(update=update)
 
     def find_machine(self, name: str) -> Machine:
         """The machine of this name.
