@@ -13,7 +13,9 @@ scaled up, which the output says of each.
     overhead_ratio    what of our round is no model time (start-up, imports, loading, tables, hashing, embedding,
                       reports, waiting between steps), over its model time: 0.1 is 10%
     plan_error        the largest error of `lance plan --measure` over the stages that load a model, as a share of what
-                      was measured; null where it is left out (--no-plan)
+                      was measured; null where it is left out (--no-plan). The plan of before the round assumes how many
+                      rows and tokens a model will give
+    plan_rate_error   the same for the rows and tokens that the round had, as the plan of the next round has them
     plan_unknown      the stages that the plan does not know, of which plan_error says nothing
 
 The packaged small model runs on seeds of its own world unless a model and data are given: GSM8K's training questions
@@ -25,7 +27,7 @@ The last line is one JSON object.
 import argparse
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -33,7 +35,8 @@ import polars as pl
 from benchmarks._authors_way import Step, go_step_by_step, list_tables
 from benchmarks._whole_round_site import Site, write_experiment
 from lance_assets.forecast.build import build_forecast
-from lance_assets.forecast.comparing import compare_round, find_largest_error
+from lance_assets.forecast.comparing import Compared, PlanError, compare_round, find_largest_error
+from lance_assets.forecast.made import find_made
 from lance_assets.rounds.asking import Cost
 from lance_assets.rounds.round import Round
 from lance_assets.rounds.shown.overhead import split_round
@@ -116,6 +119,15 @@ def show_steps(theirs: Mapping[str, Mapping[str, Step]]) -> list[str]:
     ]
 
 
+def print_compared(what: str, compared: Sequence[Compared]) -> PlanError:
+    """Print a plan beside the round, and give how far it was off."""
+    print("\n".join(f"plan {what}: {stage.describe()}" for stage in compared), flush=True)
+    error = find_largest_error(compared)
+    if error.unknown:
+        print(f"the plan does not know: {', '.join(error.unknown)}", flush=True)
+    return error
+
+
 def main() -> None:
     """Run the round, go the authors' way, and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -147,14 +159,13 @@ def main() -> None:
         (site.folder / "authors").mkdir()
         theirs = go_step_by_step(this_round, share=share, folder=site.folder / "authors", log=lambda _: None)
         print("\n".join(show_steps(theirs)), flush=True)
-        plan_error = None
+        plan_error = rate_error = None
         if not options.no_plan:
             forecast = build_forecast(site.plan, machine=None, home=site.home, measures=True)
-            compared = compare_round(forecast, KEY, costs)
-            print("\n".join(stage.describe() for stage in compared), flush=True)
-            plan_error = find_largest_error(compared)
-            if plan_error.unknown:
-                print(f"the plan does not know: {', '.join(plan_error.unknown)}", flush=True)
+            plan_error = print_compared("before it", compare_round(forecast, KEY, costs))
+            made = find_made(site.plan, this_round.platform, KEY)
+            forecast = build_forecast(site.plan, machine=None, home=site.home, made=made)
+            rate_error = print_compared("with its rows", compare_round(forecast, KEY, costs))
     stages = compare_stages(wall, costs, theirs)
     theirs_seconds = sum(seconds["authors"] for seconds in stages.values())
     ratio = split_round(costs, total=wall).overhead_ratio
@@ -169,6 +180,7 @@ def main() -> None:
         },
         "overhead_ratio": None if ratio is None else round(ratio, 3),
         "plan_error": None if plan_error is None or plan_error.largest is None else round(plan_error.largest, 3),
+        "plan_rate_error": None if rate_error is None or rate_error.largest is None else round(rate_error.largest, 3),
         "plan_unknown": None if plan_error is None else list(plan_error.unknown),
         "share": share,
     }

@@ -82,15 +82,19 @@ def plan(
 ) -> None:
     """Print what the rounds will take.
 
-    These are rows, tokens, memory, disk and hours of each stage, and what will not fit. No round is started.
+    These are rows, tokens, memory, disk and hours of each stage, and what will not fit. No round is started. After a
+    round was made, the later ones are expected to have its rows and tokens, unless --num-seeds asks for others.
     """
+    from lance_assets.cli.reading import open_platform
     from lance_assets.forecast.build import build_forecast
+    from lance_assets.forecast.made import find_last_made
     from lance_assets.forecast.table import render_forecast
     from lance_assets.home import find_home
     from lance_assets.rounds.experiments import find_plan
 
     found, home = find_plan(experiment), find_home()
-    forecast = build_forecast(found, machine=machine, home=home, num_seeds=num_seeds, measures=measure)
+    made = find_last_made(found, open_platform()) if num_seeds is None else None
+    forecast = build_forecast(found, machine=machine, home=home, num_seeds=num_seeds, measures=measure, made=made)
     _say(render_forecast(forecast))
     if forecast.problems:
         raise typer.Exit(WILL_NOT_FIT)

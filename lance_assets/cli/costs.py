@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Mapping
 
+from lance_assets.algorithms.forecast.made_rounds import MadeRound
 from lance_assets.forecast.build import Forecast, build_forecast
 from lance_assets.forecast.comparing import Compared, compare_round
+from lance_assets.forecast.made import find_last_made
 from lance_assets.home import find_home
 from lance_assets.rounds.asking import Cost
 from lance_assets.rounds.nouns import NOUNS
@@ -25,7 +27,8 @@ def show_costs(
         plan: the experiment.
         platform: where the data is.
         round_keys: the rounds; empty for every one that has costs.
-        with_plan: whether the plan is made, which reads the seeds and the model's tokenizer.
+        with_plan: whether the plan is made, which reads the seeds and the model's tokenizer. It goes by the round that
+            was finished before.
         say: takes the text.
 
     Raises:
@@ -36,20 +39,25 @@ def show_costs(
     found = {key: Round(plan, platform, key, lambda _: None).read_costs() for key in keys}
     if missing := [key for key, costs in found.items() if not costs] or ([] if keys else ["any round"]):
         raise ValueError(f"{plan.name} has no costs of {', '.join(missing)} in {folder}; run it first")
-    forecast, why_not = make_plan(plan) if with_plan else (None, "")
-    if why_not:
-        say(f"no plan beside it: {why_not}")
     for key, costs in found.items():
         compared: list[Compared] = []
+        forecast, why_not = make_plan(plan, find_last_made(plan, platform, before=key)) if with_plan else (None, "")
+        if why_not:
+            say(f"no plan beside it: {why_not}")
         if forecast is not None and key in forecast.rounds:
             compared = compare_round(forecast, key, costs)
         say(f"{plan.name} {key}: {split_round(costs).describe()}\n{tabulate_costs(costs, compared)}")
 
 
-def make_plan(plan: Plan) -> tuple[Forecast | None, str]:
-    """The plan for this computer where it was measured, or for the machine that the experiment suggests; or why not."""
+def make_plan(plan: Plan, made: MadeRound | None) -> tuple[Forecast | None, str]:
+    """The plan for this computer where it was measured, or for the machine that the experiment suggests; or why not.
+
+    Args:
+        plan: the experiment.
+        made: a finished round that the others are expected to be like.
+    """
     try:
-        return build_forecast(plan, machine=None, home=find_home()), ""
+        return build_forecast(plan, machine=None, home=find_home(), made=made), ""
     except ValueError as error:
         return None, str(error)
 

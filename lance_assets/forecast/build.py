@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean
 
 from lance_assets.algorithms.forecast.costs import GIB
+from lance_assets.algorithms.forecast.made_rounds import MadeRound, follow
 from lance_assets.dotted_names import is_dotted_name
 from lance_assets.forecast.lengths import measure_lengths
 from lance_assets.forecast.measuring import Measuring, describe_computer
@@ -106,7 +107,13 @@ def find_here(plan: Plan, table: ThroughputTable, *, home: Path, measures: bool)
 
 
 def build_forecast(
-    plan: Plan, *, machine: str | None, home: Path, num_seeds: int | None = None, measures: bool = False
+    plan: Plan,
+    *,
+    machine: str | None,
+    home: Path,
+    num_seeds: int | None = None,
+    measures: bool = False,
+    made: MadeRound | None = None,
 ) -> Forecast:
     """The plan of an experiment.
 
@@ -116,6 +123,7 @@ def build_forecast(
         home: LANCE_HOME.
         num_seeds: the number of seeds to count with; None for those of the file, or `max_seeds` if that is more.
         measures: whether this computer is measured with the experiment's model.
+        made: a finished round, whose rows and tokens the rounds after r0000 are expected to have.
 
     Raises:
         ValueError: no such machine, or a model's configuration or the seed file cannot be used; or another machine than
@@ -138,6 +146,11 @@ def build_forecast(
     settings, lengths, pool = plan.settings, work.measured.lengths, work.measured.pool
     known = (settings.parameters, settings.prompt_profile, lengths, pool)
     expected = forecast.expected(*known, num_rounds=settings.stop.max_rounds)
+    if made is not None:
+        training, loss = settings.training, work.second_loss
+        passes = training.sft.num_epochs, training.find_stage(loss).num_epochs
+        like = next((this for this in expected if this.key == made.key), expected[-1])
+        expected = [expected[0], *(follow(this, like, made, passes=passes) for this in expected[1:])]
     bounds = forecast.at_most(*known, num_rounds=settings.stop.max_rounds)
     rounds = {
         this.key: [
@@ -155,7 +168,10 @@ def build_forecast(
     assumptions = forecast.list_assumptions(settings.prompt_profile)
     engines = [settings.engine, *(one.engine for one in (settings.roles | plan.generators).values())]
     has_prices = any(any(engine.prices.model_dump().values()) for engine in engines)
-    return Forecast(plan, chosen, rounds, disk, free, has_prices, problems, list_notes(work, assumptions))
+    notes = list_notes(work, assumptions)
+    if made is not None:
+        notes.append(f"rows and tokens: as {made.key} had them, in place of what is assumed of the model")
+    return Forecast(plan, chosen, rounds, disk, free, has_prices, problems, notes)
 
 
 def find_disk_problems(disk_gib: float, free_gib: float) -> list[str]:

@@ -1,16 +1,20 @@
 """The plan of a round beside what the round took, and what `lance costs` prints of both."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from lance_assets.cli.costs import show_costs, tabulate_costs
-from lance_assets.forecast.build import Forecast
+from lance_assets.forecast.build import Forecast, build_forecast
 from lance_assets.forecast.comparing import PlanError, compare_round, find_largest_error
+from lance_assets.forecast.made import find_last_made
 from lance_assets.forecast.stages import Row
 from lance_assets.forecast.throughput import read_throughput
 from lance_assets.rounds.asking import Cost
 from lance_assets.rounds.experiments import find_plan
+from lance_assets.rounds.nouns import list_schemas
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round
 
@@ -80,3 +84,39 @@ def test_costs_of_a_round_are_printed_and_missing_ones_named(tmp_path: Path) -> 
     assert "checkpoint" in said[0]
     with pytest.raises(ValueError, match=r"mini_lance has no costs of r0007 in .*; run it first"):
         show_costs(plan, platform, ["r0001", "r0007"], with_plan=False, say=said.append)
+
+
+def test_a_finished_round_is_what_the_later_ones_are_planned_by(tmp_path: Path) -> None:
+    """It had half of the expected completion tokens, a row for SFT and a pair; r0000 stays as it was."""
+    plan, platform = find_plan("mini_lance"), Platform(data_root=str(tmp_path / "data"))
+    first = build_forecast(plan, machine="cpu2", home=tmp_path)
+    assert find_last_made(plan, platform) is None
+    this_round = Round(plan, platform, "r0001", lambda _: None)
+    expected = [row for row in first.rounds["r0001"] if row.noun == "raw_generations"]
+    written = sum(row.completion_tokens or 0.0 for row in expected) / 2
+    num_samples = round(sum(row.rows or 0.0 for row in expected))
+    folder = platform.root / "costs" / plan.name / "r0001"
+    folder.mkdir(parents=True)
+    schemas = list_schemas()
+    for noun in ("raw_generations", "cleaned_set", "sft_set", "preference_pairs", "checkpoint", "eval_report"):
+        asked = Cost(num_samples=num_samples, prompt_tokens=900, completion_tokens=round(written))
+        mine = replace(this_round, cost=asked if noun == "raw_generations" else Cost())
+        mine.record_cost(noun, started=0.0)
+        row = pl.DataFrame([dict.fromkeys(schemas[noun])], schema=schemas[noun])
+        table = row.with_columns(num_tokens=pl.lit(7000, pl.Int64)) if noun == "checkpoint" else row
+        platform.tables.write(plan.name, "r0001", noun, table, schema=schemas[noun])
+    made = find_last_made(plan, platform)
+    assert made is not None
+    assert (made.key, made.num_sft, made.num_pairs, made.trained_tokens) == ("r0001", 1, 1, 7000)
+    assert find_last_made(plan, platform, before="r0001") is None
+    again = build_forecast(plan, machine="cpu2", home=tmp_path, made=made)
+    assert again.rounds["r0000"] == first.rounds["r0000"]
+    raw = [row for row in again.rounds["r0001"] if row.noun == "raw_generations"]
+    assert sum(row.completion_tokens or 0.0 for row in raw) == pytest.approx(round(written))
+    assert sum(row.rows or 0.0 for row in raw) == pytest.approx(num_samples)
+    trained = [row for row in again.rounds["r0001"] if row.noun == "checkpoint"]
+    assert [row.rows for row in trained] == [1.0, 1.0]
+    # It trains on a budget of tokens, whatever the rows.
+    budget = plan.settings.training.token_budget
+    assert sum(row.prompt_tokens or 0.0 for row in trained) == budget
+    assert "as r0001 had them" in again.notes[-1]
