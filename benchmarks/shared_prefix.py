@@ -50,7 +50,7 @@ def build_prompts(tokenizer: Any, seeds: Path | None, number: int) -> list[tuple
     return sorted((encode_messages(tokenizer, templates.build_messages(text)) for text in asked), key=len)
 
 
-def read(model: Any, prompts: Sequence[Sequence[int]], least_shared: int) -> tuple[float, Any]:
+def read(model: Any, prompts: Sequence[tuple[int, ...]], least_shared: int) -> tuple[float, Any]:
     """Seconds of reading the prompts, and the log-probabilities behind each."""
     import torch
 

@@ -127,16 +127,20 @@ def train_ours(kind: str, model: Path, rows: Path, folder: Path) -> dict[str, An
     )
     result = train_checkpoint(job, log=note)
     # The first line of a stage comes just before its first step, and the last one with its last step.
-    found = {"seconds": marks[-1] - marks[0], "num_tokens": result.num_tokens, "peak_gib": result.peak_host_gib}
-    found |= {"losses": list(result.sft_losses), "computed_in": next(iter(result.computed_in.values()))}
+    found: dict[str, Any] = {"seconds": marks[-1] - marks[0], "num_tokens": result.num_tokens}
+    found |= {
+        "peak_gib": result.peak_host_gib,
+        "losses": list(result.sft_losses),
+        "computed_in": next(iter(result.computed_in.values())),
+    }
     return found | {"model": result.path}
 
 
 def train_bare(kind: str, model: Path, rows: Path, folder: Path) -> dict[str, Any]:
     """Train by the bare script, in its own process."""
     folder.mkdir(parents=True)
-    job = {"kind": kind, "model": str(model), "rows": str(rows), "out": str(folder / "model")}
-    job |= {"in_order": kind == "curve"}
+    job: dict[str, object] = {"kind": kind, "model": str(model), "rows": str(rows), "out": str(folder / "model")}
+    job["in_order"] = kind == "curve"
     job_file = folder / "job.json"
     settings = {"batch_size": BATCH_SIZE, "max_length": MAX_LENGTH, "learning_rate": RATES[kind]}
     job_file.write_text(json.dumps(job | settings))
