@@ -34,7 +34,10 @@ def open_model(scripted: Scripted, script: dict | None = None, **options: Any) -
     """The model of the harness, and what answers it."""
     from resources.evaluation.engine_model import EngineModel
 
-    with closing(EngineLink(scripted.open(script, **options))) as link:
+    engine = scripted.open(script, **options)
+    # The harness has a process of its own. Here both would make the same tokenizer at once, which crashed once.
+    engine._load_tokenizer()
+    with closing(EngineLink(engine)) as link:
         # As in the harness's process, which inherits a copy of it.
         model = EngineModel(pretrained=str(SMALL_MODEL), link=os.dup(link.descriptor), rng_seed=3)
         try:
