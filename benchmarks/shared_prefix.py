@@ -56,7 +56,7 @@ def read(model: Any, prompts: Sequence[tuple[int, ...]], least_shared: int) -> t
 
     from resources.engines.transformers import decoding
 
-    decoding.find_least_shared = lambda num_parameters: least_shared
+    decoding.find_least_shared = lambda num_parameters: least_shared  # type: ignore[attr-defined]
     with torch.inference_mode():
         started = time.perf_counter()
         batch = decoding._read_prompts(model, prompts, 0)
@@ -67,7 +67,7 @@ def decode(model: Any, prompts: Sequence[Sequence[int]], least_shared: int) -> l
     """The first greedy tokens of each row."""
     from resources.engines.transformers import decoding
 
-    decoding.find_least_shared = lambda num_parameters: least_shared
+    decoding.find_least_shared = lambda num_parameters: least_shared  # type: ignore[attr-defined]
     sampler = SeededTopP([0] * len(prompts), GREEDY, device=model.device)
     return [row.tokens for row in decoding.decode_batch(model, prompts, sampler, stop_ids=frozenset(), pad_id=0)]
 
