@@ -27,8 +27,8 @@ def show_costs(
         plan: the experiment.
         platform: where the data is.
         round_keys: the rounds; empty for every one that has costs.
-        with_plan: whether the plan is made, which reads the seeds and the model's tokenizer. It goes by the round that
-            was finished before.
+        with_plan: whether the plan is made, which reads the seeds and the model's tokenizer. It goes by the last
+            round that was finished before the first of them.
         say: takes the text.
 
     Raises:
@@ -39,11 +39,12 @@ def show_costs(
     found = {key: Round(plan, platform, key, lambda _: None).read_costs() for key in keys}
     if missing := [key for key, costs in found.items() if not costs] or ([] if keys else ["any round"]):
         raise ValueError(f"{plan.name} has no costs of {', '.join(missing)} in {folder}; run it first")
+    # One plan for all of them, since a plan reads the seeds and the tokenizer.
+    forecast, why_not = make_plan(plan, find_last_made(plan, platform, before=min(keys))) if with_plan else (None, "")
+    if why_not:
+        say(f"no plan beside it: {why_not}")
     for key, costs in found.items():
         compared: list[Compared] = []
-        forecast, why_not = make_plan(plan, find_last_made(plan, platform, before=key)) if with_plan else (None, "")
-        if why_not:
-            say(f"no plan beside it: {why_not}")
         if forecast is not None and key in forecast.rounds:
             compared = compare_round(forecast, key, costs)
         say(f"{plan.name} {key}: {split_round(costs).describe()}\n{tabulate_costs(costs, compared)}")

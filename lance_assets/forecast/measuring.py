@@ -141,7 +141,8 @@ class Measuring:
         evaluation = settings.evaluation.lm_eval
         tasks = None if evaluation is None else evaluation.model_dump()
         computer = [platform.node(), platform.machine(), os.cpu_count()]
-        decides = [hash_checkpoint(self.model.folder), engine, training, tasks, self.row_tokens, computer]
+        embedder = settings.embedder.model_dump()
+        decides = [hash_checkpoint(self.model.folder), engine, training, tasks, embedder, self.row_tokens, computer]
         name = hashlib.sha256(json.dumps(decides, default=str).encode()).hexdigest()[:16]
         return self.home / "forecast" / f"{name}.json"
 

@@ -6,7 +6,7 @@ with, what each group of them begins with beyond that, and the rest of each.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from lance_assets.algorithms.forecast.batch_parts import FEWEST_PARAMETERS
 
@@ -33,13 +33,13 @@ class Level:
 class Reading:
     """How a batch's prompts are read."""
 
-    levels: list[Level] = field(default_factory=list)
+    levels: list[Level]
     """The passes; the last one ends all different prompts."""
-    rows: list[int] = field(default_factory=list)
+    rows: list[int]
     """Of each prompt the row of the last pass that is it."""
-    shared: list[int] = field(default_factory=list)
+    shared: list[int]
     """Of each prompt the tokens that were read for an earlier one."""
-    begins_alike: bool = False
+    begins_alike: bool
     """Whether the first pass reads what all prompts begin with."""
 
 
