@@ -11,7 +11,7 @@ NEEDED = ("cleaned_set", "sft_set", "preference_pairs", "checkpoint")
 
 
 def find_made(plan: Plan, platform: Platform, key: str) -> MadeRound | None:
-    """What a round took; None where it is not finished.
+    """What a round took; None where it is not finished, or its tables cannot be read.
 
     Args:
         plan: the experiment.
@@ -27,14 +27,19 @@ def find_made(plan: Plan, platform: Platform, key: str) -> MadeRound | None:
         for noun, cost in costs.items()
         if cost.num_samples
     }
-    cleaned, checkpoint = costs.get("cleaned_set"), this_round.read("checkpoint")
+    cleaned = costs.get("cleaned_set")
+    try:
+        checkpoint, sft_set, pairs = (this_round.read(noun) for noun in ("checkpoint", "sft_set", "preference_pairs"))
+    except ValueError:
+        # Of an older version, or damaged: a plan can be made without it, and what reads its rows says what is wrong.
+        return None
     return MadeRound(
         key,
         steps,
         # Texts that were embedded before, by a round that was made again, are not embedded twice.
         num_kept=cleaned.num_embedded if cleaned is not None and cleaned.num_embedded else None,
-        num_sft=len(this_round.read("sft_set")),
-        num_pairs=len(this_round.read("preference_pairs")),
+        num_sft=len(sft_set),
+        num_pairs=len(pairs),
         trained_tokens=checkpoint["num_tokens"][0],
     )
 

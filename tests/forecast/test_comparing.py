@@ -120,3 +120,7 @@ def test_a_finished_round_is_what_the_later_ones_are_planned_by(tmp_path: Path) 
     budget = plan.settings.training.token_budget
     assert sum(row.prompt_tokens or 0.0 for row in trained) == budget
     assert "as r0001 had them" in again.notes[-1]
+    # A table of an older version is no reason to have no plan.
+    other = pl.DataFrame({"another_column": [1]})
+    platform.tables.write(plan.name, "r0001", "sft_set", other, schema=other.schema)
+    assert find_last_made(plan, platform) is None
