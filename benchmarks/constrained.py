@@ -83,7 +83,7 @@ def measure(
     engine: TransformersEngine, prompts: list[tuple[int, ...]], sampling: SamplingSettings
 ) -> tuple[float, float, list[str]]:
     """CPU seconds of a batch, those of the grammar among them, and the texts."""
-    from resources.engines.transformers.decoding import decode_batch
+    from resources.engines.transformers.decoding import Rules, decode_batch
 
     model, tokenizer = engine.load()
     sampler = SeededTopP(range(len(prompts)), sampling, device=model.device)
@@ -91,7 +91,7 @@ def measure(
     timed = None if constraint is None else Timed(constraint)
     began = time.process_time()
     # Without stop ids no row ends, so both sides make the same steps.
-    decoded = decode_batch(model, prompts, sampler, stop_ids=frozenset(), pad_id=0, constraint=timed)
+    decoded = decode_batch(model, prompts, sampler, Rules(frozenset(), pad_id=0), constraint=timed)
     seconds = time.process_time() - began
     texts = [tokenizer.decode(row.tokens, skip_special_tokens=True) for row in decoded]
     return seconds, 0.0 if timed is None else timed.seconds, texts

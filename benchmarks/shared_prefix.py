@@ -54,22 +54,23 @@ def read(model: Any, prompts: Sequence[tuple[int, ...]], least_shared: int) -> t
     """Seconds of reading the prompts, and the log-probabilities behind each."""
     import torch
 
-    from resources.engines.transformers import decoding
+    from resources.engines.transformers import row_batch
 
-    decoding.find_least_shared = lambda num_parameters: least_shared  # type: ignore[attr-defined]
+    row_batch.find_least_shared = lambda num_parameters: least_shared  # type: ignore[attr-defined]
     with torch.inference_mode():
         started = time.perf_counter()
-        batch = decoding._read_prompts(model, prompts, 0)
+        batch = row_batch.read_prompts(model, prompts, 0)
         return time.perf_counter() - started, batch.logits.float().log_softmax(dim=-1)
 
 
 def decode(model: Any, prompts: Sequence[Sequence[int]], least_shared: int) -> list[list[int]]:
     """The first greedy tokens of each row."""
-    from resources.engines.transformers import decoding
+    from resources.engines.transformers import decoding, row_batch
 
-    decoding.find_least_shared = lambda num_parameters: least_shared  # type: ignore[attr-defined]
+    row_batch.find_least_shared = lambda num_parameters: least_shared  # type: ignore[attr-defined]
     sampler = SeededTopP([0] * len(prompts), GREEDY, device=model.device)
-    return [row.tokens for row in decoding.decode_batch(model, prompts, sampler, stop_ids=frozenset(), pad_id=0)]
+    rules = decoding.Rules(frozenset(), pad_id=0)
+    return [row.tokens for row in decoding.decode_batch(model, prompts, sampler, rules)]
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ Row ids are stable: the same row of the same experiment and round has the same i
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -119,6 +119,24 @@ class Sample:
     tail: tuple[TokenChoice, ...] = ()
     """The last `SamplingSettings.tail_tokens` tokens, where they were asked for and the engine can report them; after
     them, where the engine reports it, the token that ended the turn, as an empty text."""
+    followed: tuple["Sample", ...] = ()
+    """What was asked about this sample at once (`FollowUp`), by the requests' row ids; empty where nothing was, or
+    where the engine leaves it to the stage."""
+
+
+@dataclass(frozen=True)
+class FollowUp:
+    """What a stage asks about the samples of the stage before it, each by itself.
+
+    An engine that still holds what it has read of a sample asks it at once, and the sample has it in `followed`. What
+    is not there is asked in the stage.
+    """
+
+    stage: str
+    """The stage: its model is that of the stage before it."""
+    list_requests: Callable[[Request, Sample], list[Request]]
+    """What is asked about a sample, by its request; of each the messages are the request's, and `prefill` is how the
+    model's turn begins."""
 
 
 class TurnNotContinuedError(RuntimeError):

@@ -191,7 +191,7 @@ class Measuring:
         import torch
 
         from resources.engines.sampling import SeededTopP
-        from resources.engines.transformers.decoding import decode_batch
+        from resources.engines.transformers.decoding import Rules, decode_batch
         from resources.engines.transformers.engine import TransformersEngine
 
         settings = self.plan.settings.engine
@@ -212,7 +212,7 @@ class Measuring:
             sampling = SamplingSettings(temperature=1.0, top_p=0.9, max_new_tokens=num_new)
             sampler = ClockedTopP(list(range(num_rows)), sampling, device=model.device)
             marks[:] = [time.perf_counter()]
-            decode_batch(model, prompts, sampler, stop_ids=frozenset(), pad_id=0)
+            decode_batch(model, prompts, sampler, Rules(frozenset(), pad_id=0))
 
         # What runs for the first time takes longer.
         length, num_rows = min(max(self.row_tokens, LEAST_TOKENS), MOST_TOKENS), min(settings.batch_size, MOST_ROWS)

@@ -33,7 +33,7 @@ from lance_assets.recipes.asking import (
     recognise_nothing,
 )
 from lance_assets.recipes.axes import AxisSettings, RecipeSettings
-from lance_assets.records import SEED_SET, Ask, SamplingSettings
+from lance_assets.records import SEED_SET, Ask, FollowUp, SamplingSettings
 from lance_assets.worlds import Problem
 
 S = TypeVar("S", bound=AxisSettings)
@@ -92,6 +92,8 @@ class Stage(Generic[S]):
     that asset alone. None: every one that asks a model."""
     kind: str | None = None
     """The kind of its rows in raw_generations; None: the stage's name."""
+    follow_up: Callable[[S], FollowUp | None] | None = None
+    """What another stage asks about each of its samples, from the recipe's settings; an engine may ask it at once."""
     numbered: bool = False
     """Whether the stage is a family whose names end in a number: `lesson1`, `lesson2` and on."""
     mixes: bool = False
@@ -353,6 +355,15 @@ class Recipe(Generic[S]):
             ValueError: the recipe declares no such stage.
         """
         return self.sample_stage(self.find_stage(stage_name), settings)
+
+    def find_follow_up(self, stage_name: str, settings: S) -> FollowUp | None:
+        """What another stage asks about each sample of a stage; None where nothing is.
+
+        Raises:
+            ValueError: the recipe declares no such stage.
+        """
+        follow_up = self.find_stage(stage_name).follow_up
+        return None if follow_up is None else follow_up(settings)
 
     def sample_stage(self, stage: Stage[S], settings: S) -> SamplingSettings:
         """How one of the recipe's stages is sampled; of a numbered family all are sampled alike."""

@@ -58,7 +58,13 @@ from lance_assets.recipes.asking import RoundIdentity, build_requests, close_tho
 from lance_assets.recipes.axes import Losses, ScoredSettings, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
 from lance_assets.recipes.forecasts.labelling import Labelling, forecast_labelling
-from lance_assets.recipes.steps.reviewing import Rubric, build_ending_sampling, force_endings, read_review
+from lance_assets.recipes.steps.reviewing import (
+    Rubric,
+    build_ending_sampling,
+    follow_reviews,
+    force_endings,
+    read_review,
+)
 from lance_assets.recipes.steps.rows import (
     CleanedRow,
     Generation,
@@ -387,7 +393,14 @@ RECIPE: Recipe[KunSettings] = Recipe(
     stages=(
         Stage("label", role="label", asked_in="raw_generations", kind="named_prompt"),
         Stage("verdict", role="reviewer", asked_in="reviewed_set"),
-        Stage("pair_score", role="reviewer", asked_in="reviewed_set"),
+        Stage(
+            "pair_score",
+            role="reviewer",
+            follow_up=lambda settings: follow_reviews(
+                "pair_score", settings.rubric, force_ending=settings.force_ending
+            ),
+            asked_in="reviewed_set",
+        ),
         Stage(
             "pair_score_ending",
             role="reviewer",

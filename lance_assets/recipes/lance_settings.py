@@ -7,15 +7,16 @@ from pydantic import Field, model_validator
 from lance_assets.prompts import PromptStep
 from lance_assets.recipes.axes import ON_REWARDS, SFT_THEN_PAIRS, Losses, ProposingSettings
 from lance_assets.recipes.contract import Stage
-from lance_assets.recipes.steps.judging import build_verdict_ending_sampling, build_verdict_sampling
+from lance_assets.recipes.steps.judging import build_verdict_ending_sampling, build_verdict_sampling, follow_verdicts
 from lance_assets.recipes.steps.reviewing import (
     Rubric,
     ScoreFrom,
     build_ending_sampling,
     build_review_sampling,
+    follow_reviews,
 )
 from lance_assets.recipes.steps.signal_reviews import READ_SIGNALS, ScaledSignal
-from lance_assets.records import SamplingSettings
+from lance_assets.records import FollowUp, SamplingSettings
 
 RUBRIC = Rubric("lance/review", 0, 10)
 """The paper's: five points for the prompt, five for the completion. A judge of the evaluation has it always."""
@@ -158,6 +159,13 @@ def sample_endings(settings: LanceSettings) -> SamplingSettings:
     return build_ending_sampling(settings.rubric)
 
 
+def follow(stage: str, settings: LanceSettings) -> FollowUp | None:
+    """The endings of a stage's reviews, where they are forced."""
+    return follow_reviews(
+        stage, settings.rubric, force_ending=settings.forces_endings, score_from=settings.counted_score
+    )
+
+
 def sample_verdicts(settings: LanceSettings) -> SamplingSettings:
     """How pairs are judged."""
     return build_verdict_sampling(settings.sampling)
@@ -169,14 +177,32 @@ def sample_verdict_endings(settings: LanceSettings) -> SamplingSettings:
 
 
 STAGES: tuple[Stage[LanceSettings], ...] = (
-    Stage("seed_review", role="reviewer", sampling=sample_reviews, asked_in="raw_generations"),
+    Stage(
+        "seed_review",
+        role="reviewer",
+        sampling=sample_reviews,
+        follow_up=lambda settings: follow("seed_review", settings),
+        asked_in="raw_generations",
+    ),
     Stage("seed_review_ending", role="reviewer", sampling=sample_endings, asked_in="raw_generations"),
     Stage("new_prompt", asked_in="raw_generations"),
     Stage("completion", asked_in="raw_generations", mixes=True),
     Stage("degraded_completion", asked_in="raw_generations"),
-    Stage("review", role="reviewer", sampling=sample_reviews, asked_in="reviewed_set"),
+    Stage(
+        "review",
+        role="reviewer",
+        sampling=sample_reviews,
+        follow_up=lambda settings: follow("review", settings),
+        asked_in="reviewed_set",
+    ),
     Stage("review_ending", role="reviewer", sampling=sample_endings, asked_in="reviewed_set"),
-    Stage("judge_pair", role="reviewer", sampling=sample_verdicts, asked_in="preference_pairs"),
+    Stage(
+        "judge_pair",
+        role="reviewer",
+        sampling=sample_verdicts,
+        follow_up=lambda settings: follow_verdicts("judge_pair", force_ending=settings.force_ending),
+        asked_in="preference_pairs",
+    ),
     Stage("judge_pair_ending", role="reviewer", sampling=sample_verdict_endings, asked_in="preference_pairs"),
 )
 

@@ -5,18 +5,18 @@ What a step took is never part of a table, since it differs from run to run.
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from lance_assets.algorithms.measures.progress import START_ROUND
 from lance_assets.algorithms.selection.mixing import deal_rows
 from lance_assets.recipes.contract import ROUND_MODEL
-from lance_assets.records import Request, Sample, SamplingSettings, TurnNotContinuedError
+from lance_assets.records import FollowUp, Request, Sample, SamplingSettings, TurnNotContinuedError
 from lance_assets.rounds.plan import GENERATOR, Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.settings.engines import EngineSettings, PriceSettings
-from resources.engines.contract import Engine, GrammarIgnoredError
+from resources.engines.contract import Engine, FollowingEngine, GrammarIgnoredError
 from resources.engines.durable_stage import run_durably
 from resources.machine.handover import EngineLease
 from resources.machine.processes import MemoryPeak
@@ -248,9 +248,10 @@ class Asker:
         self, role: str, stage: str, requests: Sequence[Request], sampling: SamplingSettings | None
     ) -> list[Sample]:
         """The samples that one model gives, in the order of the requests."""
+        mine = self._open(role)
+        follow_up = self.plan.recipe.find_follow_up(stage, self.plan.settings.parameters) if sampling is None else None
         if sampling is None:
             sampling = self.plan.recipe.find_sampling(stage, self.plan.settings.parameters)
-        mine = self._open(role)
         if any(request.prefill for request in requests) and not mine.engine.can_prefill():
             raise TurnNotContinuedError(f"{stage}: the {mine.settings.kind} engine does not go on from a begun turn")
         # Whether there is a grammar is settled before stored samples are looked up, since it is part of what they are
@@ -259,7 +260,7 @@ class Asker:
         started = mine.engine.measure_start()
         finished = run_durably(
             requests,
-            generate=lambda rows: mine.engine.generate(rows, chosen),
+            generate=self._choose_way(mine, chosen, follow_up),
             folder=self.folder,
             # Samples of other weights, or of another identity of the noun, must not be taken up.
             fingerprint=f"{self.fingerprint}-{mine.fingerprint}",
@@ -270,7 +271,7 @@ class Asker:
             max_failure_rate=mine.settings.max_failure_rate,
         )
         self.cost.add(
-            finished.samples,
+            [one for sample in finished.samples for one in (sample, *sample.followed)],
             seconds=finished.seconds,
             num_taken_up=finished.num_taken_up,
             is_constrained=chosen.grammar is not None,
@@ -280,6 +281,17 @@ class Asker:
         # The engine may have processes of its own, which this process's peak does not cover.
         self.cost.raise_peak(mine.engine.measure_peak())
         return finished.samples
+
+    def _choose_way(
+        self, mine: Opened, sampling: SamplingSettings, follow_up: FollowUp | None
+    ) -> Callable[[Sequence[Request]], Iterable[list[Sample]]]:
+        """How rows are asked: with what follows each, where there is such and the engine can ask it at once."""
+        engine = mine.engine
+        if follow_up is None or not isinstance(engine, FollowingEngine):
+            return lambda rows: engine.generate(rows, sampling)
+        own = self.plan.recipe.find_sampling(follow_up.stage, self.plan.settings.parameters)
+        following = self._with_grammar(mine, own)
+        return lambda rows: engine.generate_followed(rows, sampling, follow_up, following)
 
     def lend(self) -> Engine:
         """The engine on the round's own model, for what asks it otherwise than by stages; it stays the asker's."""

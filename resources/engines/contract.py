@@ -8,11 +8,19 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from jinja2 import TemplateError
 
-from lance_assets.records import Ask, Request, Sample, SamplingSettings, TokenChoice, TurnNotContinuedError
+from lance_assets.records import (
+    Ask,
+    FollowUp,
+    Request,
+    Sample,
+    SamplingSettings,
+    TokenChoice,
+    TurnNotContinuedError,
+)
 from resources.machine.processes import MemoryPeak
 from resources.models.chat_format import encode_messages, encode_user_turn, read_format
 from resources.models.thought_tags import begin_own
@@ -110,6 +118,21 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give the memory back, and leave no process behind."""
+        ...
+
+
+@runtime_checkable
+class FollowingEngine(Engine, Protocol):
+    """Asks about its samples while it still holds what it has read of them."""
+
+    def generate_followed(
+        self,
+        requests: Sequence[Request],
+        sampling: SamplingSettings,
+        follow_up: FollowUp,
+        follow_sampling: SamplingSettings,
+    ) -> Iterator[list[Sample]]:
+        """As `generate`, with what follows in `Sample.followed` where it could be asked at once."""
         ...
 
 

@@ -26,7 +26,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields
 from errno import ENOSPC
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lance_assets.records import Request, Sample, SamplingSettings, TokenChoice
 from resources.engines.contract import EngineError, EngineUnavailableError
@@ -179,9 +179,14 @@ def _raise_explained(error: sqlite3.DatabaseError, file: Path) -> NoReturn:
 def _decode_sample(content: str) -> Sample | None:
     values = json.loads(content)
     # A field that was added since would get a default that no engine gave.
-    if values.keys() != _SAMPLE_FIELDS:
+    if any(each.keys() != _SAMPLE_FIELDS for each in (values, *values.get("followed", ()))):
         return None
-    return Sample(**(values | {"tail": tuple(TokenChoice(**choice) for choice in values["tail"])}))
+    return _build_sample(values)
+
+
+def _build_sample(values: dict[str, Any]) -> Sample:
+    tail = tuple(TokenChoice(**choice) for choice in values["tail"])
+    return Sample(**(values | {"tail": tail, "followed": tuple(map(_build_sample, values["followed"]))}))
 
 
 def hash_request(request: Request, sampling: SamplingSettings | None = None) -> str:

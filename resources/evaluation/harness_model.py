@@ -26,8 +26,9 @@ from tqdm import tqdm
 from lance_assets.records import SamplingSettings
 from resources.engines.sampling import SeededTopP
 from resources.engines.transformers.continuations import has_plain_head, score_continuations
-from resources.engines.transformers.decoding import decode_batch, use_grouped_attention
+from resources.engines.transformers.decoding import Rules, decode_batch
 from resources.engines.transformers.engine import find_ends
+from resources.engines.transformers.grouped_attention import use_grouped_attention
 from resources.evaluation.harness_requests import (
     GREEDY,
     cut_pair,
@@ -130,8 +131,10 @@ class BatchedModel(HFLM):
             self.model,
             contexts,
             SeededTopP([0] * len(contexts), sampling, device=self.model.device),
-            stop_ids=frozenset(list_ends(self, self.model.generation_config)),
-            pad_id=self._pad_id,
-            ends=find_ends(self.tokenizer, [text for text in stop if text]),
+            Rules(
+                stop_ids=frozenset(list_ends(self, self.model.generation_config)),
+                pad_id=self._pad_id,
+                ends=find_ends(self.tokenizer, [text for text in stop if text]),
+            ),
         )
         return [postprocess_generated_text(self.tok_decode(row.tokens), stop, None) for row in decoded]

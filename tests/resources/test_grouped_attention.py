@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from resources.engines.transformers.decoding import Begun, attend_grouped
+from resources.engines.transformers.grouped_attention import attend_grouped
+from resources.engines.transformers.growing_cache import Begun
 
 BOOL = torch.rand((3, 1, 1, 9), generator=torch.Generator().manual_seed(1)) > 0.3
 BOOL[..., -1] = True

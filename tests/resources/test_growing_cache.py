@@ -3,7 +3,7 @@
 import torch
 from transformers.cache_utils import DynamicLayer
 
-from resources.engines.transformers.decoding import ROOM, GrowingLayer
+from resources.engines.transformers.growing_cache import ROOM, GrowingLayer
 
 
 def test_updates_and_selections_equal_a_concatenated_cache():

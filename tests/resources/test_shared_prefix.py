@@ -14,10 +14,12 @@ from lance_assets.small_world import SMALL_MODEL
 from lance_assets.small_world.seeds import draw_seeds
 from resources.engines.contract import sample_in_order
 from resources.engines.sampling import SeededTopP
-from resources.engines.transformers import decoding
-from resources.engines.transformers.decoding import decode_batch, keeps_begins, use_grouped_attention
+from resources.engines.transformers import row_batch
+from resources.engines.transformers.decoding import Rules, decode_batch
 from resources.engines.transformers.engine import TransformersEngine
+from resources.engines.transformers.grouped_attention import use_grouped_attention
 from resources.engines.transformers.prefixes import count_begun, find_least_shared, plan_reading
+from resources.engines.transformers.row_batch import keeps_begins
 from tests.resources.test_packed_products import KINDS, build_model
 
 GREEDY = SamplingSettings(temperature=0.0, top_p=1.0, max_new_tokens=24, tail_tokens=3)
@@ -61,7 +63,7 @@ def test_the_packaged_model_says_the_same(
     # That is tried once, on two tokens.
     assert keeps_begins(engine.load()[0])
     whole, num_whole = count_read(engine, requests, sampling)
-    monkeypatch.setattr(decoding, "find_least_shared", lambda num_parameters: 8)
+    monkeypatch.setattr(row_batch, "find_least_shared", lambda num_parameters: 8)
     apart, num_apart = count_read(engine, requests, sampling)
     assert [sample.text for sample in apart] == [sample.text for sample in whole]
     for one, other in zip(whole, apart, strict=True):
@@ -81,6 +83,7 @@ def test_short_templates_are_read_whole(engine: TransformersEngine, requests: li
     assert sorted(sample.cached_tokens for sample in samples)[:6] == [0] * 6
 
 
+RULES = Rules(frozenset(), pad_id=0)
 SIZES = {
     **{"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2},
     **{"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024, "initializer_range": 0.3},
@@ -105,7 +108,7 @@ def test_long_prefixes_are_shared_without_being_told(keeps_once: bool) -> None:
     def decode(rows: list[list[int]]) -> list[list[int]]:
         sampling = SamplingSettings(temperature=0.0, top_p=1.0, max_new_tokens=12)
         sampler = SeededTopP([0] * len(rows), sampling, device=torch.device("cpu"))
-        return [row.tokens for row in decode_batch(model, rows, sampler, stop_ids=frozenset(), pad_id=0)]
+        return [row.tokens for row in decode_batch(model, rows, sampler, RULES)]
 
     alone = [decode([prompt])[0] for prompt in prompts]
     sizes.clear()
@@ -132,12 +135,12 @@ def test_groups_are_shared_too(keeps_once: bool, monkeypatch: pytest.MonkeyPatch
     def decode(rows: list[list[int]]) -> list[tuple[list[int], int]]:
         sampling = SamplingSettings(temperature=0.0, top_p=1.0, max_new_tokens=12)
         sampler = SeededTopP([0] * len(rows), sampling, device=torch.device("cpu"))
-        found = decode_batch(model, rows, sampler, stop_ids=frozenset(), pad_id=0)
+        found = decode_batch(model, rows, sampler, RULES)
         return [(row.tokens, row.num_shared) for row in found]
 
     alone = [decode([prompt])[0][0] for prompt in prompts]
     sizes.clear()
-    monkeypatch.setattr(decoding, "find_least_shared", lambda num_parameters: 32)
+    monkeypatch.setattr(row_batch, "find_least_shared", lambda num_parameters: 32)
     assert keeps_begins(model) == keeps_once
     sizes.clear()
     found = decode(prompts)
@@ -182,14 +185,14 @@ def test_a_sliding_window_reads_prompts_whole(monkeypatch: pytest.MonkeyPatch) -
     """A window counts places, and padding between the shared tokens and the rest would take some of them."""
     torch.manual_seed(0)
     model = MistralForCausalLM(MistralConfig(**SIZES, sliding_window=16)).eval()
-    monkeypatch.setattr(decoding, "find_least_shared", lambda num_parameters: 4)
+    monkeypatch.setattr(row_batch, "find_least_shared", lambda num_parameters: 4)
     sizes: list[tuple[int, ...]] = []
     model.register_forward_pre_hook(
         lambda _module, _args, given: sizes.append(tuple(given["input_ids"].shape)), with_kwargs=True
     )
     sampler = SeededTopP([0, 0], SamplingSettings(0.0, 1.0, 2), device=torch.device("cpu"))
     begin = list(range(1, 20))
-    decode_batch(model, [[*begin, 1], [*begin, 2]], sampler, stop_ids=frozenset(), pad_id=0)
+    decode_batch(model, [[*begin, 1], [*begin, 2]], sampler, RULES)
     assert sizes[0] == (2, 20)
 
 
@@ -229,11 +232,11 @@ def test_a_family_keeps_its_beginning_once_or_not_at_all(kind: str, monkeypatch:
     """Whatever a family's attention does with the keys, its tokens are those of reading each prompt alone."""
     model = build_model(kind)
     use_grouped_attention(model)
-    monkeypatch.setattr(decoding, "find_least_shared", lambda num_parameters: 4)
+    monkeypatch.setattr(row_batch, "find_least_shared", lambda num_parameters: 4)
 
     def decode(rows: list[list[int]]) -> list[list[int]]:
         sampler = SeededTopP([0] * len(rows), SamplingSettings(0.0, 1.0, 5), device=torch.device("cpu"))
-        return [row.tokens for row in decode_batch(model, rows, sampler, stop_ids=frozenset(), pad_id=0)]
+        return [row.tokens for row in decode_batch(model, rows, sampler, RULES)]
 
     begin = list(range(1, 20))
     prompts = [[*begin, 30], [*begin, 31, 32, 33], [*begin, 34, 35]]

@@ -41,10 +41,16 @@ from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
 from lance_assets.recipes.steps.judging import (
     build_verdict_ending_sampling,
     build_verdict_sampling,
+    follow_verdicts,
     force_verdicts,
     read_verdict,
 )
-from lance_assets.recipes.steps.reviewing import build_ending_sampling, build_review_sampling, review_rows
+from lance_assets.recipes.steps.reviewing import (
+    build_ending_sampling,
+    build_review_sampling,
+    follow_reviews,
+    review_rows,
+)
 from lance_assets.recipes.steps.rows import (
     CleanedRow,
     Example,
@@ -57,7 +63,7 @@ from lance_assets.recipes.steps.rows import (
     read_rows,
 )
 from lance_assets.recipes.steps.sets import build_no_pairs, reviewed_as_sft_rows, start_sft_set
-from lance_assets.records import RAW_GENERATIONS, REVIEWED_SET, SFT_SET, SamplingSettings
+from lance_assets.records import RAW_GENERATIONS, REVIEWED_SET, SFT_SET, FollowUp, SamplingSettings
 
 Votes = list[list[float | None]]
 """Of one completion the votes of each order."""
@@ -212,6 +218,11 @@ def sample_reviews(settings: ClearSettings) -> SamplingSettings:
     return build_review_sampling(settings.sampling, settings.rubric, score_from="text")
 
 
+def follow(settings: ClearSettings) -> FollowUp | None:
+    """The endings of reviews, where they are forced."""
+    return follow_reviews("review", settings.rubric, force_ending=settings.force_ending)
+
+
 def sample_endings(settings: ClearSettings) -> SamplingSettings:
     """How the endings of reviews are forced."""
     return build_ending_sampling(settings.rubric)
@@ -222,9 +233,15 @@ RECIPE: Recipe[ClearSettings] = Recipe(
     settings=ClearSettings,
     stages=(
         Stage("own_completion", asked_in="raw_generations"),
-        Stage("judge_pair", role="reviewer", sampling=sample_verdicts, asked_in="reviewed_set"),
+        Stage(
+            "judge_pair",
+            role="reviewer",
+            sampling=sample_verdicts,
+            follow_up=lambda settings: follow_verdicts("judge_pair", force_ending=settings.force_ending),
+            asked_in="reviewed_set",
+        ),
         Stage("judge_pair_ending", role="reviewer", sampling=sample_verdict_endings, asked_in="reviewed_set"),
-        Stage("review", role="reviewer", sampling=sample_reviews, asked_in="reviewed_set"),
+        Stage("review", role="reviewer", sampling=sample_reviews, follow_up=follow, asked_in="reviewed_set"),
         Stage("review_ending", role="reviewer", sampling=sample_endings, asked_in="reviewed_set"),
     ),
     settings_of_step={

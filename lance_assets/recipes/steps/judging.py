@@ -24,17 +24,15 @@ from lance_assets.algorithms.reviews.forced_endings import (
 from lance_assets.algorithms.reviews.pairwise import Unread, Verdict, combine_orders, parse_verdict
 from lance_assets.algorithms.selection.pairing import take_seeds
 from lance_assets.recipes.asking import RoundIdentity, build_requests
-from lance_assets.recipes.steps.reviewing import ENDING_TOKENS, build_grammar, name_endings
+from lance_assets.recipes.steps.reviewing import ENDING_TOKENS, ask_endings, build_ending, build_grammar, name_endings
 from lance_assets.recipes.steps.rows import build_table, read_rows
 from lance_assets.records import (
     PAIR_JUDGEMENTS,
     Ask,
+    FollowUp,
     Request,
     Sample,
     SamplingSettings,
-    TurnNotContinuedError,
-    derive_row_id,
-    derive_sampling_seed,
 )
 
 VERDICT_GRAMMAR = build_grammar("[Vv]erdict", "(A|B|tie)")
@@ -102,32 +100,40 @@ def force_verdicts(
         In the same order; the text of a forced one ends as `write_forced_verdict` writes it. One that an engine does
         not go on from is marked likewise, and is unread for that reason. One that failed in the engine stays so.
     """
-    places = [
-        place
-        for place, sample in enumerate(samples)
-        if sample.finish_reason == "length" or (sample.finish_reason != "error" and read_verdict(sample)[0] is None)
-    ]
-    asked = [
-        replace(
-            requests[place],
-            row_id=derive_row_id(requests[place].row_id, "ending"),
-            sampling_seed=derive_sampling_seed(requests[place].sampling_seed, "ending"),
-            prefill=build_prefill(samples[place].text, VERDICT_LABEL),
-        )
-        for place in places
-    ]
-    try:
-        endings = ask(name_endings(stage), asked, sampling) if asked else []
-    except TurnNotContinuedError:
-        endings = [Sample(request.row_id, "", "error", 0, 0) for request in asked]
-    ended = list(samples)
-    for place, ending in zip(places, endings, strict=True):
+    asked = [list_verdict_endings(request, sample) for request, sample in zip(requests, samples, strict=True)]
+    endings = ask_endings(ask, stage, [one for own in asked for one in own], samples, sampling)
+    ended = []
+    for sample, own in zip(samples, asked, strict=True):
+        if not own:
+            ended.append(sample)
+            continue
+        ending = endings[own[0].row_id]
         failed = ending.finish_reason == "error"
         verdict = None if failed else choose_verdict(ending.tail, ending.text)
         reason = NOT_CONTINUED if failed else "no_verdict"
-        text = write_forced_verdict(samples[place].text, verdict, reason=reason)
-        ended[place] = replace(samples[place], text=text, finish_reason="stop", tail=())
+        text = write_forced_verdict(sample.text, verdict, reason=reason)
+        ended.append(replace(sample, text=text, finish_reason="stop", tail=(), followed=()))
     return ended
+
+
+def list_verdict_endings(request: Request, sample: Sample) -> list[Request]:
+    """What forces a comparison to its ending: one request; none where it has a verdict, or failed.
+
+    Args:
+        request: what the comparison answers.
+        sample: the comparison.
+    """
+    lacks = sample.finish_reason != "error" and read_verdict(sample)[0] is None
+    if not lacks and sample.finish_reason != "length":
+        return []
+    return [build_ending(request, "ending", prefill=build_prefill(sample.text, VERDICT_LABEL))]
+
+
+def follow_verdicts(stage: str, *, force_ending: bool) -> FollowUp | None:
+    """The endings of a stage's comparisons, for engines that force them while they hold it; None without any."""
+    if not force_ending:
+        return None
+    return FollowUp(name_endings(stage), list_verdict_endings)
 
 
 def read_verdict(sample: Sample) -> tuple[Verdict | None, str | None]:

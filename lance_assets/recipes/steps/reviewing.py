@@ -10,12 +10,14 @@ unscored: the two are never mixed, since expected scores are drawn to the middle
 
 A review that was cut, or ended without a score, is forced to its ending where the recipe says so (`force_endings`):
 one more short request, whose turn begins with the review and "score: ". Its score is then read from the probabilities
-of the scale's numbers, and nothing of its text is parsed.
+of the scale's numbers, and nothing of its text is parsed. An engine that still holds the review answers it at once
+(`follow_reviews`); otherwise it is asked in a stage of its own.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from lance_assets.algorithms.reviews.forced_endings import (
@@ -39,6 +41,7 @@ from lance_assets.recipes.steps.rows import Generation, RowReviews, Shown
 from lance_assets.records import (
     Ask,
     FinishReason,
+    FollowUp,
     Request,
     Sample,
     SamplingSettings,
@@ -142,6 +145,72 @@ def name_endings(stage: str) -> str:
     return f"{stage}_ending"
 
 
+def list_endings(request: Request, sample: Sample, *, rubric: Rubric, score_from: ScoreFrom) -> list[Request]:
+    """What forces a review to its ending: one request, or two where a 1 may become a 10; none where it has a score.
+
+    Args:
+        request: what the review answers.
+        sample: the review.
+        rubric: the scale.
+        score_from: as `force_endings` takes it.
+    """
+    read = read_review(sample, rubric=rubric, score_from=score_from)
+    lacks = isinstance(read, Unscored) and read.reason not in UNFORCED
+    if not lacks and sample.finish_reason != "length":
+        return []
+    # Where 10 is on the scale, a token "1" may become one, and only a second question tells how likely that is.
+    begun = ("", "1") if score_from == "expected" and rubric.highest >= 10 else ("",)
+    prefill = build_prefill(sample.text)
+    return [build_ending(request, "ending", digits, prefill=prefill + digits) for digits in begun]
+
+
+def build_ending(request: Request, *parts: str, prefill: str) -> Request:
+    """The request that goes on from its sample, with an id and a sampling seed by the parts of its name."""
+    return replace(
+        request,
+        row_id=derive_row_id(request.row_id, *parts),
+        sampling_seed=derive_sampling_seed(request.sampling_seed, *parts),
+        prefill=prefill,
+    )
+
+
+def follow_reviews(
+    stage: str, rubric: Rubric, *, force_ending: bool, score_from: ScoreFrom = "text"
+) -> FollowUp | None:
+    """The endings of a stage's reviews, for engines that force them while they hold the review; None without any."""
+    if not force_ending:
+        return None
+    return FollowUp(name_endings(stage), partial(list_endings, rubric=rubric, score_from=score_from))
+
+
+def ask_endings(
+    ask: Ask,
+    stage: str,
+    asked: Sequence[Request],
+    samples: Sequence[Sample],
+    sampling: SamplingSettings | None,
+) -> dict[str, Sample]:
+    """The endings of a stage's samples by row id: those that the engine asked at once, and the others from their stage.
+
+    Args:
+        ask: asks the model.
+        stage: the stage of the samples.
+        asked: the requests for the endings.
+        samples: what is to be ended.
+        sampling: how the endings are sampled; None: as the recipe declares their stage.
+
+    Returns:
+        One for each request; an `error` sample where the engine does not go on from a turn that has begun.
+    """
+    known = {ending.row_id: ending for sample in samples for ending in sample.followed}
+    missing = [request for request in asked if request.row_id not in known]
+    try:
+        found = ask(name_endings(stage), missing, sampling) if missing else []
+    except TurnNotContinuedError:
+        found = [Sample(request.row_id, "", "error", 0, 0) for request in missing]
+    return known | {request.row_id: ending for request, ending in zip(missing, found, strict=True)}
+
+
 def force_endings(
     ask: Ask,
     stage: str,
@@ -168,34 +237,19 @@ def force_endings(
         In the same order; of a forced one the text ends as `write_forced` writes it; `read_review` reads that alone.
         A review of which an engine cannot force the ending is marked likewise, and is unscored for that reason.
     """
-    forced: dict[int, list[Sample | None]] = {}
-    for place, sample in enumerate(samples):
-        read = read_review(sample, rubric=rubric, score_from=score_from)
-        lacks = isinstance(read, Unscored) and read.reason not in UNFORCED
-        if lacks or sample.finish_reason == "length":
-            forced[place] = []
-    # Where 10 is on the scale, a token "1" may become one, and only a second question tells how likely that is.
-    begun = ("", "1") if score_from == "expected" and rubric.highest >= 10 else ("",)
     asked = [
-        replace(
-            requests[place],
-            row_id=derive_row_id(requests[place].row_id, "ending", digits),
-            sampling_seed=derive_sampling_seed(requests[place].sampling_seed, "ending", digits),
-            prefill=build_prefill(samples[place].text) + digits,
-        )
-        for place in forced
-        for digits in begun
+        list_endings(request, sample, rubric=rubric, score_from=score_from)
+        for request, sample in zip(requests, samples, strict=True)
     ]
-    ended = list(samples)
-    try:
-        endings = ask(name_endings(stage), asked, sampling) if asked else []
-    except TurnNotContinuedError:
-        endings = [Sample(request.row_id, "", "error", 0, 0) for request in asked]
-    for number, place in enumerate(forced):
-        own = endings[number * len(begun) : (number + 1) * len(begun)]
-        score = _read_ending(own, rubric=rubric, score_from=score_from)
-        text = write_forced(samples[place].text, score)
-        ended[place] = replace(samples[place], text=text, finish_reason="stop", tail=())
+    endings = ask_endings(ask, stage, [one for own in asked for one in own], samples, sampling)
+    ended = []
+    for sample, own in zip(samples, asked, strict=True):
+        if not own:
+            ended.append(sample)
+            continue
+        score = _read_ending([endings[one.row_id] for one in own], rubric=rubric, score_from=score_from)
+        text = write_forced(sample.text, score)
+        ended.append(replace(sample, text=text, finish_reason="stop", tail=(), followed=()))
     return ended
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from lance_assets.algorithms.forecast.costs import LOGITS_AT_ONCE
-from resources.engines.transformers.decoding import GROUPED_ATTENTION, GrowingLayer, build_growing_cache
+from resources.engines.transformers.grouped_attention import GROUPED_ATTENTION
+from resources.engines.transformers.growing_cache import GrowingLayer, build_growing_cache
 from resources.models.shared_context import ContextRow, SharedRows, lay_out
 
 if TYPE_CHECKING:

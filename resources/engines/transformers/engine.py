@@ -9,11 +9,12 @@ so an interrupted stage gives the bytes of one that ran through.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lance_assets.algorithms.forecast.batch_parts import FEWEST_PARAMETERS
-from lance_assets.records import Request, Sample, SamplingSettings
+from lance_assets.records import FollowUp, Request, Sample, SamplingSettings
 from resources.engines.contract import (
     NUM_ALTERNATIVES,
     GrammarError,
@@ -27,6 +28,7 @@ from resources.engines.contract import (
 )
 from resources.engines.loading import check_folder, load_tokenizer
 from resources.engines.sampling import SeededTopP
+from resources.engines.transformers.follow_ups import Follower
 from resources.machine.processes import MemoryPeak, measure_own_peak
 from resources.models.chat_format import list_turn_ends, read_text
 from resources.models.foreign_code import WEIGHTS, is_of_the_folder
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from resources.engines.transformers.constraint import Constraint, Vocabulary
-    from resources.engines.transformers.decoding import Decoded
+    from resources.engines.transformers.decoding import Decoded, Rules
 
 
 class TransformersEngine:
@@ -98,18 +100,45 @@ class TransformersEngine:
         Raises:
             GrammarError: the grammar cannot be compiled, or the model has no text that matches it.
         """
-        model, tokenizer = self.load()
-        # A model without positions has no such setting, and then no limit.
-        limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        prompts, failed = encode_requests(tokenizer, requests, max_new_tokens=sampling.max_new_tokens, context=limit)
+        yield from self._generate(requests, sampling, None)
+
+    def generate_followed(
+        self,
+        requests: Sequence[Request],
+        sampling: SamplingSettings,
+        follow_up: FollowUp,
+        follow_sampling: SamplingSettings,
+    ) -> Iterator[list[Sample]]:
+        """As `generate`, and what follows a sample is asked before its batch goes on without it.
+
+        A model with other layers than full attention leaves what follows to a stage of its own.
+        """
+        yield from self._generate(requests, sampling, (follow_up, follow_sampling))
+
+    def _generate(
+        self,
+        requests: Sequence[Request],
+        sampling: SamplingSettings,
+        follow: tuple[FollowUp, SamplingSettings] | None,
+    ) -> Iterator[list[Sample]]:
+        _, tokenizer = self.load()
+        prompts, failed = encode_requests(
+            tokenizer, requests, max_new_tokens=sampling.max_new_tokens, context=self._find_context()
+        )
         if failed:
             yield failed
         ordered = self._order(requests, prompts)
         for start in range(0, len(ordered), self.batch_size):
             places = ordered[start : start + self.batch_size]
             yield self._sample_batch(
-                [requests[place] for place in places], [prompts[place] for place in places], sampling
+                [requests[place] for place in places], [prompts[place] for place in places], sampling, follow
             )
+
+    def _find_context(self) -> int | None:
+        """Tokens that the model can hold; None for one without positions, which has no such limit."""
+        model, _ = self.load()
+        limit: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        return limit
 
     def _order(self, requests: Sequence[Request], prompts: Mapping[int, tuple[int, ...]]) -> list[int]:
         """Places by length, so that little is padded; then by tokens, so that equal prompts meet and are read once.
@@ -140,30 +169,23 @@ class TransformersEngine:
         return self._vocabulary.constrain(grammar, num_rows)
 
     def _sample_batch(
-        self, requests: list[Request], prompts: list[tuple[int, ...]], sampling: SamplingSettings
+        self,
+        requests: list[Request],
+        prompts: list[tuple[int, ...]],
+        sampling: SamplingSettings,
+        follow: "tuple[FollowUp, SamplingSettings] | None",
     ) -> list[Sample]:
         """A batch's samples; halves it while memory runs out, and fails a row that does not fit alone."""
         from resources.engines.transformers.decoding import decode_batch
 
-        model, tokenizer = self.load()
-        stop_ids = self._stop_ids
-        # Any token will do, since padding is masked.
-        pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        model, _ = self.load()
         constraint = self.constrain(sampling.grammar, len(requests))
         sampler = SeededTopP([request.sampling_seed for request in requests], sampling, device=model.device)
+        follower = None if follow is None else self._build_follower(requests, prompts, sampling, *follow)
+        rules = self._build_rules(sampling)
         failure = None
         try:
-            decoded = decode_batch(
-                model,
-                prompts,
-                sampler,
-                stop_ids=stop_ids,
-                pad_id=pad_id,
-                tail_tokens=sampling.tail_tokens,
-                num_alternatives=NUM_ALTERNATIVES,
-                constraint=constraint,
-                ends=find_ends(tokenizer, sampling.stop),
-            )
+            decoded = decode_batch(model, prompts, sampler, rules, constraint=constraint, on_ended=follower)
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
@@ -172,15 +194,72 @@ class TransformersEngine:
             failure = str(error)
         if failure is None:
             rows = zip(requests, prompts, decoded, strict=True)
-            return [_read_sample(tokenizer, *row, stop_ids, sampling) for row in rows]
+            samples = [self._read_sample(*row, sampling) for row in rows]
+            followed = {} if follower is None else follower.samples
+            return [replace(sample, followed=tuple(followed.get(row, ()))) for row, sample in enumerate(samples)]
         _free_memory()
         if len(requests) == 1:
             return [fail(requests[0], len(prompts[0]), f"out of memory with this row alone: {failure}")]
         middle = len(requests) // 2
         return [
-            *self._sample_batch(requests[:middle], prompts[:middle], sampling),
-            *self._sample_batch(requests[middle:], prompts[middle:], sampling),
+            *self._sample_batch(requests[:middle], prompts[:middle], sampling, follow),
+            *self._sample_batch(requests[middle:], prompts[middle:], sampling, follow),
         ]
+
+    def _build_rules(self, sampling: SamplingSettings) -> "Rules":
+        from resources.engines.transformers.decoding import Rules
+
+        _, tokenizer = self.load()
+        return Rules(
+            stop_ids=self._stop_ids,
+            # Any token will do, since padding is masked.
+            pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
+            tail_tokens=sampling.tail_tokens,
+            num_alternatives=NUM_ALTERNATIVES,
+            ends=find_ends(tokenizer, sampling.stop),
+        )
+
+    def _build_follower(
+        self,
+        requests: Sequence[Request],
+        prompts: Sequence[tuple[int, ...]],
+        sampling: SamplingSettings,
+        follow_up: FollowUp,
+        follow_sampling: SamplingSettings,
+    ) -> Follower:
+        _, tokenizer = self.load()
+        return Follower(
+            tokenizer,
+            requests,
+            prompts,
+            follow_up,
+            follow_sampling,
+            rules=self._build_rules(follow_sampling),
+            context=self._find_context(),
+            constrain=self.constrain,
+            read=lambda request, prompt, decoded, own: self._read_sample(request, prompt, decoded, own or sampling),
+        )
+
+    def _read_sample(
+        self, request: Request, prompt: Sequence[int], decoded: "Decoded", sampling: SamplingSettings
+    ) -> Sample:
+        """What a row has, as a sample."""
+        _, tokenizer = self.load()
+        stopped = decoded.tokens[-1] in self._stop_ids
+        kept = decoded.tokens[:-1] if stopped else decoded.tokens
+        text = read_text(tokenizer, kept, begins_turn=begins_turn(request, sampling))
+        if decoded.is_stuck:
+            return fail(request, len(prompt), f"the grammar allows no token of the vocabulary after {text[-60:]!r}")
+        before = cut_at_stop(text, sampling.stop)
+        return Sample(
+            row_id=request.row_id,
+            text=text if before is None else before,
+            finish_reason="stop" if stopped or before is not None else "length",
+            prompt_tokens=len(prompt),
+            completion_tokens=len(kept),
+            cached_tokens=decoded.num_shared,
+            tail=build_tail(tokenizer, decoded.tail, tail_tokens=sampling.tail_tokens, stopped=stopped),
+        )
 
     def can_constrain(self) -> bool:
         """Whether completions obey a grammar that the model would not follow by itself, tried once."""
@@ -254,38 +333,13 @@ def _load(
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise ModelLoadError(f"the weights at {path} lack {len(missing)} tensors, first {missing[0]}; copy it again")
-    from resources.engines.transformers.decoding import use_grouped_attention
+    from resources.engines.transformers.grouped_attention import use_grouped_attention
     from resources.engines.transformers.packed_products import pack_products
 
     model = model.to("cuda" if on_cuda else "cpu").eval()
     use_grouped_attention(model)
     pack_products(model)
     return model, tokenizer
-
-
-def _read_sample(
-    tokenizer: "PreTrainedTokenizerBase",
-    request: Request,
-    prompt: tuple[int, ...],
-    decoded: "Decoded",
-    stop_ids: frozenset[int],
-    sampling: SamplingSettings,
-) -> Sample:
-    stopped = decoded.tokens[-1] in stop_ids
-    kept = decoded.tokens[:-1] if stopped else decoded.tokens
-    text = read_text(tokenizer, kept, begins_turn=begins_turn(request, sampling))
-    if decoded.is_stuck:
-        return fail(request, len(prompt), f"the grammar allows no token of the vocabulary after {text[-60:]!r}")
-    before = cut_at_stop(text, sampling.stop)
-    return Sample(
-        row_id=request.row_id,
-        text=text if before is None else before,
-        finish_reason="stop" if stopped or before is not None else "length",
-        prompt_tokens=len(prompt),
-        completion_tokens=len(kept),
-        cached_tokens=decoded.num_shared,
-        tail=build_tail(tokenizer, decoded.tail, tail_tokens=sampling.tail_tokens, stopped=stopped),
-    )
 
 
 def find_ends(tokenizer: "PreTrainedTokenizerBase", stop: Sequence[str]) -> Callable[[list[int]], bool] | None:
