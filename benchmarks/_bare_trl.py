@@ -2,8 +2,8 @@
 
 JOB is a JSON file with `kind` (sft, lora or dpo), `model`, `rows` (Parquet with prompt and completion, or with prompt,
 chosen and rejected), `batch_size`, `learning_rate`, `max_length` and `out`, the folder of the trained model. With
-`in_order` the rows come as they lie. The last line is JSON: the seconds of training, the tokens trained on, the most
-memory held in GiB, and the loss of each step.
+`in_order` the rows come as they lie, and with `in_float32` nothing is computed in bfloat16. The last line is JSON: the
+seconds of training, the tokens trained on, the most memory held in GiB, and the loss of each step.
 """
 # ruff: noqa: TID253 (a process of its own)
 
@@ -50,6 +50,8 @@ def main() -> None:
     }
     if job.get("in_order"):
         given["train_sampling_strategy"] = "sequential"
+    if job.get("in_float32"):
+        given["bf16"] = False
     dataset = read_dataset(Path(job["rows"]))
     lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear") if job["kind"] == "lora" else None
     named = {"model": job["model"], "train_dataset": dataset, "peft_config": lora}

@@ -9,6 +9,7 @@
 | lora | the same | the same with adapters of rank 16 on all linear layers |
 | dpo | GSM8K's questions, a right and a wrong solution by a model | `TrainJob` against `DPOTrainer` |
 | curve | `NUM_CURVE` rows of sft | the loss of each step, both sides with the same rows in the same batches |
+| curve32 | the same | the same, both sides in float32 |
 
 Both sides train one epoch in batches of 8 rows from the same weights at the same rate, cut at 512 tokens, each in a
 process of its own, in turns. The seconds are those of the steps. TRL's defaults (1.16) recompute activations and take
@@ -17,6 +18,7 @@ rows as they come; `TrainJob` keeps activations in parts that fit the machine an
     sft_speedup, lora_speedup, dpo_speedup  median tokens a second over those of the bare script
     max_loss_difference     largest difference of the mean loss on held-out rows after SFT, in nats a token
     curve_difference        largest difference of a step's loss on the same batch, in nats a token
+    curve32_difference      the same in float32, where little but the order of sums is left to differ
     memory_over_arithmetic  largest peak of a training process over what the plan's arithmetic gives for the longest row
 
 The last line is one JSON object. The packaged small model is trained unless a folder is given.
@@ -50,11 +52,12 @@ from resources.training.stage_settings import DpoSettings, LoraSettings, SftSett
 from resources.training.trainer import TrainJob, train_checkpoint
 
 FILES = ("t0_train_50k.parquet", "gsm8k_train.jsonl", "gsm8k_example_model_solutions.jsonl")
-KINDS = ("sft", "lora", "dpo", "curve")
+KINDS = ("sft", "lora", "dpo", "curve", "curve32")
+CURVES = ("curve", "curve32")
 NUM_CURVE = 64
 BATCH_SIZE = 8
 MAX_LENGTH = 512
-RATES = {"sft": 2e-5, "lora": 2e-4, "dpo": 1e-6, "curve": 2e-5}
+RATES = {"sft": 2e-5, "lora": 2e-4, "dpo": 1e-6, "curve": 2e-5, "curve32": 2e-5}
 IN_ORDER = {"order": "best_first", "schedule": "linear", "warmup_steps": 0}
 """Rows of equal quality as they lie, at the rates of TRL's defaults."""
 NUM_HELD_OUT = 40
@@ -117,11 +120,12 @@ def train_ours(kind: str, model: Path, rows: Path, folder: Path) -> dict[str, An
             batch_size=BATCH_SIZE,
             max_length=MAX_LENGTH,
             learning_rate=RATES[kind],
-            **(IN_ORDER if kind == "curve" else {}),
+            **(IN_ORDER if kind in CURVES else {}),
         ),
         dpo=DpoSettings(batch_size=BATCH_SIZE, max_length=MAX_LENGTH, learning_rate=RATES["dpo"]),
         lora=LoraSettings(r=16, alpha=32) if kind == "lora" else None,
         save_dtype="float32",
+        dtype="float32" if kind == "curve32" else "auto",
         save_every_minutes=None,
         **named,
     )
@@ -140,7 +144,7 @@ def train_bare(kind: str, model: Path, rows: Path, folder: Path) -> dict[str, An
     """Train by the bare script, in its own process."""
     folder.mkdir(parents=True)
     job: dict[str, object] = {"kind": kind, "model": str(model), "rows": str(rows), "out": str(folder / "model")}
-    job["in_order"] = kind == "curve"
+    job |= {"in_order": kind in CURVES, "in_float32": kind == "curve32"}
     job_file = folder / "job.json"
     settings = {"batch_size": BATCH_SIZE, "max_length": MAX_LENGTH, "learning_rate": RATES[kind]}
     job_file.write_text(json.dumps(job | settings))
@@ -223,7 +227,7 @@ def main() -> None:
         tables = {
             "sft": write_table(trained_on, SFT_SET, Path(scratch) / "sft.parquet"),
             "dpo": write_table(read_pairs(data, num_pairs), PREFERENCE_PAIRS, Path(scratch) / "dpo.parquet"),
-            "curve": write_table(trained_on[:NUM_CURVE], SFT_SET, Path(scratch) / "curve.parquet"),
+            **dict.fromkeys(CURVES, write_table(trained_on[:NUM_CURVE], SFT_SET, Path(scratch) / "curve.parquet")),
         }
         for kind in options.only or KINDS:
             table = tables["sft" if kind == "lora" else kind]
@@ -236,9 +240,9 @@ def main() -> None:
                     print(describe(kind, side, found), flush=True)
                     turns[side].append(found)
             ours, bare = turns["ours"], turns["bare"]
-            if kind == "curve":
+            if kind in CURVES:
                 pairs = zip(ours[0]["losses"], bare[0]["losses"], strict=True)
-                figures["curve_difference"] = round(max(abs(one - other) for one, other in pairs), 5)
+                figures[f"{kind}_difference"] = round(max(abs(one - other) for one, other in pairs), 5)
                 continue
             rates = {side: statistics.median(found["rate"] for found in many) for side, many in turns.items()}
             peaks = {side: max(found["peak_gib"] for found in many) for side, many in turns.items()}

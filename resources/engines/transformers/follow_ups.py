@@ -25,6 +25,24 @@ if TYPE_CHECKING:
 
 ASKED_AT_ONCE = 32
 """Follow-ups in one pass: each has a copy of its row's keys and values."""
+FEW_TOKENS = 16
+"""Tokens that are padded to without a thought: nearly all follow-ups read fewer."""
+
+
+def group_alike(lengths: Sequence[int]) -> list[list[int]]:
+    """Places in groups of at most `ASKED_AT_ONCE`, of which each pads little: lengths within a half, or a few tokens.
+
+    >>> group_alike([5, 90, 4, 100])
+    [[2, 0], [1, 3]]
+    """
+    groups: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda place: (lengths[place], place)):
+        least = lengths[groups[-1][0]] if groups else 0
+        if groups and len(groups[-1]) < ASKED_AT_ONCE and lengths[place] <= max(FEW_TOKENS, 1.5 * least):
+            groups[-1].append(place)
+        else:
+            groups.append([place])
+    return groups
 
 
 @dataclass(frozen=True)
@@ -72,11 +90,8 @@ class Follower:
                 if self._can_ask(request, follow_up, len(self.prompts[row]) + len(behind)):
                     kept = ended.count_kept(row, behind)
                     asked.append(_Asked(row, follow_up, behind, len(behind) - kept))
-        # Rows that read about as many tokens are asked together, so that little is padded.
-        order = sorted(range(len(asked)), key=lambda place: (asked[place].num_read, place))
         found: dict[int, Sample] = {}
-        for start in range(0, len(order), ASKED_AT_ONCE):
-            places = order[start : start + ASKED_AT_ONCE]
+        for places in group_alike([one.num_read for one in asked]):
             found |= dict(zip(places, self._ask(ended, [asked[place] for place in places]), strict=True))
         for place, one in enumerate(asked):
             self.samples.setdefault(one.row, []).append(found[place])

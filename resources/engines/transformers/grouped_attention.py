@@ -1,4 +1,4 @@
-"""The attention of one new token a row on a CPU, by two batched products.
+"""The attention of one new token a row on a CPU, or of a few, by two batched products.
 
 Transformers repeats keys and values for every query head before it calls torch's sdpa, whose CPU kernel is made for
 long queries. Here the query heads of a group are folded into the query length, which is the same sum without the copy.
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 GROUPED_ATTENTION = "grouped_decode"
+FEW_TOKENS = 16
+"""Tokens of a row that attend so where they lie behind others: for more, torch's kernel is faster."""
 
 
 def attend_grouped(
@@ -31,7 +33,7 @@ def attend_grouped(
     attention_mask: torch.Tensor | None,
     **options: object,
 ) -> tuple[torch.Tensor, None]:
-    """Transformers' sdpa attention, where a query of one token attends by batched products.
+    """Transformers' sdpa attention, where a few tokens attend by batched products.
 
     Args:
         module: the attention layer.
@@ -51,13 +53,17 @@ def attend_grouped(
     begun: Begun | None = getattr(key, "begun", None)
     is_plain = query.dtype == torch.float32 and not {"position_bias", "cache"} & options.keys()
     is_shared_mask = attention_mask is None or attention_mask.shape[1] == 1
-    # Prompts are what torch's kernel is made for; the other cases are not covered by the products below.
-    if query_length > 1 or not is_plain or not is_shared_mask or value.shape[-1] != head_dim:
+    num_before = 0 if begun is None else begun.length
+    # Prompts are what torch's kernel is made for. Without a mask, which of a few tokens sees which is not said.
+    lies_behind = attention_mask is not None and num_before + key.shape[2] > query_length
+    is_short = query_length == 1 or (query_length <= FEW_TOKENS and lies_behind)
+    # The other cases are not covered by the products below.
+    if not is_short or not is_plain or not is_shared_mask or value.shape[-1] != head_dim:
         if begun is not None:
             key, value = begun.put_before(key, value)
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     # Query heads that share a key head lie next to each other, so they can be read as several queries of one head.
-    num_folded = num_heads // num_groups
+    num_folded = num_heads // num_groups * query_length
     folded = (query * options["scaling"]).reshape(num_rows * num_groups, num_folded, head_dim)
     scores = torch.bmm(folded, key.flatten(0, 1).transpose(1, 2)).view(num_rows, num_groups, -1, key.shape[2])
     if begun is not None:
@@ -67,17 +73,19 @@ def attend_grouped(
         asked = folded.view(shape).transpose(0, 1).reshape(num_groups, num_rows * num_folded, head_dim)
         before = torch.bmm(asked, begun.keys[0].transpose(1, 2)).view(num_groups, num_rows, num_folded, -1)
         scores = torch.cat([before.transpose(0, 1), scores], dim=-1)
-    if attention_mask is not None and attention_mask.dtype == torch.bool:
-        scores.masked_fill_(~attention_mask, float("-inf"))
-    elif attention_mask is not None:
-        scores += attention_mask
-    weights, num_before = scores.softmax(dim=-1), 0 if begun is None else begun.length
+    if attention_mask is not None:
+        by_token = scores.view(num_rows, num_groups, -1, query_length, scores.shape[-1])
+        if attention_mask.dtype == torch.bool:
+            by_token.masked_fill_(~attention_mask.unsqueeze(2), float("-inf"))
+        else:
+            by_token += attention_mask.unsqueeze(2)
+    weights = scores.softmax(dim=-1)
     attended = torch.bmm(weights[..., num_before:].flatten(0, 1), value.flatten(0, 1))
     if begun is not None:
         asking = weights[..., :num_before].transpose(0, 1).reshape(num_groups, num_rows * num_folded, num_before)
         before = torch.bmm(asking, begun.values[0]).view(num_groups, num_rows, num_folded, head_dim)
         attended = attended + before.transpose(0, 1).reshape(attended.shape)
-    return attended.view(num_rows, 1, num_heads, head_dim), None
+    return attended.view(num_rows, num_heads, query_length, head_dim).transpose(1, 2).contiguous(), None
 
 
 def use_grouped_attention(model: "PreTrainedModel") -> None:
