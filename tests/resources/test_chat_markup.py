@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lance_assets.records import Request, SamplingSettings
-from resources.engines.contract import encode_requests
+from resources.engines.encoding import encode_requests
 from resources.engines.openai.chat_completions import build_body
 from resources.models.chat_format import encode_row
 from resources.models.chat_markup import JOINER, MARKUP, break_markup, guard_turns

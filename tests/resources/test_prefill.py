@@ -7,8 +7,9 @@ from transformers import AutoTokenizer
 
 from lance_assets.records import Request, SamplingSettings
 from lance_assets.small_world import SMALL_MODEL
-from resources.engines.contract import PrefillIgnoredError, encode_requests, sample_in_order
+from resources.engines.contract import PrefillIgnoredError, sample_in_order
 from resources.engines.durable_stage import hash_request
+from resources.engines.encoding import encode_requests
 from resources.engines.openai.engine import OpenAIEngine
 from resources.engines.transformers.engine import TransformersEngine
 from resources.models.chat_format import encode_messages

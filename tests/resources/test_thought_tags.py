@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from lance_assets.algorithms.reviews.forced_endings import build_prefill
 from lance_assets.algorithms.reviews.thoughts import part_thoughts, strip_thinking
 from lance_assets.records import Request, SamplingSettings
-from resources.engines.contract import begins_turn, encode_prefill, encode_requests
+from resources.engines.encoding import begins_turn, encode_prefill, encode_requests
 from resources.models.chat_format import encode_messages, encode_row, read_format, read_text
 from resources.models.thought_tags import is_known, open_thought
 from tests.resources.chat_templates import FAMILIES, Family, make_tokenizer

@@ -15,17 +15,8 @@ from typing import TYPE_CHECKING, Literal
 
 from lance_assets.algorithms.forecast.batch_parts import FEWEST_PARAMETERS
 from lance_assets.records import FollowUp, Request, Sample, SamplingSettings
-from resources.engines.contract import (
-    NUM_ALTERNATIVES,
-    GrammarError,
-    ModelLoadError,
-    begins_turn,
-    build_tail,
-    cut_at_stop,
-    encode_requests,
-    fail,
-    obeys_grammars,
-)
+from resources.engines.contract import NUM_ALTERNATIVES, GrammarError, ModelLoadError, cut_at_stop, fail, obeys_grammars
+from resources.engines.encoding import begins_turn, build_tail, encode_requests
 from resources.engines.loading import check_folder, load_tokenizer
 from resources.engines.sampling import SeededTopP
 from resources.engines.transformers.follow_ups import Follower

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lance_assets.records import FollowUp, Request, Sample, SamplingSettings
-from resources.engines.contract import encode_prefill
+from resources.engines.encoding import encode_prefill
 from resources.engines.sampling import SeededTopP
 
 if TYPE_CHECKING:

@@ -19,16 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lance_assets.records import Request, Sample, SamplingSettings
-from resources.engines.contract import (
-    NUM_ALTERNATIVES,
-    Adapter,
-    EngineError,
-    ModelLoadError,
-    begins_turn,
-    encode_requests,
-    fail,
-    obeys_grammars,
-)
+from resources.engines.contract import NUM_ALTERNATIVES, Adapter, EngineError, ModelLoadError, fail, obeys_grammars
+from resources.engines.encoding import begins_turn, encode_requests
 from resources.engines.loading import load_tokenizer
 from resources.engines.vllm.dispatch import (
     DEATHS_ALONE,
