@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from lance_assets.assets.platform import PlatformResource
-from lance_assets.records import Request, Sample, SamplingSettings, TurnNotContinuedError
+from lance_assets.records import FollowUp, Request, Sample, SamplingSettings, TurnNotContinuedError
 from lance_assets.rounds.asking import Asker, Cost
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.engines import EngineSettings
@@ -63,11 +63,30 @@ class NotingEngine:
         OPENED.append(f"close {self.name}")
 
 
+@dataclass
+class HoldingEngine(NotingEngine):
+    """Asks what follows while it holds the samples, and says how."""
+
+    def generate_followed(
+        self,
+        requests: Sequence[Request],
+        sampling: SamplingSettings,
+        follow_up: FollowUp,
+        follow_sampling: SamplingSettings,
+    ) -> Iterator[list[Sample]]:
+        for request in requests:
+            text = f"{follow_up.stage} {follow_sampling.grammar} {follow_sampling.temperature}"
+            sample = Sample(request.row_id, "It is", "length", 3, 2)
+            own = [Sample(one.row_id, text, "stop", 5, 1) for one in follow_up.list_requests(request, sample)]
+            yield [replace(sample, followed=tuple(own))]
+
+
 class NotingPlatform(PlatformResource):
     """Opens engines that note it."""
 
     constrains: bool = False
     failing: str = ""
+    holds: bool = False
 
     def open_engine(self, engine: EngineSettings, model_path: Path | None, **more: object) -> NotingEngine:
         role = "reviewer" if engine.batch_size == REVIEWERS_BATCH else "round_model"
@@ -75,7 +94,8 @@ class NotingPlatform(PlatformResource):
             more["note_process"](os.getpid())
         name = f"{engine.kind} {role}"
         OPENED.append(f"open {name}")
-        return NotingEngine(name, self.constrains, frozenset([self.failing]))
+        kind = HoldingEngine if self.holds else NotingEngine
+        return kind(name, self.constrains, frozenset([self.failing]))
 
 
 def build_asker(tmp_path: Path, *, machines: dict | None = None, **changed: object) -> Asker:
@@ -148,6 +168,23 @@ def test_a_turn_that_has_begun_is_asked_of_no_engine_that_would_answer_it(tmp_pa
     begun = Request("r", ({"role": "user", "content": "Review it."},), 0, prefill="score: ")
     with pytest.raises(TurnNotContinuedError, match="review_ending: the transformers engine does not go on"):
         asker("review_ending", [begun])
+
+
+@pytest.mark.parametrize("force_ending", [True, False])
+@pytest.mark.parametrize("holds", [True, False])
+def test_what_follows_reaches_an_engine_that_holds_its_samples(tmp_path: Path, holds: bool, force_ending: bool) -> None:
+    """By the sampling of the endings' stage, and kept with the sample in what an interrupted stage takes up."""
+    given = {"machines": {"holds": holds, "constrains": True}, "parameters": {"force_ending": force_ending}}
+    asked = [Request(f"r{n}", ({"role": "user", "content": "Review it."},), n) for n in range(2)]
+    for _ in range(2):
+        asker = build_asker(tmp_path, **given)
+        followed = [one for sample in asker("review", asked) for one in sample.followed]
+        assert [one.text for one in followed] == (
+            ["review_ending  ?(10|9|8|7|6|5|4|3|2|1|0) 0.0"] * 2 if holds and force_ending else []
+        )
+        assert asker.cost.num_samples == 2 + len(followed)
+        # What nothing follows is asked as it was.
+        assert asker("new_prompt", asked)[0].followed == ()
 
 
 def test_failed_rows_count_against_the_experiments_bar(tmp_path: Path) -> None:

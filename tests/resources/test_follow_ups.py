@@ -103,8 +103,11 @@ def test_reviews_that_have_their_endings_are_not_asked_again(
     assert asked == []
     # An engine may have left out some.
     some = [review if place % 2 else own for place, (review, own) in enumerate(zip(reviews, apart, strict=True))]
+    failed = [replace(ending, finish_reason="error", error="no") for ending in reviews[1].followed]
+    some[1] = replace(reviews[1], followed=tuple(failed))
     mixed = force_endings(ask, "review", requests, some, **given)
-    assert 0 < len(asked) < sum(len(review.followed) for review in reviews)
+    assert {ending.row_id for ending in failed} <= set(asked)
+    assert len(asked) < sum(len(review.followed) for review in reviews)
     scores = [[read_review(one, rubric=RUBRIC, score_from="expected") for one in each] for each in (at_once, mixed)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-3)
     assert all(not one.followed for one in at_once)

@@ -202,7 +202,8 @@ def ask_endings(
     Returns:
         One for each request; an `error` sample where the engine does not go on from a turn that has begun.
     """
-    known = {ending.row_id: ending for sample in samples for ending in sample.followed}
+    # One that failed is asked again, in the stage that counts failures.
+    known = {one.row_id: one for sample in samples for one in sample.followed if one.finish_reason != "error"}
     missing = [request for request in asked if request.row_id not in known]
     try:
         found = ask(name_endings(stage), missing, sampling) if missing else []
