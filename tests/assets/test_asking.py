@@ -174,7 +174,7 @@ def test_a_turn_that_has_begun_is_asked_of_no_engine_that_would_answer_it(tmp_pa
 @pytest.mark.parametrize("holds", [True, False])
 def test_what_follows_reaches_an_engine_that_holds_its_samples(tmp_path: Path, holds: bool, force_ending: bool) -> None:
     """By the sampling of the endings' stage, and kept with the sample in what an interrupted stage takes up."""
-    given = {"machines": {"holds": holds, "constrains": True}, "parameters": {"force_ending": force_ending}}
+    given = {"machines": {"holds": holds, "constrains": True}, "force_ending": force_ending}
     asked = [Request(f"r{n}", ({"role": "user", "content": "Review it."},), n) for n in range(2)]
     for _ in range(2):
         asker = build_asker(tmp_path, **given)
