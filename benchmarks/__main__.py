@@ -91,7 +91,7 @@ def describe_machine() -> str:
 
 
 REAL_MODEL = (
-    *("evaluation", "real_evolution", "real_model", "real_proposals", "real_teaching", "training", "training_speed"),
+    *("endings", "evaluation", "real_evolution", "real_model", "real_proposals", "real_teaching", "training"),
     "whole_round",
 )
 """The benchmarks that a real model is for; the others measure a packaged one, or need a study's."""

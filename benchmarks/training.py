@@ -10,6 +10,7 @@
 | dpo | GSM8K's questions, a right and a wrong solution by a model | `TrainJob` against `DPOTrainer` |
 | curve | `NUM_CURVE` rows of sft | the loss of each step, both sides with the same rows in the same batches |
 | curve32 | the same | the same, both sides in float32 |
+| dtypes | the same | `TrainJob` in bfloat16 autocast against itself in float32 |
 
 Both sides train one epoch in batches of 8 rows from the same weights at the same rate, cut at 512 tokens, each in a
 process of its own, in turns. The seconds are those of the steps. TRL's defaults (1.16) recompute activations and take
@@ -19,6 +20,8 @@ rows as they come; `TrainJob` keeps activations in parts that fit the machine an
     max_loss_difference     largest difference of the mean loss on held-out rows after SFT, in nats a token
     curve_difference        largest difference of a step's loss on the same batch, in nats a token
     curve32_difference      the same in float32, where little but the order of sums is left to differ
+    dtypes_difference       largest difference of a step's loss between float32 and bfloat16 autocast
+    dtypes_speedup          tokens a second in bfloat16 autocast over those in float32
     memory_over_arithmetic  largest peak of a training process over what the plan's arithmetic gives for the longest row
 
 The last line is one JSON object. The packaged small model is trained unless a folder is given.
@@ -31,8 +34,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +52,17 @@ from resources.models.chat_format import encode_row
 from resources.models.foreign_code import WITHOUT_CODE
 from resources.models.model_shapes import measure_shape
 from resources.training.precision import CPU_RUNTIME_GIB
-from resources.training.stage_settings import DpoSettings, LoraSettings, SftSettings
+from resources.training.stage_settings import DpoSettings, LoraSettings, SftSettings, TrainingDtype
 from resources.training.trainer import TrainJob, train_checkpoint
 
 FILES = ("t0_train_50k.parquet", "gsm8k_train.jsonl", "gsm8k_example_model_solutions.jsonl")
-KINDS = ("sft", "lora", "dpo", "curve", "curve32")
-CURVES = ("curve", "curve32")
+KINDS = ("sft", "lora", "dpo", "curve", "curve32", "dtypes")
+CURVES = ("curve", "curve32", "dtypes")
+"""Whose losses are compared step by step."""
 NUM_CURVE = 64
 BATCH_SIZE = 8
 MAX_LENGTH = 512
-RATES = {"sft": 2e-5, "lora": 2e-4, "dpo": 1e-6, "curve": 2e-5, "curve32": 2e-5}
+RATES = {"sft": 2e-5, "lora": 2e-4, "dpo": 1e-6, **dict.fromkeys(CURVES, 2e-5)}
 IN_ORDER = {"order": "best_first", "schedule": "linear", "warmup_steps": 0}
 """Rows of equal quality as they lie, at the rates of TRL's defaults."""
 NUM_HELD_OUT = 40
@@ -104,7 +109,7 @@ def write_table(rows: Sequence[dict[str, str]], schema: pl.Schema, file: Path) -
     return file
 
 
-def train_ours(kind: str, model: Path, rows: Path, folder: Path) -> dict[str, Any]:
+def train_ours(kind: str, model: Path, rows: Path, folder: Path, *, dtype: TrainingDtype = "auto") -> dict[str, Any]:
     """Train by the platform; seconds of the steps, tokens, memory, losses, and where the model is."""
     marks: list[float] = []
 
@@ -125,7 +130,7 @@ def train_ours(kind: str, model: Path, rows: Path, folder: Path) -> dict[str, An
         dpo=DpoSettings(batch_size=BATCH_SIZE, max_length=MAX_LENGTH, learning_rate=RATES["dpo"]),
         lora=LoraSettings(r=16, alpha=32) if kind == "lora" else None,
         save_dtype="float32",
-        dtype="float32" if kind == "curve32" else "auto",
+        dtype="float32" if kind == "curve32" else dtype,
         save_every_minutes=None,
         **named,
     )
@@ -206,6 +211,46 @@ def describe(kind: str, side: str, found: Mapping[str, Any]) -> str:
     )
 
 
+Train = Callable[[str, Path, Path, Path], dict[str, Any]]
+"""Trains a kind: of the model, the rows and an empty folder."""
+SIDES: dict[str, Train] = {"bare": train_bare, "ours": train_ours}
+DTYPES: dict[str, Train] = {
+    "float32": partial(train_ours, dtype="float32"),
+    "bfloat16": partial(train_ours, dtype="bfloat16_autocast"),
+}
+
+
+def take_turns(
+    kind: str, model: Path, table: Path, held_out: Sequence[dict[str, str]], *, repeats: int, folder: Path
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Train each side so often, in turns: what the first and the second side took."""
+    sides = DTYPES if kind == "dtypes" else SIDES
+    turns: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+    for turn in range(repeats):
+        for side, train in sides.items():
+            found = train(kind, model, table, folder / f"{kind}_{side}_{turn}")
+            found["rate"] = found["num_tokens"] / found["seconds"]
+            found["loss"] = measure_loss(found["model"], held_out) if kind in ("sft", "lora") else None
+            print(describe(kind, side, found), flush=True)
+            turns[side].append(found)
+    first, second = turns.values()
+    return first, second
+
+
+def compare(kind: str, bare: Sequence[dict[str, Any]], ours: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of a kind."""
+    rates = [statistics.median(found["rate"] for found in many) for many in (bare, ours)]
+    figures: dict[str, Any] = {}
+    if kind in CURVES:
+        pairs = zip(ours[0]["losses"], bare[0]["losses"], strict=True)
+        figures[f"{kind}_difference"] = round(max(abs(one - other) for one, other in pairs), 5)
+    if kind not in ("curve", "curve32"):
+        figures[f"{kind}_speedup"] = round(rates[1] / rates[0], 2)
+        peaks = [max(found["peak_gib"] for found in many) for many in (bare, ours)]
+        figures[f"{kind}_peak_gib"] = [round(peak, 2) for peak in peaks]
+    return figures
+
+
 def main() -> None:
     """Train on both sides and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -224,34 +269,20 @@ def main() -> None:
     figures: dict[str, Any] = {"model": options.model.name, "num_rows": num_rows, "num_pairs": num_pairs}
     losses, ratios = [], []
     with tempfile.TemporaryDirectory() as scratch:
-        tables = {
-            "sft": write_table(trained_on, SFT_SET, Path(scratch) / "sft.parquet"),
-            "dpo": write_table(read_pairs(data, num_pairs), PREFERENCE_PAIRS, Path(scratch) / "dpo.parquet"),
-            **dict.fromkeys(CURVES, write_table(trained_on[:NUM_CURVE], SFT_SET, Path(scratch) / "curve.parquet")),
-        }
+        folder = Path(scratch)
+        sft = write_table(trained_on, SFT_SET, folder / "sft.parquet")
+        dpo = write_table(read_pairs(data, num_pairs), PREFERENCE_PAIRS, folder / "dpo.parquet")
+        curve = write_table(trained_on[:NUM_CURVE], SFT_SET, folder / "curve.parquet")
+        tables = {"sft": sft, "lora": sft, "dpo": dpo, **dict.fromkeys(CURVES, curve)}
         for kind in options.only or KINDS:
-            table = tables["sft" if kind == "lora" else kind]
-            turns: dict[str, list[dict[str, Any]]] = {"bare": [], "ours": []}
-            for turn in range(options.repeats):
-                for side, train in (("bare", train_bare), ("ours", train_ours)):
-                    found = train(kind, options.model, table, Path(scratch) / f"{kind}_{side}_{turn}")
-                    found["rate"] = found["num_tokens"] / found["seconds"]
-                    found["loss"] = measure_loss(found["model"], held_out) if kind in ("sft", "lora") else None
-                    print(describe(kind, side, found), flush=True)
-                    turns[side].append(found)
-            ours, bare = turns["ours"], turns["bare"]
-            if kind in CURVES:
-                pairs = zip(ours[0]["losses"], bare[0]["losses"], strict=True)
-                figures[f"{kind}_difference"] = round(max(abs(one - other) for one, other in pairs), 5)
-                continue
-            rates = {side: statistics.median(found["rate"] for found in many) for side, many in turns.items()}
-            peaks = {side: max(found["peak_gib"] for found in many) for side, many in turns.items()}
-            figures[f"{kind}_speedup"] = round(rates["ours"] / rates["bare"], 2)
-            figures[f"{kind}_peak_gib"] = {side: round(peak, 2) for side, peak in peaks.items()}
-            if kind != "dpo":
+            bare, ours = take_turns(kind, options.model, tables[kind], held_out, repeats=options.repeats, folder=folder)
+            figures |= compare(kind, bare, ours)
+            if kind in ("sft", "lora"):
                 losses.append(abs(ours[0]["loss"] - bare[0]["loss"]))
-            longest = find_longest(options.model, table)
-            ratios.append(peaks["ours"] / compute_arithmetic(kind, options.model, ours[0]["computed_in"], longest))
+            if kind not in CURVES:
+                longest = find_longest(options.model, tables[kind])
+                arithmetic = compute_arithmetic(kind, options.model, ours[0]["computed_in"], longest)
+                ratios.append(max(found["peak_gib"] for found in ours) / arithmetic)
     figures["max_loss_difference"] = round(max(losses), 4) if losses else None
     figures["memory_over_arithmetic"] = round(max(ratios), 2) if ratios else None
     print(json.dumps(figures))
