@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lance_assets.algorithms.similarity.dividing import RunParts, run_here
 from lance_assets.extras import require_extra
 from lance_assets.home import HISTORY, find_history_address
 from lance_assets.settings.engines import EngineSettings, RoleSettings
@@ -24,7 +25,8 @@ from resources.remote.weights import find_weights
 from resources.stores.checkpoints import CheckpointStore
 from resources.stores.embeddings import Embedder, EmbeddingStore
 from resources.stores.history import HistoryStore
-from resources.stores.spread_embedding import SpreadEmbedder
+from resources.stores.spread_embedding import SETTING, SpreadEmbedder
+from resources.stores.spread_parts import SpreadParts
 from resources.stores.tables import TableStore
 
 
@@ -175,5 +177,13 @@ class Platform:
         own = asked.model_dump(include={"model", "batch_size", "device"})
         if asked.copies_on == "machine":
             return Embedder(**own)
-        require_extra("ray", extra="ray", needed_by="embedder.copies_on: ray")
+        require_extra("ray", extra="ray", needed_by=SETTING)
         return SpreadEmbedder(**own, num_copies=asked.num_copies)
+
+    def find_runner(self, settings: ExperimentSettings) -> RunParts:
+        """What does the parts of a search for near-duplicates: this process, or the nodes that embed."""
+        asked = settings.embedder
+        if asked.copies_on == "machine":
+            return run_here
+        require_extra("ray", extra="ray", needed_by=SETTING)
+        return SpreadParts(num_at_once=asked.num_copies, needed_by=SETTING)

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round, parse_round
+from lance_assets.algorithms.similarity.dividing import RunParts
 from lance_assets.algorithms.verifying.verdict import RowVerifier
 from lance_assets.recipes.asking import (
     ReadStates,
@@ -230,6 +231,11 @@ class Round:
             write_file_atomically(path, json.dumps(prompts).encode())
         found: list[str] = read_json_file(path, remedy="remove it, and the prompts are read from the harness again")
         return found
+
+    @cached_property
+    def run_parts(self) -> RunParts:
+        """What does the parts of a search for near-duplicates, on the machines that embed."""
+        return self.platform.find_runner(self.plan.settings)
 
     @cached_property
     def embedder(self) -> Embedder:

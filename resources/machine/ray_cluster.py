@@ -39,6 +39,26 @@ def join_cluster(address: str) -> None:
     ray.init(address=address, logging_level="ERROR", log_to_driver=True)
 
 
+def join_for(setting: str) -> None:
+    """Become a driver of the cluster for a setting, which is named where there is none.
+
+    Args:
+        setting: with the value that asks for a cluster, as `embedder.copies_on: ray`; the other value is `machine`.
+
+    Raises:
+        OSError: there is no Ray cluster.
+    """
+    address = find_address()
+    try:
+        join_cluster(address)
+    except OSError as error:
+        name = setting.partition(":")[0]
+        raise OSError(
+            f"there is no Ray cluster at {address!r} for {setting}; set {ADDRESS} to the address of one that runs, or "
+            f"{name} to machine ({error})"
+        ) from error
+
+
 def list_paths() -> str:
     """The PYTHONPATH of a process on a node."""
     return os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])

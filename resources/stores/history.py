@@ -9,12 +9,14 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
+from lance_assets.algorithms.similarity.dividing import RunParts, run_here
 from resources.stores.embeddings import check_vectors, replace_surrogates
 from resources.stores.files import validate_name, validate_round_key
 from resources.stores.lance_tables import (
@@ -154,6 +156,7 @@ class HistoryStore:
         before_round: str,
         model_hash: str,
         without: Sequence[str] = (),
+        run: RunParts = run_here,
     ) -> pl.DataFrame:
         """The most similar text of an earlier round for each vector: by exact search, or by the index of a large table.
 
@@ -165,6 +168,8 @@ class HistoryStore:
             before_round: rounds strictly before this one are searched.
             model_hash: of the model that made `vectors`.
             without: rounds that are not searched.
+            run: looks up `QUERIES_PER_CALL` vectors at a time in a bucket. A folder, which other machines may lack, is
+                searched here.
 
         Returns:
             One row for each vector, schema `NEAREST`; similarity is the cosine, in [-1, 1].
@@ -185,10 +190,9 @@ class HistoryStore:
                 return pl.DataFrame({name: [None] * len(vectors) for name in NEAREST}, schema=NEAREST)
             self._check_model(table, where, model_hash=model_hash)
             search = choose_search(table, num_earlier)
-            starts = range(0, len(vectors), QUERIES_PER_CALL)
-            return pl.concat(
-                [search_nearest(table, vectors[start : start + QUERIES_PER_CALL], where, search) for start in starts]
-            )
+            look_up = partial(_look_up, self.uri, where=where, search=search)
+            parts = np.split(vectors, range(QUERIES_PER_CALL, len(vectors), QUERIES_PER_CALL))
+            return pl.concat((run_here if isinstance(self.uri, Path) else run)(look_up, (), parts))
 
     def read_round(self, experiment: str, round_key: str) -> tuple[pl.DataFrame, np.ndarray]:
         """The rows of a round, sorted by row_id; none where it has none.
@@ -305,6 +309,13 @@ def build_rows(
         pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), width),
     ]
     return pa.Table.from_arrays(columns, schema=build_schema(width))
+
+
+def _look_up(uri: Path | str, vectors: np.ndarray, *, where: str, search: Search) -> pl.DataFrame:
+    """The nearest rows of some vectors, in whatever process."""
+    table = HistoryStore(uri)._open()
+    assert table is not None, "it was there when its rows were counted"
+    return search_nearest(table, vectors, where, search)
 
 
 def search_nearest(

@@ -16,8 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from resources.machine.ray_cluster import ADDRESS, find_address, join_cluster, list_paths
+from resources.machine.ray_cluster import join_for, list_paths
 from resources.stores.embeddings import Embedder
+
+SETTING = "embedder.copies_on: ray"
+"""What asks for a cluster."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,7 @@ class SpreadEmbedder(Embedder):
         if len(slices) < 2:
             yield from ((place, self.embed(texts)) for place, texts in enumerate(slices))
             return
-        address = find_address()
-        try:
-            join_cluster(address)
-        except OSError as error:
-            raise OSError(
-                f"there is no Ray cluster at {address!r} for embedder.copies_on: ray; set {ADDRESS} to the address of "
-                f"one that runs, or embedder.copies_on to machine ({error})"
-            ) from error
+        join_for(SETTING)
         yield from _embed_on_cluster(self, slices)
 
 

@@ -1,3 +1,7 @@
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -78,6 +82,32 @@ def test_buckets_find_what_comparing_all_finds(is_self: bool, monkeypatch: pytes
     found = set(some.rows())
     assert found <= set(every.rows())
     assert len(found) >= 0.98 * len(every)
+
+
+@pytest.mark.parametrize("is_self", [True, False])
+def test_parts_that_another_process_does_give_the_same_pairs(is_self: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each part gets copies of what it needs, as another machine has them."""
+    monkeypatch.setattr(near_duplicates, "_PART_PRODUCTS", 50_000)
+    monkeypatch.setattr(near_duplicates, "_PART_BLOCKS", 1)
+    monkeypatch.setattr(near_duplicates, "_BLOCK_VALUES", 20_000)
+    done: list[str] = []
+
+    def run_elsewhere(compute: Callable[..., Any], arrays: Sequence[np.ndarray], parts: Iterable[Any]) -> Iterator[Any]:
+        for part in parts:
+            own, mine, copies = pickle.loads(pickle.dumps((compute, part, list(arrays))))
+            for array in copies:
+                array.flags.writeable = False
+            done.append(own.func.__name__)
+            yield own(*copies, mine)
+
+    rows, against = planted(3000, 0), None if is_self else planted(3000, 0)[::2].copy()
+    given = {"threshold": 0.9, "against": against, "exact_rows": 100}
+    here = find_similar_pairs(rows, **given)
+    assert len(here) > 200
+    assert find_similar_pairs(rows, **given, run=run_elsewhere).equals(here)
+    assert min(done.count("_assign_part"), done.count("_compare_part")) > 3
+    with pytest.raises(near_duplicates.TooManyPairsError):
+        find_similar_pairs(rows, **given, max_pairs=20, run=run_elsewhere)
 
 
 @pytest.mark.parametrize(

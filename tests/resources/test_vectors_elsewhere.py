@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import lancedb
 import numpy as np
@@ -16,11 +17,15 @@ import psutil
 import pytest
 
 from benchmarks._s3_server import KEYS, Server
-from resources.stores import embeddings
+from lance_assets.algorithms.similarity import near_duplicates
+from lance_assets.algorithms.similarity.dividing import run_here
+from lance_assets.algorithms.similarity.near_duplicates import find_similar_pairs
+from resources.stores import embeddings, history
 from resources.stores.embeddings import Embedder, EmbeddingStore
 from resources.stores.history import HistoryStore
 from resources.stores.lance_tables import HistoryError
 from resources.stores.spread_embedding import SpreadEmbedder
+from resources.stores.spread_parts import SpreadParts
 from tests.assets.ray_nodes import RayNodes, open_nodes
 from tests.assets.tiny_experiment import NOUNS, find_failures, open_world
 from tests.resources.test_embeddings import CountingEmbedder
@@ -38,8 +43,8 @@ def address(server: Server, request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[RayNodes]:
-    """Two nodes with one core each."""
+def nodes(server: Server) -> Iterator[RayNodes]:
+    """Two nodes with one core each, which know the bucket by their environment."""
     if find_spec("ray") is None:
         pytest.skip("ray is not installed: pip install -e '.[ray]'")
     with open_nodes(2) as opened:
@@ -136,8 +141,72 @@ def test_a_node_that_dies_loses_no_text(nodes: RayNodes, tmp_path: Path, monkeyp
 
 def list_copies() -> list[int]:
     """The processes of Ray Data that hold the model."""
+    return list_titled("MapWorker")
+
+
+def list_titled(name: str) -> list[int]:
+    """The processes of Ray that do something of this name."""
     titles = ((process.pid, process.info["cmdline"]) for process in psutil.process_iter(["cmdline"]))
-    return [pid for pid, title in titles if title and title[0].startswith("ray::") and "MapWorker" in title[0]]
+    return [pid for pid, title in titles if title and title[0].startswith("ray::") and name in title[0]]
+
+
+def build_clusters(num_rows: int) -> np.ndarray:
+    """Unit vectors, float32 [num_rows, 32], a tenth of them beside another one."""
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(num_rows, 32))
+    rows[num_rows // 2 :: 5] = rows[: num_rows // 2 : 5] + 0.05 * random.normal(size=rows[: num_rows // 2 : 5].shape)
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_two_nodes_find_the_pairs_of_one_machine(nodes: RayNodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the node that does a part is lost: Ray does the part again."""
+    monkeypatch.setattr(near_duplicates, "_PART_PRODUCTS", 100_000)
+    monkeypatch.setenv("RAY_ADDRESS", nodes.cluster_address)
+    rows = build_clusters(6000)
+    wanted = find_similar_pairs(rows, threshold=0.9, exact_rows=100)
+    assert len(wanted) > 500
+    run = SpreadParts(num_at_once=4, needed_by="embedder.copies_on: ray")
+    assert find_similar_pairs(rows, threshold=0.9, exact_rows=100, run=run).equals(wanted)
+    nodes.add()
+    lost: list[str] = []
+
+    def lose_one(compute: Any, arrays: Sequence[np.ndarray], parts: Any) -> Iterator[Any]:
+        import ray
+
+        for found in run(compute, arrays, parts):
+            own = ray.get_runtime_context().get_node_id()
+            busy = [pid for pid in list_titled("compute_part") if nodes.find(pid) not in (None, own)]
+            if busy and not lost:
+                lost.extend(filter(None, [nodes.lose(busy[0])]))
+            yield found
+
+    assert find_similar_pairs(rows, threshold=0.9, exact_rows=100, run=lose_one).equals(wanted)
+    assert len(lost) == 1
+
+
+def test_a_history_in_a_bucket_is_searched_on_two_nodes(
+    address: str, nodes: RayNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nodes read the bucket by their own environment; a folder, which they may lack, is searched here."""
+    monkeypatch.setattr(history, "QUERIES_PER_CALL", 16)
+    monkeypatch.setenv("RAY_ADDRESS", nodes.cluster_address)
+    rows = build_clusters(400)
+    run, done = SpreadParts(num_at_once=2, needed_by="embedder.copies_on: ray"), list[int]()
+
+    def count(compute: Any, arrays: Sequence[np.ndarray], parts: Any) -> Iterator[Any]:
+        for found in run(compute, arrays, parts):
+            done.append(len(found))
+            yield found
+
+    names = pl.DataFrame({"row_id": [f"r{place:03}" for place in range(len(rows))]}).with_columns(text="row_id")
+    found = []
+    for uri in (tmp_path / "history.lancedb", address):
+        store = HistoryStore(uri)
+        store.replace_round("tiny", "r0001", names, rows, model_hash="m")
+        given = {"experiment": "tiny", "before_round": "r0002", "model_hash": "m"}
+        found += [store.find_nearest(rows[:100], **given, run=one) for one in (run_here, count)]
+    assert [one.equals(found[0]) for one in found] == [True] * 4
+    assert done == [16] * 6 + [4]
 
 
 def test_without_a_cluster_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,11 +30,13 @@ in: what is computed exactly is the same in every order of the rows. Samples are
 with buckets a caller brings the rows into an order of their own first, as the platform does by row id.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import polars as pl
 
+from lance_assets.algorithms.similarity.dividing import RunParts, run_here
 from lance_assets.algorithms.similarity.words import normalise_text
 
 TIERS = ("exact", "lexical", "embedding")
@@ -55,6 +57,10 @@ EXACT_ROWS = 20_000
 _BLOCK_VALUES = 1 << 24
 _SLACK = 1e-5
 """By how much a float32 product may lie below the float64 one."""
+_PART_BLOCKS = 16
+"""Blocks of rows whose nearest centres are found together."""
+_PART_PRODUCTS = 1 << 27
+"""Cosines of a part: a second of a core, or a little more."""
 _SAMPLED_ROWS = 1000
 _TRAINING_ROWS_A_CENTRE = 40
 _LLOYD_STEPS = 6
@@ -180,6 +186,7 @@ def find_similar_pairs(
     exact_rows: int = EXACT_ROWS,
     target_recall: float = 0.995,
     max_pairs: int | None = None,
+    run: RunParts = run_here,
 ) -> pl.DataFrame:
     """All pairs with a cosine strictly above the threshold.
 
@@ -192,6 +199,7 @@ def find_similar_pairs(
         exact_rows: rows (the geometric mean of both sets' numbers) up to which every pair is computed.
         target_recall: share of a sample's pairs at which no further buckets are compared, 0..1.
         max_pairs: most pairs that are held; None: `MAX_PAIRS`.
+        run: does the comparison of buckets, above `exact_rows`.
 
     Returns:
         Schema `PAIRS`, sorted by left and right; left < right, where a set is compared with itself.
@@ -216,7 +224,7 @@ def find_similar_pairs(
     if (len(left) * len(others)) ** 0.5 <= exact_rows:
         found = _compare_all(left, others, threshold, is_self=against is None, max_pairs=max_pairs)
     else:
-        found = _compare_buckets(left, others, threshold, target_recall, max_pairs)
+        found = _compare_buckets(left, others, threshold, target_recall, max_pairs, run)
     return _finish(left, others, found, threshold, is_self=against is None)
 
 
@@ -292,13 +300,24 @@ def _find_nearest_centres(rows: np.ndarray, centres: np.ndarray, num_probes: int
     return places, highest
 
 
+def _assign(rows: np.ndarray, centres: np.ndarray, num_probes: int, run: RunParts) -> np.ndarray:
+    """The nearest centres of each row, int32 [num_rows, num_probes], in parts of whole blocks."""
+    size = _PART_BLOCKS * max(1, _BLOCK_VALUES // len(centres))
+    parts = [(start, start + size) for start in range(0, len(rows), size)]
+    return np.concatenate(list(run(partial(_assign_part, num_probes=num_probes), (rows, centres), parts)))
+
+
+def _assign_part(rows: np.ndarray, centres: np.ndarray, part: tuple[int, int], *, num_probes: int) -> np.ndarray:
+    return _find_nearest_centres(rows[slice(*part)], centres, num_probes)[0]
+
+
 def _compare_buckets(
-    left: np.ndarray, right: np.ndarray, threshold: float, target_recall: float, max_pairs: int | None
+    left: np.ndarray, right: np.ndarray, threshold: float, target_recall: float, max_pairs: int | None, run: RunParts
 ) -> Found:
     """Compare each row with the rows of its nearest buckets, more buckets until the sample's pairs are found."""
     num_centres = int((len(left) * len(right)) ** 0.25)
     centres = _train_centres(right, num_centres)
-    homes = _find_nearest_centres(right, centres, 1)[0][:, 0]
+    homes = _assign(right, centres, 1, run)[:, 0]
     members = np.argsort(homes, kind="stable")
     edges = np.searchsorted(homes[members], np.arange(num_centres + 1))
     sampled = np.unique(np.linspace(0, len(left) - 1, _SAMPLED_ROWS).astype(int))
@@ -308,15 +327,15 @@ def _compare_buckets(
     num_probes = min(2, num_centres)
     while True:
         probes, _ = _find_nearest_centres(left[sampled], centres, num_probes)
-        tried = _compare_probed(left[sampled], probes, right, members, edges, threshold)
+        tried = _compare_probed(left[sampled], probes, right, members, edges, threshold, None, run_here)
         seen = np.isin(truth, _list_codes(tried, sampled, len(right)))
         recall = float(seen.mean()) if len(truth) else 1.0
         if recall >= target_recall or num_probes == num_centres:
             break
         # Doubling finds the number in a few steps, and comparing with all buckets is the exact search.
         num_probes = min(2 * num_probes, num_centres)
-    probes, _ = _find_nearest_centres(left, centres, num_probes)
-    return _compare_probed(left, probes, right, members, edges, threshold, max_pairs)
+    probes = _assign(left, centres, num_probes, run)
+    return _compare_probed(left, probes, right, members, edges, threshold, max_pairs, run)
 
 
 def _list_codes(found: Found, rows: np.ndarray, num_right: int) -> np.ndarray:
@@ -331,28 +350,59 @@ def _compare_probed(
     members: np.ndarray,
     edges: np.ndarray,
     threshold: float,
-    max_pairs: int | None = None,
+    max_pairs: int | None,
+    run: RunParts,
 ) -> Found:
     """One matrix product a bucket: all rows that probe it with all that live in it."""
+    compare = partial(_compare_part, threshold=threshold, is_self=left is right, max_pairs=max_pairs)
+    parts, num_pairs = [], 0
+    for found in run(compare, (left, right), _list_parts(probes, members, edges)):
+        parts.append(found)
+        num_pairs += len(found[0])
+        # Buckets overlap, and meet a pair of one set in both orders.
+        check_num_pairs(num_pairs // 2, max_pairs)
+    return _gather(parts)
+
+
+def _list_parts(probes: np.ndarray, members: np.ndarray, edges: np.ndarray) -> Iterator[list[Found]]:
+    """Buckets, each with the rows that live in it and those that probe it, in parts of about `_PART_PRODUCTS`."""
     num_probes = probes.shape[1]
     order = np.argsort(probes.ravel(), kind="stable")
     asked = np.searchsorted(probes.ravel()[order], np.arange(len(edges)))
-    parts, num_pairs = [], 0
+    part: list[Found] = []
     for bucket in range(len(edges) - 1):
         inside = members[edges[bucket] : edges[bucket + 1]]
         asking = order[asked[bucket] : asked[bucket + 1]] // num_probes
-        if not len(inside) or not len(asking):
-            continue
+        if len(inside) and len(asking):
+            part.append((inside, asking))
+        if sum(len(own) * len(others) for own, others in part) >= _PART_PRODUCTS:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def _compare_part(
+    left: np.ndarray,
+    right: np.ndarray,
+    part: Sequence[Found],
+    *,
+    threshold: float,
+    is_self: bool,
+    max_pairs: int | None,
+) -> Found:
+    """The pairs of some buckets."""
+    found, num_pairs = [], 0
+    for inside, asking in part:
         keys = right[inside]
         block = max(1, _BLOCK_VALUES // len(inside))
         for start in range(0, len(asking), block):
             some = asking[start : start + block]
             rows, others = np.nonzero(left[some] @ keys.T > threshold - _SLACK)
             rows, others = some[rows], inside[others]
-            if left is right:
+            if is_self:
                 rows, others = rows[rows != others], others[rows != others]
-            parts.append((rows, others))
+            found.append((rows, others))
             num_pairs += len(rows)
-            # Buckets overlap, and meet a pair of one set in both orders.
             check_num_pairs(num_pairs // 2, max_pairs)
-    return _gather(parts)
+    return _gather(found)

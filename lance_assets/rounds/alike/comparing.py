@@ -103,7 +103,9 @@ class Comparer:
         """Like pairs by embedding, schema `PAIRS`; of one set where there is no `right`."""
         threshold = self.settings.embedding_threshold
         assert threshold is not None, "the tier is on"
-        found = find_similar_pairs(vectors, threshold=threshold, against=others, max_pairs=max_pairs)
+        found = find_similar_pairs(
+            vectors, threshold=threshold, against=others, max_pairs=max_pairs, run=self.this_round.run_parts
+        )
         return found.filter(self.keep_embedded(found, left, right or left))
 
     def keep_embedded(self, found: pl.DataFrame, left: Side, right: Side) -> pl.Series:
@@ -285,6 +287,7 @@ class Comparer:
             before_round=this_round.key,
             model_hash=this_round.embedder.model_hash,
             without=this_round.left_out,
+            run=this_round.run_parts,
         )
         # There is no neighbour while no earlier round has kept a text.
         named = pl.concat([texts.select("row_id", "text"), nearest], how="horizontal").drop_nulls("nearest_id")
