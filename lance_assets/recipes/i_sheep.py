@@ -29,7 +29,7 @@ from lance_assets.prompts import PromptStep
 from lance_assets.recipes.axes import Losses, ProposingSettings, StartsFrom, TrainsOn, keep_rounds
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
 from lance_assets.recipes.forecasts.proposing import I_SHEEP, Proposing, forecast_proposing
-from lance_assets.recipes.steps.reviewing import Rubric, build_ending_sampling, build_review_sampling, follow_reviews
+from lance_assets.recipes.steps.reviewing import Rubric, build_ending_sampling, build_review_sampling, follow_settings
 from lance_assets.recipes.steps.rows import (
     Seed,
     build_table,
@@ -45,7 +45,7 @@ from lance_assets.recipes.steps.sets import (
     take_file_seeds,
 )
 from lance_assets.recipes.steps.user_turns import propose_prompts
-from lance_assets.records import RAW_GENERATIONS, SFT_SET, FollowUp, SamplingSettings
+from lance_assets.records import RAW_GENERATIONS, SFT_SET, SamplingSettings
 
 _ROUNDING = 1e-9
 """Scores are means of several reviews: 5.199... of 2.2 and 8.2 is 5.2."""
@@ -90,11 +90,6 @@ def sample_reviews(settings: ISheepSettings) -> SamplingSettings:
 def start_sft_set(inputs: Inputs, seeds: pl.DataFrame, eft: pl.DataFrame) -> pl.DataFrame:
     """The EFT rows, where the experiment has them: the seeds are not trained on. Schema `SFT_SET`."""
     return eft
-
-
-def follow(settings: ISheepSettings) -> FollowUp | None:
-    """The endings of reviews, where they are forced."""
-    return follow_reviews("review", settings.rubric, force_ending=settings.force_ending)
 
 
 def sample_endings(settings: ISheepSettings) -> SamplingSettings:
@@ -152,7 +147,7 @@ RECIPE: Recipe[ISheepSettings] = Recipe(
     stages=(
         Stage("new_prompt", asked_in="raw_generations"),
         Stage("completion", asked_in="raw_generations", mixes=True),
-        Stage("review", sampling=sample_reviews, follow_up=follow, asked_in="reviewed_set"),
+        Stage("review", sampling=sample_reviews, follow_up=follow_settings("review"), asked_in="reviewed_set"),
         Stage("review_ending", sampling=sample_endings, asked_in="reviewed_set"),
     ),
     settings_of_step={

@@ -61,7 +61,7 @@ from lance_assets.recipes.forecasts.labelling import Labelling, forecast_labelli
 from lance_assets.recipes.steps.reviewing import (
     Rubric,
     build_ending_sampling,
-    follow_reviews,
+    follow_settings,
     force_endings,
     read_review,
 )
@@ -396,9 +396,7 @@ RECIPE: Recipe[KunSettings] = Recipe(
         Stage(
             "pair_score",
             role="reviewer",
-            follow_up=lambda settings: follow_reviews(
-                "pair_score", settings.rubric, force_ending=settings.force_ending
-            ),
+            follow_up=follow_settings("pair_score"),
             asked_in="reviewed_set",
         ),
         Stage(

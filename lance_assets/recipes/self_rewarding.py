@@ -42,7 +42,7 @@ from lance_assets.recipes.axes import (
 )
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage
 from lance_assets.recipes.forecasts.proposing import SELF_REWARDING, Proposing, forecast_proposing
-from lance_assets.recipes.steps.reviewing import Rubric, build_ending_sampling, build_review_sampling, follow_reviews
+from lance_assets.recipes.steps.reviewing import Rubric, build_ending_sampling, build_review_sampling, follow_settings
 from lance_assets.recipes.steps.rows import (
     Seed,
     build_table,
@@ -58,7 +58,7 @@ from lance_assets.recipes.steps.sets import (
     take_file_seeds,
 )
 from lance_assets.recipes.steps.user_turns import propose_prompts
-from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, FollowUp, SamplingSettings
+from lance_assets.records import PREFERENCE_PAIRS, RAW_GENERATIONS, SamplingSettings
 
 
 class SelfRewardingSettings(ProposingSettings):
@@ -95,11 +95,6 @@ Inputs = RoundInputs[SelfRewardingSettings]
 def sample_reviews(settings: SelfRewardingSettings) -> SamplingSettings:
     """How completions are reviewed."""
     return build_review_sampling(settings.sampling, settings.rubric, score_from="text")
-
-
-def follow(settings: SelfRewardingSettings) -> FollowUp | None:
-    """The endings of reviews, where they are forced."""
-    return follow_reviews("review", settings.rubric, force_ending=settings.force_ending)
 
 
 def sample_endings(settings: SelfRewardingSettings) -> SamplingSettings:
@@ -156,7 +151,13 @@ RECIPE: Recipe[SelfRewardingSettings] = Recipe(
     stages=(
         Stage("new_prompt", role="prompter", asked_in="raw_generations"),
         Stage("completion", asked_in="raw_generations", mixes=True),
-        Stage("review", role="reviewer", sampling=sample_reviews, follow_up=follow, asked_in="reviewed_set"),
+        Stage(
+            "review",
+            role="reviewer",
+            sampling=sample_reviews,
+            follow_up=follow_settings("review"),
+            asked_in="reviewed_set",
+        ),
         Stage("review_ending", role="reviewer", sampling=sample_endings, asked_in="reviewed_set"),
     ),
     settings_of_step={

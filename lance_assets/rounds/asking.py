@@ -257,10 +257,11 @@ class Asker:
         # Whether there is a grammar is settled before stored samples are looked up, since it is part of what they are
         # found by.
         chosen = self._with_grammar(mine, sampling)
+        following = self._find_following(mine, follow_up)
         started = mine.engine.measure_start()
         finished = run_durably(
             requests,
-            generate=self._choose_way(mine, chosen, follow_up),
+            generate=self._choose_way(mine, chosen, follow_up, following),
             folder=self.folder,
             # Samples of other weights, or of another identity of the noun, must not be taken up.
             fingerprint=f"{self.fingerprint}-{mine.fingerprint}",
@@ -271,26 +272,38 @@ class Asker:
             max_failure_rate=mine.settings.max_failure_rate,
         )
         self.cost.add(
-            [one for sample in finished.samples for one in (sample, *sample.followed)],
+            finished.samples,
             seconds=finished.seconds,
             num_taken_up=finished.num_taken_up,
             is_constrained=chosen.grammar is not None,
             prices=mine.settings.prices,
             start_seconds=mine.engine.measure_start() - started,
         )
+        # What failed is asked again in its own stage, and the seconds are counted above.
+        followed = [one for sample in finished.samples for one in sample.followed if one.finish_reason != "error"]
+        is_constrained = following is not None and following.grammar is not None
+        self.cost.add(followed, seconds=0.0, num_taken_up=0, is_constrained=is_constrained, prices=mine.settings.prices)
         # The engine may have processes of its own, which this process's peak does not cover.
         self.cost.raise_peak(mine.engine.measure_peak())
         return finished.samples
 
+    def _find_following(self, mine: Opened, follow_up: FollowUp | None) -> SamplingSettings | None:
+        """How what follows a sample is sampled; None where nothing does, or the engine does not ask it at once."""
+        if follow_up is None or not isinstance(mine.engine, FollowingEngine):
+            return None
+        return self._with_grammar(mine, self.plan.recipe.find_sampling(follow_up.stage, self.plan.settings.parameters))
+
     def _choose_way(
-        self, mine: Opened, sampling: SamplingSettings, follow_up: FollowUp | None
+        self,
+        mine: Opened,
+        sampling: SamplingSettings,
+        follow_up: FollowUp | None,
+        following: SamplingSettings | None,
     ) -> Callable[[Sequence[Request]], Iterable[list[Sample]]]:
         """How rows are asked: with what follows each, where there is such and the engine can ask it at once."""
         engine = mine.engine
-        if follow_up is None or not isinstance(engine, FollowingEngine):
+        if follow_up is None or following is None or not isinstance(engine, FollowingEngine):
             return lambda rows: engine.generate(rows, sampling)
-        own = self.plan.recipe.find_sampling(follow_up.stage, self.plan.settings.parameters)
-        following = self._with_grammar(mine, own)
         return lambda rows: engine.generate_followed(rows, sampling, follow_up, following)
 
     def lend(self) -> Engine:

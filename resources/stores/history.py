@@ -6,12 +6,14 @@ Several processes may write at once: LanceDB refuses a commit that conflicts, an
 """
 
 import hashlib
+import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import numpy as np
 import polars as pl
@@ -168,8 +170,8 @@ class HistoryStore:
             before_round: rounds strictly before this one are searched.
             model_hash: of the model that made `vectors`.
             without: rounds that are not searched.
-            run: looks up `QUERIES_PER_CALL` vectors at a time in a bucket. A folder, which other machines may lack, is
-                searched here.
+            run: looks up `QUERIES_PER_CALL` vectors at a time in a bucket, which every process that it has must be
+                allowed to read. A folder, which other machines may lack, is searched here.
 
         Returns:
             One row for each vector, schema `NEAREST`; similarity is the cosine, in [-1, 1].
@@ -183,16 +185,23 @@ class HistoryStore:
         where = f"experiment = '{experiment}' AND round < '{validate_round_key(before_round)}'"
         where += "".join(f" AND round != '{validate_round_key(key)}'" for key in without)
         vectors = check_vectors(vectors, num_rows=len(vectors))
-        with self._table.explain(f"search rounds before {before_round} of {experiment!r}"):
+        doing = f"search rounds before {before_round} of {experiment!r}"
+        with self._table.explain(doing):
             table = self._open()
             num_earlier = 0 if table is None else table.count_rows(where)
             if table is None or not len(vectors) or not num_earlier:
                 return pl.DataFrame({name: [None] * len(vectors) for name in NEAREST}, schema=NEAREST)
             self._check_model(table, where, model_hash=model_hash)
             search = choose_search(table, num_earlier)
-            look_up = partial(_look_up, self.uri, where=where, search=search)
-            parts = np.split(vectors, range(QUERIES_PER_CALL, len(vectors), QUERIES_PER_CALL))
-            return pl.concat((run_here if isinstance(self.uri, Path) else run)(look_up, (), parts))
+            version = table.version
+        # Each part reads this version, whatever is written meanwhile.
+        look_up = partial(_look_up, self, version=version, where=where, search=search, doing=doing)
+        parts = np.split(vectors, range(QUERIES_PER_CALL, len(vectors), QUERIES_PER_CALL))
+        return pl.concat((run if self._is_in_bucket else run_here)(look_up, (), parts))
+
+    @property
+    def _is_in_bucket(self) -> bool:
+        return isinstance(self.uri, str) and urlsplit(self.uri).scheme not in ("file", "local")
 
     def read_round(self, experiment: str, round_key: str) -> tuple[pl.DataFrame, np.ndarray]:
         """The rows of a round, sorted by row_id; none where it has none.
@@ -311,11 +320,20 @@ def build_rows(
     return pa.Table.from_arrays(columns, schema=build_schema(width))
 
 
-def _look_up(uri: Path | str, vectors: np.ndarray, *, where: str, search: Search) -> pl.DataFrame:
-    """The nearest rows of some vectors, in whatever process."""
-    table = HistoryStore(uri)._open()
-    assert table is not None, "it was there when its rows were counted"
-    return search_nearest(table, vectors, where, search)
+def _look_up(
+    store: HistoryStore, vectors: np.ndarray, *, version: int, where: str, search: Search, doing: str
+) -> pl.DataFrame:
+    """The nearest rows of some vectors in a version of the table, in whatever process.
+
+    Raises:
+        HistoryError: the table cannot be read.
+    """
+    with store._table.explain(doing):
+        table = store._open()
+        if table is None:
+            raise HistoryError(f"{store.uri} has no history on {platform.node()}: can that machine read the bucket?")
+        table.checkout(version)
+        return search_nearest(table, vectors, where, search)
 
 
 def search_nearest(

@@ -16,6 +16,9 @@ import numpy as np
 from lance_assets.algorithms.similarity.dividing import run_here
 from resources.machine.ray_cluster import join_for, list_paths
 
+MAX_RETRIES = 3
+"""How often a part is done again whose process or node is lost, before the search fails."""
+
 
 @dataclass(frozen=True)
 class SpreadParts:
@@ -43,9 +46,9 @@ class SpreadParts:
         import ray
 
         join_for(self.needed_by)
-        # One array may be there under two names; Ray would hold it twice.
-        held = {id(array): ray.put(array) for array in arrays}
-        task = ray.remote(num_cpus=1, max_retries=-1, runtime_env={"env_vars": {"PYTHONPATH": list_paths()}})(
+        # One array may be there under two names, and Ray would hold it twice.
+        held = {name: ray.put(array) for name, array in {id(array): array for array in arrays}.items()}
+        task = ray.remote(num_cpus=1, max_retries=MAX_RETRIES, runtime_env={"env_vars": {"PYTHONPATH": list_paths()}})(
             compute_part
         )
         underway: deque[Any] = deque()

@@ -1,14 +1,15 @@
 """What follows a sample is asked while the engine holds it, and gives what a stage of its own gives."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from lance_assets.recipes.steps.judging import list_verdict_endings
+from lance_assets.recipes.steps.judging import build_verdict_ending_sampling, list_verdict_endings
 from lance_assets.recipes.steps.reviewing import (
     Rubric,
     build_ending_sampling,
@@ -19,15 +20,18 @@ from lance_assets.recipes.steps.reviewing import (
 from lance_assets.records import FollowUp, Request, Sample, SamplingSettings, derive_row_id
 from lance_assets.small_world import SMALL_MODEL
 from lance_assets.small_world.seeds import draw_seeds
-from resources.engines.contract import FollowingEngine, ModellessEngine, sample_in_order
+from resources.engines.contract import FollowingEngine, GrammarError, ModellessEngine, sample_in_order
+from resources.engines.durable_stage import run_durably
 from resources.engines.sampling import SeededTopP
-from resources.engines.transformers import follow_ups, row_batch
+from resources.engines.transformers import decoding, follow_ups, row_batch
 from resources.engines.transformers.decoding import Decoded, EndedRows, Rules, decode_batch
 from resources.engines.transformers.engine import TransformersEngine
 from resources.engines.transformers.grouped_attention import use_grouped_attention
 from tests.resources.test_packed_products import KINDS, build_model
 from tests.resources.test_shared_prefix import ASKED, SIZES
 
+LEFT_TO_THE_STAGE = ("gemma2", "gemma3_text", "mistral", "mamba", "mpt")
+"""Families with sliding windows, without attention, or whose attention goes by a token's place."""
 RUBRIC = Rubric("lance/review", 0, 10)
 REVIEWS = SamplingSettings(temperature=1.0, top_p=1.0, max_new_tokens=12, tail_tokens=8)
 ENDINGS = build_ending_sampling(RUBRIC)
@@ -130,8 +134,98 @@ def test_what_does_not_go_on_from_the_sample_is_left_to_its_stage(
 
 
 def test_comparisons_are_followed_too(engine: TransformersEngine, requests: list[Request]) -> None:
-    found = follow(engine, requests, FollowUp("judge_pair_ending", list_verdict_endings), ENDINGS)
-    assert {len(one.followed) for one in found} == {1}
+    sampling = build_verdict_ending_sampling()
+    found = follow(engine, requests, FollowUp("judge_pair_ending", list_verdict_endings), sampling)
+    asked = [one for request, own in zip(requests, found, strict=True) for one in list_verdict_endings(request, own)]
+    assert len(asked) == len(requests)
+    apart = sample_in_order(engine, asked, sampling)
+    assert [one.text for own in found for one in own.followed] == [one.text for one in apart]
+    assert {one.text.strip() for one in apart} <= {"A", "B", "tie"}
+
+
+def test_samples_with_what_follows_are_taken_up_as_they_were(
+    engine: TransformersEngine, requests: list[Request], tmp_path: Path
+) -> None:
+    """A stage that is killed after its first batch gives the bytes of one that ran through, endings included."""
+    follow_up, asked = FollowUp("review_ending", list_all), list[int]()
+
+    def run(name: str, most: int) -> list[Sample]:
+        def generate(rows: Sequence[Request]) -> Iterator[list[Sample]]:
+            for number, group in enumerate(engine.generate_followed(rows, REVIEWS, follow_up, ENDINGS)):
+                if number >= most:
+                    raise KeyboardInterrupt
+                asked.append(len(group))
+                yield group
+
+        given = {"folder": tmp_path / name, "fingerprint": "f", "log": lambda line: None, "stage": "review"}
+        return run_durably(requests, generate=generate, flush_seconds=0.0, sampling=REVIEWS, **given).samples
+
+    through = run("through", 9)
+    with pytest.raises(KeyboardInterrupt):
+        run("killed", 1)
+    asked.clear()
+    assert run("killed", 9) == through
+    assert sum(asked) == len(requests) - 8
+    assert all(one.tail for review in through for one in review.followed)
+    # All is stored: nothing is asked again.
+    asked.clear()
+    assert (run("killed", 0), asked) == (through, [])
+
+
+def test_memory_that_runs_out_leaves_what_follows_to_its_stage(
+    engine: TransformersEngine, requests: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The samples are there already, and are not asked again for it."""
+
+    def refuse(*given: object, **named: object) -> list[Decoded]:
+        raise torch.OutOfMemoryError("no room")
+
+    with monkeypatch.context() as changed:
+        changed.setattr(EndedRows, "go_on", refuse)
+        found = follow(engine, requests, FollowUp("review_ending", list_all), ENDINGS)
+    assert found == sample_in_order(engine, requests, REVIEWS)
+
+
+def test_a_batch_that_is_halved_has_what_follows_each_row(
+    engine: TransformersEngine, requests: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = follow(engine, requests, FollowUp("review_ending", list_all), ENDINGS)
+    decode = decoding.decode_batch
+
+    def refuse_many(model: torch.nn.Module, prompts: list[tuple[int, ...]], *given: object, **named: object):
+        if len(prompts) > 4:
+            raise torch.OutOfMemoryError("no room")
+        return decode(model, prompts, *given, **named)
+
+    monkeypatch.setattr(decoding, "decode_batch", refuse_many)
+    found = follow(engine, requests, FollowUp("review_ending", list_all), ENDINGS)
+    assert [one.text for one in found] == [one.text for one in wanted]
+    assert [[own.row_id for own in one.followed] for one in found] == [
+        [own.row_id for own in one.followed] for one in wanted
+    ]
+
+
+def test_a_text_that_stops_a_sample_is_not_gone_on_from(engine: TransformersEngine, requests: list[Request]) -> None:
+    """The sample is what comes before it, and so is what its ending begins with."""
+    [first] = sample_in_order(engine, requests[:1], REVIEWS)
+    stop = first.text[5:8]
+    sampling = replace(REVIEWS, stop=(stop,))
+    groups = engine.generate_followed(requests[:1], sampling, FollowUp("review_ending", list_all), ENDINGS)
+    [cut] = [sample for group in groups for sample in group]
+    assert stop not in cut.text
+    apart = sample_in_order(engine, list_all(requests[0], cut), ENDINGS)
+    assert len(cut.followed) == len(apart) == 2
+    for one, other in zip(cut.followed, apart, strict=True):
+        assert (one.text, one.prompt_tokens) == (other.text, other.prompt_tokens)
+        assert one.tail[0].alternatives == pytest.approx(other.tail[0].alternatives, abs=1e-3)
+
+
+def test_a_grammar_that_cannot_be_compiled_is_told_before_anything_is_asked(
+    engine: TransformersEngine, requests: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "decode_batch", lambda *given, **named: pytest.fail("a batch was decoded"))
+    with pytest.raises(GrammarError, match="cannot be compiled"):
+        follow(engine, requests, FollowUp("review_ending", list_all), replace(ENDINGS, grammar="(["))
 
 
 def test_engines_without_rows_at_hand_do_not_follow(engine: TransformersEngine) -> None:
@@ -203,9 +297,12 @@ def test_a_family_goes_on_as_if_it_read_anew_or_not_at_all(kind: str) -> None:
     written, found = decode_behind(model, prompts, behind, num_new=6, stop=-1)
     for (row, place), one in found.items():
         sampler = SeededTopP([0], SamplingSettings(0.0, 1.0, 4), device=CPU)
-        [alone] = decode_batch(model, [[*prompts[row], *behind[row][place]]], sampler, Rules(frozenset(), 0))
+        whole = [[*prompts[row], *behind[row][place]]]
+        [alone] = decode_batch(model, whole, sampler, Rules(frozenset(), 0, tail_tokens=4))
         assert one.tokens == alone.tokens
-    assert len(found) in (0, 8)
+        for (_, choices), (_, same) in zip(one.tail, alone.tail, strict=True):
+            assert dict(choices) == pytest.approx(dict(same), abs=1e-3)
+    assert len(found) == (0 if kind in LEFT_TO_THE_STAGE else 8)
     assert len(written) == 4
 
 

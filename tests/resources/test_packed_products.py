@@ -21,6 +21,7 @@ SHAPE = {
 OWN: dict[str, dict[str, object]] = {
     "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4},
     "bloom": {"n_layer": 2, "n_head": 4},
+    "mpt": {"d_model": 64, "n_layers": 2, "n_heads": 4, "expansion_ratio": 2, "max_seq_len": 64},
     "opt": {"ffn_dim": 96, "word_embed_proj_dim": 64},
     "mamba": {"state_size": 8},
     "mixtral": {"num_local_experts": 2},

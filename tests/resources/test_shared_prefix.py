@@ -19,7 +19,7 @@ from resources.engines.transformers.decoding import Rules, decode_batch
 from resources.engines.transformers.engine import TransformersEngine
 from resources.engines.transformers.grouped_attention import use_grouped_attention
 from resources.engines.transformers.prefixes import count_begun, find_least_shared, plan_reading
-from resources.engines.transformers.row_batch import keeps_begins
+from resources.engines.transformers.row_batch import keeps_begins, passes_over_holes
 from tests.resources.test_packed_products import KINDS, build_model
 
 GREEDY = SamplingSettings(temperature=0.0, top_p=1.0, max_new_tokens=24, tail_tokens=3)
@@ -60,8 +60,9 @@ def test_the_packaged_model_says_the_same(
     engine: TransformersEngine, requests: list[Request], temperature: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sampling = SamplingSettings(temperature=temperature, top_p=0.9, max_new_tokens=24, tail_tokens=3)
-    # That is tried once, on two tokens.
+    # Both are tried once, on a few tokens.
     assert keeps_begins(engine.load()[0])
+    assert passes_over_holes(engine.load()[0])
     whole, num_whole = count_read(engine, requests, sampling)
     monkeypatch.setattr(row_batch, "find_least_shared", lambda num_parameters: 8)
     apart, num_apart = count_read(engine, requests, sampling)
@@ -111,6 +112,7 @@ def test_long_prefixes_are_shared_without_being_told(keeps_once: bool) -> None:
         return [row.tokens for row in decode_batch(model, rows, sampler, RULES)]
 
     alone = [decode([prompt])[0] for prompt in prompts]
+    assert passes_over_holes(model)
     sizes.clear()
     assert decode(prompts) == alone
     assert sizes[:2] == [(1, 300), (3, 4)]
@@ -142,6 +144,7 @@ def test_groups_are_shared_too(keeps_once: bool, monkeypatch: pytest.MonkeyPatch
     sizes.clear()
     monkeypatch.setattr(row_batch, "find_least_shared", lambda num_parameters: 32)
     assert keeps_begins(model) == keeps_once
+    assert passes_over_holes(model)
     sizes.clear()
     found = decode(prompts)
     assert [tokens for tokens, _ in found] == alone

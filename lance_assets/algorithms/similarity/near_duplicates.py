@@ -199,7 +199,7 @@ def find_similar_pairs(
         exact_rows: rows (the geometric mean of both sets' numbers) up to which every pair is computed.
         target_recall: share of a sample's pairs at which no further buckets are compared, 0..1.
         max_pairs: most pairs that are held; None: `MAX_PAIRS`.
-        run: does the comparison of buckets, above `exact_rows`.
+        run: assigns rows to buckets and compares these, above `exact_rows`.
 
     Returns:
         Schema `PAIRS`, sorted by left and right; left < right, where a set is compared with itself.
@@ -220,7 +220,8 @@ def find_similar_pairs(
             raise ValueError(f"embeddings have {embeddings.shape[1]} dimensions, against {against.shape[1]}")
     if not len(embeddings) or not len(others):
         return pl.DataFrame(schema=PAIRS)
-    left, others = (np.ascontiguousarray(rows, dtype=np.float32) for rows in (embeddings, others))
+    left = np.ascontiguousarray(embeddings, dtype=np.float32)
+    others = left if against is None else np.ascontiguousarray(against, dtype=np.float32)
     if (len(left) * len(others)) ** 0.5 <= exact_rows:
         found = _compare_all(left, others, threshold, is_self=against is None, max_pairs=max_pairs)
     else:
@@ -370,14 +371,16 @@ def _list_parts(probes: np.ndarray, members: np.ndarray, edges: np.ndarray) -> I
     order = np.argsort(probes.ravel(), kind="stable")
     asked = np.searchsorted(probes.ravel()[order], np.arange(len(edges)))
     part: list[Found] = []
+    size = 0
     for bucket in range(len(edges) - 1):
         inside = members[edges[bucket] : edges[bucket + 1]]
         asking = order[asked[bucket] : asked[bucket + 1]] // num_probes
         if len(inside) and len(asking):
             part.append((inside, asking))
-        if sum(len(own) * len(others) for own, others in part) >= _PART_PRODUCTS:
+            size += len(inside) * len(asking)
+        if size >= _PART_PRODUCTS:
             yield part
-            part = []
+            part, size = [], 0
     if part:
         yield part
 

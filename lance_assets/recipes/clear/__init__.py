@@ -48,7 +48,7 @@ from lance_assets.recipes.steps.judging import (
 from lance_assets.recipes.steps.reviewing import (
     build_ending_sampling,
     build_review_sampling,
-    follow_reviews,
+    follow_settings,
     review_rows,
 )
 from lance_assets.recipes.steps.rows import (
@@ -63,7 +63,7 @@ from lance_assets.recipes.steps.rows import (
     read_rows,
 )
 from lance_assets.recipes.steps.sets import build_no_pairs, reviewed_as_sft_rows, start_sft_set
-from lance_assets.records import RAW_GENERATIONS, REVIEWED_SET, SFT_SET, FollowUp, SamplingSettings
+from lance_assets.records import RAW_GENERATIONS, REVIEWED_SET, SFT_SET, SamplingSettings
 
 Votes = list[list[float | None]]
 """Of one completion the votes of each order."""
@@ -218,11 +218,6 @@ def sample_reviews(settings: ClearSettings) -> SamplingSettings:
     return build_review_sampling(settings.sampling, settings.rubric, score_from="text")
 
 
-def follow(settings: ClearSettings) -> FollowUp | None:
-    """The endings of reviews, where they are forced."""
-    return follow_reviews("review", settings.rubric, force_ending=settings.force_ending)
-
-
 def sample_endings(settings: ClearSettings) -> SamplingSettings:
     """How the endings of reviews are forced."""
     return build_ending_sampling(settings.rubric)
@@ -241,7 +236,13 @@ RECIPE: Recipe[ClearSettings] = Recipe(
             asked_in="reviewed_set",
         ),
         Stage("judge_pair_ending", role="reviewer", sampling=sample_verdict_endings, asked_in="reviewed_set"),
-        Stage("review", role="reviewer", sampling=sample_reviews, follow_up=follow, asked_in="reviewed_set"),
+        Stage(
+            "review",
+            role="reviewer",
+            sampling=sample_reviews,
+            follow_up=follow_settings("review"),
+            asked_in="reviewed_set",
+        ),
         Stage("review_ending", role="reviewer", sampling=sample_endings, asked_in="reviewed_set"),
     ),
     settings_of_step={

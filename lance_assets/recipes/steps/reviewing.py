@@ -15,10 +15,10 @@ of the scale's numbers, and nothing of its text is parsed. An engine that still 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, Protocol
 
 from lance_assets.algorithms.reviews.forced_endings import (
     NOT_CONTINUED,
@@ -181,6 +181,25 @@ def follow_reviews(
     if not force_ending:
         return None
     return FollowUp(name_endings(stage), partial(list_endings, rubric=rubric, score_from=score_from))
+
+
+class ForcingSettings(Protocol):
+    """Settings of a recipe whose reviewer writes scores."""
+
+    @property
+    def rubric(self) -> Rubric:
+        """What is asked, and the scale."""
+        ...
+
+    @property
+    def force_ending(self) -> bool:
+        """Whether a review that was cut or has no score is made to end in one."""
+        ...
+
+
+def follow_settings(stage: str) -> Callable[[ForcingSettings], FollowUp | None]:
+    """The same, as a recipe declares it of a stage: by its settings, with scores as they are written."""
+    return lambda settings: follow_reviews(stage, settings.rubric, force_ending=settings.force_ending)
 
 
 def ask_endings(

@@ -13,7 +13,7 @@ import torch
 
 from lance_assets.algorithms.forecast.costs import LOGITS_AT_ONCE
 from resources.engines.transformers.grouped_attention import GROUPED_ATTENTION
-from resources.engines.transformers.growing_cache import GrowingLayer, build_growing_cache
+from resources.engines.transformers.growing_cache import build_growing_cache, keeps_all
 from resources.models.shared_context import ContextRow, SharedRows, lay_out
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def reads_together(model: "PreTrainedModel") -> bool:
 
 def sees_everything(config: "PreTrainedConfig") -> bool:
     """Whether every layer of a model looks at all tokens of its mask."""
-    return all(type(layer) is GrowingLayer for layer in build_growing_cache(config).layers)
+    return keeps_all(build_growing_cache(config))
 
 
 def has_plain_head(model: "PreTrainedModel") -> bool:

@@ -9,7 +9,7 @@ makes all of them cost `max_new_tokens` steps. With equal greedy tokens, it diff
    reviews of one completion all but the reviews.
 3. Keys and values are written in place (`growing_cache`), and what all prompts of a batch begin with is kept once.
    Reading a copy for each row takes most of a step where little else is in a prompt.
-4. A query of one token on a CPU attends by two batched products (`grouped_attention`).
+4. A few tokens on a CPU attend by two batched products (`grouped_attention`).
 5. Rows that ended can be gone on with otherwise, from any of their tokens, before they leave (`EndedRows`).
 """
 # ruff: noqa: TID253 (imported once a model is loaded)
@@ -103,8 +103,8 @@ def decode_batch(
         sampler: with one sampling seed for each prompt, in order.
         rules: when a completion ends, and what is kept.
         constraint: what the completions must match, with one row for each prompt.
-        on_ended: is told of rows that ended before their keys and values go; never where a layer does not keep those
-            of all tokens.
+        on_ended: is told of rows that ended before their keys and values go; never where the model cannot go on from
+            earlier tokens of a row (`RowBatch.can_fork`).
 
     Returns:
         One for each prompt, in order.
@@ -189,7 +189,7 @@ class _Decoding:
 
     def _let_go(self, places: Sequence[int]) -> None:
         """Tell of the rows at these places, while what the model has read of them is still there."""
-        if self.on_ended is not None and self.batch.sees_all:
+        if self.on_ended is not None and self.batch.can_fork:
             rows = self.batch.rows.tolist()
             self.on_ended(EndedRows(self, {rows[place]: place for place in places}))
 

@@ -20,6 +20,7 @@ from resources.engines.encoding import begins_turn, build_tail, encode_requests
 from resources.engines.loading import check_folder, load_tokenizer
 from resources.engines.sampling import SeededTopP
 from resources.engines.transformers.follow_ups import Follower
+from resources.engines.transformers.memory import free_memory, is_out_of_memory
 from resources.machine.processes import MemoryPeak, measure_own_peak
 from resources.models.chat_format import list_turn_ends, read_text
 from resources.models.foreign_code import WEIGHTS, is_of_the_folder
@@ -103,7 +104,11 @@ class TransformersEngine:
         """As `generate`, and what follows a sample is asked before its batch goes on without it.
 
         A model with other layers than full attention leaves what follows to a stage of its own.
+
+        Raises:
+            GrammarError: also the grammar of what follows cannot be compiled, before anything is asked.
         """
+        self.constrain(follow_sampling.grammar, 0)
         yield from self._generate(requests, sampling, (follow_up, follow_sampling))
 
     def _generate(
@@ -178,7 +183,7 @@ class TransformersEngine:
         try:
             decoded = decode_batch(model, prompts, sampler, rules, constraint=constraint, on_ended=follower)
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             # The halves are not sampled in here: while the error is handled, its traceback keeps the batch's tensors
             # alive.
@@ -188,7 +193,7 @@ class TransformersEngine:
             samples = [self._read_sample(*row, sampling) for row in rows]
             followed = {} if follower is None else follower.samples
             return [replace(sample, followed=tuple(followed.get(row, ()))) for row, sample in enumerate(samples)]
-        _free_memory()
+        free_memory()
         if len(requests) == 1:
             return [fail(requests[0], len(prompts[0]), f"out of memory with this row alone: {failure}")]
         middle = len(requests) // 2
@@ -277,7 +282,7 @@ class TransformersEngine:
     def close(self) -> None:
         """Give the model's memory back; the next request loads it again."""
         self._loaded = self._vocabulary = None
-        _free_memory()
+        free_memory()
 
 
 def find_stop_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
@@ -311,7 +316,7 @@ def _load(
         )
     except RuntimeError as error:
         # Out of memory is another matter, and may pass.
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise
         raise ModelLoadError(
             f"the weights at {path} do not belong to its config.json: {str(error)[:300]}; copy or train it again"
@@ -348,22 +353,3 @@ def find_ends(tokenizer: "PreTrainedTokenizerBase", stop: Sequence[str]) -> Call
         )
 
     return ends
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    import torch
-
-    # On a CPU torch raises a plain RuntimeError with these words.
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def _free_memory() -> None:
-    import gc
-
-    import torch
-
-    # What is part of a cycle of references would keep its tensors until the collector runs by itself.
-    gc.collect()
-    if torch.cuda.is_available():
-        # torch keeps freed blocks for itself, and the process that trains next needs them.
-        torch.cuda.empty_cache()

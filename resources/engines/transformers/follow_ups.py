@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 from lance_assets.records import FollowUp, Request, Sample, SamplingSettings
 from resources.engines.encoding import encode_prefill
 from resources.engines.sampling import SeededTopP
+from resources.engines.transformers.memory import free_memory, is_out_of_memory
+from resources.engines.transformers.prefixes import FEW_TOKENS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
 
 ASKED_AT_ONCE = 32
 """Follow-ups in one pass: each has a copy of its row's keys and values."""
-FEW_TOKENS = 16
-"""Tokens that are padded to without a thought: nearly all follow-ups read fewer."""
 
 
 def group_alike(lengths: Sequence[int]) -> list[list[int]]:
@@ -87,20 +87,31 @@ class Follower:
             sample = self.read(request, self.prompts[row], decoded, None)
             for follow_up in self.follow_up.list_requests(request, sample):
                 behind = encode_prefill(self.tokenizer, follow_up.prefill)
-                if self._can_ask(request, follow_up, len(self.prompts[row]) + len(behind)):
+                if behind and self._can_ask(request, follow_up, len(self.prompts[row]) + len(behind)):
                     kept = ended.count_kept(row, behind)
                     asked.append(_Asked(row, follow_up, behind, len(behind) - kept))
         found: dict[int, Sample] = {}
         for places in group_alike([one.num_read for one in asked]):
-            found |= dict(zip(places, self._ask(ended, [asked[place] for place in places]), strict=True))
-        for place, one in enumerate(asked):
-            self.samples.setdefault(one.row, []).append(found[place])
+            samples = self._ask_where_there_is_room(ended, [asked[place] for place in places])
+            found |= dict(zip(places, samples, strict=False))
+        for place, sample in sorted(found.items()):
+            self.samples.setdefault(asked[place].row, []).append(sample)
 
     def _can_ask(self, request: Request, follow_up: Request, length: int) -> bool:
         """Whether it goes on from the row; what does not is left to a stage of its own, and so is what is too long."""
         has_begun_alike = follow_up.messages == request.messages and follow_up.writes == request.writes
         fits = self.context is None or length + self.sampling.max_new_tokens <= self.context
-        return has_begun_alike and not request.prefill and bool(follow_up.prefill) and fits
+        return has_begun_alike and not request.prefill and fits
+
+    def _ask_where_there_is_room(self, ended: "EndedRows", asked: Sequence[_Asked]) -> list[Sample]:
+        """The samples; none where memory runs out, since the rows themselves have theirs: the stage asks them again."""
+        try:
+            return self._ask(ended, asked)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        free_memory()
+        return []
 
     def _ask(self, ended: "EndedRows", asked: Sequence[_Asked]) -> list[Sample]:
         model = ended.decoding.batch.model

@@ -16,13 +16,12 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from resources.engines.transformers.growing_cache import Begun
+from resources.engines.transformers.prefixes import FEW_TOKENS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 GROUPED_ATTENTION = "grouped_decode"
-FEW_TOKENS = 16
-"""Tokens of a row that attend so where they lie behind others: for more, torch's kernel is faster."""
 
 
 def attend_grouped(

@@ -122,8 +122,13 @@ def build_growing_cache(config: "PreTrainedConfig") -> DynamicCache:
     return cache
 
 
+def keeps_all(cache: DynamicCache) -> bool:
+    """Whether every layer keeps every token; a sliding window drops some, and has places of its own."""
+    return all(type(layer) is GrowingLayer for layer in cache.layers)
+
+
 def copy_rows(cache: DynamicCache, indices: torch.Tensor) -> DynamicCache:
-    """Another cache with these rows, of one whose layers are all `GrowingLayer`."""
+    """Another cache with these rows, of one that `keeps_all`."""
     copied = copy.copy(cache)
     copied.layers = [layer.copy_rows(indices) for layer in cache.layers if isinstance(layer, GrowingLayer)]
     return copied

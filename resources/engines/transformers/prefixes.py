@@ -15,6 +15,9 @@ LEAST_SHARED = 256
 last bits and takes a pass more, which a template of a few sentences, as small models have, is not worth."""
 LEAST_SHARED_BY_LARGE = 32
 """The same of a model of `FEWEST_PARAMETERS` or more, whose passes take longer than what is left of them."""
+FEW_TOKENS = 16
+"""Tokens behind a prompt that are read as fast padded as not: up to so many attend by products (`grouped_attention`),
+and torch's kernel is faster for more."""
 LEAST_SAVED = 1 / 8
 """Of the tokens of a batch: groups that save less are not read apart."""
 

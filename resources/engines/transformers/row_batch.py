@@ -10,11 +10,14 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from resources.engines.transformers.grouped_attention import GROUPED_ATTENTION
-from resources.engines.transformers.growing_cache import GrowingLayer, build_growing_cache, copy_rows
+from resources.engines.transformers.growing_cache import GrowingLayer, build_growing_cache, copy_rows, keeps_all
 from resources.engines.transformers.prefixes import find_least_shared, plan_reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+NUM_MASKED = 16
+"""Masked tokens that are tried: so far away, a token that is seen farther away is seen little."""
 
 
 @dataclass
@@ -37,9 +40,9 @@ class RowBatch:
     """Columns of the mask that are the prompts': those behind them are the new tokens', one a step."""
 
     @property
-    def sees_all(self) -> bool:
-        """Whether every layer attends to every token, so that a row can go on from an earlier one of its own."""
-        return all(type(layer) is GrowingLayer for layer in self.cache.layers)
+    def can_fork(self) -> bool:
+        """Whether a row can go on from an earlier token of its own, with what it had behind it masked."""
+        return keeps_all(self.cache) and passes_over_holes(self.model)
 
     def step(self, tokens: torch.Tensor) -> None:
         """Read one new token a row."""
@@ -58,7 +61,7 @@ class RowBatch:
         """Another batch, whose rows go on from earlier tokens of this one's; this one stays as it is.
 
         Args:
-            places: of each new row the place here of the row that it goes on from; `sees_all` is true.
+            places: of each new row the place here of the row that it goes on from; `can_fork` is true.
             kept: how many of that row's new tokens it keeps.
             pieces: token ids that it reads behind them, one or more.
             pad_id: any token id.
@@ -116,8 +119,10 @@ def read_prompts(model: "PreTrainedModel", prompts: Sequence[tuple[int, ...]], p
     cache, device = build_growing_cache(model.config), model.device
     # Layers of other kinds than full attention count places and not positions: the padding that lies between what is
     # shared and the rest would take room of a sliding window.
-    sees_all = all(type(layer) is GrowingLayer for layer in cache.layers)
-    reading = plan_reading(prompts, least_shared=find_least_shared(model.num_parameters()) if sees_all else None)
+    least_shared = find_least_shared(model.num_parameters()) if keeps_all(cache) else None
+    reading = plan_reading(prompts, least_shared=least_shared)
+    if len(reading.levels) > 1 and not passes_over_holes(model):
+        reading = plan_reading(prompts, least_shared=None)
     keeps_once = reading.begins_alike and keeps_begins(model)
     mask = torch.zeros((1, 0), dtype=torch.int64, device=device)
     logits = positions = mask
@@ -137,6 +142,31 @@ def read_prompts(model: "PreTrainedModel", prompts: Sequence[tuple[int, ...]], p
     rows = torch.arange(len(prompts), device=device)
     begun = (mask[source], positions[source, -1:], logits[source])
     return RowBatch(model, cache, rows, *begun, reading.shared, mask.shape[1])
+
+
+_PASSES_OVER_HOLES: "WeakKeyDictionary[PreTrainedModel, bool]" = WeakKeyDictionary()
+
+
+def passes_over_holes(model: "PreTrainedModel") -> bool:
+    """Whether masked tokens between others change nothing, tried once on a few.
+
+    A model whose attention goes by the place of a token and not by its position, as MPT's does, sees the others farther
+    away.
+    """
+    if model not in _PASSES_OVER_HOLES:
+        found = []
+        for num_masked in (0, NUM_MASKED):
+            cache = build_growing_cache(model.config)
+            tokens = torch.arange(2 + num_masked, device=model.device).unsqueeze(0) % 3
+            mask = torch.ones((1, 3 + num_masked), dtype=torch.int64, device=model.device)
+            mask[:, 2 : 2 + num_masked] = 0
+            places = torch.arange(3 + num_masked, device=model.device).unsqueeze(0)
+            with torch.inference_mode():
+                _read(model, cache, tokens, mask[:, :-1], places[:, :-1])
+                found.append(_read(model, cache, tokens[:, 1:2], mask, places[:, 2:3]))
+        allowed = torch.finfo(found[0].dtype).eps ** 0.5 * float(found[0].abs().max())
+        _PASSES_OVER_HOLES[model] = float((found[0] - found[1]).abs().max()) <= allowed
+    return _PASSES_OVER_HOLES[model]
 
 
 _KEEPS_BEGINS: "WeakKeyDictionary[PreTrainedModel, bool]" = WeakKeyDictionary()
