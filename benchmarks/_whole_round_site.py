@@ -16,7 +16,7 @@ import yaml
 
 from benchmarks._round_requests import draw_mixed_seeds
 from benchmarks.evaluation import TASKS, read_lines, write_tasks
-from lance_assets.rounds.experiments import load_plans
+from lance_assets.rounds.experiments import SHIPPED, load_plans
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round
@@ -169,7 +169,8 @@ class Site:
         Raises:
             RuntimeError: it failed; the message ends with the end of its output.
         """
-        own = {"LANCE_HOME": str(self.home), "LANCE_EXPERIMENTS": str(self.experiments)}
+        experiments = os.pathsep.join([str(self.experiments), SHIPPED])
+        own = {"LANCE_HOME": str(self.home), "LANCE_EXPERIMENTS": experiments}
         environment = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"} | own
         environment["PYTHONPATH"] = str(PROJECT_ROOT)
         self.home.mkdir(parents=True, exist_ok=True)
