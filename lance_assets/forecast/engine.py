@@ -11,6 +11,7 @@ from lance_assets.algorithms.forecast.costs import (
 )
 from lance_assets.algorithms.forecast.machine_rates import (
     add_known,
+    count_batched_seconds,
     count_hours,
     derive_decode_rate,
     derive_prefill_rate,
@@ -144,7 +145,30 @@ class Host:
         # Equal prompts are read once: vLLM does so by its prefix cache, and the transformers engine within a batch.
         is_shared = self.engine.kind == "transformers" or self.engine.vllm.prefix_caching
         read = stage.prompt_tokens / (stage.num_samples if is_shared else 1)
-        return add_known(count_hours(read, prefill), count_hours(stage.completion_tokens, decode))
+        return add_known(count_hours(read, prefill), self._count_decoding(stage, decode))
+
+    def _count_decoding(self, stage: StageForecast, rate: float | None) -> float | None:
+        """Hours of decoding: by its steps where these were measured, else by the rate of full batches."""
+        hours = count_hours(stage.completion_tokens, rate)
+        number = 0 if self.model is None else self.model.shape.num_parameters
+        measured = self.table.find_measured(self.machine.name, self.engine.kind, number)
+        if measured is None or rate is None or not stage.completion_tokens or self.engine.kind != "transformers":
+            return hours
+        if measured.decode_step_seconds is None or measured.decode_rows is None:
+            return hours
+        one = measured.scale(1 / measured.decode_step_seconds, number)
+        if one is None:
+            return hours
+        seconds = count_batched_seconds(
+            stage.rows,
+            stage.completion_tokens,
+            limit=self.max_new_tokens,
+            batch_size=self.engine.batch_size,
+            rate=rate,
+            rows_measured=measured.decode_rows,
+            step_seconds=1 / one,
+        )
+        return seconds / 3600
 
     def find_problems(self, mean_tokens: float, *, what: str) -> list[str]:
         """What will not fit when this engine generates, each with its remedy."""

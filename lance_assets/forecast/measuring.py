@@ -16,7 +16,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lance_assets.algorithms.forecast.batch_parts import FILLED_SHARE
 from lance_assets.algorithms.forecast.costs import Training
@@ -174,15 +174,14 @@ class Measuring:
         # What this computer has not is said before minutes are spent.
         for stage in self.stages.values():
             self.choose_gpu_paths(stage)
-        reads, decodes = (None, None) if self.plan.settings.engine.kind != "transformers" else self._time_engine()
+        engine = {} if self.plan.settings.engine.kind != "transformers" else self._time_engine()
         row = MeasuredRow(
             source=f"measured on this computer, {platform.machine()}, {datetime.date.today()}",
             machine=HERE,
             engine="transformers",
             num_parameters=self.model.shape.num_parameters,
-            prefill_tokens_per_second=reads,
             read_tokens_per_second=self._time_reader(),
-            decode_tokens_per_second=decodes,
+            **engine,
             **self._time_training(),
             **self._time_embedder(),
             start_seconds=time_process(_LOAD, str(self.model.folder)),
@@ -193,8 +192,8 @@ class Measuring:
         write_file_atomically(self.file, row.model_dump_json(indent=1).encode())
         return row
 
-    def _time_engine(self) -> tuple[float, float]:
-        """Tokens that are read a second, and that are decoded, by the experiment's engine."""
+    def _time_engine(self) -> dict[str, Any]:
+        """Tokens that are read a second, and that are decoded, by the experiment's engine, and a step of one row."""
         import torch
 
         from resources.engines.sampling import SeededTopP
@@ -225,11 +224,18 @@ class Measuring:
         length, num_rows = min(max(self.row_tokens, LEAST_TOKENS), MOST_TOKENS), min(settings.batch_size, MOST_ROWS)
         marks: list[float] = []
         decode(num_rows, LEAST_TOKENS, 3)
+        decode(1, length, 1 + DECODED_TOKENS)
+        alone = (marks[-1] - marks[1]) / DECODED_TOKENS
         decode(num_rows, length, 1 + DECODED_TOKENS)
         engine.close()
         # The first token comes with reading the prompt.
         started, begun, *_, ended = marks
-        return num_rows * length / (begun - started), num_rows * DECODED_TOKENS / (ended - begun)
+        return {
+            "prefill_tokens_per_second": num_rows * length / (begun - started),
+            "decode_tokens_per_second": num_rows * DECODED_TOKENS / (ended - begun),
+            "decode_rows": num_rows,
+            "decode_step_seconds": alone,
+        }
 
     def _time_embedder(self) -> dict[str, float]:
         """The start of the embedding model, and the tokens that it reads a second; nothing where a cluster has it."""

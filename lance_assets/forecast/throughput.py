@@ -88,6 +88,8 @@ class MeasuredRow(Row):
         None, gt=0, description="Of whole rows that are read, where nothing is decoded. None: as prompt tokens."
     )
     decode_tokens_per_second: float | None = Field(None, gt=0, description="Completion tokens.")
+    decode_rows: int | None = Field(None, ge=1, description="Rows that were decoded together for that rate.")
+    decode_step_seconds: float | None = Field(None, gt=0, description="Of a step of decoding with one row.")
     train_tokens_per_second: float | None = Field(
         None, gt=0, description="Tokens that SFT trains on; the engine does not matter."
     )

@@ -362,6 +362,21 @@ def test_rows_that_are_read_whole_have_a_rate_of_their_own(project_root: Path, t
     assert hours == [pytest.approx(20_000 / rate / 3600) for rate in (400, 1000)]
 
 
+def test_decoding_goes_by_the_steps_of_batches_where_these_were_measured(project_root: Path) -> None:
+    """mini_lance decodes 128 rows at once: a step of 0.03 s, and 0.001 s for each row, cut at its 160 tokens."""
+    plan, table = load(project_root, "mini_lance"), read_throughput()
+    told = {"num_parameters": 1_748_160, "machine": "cpu2", "engine": "transformers", "source": "a test"}
+    rates = {"prefill_tokens_per_second": 1e9, "decode_tokens_per_second": 128 / 0.158}
+    stage, hours = StageForecast("completions", "raw_generations", None, 130, 1, 1.0, 130 * 60.0), []
+    for steps in ({}, {"decode_rows": 128, "decode_step_seconds": 0.031}):
+        row = MeasuredRow.model_validate(told | rates | steps)
+        work = prepare(plan, table.model_copy(update={"measured": (row,)}), table.find_machine("cpu2"), num_seeds=None)
+        hours.append(work.host(None).count_hours(stage))
+    assert work.host(None).max_new_tokens == 160
+    # Two batches of 160 steps.
+    assert hours == [pytest.approx(seconds / 3600) for seconds in (7800 * 0.158 / 128, 7800 * 0.001 + 2 * 160 * 0.03)]
+
+
 def test_a_plan_names_what_a_cpu_cannot_follow_and_counts_four_bits(project_root: Path, tmp_path: Path) -> None:
     gpu = {"lora": {"r": 4}, "gpu": {"quantization": "4bit", "liger": "on"}}
     told = build_forecast(load(project_root, "mini_lance", training=gpu), machine="cpu2", home=tmp_path).problems
