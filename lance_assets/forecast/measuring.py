@@ -13,17 +13,20 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import polars as pl
 
 from lance_assets.algorithms.forecast.batch_parts import FILLED_SHARE
 from lance_assets.algorithms.forecast.costs import Training
 from lance_assets.forecast.engine import find_memory
 from lance_assets.forecast.throughput import Machine, MeasuredRow
 from lance_assets.forecast.trainer import Trainer
-from lance_assets.records import SamplingSettings
+from lance_assets.records import SFT_SET, SamplingSettings
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 from resources.engines.transformers.model_states import ModelReader
@@ -51,6 +54,8 @@ MOST_EMBEDDED = 128
 TRAINED_TOKENS = 128
 """Of each row that is trained on."""
 _START_SECONDS = 10.0
+TIMED_AS = ("lora", "save_dtype", "dtype", "trained_positions_only", "frozen_dtype", "gpu", "memory_gib", "num_threads")
+"""Settings of training that its start is timed with."""
 # A step's process begins with what the fork server has imported.
 _BEGIN = """
 import importlib, sys, time
@@ -69,12 +74,6 @@ print(time.perf_counter() - started)
 _LOAD_EMBEDDER = f"""{_BEGIN}
 from resources.stores.embeddings import Embedder
 Embedder(sys.argv[1], device=sys.argv[2]).embed(["the"])
-print(time.perf_counter() - started)
-"""
-_IMPORT_TRAINER = """
-import time
-started = time.perf_counter()
-import resources.training.train_worker
 print(time.perf_counter() - started)
 """
 
@@ -185,7 +184,7 @@ class Measuring:
             **self._time_training(),
             **self._time_embedder(),
             start_seconds=time_process(_LOAD, str(self.model.folder)),
-            train_start_seconds=time_process(_IMPORT_TRAINER),
+            train_start_seconds=self._time_trainer(),
             **self._time_harness(),
         )
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -339,6 +338,26 @@ class Measuring:
             rates[f"{name}_tokens_per_second"] = self._time_stage(stage) if has_room else None
         free_memory()
         return rates
+
+    def _time_trainer(self) -> float:
+        """What training on one short row takes: the process, the model that is loaded, and what is saved."""
+        from resources.training.trainer import TrainJob, train_checkpoint
+
+        training = self.plan.settings.training
+        with tempfile.TemporaryDirectory() as scratch:
+            row = dict.fromkeys(SFT_SET) | {"row_id": "1", "prompt": "the " * 8, "completion": "the " * 8}
+            pl.DataFrame([row], schema=SFT_SET).write_parquet(Path(scratch) / "rows.parquet")
+            job = TrainJob(
+                start_checkpoint=self.model.folder,
+                sft_path=Path(scratch) / "rows.parquet",
+                staging=Path(scratch) / "staging",
+                sft=training.sft.model_copy(update={"num_epochs": 1}),
+                **{name: getattr(training, name) for name in TIMED_AS},
+                save_every_minutes=None,
+            )
+            started = time.perf_counter()
+            train_checkpoint(job, log=lambda line: None)
+            return time.perf_counter() - started
 
     @property
     def stages(self) -> dict[str, Training]:

@@ -101,7 +101,9 @@ class MeasuredRow(Row):
     embed_start_seconds: float | None = Field(None, ge=0, description="Until the embedding model is loaded.")
     embed_tokens_per_second: float | None = Field(None, gt=0, description="Of the experiment's embedding model.")
     start_seconds: float | None = Field(None, ge=0, description="Until a process has loaded the model.")
-    train_start_seconds: float | None = Field(None, ge=0, description="Until the trainer's process has begun.")
+    train_start_seconds: float | None = Field(
+        None, ge=0, description="Of a training on one short row: all but its steps."
+    )
     harness_start_seconds: float | None = Field(None, ge=0, description="Of the harness, without its requests.")
     harness_item_seconds: float | None = Field(None, ge=0, description="For an item of the experiment's tasks.")
     num_harness_items: int | None = Field(None, ge=0, description="Items of the experiment's tasks, with its limits.")
