@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lance_assets.algorithms.similarity.dividing import run_here
 from lance_assets.algorithms.similarity.near_duplicates import TooManyPairsError
 from lance_assets.rounds.alike import closer_look, comparing
 from lance_assets.rounds.alike.closer_look import Side, is_same, keep_same
@@ -54,7 +55,9 @@ def test_texts_of_one_wording_with_other_numbers_are_not_looked_at_pair_by_pair(
     texts = tabulate([("How many apples?", f"There are {i} apples left for the pie of today.") for i in range(number)])
     monkeypatch.setattr(closer_look, "is_same", None)
     vectors = np.ones((number, 4), dtype=np.float32) / 2
-    comparer = Comparer(NearDuplicateSettings(exact=False), cast(Round, SimpleNamespace(embed=None)))
+    comparer = Comparer(
+        NearDuplicateSettings(exact=False), cast(Round, SimpleNamespace(embed=None, run_parts=run_here))
+    )
     assert comparer.compare_within(texts, vectors).is_empty()
 
 
@@ -73,7 +76,9 @@ def test_a_collapsed_round_holds_as_many_pairs_as_rows(number: int, monkeypatch:
     monkeypatch.setattr(comparing, "keep_same", count)
     vectors = np.ones((number, 4), dtype=np.float32) / 2
     same = np.ones((number, 4), dtype=np.float32) / 2
-    comparer = Comparer(NearDuplicateSettings(exact=False), cast(Round, SimpleNamespace(embed=lambda some: same)))
+    comparer = Comparer(
+        NearDuplicateSettings(exact=False), cast(Round, SimpleNamespace(embed=lambda some: same, run_parts=run_here))
+    )
     assert len(comparer.compare_within(texts, vectors)) == number - 1
     assert max(looked_at) <= 60
     assert sum(looked_at) <= 10 * number, "with the rows, and not with their square"
@@ -85,6 +90,8 @@ def test_more_pairs_than_fit_are_refused_with_the_remedy(monkeypatch: pytest.Mon
         monkeypatch.setattr(comparing, name, value)
     texts = tabulate([("How many apples?", f"There are {i} apples left for the pie of today.") for i in range(40)])
     vectors = np.ones((40, 4), dtype=np.float32) / 2
-    comparer = Comparer(NearDuplicateSettings(exact=False), cast(Round, SimpleNamespace(embed=None)))
+    comparer = Comparer(
+        NearDuplicateSettings(exact=False), cast(Round, SimpleNamespace(embed=None, run_parts=run_here))
+    )
     with pytest.raises(TooManyPairsError, match="raise the threshold, or drop equal texts first"):
         comparer.compare_within(texts, vectors)

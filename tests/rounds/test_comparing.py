@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lance_assets.algorithms.similarity.dividing import run_here
 from lance_assets.algorithms.similarity.lexical_pairs import find_rouge_pairs
 from lance_assets.algorithms.similarity.near_duplicates import choose_survivors, find_exact_pairs, find_similar_pairs
 from lance_assets.rounds.alike import comparing
@@ -38,7 +39,7 @@ def tabulate(rows: list[tuple[str, str]]) -> pl.DataFrame:
 
 
 def compare(chosen: NearDuplicateSettings, texts: pl.DataFrame) -> pl.DataFrame:
-    comparer = Comparer(chosen, cast(Round, SimpleNamespace(embed=embed)))
+    comparer = Comparer(chosen, cast(Round, SimpleNamespace(embed=embed, run_parts=run_here)))
     return comparer.compare_within(texts, embed(texts["text"].to_list()))
 
 
