@@ -189,10 +189,15 @@ class TransformersEngine:
             # alive.
             failure = str(error)
         if failure is None:
-            rows = zip(requests, prompts, decoded, strict=True)
-            samples = [self._read_sample(*row, sampling) for row in rows]
-            followed = {} if follower is None else follower.samples
-            return [replace(sample, followed=tuple(followed.get(row, ()))) for row, sample in enumerate(samples)]
+            # What follows was asked about samples that were read already.
+            own, followed = ({}, {}) if follower is None else (follower.own, follower.samples)
+            return [
+                replace(
+                    own[row] if row in own else self._read_sample(*given, sampling),
+                    followed=tuple(followed.get(row, ())),
+                )
+                for row, given in enumerate(zip(requests, prompts, decoded, strict=True))
+            ]
         free_memory()
         if len(requests) == 1:
             return [fail(requests[0], len(prompts[0]), f"out of memory with this row alone: {failure}")]

@@ -76,6 +76,8 @@ class Follower:
     """What holds so many rows to a grammar."""
     read: "Callable[[Request, tuple[int, ...], Decoded, SamplingSettings | None], Sample]"
     """What a row has, as a sample: of a request, its prompt and its sampling, None for the batch's own."""
+    own: dict[int, Sample] = field(default_factory=dict)
+    """By row its sample."""
     samples: dict[int, list[Sample]] = field(default_factory=dict)
     """By row what its follow-ups gave, in the order in which they were listed."""
 
@@ -84,8 +86,8 @@ class Follower:
         asked: list[_Asked] = []
         for row, decoded in ended.describe().items():
             request = self.requests[row]
-            sample = self.read(request, self.prompts[row], decoded, None)
-            for follow_up in self.follow_up.list_requests(request, sample):
+            self.own[row] = self.read(request, self.prompts[row], decoded, None)
+            for follow_up in self.follow_up.list_requests(request, self.own[row]):
                 behind = encode_prefill(self.tokenizer, follow_up.prefill)
                 if behind and self._can_ask(request, follow_up, len(self.prompts[row]) + len(behind)):
                     kept = ended.count_kept(row, behind)
