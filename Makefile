@@ -90,10 +90,12 @@ test: setup ## Run the tests, by one worker more than CORES
 test-slow: setup ## Run the tests that are long: kills, repeats, whole journeys, the tools of others
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile -m slow --timeout 900 --durations 40
 
-lint: setup ## Check style, formatting, the direction of imports, and types
+lint: setup ## Check style, formatting, the direction of imports, types, and the experiments' files and definitions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/dg check yaml
+	$(BIN)/dg check defs --no-check-yaml
 
 audit: setup ## Look the installed packages up for known vulnerabilities; says so where nobody can be asked (code 3)
 	test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install pip-audit==2.10.1; }

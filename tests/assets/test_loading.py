@@ -2,11 +2,13 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from lance_assets.assets.experiment import Experiment
 from lance_assets.assets.loading import BrokenExperimentsError, define_experiments, load_experiments
 from lance_assets.assets.platform import PlatformResource
 from lance_assets.rounds.experiments import find_plan, list_folders, load_plans
@@ -323,6 +325,9 @@ def test_dg_check_yaml_names_file_line_field_value_and_what_is_allowed(project: 
 def test_every_shipped_experiment_has_a_type_of_its_own(project_root: Path) -> None:
     for file in (project_root / "lance_assets" / "experiments").glob("*/defs.yaml"):
         assert file.read_text().startswith("type: .Experiment\n"), f"{file}: dg check yaml would check one of several"
+        own = import_module(f"lance_assets.experiments.{file.parent.name}")
+        assert own.__file__, f"{file.parent} has no __init__.py, which defines the type of its file"
+        assert own.Experiment is Experiment
 
 
 @pytest.mark.slow
