@@ -22,7 +22,7 @@ from typing import cast
 import dagster as dg
 
 from lance_assets.assets.graph import build_experiment
-from lance_assets.assets.platform import PlatformResource
+from lance_assets.assets.running.platform import PlatformResource
 from lance_assets.rounds.experiments import find_plan
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.study import make_round

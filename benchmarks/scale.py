@@ -289,7 +289,8 @@ def measure_rounds(number: int) -> dict[str, float]:
     import dagster as dg
 
     from lance_assets.algorithms.measures.progress import format_round
-    from lance_assets.assets.platform import build_platform, find_key, find_rounds, name_rounds
+    from lance_assets.assets.names import find_key, find_rounds, name_rounds
+    from lance_assets.assets.running.platform import build_platform
     from lance_assets.assets.sensors import SeenOutcomes, decide, explain_started
 
     plan, keys = find_plan("mini_lance"), [format_round(place) for place in range(number)]

@@ -29,7 +29,8 @@ from lance_assets.small_world import SMALL_MODEL
 from lance_assets.small_world.seeds import draw_seeds
 from resources.engines.sampling import SeededTopP
 from resources.engines.transformers.engine import TransformersEngine
-from resources.engines.transformers.prefixes import count_begun, find_least_shared
+from resources.engines.transformers.prefixes import count_begun
+from resources.engines.transformers.row_batch import find_least_shared
 from resources.models.chat_format import encode_messages
 from resources.readers.seed_files import read_seeds
 

@@ -11,7 +11,7 @@ import yaml
 from dagster._config import validate_config
 from dagster._config.post_process import resolve_defaults
 
-from lance_assets.assets.platform import find_key
+from lance_assets.assets.names import find_key
 from lance_assets.assets.settings import build_launch_schema, build_run_config, read_launch
 from lance_assets.recipes.contract import list_recipes
 from lance_assets.rounds.experiments import load_plans

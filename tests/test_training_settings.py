@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from lance_assets.algorithms.forecast.batch_parts import choose_precision
+from lance_assets.algorithms.forecast.precision import choose_precision
 from lance_assets.rounds.experiments import load_plans
 from lance_assets.rounds.identity.parts import identify_training
 from lance_assets.rounds.making.training import choose_launcher

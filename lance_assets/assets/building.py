@@ -20,6 +20,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round, parse_round
 from lance_assets.assets.deploying.requests import check_requests, tag_step
+from lance_assets.assets.names import find_key, find_rounds
 from lance_assets.assets.past.lineage import (
     DECISIONS,
     HANDOVER,
@@ -30,7 +31,7 @@ from lance_assets.assets.past.lineage import (
     report_decisions,
     report_version,
 )
-from lance_assets.assets.platform import PlatformResource, find_key, find_rounds
+from lance_assets.assets.running.platform import PlatformResource
 from lance_assets.assets.running.steps import takes_up, work_as_step
 from lance_assets.assets.running.waiting import is_current, show_waiting
 from lance_assets.assets.settings import build_launch_schema, read_launch, show_some_settings

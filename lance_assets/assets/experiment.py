@@ -7,7 +7,7 @@ import dagster as dg
 from pydantic import BaseModel, Field
 
 from lance_assets.assets.graph import build_experiment
-from lance_assets.assets.platform import build_platform
+from lance_assets.assets.running.platform import build_platform
 from lance_assets.assets.self_evolution import define_overview
 from lance_assets.assets.upkeep import define_upkeep
 from lance_assets.rounds.experiments import plan_experiment

@@ -3,8 +3,8 @@
 import dagster as dg
 
 from lance_assets.assets.building import build_assets, build_checks
+from lance_assets.assets.names import find_rounds
 from lance_assets.assets.past.lineage import build_decisions, build_handover, build_sources
-from lance_assets.assets.platform import find_rounds
 from lance_assets.assets.sensors import build_decisions_sensor, build_next_round_sensor
 from lance_assets.assets.settings import show_all_settings
 from lance_assets.markdown import show_lines

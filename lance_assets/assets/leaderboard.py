@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 
 from lance_assets.assets.building import USER_ERRORS, explain_error
-from lance_assets.assets.platform import REFRESH_SENSOR, PlatformResource, find_key
+from lance_assets.assets.names import REFRESH_SENSOR, find_key
+from lance_assets.assets.running.platform import PlatformResource
 from lance_assets.assets.showing import show_figure
 from lance_assets.assets.tables import show_schema
 from lance_assets.pictures.leaderboard import (

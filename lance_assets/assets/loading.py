@@ -16,8 +16,8 @@ import dagster as dg
 
 from lance_assets.assets.graph import build_experiment
 from lance_assets.assets.leaderboard import build_leaderboard, build_refresh_sensor
-from lance_assets.assets.platform import build_platform
 from lance_assets.assets.running.executor import build_executor
+from lance_assets.assets.running.platform import build_platform
 from lance_assets.assets.self_evolution import define_overview
 from lance_assets.assets.upkeep import define_upkeep
 from lance_assets.markdown import show_block

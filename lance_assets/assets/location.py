@@ -19,7 +19,7 @@ from dagster._core.storage.tags import MAX_RETRIES_TAG
 from dagster._core.utils import make_new_run_id
 from dagster._core.workspace.load_target import ModuleTarget, WorkspaceFileTarget
 
-from lance_assets.assets.platform import REFRESH_SENSOR
+from lance_assets.assets.names import REFRESH_SENSOR
 from resources.machine.claims import Claims
 
 MODULE = "lance_assets.assets.code_location"

@@ -16,11 +16,12 @@ import dagster as dg
 from lance_assets.algorithms.measures.progress import format_round, parse_round
 from lance_assets.assets.deploying.instance import open_prepared
 from lance_assets.assets.location import ENDED_OUTSIDE, run_as_launched
+from lance_assets.assets.names import find_key, name_rounds
 from lance_assets.assets.past.lineage import observe_sources
 from lance_assets.assets.past.redo import list_from
-from lance_assets.assets.platform import build_platform, find_key, name_rounds
 from lance_assets.assets.running.full_disk import explain_full_instance
 from lance_assets.assets.running.lost import MAX_LOST, TAKE_UP_TAG, WAITS_TAG, end_lost_runs, explain_loss
+from lance_assets.assets.running.platform import build_platform
 from lance_assets.assets.sensors import decide, explain_obstacle, find_finished_rounds, find_runs, list_to_make
 from lance_assets.assets.settings import build_run_config
 from lance_assets.home import find_home

@@ -8,7 +8,8 @@ import polars as pl
 from lance_assets.algorithms.measures.arms import BACKBONE
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round
 from lance_assets.assets.building import USER_ERRORS, explain_error
-from lance_assets.assets.platform import PlatformResource, find_key
+from lance_assets.assets.names import find_key
+from lance_assets.assets.running.platform import PlatformResource
 from lance_assets.assets.showing import show_figure
 from lance_assets.pictures.study import draw_study, say_rounds, tabulate_study
 from lance_assets.records import STUDY_ROWS

@@ -22,9 +22,9 @@ from lance_assets.algorithms.measures.progress import (
     format_round,
     parse_round,
 )
+from lance_assets.assets.names import find_key, find_rounds, name_rounds
 from lance_assets.assets.past.lineage import report_decisions
 from lance_assets.assets.past.redo import CHAIN_TAG, REDO_TAG, name_redo_job
-from lance_assets.assets.platform import PlatformResource, find_key, find_rounds, name_rounds
 from lance_assets.assets.running.lost import (
     MAX_LOST,
     REFUSED_TAG,
@@ -33,6 +33,7 @@ from lance_assets.assets.running.lost import (
     count_fruitless,
     explain_loss,
 )
+from lance_assets.assets.running.platform import PlatformResource
 from lance_assets.assets.running.waiting import is_current
 from lance_assets.rounds.deciding.asked import explain_waiting, list_waiting
 from lance_assets.rounds.headline import read_outcomes

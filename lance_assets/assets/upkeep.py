@@ -9,10 +9,11 @@ from collections.abc import Collection, Sequence
 import dagster as dg
 
 from lance_assets.algorithms.measures.progress import START_ROUND, format_round, parse_round
+from lance_assets.assets.names import find_key, find_rounds, name_rounds
 from lance_assets.assets.past.lineage import build_source_sensor
 from lance_assets.assets.past.redo import build_redo_sensor, name_redo_job
-from lance_assets.assets.platform import PlatformResource, find_key, find_rounds, name_rounds
 from lance_assets.assets.running.lost import end_lost_runs
+from lance_assets.assets.running.platform import PlatformResource
 from lance_assets.assets.sensors import find_runs
 from lance_assets.markdown import show_text
 from lance_assets.rounds.nouns import list_nouns

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lance_assets.algorithms.forecast.batch_parts import Precision, choose_precision
 from lance_assets.algorithms.forecast.costs import Training, TrainingMemory, forecast_training
 from lance_assets.algorithms.forecast.machine_rates import derive_train_rate, scale_by_passes
+from lance_assets.algorithms.forecast.precision import Precision, choose_precision
 from lance_assets.forecast.engine import find_memory, find_runtime
 from lance_assets.forecast.throughput import Machine, ThroughputTable
 from lance_assets.settings.training import TrainingSettings

@@ -1,6 +1,6 @@
 """Engines: what asks a model, whichever library runs it.
 
-`transformers_engine.py`, `vllm_engine.py` and `openai_engine.py` each have one. An engine gives samples in groups as
+`transformers`, `vllm` and `openai` beside this file each have one. An engine gives samples in groups as
 they finish, so that what is finished can be stored while the rest goes on (`resources.engines.durable_stage`).
 """
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from lance_assets.records import (
     Ask,
@@ -16,9 +16,13 @@ from lance_assets.records import (
     Request,
     Sample,
     SamplingSettings,
+    TokenChoice,
     TurnNotContinuedError,
 )
 from resources.machine.processes import MemoryPeak
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 NUM_ALTERNATIVES = 20
 """Likeliest tokens reported for each token of `Sample.tail`; what servers give at most."""
@@ -185,6 +189,31 @@ def cut_at_stop(text: str, stop: Sequence[str]) -> str | None:
     """
     places = [place for one in stop if (place := text.find(one)) >= 0]
     return text[: min(places)] if places else None
+
+
+def build_tail(
+    tokenizer: "PreTrainedTokenizerBase",
+    choices: Sequence[tuple[int, Sequence[tuple[int, float]]]],
+    *,
+    tail_tokens: int,
+    stopped: bool,
+) -> tuple[TokenChoice, ...]:
+    """The last tokens of a completion as text.
+
+    Args:
+        tokenizer: the model's.
+        choices: the last tokens, each with the token ids there and their log-probabilities in nats.
+        tail_tokens: how many are kept.
+        stopped: whether the last one ended the turn; it is kept beside them, as an empty text.
+    """
+    kept = list(choices)[-(tail_tokens + stopped) :] if tail_tokens else []
+    tail = []
+    for place, (token, others) in enumerate(kept, start=1):
+        text = "" if stopped and place == len(kept) else tokenizer.decode([token])
+        # the likeliest last, so that of two tokens with one text it is the one that stays
+        rising = sorted(others, key=lambda other: other[1])
+        tail.append(TokenChoice(text, {tokenizer.decode([other]): value for other, value in rising}))
+    return tuple(tail)
 
 
 def fail(request: Request, prompt_tokens: int, error: str) -> Sample:

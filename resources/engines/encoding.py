@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
 
-from lance_assets.records import Request, Sample, SamplingSettings, TokenChoice
+from lance_assets.records import Request, Sample, SamplingSettings
 from resources.engines.contract import fail
 from resources.models.chat_format import encode_messages, encode_user_turn, read_format
 from resources.models.thought_tags import begin_own
@@ -73,28 +73,3 @@ def encode_requests(
 def begins_turn(request: Request, sampling: SamplingSettings) -> bool:
     """Whether a free completion begins where the model's turn does: behind no prefill, and held to no grammar."""
     return not request.prefill and request.writes != "user" and sampling.grammar is None
-
-
-def build_tail(
-    tokenizer: "PreTrainedTokenizerBase",
-    choices: Sequence[tuple[int, Sequence[tuple[int, float]]]],
-    *,
-    tail_tokens: int,
-    stopped: bool,
-) -> tuple[TokenChoice, ...]:
-    """The last tokens of a completion as text.
-
-    Args:
-        tokenizer: the model's.
-        choices: the last tokens, each with the token ids there and their log-probabilities in nats.
-        tail_tokens: how many are kept.
-        stopped: whether the last one ended the turn; it is kept beside them, as an empty text.
-    """
-    kept = list(choices)[-(tail_tokens + stopped) :] if tail_tokens else []
-    tail = []
-    for place, (token, others) in enumerate(kept, start=1):
-        text = "" if stopped and place == len(kept) else tokenizer.decode([token])
-        # the likeliest last, so that of two tokens with one text it is the one that stays
-        rising = sorted(others, key=lambda other: other[1])
-        tail.append(TokenChoice(text, {tokenizer.decode([other]): value for other, value in rising}))
-    return tuple(tail)

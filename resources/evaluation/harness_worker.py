@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 from resources.evaluation.lean_harness import import_harness
 from resources.evaluation.request_clock import RequestClock
-from resources.machine.processes import measure_own_peak
+from resources.machine.processes import end_with_stdin, measure_own_peak
 from resources.models.chat_markup import guard_turns
 
 
@@ -96,6 +96,7 @@ def load_once(model: type[Any]) -> None:
 
 def main() -> None:
     """Confine the harness, and run its own command line for each run of the job."""
+    end_with_stdin()
     job = json.loads(Path(sys.argv[1]).read_text())
     confine(allows_code=job["allow_task_code"])
     from lm_eval.__main__ import cli_evaluate

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from resources.evaluation.harness_worker import confine
+from resources.machine.processes import end_with_stdin
 
 
 def list_tasks(found: dict[Any, Any]) -> Iterator[Any]:
@@ -24,6 +25,7 @@ def list_tasks(found: dict[Any, Any]) -> Iterator[Any]:
 
 def main() -> None:
     """Read the job and write the prompts of every item that is evaluated."""
+    end_with_stdin()
     job = json.loads(Path(sys.argv[1]).read_text())
     confine(allows_code=job["allow_task_code"])
     from lm_eval.tasks import TaskManager, get_task_dict

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 TAIL_LINES = 40
+PIECE = 4096
+"""Bytes that are read at once of an input that nothing is expected from."""
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,22 @@ def _end_what_it_left(process: subprocess.Popen[str]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(OSError):
         process.stdin.close()
+
+
+def end_with_stdin() -> None:
+    """End this process as soon as its standard input closes, as that of a streamed process does when its parent ends.
+
+    A parent that is killed cannot end it, and its work would be begun again beside what it left behind.
+    """
+
+    def watch() -> None:
+        # Not by sys.stdin, whose lock a fork of this process would inherit while it is held.
+        while os.read(0, PIECE):
+            pass
+        # sys.exit would end this thread alone.
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="end with standard input").start()
 
 
 def kill_with_descendants(pid: int) -> None:

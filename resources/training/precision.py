@@ -10,8 +10,9 @@ from pathlib import Path
 
 import psutil
 
-from lance_assets.algorithms.forecast.batch_parts import Device, Precision, choose_num_parts, choose_precision
+from lance_assets.algorithms.forecast.batch_parts import choose_num_parts
 from lance_assets.algorithms.forecast.costs import RUNTIME_GIB, ModelShape, Training
+from lance_assets.algorithms.forecast.precision import Device, Precision, choose_precision
 from resources.machine.instructions import has_bfloat16_instructions
 from resources.training.stage_settings import TrainingDtype
 

@@ -15,7 +15,6 @@ import os
 import random
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Iterable
 from contextlib import redirect_stdout
@@ -48,7 +47,7 @@ from trl import SFTConfig, SFTTrainer
 from lance_assets.algorithms.forecast.costs import Training
 from lance_assets.algorithms.selection.best_first import sort_best_first
 from lance_assets.prompts import build_messages
-from resources.machine.processes import MemoryPeak, measure_own_peak
+from resources.machine.processes import MemoryPeak, end_with_stdin, measure_own_peak
 from resources.models.chat_format import encode_row, require_turn_end
 from resources.models.foreign_code import WITHOUT_CODE
 from resources.models.model_shapes import measure_shape
@@ -516,13 +515,6 @@ def read_measure(steps: list[dict], name: str) -> list[float]:
     return [float(step[name]) for step in steps if name in step]
 
 
-def _exit_with_parent() -> None:
-    # The read returns when the parent ends, however it ends: a pipe is closed even after SIGKILL.
-    sys.stdin.read()
-    # sys.exit would end this thread alone, and training would go on.
-    os._exit(1)
-
-
 def main() -> None:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -530,7 +522,7 @@ def main() -> None:
     parser.add_argument("--watch-stdin", action="store_true", help="end when standard input closes")
     options = parser.parse_args()
     if options.watch_stdin:
-        threading.Thread(target=_exit_with_parent, daemon=True).start()
+        end_with_stdin()
     logging.disable_progress_bar()
     disable_progress_bars()
     job = TrainJob.model_validate_json(options.job.read_text())

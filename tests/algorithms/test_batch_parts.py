@@ -6,14 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lance_assets.algorithms.forecast.batch_parts import (
-    FEWEST_PARAMETERS,
-    FILLED_SHARE,
-    PART_SHARE,
-    choose_num_parts,
-    choose_precision,
-)
+from lance_assets.algorithms.forecast.batch_parts import FILLED_SHARE, PART_SHARE, choose_num_parts
 from lance_assets.algorithms.forecast.costs import ModelShape, Training, forecast_training
+from lance_assets.algorithms.forecast.precision import FEWEST_PARAMETERS, choose_precision
 
 SMOL = ModelShape(
     num_parameters=134_515_008,

@@ -13,7 +13,7 @@ import dagster as dg
 import numpy as np
 
 from lance_assets.assets import showing
-from lance_assets.assets.platform import PlatformResource
+from lance_assets.assets.running.platform import PlatformResource
 from lance_assets.prompts import Templates
 from lance_assets.recipes.lance_settings import RUBRIC
 from lance_assets.records import Request, Sample, SamplingSettings

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lance_assets.assets.platform import PlatformResource
+from lance_assets.assets.running.platform import PlatformResource
 from lance_assets.records import FollowUp, Request, Sample, SamplingSettings, TurnNotContinuedError
 from lance_assets.rounds.asking import Asker, Cost
 from lance_assets.rounds.plan import Plan

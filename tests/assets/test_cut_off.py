@@ -6,7 +6,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from lance_assets.assets.platform import find_key
+from lance_assets.assets.names import find_key
 from lance_assets.records import RAW_GENERATIONS
 from lance_assets.rounds.making.proposing import measure_cut_off, name_limit
 from tests.assets.conftest import OpenWorld

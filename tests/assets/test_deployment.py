@@ -19,8 +19,9 @@ from lance_assets.assets.deploying import slurm
 from lance_assets.assets.deploying.deployment import DEPLOYMENTS, find_deployment, read_max_concurrent
 from lance_assets.assets.deploying.requests import check_requests, find_request, tag_step
 from lance_assets.assets.graph import build_experiment
-from lance_assets.assets.platform import PlatformResource, find_key
+from lance_assets.assets.names import find_key
 from lance_assets.assets.running.executor import build_executor, explain_killed
+from lance_assets.assets.running.platform import PlatformResource
 from lance_assets.rounds.experiments import find_plan
 from lance_assets.rounds.nouns import NOUNS, list_nouns
 from lance_assets.settings.engines import StepRequest

@@ -16,7 +16,7 @@ from dagster._core.errors import DagsterSubprocessError
 from dagster._utils.error import SerializableErrorInfo
 from sqlalchemy.exc import OperationalError
 
-from lance_assets.assets.platform import find_key
+from lance_assets.assets.names import find_key
 from lance_assets.assets.run import open_instance
 from lance_assets.assets.running import executor
 from lance_assets.assets.running.full_disk import explain_full_instance

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from lance_assets.assets import run as running
-from lance_assets.assets.platform import find_key
+from lance_assets.assets.names import find_key
 from lance_assets.assets.running.lost import TAKE_UP_TAG, WAITS_TAG
 from lance_assets.rounds.deciding.asked import explain_waiting, list_asked, list_waiting
 from lance_assets.rounds.deciding.decisions import Ledger, decide, find_scale, keep_decisions, read_ledger

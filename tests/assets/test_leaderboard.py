@@ -17,7 +17,8 @@ from lance_assets.assets.leaderboard import (
     build_refresh_sensor,
     describe_leaderboard,
 )
-from lance_assets.assets.platform import PlatformResource, find_key, name_rounds
+from lance_assets.assets.names import find_key, name_rounds
+from lance_assets.assets.running.platform import PlatformResource
 from lance_assets.assets.self_evolution import define_overview
 from lance_assets.assets.upkeep import define_upkeep
 from lance_assets.cli.reading import print_leaderboard

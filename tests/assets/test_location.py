@@ -13,7 +13,7 @@ from dagster._core.scheduler.instigation import (
 )
 
 from lance_assets.assets.location import find_repository
-from lance_assets.assets.platform import REFRESH_SENSOR
+from lance_assets.assets.names import REFRESH_SENSOR
 
 OTHERS = """\
 load_from:

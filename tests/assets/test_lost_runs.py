@@ -14,7 +14,7 @@ from dagster._core.execution.retries import RetryMode, auto_reexecution_should_r
 from dagster._core.storage.tags import MAX_RETRIES_TAG, RETRY_NUMBER_TAG, WILL_RETRY_TAG
 
 from lance_assets.assets.building import MAX_KILLED, end_step
-from lance_assets.assets.platform import find_key
+from lance_assets.assets.names import find_key
 from lance_assets.assets.run import begins_as_before
 from lance_assets.assets.running import lost as room
 from lance_assets.assets.running.executor import KILLED, WatchedExecutor, hold_run

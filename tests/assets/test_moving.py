@@ -8,8 +8,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from lance_assets.assets.names import find_key
 from lance_assets.assets.past.doctor import examine, mend
-from lance_assets.assets.platform import find_key
 from lance_assets.assets.sensors import decide, explain_obstacle, list_to_make
 from lance_assets.rounds.nouns import NOUNS
 from resources.remote.copying import Copying, copy_experiment

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from lance_assets.assets import run
-from lance_assets.assets.platform import find_key
+from lance_assets.assets.names import find_key
 from lance_assets.cli.identities import show_differences
 from lance_assets.cli.reading import show_round
 from lance_assets.pictures.leaderboard import tabulate_all_rounds

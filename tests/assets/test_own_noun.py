@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from lance_assets.assets.platform import find_key
+from lance_assets.assets.names import find_key
 from lance_assets.rounds import nouns
 from lance_assets.rounds.plan import Check, Noun
 from tests.assets.scripted_platform import SCRIPTED, without_drawing

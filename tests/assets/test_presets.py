@@ -10,7 +10,8 @@ import pytest
 from accelerate.commands.config.config_args import ClusterConfig
 
 from lance_assets.assets.graph import build_experiment
-from lance_assets.assets.platform import PlatformResource, find_key
+from lance_assets.assets.names import find_key
+from lance_assets.assets.running.platform import PlatformResource
 from lance_assets.recipes.lance_settings import LanceSettings
 from lance_assets.rounds.experiments import read_plan
 from lance_assets.rounds.plan import Plan

@@ -18,8 +18,8 @@ import pytest
 
 from lance_assets.algorithms.measures.progress import Decision, find_best_round, format_round
 from lance_assets.assets.building import GPU_POOL
+from lance_assets.assets.names import find_key, find_rounds
 from lance_assets.assets.past.lineage import list_parents
-from lance_assets.assets.platform import find_key, find_rounds
 from lance_assets.assets.sensors import decide
 from lance_assets.experiments import mini_cllm
 from lance_assets.prompts import build_messages

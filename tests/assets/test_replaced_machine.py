@@ -11,8 +11,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from lance_assets.assets.names import find_key
 from lance_assets.assets.past.doctor import examine
-from lance_assets.assets.platform import find_key
 from lance_assets.assets.running.lost import TAKE_UP_TAG, end_lost_runs, list_scopes
 from lance_assets.assets.sensors import decide, explain_obstacle, list_to_make
 from resources.machine.claims import SILENT_SECONDS, Claim

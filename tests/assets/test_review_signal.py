@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from lance_assets.algorithms.measures.signals import ScoredPair, SignalMeasures, measure_signal
-from lance_assets.assets.platform import find_key
+from lance_assets.assets.names import find_key
 from lance_assets.recipes.asking import StateRow
 from lance_assets.recipes.contract import list_recipes
 from lance_assets.records import PAIR_JUDGEMENTS, REVIEW_SIGNAL

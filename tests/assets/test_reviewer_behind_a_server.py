@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lance_assets.assets.platform import PlatformResource
+from lance_assets.assets.running.platform import PlatformResource
 from lance_assets.rounds.nouns import identify
 from lance_assets.settings.engines import EngineSettings
 from resources.engines.contract import Engine

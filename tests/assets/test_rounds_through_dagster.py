@@ -9,7 +9,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from lance_assets.assets.platform import find_key, find_rounds
+from lance_assets.assets.names import find_key, find_rounds
 from tests.assets.conftest import OpenWorld
 from tests.assets.tiny_experiment import CHECKS, NOUNS, TRAINING, World, find_failures, find_stale, open_world
 

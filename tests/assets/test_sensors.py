@@ -3,7 +3,7 @@
 import dagster as dg
 import pytest
 
-from lance_assets.assets.platform import find_key
+from lance_assets.assets.names import find_key
 from tests.assets.conftest import OpenWorld
 from tests.assets.tiny_experiment import World, find_failures
 

@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from lance_assets.assets import run as command_line
-from lance_assets.assets.platform import PlatformResource, find_key
+from lance_assets.assets.names import find_key
+from lance_assets.assets.running.platform import PlatformResource
 from lance_assets.assets.self_evolution import describe_self_evolution
 from lance_assets.pictures.study import list_arms, tabulate_rounds, tabulate_study
 from lance_assets.recipes.lance_settings import LanceSettings

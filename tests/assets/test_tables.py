@@ -9,7 +9,7 @@ from polars.testing import assert_frame_equal
 
 from lance_assets import records
 from lance_assets.assets import building
-from lance_assets.assets.platform import find_key
+from lance_assets.assets.names import find_key
 from lance_assets.assets.tables import LINEAGE, describe_columns, find_maker
 from lance_assets.recipes.contract import list_recipes
 from lance_assets.rounds.nouns import NOUNS, list_schemas

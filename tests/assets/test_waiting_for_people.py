@@ -4,7 +4,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from lance_assets.assets.platform import find_key
+from lance_assets.assets.names import find_key
 from lance_assets.assets.running.lost import WAITS_TAG
 from lance_assets.records import START_CHECKPOINT
 from lance_assets.rounds.deciding.asked import explain_waiting, list_asked, list_waiting

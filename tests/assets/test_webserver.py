@@ -19,7 +19,7 @@ from dagster_webserver.webserver import DagsterWebserver
 from starlette.testclient import TestClient
 
 from lance_assets.assets import run as command_line
-from lance_assets.assets.platform import find_key
+from lance_assets.assets.names import find_key
 from tests.assets.conftest import OpenWorld
 from tests.assets.tiny_experiment import CHECKS, NOUNS, World
 

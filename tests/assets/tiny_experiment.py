@@ -17,7 +17,8 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver
 from dagster._core.loader import LoadingContextForTest
 
 from lance_assets.assets.graph import build_experiment
-from lance_assets.assets.platform import PlatformResource, find_key
+from lance_assets.assets.names import find_key
+from lance_assets.assets.running.platform import PlatformResource
 from lance_assets.assets.self_evolution import define_overview
 from lance_assets.assets.settings import build_run_config
 from lance_assets.assets.upkeep import define_upkeep

@@ -1,7 +1,10 @@
 """A streamed process leaves nothing behind, also not what a launcher put into sessions of their own."""
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
@@ -63,3 +66,25 @@ def test_the_log_is_whole_and_the_code_is_its_own() -> None:
     assert code == 3
     assert lines == [str(number) for number in range(100)]
     assert tail.splitlines() == lines[-40:]
+
+
+@pytest.mark.parametrize(
+    "worker", ["evaluation.harness_worker", "evaluation.task_prompts_worker", "training.train_worker"]
+)
+def test_a_worker_ends_when_its_parent_is_killed(worker: str, tmp_path: Path, project_root: Path) -> None:
+    job = tmp_path / "job.json"
+    os.mkfifo(job)
+    watches = ["--watch-stdin"] if worker.startswith("training") else []
+    parent = f"""if True:
+        import sys
+        from resources.machine.processes import stream_process
+        command = [sys.executable, "-m", "resources.{worker}", {str(job)!r}, *{watches!r}]
+        stream_process(command, added_environment={{}}, log=print)
+    """
+    # The job is opened for writing when the worker opens it, which then reads to its end, and so as long as we like.
+    with subprocess.Popen([sys.executable, "-c", parent], cwd=project_root) as started, job.open("w"):
+        (child,) = psutil.Process(started.pid).children()
+        started.kill()
+        started.wait()
+        _, alive = psutil.wait_procs([child], timeout=30)
+        assert [one.pid for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []

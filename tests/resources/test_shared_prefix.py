@@ -18,8 +18,8 @@ from resources.engines.transformers import row_batch
 from resources.engines.transformers.decoding import Rules, decode_batch
 from resources.engines.transformers.engine import TransformersEngine
 from resources.engines.transformers.grouped_attention import use_grouped_attention
-from resources.engines.transformers.prefixes import count_begun, find_least_shared, plan_reading
-from resources.engines.transformers.row_batch import keeps_begins, passes_over_holes
+from resources.engines.transformers.prefixes import count_begun, plan_reading
+from resources.engines.transformers.row_batch import find_least_shared, keeps_begins, passes_over_holes
 from tests.resources.test_packed_products import KINDS, build_model
 
 GREEDY = SamplingSettings(temperature=0.0, top_p=1.0, max_new_tokens=24, tail_tokens=3)

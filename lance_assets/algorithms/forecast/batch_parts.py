@@ -1,4 +1,4 @@
-"""In which precision a stage is trained, and in how many parts a batch is computed, by arithmetic on model and memory.
+"""In how many parts a batch is computed, by arithmetic on model and memory.
 
 A batch is the rows of one optimizer step. Its parts are computed one after another and their gradients are added, so
 that a part alone has to fit. The arithmetic of `costs.forecast_training` says what a part takes beside the states.
@@ -8,44 +8,14 @@ adds all gradients. A GPU needs many tokens at once all the more.
 """
 
 from dataclasses import replace
-from typing import Literal
 
 from lance_assets.algorithms.forecast.costs import ModelShape, Training, forecast_training
-
-Device = Literal["cpu", "cuda"]
-"""What a model is trained on."""
-Precision = Literal["float32", "bfloat16_autocast"]
-"""What the products are computed in; the weights, their gradients and the optimizer's states are float32 in both."""
+from lance_assets.algorithms.forecast.precision import Device
 
 PART_SHARE: dict[Device, float] = {"cpu": 1 / 4, "cuda": 1 / 2}
 """Of a device's memory: the most that activations and logits of one part take."""
 FILLED_SHARE = 0.9
 """Of a device's memory: the most that all of training takes; the rest is for other programs and for fragmentation."""
-FEWEST_PARAMETERS = 20_000_000
-"""On a CPU a smaller model trains and reads in float32: its products are too small for casting them to pay."""
-
-
-def choose_precision(
-    wanted: Literal["auto", "float32", "bfloat16_autocast"],
-    *,
-    device: Device,
-    num_parameters: int,
-    has_bfloat16: bool,
-) -> Precision:
-    """The precision that "auto" stands for, or the one that is asked for.
-
-    "auto" is bfloat16 autocast where the device multiplies bfloat16 by instructions of its own, and float32 elsewhere
-    and, on a CPU, for a model of fewer than `FEWEST_PARAMETERS`.
-
-    >>> choose_precision("auto", device="cpu", num_parameters=134_515_008, has_bfloat16=True)
-    'bfloat16_autocast'
-    >>> choose_precision("auto", device="cpu", num_parameters=1_748_160, has_bfloat16=True)
-    'float32'
-    """
-    if wanted != "auto":
-        return wanted
-    is_small = device == "cpu" and num_parameters < FEWEST_PARAMETERS
-    return "bfloat16_autocast" if has_bfloat16 and not is_small else "float32"
 
 
 def choose_num_parts(

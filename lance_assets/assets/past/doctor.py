@@ -13,6 +13,7 @@ import dagster as dg
 
 from lance_assets.algorithms.measures.progress import format_round, is_round_key, parse_round
 from lance_assets.assets.building import USER_ERRORS, evaluate_check, report_handover, tell_later_rounds
+from lance_assets.assets.names import find_key, name_rounds
 from lance_assets.assets.past.lineage import (
     HANDOVER,
     START,
@@ -22,7 +23,6 @@ from lance_assets.assets.past.lineage import (
     observe_sources,
     report_version,
 )
-from lance_assets.assets.platform import find_key, name_rounds
 from lance_assets.assets.showing import show_report
 from lance_assets.assets.tables import locate_table
 from lance_assets.records import CHECKPOINT

@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from lance_assets.assets.platform import find_key, find_rounds
+from lance_assets.assets.names import find_key, find_rounds
 from lance_assets.rounds.deciding.asked import DecidedRound
 from lance_assets.rounds.identity.sources import Source, list_sources
 from lance_assets.rounds.nouns import list_before, list_inputs

@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from lance_assets.algorithms.measures.progress import is_round_key, parse_round
-from lance_assets.assets.platform import find_key, find_rounds, name_rounds
+from lance_assets.assets.names import find_key, find_rounds, name_rounds
 from lance_assets.assets.running.lost import WAITS_TAG
 from lance_assets.rounds.nouns import list_nouns
 from lance_assets.rounds.plan import Plan

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from lance_assets.algorithms.forecast.costs import LOGITS_AT_ONCE
-from resources.engines.transformers.grouped_attention import GROUPED_ATTENTION
-from resources.engines.transformers.growing_cache import build_growing_cache, keeps_all
+from resources.engines.transformers.growing_cache import GROUPED_ATTENTION, build_growing_cache, keeps_all
 from resources.models.shared_context import ContextRow, SharedRows, lay_out
 
 if TYPE_CHECKING:

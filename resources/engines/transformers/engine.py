@@ -10,13 +10,22 @@ so an interrupted stage gives the bytes of one that ran through.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from lance_assets.algorithms.forecast.batch_parts import FEWEST_PARAMETERS
+from lance_assets.algorithms.forecast.precision import FEWEST_PARAMETERS
 from lance_assets.records import FollowUp, Request, Sample, SamplingSettings
-from resources.engines.contract import NUM_ALTERNATIVES, GrammarError, ModelLoadError, cut_at_stop, fail, obeys_grammars
-from resources.engines.encoding import begins_turn, build_tail, encode_requests
+from resources.engines.contract import (
+    NUM_ALTERNATIVES,
+    GrammarError,
+    ModelLoadError,
+    build_tail,
+    cut_at_stop,
+    fail,
+    obeys_grammars,
+)
+from resources.engines.encoding import begins_turn, encode_prefill, encode_requests
 from resources.engines.loading import check_folder, load_tokenizer
 from resources.engines.sampling import SeededTopP
 from resources.engines.transformers.follow_ups import Follower
@@ -230,7 +239,7 @@ class TransformersEngine:
     ) -> Follower:
         _, tokenizer = self.load()
         return Follower(
-            tokenizer,
+            partial(encode_prefill, tokenizer),
             requests,
             prompts,
             follow_up,

@@ -14,14 +14,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lance_assets.records import FollowUp, Request, Sample, SamplingSettings
-from resources.engines.encoding import encode_prefill
 from resources.engines.sampling import SeededTopP
 from resources.engines.transformers.memory import free_memory, is_out_of_memory
-from resources.engines.transformers.prefixes import FEW_TOKENS
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from resources.engines.transformers.constraint import Constraint
     from resources.engines.transformers.decoding import Decoded, EndedRows, Rules
 
@@ -35,6 +31,8 @@ def group_alike(lengths: Sequence[int]) -> list[list[int]]:
     >>> group_alike([5, 90, 4, 100])
     [[2, 0], [1, 3]]
     """
+    from resources.engines.transformers.grouped_attention import FEW_TOKENS
+
     groups: list[list[int]] = []
     for place in sorted(range(len(lengths)), key=lambda place: (lengths[place], place)):
         least = lengths[groups[-1][0]] if groups else 0
@@ -61,7 +59,8 @@ class _Asked:
 class Follower:
     """Asks the follow-ups of a batch's rows as these end."""
 
-    tokenizer: "PreTrainedTokenizerBase"
+    encode: Callable[[str], tuple[int, ...]]
+    """Gives the token ids of the text with which a turn has begun."""
     requests: Sequence[Request]
     """Of the batch, in its order."""
     prompts: Sequence[tuple[int, ...]]
@@ -88,7 +87,7 @@ class Follower:
             request = self.requests[row]
             self.own[row] = self.read(request, self.prompts[row], decoded, None)
             for follow_up in self.follow_up.list_requests(request, self.own[row]):
-                behind = encode_prefill(self.tokenizer, follow_up.prefill)
+                behind = self.encode(follow_up.prefill)
                 if behind and self._can_ask(request, follow_up, len(self.prompts[row]) + len(behind)):
                     kept = ended.count_kept(row, behind)
                     asked.append(_Asked(row, follow_up, behind, len(behind) - kept))

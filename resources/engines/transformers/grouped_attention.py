@@ -15,13 +15,14 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from resources.engines.transformers.growing_cache import Begun
-from resources.engines.transformers.prefixes import FEW_TOKENS
+from resources.engines.transformers.growing_cache import GROUPED_ATTENTION, Begun
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-GROUPED_ATTENTION = "grouped_decode"
+FEW_TOKENS = 16
+"""Tokens behind a prompt that are read as fast padded as not: up to so many attend by products, and torch's kernel is
+faster for more."""
 
 
 def attend_grouped(

@@ -16,6 +16,8 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
+GROUPED_ATTENTION = "grouped_decode"
+"""The attention that reads `Begun`, by its name in transformers (`grouped_attention`)."""
 ROOM = 64
 """Tokens of room that are added when there is none."""
 

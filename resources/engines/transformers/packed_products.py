@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from lance_assets.algorithms.forecast.batch_parts import FEWEST_PARAMETERS
+from lance_assets.algorithms.forecast.precision import FEWEST_PARAMETERS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

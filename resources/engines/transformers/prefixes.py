@@ -8,16 +8,6 @@ with, what each group of them begins with beyond that, and the rest of each.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lance_assets.algorithms.forecast.batch_parts import FEWEST_PARAMETERS
-
-LEAST_SHARED = 256
-"""Tokens that prompts have in common before a small model reads them apart from the rest. It rounds otherwise in the
-last bits and takes a pass more, which a template of a few sentences, as small models have, is not worth."""
-LEAST_SHARED_BY_LARGE = 32
-"""The same of a model of `FEWEST_PARAMETERS` or more, whose passes take longer than what is left of them."""
-FEW_TOKENS = 16
-"""Tokens behind a prompt that are read as fast padded as not: up to so many attend by products (`grouped_attention`),
-and torch's kernel is faster for more."""
 LEAST_SAVED = 1 / 8
 """Of the tokens of a batch: groups that save less are not read apart."""
 
@@ -44,11 +34,6 @@ class Reading:
     """Of each prompt the tokens that were read for an earlier one."""
     begins_alike: bool
     """Whether the first pass reads what all prompts begin with."""
-
-
-def find_least_shared(num_parameters: int) -> int:
-    """Tokens that are worth reading apart, for a model of so many parameters."""
-    return LEAST_SHARED if num_parameters < FEWEST_PARAMETERS else LEAST_SHARED_BY_LARGE
 
 
 def count_common(one: Sequence[int], other: Sequence[int]) -> int:

@@ -15,7 +15,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lance_assets.algorithms.forecast.batch_parts import choose_precision
+from lance_assets.algorithms.forecast.precision import choose_precision
 from resources.machine.instructions import has_bfloat16_instructions
 
 if TYPE_CHECKING:

@@ -9,13 +9,24 @@ from weakref import WeakKeyDictionary
 import torch
 from transformers.cache_utils import DynamicCache
 
-from resources.engines.transformers.grouped_attention import GROUPED_ATTENTION
-from resources.engines.transformers.growing_cache import GrowingLayer, build_growing_cache, copy_rows, keeps_all
-from resources.engines.transformers.prefixes import find_least_shared, plan_reading
+from lance_assets.algorithms.forecast.precision import FEWEST_PARAMETERS
+from resources.engines.transformers.growing_cache import (
+    GROUPED_ATTENTION,
+    GrowingLayer,
+    build_growing_cache,
+    copy_rows,
+    keeps_all,
+)
+from resources.engines.transformers.prefixes import plan_reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+LEAST_SHARED = 256
+"""Tokens that prompts have in common before a small model reads them apart from the rest. It rounds otherwise in the
+last bits and takes a pass more, which a template of a few sentences, as small models have, is not worth."""
+LEAST_SHARED_BY_LARGE = 32
+"""The same of a model of `FEWEST_PARAMETERS` or more, whose passes take longer than what is left of them."""
 NUM_MASKED = 16
 """Masked tokens that are tried: so far away, a token that is seen farther away is seen little."""
 
@@ -112,6 +123,11 @@ def _read_behind(
     positions = (own.cumsum(dim=1) - 1).clamp(min=0) + mask.sum(dim=1, keepdim=True)
     mask = torch.cat([mask, own], dim=1)
     return _read(model, cache, input_ids, mask, positions), mask, positions
+
+
+def find_least_shared(num_parameters: int) -> int:
+    """Tokens that are worth reading apart, for a model of so many parameters."""
+    return LEAST_SHARED if num_parameters < FEWEST_PARAMETERS else LEAST_SHARED_BY_LARGE
 
 
 def read_prompts(model: "PreTrainedModel", prompts: Sequence[tuple[int, ...]], pad_id: int) -> RowBatch:

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lance_assets.records import Request, Sample
-from resources.engines.contract import cut_at_stop, fail
-from resources.engines.encoding import build_tail
+from resources.engines.contract import build_tail, cut_at_stop, fail
 from resources.engines.vllm.process import VllmProcess
 from resources.models.chat_format import list_turn_ends, read_text
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from lance_assets.algorithms.forecast.batch_parts import Precision
+from lance_assets.algorithms.forecast.precision import Precision
 from lance_assets.extras import INSTALL
 from resources.training.gpu.settings import LIBRARIES, Attention, GpuSettings
 
