@@ -20,6 +20,8 @@ LISTS = (("l", list), ("t", tuple), ("S", set), ("F", frozenset))
 
 job: dict[str, Any] = globals().get("given", {})
 objects: list[Any] = []
+late: dict[int, Exception] = {}
+"""What an iterator raised after items that had to be given first, by its number."""
 
 
 class RefusedError(Exception):
@@ -97,13 +99,14 @@ def serve(asked: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
         return {"value": result, "changed": changed}
     if kind == "attribute":
         return {"value": encode(getattr(own, asked["name"]))}
-    if kind == "list":
-        items = []
-        for one in own:
-            items.append(one)
-            if len(items) > MAX_ITEMS:
-                raise RefusedError("it has too many items")
-        return {"value": encode(items)}
+    if kind == "iter":
+        found = iter(own)
+        if found is own:
+            return {"value": ["h", asked["of"], type(own).__name__]}
+        objects.append(found)
+        return {"value": ["h", len(objects) - 1, type(found).__name__]}
+    if kind == "take":
+        return {"value": encode(take(asked["of"], given[0]))}
     does: dict[str, Callable[[], Any]] = {
         "len": lambda: len(own),
         "item": lambda: own[given[0]],
@@ -115,6 +118,23 @@ def serve(asked: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
         "less": lambda: bool(own < given[0]),
     }
     return {"value": encode(does[kind]())}
+
+
+def take(number: int, most: int) -> list[Any]:
+    """The next items of an iterator, up to some; none where it has ended."""
+    if number in late:
+        raise late.pop(number)
+    items: list[Any] = []
+    try:
+        while len(items) < most:
+            items.append(next(objects[number]))
+    except StopIteration:
+        return items
+    except Exception as error:
+        if not items:
+            raise
+        late[number] = error
+    return items
 
 
 def load(program: str) -> dict[str, Any]:

