@@ -24,9 +24,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import psutil
-
-from benchmarks._hostile_programs import list_hostile
+from benchmarks._hostile_programs import find_left, list_hostile
 from benchmarks.gsm8k_matching import FILE, MARK, make_solutions, read_solutions
 from lance_assets.algorithms.verifying.rules import KINDS, LANGUAGE
 from lance_assets.algorithms.verifying.verdict import Completed, Verdict
@@ -58,10 +56,10 @@ def try_hostile_programs(*, num_programs: int | None) -> dict[str, object]:
         sandbox.probe()
         hostile, escaped = list_hostile(secret, outside)[:num_programs], []
         for one in hostile:
-            before = {child.pid for child in psutil.Process().children(recursive=True)}
             verdict = sandbox.check(one.program, one.build_tests())
-            left = {child.pid for child in psutil.Process().children(recursive=True)} - before
-            is_out = verdict.is_right or bool(left) or outside.exists() or secret.read_text() != "a key"
+            left = find_left(sandbox.folder)
+            is_out = verdict.is_right or bool(left) or outside.exists() or not secret.exists()
+            is_out = is_out or secret.read_text() != "a key"
             print(f"{'ESCAPED' if is_out else 'contained'}: {one.name}: {verdict.reason.splitlines()[-1][:110]}")
             escaped += [one.name] if is_out else []
         started = time.perf_counter()
