@@ -335,6 +335,20 @@ def test_the_values_of_helm_choose_kubernetes_and_one_volume() -> None:
     assert all(image == images[0] for image in images)
 
 
+def test_the_pods_of_the_ray_cluster_have_fields_that_kubernetes_knows() -> None:
+    """Whatever else an operator does with them; a word that it does not know would be left out unseen."""
+    pytest.importorskip("dagster_k8s", reason="dagster_k8s is not installed: pip install -e '.[k8s]'")
+    from dagster_k8s.models import k8s_snake_case_dict
+    from kubernetes.client import V1PodTemplateSpec
+
+    groups = [CLUSTER["spec"]["headGroupSpec"], *CLUSTER["spec"]["workerGroupSpecs"]]
+    for group in groups:
+        k8s_snake_case_dict(V1PodTemplateSpec, group["template"])
+        misspelt = {"spec": group["template"]["spec"] | {"securityContext": {"fsgroup": 1000}}}
+        with pytest.raises(Exception, match=r"Unexpected keys in model class V1PodSecurityContext: \{'fsgroup'\}"):
+            k8s_snake_case_dict(V1PodTemplateSpec, misspelt)
+
+
 def test_the_ray_cluster_has_the_pinned_ray_and_the_same_volume() -> None:
     pinned = re.search(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), flags=re.MULTILINE)
     assert pinned is not None
