@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lance_assets import home
+from lance_assets.assets.deploying.variables import find_named
 from lance_assets.cli.moving import find_place
 
 ADDRESSES = (
@@ -17,6 +18,9 @@ ADDRESSES = (
     "S3:/bucket/lance",
     " memory://a",
 )
+OF_TOOLS = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "ACCELERATE_USE_FSDP", "PYTHONPATH"}
+"""What PyTorch, accelerate and Python have set where a process reads it."""
+ENVIRONMENT = re.compile(r"(?:os\.)?environ(?:\.get\('(\w+)'.*\)|\['(\w+)'\])", re.DOTALL)
 READ = re.compile(r"(LANCE|DAGSTER_POSTGRES|RAY|MASTER)_[A-Z_]+|DAGSTER_HOME|NODE_RANK")
 
 
@@ -43,17 +47,25 @@ def test_an_address_with_one_slash_is_no_place_of_a_move() -> None:
 
 
 def test_every_variable_that_is_read_stands_on_the_page_of_deployments(project_root: Path) -> None:
-    """By the names that stand in the code as texts of their own; what tests, Make and containers read is theirs."""
+    """Each that the code asks for, or has as a text of its own, and each that a preset's file names.
+
+    What tests, Make and containers read is theirs.
+    """
     found = {"DAGSTER_POSTGRES_" + part for part in ("HOST", "PORT", "DB", "USER", "PASSWORD")}
     for folder in ("lance_assets", "resources"):
         for file in (project_root / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str) and READ.fullmatch(node.value):
                     found.add(node.value)
+                is_read = isinstance(node, ast.Call) or isinstance(getattr(node, "ctx", None), ast.Load)
+                if is_read and (asked := ENVIRONMENT.fullmatch(ast.unparse(node))):
+                    found.add(asked[1] or asked[2])
+    presets = [project_root / "lance_assets" / "experiments", project_root / "deploy" / "experiments"]
+    found |= find_named(presets)[0]
     page = (project_root / "docs" / "deploy" / "README.md").read_text(encoding="utf-8")
     table = "\n".join(line for line in page.splitlines() if line.startswith("| `"))
-    found -= {"LANCE_", "DAGSTER_POSTGRES"}
-    assert {"LANCE_STORE", "LANCE_SLURM_ARGS", "NODE_RANK", "RAY_ADDRESS"} <= found
+    found -= {"LANCE_", "DAGSTER_POSTGRES", "DAGSTER_IS_DEFS_VALIDATION_CLI"} | OF_TOOLS
+    assert {"LANCE_STORE", "LANCE_SLURM_ARGS", "NODE_RANK", "RAY_ADDRESS", "HF_HOME", "QWEN2_MODEL"} <= found
     assert sorted(name for name in found if f"`{name}`" not in table) == []
 
 

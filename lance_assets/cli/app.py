@@ -475,12 +475,16 @@ def _run(
     """
     from lance_assets.rounds.experiments import find_plan, load_plans
     from lance_assets.settings.overrides import apply_overrides
-    from lance_assets.step_processes import start_early
+    from lance_assets.step_processes import LOCAL, read_deployment, start_early
 
     plans = load_plans()
     chosen = [find_plan(name, plans) for name in names]
     for each in chosen:
         apply_overrides(each.settings, launch.values if launch else {})
+    if read_deployment() != LOCAL:
+        from lance_assets.assets.deploying.deployment import check_command
+
+        check_command()
     if token_budget is not None:
         _check_budget(chosen, token_budget)
     # No mistake is left to be told, and what follows takes as long as it does there.

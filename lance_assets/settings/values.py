@@ -16,6 +16,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+
+
+def find_variables(text: str) -> list[str]:
+    """The names of the variables that `expand_environment` replaces in a text, in their order.
+
+    >>> find_variables("${DATA}/${NAME:-seeds.jsonl}")
+    ['DATA', 'NAME']
+    """
+    return [match[1] for match in _VARIABLE.finditer(text)]
+
 
 def expand_environment(value: Any) -> Any:
     """Replace `${NAME}` and `${NAME:-default}` by environment variables, as shells do.
@@ -35,7 +46,7 @@ def expand_environment(value: Any) -> Any:
             return found or default
         raise ValueError(f"environment variable {name} is not set; set it, or write ${{{name}:-default}}")
 
-    return re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", look_up, value)
+    return _VARIABLE.sub(look_up, value)
 
 
 FromEnvironment = Annotated[str, BeforeValidator(expand_environment)]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -16,13 +17,21 @@ import pytest
 
 from lance_assets import extras
 from lance_assets.assets.deploying import slurm
-from lance_assets.assets.deploying.deployment import DEPLOYMENTS, find_deployment, read_max_concurrent
+from lance_assets.assets.deploying.deployment import (
+    DEPLOYMENTS,
+    POD_REFUSAL,
+    check_command,
+    find_deployment,
+    read_max_concurrent,
+)
 from lance_assets.assets.deploying.requests import check_requests, find_request, tag_step
+from lance_assets.assets.deploying.variables import find_named, list_told
 from lance_assets.assets.graph import build_experiment
 from lance_assets.assets.names import find_key
 from lance_assets.assets.running.executor import build_executor, explain_killed
 from lance_assets.assets.running.platform import PlatformResource
-from lance_assets.rounds.experiments import find_plan
+from lance_assets.cli.app import main
+from lance_assets.rounds.experiments import find_plan, list_folders, load_plans
 from lance_assets.rounds.nouns import NOUNS, list_nouns
 from lance_assets.settings.engines import StepRequest
 from resources.machine.processes import kill_with_descendants
@@ -83,6 +92,83 @@ def test_slurm_without_its_client_is_told(monkeypatch: pytest.MonkeyPatch, tmp_p
     # A job of Slurm may be on a node without it.
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     assert build_executor(tmp_path).name == "slurm"
+
+
+def test_a_command_runs_rounds_but_where_a_launcher_makes_the_pods(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], project_root: Path
+) -> None:
+    for name in sorted({*DEPLOYMENTS} - {"k8s"}):
+        monkeypatch.setenv("LANCE_DEPLOYMENT", name)
+        check_command()
+    monkeypatch.setenv("LANCE_DEPLOYMENT", "k8s")
+    monkeypatch.setattr(sys, "argv", ["lance", "run", "mini_lance"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = capsys.readouterr().err
+    assert (ended.value.code, told) == (2, f"lance: {POD_REFUSAL}\n")
+    page = (project_root / "docs" / "deploy" / "eight-gpus.md").read_text()
+    (quoted,) = re.findall(r"\| `(with LANCE_DEPLOYMENT=k8s .*) …` \|", page)
+    assert told.startswith(f"lance: {quoted}")
+
+
+def test_a_run_that_no_launcher_made_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Such as one of `dagster dev` on a laptop, whose variables are those of the cluster."""
+    pytest.importorskip("dagster_k8s", reason="dagster_k8s is not installed: pip install -e '.[k8s]'")
+    monkeypatch.setenv("LANCE_DEPLOYMENT", "k8s")
+    monkeypatch.setenv("LANCE_HOME", str(tmp_path))
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance, pytest.raises(ValueError, match=POD_REFUSAL[:40]):
+        dg.execute_job(dg.reconstructable(build_job), instance)
+
+
+KEYS = {"AWS_SECRET_ACCESS_KEY": "1", "HF_TOKEN": "2", "LANCE_SERVER_LOGIN": "3", "HF_ENDPOINT": "https://me:4@mirror"}
+"""Variables that hold a key: by their names, because an experiment says so, and by the value."""
+
+
+def choose_value(name: str) -> str:
+    """Another value than any default for a variable that a packaged experiment names."""
+    if name.endswith("_PROFILE"):
+        return "full_zh"
+    return "some/model" if name.endswith("_MODEL") else str(Path(__file__).parents[2] / "pyproject.toml")
+
+
+def test_a_job_of_ray_reads_the_experiments_that_its_run_reads(
+    monkeypatch: pytest.MonkeyPatch, project_root: Path
+) -> None:
+    """It has the variables that it is given, and no other: with a default it would make another round."""
+    monkeypatch.setenv("LANCE_EXPERIMENTS", f"{project_root / 'deploy' / 'experiments'}:shipped")
+    by_default = {name: plan.settings for name, plan in load_plans().items()}
+    named, _ = find_named(list_folders())
+    assert {"QWEN2_MODEL", "QWEN2_72B_MODEL", "GSM8K_TEST", "LANCE_SEEDS"} <= named
+    # A step's own: known where it runs.
+    assert "SLURM_CPUS_PER_TASK" not in named
+    for name in named:
+        monkeypatch.setenv(name, choose_value(name))
+    started = {name: plan.settings for name, plan in load_plans().items()}
+    told = list_told()
+    for name in {*os.environ} - {*told}:
+        monkeypatch.delenv(name)
+    read = {name: plan.settings for name, plan in load_plans().items()}
+    assert read == started
+    differ = {name for name in started if started[name] != by_default[name]}
+    assert {"qwen2_7b_lance_8gpu", "qwen2_72b_lance_64gpu", "smollm2_lance", "gsm8k_lance"} <= differ
+
+
+def test_a_job_of_ray_is_told_where_the_store_is_and_no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "mine" / "defs.yaml"
+    file.parent.mkdir()
+    file.write_text(
+        "attributes: {model: '${MY_MODEL:-a}/${MY_SIZE}', engine: {api_key_env: LANCE_SERVER_LOGIN},\n"
+        "  judge: {name: '${MY_PASSWORD}'}, training: {launcher: [run, '${MY_TASKS}']}}"
+    )
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "defs.yaml").write_text("a: [")
+    told = {"MY_MODEL": "b", "MY_SIZE": "7", "LANCE_STORE": "s3://bucket/lance", "LANCE_EXPERIMENTS": str(tmp_path)}
+    told |= {"AWS_ENDPOINT_URL": "http://objects:8333", "AWS_REGION": "x", "AWS_PROFILE": "lab", "HF_HOME": "/models"}
+    for name, value in (told | KEYS | {"MY_PASSWORD": "5", "MY_TASKS": "6", "MINE": "7"}).items():
+        monkeypatch.setenv(name, value)
+    found = list_told()
+    assert found.items() >= told.items()
+    assert not found.keys() & {*KEYS, "MY_PASSWORD", "MY_TASKS", "MINE", "RAY_ADDRESS"}
 
 
 def test_the_definitions_load_under_each_deployment(deployment: str, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ deployment. Every deployment but `local` needs LANCE_HOME on a file system that 
 """
 
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any
 import dagster as dg
 
 from lance_assets.assets.deploying.slurm import SLURM_TAG, build_slurm_executor
+from lance_assets.assets.deploying.variables import list_told
 from lance_assets.extras import require_extra
 from lance_assets.settings.engines import StepRequest
 from lance_assets.step_processes import LOCAL, VARIABLE, list_preloaded, read_deployment
@@ -29,10 +29,12 @@ from lance_assets.step_processes import LOCAL, VARIABLE, list_preloaded, read_de
 MAX_CONCURRENT = "LANCE_MAX_CONCURRENT"
 """The environment variable with how many steps of one run are at work at once, under Slurm and on Kubernetes."""
 
-TOLD = ("LANCE_", "DAGSTER_", "HF_", "OMP_NUM_THREADS")
-"""Beginnings of the variables that a job of Ray is given, which does not inherit them: where data and models are."""
-SECRET = re.compile("PASSWORD|SECRET|TOKEN|KEY|CREDENTIAL")
-"""In the name of a variable that no job is given: Ray shows what it gives. The nodes have it in their environment."""
+POD_REFUSAL = (
+    f"with {VARIABLE}=k8s rounds are started in Dagster's UI (the job EXPERIMENT_round) or by the sensor "
+    "EXPERIMENT_next_round: a step's pod is made like that of its run, which Dagster's run launcher makes; start them "
+    f"there (docs/deploy/kubernetes.md), or set {VARIABLE} to another deployment for rounds that this process runs"
+)
+"""What a process is told that would make pods and is in no pod of a run."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Deployment:
     """Dagster's executor and its configuration; raises ValueError where it cannot be used here."""
     tag_step: Callable[[StepRequest], Mapping[str, Any]]
     """What a step asks for, as the tags of its op that this deployment reads."""
+    refusal: str = ""
+    """Why a process that Dagster's run launcher did not start cannot run rounds; empty where it can."""
 
 
 def find_deployment() -> Deployment:
@@ -57,6 +61,16 @@ def find_deployment() -> Deployment:
     if name not in DEPLOYMENTS:
         raise ValueError(f"{VARIABLE} is {name!r}; set it to one of {', '.join(DEPLOYMENTS)}, or leave it unset")
     return DEPLOYMENTS[name]
+
+
+def check_command() -> None:
+    """Check that the command `lance` can run rounds itself, whose steps run where LANCE_DEPLOYMENT says.
+
+    Raises:
+        ValueError: it cannot, or there is no deployment of that name.
+    """
+    if refusal := find_deployment().refusal:
+        raise ValueError(refusal)
 
 
 def read_max_concurrent() -> int:
@@ -81,9 +95,7 @@ def _choose_ray() -> tuple[dg.ExecutorDefinition, dict[str, Any]]:
     from dagster_ray.core.executor import ray_executor
 
     # RAY_ADDRESS says where the cluster is.
-    told = {
-        name: value for name, value in os.environ.items() if name.startswith(TOLD) and not SECRET.search(name.upper())
-    }
+    told = list_told()
     # Ray itself puts the node's PATH in. The command `dagster` lies beside the Python that runs this.
     told["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}${{PATH}}"
     return ray_executor, {"ray": {"runtime_env": {"env_vars": told}}}
@@ -95,10 +107,19 @@ def _choose_slurm() -> tuple[dg.ExecutorDefinition, dict[str, Any]]:
 
 def _choose_k8s() -> tuple[dg.ExecutorDefinition, dict[str, Any]]:
     require_extra("dagster_k8s", extra="k8s", needed_by=f"{VARIABLE}=k8s")
-    from dagster_k8s import k8s_job_executor
+    from dagster_k8s import K8sRunLauncher, k8s_job_executor
 
-    # Image, secrets and volumes are those of the run's own pod, which the instance's launcher says.
-    return k8s_job_executor, {"max_concurrent": read_max_concurrent()}
+    def create(context: dg.InitExecutorContext) -> dg.Executor:
+        # Image, secrets and volumes are those of the run's own pod, which the instance's launcher says.
+        if not isinstance(context.instance.run_launcher, K8sRunLauncher):
+            raise ValueError(POD_REFUSAL)
+        assert k8s_job_executor.executor_creation_fn is not None, "Dagster's own executor can be made"
+        return k8s_job_executor.executor_creation_fn(context)
+
+    schema = k8s_job_executor.config_schema.as_field()
+    needed = dg.multiple_process_executor_requirements()
+    executor = dg.ExecutorDefinition("k8s", schema, requirements=needed, executor_creation_fn=create)
+    return executor, {"max_concurrent": read_max_concurrent()}
 
 
 def _tag_nothing(request: StepRequest) -> Mapping[str, Any]:
@@ -139,7 +160,7 @@ DEPLOYMENTS = {
         Deployment(LOCAL, _choose_local, _tag_nothing),
         Deployment("ray", _choose_ray, _tag_ray),
         Deployment("slurm", _choose_slurm, _tag_slurm),
-        Deployment("k8s", _choose_k8s, _tag_k8s),
+        Deployment("k8s", _choose_k8s, _tag_k8s, POD_REFUSAL),
     )
 }
 """Every deployment by its name."""
