@@ -2,7 +2,7 @@
 
 import os
 import shutil
-import subprocess
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -23,55 +23,63 @@ NEW_FILES = 60
 """Files that are new each time."""
 
 
-def measure_store(*, is_quick: bool) -> dict[str, Any]:
-    """The seconds of the same rounds with a store and without, at the same time.
+def measure_store(*, repeats: int, is_quick: bool) -> dict[str, Any]:
+    """The seconds of the same rounds with a store and without, in turns.
 
     Args:
+        repeats: how often each is done.
         is_quick: whether the rounds have a few rows, which take less than the looks at the store.
     """
+    seconds: dict[str, list[float]] = {"local": [], "s3": []}
+    differences: list[str] = []
     with tempfile.TemporaryDirectory() as folder, open_server(Path(folder)):
         experiments = Path(folder) / "experiments"
         if is_quick:
             write_experiment(experiments, num_rounds=1)
         else:
             shutil.copytree(SOURCE, experiments / NAME, ignore=shutil.ignore_patterns("__pycache__"))
-        sites = {name: Site(Path(folder) / name, experiments, "command", 1) for name in ("local", "s3")}
-        seconds = run_together(sites)
-        differences = compare(sites["local"].data, sites["s3"].data, NAME).differences
-        full = measure_full_bucket(sites["local"].data, Path(folder), num_objects=1_000 if is_quick else 100_000)
-    print("\n| rounds | seconds |\n| --- | ---: |")
-    for name, took in seconds.items():
-        print(f"| {name} | {took:.1f} |")
+        sites = {
+            name: [Site(Path(folder) / f"{name}{turn}", experiments, "command", 1) for turn in range(repeats)]
+            for name in seconds
+        }
+        for turn in range(repeats):
+            # Each turn begins with the other one.
+            for name in sorted(seconds, reverse=bool(turn % 2)):
+                store = f"s3://{BUCKET}/lance{turn}" if name == "s3" else ""
+                seconds[name].append(run_rounds(sites[name][turn], store))
+            differences += compare(sites["local"][turn].data, sites["s3"][turn].data, NAME).differences
+        full = measure_full_bucket(sites["local"][0].data, Path(folder), num_objects=1_000 if is_quick else 100_000)
+    medians = {name: statistics.median(taken) for name, taken in seconds.items()}
+    print("\n| rounds | seconds of each turn |\n| --- | --- |")
+    for name, taken in seconds.items():
+        print(f"| {name} | {', '.join(f'{one:.1f}' for one in taken)} |")
     return {
-        "s3_overhead": round(seconds["s3"] / seconds["local"], 3),
+        "s3_overhead": round(medians["s3"] / medians["local"], 3),
         "store_identical": differences == [],
-        "round_seconds": {name: round(took, 1) for name, took in seconds.items()},
+        "round_seconds": {name: round(median, 1) for name, median in medians.items()},
         **full,
     }
 
 
-def run_together(sites: dict[str, Site]) -> dict[str, float]:
-    """The seconds of each site's rounds; the one named `s3` publishes them.
+def run_rounds(site: Site, store: str) -> float:
+    """The seconds of a site's rounds; with a store they are published there.
+
+    Args:
+        site: whose rounds are made.
+        store: its address; empty for none.
 
     Raises:
         RuntimeError: a round failed; the message has the end of its log.
     """
-    processes = dict[str, subprocess.Popen[bytes]]()
-    seconds, started = dict[str, float](), time.monotonic()
+    started = time.monotonic()
+    process = site.start(LANCE_STORE=store)
     try:
-        for name, site in sites.items():
-            processes[name] = site.start(LANCE_STORE=f"s3://{BUCKET}/lance" if name == "s3" else "")
-        while len(seconds) < len(processes):
-            ended = {name for name, process in processes.items() if process.poll() is not None} - seconds.keys()
-            seconds |= dict.fromkeys(ended, time.monotonic() - started)
-            for name in ended:
-                if processes[name].returncode != 0:
-                    raise RuntimeError(f"{name}: {(sites[name].home / 'log.txt').read_text()[-3000:]}")
-            time.sleep(0.1)
+        code, took = process.wait(), time.monotonic() - started
     finally:
-        for name, process in processes.items():
-            sites[name].end(process)
-    return seconds
+        site.end(process)
+    if code != 0:
+        raise RuntimeError(f"{site.home.name}: {(site.home / 'log.txt').read_text()[-3000:]}")
+    return took
 
 
 def measure_full_bucket(data: Path, folder: Path, *, num_objects: int) -> dict[str, Any]:
