@@ -159,6 +159,12 @@ class Host:
         one = measured.scale(1 / measured.decode_step_seconds, number)
         if one is None:
             return hours
+        context = stage.prompt_tokens / stage.rows + stage.completion_tokens / stage.rows / 2
+        longer: dict[str, float] = {}
+        if measured.context_seconds and measured.decode_context is not None:
+            # For another model in the proportion of its step of one row, which takes 1 / one.
+            seconds = measured.context_seconds / (measured.decode_step_seconds * one)
+            longer = {"more_context": context - measured.decode_context, "context_seconds": seconds}
         seconds = count_batched_seconds(
             stage.rows,
             stage.completion_tokens,
@@ -167,6 +173,7 @@ class Host:
             rate=rate,
             rows_measured=measured.decode_rows,
             step_seconds=1 / one,
+            **longer,
         )
         return seconds / 3600
 

@@ -49,6 +49,8 @@ LEAST_TOKENS, MOST_TOKENS = 16, 512
 """Of the prompts that are read, which are as long as the experiment's questions."""
 MOST_ROWS, DECODED_TOKENS = 128, 12
 """Rows that are read and decoded together, if the engine takes so many, and the tokens of each."""
+MORE_TOKENS = 128
+"""Of the prompts behind which tokens are decoded once more: the more a row has, the longer a step takes."""
 MOST_EMBEDDED = 128
 """Tokens of the texts that are embedded."""
 TRAINED_TOKENS = 128
@@ -226,15 +228,23 @@ class Measuring:
         decode(1, length, 1 + DECODED_TOKENS)
         alone = (marks[-1] - marks[1]) / DECODED_TOKENS
         decode(num_rows, length, 1 + DECODED_TOKENS)
-        engine.close()
         # The first token comes with reading the prompt.
         started, begun, *_, ended = marks
-        return {
+        found: dict[str, Any] = {
             "prefill_tokens_per_second": num_rows * length / (begun - started),
             "decode_tokens_per_second": num_rows * DECODED_TOKENS / (ended - begun),
             "decode_rows": num_rows,
             "decode_step_seconds": alone,
         }
+        context = self.model.shape.max_positions
+        longer = length + MORE_TOKENS
+        if context is None or longer + DECODED_TOKENS < context:
+            decode(num_rows, longer, 1 + DECODED_TOKENS)
+            more = max(0.0, (marks[-1] - marks[1]) - (ended - begun)) / DECODED_TOKENS
+            found["decode_context"] = length + DECODED_TOKENS / 2
+            found["context_seconds"] = more / num_rows / MORE_TOKENS
+        engine.close()
+        return found
 
     def _time_embedder(self) -> dict[str, float]:
         """The start of the embedding model, and the tokens that it reads a second; nothing where a cluster has it."""

@@ -90,6 +90,10 @@ class MeasuredRow(Row):
     decode_tokens_per_second: float | None = Field(None, gt=0, description="Completion tokens.")
     decode_rows: int | None = Field(None, ge=1, description="Rows that were decoded together for that rate.")
     decode_step_seconds: float | None = Field(None, gt=0, description="Of a step of decoding with one row.")
+    decode_context: float | None = Field(None, gt=0, description="Tokens before a new one, mean over that rate.")
+    context_seconds: float | None = Field(
+        None, ge=0, description="That a row's part of a step takes more for each token before the new one."
+    )
     train_tokens_per_second: float | None = Field(
         None, gt=0, description="Tokens that SFT trains on; the engine does not matter."
     )

@@ -367,14 +367,19 @@ def test_decoding_goes_by_the_steps_of_batches_where_these_were_measured(project
     plan, table = load(project_root, "mini_lance"), read_throughput()
     told = {"num_parameters": 1_748_160, "machine": "cpu2", "engine": "transformers", "source": "a test"}
     rates = {"prefill_tokens_per_second": 1e9, "decode_tokens_per_second": 128 / 0.158}
-    stage, hours = StageForecast("completions", "raw_generations", None, 130, 1, 1.0, 130 * 60.0), []
-    for steps in ({}, {"decode_rows": 128, "decode_step_seconds": 0.031}):
+    stage, hours = StageForecast("completions", "raw_generations", None, 130, 1, 130 * 70.0, 130 * 60.0), []
+    batches = {"decode_rows": 128, "decode_step_seconds": 0.031}
+    # Its rows have 100 tokens before a new one, mean over their 60.
+    longer = {"decode_context": 60, "context_seconds": 1e-5}
+    for steps in ({}, batches, batches | longer):
         row = MeasuredRow.model_validate(told | rates | steps)
         work = prepare(plan, table.model_copy(update={"measured": (row,)}), table.find_machine("cpu2"), num_seeds=None)
         hours.append(work.host(None).count_hours(stage))
     assert work.host(None).max_new_tokens == 160
     # Two batches of 160 steps.
-    assert hours == [pytest.approx(seconds / 3600) for seconds in (7800 * 0.158 / 128, 7800 * 0.001 + 2 * 160 * 0.03)]
+    fixed = 2 * 160 * 0.03
+    wanted = (7800 * 0.158 / 128, 7800 * 0.001 + fixed, 7800 * (0.001 + 40 * 1e-5) + fixed)
+    assert hours == [pytest.approx(seconds / 3600) for seconds in wanted]
 
 
 def test_a_plan_names_what_a_cpu_cannot_follow_and_counts_four_bits(project_root: Path, tmp_path: Path) -> None:

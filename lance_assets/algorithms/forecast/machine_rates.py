@@ -94,7 +94,16 @@ def derive_decode_rate(
 
 
 def count_batched_seconds(
-    rows: float, tokens: float, *, limit: int, batch_size: int, rate: float, rows_measured: int, step_seconds: float
+    rows: float,
+    tokens: float,
+    *,
+    limit: int,
+    batch_size: int,
+    rate: float,
+    rows_measured: int,
+    step_seconds: float,
+    more_context: float = 0.0,
+    context_seconds: float = 0.0,
 ) -> float:
     """Seconds of decoding in batches that rows leave as they end, so that the last steps of a batch have few rows.
 
@@ -110,6 +119,8 @@ def count_batched_seconds(
         rate: tokens a second that were measured.
         rows_measured: the rows that it was measured with.
         step_seconds: of a step of one row.
+        more_context: tokens before a new one, mean over the stage, above those of the measurement; below 0 for fewer.
+        context_seconds: that each of these takes in a row's part of a step.
 
     >>> # 64 rows in 0.1 s a step and one in 0.037 s: a step takes 0.036 s, and each row 0.001 s.
     >>> given = {"batch_size": 64, "rate": 640.0, "rows_measured": 64, "step_seconds": 0.037}
@@ -117,9 +128,12 @@ def count_batched_seconds(
     10.0
     >>> round(count_batched_seconds(64, 64 * 20, limit=100, **given), 3)
     4.88
+    >>> round(count_batched_seconds(64, 64 * 100, limit=100, more_context=100, context_seconds=2e-6, **given), 3)
+    11.28
     """
     each = max(0.0, (rows_measured / rate - step_seconds) / max(1, rows_measured - 1))
     fixed = max(0.0, step_seconds - each)
+    each = max(0.0, each + more_context * context_seconds)
     mean = tokens / rows
     steps = min(float(limit), mean * (1 + math.log(max(1.0, min(rows, batch_size)))))
     return tokens * each + math.ceil(rows / batch_size) * max(steps, mean) * fixed
