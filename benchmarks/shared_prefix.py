@@ -57,7 +57,7 @@ def read(model: Any, prompts: Sequence[tuple[int, ...]], least_shared: int) -> t
 
     from resources.engines.transformers import row_batch
 
-    row_batch.find_least_shared = lambda num_parameters: least_shared  # type: ignore[attr-defined]
+    row_batch.find_least_shared = lambda num_parameters: least_shared
     with torch.inference_mode():
         started = time.perf_counter()
         batch = row_batch.read_prompts(model, prompts, 0)
@@ -68,7 +68,7 @@ def decode(model: Any, prompts: Sequence[Sequence[int]], least_shared: int) -> l
     """The first greedy tokens of each row."""
     from resources.engines.transformers import decoding, row_batch
 
-    row_batch.find_least_shared = lambda num_parameters: least_shared  # type: ignore[attr-defined]
+    row_batch.find_least_shared = lambda num_parameters: least_shared
     sampler = SeededTopP([0] * len(prompts), GREEDY, device=model.device)
     rules = decoding.Rules(frozenset(), pad_id=0)
     return [row.tokens for row in decoding.decode_batch(model, prompts, sampler, rules)]

@@ -95,8 +95,11 @@ def penalise_repetition(logits: "torch.Tensor", seen: "torch.Tensor", penalty: f
     """
     import torch
 
-    penalised = torch.where(logits < 0, logits * penalty, logits / penalty)
-    return torch.where(seen, penalised, logits)
+    # Few tokens are seen, of a large vocabulary.
+    places, penalised = seen.nonzero(as_tuple=True), logits.clone()
+    values = logits[places]
+    penalised[places] = torch.where(values < 0, values * penalty, values / penalty)
+    return penalised
 
 
 def pick_tokens(
@@ -113,16 +116,51 @@ def pick_tokens(
     Returns:
         Token ids, int64 [num_rows].
     """
-    import torch
-
     # In half precision many tokens would have equal scores, and ties go by id.
     scores = logits.float() / temperature
+    if scores.device.type != "cpu" or scores.shape[-1] <= NUM_COLUMNS:
+        return _pick_in_order(scores, uniforms, top_p)
+    likeliest = take_likeliest(scores)
+    mass = add_up(scores, likeliest)
+    # The whole vocabulary has the mass 1.
+    is_among = mass[:, -1] >= top_p if top_p < 1 else mass[:, -1] > uniforms
+    last = (mass[:, :-1] < top_p).sum(dim=-1, keepdim=True)
+    target = uniforms.unsqueeze(-1) * (mass.gather(-1, last) if top_p < 1 else 1.0)
+    tokens = _find_tokens(scores, likeliest, mass, target, last)
+    if not is_among.all():
+        # Few rows of a step, unless the temperature is high.
+        tokens[~is_among] = _pick_in_order(scores[~is_among], uniforms[~is_among], top_p)
+    return tokens
+
+
+def _pick_in_order(scores: "torch.Tensor", uniforms: "torch.Tensor", top_p: float) -> "torch.Tensor":
+    """One token a row, of all tokens in order."""
     ordered = sort_descending(scores)
-    ordered, mass = add_up(ordered, top_p)
+    # The sum of a large vocabulary in float32 would lose the last tokens of the nucleus.
+    mass = ordered.softmax(dim=-1).double().cumsum(dim=-1)
     # A token is in the nucleus when the mass before it is below top_p, so the first one always is.
     last = (mass[:, :-1] < top_p).sum(dim=-1, keepdim=True)
     # The uniform is stretched over the mass of the nucleus, so that the rest has no probability.
-    target = uniforms.unsqueeze(-1) * mass.gather(-1, last)
+    return _find_tokens(scores, ordered, mass, uniforms.unsqueeze(-1) * mass.gather(-1, last), last)
+
+
+def _find_tokens(
+    scores: "torch.Tensor", ordered: "torch.Tensor", mass: "torch.Tensor", target: "torch.Tensor", last: "torch.Tensor"
+) -> "torch.Tensor":
+    """The tokens at which the mass exceeds the target.
+
+    Args:
+        scores: float32 [num_rows, vocabulary].
+        ordered: float32 [num_rows, num_columns], the largest of them, falling.
+        mass: float64 [num_rows, num_columns], the probability of each with all before it.
+        target: float64 [num_rows, 1].
+        last: int64 [num_rows, 1], the column of the last token that may be taken.
+
+    Returns:
+        Token ids, int64 [num_rows].
+    """
+    import torch
+
     place = (mass <= target).sum(dim=-1, keepdim=True).minimum(last)
     value = ordered.gather(-1, place)
     # Of several tokens with this value the first by id is taken, unless equal values come before it in the order.
@@ -133,23 +171,27 @@ def pick_tokens(
     return equal.to(torch.uint8).argmax(dim=-1)
 
 
-def add_up(ordered: "torch.Tensor", top_p: float) -> "tuple[torch.Tensor, torch.Tensor]":
-    """The first columns of the scores, and the probability of each token with all before it.
+def take_likeliest(scores: "torch.Tensor") -> "torch.Tensor":
+    """Each row's largest values in falling order, float32 [num_rows, NUM_COLUMNS], on a CPU.
+
+    By far the most tokens of a large vocabulary are in no nucleus, and need no order.
+    """
+    import torch
+
+    found = np.partition(scores.numpy(), -NUM_COLUMNS, axis=-1)[:, -NUM_COLUMNS:]
+    return torch.from_numpy(np.sort(found, axis=-1)).flip(-1)
+
+
+def add_up(scores: "torch.Tensor", likeliest: "torch.Tensor") -> "torch.Tensor":
+    """The probability of each of the largest scores with all before it, float64 as `likeliest`.
 
     Args:
-        ordered: float32 [num_rows, vocabulary], falling.
-        top_p: in (0, 1].
-
-    Returns:
-        Both [num_rows, num_columns], with as many columns as hold every row's nucleus: of a vocabulary of 150,000, by
-        far the most are never in one. The probabilities are of all tokens, float64.
+        scores: float32 [num_rows, vocabulary].
+        likeliest: float32 [num_rows, num_columns], the largest of them, falling.
     """
-    probabilities = ordered.softmax(dim=-1)
-    # The sum of a large vocabulary in float32 would lose the last tokens of the nucleus.
-    mass = probabilities[:, :NUM_COLUMNS].double().cumsum(dim=-1)
-    if (mass[:, -1] < top_p).any():
-        mass = probabilities.double().cumsum(dim=-1)
-    return ordered[:, : mass.shape[1]], mass
+    # A row's softmax and its largest value are the same whichever rows are beside it; a sum is not.
+    first = scores.softmax(dim=-1).amax(dim=-1, keepdim=True)
+    return ((likeliest - likeliest[:, :1]).exp() * first).double().cumsum(dim=-1)
 
 
 def sort_descending(scores: "torch.Tensor") -> "torch.Tensor":

@@ -14,11 +14,11 @@ from lance_assets.small_world import SMALL_MODEL
 from lance_assets.small_world.seeds import draw_seeds
 from resources.engines.contract import sample_in_order
 from resources.engines.sampling import SeededTopP
-from resources.engines.transformers import row_batch
+from resources.engines.transformers import prefixes, row_batch
 from resources.engines.transformers.decoding import Rules, decode_batch
 from resources.engines.transformers.engine import TransformersEngine
 from resources.engines.transformers.grouped_attention import use_grouped_attention
-from resources.engines.transformers.prefixes import count_begun, plan_reading
+from resources.engines.transformers.prefixes import PASS_TOKENS, count_begun, part_alike, plan_reading
 from resources.engines.transformers.row_batch import find_least_shared, keeps_begins, passes_over_holes
 from tests.resources.test_packed_products import KINDS, build_model
 
@@ -89,6 +89,64 @@ SIZES = {
     **{"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2},
     **{"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024, "initializer_range": 0.3},
 }
+
+
+@pytest.mark.parametrize("keeps_once", [True, False])
+@pytest.mark.parametrize("num_common", [0, 30])
+def test_rows_of_unlike_lengths_are_read_in_parts(
+    keeps_once: bool, num_common: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large model does so; here a small one, whose pass is worth four tokens of padding."""
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM(Qwen2Config(**SIZES)).eval()
+    if keeps_once:
+        use_grouped_attention(model)
+    monkeypatch.setattr(row_batch, "find_least_shared", lambda num_parameters: 16)
+    monkeypatch.setattr(prefixes, "PASS_TOKENS", 4)
+    begin = torch.randint(1, 64, (num_common,)).tolist()
+    # Two groups have more in common than all, and one row is asked twice.
+    ends = [*([7] * 40 + [place] for place in (1, 2)), [3], [4, 5], *([8] * 60 + [place] * place for place in (3, 9))]
+    prompts = [[*begin, *end] for end in (*ends, [4, 5], *([place] * place for place in (11, 12, 25)))]
+    sampling = SamplingSettings(temperature=0.0, top_p=1.0, max_new_tokens=12)
+    sizes: list[int] = []
+    model.register_forward_pre_hook(
+        lambda _module, _args, given: sizes.append(given["input_ids"].numel()), with_kwargs=True
+    )
+    found, read = [], []
+    for in_parts in (False, True):
+        monkeypatch.setattr(row_batch, "reads_in_parts", lambda model, cache, in_parts=in_parts: in_parts)
+        sizes.clear()
+        sampler = SeededTopP(range(len(prompts)), sampling, device=torch.device("cpu"))
+        found.append([row.tokens for row in decode_batch(model, prompts, sampler, RULES)])
+        read.append(sum(sizes))
+        alone = []
+        for place, prompt in enumerate(prompts):
+            sampler = SeededTopP([place], sampling, device=torch.device("cpu"))
+            alone += [row.tokens for row in decode_batch(model, [prompt], sampler, RULES)]
+        assert found[-1] == alone
+    assert found[0] == found[1]
+    assert read[1] < read[0]
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=7))
+def test_parts_are_the_cheapest_of_all(lengths: list[int]) -> None:
+    parts = part_alike(lengths)
+    assert sorted(place for part in parts for place in part) == list(range(len(lengths)))
+
+    def cost(sizes: list[list[int]]) -> int:
+        return sum(len(part) * max(part) + PASS_TOKENS for part in sizes)
+
+    ordered = sorted(lengths)
+    # Every way to cut them in order: a bit for each place between two rows.
+    ways = [
+        [part for part in _cut(ordered, [place for place in range(1, len(ordered)) if bits >> place & 1]) if part]
+        for bits in range(1 << len(ordered))
+    ]
+    assert cost([[lengths[place] for place in part] for part in parts]) == min(map(cost, ways))
+
+
+def _cut(ordered: list[int], places: list[int]) -> list[list[int]]:
+    return [ordered[start:end] for start, end in zip([0, *places], [*places, len(ordered)], strict=True)]
 
 
 @pytest.mark.parametrize("keeps_once", [True, False])

@@ -7,6 +7,7 @@ linear attention) stay transformers' own.
 # ruff: noqa: TID253 (imported once a model is loaded)
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +103,27 @@ class GrowingLayer(DynamicLayer):
         copied.batch_select_indices(indices)
         return copied
 
+    def join(self, parts: "Sequence[tuple[torch.Tensor, GrowingLayer]]") -> None:
+        """Hold the rows of other layers, which went on from copies of these rows, each with its last token at the end.
+
+        Args:
+            parts: indices of the rows here, and the layer that has them.
+        """
+        num_held = self._length
+        num_rows, length = sum(len(indices) for indices, _ in parts), max(part._length for _, part in parts)
+        (_, first), *_ = parts
+        # Not only room: what is masked is multiplied by 0, and anything may lie in memory.
+        self._stores = tuple(
+            store.new_zeros((num_rows, store.shape[1], -(-length // ROOM) * ROOM, store.shape[3]))
+            for store in first._stores
+        )
+        for indices, part in parts:
+            for store, own in zip(self._stores, (part.keys, part.values), strict=True):
+                store[indices, :, :num_held] = own[:, :, :num_held]
+                store[indices, :, length - part._length + num_held : length] = own[:, :, num_held:]
+        self.is_initialized = True
+        self._show(length)
+
     def _show(self, length: int) -> None:
         self._length = length
         # Transformers reads a layer by these two attributes.
@@ -127,6 +149,14 @@ def build_growing_cache(config: "PreTrainedConfig") -> DynamicCache:
 def keeps_all(cache: DynamicCache) -> bool:
     """Whether every layer keeps every token; a sliding window drops some, and has places of its own."""
     return all(type(layer) is GrowingLayer for layer in cache.layers)
+
+
+def join_rows(cache: DynamicCache, parts: Sequence[tuple[torch.Tensor, DynamicCache]]) -> None:
+    """Let a cache hold the rows of others that went on from its own, as `GrowingLayer.join` does."""
+    for place, layer in enumerate(cache.layers):
+        assert isinstance(layer, GrowingLayer), "only of a cache that keeps all"
+        own = [(indices, part.layers[place]) for indices, part in parts]
+        layer.join([(indices, one) for indices, one in own if isinstance(one, GrowingLayer)])
 
 
 def copy_rows(cache: DynamicCache, indices: torch.Tensor) -> DynamicCache:

@@ -1,8 +1,9 @@
 """In which order a batch's prompts are read, so that what some of them begin with is read once.
 
 vLLM keeps what it has read in blocks and finds a prefix there (automatic prefix caching). Transformers has nothing of
-the kind for a batch of its own `generate`. A batch is read in up to three passes of the model: what all prompts begin
-with, what each group of them begins with beyond that, and the rest of each.
+the kind for a batch of its own `generate`. A batch is read in up to three steps: what all prompts begin with, what each
+group of them begins with beyond that, and the rest of each. Rows of one pass of the model are padded to one length. So
+a step that would pad much is read in several passes, each of rows of like length.
 """
 
 from collections.abc import Sequence
@@ -12,12 +13,16 @@ LEAST_SAVED = 1 / 8
 """Of the tokens of a batch: groups that save less are not read apart."""
 
 
+PASS_TOKENS = 64
+"""Tokens of padding that are worth a further pass: SmolLM2-135M reads so many in the time of one token of one row."""
+
+
 @dataclass(frozen=True)
 class Level:
-    """One pass of the model."""
+    """One step of reading."""
 
     parents: list[int]
-    """Of each row of the pass, the row of the pass before that it goes on from."""
+    """Of each row of the step, the row of the step before that it goes on from."""
     pieces: list[tuple[int, ...]]
     """Of each row, the token ids that are read, one or more."""
 
@@ -27,13 +32,13 @@ class Reading:
     """How a batch's prompts are read."""
 
     levels: list[Level]
-    """The passes; the last one ends all different prompts."""
+    """The steps; the last one ends all different prompts."""
     rows: list[int]
-    """Of each prompt the row of the last pass that is it."""
+    """Of each prompt the row of the last step that is it."""
     shared: list[int]
     """Of each prompt the tokens that were read for an earlier one."""
     begins_alike: bool
-    """Whether the first pass reads what all prompts begin with."""
+    """Whether the first step reads what all prompts begin with."""
 
 
 def count_common(one: Sequence[int], other: Sequence[int]) -> int:
@@ -46,8 +51,37 @@ def count_common(one: Sequence[int], other: Sequence[int]) -> int:
     return next((place for place in range(shorter) if one[place] != other[place]), shorter)
 
 
+def part_alike(lengths: Sequence[int]) -> list[list[int]]:
+    """The parts in which rows of these lengths are read: as few padded tokens and passes as can be.
+
+    Args:
+        lengths: tokens of each row, one or more.
+
+    Returns:
+        Places of the rows, each in one part; a pass more counts `PASS_TOKENS`.
+
+    >>> part_alike([100, 400, 120, 380])
+    [[0, 2], [3, 1]]
+    >>> part_alike([10, 40, 12, 38])
+    [[0, 2, 3, 1]]
+    """
+    order = sorted(range(len(lengths)), key=lambda place: (lengths[place], place))
+    # What the first rows cost at least, and where their last part begins.
+    costs, begins = [0], [0]
+    for end in range(1, len(order) + 1):
+        longest = lengths[order[end - 1]]
+        cost, begin = min((costs[begin] + (end - begin) * longest + PASS_TOKENS, begin) for begin in range(end))
+        costs.append(cost)
+        begins.append(begin)
+    parts, end = [], len(order)
+    while end:
+        parts.append(order[begins[end] : end])
+        end = begins[end]
+    return parts[::-1]
+
+
 def plan_reading(prompts: Sequence[tuple[int, ...]], *, least_shared: int | None) -> Reading:
-    """The passes in which prompts are read.
+    """The steps in which prompts are read.
 
     Args:
         prompts: token ids, one or more of each.

@@ -15,9 +15,10 @@ from resources.engines.transformers.growing_cache import (
     GrowingLayer,
     build_growing_cache,
     copy_rows,
+    join_rows,
     keeps_all,
 )
-from resources.engines.transformers.prefixes import plan_reading
+from resources.engines.transformers.prefixes import part_alike, plan_reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -84,7 +85,7 @@ class RowBatch:
             mask[row, self.num_columns + number :] = 0
         logits, mask, positions = _read_behind(self.model, cache, mask, pieces, pad_id)
         rows = torch.arange(len(places), device=mask.device)
-        begun = (mask, positions[:, -1:], logits)
+        begun = (mask, positions, logits)
         # All but the pieces was read before.
         known = [int(own) - len(piece) for own, piece in zip(mask.sum(dim=1), pieces, strict=True)]
         return RowBatch(self.model, cache, rows, *begun, known, mask.shape[1])
@@ -117,12 +118,45 @@ def _pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tens
 def _read_behind(
     model: "PreTrainedModel", cache: DynamicCache, mask: torch.Tensor, pieces: Sequence[Sequence[int]], pad_id: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Read a piece of each row behind what the cache holds: the logits, the mask and the positions of the piece."""
+    """Read a piece of each row behind what the cache holds: the logits, the mask and the last token's position."""
+    parts = part_alike([len(piece) for piece in pieces]) if reads_in_parts(model, cache) else []
+    if len(parts) <= 1:
+        return _read_padded(model, cache, mask, pieces, pad_id)
+    places = [torch.tensor(part, device=mask.device) for part in parts]
+    copies = [copy_rows(cache, chosen) for chosen in places]
+    found = [
+        _read_padded(model, copied, mask[chosen], [pieces[place] for place in part], pad_id)
+        for copied, chosen, part in zip(copies, places, parts, strict=True)
+    ]
+    join_rows(cache, list(zip(places, copies, strict=True)))
+    num_held = mask.shape[1]
+    width = max(own.shape[1] for _, own, _ in found)
+    joined = mask.new_zeros((len(pieces), width))
+    for chosen, (_, own, _) in zip(places, found, strict=True):
+        joined[chosen, :num_held] = own[:, :num_held]
+        joined[chosen, width - own.shape[1] + num_held :] = own[:, num_held:]
+    back = torch.cat(places).argsort()
+    logits, positions = (torch.cat([one[kind] for one in found])[back] for kind in (0, 2))
+    return logits, joined, positions
+
+
+def reads_in_parts(model: "PreTrainedModel", cache: DynamicCache) -> bool:
+    """Whether rows of unlike lengths are read in several passes: by a large model on a CPU.
+
+    A GPU reads thousands of tokens in the time of a pass. A small model would round otherwise for little.
+    """
+    return model.device.type == "cpu" and model.num_parameters() >= FEWEST_PARAMETERS and keeps_all(cache)
+
+
+def _read_padded(
+    model: "PreTrainedModel", cache: DynamicCache, mask: torch.Tensor, pieces: Sequence[Sequence[int]], pad_id: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The same in one pass."""
     input_ids, own = (tensor.to(mask.device) for tensor in _pad_left(pieces, pad_id))
     # A prompt's first token has position 0 however much padding is before it; that of padding does not matter.
     positions = (own.cumsum(dim=1) - 1).clamp(min=0) + mask.sum(dim=1, keepdim=True)
     mask = torch.cat([mask, own], dim=1)
-    return _read(model, cache, input_ids, mask, positions), mask, positions
+    return _read(model, cache, input_ids, mask, positions), mask, positions[:, -1:]
 
 
 def find_least_shared(num_parameters: int) -> int:
@@ -156,7 +190,7 @@ def read_prompts(model: "PreTrainedModel", prompts: Sequence[tuple[int, ...]], p
     if reading.rows != list(range(len(prompts))):
         cache.batch_select_indices(source)
     rows = torch.arange(len(prompts), device=device)
-    begun = (mask[source], positions[source, -1:], logits[source])
+    begun = (mask[source], positions[source], logits[source])
     return RowBatch(model, cache, rows, *begun, reading.shared, mask.shape[1])
 
 
