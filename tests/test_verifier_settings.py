@@ -56,6 +56,21 @@ def read(verifier: dict[str, Any] | None, **settings: Any) -> ExperimentSettings
                 ("cllm", {}, "keeps rows by its trees' confidence"),
             )
         ],
+        (
+            {"kind": "answer", "without_gold": "majority"},
+            {"recipe": "kun", "texts": {"path": "texts.jsonl"}},
+            "verifier.without_gold: majority takes the commonest of several answers to a prompt, and recipe kun",
+        ),
+        *[
+            ({"kind": "answer"}, {"recipe": name} | own, f"recipe {name} chooses no row by a score here; remove the")
+            for name, own in (
+                ("llm2llm", {}),
+                ("diverse_evol", {}),
+                ("trace", {}),
+                ("self_guide", {"parameters": {"instruction": "Answer."}}),
+                ("lance", {"parameters": {"reviewer": "none"}}),
+            )
+        ],
         (None, {"recipe": "star"}, "recipe star keeps what is right: add a section verifier"),
         (ANSWER, {"recipe": "rft"}, "recipe rft asks no reviewer, so verifier.weight must be 1: 0.5"),
     ],
