@@ -6,7 +6,7 @@ Row ids are stable: the same row of the same experiment and round has the same i
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -137,6 +137,16 @@ class FollowUp:
     list_requests: Callable[[Request, Sample], list[Request]]
     """What is asked about a sample, by its request; of each the messages are the request's, and `prefill` is how the
     model's turn begins."""
+
+
+@dataclass(frozen=True)
+class SeedPlaces:
+    """Where the seeds stand in their file: a seed that is left out moves no other."""
+
+    of_rows: Mapping[str, int]
+    """By row id the number of its row, from 0; of rows with one prompt, the first."""
+    num_rows: int
+    """How many rows were read, those that were left out among them."""
 
 
 class TurnNotContinuedError(RuntimeError):

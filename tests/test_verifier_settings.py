@@ -1,10 +1,12 @@
 """The section `verifier` of an experiment's file: what it needs, what it refuses, and what it changes."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lance_assets.recipes.contract import list_recipes
 from lance_assets.rounds.nouns import identify, list_nouns
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.experiment import ExperimentSettings
@@ -56,6 +58,21 @@ def read(verifier: dict[str, Any] | None, **settings: Any) -> ExperimentSettings
                 ("cllm", {}, "keeps rows by its trees' confidence"),
             )
         ],
+        (
+            {"kind": "answer", "without_gold": "majority"},
+            {"recipe": "kun", "texts": {"path": "texts.jsonl"}},
+            "verifier.without_gold: majority takes the commonest of several answers to a prompt, and recipe kun",
+        ),
+        *[
+            ({"kind": "answer"}, {"recipe": name} | own, f"recipe {name} chooses no row by a score here; remove the")
+            for name, own in (
+                ("llm2llm", {}),
+                ("diverse_evol", {}),
+                ("trace", {}),
+                ("self_guide", {"parameters": {"instruction": "Answer."}}),
+                ("lance", {"parameters": {"reviewer": "none"}}),
+            )
+        ],
         (None, {"recipe": "star"}, "recipe star keeps what is right: add a section verifier"),
         (ANSWER, {"recipe": "rft"}, "recipe rft asks no reviewer, so verifier.weight must be 1: 0.5"),
     ],
@@ -65,6 +82,20 @@ def test_what_cannot_be_verified_is_refused_with_the_remedy(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         read(verifier, **settings)
+
+
+def test_the_page_names_every_recipe_that_refuses_a_verifier() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "verifier.md").read_text(encoding="utf-8")
+    taken, refused = page.partition("Every recipe that chooses")[2].partition("\n\n")[0].split("the file is refused: ")
+    needs = {"self_guide": {"instruction": "Answer."}, "cllm": {"label": "ill"}}
+    recipes = {recipe.name: recipe for recipe in list_recipes()}
+    scores = {
+        name: recipe.settings(**needs.get(name, {})).has_reviews and recipe.ignores_verifier is None
+        for name, recipe in recipes.items()
+    }
+    assert {*re.findall(r"`(\w+)`", taken)} == {name for name in recipes if scores[name]}
+    # LANCE stands there with the settings that make it refuse one.
+    assert {*re.findall(r"`(\w+)`", refused)} - {"lance"} == {name for name in recipes if not scores[name]}
 
 
 def test_a_function_needs_the_permission_that_task_code_needs() -> None:

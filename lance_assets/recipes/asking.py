@@ -18,6 +18,7 @@ from lance_assets.records import (
     Request,
     Sample,
     SamplingSettings,
+    SeedPlaces,
     derive_row_id,
     derive_sampling_seed,
 )
@@ -259,6 +260,15 @@ def read_no_states(*, of_base: bool = False) -> StateReader:
         "this step reads no states; a recipe reads them in generate, and its settings' reads_states says so, or in "
         "review, and reviews_by_reading says so"
     )
+
+
+def read_no_places() -> SeedPlaces:
+    """Replaces `RoundInputs.read_places` in a step that takes no seeds of the file.
+
+    Raises:
+        RuntimeError: always.
+    """
+    raise RuntimeError("this step takes no seeds; a recipe reads their places in build_seed_set and start_sft_set")
 
 
 def recognise_nothing(prompt: str) -> bool:

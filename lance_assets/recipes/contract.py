@@ -29,11 +29,12 @@ from lance_assets.recipes.asking import (
     RoundIdentity,
     ask_nothing,
     list_no_texts,
+    read_no_places,
     read_no_states,
     recognise_nothing,
 )
 from lance_assets.recipes.axes import AxisSettings, RecipeSettings
-from lance_assets.records import SEED_SET, Ask, FollowUp, SamplingSettings
+from lance_assets.records import SEED_SET, Ask, FollowUp, SamplingSettings, SeedPlaces
 from lance_assets.worlds import Problem
 
 S = TypeVar("S", bound=AxisSettings)
@@ -61,6 +62,9 @@ class RoundInputs(Generic[S_co]):
     seeds: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SEED_SET))
     """The round's seeds, schema `SEED_SET`. Given to `score_rows`, `build_sft_set` and `word_prompt`; others are
     given them as a table."""
+    read_places: Callable[[], SeedPlaces] = read_no_places
+    """Where each seed stands in the experiment's file, as it was before any was left out. Given to `build_seed_set` and
+    `start_sft_set`."""
     filters: Sequence[Filter] = ()
     """The experiment's filters. Given to `review`, for a recipe that has completions written there."""
     read_states: ReadStates = read_no_states
@@ -196,6 +200,10 @@ class Recipe(Generic[S]):
     compared_completions: tuple[str, ...] = ("completion",)
     """The kinds whose prompt and completion are compared, all kinds together. Rows of a kind that neither field names
     may well be alike, as items of a pool are, and are not compared."""
+    answering_kinds: tuple[str, ...] | None = None
+    """The kinds of raw generations whose completion is a model's own answer to the row's prompt: the samples of which a
+    verifier with `without_gold: majority` takes the commonest answer. None: all candidates, so name them where one is
+    meant to be worse, was shown the gold answer, or is not a model's. Empty: there are no such samples."""
     score_rows: Callable[[RoundInputs[S], pl.DataFrame], pl.DataFrame] | None = None
     """(inputs, rows with the columns of a kept `CLEANED_SET` row) to `REVIEWED_SET`: the reviewer on completions alone,
     as `review` has it. r0000 measures the reviewer with it. None: the reviewer is not measured."""
@@ -298,9 +306,8 @@ class Recipe(Generic[S]):
         Returns:
             Schema `CLEANED_SET`, one row for each candidate.
         """
-        is_candidate = True if self.candidate_kinds is None else pl.col("kind").is_in(self.candidate_kinds)
         return filter_generations(
-            raw_generations.filter(is_candidate),
+            _take_kinds(raw_generations, self.candidate_kinds),
             seeds,
             filters=self.list_filters(inputs.settings),
             added=added,
@@ -309,6 +316,18 @@ class Recipe(Generic[S]):
             keeps_contrast=keeps_contrast,
             look_up=look_up,
         )
+
+    def list_answers(self, raw_generations: pl.DataFrame) -> pl.DataFrame:
+        """The samples in which a model answered a prompt as well as it could, whole ones alone.
+
+        Args:
+            raw_generations: schema `RAW_GENERATIONS`.
+
+        Returns:
+            Columns prompt and completion, in order.
+        """
+        answers = _take_kinds(_take_kinds(raw_generations, self.candidate_kinds), self.answering_kinds)
+        return answers.filter(pl.col("finish_reason") == "stop").select("prompt", "completion").drop_nulls()
 
     @property
     def compared_together(self) -> list[tuple[str, ...]]:
@@ -373,6 +392,11 @@ class Recipe(Generic[S]):
         sampling = settings.sampling if stage.sampling is None else stage.sampling(settings)
         stages = settings.stages
         return stages[stage.name].apply(sampling) if stage.name in stages else sampling
+
+
+def _take_kinds(rows: pl.DataFrame, kinds: tuple[str, ...] | None) -> pl.DataFrame:
+    """The rows of some kinds; None for all."""
+    return rows if kinds is None else rows.filter(pl.col("kind").is_in(kinds))
 
 
 AnyRecipe = Recipe[Any]

@@ -424,6 +424,7 @@ RECIPE: Recipe[KunSettings] = Recipe(
     generate=generate,
     list_filters=list_filters,
     compared_prompts=("named_prompt",),
+    answering_kinds=(),
     review=review,
     build_sft_set=build_sft_set,
     build_pairs=build_no_pairs,

@@ -437,6 +437,7 @@ RECIPE: Recipe[LanceSettings] = Recipe(
     list_filters=list_filters,
     candidate_kinds=("new_prompt", "completion", "degraded_completion"),
     compared_completions=("completion", "degraded_completion"),
+    answering_kinds=("completion",),
     review=review,
     score_rows=score_rows,
     write_worse=write_worse,

@@ -20,11 +20,12 @@ from lance_assets.recipes.asking import (
     RoundIdentity,
     ask_nothing,
     list_no_texts,
+    read_no_places,
     read_no_states,
     recognise_nothing,
 )
 from lance_assets.recipes.contract import RoundInputs
-from lance_assets.records import Ask, DealtAsk
+from lance_assets.records import Ask, DealtAsk, SeedPlaces
 from lance_assets.rounds.asking import Asker, Cost, read_cost
 from lance_assets.rounds.guard import EvaluationGuard
 from lance_assets.rounds.identity.kept import (
@@ -172,6 +173,7 @@ class Round:
         seeds: pl.DataFrame | None = None,
         read_states: ReadStates = read_no_states,
         verifier: RowVerifier | None = None,
+        read_places: Callable[[], SeedPlaces] = read_no_places,
     ) -> RoundInputs[Any]:
         """What a step of the recipe is handed beside its tables; a step that uses what it was not handed fails.
 
@@ -182,6 +184,7 @@ class Round:
             seeds: the round's.
             read_states: reads the states of rows with a model.
             verifier: judges completions by rule.
+            read_places: reads where the seeds stand in their file.
         """
         return RoundInputs(
             identity=self.identity,
@@ -193,6 +196,7 @@ class Round:
             filters=self.plan.settings.filters,
             read_states=read_states,
             verifier=verifier,
+            read_places=read_places,
         )
 
     @cached_property

@@ -379,6 +379,11 @@ class ExperimentSettings(Settings):
         ignores = recipe.ignores_verifier or (None if self.parameters.has_reviews else "chooses no row by a score here")
         if ignores is not None:
             raise ValueError(f"recipe {self.recipe} {ignores}; remove the section verifier")
+        if verifier.without_gold == "majority" and recipe.answering_kinds == ():
+            raise ValueError(
+                f"verifier.without_gold: majority takes the commonest of several answers to a prompt, and recipe "
+                f"{self.recipe} samples none before it reviews; use without_gold: unverified"
+            )
         if verifier.kind == "function" and not self.evaluation.allow_task_code:
             raise ValueError(
                 f"verifier.name: {verifier.name} runs Python, and evaluation.allow_task_code is false; read what it "

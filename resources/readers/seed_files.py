@@ -15,7 +15,7 @@ from typing import Protocol
 
 import polars as pl
 
-from lance_assets.records import SEED_ORIGINS, SEED_SET, SFT_SET, derive_row_id
+from lance_assets.records import SEED_ORIGINS, SEED_SET, SFT_SET, SeedPlaces, derive_row_id
 from resources.readers.mistakes import MOST_SHOWN, Mistakes, RowError, refuse_file, show_value
 from resources.readers.origins import Origin, take_origins
 from resources.readers.row_kinds import NOTHING_SAID, SeedFields
@@ -64,6 +64,8 @@ class SeedFile:
     """The rows, each prompt once, in the order of the files."""
     how: str
     """The number of rows, their kind and the file, in words."""
+    places: SeedPlaces
+    """Where the rows of the table stand among all that were read."""
     repeated: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=REPEATED_ROWS))
     """Rows that were left out, schema `REPEATED_ROWS`."""
     origins: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SEED_ORIGINS))
@@ -128,11 +130,12 @@ def open_seed_file(
         found = [*take_origins([one.row for one in read.rows], fields.origins, mistakes)]
     mistakes.check()
     seeds: list[tuple[str, str, str, str | None, str]] = []
+    places: dict[str, int] = {}
     first: dict[str, ReadRow] = {}
     repeated: list[tuple[str, str, bool, str]] = []
     origins: list[tuple[str, list[str], list[str]]] = []
     not_allowed: Counter[str] = Counter()
-    for one, answer, origin in zip(read.rows, answers, found, strict=True):
+    for place, (one, answer, origin) in enumerate(zip(read.rows, answers, found, strict=True)):
         if origin is not None and not origin.is_allowed(fields.origins):
             not_allowed[origin.license or "not stated"] += 1
             continue
@@ -144,6 +147,7 @@ def open_seed_file(
             continue
         kept = _MARKS.sub("", completion) if fields.strip_marks else completion
         seeds.append((derive_row_id("seed", one.prompt), one.prompt, kept, answer, "seed"))
+        places[seeds[-1][0]] = place
         if origin is not None and not origin.is_unknown:
             origins.append((seeds[-1][0], origin.list_licenses(), origin.list_sources()))
     if not_allowed and not seeds:
@@ -164,7 +168,10 @@ def open_seed_file(
         told = ", ".join(f"{number} {name}" for name, number in not_allowed.most_common())
         how += f"; left out {not_allowed.total()} whose licence is not allowed ({told})"
     known = pl.DataFrame(origins, schema=SEED_ORIGINS, orient="row")
-    return SeedFile(table.with_columns(*absent).select(SEED_SET.names()), how, left_out, known, dict(not_allowed))
+    return SeedFile(
+        *(table.with_columns(*absent).select(SEED_SET.names()), how, SeedPlaces(places, len(read.rows))),
+        *(left_out, known, dict(not_allowed)),
+    )
 
 
 def _list_repeated(repeated: list[tuple[str, str, bool, str]]) -> str:

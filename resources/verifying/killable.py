@@ -28,10 +28,31 @@ TICK_SECONDS = 0.2
 START_SECONDS = 60.0
 """Of the CPU, within which a process has to be ready: it imports a library or a person's module."""
 MAX_LINE = 1 << 20
+MAX_SHOWN = 80
+"""Bytes that are shown of what is no answer."""
 
 
 class VerifierError(RuntimeError):
     """No row can be verified; the message says why."""
+
+
+def read_answer(line: bytes, *, is_start: bool) -> dict[str, Any] | None:
+    """What `row_worker.py` says in a line, of a row or when it is ready; None where it is no answer of its."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict):
+        return None
+    names = {*found}
+    if names == {"error"}:
+        is_answer = isinstance(found["error"], str)
+    elif is_start:
+        is_answer = found == {"ready": True}
+    else:
+        is_answer = names == {"share", "reason"} and isinstance(found["reason"], str)
+        is_answer = is_answer and isinstance(found["share"], float) and 0 <= found["share"] <= 1
+    return found if is_answer else None
 
 
 @dataclass
@@ -53,7 +74,7 @@ class Worker:
         """
         if self._process is None:
             self._start()
-        said = self._ask(asdict(row), self.timeout_seconds)
+        said = self._ask(asdict(row), self.timeout_seconds, is_start=False)
         if said is None:
             is_alive = self._process is not None and self._process.poll() is None
             self.close()
@@ -63,7 +84,7 @@ class Worker:
             return Verdict(None, "the process that verified it died, as for want of memory", "died")
         if "error" in said:
             return Verdict(None, f"verifying failed: {said['error']}", "failed")
-        return Verdict(float(said["share"]), str(said["reason"])[:500])
+        return Verdict(said["share"], said["reason"])
 
     def _start(self) -> None:
         self._rest = b""
@@ -77,14 +98,17 @@ class Worker:
             cwd=self.job["folder"],
             env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
         )
-        said = self._ask(self.job, START_SECONDS)
+        said = self._ask(self.job, START_SECONDS, is_start=True)
         if said is None or "error" in said:
             self.close()
             why = f"it was not ready within {START_SECONDS:g} s, or died" if said is None else said["error"]
             raise VerifierError(f"the verifier cannot be started: {why}; correct verifier.{self.job['setting']}")
 
-    def _ask(self, what: dict[str, Any], seconds: float) -> dict[str, Any] | None:
-        """The process's answer; None where it gave none in time, or died."""
+    def _ask(self, what: dict[str, Any], seconds: float, *, is_start: bool) -> dict[str, Any] | None:
+        """The process's answer; None where it gave none in time, or died.
+
+        What is no answer is told as an error, and the process is ended: its next answer might be this row's.
+        """
         process = self._process
         assert process is not None, "it was started"
         assert process.stdin is not None, "a pipe was asked for"
@@ -109,7 +133,10 @@ class Worker:
                     return None
                 self._rest += read
         line, _, self._rest = self._rest.partition(b"\n")
-        found: dict[str, Any] = json.loads(line)
+        found = read_answer(line, is_start=is_start)
+        if found is None or self._rest:
+            self.close()
+            return {"error": f"it wrote {line[:MAX_SHOWN]!r} in place of an answer; write to standard output"}
         return found
 
     def _measure_cpu(self) -> float:

@@ -4,7 +4,8 @@
 
 Its first line of standard input is a job: `kind` ("math_verify" or "function"), `memory_mib`, and for a function `name`
 and `folder`. Every further line is a row: `prompt`, `completion`, `answer`. For each it writes a line: `share` and
-`reason`, or `error`.
+`reason`, or `error`. While a row is verified its standard input is empty and its standard output is its standard error,
+for C code and programs that it starts too: nothing that a function reads or prints stands between rows and answers.
 
 math-verify works by sympy, which may take for ever on an answer such as 9**9**9**9. Its own time limit is an alarm,
 which cannot interrupt a long multiplication in C, so it is switched off, and the process is killed from outside.
@@ -12,12 +13,15 @@ which cannot interrupt a long multiplication in C, so it is switched off, and th
 
 import importlib.util
 import json
+import os
 import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+MAX_CHARACTERS = 500
+"""Of a reason or an error that is told."""
 Checked = tuple[float, str]
 Check = Callable[[str, str, str | None], Checked]
 
@@ -91,29 +95,42 @@ def build_function_check(name: str, folder: Path) -> Check:
     return check
 
 
+def describe_error(error: BaseException) -> dict[str, object]:
+    """An error as it is told."""
+    return {"error": f"{type(error).__name__}: {error}"[:MAX_CHARACTERS]}
+
+
+def take_streams() -> tuple[TextIO, TextIO]:
+    """What rows are read from and answers are written to; descriptors that a program which is started does not have."""
+    asked, told = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)
+    return asked, told
+
+
 def main() -> None:
     """Serve rows until the input ends."""
-    job = json.loads(sys.stdin.readline())
-    # What a function prints must not stand between the answers.
-    told, sys.stdout = sys.stdout, sys.stderr
+    asked, told = take_streams()
+    job = json.loads(asked.readline())
     limit = job["memory_mib"] << 20
     is_own = job["kind"] == "function"
     try:
         check = build_function_check(job["name"], Path(job["folder"])) if is_own else build_math_check()
     # Whatever a person's module raises is told, and not a traceback.
     except Exception as error:
-        print(json.dumps({"error": f"{type(error).__name__}: {error}"}), file=told, flush=True)
+        print(json.dumps(describe_error(error)), file=told, flush=True)
         return
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     print(json.dumps({"ready": True}), file=told, flush=True)
-    for line in sys.stdin:
+    for line in asked:
         row = json.loads(line)
         try:
             share, reason = check(row["prompt"], row["completion"], row["answer"])
-            said: dict[str, object] = {"share": share, "reason": reason}
+            said: dict[str, object] = {"share": share, "reason": reason[:MAX_CHARACTERS]}
         # A row's error is the row's, whatever it is: the next row is another one.
         except BaseException as error:
-            said = {"error": f"{type(error).__name__}: {error}"}
+            said = describe_error(error)
         print(json.dumps(said), file=told, flush=True)
 
 

@@ -129,6 +129,14 @@ def test_rules_are_read_from_a_list_and_from_ifevals_own_rows() -> None:
             "a whole number of 0 or more, got True",
         ),
         ({"kind": "keywords:existence", "keywords": "one"}, "must be a list of texts, got 'one'"),
+        *[
+            (
+                {"kind": "length_constraints:nth_paragraph_first_word", "num_paragraphs": 2, "first_word": "a"}
+                | {"nth_paragraph": place},
+                f"nth_paragraph of the rule .* must be a whole number of 1 or more, got {place}",
+            )
+            for place in (0, -1, True, 1.0)
+        ],
     ],
 )
 def test_a_wrong_rule_names_the_value_and_what_is_needed(rule: dict, message: str) -> None:

@@ -1,11 +1,10 @@
-"""Verdicts by rule: answers, mixing, agreement, programs, tests and equations, worked by hand."""
+"""Verdicts by rule: answers, mixing, agreement, programs and tests, worked by hand."""
 
 import pytest
 
 from lance_assets.algorithms.reviews.answer_kinds import AnswerRule
 from lance_assets.algorithms.verifying.agreement import measure_review_agreement
 from lance_assets.algorithms.verifying.answers import check_answer, choose_majority
-from lance_assets.algorithms.verifying.equations import choose_distinct, holds, list_equations
 from lance_assets.algorithms.verifying.programs import extract_program, list_tested, read_tests
 from lance_assets.algorithms.verifying.verdict import Completed, Verdict, mix_score, write_verdict
 
@@ -126,21 +125,3 @@ def test_a_builtin_is_the_programs_only_where_tests_name_nothing_else() -> None:
     assert list_tested("assert sum([1]) == 1\nassert max(1, 2) == 2") == ["max", "sum"]
     assert list_tested("values = [1]\nassert sum(values) == 1") == ["sum"]
     assert list_tested("assert abs(root(4)) < 1") == []
-
-
-def test_equations_are_those_of_the_paper() -> None:
-    text = "Natalia sold 48/2 = $24 clips. Altogether 48+24 = 72. In all 1,000 x 2 = 2000, and a - b = c."
-    assert list_equations(text) == ["48/2=24", "48+24=72", "1000*2=2000"]
-    assert [holds(one) for one in list_equations(text)] == [True, True, True]
-    assert holds("7/3=2.33") is True
-    assert holds("48+24=73") is False
-    rows = [
-        ("q", "2 * 3 = 6. It is 6."),
-        ("p", "2 * 3 = 6."),
-        ("q", "So 2*3=6."),
-        ("q", "3 + 3 = 6"),
-        ("q", "six"),
-        ("q", "Six"),
-    ]
-    kept = choose_distinct(rows, prompt=lambda row: row[0], completion=lambda row: row[1])
-    assert kept == [rows[0], rows[1], rows[3], rows[4]]

@@ -15,6 +15,7 @@ from lance_assets.recipes.contract import (
     RoundInputs,
     ask_nothing,
     list_no_texts,
+    read_no_places,
     read_no_states,
     recognise_nothing,
 )
@@ -27,6 +28,7 @@ from lance_assets.records import (
     SFT_SET,
     Ask,
     SamplingSettings,
+    SeedPlaces,
 )
 from tests.recipes.scripted_ask import ScriptedAsk
 
@@ -71,6 +73,7 @@ def build_inputs(
     filters: Sequence[Filter] = (),
     read_states: ReadStates = read_no_states,
     verifier: RowVerifier | None = None,
+    read_places: Callable[[], SeedPlaces] = read_no_places,
 ) -> RoundInputs[AxisSettings]:
     """What a round hands to a step; a step that uses what it was not given fails."""
     return RoundInputs(
@@ -83,6 +86,7 @@ def build_inputs(
         filters=filters,
         read_states=read_states,
         verifier=verifier,
+        read_places=read_places,
     )
 
 

@@ -1,5 +1,8 @@
 """CLLM on a table worked by hand, with a model that says what the test wrote."""
 
+import importlib
+import sys
+
 import polars as pl
 import pytest
 from pydantic import ValidationError
@@ -103,6 +106,20 @@ def test_rows_are_read_curated_and_dropped_with_their_reasons(ask: ScriptedAsk) 
         "rows/usable_rate": 0.3333,
         "texts/with_rows_rate": 0.5,
     }
+
+
+def test_rows_of_several_texts_and_calls_are_joined_without_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The released code joins them by a method that pandas 2 has no more, and loses every call for it."""
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError):
+        importlib.import_module("pandas")
+    texts = [write(62.5 + place, 33 + place, "yes") for place in range(4)]
+    said[:] = list(texts)
+    own = settings(num_requests=2, num_samples=2, range_slack=1.0)
+    raw = find_recipe("cllm").generate(build_inputs(own, ask=ScriptedAsk(answer)), write_seeds(), NOT_TRAINED)
+    rows = raw.filter(kind="row")
+    assert rows["raw_text"].to_list() == texts
+    assert rows["refused_reason"].to_list() == [None] * 4
 
 
 def test_each_request_draws_from_all_real_rows_and_none_twice() -> None:

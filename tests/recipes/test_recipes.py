@@ -13,7 +13,7 @@ from lance_assets.algorithms.verifying.verdict import RowVerifier, Verdict
 from lance_assets.prompts import PROFILES, list_steps
 from lance_assets.recipes.axes import SAMPLING, AxisSettings, RecipeSettings
 from lance_assets.recipes.contract import ROUND_MODEL, AnyRecipe, RoundInputs, Stage, find_recipe, list_recipes
-from lance_assets.records import Request, Sample, SamplingSettings
+from lance_assets.records import Request, Sample, SamplingSettings, SeedPlaces
 from lance_assets.rounds.nouns import NOUNS
 from tests.recipes.scripted_round import EFT, NO_PAIRS, build_inputs, identify, seeds
 
@@ -266,9 +266,11 @@ def test_each_step_reads_the_settings_it_names(
             for place, request in enumerate(requests)
         ]
 
-    trained = recipe.start_sft_set(build_inputs(settings, identify("r0000")), table, EFT)
+    places = SeedPlaces({row_id: place for place, row_id in enumerate(table["row_id"])}, len(table))
+    start = build_inputs(settings, identify("r0000"), read_places=lambda: places)
+    trained = recipe.start_sft_set(start, table, EFT)
     read["sft_set"] = watch.take()
-    taken, _ = recipe.build_seed_set(build_inputs(settings), table, {})
+    taken, _ = recipe.build_seed_set(build_inputs(settings, read_places=lambda: places), table, {})
     read["seed_set"] = watch.take()
     right = RowVerifier(lambda rows: [Verdict(1.0, "right") for _ in rows], 1.0) if recipe.needs_verifier else None
     inputs = build_inputs(settings, ask=ask, read_states=lambda **_: Reader(), verifier=right)

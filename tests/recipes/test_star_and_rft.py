@@ -108,6 +108,9 @@ def test_rft_trains_on_seeds_and_on_right_solutions_that_reason_differently() ->
     ask = ScriptedAsk(lambda stage, text, number: SOLUTIONS[number])
     _, judged = run(rft.RECIPE, settings, ask)
     assert ask.counts == {"solution": 20}
+    left_out = rft.RECIPE.describe_reviews(build_inputs(settings), judged)
+    assert left_out == {"left_out/wrong_equation": 1, "left_out/same_reasoning": 1}
+    assert rft.RECIPE.describe_reviews(build_inputs(settings), judged.clear()) == dict.fromkeys(left_out, 0)
     earlier = rft.RECIPE.start_sft_set(build_inputs(settings, identify("r0000")), SEEDS, EFT)
     trained = rft.RECIPE.build_sft_set(build_inputs(settings), judged, earlier)
     assert trained.schema == SFT_SET

@@ -1,13 +1,14 @@
 """A person's function and math-verify in processes that are killed: a hang costs its own row and nothing else."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
 
 from lance_assets.algorithms.verifying.answers import NO_GOLD
 from lance_assets.algorithms.verifying.verdict import Completed, Verdict
-from resources.verifying.killable import KillableRows, VerifierError, describe_job
+from resources.verifying.killable import KillableRows, VerifierError, describe_job, read_answer
 from resources.verifying.settings import VerifierSettings
 from resources.verifying.verifier import Killable, open_verifier
 
@@ -55,6 +56,78 @@ def test_each_error_is_its_rows_and_the_next_row_is_judged(tmp_path: Path) -> No
     assert "a share lies in 0 to 1; it returned 2" in said[5]
     assert "SystemExit" in said[6]
     assert said[7] == "half of good"
+
+
+TALKATIVE = """
+import ctypes, os, subprocess, sys
+os.write(1, b"imported\\n")
+
+def judge(prompt, completion, answer):
+    if completion == "stderr":
+        os.write(2, b"{}\\n")
+    if completion == "descriptor":
+        os.write(1, b"no verdict\\n" * 1000)
+    if completion == "program":
+        subprocess.run(["echo", '{"share": 0.0, "reason": "echo"}'], check=True)
+    if completion == "own":
+        print('{"share": 0.0, "reason": "print"}', file=sys.__stdout__, flush=True)
+    if completion == "library":
+        libc = ctypes.CDLL(None)
+        libc.printf(b"no verdict\\n")
+        libc.fflush(None)
+    if completion == "forked" and os.fork() == 0:
+        print("a child", file=sys.__stdout__, flush=True)
+        os._exit(0)
+    if completion == "reading":
+        return sys.stdin.read() == "" and subprocess.run(["cat"], capture_output=True).stdout == b""
+    if completion == "asking":
+        input()
+    if completion == "long":
+        return 0.5, "long" * 1_000_000
+    if completion == "long error":
+        raise ValueError("long" * 1_000_000)
+    if completion in ("answer", "json", "nothing"):
+        said = {"answer": b"no verdict", "json": b"[5]", "nothing": b""}
+        for descriptor in range(3, 20):
+            try:
+                if not os.get_inheritable(descriptor):
+                    os.write(descriptor, said[completion] + b"\\n")
+            except OSError:
+                pass
+    return True
+"""
+
+
+def test_what_a_function_prints_and_reads_costs_no_row(tmp_path: Path) -> None:
+    """Each of the first rows is right whatever it does with its streams, and each is followed by a plain one."""
+    (tmp_path / "my_check.py").write_text(TALKATIVE)
+    noisy = ["stderr", "descriptor", "program", "own", "library", "forked", "reading"]
+    found = judge(tmp_path, [text for one in noisy for text in (one, "plain")], num_processes=1)
+    assert [(share, why) for share, why, _ in found] == [(1.0, None)] * 2 * len(noisy)
+    found = judge(tmp_path, ["asking", "plain", "long", "plain", "long error", "plain"], num_processes=1)
+    assert [(share, why) for share, why, _ in found] == [
+        *[(None, "failed"), (1.0, None), (0.5, None), (1.0, None), (None, "failed"), (1.0, None)],
+    ]
+    assert "EOFError" in found[0][2], "there is nothing to be read"
+    assert len(found[2][2]) == 500
+
+
+def test_a_line_that_is_no_answer_fails_its_row_alone(tmp_path: Path) -> None:
+    """A function that finds the descriptor of the answers writes there; the row after it has a process of its own."""
+    (tmp_path / "my_check.py").write_text(TALKATIVE)
+    found = judge(tmp_path, ["answer", "plain", "json", "plain", "nothing", "plain"], num_processes=1)
+    assert [(share, why) for share, why, _ in found] == [(None, "failed"), (1.0, None)] * 3
+    assert "it wrote b'no verdict' in place of an answer" in found[0][2]
+
+
+@pytest.mark.parametrize("line", ["", "5", "[]", "{}", "nan", '{"share": 2.0, "reason": ""}', '{"share": "1"}', "\xff"])
+def test_what_is_no_answer_is_told(line: str) -> None:
+    assert read_answer(line.encode("latin-1"), is_start=False) is None
+    assert read_answer(line.encode("latin-1"), is_start=True) is None
+    ready, right = json.dumps({"ready": True}).encode(), b'{"share": 1.0, "reason": "so"}'
+    assert (read_answer(ready, is_start=False), read_answer(right, is_start=True)) == (None, None)
+    assert read_answer(ready, is_start=True) == {"ready": True}
+    assert read_answer(right, is_start=False) == {"share": 1.0, "reason": "so"}
 
 
 def test_a_function_that_cannot_be_found_says_why(tmp_path: Path) -> None:

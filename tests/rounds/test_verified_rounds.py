@@ -1,16 +1,20 @@
 """A verifier beside a reviewer: what a reviewed row keeps, what it is chosen by, and how far the two agree."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import polars as pl
+import pytest
 
 from lance_assets.algorithms.reviews.answer_kinds import AnswerRule
 from lance_assets.algorithms.verifying.verdict import RowVerifier, Verdict
 from lance_assets.recipes.lance import RECIPE, LanceSettings
 from lance_assets.recipes.steps.rows import ReviewedRow, build_table
-from lance_assets.records import REVIEWED_SET
+from lance_assets.records import RAW_GENERATIONS, REVIEWED_SET
+from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.verified.showing import describe_verdicts, drop_verdicts, read_verdicts
-from lance_assets.rounds.verified.verifying import COMMONEST, add_verdicts, judge_rows
+from lance_assets.rounds.verified.verifying import COMMONEST, add_verdicts, build_row_verifier, judge_rows
+from lance_assets.settings.experiment import ExperimentSettings
 from resources.verifying.verifier import Answers
 from tests.recipes.scripted_ask import ScriptedAsk
 from tests.recipes.scripted_round import NOT_TRAINED, build_inputs, is_held_out, seeds
@@ -96,6 +100,69 @@ def test_the_commonest_answer_is_said_to_be_no_gold_answer() -> None:
     )
     assert [verdict.is_right for verdict in found] == [True, False, None]
     assert [COMMONEST in verdict.reason for verdict in found] == [True, False, False]
+
+
+def judge_by_majority(tmp_path: Path, recipe: str, raw: pl.DataFrame, prompts: list[str]) -> list[Verdict]:
+    """The verdicts on "The answer is 7" to each prompt, by the commonest of a round's raw rows; no seed has gold."""
+    settings = ExperimentSettings.model_validate(
+        {"recipe": recipe, "model": "small", "prompt_profile": "compact"}
+        | {"seeds": {"path": "seeds.jsonl", "answer_field": "answer"}}
+        | {"evaluation": {"world": {"name": "lance_assets.small_world:WORLD"}}}
+        | {"verifier": {"kind": "answer", "answer_mark": "The answer is", "without_gold": "majority", "min_votes": 2}}
+    )
+    assert settings.verifier is not None
+    no_gold = seeds({"good": None, "bad": None}).with_columns(answer=pl.lit(None, pl.String))
+    with build_row_verifier(Plan("mine", tmp_path, settings), settings.verifier, no_gold, raw) as verifier:
+        return verifier.judge([(f"r{place}", prompt, "The answer is 7") for place, prompt in enumerate(prompts)])
+
+
+def say_votes(stage: str, text: str, number: int) -> str:
+    """A model whose completions say 7, 7, 8 and 7, and whose worse ones all say 5."""
+    if stage == "completion":
+        return f"The answer is {(7, 7, 8, 7)[number]}."
+    if stage == "seed_review":
+        return f"score: {9 if 'Good good' in text else 2}"
+    return "Final Answer: How much is 3 + 4?" if stage == "new_prompt" else "Final Answer: The answer is 5."
+
+
+def test_neither_reviews_nor_worse_completions_vote_for_an_answer(tmp_path: Path) -> None:
+    """LANCE's own raw rows: three reviews of each seed have its completion, and four degraded ones agree on 5."""
+    settings = LanceSettings(num_reviews=3, num_prompts=1, num_completions=4, force_ending=False)
+    raw = RECIPE.generate(
+        build_inputs(settings, ask=ScriptedAsk(say_votes)), seeds({"good": None, "bad": None}), NOT_TRAINED
+    )
+    raw = raw.with_columns(
+        completion=pl.when(kind="seed_review").then(pl.lit("The answer is 5.")).otherwise("completion")
+    )
+    assert sorted(raw["kind"].unique()) == ["completion", "degraded_completion", "new_prompt", "seed_review"]
+    found = judge_by_majority(tmp_path, "lance", raw, ["Prompt of good", "Prompt of bad", "How much is 3 + 4?"])
+    assert [verdict.unverified for verdict in found] == ["no_gold", "no_gold", None]
+    assert found[2].is_right
+    assert COMMONEST in found[2].reason
+
+
+def vote(*kinds: str, finish_reason: str = "stop") -> pl.DataFrame:
+    """Two rows of each kind that say 7 to the prompt that is the kind's name."""
+    row = {"completion": "The answer is 7.", "finish_reason": finish_reason}
+    rows = [{"row_id": f"{kind}{place}", "kind": kind, "prompt": kind} | row for kind in kinds for place in range(2)]
+    return pl.DataFrame(rows, schema=RAW_GENERATIONS)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "votes", "none"),
+    [
+        ("self_rewarding", ["completion"], []),
+        ("i_sheep", ["completion"], []),
+        ("rft", ["solution"], []),
+        ("star", ["rationale"], ["rationalization"]),
+        ("lance", ["completion"], ["seed_review", "degraded_completion"]),
+    ],
+)
+def test_the_kinds_that_answer_a_prompt_vote(tmp_path: Path, recipe: str, votes: list[str], none: list[str]) -> None:
+    found = judge_by_majority(tmp_path, recipe, vote(*votes, *none), [*votes, *none])
+    assert [verdict.is_right for verdict in found] == [True] * len(votes) + [None] * len(none)
+    cut = judge_by_majority(tmp_path, recipe, vote(*votes, finish_reason="length"), votes)
+    assert [verdict.unverified for verdict in cut] == ["no_gold"] * len(votes), "a cut answer is no vote"
 
 
 def say(stage: str, text: str, number: int) -> str:

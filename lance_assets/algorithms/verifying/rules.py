@@ -17,6 +17,7 @@ from lance_assets.algorithms.verifying.verdict import RIGHT, Verdict
 from lance_assets.extras import import_extra, require_extra
 
 NUMBER, WORD, WORDS, RELATION = "a whole number of 0 or more", "a text", "a list of texts", f"one of {list(RELATIONS)}"
+PLACE = "a whole number of 1 or more"
 LANGUAGE = "language:response_language"
 REPEAT = "combination:repeat_prompt"
 FILTERS = {"module": "lingua", "extra": "filters", "needed_by": f"the rule {LANGUAGE}"}
@@ -62,7 +63,7 @@ KINDS: dict[str, Kind] = {
     "length_constraints:number_paragraphs": Kind(constraints.check_paragraphs, {"num_paragraphs": NUMBER}),
     "length_constraints:number_words": Kind(constraints.check_words, {"num_words": NUMBER, "relation": RELATION}),
     "length_constraints:nth_paragraph_first_word": Kind(
-        constraints.check_first_word, {"num_paragraphs": NUMBER, "nth_paragraph": NUMBER, "first_word": WORD}
+        constraints.check_first_word, {"num_paragraphs": NUMBER, "nth_paragraph": PLACE, "first_word": WORD}
     ),
     "detectable_content:number_placeholders": Kind(constraints.check_placeholders, {"num_placeholders": NUMBER}),
     "detectable_content:postscript": Kind(constraints.check_postscript, {"postscript_marker": WORD}),
@@ -113,8 +114,8 @@ def check_rules(rules: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _is(value: Any, what: str) -> bool:
-    if what == NUMBER:
-        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if what in (NUMBER, PLACE):
+        return isinstance(value, int) and not isinstance(value, bool) and value >= (what == PLACE)
     if what == WORDS:
         return isinstance(value, list | tuple) and bool(value) and all(isinstance(one, str) and one for one in value)
     return value in RELATIONS if what == RELATION else isinstance(value, str) and bool(value.strip())

@@ -19,14 +19,14 @@ Differences:
 Unknown: the nucleus mass, and the longest completion.
 """
 
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import polars as pl
 from pydantic import Field
 
 from lance_assets.algorithms.filters.contract import Filter
 from lance_assets.algorithms.filters.rules import Complete, EvaluationOverlap
-from lance_assets.algorithms.verifying.equations import choose_distinct
+from lance_assets.algorithms.verifying.equations import Reason, list_reasons
 from lance_assets.recipes.asking import build_requests, close_thoughts, read_completion
 from lance_assets.recipes.axes import Losses, RecipeSettings, StartsFrom, TrainsOn
 from lance_assets.recipes.contract import Recipe, RoundInputs, Stage, list_no_prompts
@@ -81,14 +81,19 @@ def list_filters(settings: RftSettings) -> list[Filter]:
     return [Complete(), EvaluationOverlap()]
 
 
+def describe_reviews(inputs: Inputs, reviewed: pl.DataFrame) -> dict[str, float | int]:
+    """How many right rows are left out, by reason, before they are compared with what is trained on already."""
+    rows = find_right_rows(reviewed).select("prompt", "completion").rows()
+    reasons = list_reasons(rows, prompt=lambda row: row[0], completion=lambda row: row[1])
+    return {f"left_out/{reason}": reasons.count(reason) for reason in get_args(Reason)}
+
+
 def build_sft_set(inputs: Inputs, reviewed: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
     """This round's right rows that reason differently from each other and from all that is trained on already."""
     right, known = find_right_rows(reviewed), earlier.filter(pl.col("source") != "eft")
     both = [*known.select("prompt", "completion").iter_rows(), *right.select("prompt", "completion").iter_rows()]
-    places = choose_distinct(
-        range(len(both)), prompt=lambda place: both[place][0], completion=lambda place: both[place][1]
-    )
-    chosen = right[[place - len(known) for place in places if place >= len(known)]]
+    reasons = list_reasons(both, prompt=lambda row: row[0], completion=lambda row: row[1])[len(known) :]
+    chosen = right.filter(pl.Series([reason is None for reason in reasons], dtype=pl.Boolean))
     if inputs.settings.max_rows is not None:
         chosen = chosen.filter(pl.int_range(pl.len()).over("prompt") < inputs.settings.max_rows)
     return join_sft_rows(inputs, chosen, earlier)
@@ -113,5 +118,6 @@ RECIPE: Recipe[RftSettings] = Recipe(
     review=review_without_scores,
     build_sft_set=build_sft_set,
     build_pairs=build_no_pairs,
+    describe_reviews=describe_reviews,
     list_prompts=list_no_prompts,
 )

@@ -121,6 +121,7 @@ RECIPE: Recipe[StarSettings] = Recipe(
         "checkpoint": ("starts_from",),
     },
     needs_verifier=True,
+    answering_kinds=("rationale",),
     build_seed_set=take_file_seeds,
     start_sft_set=start_sft_set,
     generate=generate,

@@ -6,8 +6,9 @@ One round:
                 where `replay_rate` says so
 
 Round r0000 trains the base model on the first task. The seeds' file has the tasks one after another, and `task_sizes`
-says how many seeds each has. No model is asked, and nothing is reviewed: the recipe is there for its evaluation. With
-`evaluation.task_order` each round's eval_report has the overall performance (OP) and the backward transfer (BWT).
+says how many of its rows each has. A row that is left out, as a repeated prompt or one of the evaluation, makes its
+task smaller and moves no other row. No model is asked, and nothing is reviewed: the recipe is there for its evaluation.
+With `evaluation.task_order` each round's eval_report has the overall performance (OP) and the backward transfer (BWT).
 
 Differences from the authors' code (BeyonderXX/TRACE, commit 462e39f):
 
@@ -44,7 +45,7 @@ from lance_assets.recipes.axes import AxisSettings, Losses, StartsFrom
 from lance_assets.recipes.contract import Forecast, Recipe, RoundInputs, list_no_prompts
 from lance_assets.recipes.steps.rows import Seed, build_reviewed_row, build_table, read_rows
 from lance_assets.recipes.steps.sets import build_no_pairs, seeds_as_sft_rows
-from lance_assets.records import RAW_GENERATIONS, REVIEWED_SET, SFT_SET
+from lance_assets.records import RAW_GENERATIONS, REVIEWED_SET, SFT_SET, SeedPlaces
 
 
 class TraceSettings(AxisSettings):
@@ -57,7 +58,7 @@ class TraceSettings(AxisSettings):
     losses: Losses = "sft"
     sft_on_seeds: Literal[True] = Field(True, description="Seeds are all that there is to train on.")
     task_sizes: tuple[int, ...] = Field(
-        (1,), min_length=1, description="Seeds of each task, in the order of the file; r0000 trains on the first task."
+        (1,), min_length=1, description="Rows of the file for each task, in order; r0000 trains on the first task."
     )
     replay_rate: float = Field(
         0.0, ge=0, le=1, description="Share of every earlier task's seeds that a round trains on again; TRACE has 0.1."
@@ -79,41 +80,61 @@ class TraceSettings(AxisSettings):
 Inputs = RoundInputs[TraceSettings]
 
 
-def take_task(seeds: pl.DataFrame, *, sizes: tuple[int, ...], round_key: str) -> pl.DataFrame:
+def take_task(seeds: pl.DataFrame, places: SeedPlaces, *, sizes: tuple[int, ...], round_key: str) -> pl.DataFrame:
     """The seeds of a round's task.
 
     Args:
-        seeds: those of the file, in its order.
-        sizes: of the tasks.
+        seeds: those of the file that are used, in its order.
+        places: where each of them stands in the file.
+        sizes: of the tasks, in rows of the file.
         round_key: the round.
 
     Raises:
-        ValueError: there are fewer seeds than the tasks have, or no task is left.
+        ValueError: the file has fewer rows than the tasks, it has changed, no task is left, or no seed of the task is.
     """
     number = parse_round(round_key)
-    if sum(sizes) > len(seeds):
+    if sum(sizes) > places.num_rows:
         raise ValueError(
-            f"task_sizes: the tasks have {sum(sizes)} seeds together, and there are {len(seeds)}; some may be left out "
-            "as evaluation prompts or repeated ones. Lower task_sizes, or give more seeds"
+            f"task_sizes: the tasks have {sum(sizes)} rows together, and the seeds' file has {places.num_rows}; lower "
+            "task_sizes, or give more rows"
         )
     if number >= len(sizes):
         raise ValueError(
             f"there are {len(sizes)} tasks, and {round_key} has none; set stop.max_rounds: {len(sizes) - 1}"
         )
-    return seeds.slice(sum(sizes[:number]), sizes[number])
+    if unknown := [row_id for row_id in seeds["row_id"] if row_id not in places.of_rows]:
+        raise ValueError(
+            f"{len(unknown)} seeds, the first {unknown[0]}, are not in the seeds' file, which has changed since the "
+            "round began; redo the round"
+        )
+    first = sum(sizes[:number])
+    task = range(first, first + sizes[number])
+    taken = seeds.filter(pl.Series([places.of_rows[row_id] in task for row_id in seeds["row_id"]], dtype=pl.Boolean))
+    if taken.is_empty():
+        raise ValueError(
+            f"task_sizes: task {number + 1} is the rows {task.start + 1} to {task.stop} of the seeds' file, and all of "
+            "them are left out: the page of seed_set says which are repeated, evaluation prompts or not trusted. Give "
+            "the task other rows"
+        )
+    return taken
 
 
 def build_seed_set(
     inputs: Inputs, file_seeds: pl.DataFrame, earlier_reviewed: dict[str, pl.DataFrame]
 ) -> tuple[pl.DataFrame, dict[str, int]]:
     """The seeds of the round's task."""
-    taken = take_task(file_seeds, sizes=inputs.settings.task_sizes, round_key=inputs.round_key)
-    return taken, {"num_pool": len(file_seeds), "num_not_taken": len(file_seeds) - len(taken)}
+    sizes = inputs.settings.task_sizes
+    taken = take_task(file_seeds, inputs.read_places(), sizes=sizes, round_key=inputs.round_key)
+    return taken, {
+        "num_pool": len(file_seeds),
+        "num_not_taken": len(file_seeds) - len(taken),
+        "num_left_out_of_task": sizes[parse_round(inputs.round_key)] - len(taken),
+    }
 
 
 def start_sft_set(inputs: Inputs, seeds: pl.DataFrame, eft: pl.DataFrame) -> pl.DataFrame:
     """The seeds of the first task, and the EFT rows. Schema `SFT_SET`."""
-    first = take_task(seeds, sizes=inputs.settings.task_sizes, round_key=inputs.round_key)
+    first = take_task(seeds, inputs.read_places(), sizes=inputs.settings.task_sizes, round_key=inputs.round_key)
     return pl.concat([seeds_as_sft_rows(first, round_key=inputs.round_key), eft])
 
 

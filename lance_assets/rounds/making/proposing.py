@@ -176,7 +176,9 @@ def make_seed_set(this_round: Round) -> Made:
         # r0000 trains on all seeds of the file; the recipe samples from the pool only in later rounds.
         seeds, counts = file_seeds, {"num_pool": len(file_seeds)}
     else:
-        seeds, counts = plan.recipe.build_seed_set(this_round.build_inputs(), file_seeds, earlier)
+        seeds, counts = plan.recipe.build_seed_set(
+            this_round.build_inputs(read_places=lambda: read.places), file_seeds, earlier
+        )
     says = plan.settings.seeds.states_origins or plan.settings.texts is not None
     origins = carry_origins(this_round, seeds, read.origins) if says else this_round.empty("seed_origins")
     overlap = Rows(leaked, ("rule", "similarity", "prompt", "evaluation_prompt"))

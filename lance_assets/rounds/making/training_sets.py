@@ -50,7 +50,7 @@ from lance_assets.rounds.shown.bars import list_bars
 from lance_assets.rounds.shown.samples import sample_rows
 from lance_assets.rounds.shown.sentences import explain_no_pairs, say_number, say_pairs, say_sft
 from lance_assets.settings.checks import CheckSettings
-from resources.readers.seed_files import read_eft
+from resources.readers.seed_files import open_seeds, read_eft
 
 
 def make_sft_set(this_round: Round) -> Made:
@@ -58,7 +58,8 @@ def make_sft_set(this_round: Round) -> Made:
     plan = this_round.plan
     if this_round.is_start:
         eft = read_eft(plan.settings.seeds, plan.folder)
-        table = plan.recipe.start_sft_set(this_round.build_inputs(), this_round.read("seed_set"), eft)
+        inputs = this_round.build_inputs(read_places=lambda: open_seeds(plan.settings.seeds, plan.folder).places)
+        table = plan.recipe.start_sft_set(inputs, this_round.read("seed_set"), eft)
     else:
         table = build_sft_rows(this_round, this_round.build_inputs(seeds=this_round.read("seed_set")))
     facts: Report = {"vendi_score": round(measure_vendi(this_round, table), 3)} if plan.recipe.reports_vendi else {}

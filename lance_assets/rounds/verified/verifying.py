@@ -34,7 +34,8 @@ def open_row_verifier(
     Args:
         plan: the experiment.
         seeds: the round's, schema `SEED_SET`.
-        sampled: all samples of the round, schema `RAW_GENERATIONS`, of which the commonest answers are taken.
+        sampled: all samples of the round, schema `RAW_GENERATIONS`; the commonest answers are taken of those that
+            answer their prompt (`Recipe.list_answers`).
 
     Raises:
         SandboxError: programs cannot be run in a sandbox here.
@@ -55,9 +56,8 @@ def build_row_verifier(
     gold = {prompt: answer for prompt, answer in seeds.select("prompt", "answer").iter_rows() if answer}
     commonest: Mapping[str, str] = {}
     if settings.without_gold == "majority" and sampled is not None:
-        rows = sampled.filter(pl.col("finish_reason") == "stop").select("prompt", "completion").drop_nulls()
         commonest = choose_majority(
-            [row for row in rows.iter_rows() if row[0] not in gold],
+            [row for row in plan.recipe.list_answers(sampled).iter_rows() if row[0] not in gold],
             settings.read_answers(mark),
             min_agreement=settings.min_agreement,
             min_votes=settings.min_votes,
