@@ -428,7 +428,7 @@ def list_recipes() -> tuple[AnyRecipe, ...]:
     """Every recipe of `lance_assets.recipes`, sorted by name.
 
     >>> [recipe.name for recipe in list_recipes()][:3]
-    ['clear', 'diverse_evol', 'i_sheep']
+    ['clear', 'cllm', 'diverse_evol']
     """
     names = sorted(module.name for module in iter_modules(import_module(_ROOM).__path__))
     found = (_read_recipe(import_module(f"{_ROOM}.{name}")) for name in names)

@@ -31,8 +31,8 @@ Differences from the authors' code, beside those of `algorithms.tabular`:
 8.  The trees are scikit-learn's by default, with settings near XGBoost's (`algorithms.tabular.boosting`); theirs are
     XGBoost's, which `booster: xgboost` takes.
 9.  A text is cut after 1,000 tokens by default, as in their tutorial; their code's default is 8,000.
-10. Rows are kept in lists and become a polars table once. Theirs joins them by `DataFrame.append`, which pandas 2 lacks,
-    except on vLLM: the error is caught, so that each of 500 calls is lost, and the run ends without a table.
+10. Rows are kept in lists and become a polars table once. Theirs joins them by `DataFrame.append`, which pandas 2
+    lacks, except on vLLM: the error is caught, so each of 500 calls is lost, and the run ends without a table.
 
 Our extensions, which the paper does not have: `teaches: labels` trains M to say the label of a row's features, and
 `teaches: rows` to write such rows, so that a model that cannot write tables learns it from the real rows in r0000.
