@@ -96,6 +96,32 @@ def test_a_file_of_other_bytes_leaves_nothing_under_a_name(store: Store, tmp_pat
         assert not store.put_object(file, entry)
 
 
+def test_a_connection_that_breaks_in_a_large_file_leaves_nothing_and_is_tried_again(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import s3fs
+
+    file, upload, calls = tmp_path / "file", s3fs.core.S3File._upload_chunk, list[bool]()
+    file.write_bytes(os.urandom(60 * 2**20))
+    entry = Entry(hashlib.sha256(file.read_bytes()).hexdigest(), file.stat().st_size)
+
+    def break_off(self: s3fs.core.S3File, final: bool = False) -> object:
+        calls.append(final)
+        if len(calls) == 2:
+            raise ConnectionError("reset by peer")
+        return upload(self, final)
+
+    monkeypatch.setattr(s3fs.core.S3File, "_upload_chunk", break_off)
+    with pytest.raises(UnreachableStoreError, match="reset by peer"):
+        Store(store.url, patience=0).put_object(file, entry)
+    assert not store.has_object(entry)
+    calls.clear()
+    assert store.put_object(file, entry)
+    assert len(calls) > 3
+    store.fetch_object(entry, tmp_path / "back")
+    assert not store.put_object(file, entry)
+
+
 def test_a_server_that_lets_commits_overwrite_each_other_gets_no_vectors(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,7 +161,7 @@ def test_a_server_that_is_away_for_a_while_loses_nothing(
     server.stop()
     with pytest.raises(UnreachableStoreError, match=rf"{store.url} did not answer .* run the command again"):
         copy(laptop, Store(store.url, patience=0))
-    # Also in the middle of a large file.
+    # A large file waits for it as all others do.
     (laptop / "stages/tiny/large").write_bytes(os.urandom(60 * 2**20))
     write_round(laptop, "r0002", 2)
     back = threading.Timer(5, server.start)
