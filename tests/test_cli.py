@@ -29,6 +29,7 @@ from lance_assets.settings.writing.new_experiment import (
 )
 from lance_assets.settings.writing.template import render_experiment
 from resources.stores.tables import TableStore
+from tests.resources.test_remote import write_round
 
 COMMANDS = [
     *("run", "plan", "study", "leaderboard", "new", "teach", "show", "costs", "model", "trace", "review", "browse"),
@@ -324,6 +325,33 @@ def test_a_study_goes_on_where_an_experiment_fails(tmp_path: Path, monkeypatch: 
     assert begun == ["mini_spin"]
     # One experiment alone ends the command where it fails.
     assert call("run", "mini_spin")[0] == 1
+
+
+def test_a_run_ends_where_the_store_has_what_its_end_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that is away then is an error of the command, and the same command sends what is left."""
+    from lance_assets.assets import loading, run
+    from resources.remote.store import Store, UnreachableStoreError
+
+    def run_rounds(plan: Plan, definitions: object, **_: object) -> None:
+        write_round(tmp_path / "home" / "data", "r0000", experiment=plan.name)
+
+    def refuse(*_: object) -> None:
+        raise UnreachableStoreError("the store did not answer; run the command again once it does")
+
+    monkeypatch.setattr(loading, "build_definitions", lambda: None)
+    monkeypatch.setattr(run, "run_rounds", run_rounds)
+    monkeypatch.setenv("LANCE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LANCE_STORE", f"file://{tmp_path}/bucket")
+    store = Store(f"file://{tmp_path}/bucket")
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "publish", refuse)
+        code, _, told = call("run", "mini_lance")
+    assert (code != 0, store.read_newest("mini_lance")) == (True, None)
+    assert "run the command again once it does" in told
+    assert call("run", "mini_lance")[0] == 0
+    newest = store.read_newest("mini_lance")
+    assert newest is not None
+    assert "tables/mini_lance/r0000/seed_set.parquet" in newest.files
 
 
 def test_a_study_gives_every_experiment_one_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ from resources.engines.contract import EngineError, EngineUnavailableError
 from resources.evaluation.harness_report import EvaluationError
 from resources.machine.handover import LeakedProcessError
 from resources.remote.store import UnreachableStoreError
-from resources.remote.write_through import bring_experiment, publish_experiment
+from resources.remote.write_through import bring_experiment, publish_finished, publish_left
 from resources.stores.files import DiskFullError
 from resources.stores.lance_tables import HistoryError
 from resources.training.trainer import TrainingError, TrainingKilledError
@@ -360,6 +360,7 @@ def materialize(
     """
     try:
         bring_experiment(platform.root, plan.name, say=context.log.info)
+        publish_left(platform.root, plan.name, say=context.log.info)
         # start_checkpoint is the one noun that is made from nothing in its round.
         if not noun.inputs:
             wait_for_previous_round(context)
@@ -376,7 +377,8 @@ def materialize(
         # The report reads the stored tables, so it shows what later steps will read.
         report = {**report_overrides(this_round, noun), **noun.report(this_round)}
         report |= noun.finish(this_round)
-        publish_experiment(platform.root, plan.name, say=context.log.info)
+        # A store that is away fails the next step, which has made nothing: this one would make its noun again.
+        publish_finished(platform.root, plan.name, say=context.log.info, warn=context.log.warning)
     except WaitingForPeopleError as waiting:
         show_waiting(context, find_key(plan, noun.name), str(waiting))
         return None
@@ -441,7 +443,7 @@ def build_check(plan: Plan, noun: Noun, check: Check) -> dg.AssetChecksDefinitio
                 judged = noun.judge(check, this_round)
                 if check.is_blocking:
                     record_verdict(this_round.plan, platform, this_round.key, noun, check, judged)
-                    publish_experiment(platform.root, plan.name, say=context.log.info)
+                    publish_finished(platform.root, plan.name, say=context.log.info, warn=context.log.warning)
             except USER_ERRORS as error:
                 # What a check reads may have been wiped or damaged since it was made.
                 text = f"{plan.name} {this_round.key} {check.name}: {explain_error(error, platform.root)}"

@@ -492,7 +492,7 @@ def _run(
     from lance_assets.assets.loading import build_definitions
     from lance_assets.assets.run import FailedRoundError, InterruptedRoundError, run_rounds
     from lance_assets.cli.budgets import give_budget
-    from lance_assets.cli.moving import bring_rounds
+    from lance_assets.cli.moving import bring_rounds, send_rounds
     from lance_assets.cli.reading import open_platform
 
     failed = []
@@ -510,6 +510,7 @@ def _run(
                 launch=launch,
                 waits=waits,
             )
+            send_rounds(each, say=_say)
         except FailedRoundError as error:
             print(f"lance: {error}", file=sys.stderr)
             if not goes_on or isinstance(error, InterruptedRoundError):

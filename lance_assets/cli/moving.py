@@ -13,7 +13,7 @@ from resources.remote.copying import MIB, Copied, Copying, Place, claim_experime
 from resources.remote.folder import DataFolder
 from resources.remote.store import Store, is_address
 from resources.remote.weights import find_store
-from resources.remote.write_through import bring_experiment
+from resources.remote.write_through import bring_experiment, publish_experiment
 from resources.stores.files import validate_name
 
 Say = Callable[[str], None]
@@ -90,6 +90,18 @@ def bring_rounds(plan: Plan, *, say: Say) -> None:
         is_changed = bring_experiment(home / "data", plan.name, say=say)
     if is_changed:
         tell_dagster(home, plan.name, say=say)
+
+
+def send_rounds(plan: Plan, *, say: Say) -> None:
+    """Send to LANCE_STORE what the last steps of a run could not: no step follows that would.
+
+    Raises:
+        OtherExperimentError: another machine has published other tables meanwhile.
+        OSError: the store cannot be used.
+    """
+    data = find_home() / "data"
+    if DataFolder(data).has_rounds(plan.name):
+        publish_experiment(data, plan.name, say=say)
 
 
 def tell_dagster(home: Path, experiment: str, *, say: Say) -> int:

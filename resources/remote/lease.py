@@ -80,7 +80,7 @@ def hold_lease(
 
     Raises:
         LeasedError: another machine works on it.
-        StoreError: the store cannot be used.
+        StoreError: the store cannot be used, or would let two machines take the lease.
     """
     if store is None:
         yield
@@ -130,6 +130,8 @@ def _take(store: Store, home: str, experiment: str, what: str) -> tuple[int, Lea
             found = replace(found, touched=now)
             store.write(_name(experiment, number), _encode(found))
             return number, found
+        # Where the store writes all the same, two machines would have it.
+        store.require_refusal()
         if store.create(_name(experiment, number + 1), _encode(lease)):
             # A note that is behind costs the next reader a few reads.
             with contextlib.suppress(StoreError):

@@ -8,9 +8,15 @@ Under the address lie
 * `lance-store.json`: the version of this layout.
 
 A state is published by one write that is refused where its number is taken (`If-None-Match: *` of S3). It comes after
-the objects that it names. So nothing is ever renamed, overwritten or listed, two writers cannot take each other's
-place unseen, and a write that was broken off leaves objects that the next one finds. S3, Google, Azure and a file
-system refuse it so. Others of fsspec look before they write, so that one writer at a time has to do.
+the objects that it names. So two writers cannot take each other's place unseen, and a write that was broken off leaves
+objects that the next one finds. Nothing is listed, renamed or removed. A state is never overwritten, and an object only
+where it is not what its hash says. `newest` is written again with each state, and a lease by its holder. S3, Google,
+Azure and a file system refuse the write of a state so. Others of fsspec look before they write, so that one writer at a
+time has to do.
+
+An object above `LOOK_FIRST_BYTES` is hashed while it is sent, and takes its name only where the hash is right; where a
+file system of fsspec knows no such end of a write, it is found out at the next one. One that is there already is read
+before it is taken as sent.
 
 fsspec was here already, and knows any address. obstore has the same conditional write and more (`If-Match`); it knows
 the three clouds, files and memory.
@@ -24,13 +30,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 from lance_assets.keys import hide_secrets
 from resources.remote.manifest import DamagedObjectError, Entry, Manifest, StoreError, decode_manifest
 from resources.stores.files import (
-    copy_whole,
     explain_full_disk,
     flush_to_disk,
     hash_whole,
@@ -44,6 +49,8 @@ LONGEST_WAIT = 10.0
 """Seconds between two tries, at most."""
 LOOK_FIRST_BYTES = 2**20
 """An object above it is looked for before it is sent; a smaller one is sent, and refused where it is there."""
+BLOCK_BYTES = 2**20
+"""So much of a larger one is read at once."""
 MARKER = "lance-store.json"
 _MARKED = b'{"format": 1}\n'
 _FINAL = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
@@ -60,7 +67,7 @@ class UnreachableStoreError(StoreError):
 
 
 class ChangedFileError(OSError):
-    """A file was changed while it was sent."""
+    """A file was changed or removed before it was sent."""
 
 
 def is_address(text: str) -> bool:
@@ -186,30 +193,61 @@ class Store:
 
         Raises:
             StoreError: the store cannot be used.
-            ChangedFileError: the file was changed meanwhile.
+            ChangedFileError: the file was changed or removed meanwhile.
+            DiskFullError: the store is a folder, and its disk is full.
         """
+        try:
+            # The file that is open stays what it is where another takes its name.
+            opened = file.open("rb")
+        except FileNotFoundError as error:
+            raise _refuse_changed(file) from error
+        with opened:
+            if entry.size > LOOK_FIRST_BYTES:
+                if self._has_whole(entry):
+                    return False
+                if not self._send(f"send {file}", lambda: self._put_whole(opened, entry)):
+                    raise _refuse_changed(file)
+                return True
+            content = opened.read()
+        if hashlib.sha256(content).hexdigest() != entry.sha256:
+            raise _refuse_changed(file)
+        if not self.create(name_object(entry), content):
+            # What is there under the hash is not what the hash says: damaged, or half-written by a store that does.
+            self.write(name_object(entry), content)
+        return True
+
+    def _has_whole(self, entry: Entry) -> bool:
+        """Whether an object is there and has its hash; it is read for it."""
         file_system, root = self._place
         name = name_object(entry)
-        if entry.size <= LOOK_FIRST_BYTES:
-            content = file.read_bytes()
-            if hashlib.sha256(content).hexdigest() != entry.sha256:
-                raise _refuse_changed(file)
-            if not self.create(name, content):
-                # What is there under the hash is not what the hash says: damaged, or half-written by a store that does.
-                self.write(name, content)
-            return True
-        if self.has_object(entry):
+
+        def read() -> str:
+            with file_system.open(f"{root}/{name}", "rb") as content:
+                return hashlib.file_digest(content, "sha256").hexdigest()
+
+        try:
+            return self.has_object(entry) and self._call(f"read {name}", read) == entry.sha256
+        except FileNotFoundError:
             return False
-        before = file.stat()
+
+    def _put_whole(self, content: BinaryIO, entry: Entry) -> bool:
+        """Put what an open file holds under a hash where that is its own; whether it is."""
+        file_system, root = self._place
+        path = f"{root}/{name_object(entry)}"
         if self._is_local:
-            copy_whole(file, Path(root, name))
-        else:
-            self._send(f"send {file}", lambda: file_system.put_file(str(file), f"{root}/{name}"))
-        after = file.stat()
-        if (before.st_mtime_ns, before.st_size, before.st_ino) != (after.st_mtime_ns, after.st_size, after.st_ino):
-            file_system.rm_file(f"{root}/{name}")
-            raise _refuse_changed(file)
-        return True
+            return _copy_checked(content, Path(path), entry)
+        target = file_system.open(path, "wb", autocommit=False)
+        try:
+            is_right = _copy(content, target) == entry.sha256
+            target.close()
+        except BaseException:
+            # Its last part would be sent when Python takes it away.
+            for end in (target.discard, target.close):
+                with contextlib.suppress(Exception):  # the first error is told
+                    end()
+            raise
+        (target.commit if is_right else target.discard)()
+        return is_right
 
     def fetch_object(self, entry: Entry, to: Path) -> None:
         """Bring an object into a file, whole and with the hash of its name; a broken-off one leaves no such file.
@@ -264,7 +302,7 @@ class Store:
             StoreError: the store cannot be used, or would let two writers overwrite each other.
         """
         if manifest.number == 1:
-            self._require_refusal()
+            self.require_refusal()
         if not self.create(name_state(manifest.experiment, manifest.number), manifest.encode()):
             return False
         # What is published is published: a reader finds it also by a note that is behind.
@@ -272,8 +310,12 @@ class Store:
             self.write(_name_newest(manifest.experiment), str(manifest.number).encode())
         return True
 
-    def _require_refusal(self) -> None:
-        """Check that a write to a name that is taken is refused: some servers write all the same."""
+    def require_refusal(self) -> None:
+        """Check that a write to a name that is taken is refused: some servers write all the same.
+
+        Raises:
+            StoreError: it is not, or the store cannot be used.
+        """
         self.create(MARKER, _MARKED)
         if self.create(MARKER, _MARKED + b" "):
             raise StoreError(
@@ -333,13 +375,47 @@ def _name_newest(experiment: str) -> str:
 
 
 def _refuse_changed(file: Path) -> ChangedFileError:
-    return ChangedFileError(f"{file} was changed while it was sent; end what writes it, and run the command again")
+    return ChangedFileError(
+        f"{file} was changed or removed while it was sent; end what writes it, and run the command again"
+    )
+
+
+def _copy(content: BinaryIO, target: IO[bytes]) -> str:
+    """Copy an open file from its beginning on; the SHA-256 of what was copied."""
+    content.seek(0)
+    digest = hashlib.sha256()
+    while block := content.read(BLOCK_BYTES):
+        digest.update(block)
+        target.write(block)
+    return digest.hexdigest()
+
+
+def _copy_checked(content: BinaryIO, path: Path, entry: Entry) -> bool:
+    """Copy an open file into one that appears whole, and only with the hash that it must have; whether it did."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _name_partial(path)
+    with explain_full_disk(path, num_bytes=entry.size):
+        try:
+            with partial.open("wb") as file:
+                is_right = _copy(content, file) == entry.sha256
+            if is_right:
+                flush_to_disk(partial)
+                partial.replace(path)
+                flush_to_disk(path.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+    return is_right
+
+
+def _name_partial(path: Path) -> Path:
+    """Where a file is written before it appears."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
 
 
 def _link_new(path: Path, content: bytes) -> None:
     """Write a file that appears whole, where there is none of its name: a link is refused where a rename is not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
+    partial = _name_partial(path)
     with explain_full_disk(path, num_bytes=len(content)):
         try:
             with partial.open("wb") as file:

@@ -249,7 +249,7 @@ class HistoryStore:
         return self._table.set_aside()
 
     def maintain(self, *, keep_seconds: float = 3600.0) -> IndexHealth:
-        """Compact, delete versions older than `keep_seconds`, and keep the index that the size asks for; once a round.
+        """Compact, delete what was replaced `keep_seconds` ago, keep the index that the size asks for; once a round.
 
         Returns:
             The table's health, with the recall measured against the exact search.

@@ -156,9 +156,10 @@ class LanceTable:
         return uri / f"{self.name}.lance"
 
     def optimize(self, keep_seconds: float) -> None:
-        """Merge small files, take new rows into the indices, and delete versions older than `keep_seconds`.
+        """Merge small files, take new rows into the indices, and delete what was replaced `keep_seconds` ago.
 
-        A reader that began earlier than that and still reads an old version would fail.
+        A version that was the newest one within that time is kept, however long before it was written: who began to
+        read since then reads on. One that began earlier and still reads an old version would fail.
 
         Raises:
             ValueError: keep_seconds is not above 0.
@@ -170,7 +171,7 @@ class LanceTable:
         def optimize() -> None:
             table = self.open()
             if table is not None:
-                table.optimize(cleanup_older_than=timedelta(seconds=keep_seconds))
+                table.optimize(cleanup_older_than=_find_oldest_kept(table, keep_seconds))
 
         self.retry(optimize, doing="compact")
 
@@ -220,10 +221,29 @@ def connect(uri: Path | str) -> "DBConnection":
     """A LanceDB database; credentials of an object store come by the usual chain of its own tools."""
     import lancedb
 
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    endpoint = find_endpoint(uri) if isinstance(uri, str) else ""
     # Without encryption only where the address of the server says so.
-    is_plain = isinstance(uri, str) and uri.startswith("s3") and endpoint.startswith("http://")
+    is_plain = endpoint.startswith("http://")
     return lancedb.connect(uri, storage_options={"endpoint": endpoint, "allow_http": "true"} if is_plain else None)
+
+
+def find_endpoint(address: str) -> str:
+    """The server with the S3 API that an address is on; empty for Amazon's own, and for another kind of store."""
+    if not address.startswith("s3"):
+        return ""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+
+
+def _find_oldest_kept(table: "Table", keep_seconds: float) -> timedelta:
+    """The age from which on versions of a table were replaced `keep_seconds` ago or earlier.
+
+    LanceDB goes by when a version was written, and one that was written long ago may be the newest until now. Merging
+    takes time before it deletes, so that one is kept by `keep_seconds` more.
+    """
+    # LanceDB gives local times without a zone.
+    ages = [time.time() - version["timestamp"].timestamp() for version in table.list_versions()]
+    newest_then = min((age for age in ages if age >= keep_seconds), default=keep_seconds)
+    return timedelta(seconds=newest_then + keep_seconds)
 
 
 def read_width(schema: "pa.Schema") -> int:

@@ -180,11 +180,32 @@ def test_compact(store: HistoryStore) -> None:
     store.maintain(keep_seconds=60)
     assert len(list(data.iterdir())) == 13
     time.sleep(0.05)
-    store.maintain(keep_seconds=0.01)
+    # What was the newest so long ago is kept too, and what was written just before it.
+    store.maintain(keep_seconds=0.0001)
     assert len(list(data.iterdir())) == 1
     with pytest.raises(ValueError, match="keep_seconds must be above 0, got 0"):
         store.maintain(keep_seconds=0)
     assert count(store, "mini") == 24
+
+
+def test_a_version_that_was_the_newest_a_moment_ago_is_kept_however_old_it_is(store: HistoryStore) -> None:
+    """Whoever reads it began then: another experiment writes and maintains meanwhile."""
+    put(store, "mini/r0000", "ab", [X, Y])
+    time.sleep(2.5)
+    began = lancedb.connect(store.uri).open_table("history")
+    version = began.version
+    for number in range(3):
+        put(store, f"other/r000{number}", "ab", [X, Y])
+        store.maintain(keep_seconds=1.0)
+    began.checkout(version)
+    assert began.search(X).limit(9).to_arrow().num_rows == 2
+    # Nobody who began within the time to keep reads it any more.
+    time.sleep(2.5)
+    put(store, "other/r0003", "ab", [X, Y])
+    store.maintain(keep_seconds=1.0)
+    assert version not in [each["version"] for each in began.list_versions()]
+    assert count(store, "mini") == 2
+    assert count(store, "other") == 8
 
 
 WRITER = """

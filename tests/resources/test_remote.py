@@ -16,6 +16,7 @@ import pytest
 from resources.machine.claims import ClaimedError, Claims
 from resources.remote.copying import Copied, Copying, OtherExperimentError, copy_experiment
 from resources.remote.folder import DataFolder
+from resources.remote.lease import hold_lease
 from resources.remote.manifest import (
     DamagedObjectError,
     Entry,
@@ -25,10 +26,10 @@ from resources.remote.manifest import (
     decode_manifest,
     merge,
 )
-from resources.remote.store import Store, UnreachableStoreError
+from resources.remote.store import ChangedFileError, Store, UnreachableStoreError
 from resources.stores.checkpoints import CheckpointStore, copy_checkpoint
 from resources.stores.decisions import DecisionStore
-from resources.stores.files import write_file_atomically
+from resources.stores.files import hash_whole, write_file_atomically
 from resources.stores.tables import CorruptTableError, TableStore
 
 SCHEMA = pl.Schema({"row_id": pl.String, "number": pl.Int64})
@@ -297,6 +298,45 @@ def test_a_damaged_object_is_named_and_nothing_takes_its_place(laptop: Path, tmp
     assert read_all(elsewhere) == read_all(laptop)
 
 
+def test_a_large_object_is_known_by_its_bytes(store: Store, tmp_path: Path) -> None:
+    check_large_objects(store, tmp_path)
+
+
+def check_large_objects(store: Store, folder: Path) -> None:
+    """What has the size of a large object and other bytes is neither sent as it nor taken for it."""
+    right, wrong, back = folder / "right", folder / "wrong", folder / "back"
+    right.write_bytes(b"a" * (3 * 2**20))
+    wrong.write_bytes(b"b" * (3 * 2**20))
+    entry = Entry(hash_whole(right), right.stat().st_size)
+    # The file that was described is another one when it is sent, or gone.
+    with pytest.raises(ChangedFileError, match=r"wrong was changed or removed while it was sent"):
+        store.put_object(wrong, entry)
+    with pytest.raises(ChangedFileError, match=r"gone was changed or removed while it was sent"):
+        store.put_object(folder / "gone", entry)
+    assert store.put_object(right, entry)
+    assert not store.put_object(right, entry)
+    store.fetch_object(entry, back)
+    assert hash_whole(back) == entry.sha256
+    # As an earlier version of this project could leave it.
+    store.write(f"objects/{entry.sha256[:2]}/{entry.sha256}", wrong.read_bytes())
+    assert store.has_object(entry)
+    assert store.put_object(right, entry)
+    store.fetch_object(entry, back)
+    assert hash_whole(back) == entry.sha256
+
+
+def test_a_wrong_file_of_any_size_never_takes_the_name_of_an_object(tmp_path: Path) -> None:
+    store, file = Store(f"file://{tmp_path}/bucket", patience=0), tmp_path / "file"
+    for size in (0, 10, 2**20, 2**20 + 1, 3 * 2**20):
+        file.write_bytes(b"a" * size)
+        entry = Entry(hash_whole(file), size)
+        file.write_bytes(b"b" * size + b"b" * (size == 0))
+        with pytest.raises(ChangedFileError):
+            store.put_object(file, entry)
+        assert not store.has_object(entry)
+    assert not [each for each in (tmp_path / "bucket").rglob("*") if each.is_file()]
+
+
 def test_a_damaged_table_is_not_handed_on(laptop: Path, store: Store) -> None:
     file = laptop / "tables/tiny/r0001/seed_set.parquet"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
@@ -351,6 +391,13 @@ def test_a_store_that_lets_writers_overwrite_each_other_is_refused(
     with pytest.raises(StoreError, match="does not refuse a write to a name that is taken"):
         copy(laptop, store)
     assert store.read_newest("tiny") is None
+    # Nor does it give a lease, which is taken before anything is made.
+    with (
+        pytest.raises(StoreError, match="does not refuse a write to a name that is taken"),
+        hold_lease(store, laptop, "tiny", what="lance run tiny"),
+    ):
+        pytest.fail("two machines could have it")
+    assert store.read("experiments/tiny/leases/000001.json") is None
 
 
 def fail(times: int, error: Exception, call: Callable[..., Any]) -> Callable[..., Any]:

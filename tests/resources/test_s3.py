@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks._s3_server import KEYS, Server
+from lance_assets.assets.running.executor import check_history
 from resources.remote.lease import LeasedError, hold_lease
 from resources.remote.manifest import Entry, Manifest, StoreError
-from resources.remote.store import Store, UnreachableStoreError
-from tests.resources.test_remote import copy, laptop, read_all, write_round
+from resources.remote.store import ChangedFileError, Store, UnreachableStoreError
+from tests.resources.test_remote import check_large_objects, copy, laptop, read_all, write_round
 from tests.test_cli import call
 
 __all__ = ["laptop"]
@@ -77,6 +78,72 @@ def test_a_name_that_is_taken_is_refused(store: Store) -> None:
     assert not store.publish(Manifest("tiny", 1, {"costs/tiny/r0000/a.json": Entry("a", 1)}))
 
 
+def test_a_large_object_is_known_by_its_bytes(store: Store, tmp_path: Path) -> None:
+    check_large_objects(store, tmp_path)
+
+
+def test_a_file_of_other_bytes_leaves_nothing_under_a_name(store: Store, tmp_path: Path) -> None:
+    """In one part and in several: what was sent of it never becomes an object."""
+    file = tmp_path / "file"
+    for size in (2**20 + 1, 60 * 2**20):
+        file.write_bytes(bytes(size))
+        entry = Entry(hashlib.sha256(b"of another file").hexdigest(), size)
+        with pytest.raises(ChangedFileError):
+            store.put_object(file, entry)
+        assert not store.has_object(entry)
+        entry = Entry(hashlib.sha256(file.read_bytes()).hexdigest(), size)
+        assert store.put_object(file, entry)
+        assert not store.put_object(file, entry)
+
+
+def test_a_connection_that_breaks_in_a_large_file_leaves_nothing_and_is_tried_again(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import s3fs
+
+    file, upload, calls = tmp_path / "file", s3fs.core.S3File._upload_chunk, list[bool]()
+    file.write_bytes(os.urandom(60 * 2**20))
+    entry = Entry(hashlib.sha256(file.read_bytes()).hexdigest(), file.stat().st_size)
+
+    def break_off(self: s3fs.core.S3File, final: bool = False) -> object:
+        calls.append(final)
+        if len(calls) == 2:
+            raise ConnectionError("reset by peer")
+        return upload(self, final)
+
+    monkeypatch.setattr(s3fs.core.S3File, "_upload_chunk", break_off)
+    with pytest.raises(UnreachableStoreError, match="reset by peer"):
+        Store(store.url, patience=0).put_object(file, entry)
+    assert not store.has_object(entry)
+    calls.clear()
+    assert store.put_object(file, entry)
+    assert len(calls) > 3
+    store.fetch_object(entry, tmp_path / "back")
+    assert not store.put_object(file, entry)
+
+
+def test_a_server_that_lets_commits_overwrite_each_other_gets_no_vectors(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import s3fs
+
+    monkeypatch.setenv("LANCE_HISTORY", f"{store.url}/vectors")
+    check_history()
+    pipe = s3fs.S3FileSystem._pipe_file
+
+    async def overwrite(self: s3fs.S3FileSystem, path: str, data: bytes, **options: object) -> object:
+        return await pipe(self, path, data, **{**options, "mode": "overwrite"})
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    monkeypatch.setattr(s3fs.S3FileSystem, "_pipe_file", overwrite)
+    with pytest.raises(StoreError, match=r"LANCE_HISTORY: s3://.*/vectors does not refuse a write to a name"):
+        check_history()
+    # Amazon's own server is not asked.
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    check_history()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
 def test_of_two_machines_one_works_on_an_experiment(store: Store, tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
     told = r"is worked on by another machine: .* \(lance run tiny\)"
@@ -94,6 +161,8 @@ def test_a_server_that_is_away_for_a_while_loses_nothing(
     server.stop()
     with pytest.raises(UnreachableStoreError, match=rf"{store.url} did not answer .* run the command again"):
         copy(laptop, Store(store.url, patience=0))
+    # A large file waits for it as all others do.
+    (laptop / "stages/tiny/large").write_bytes(os.urandom(60 * 2**20))
     write_round(laptop, "r0002", 2)
     back = threading.Timer(5, server.start)
     back.start()

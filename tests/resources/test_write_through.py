@@ -1,7 +1,9 @@
 """With LANCE_STORE what is made here is published, and what others made is fetched, weights when they are asked for."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,11 +11,19 @@ from lance_assets.home import STORE
 from lance_assets.rounds.platform import Platform
 from resources.remote.copying import OtherExperimentError
 from resources.remote.folder import DataFolder
+from resources.remote.manifest import Entry, StoreError
 from resources.remote.store import Store, UnreachableStoreError
 from resources.remote.weights import find_store
-from resources.remote.write_through import bring_experiment, publish_experiment
+from resources.remote.write_through import (
+    PAUSE_SECONDS,
+    bring_experiment,
+    publish_experiment,
+    publish_finished,
+    publish_left,
+)
 from resources.stores.checkpoints import CheckpointStore, MissingCheckpointError, Removal, copy_checkpoint
 from resources.stores.files import write_file_atomically
+from resources.stores.tables import CorruptTableError
 from tests.resources.test_remote import read_all, write_round, write_table
 
 
@@ -172,6 +182,78 @@ def test_a_store_that_is_away_takes_nothing_of_a_step(
     publish(first)
     bring(tmp_path / "second")
     assert read_all(tmp_path / "second") == read_published(first)
+
+
+def test_what_a_step_could_not_publish_is_sent_before_the_next_one_begins(
+    first: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said, warned = list[str](), list[str]()
+    assert not publish_left(tmp_path / "second", "tiny", say=pytest.fail)
+    publish(first)
+    assert not publish_left(first, "tiny", say=pytest.fail)
+    write_round(first, "r0001", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "publish", refuse(UnreachableStoreError("it did not answer")))
+        publish_finished(first, "tiny", say=said.append, warn=warned.append)
+        assert warned == [
+            "what was made of tiny is here and not in the store yet; the next step sends it first: it did not answer"
+        ]
+        with pytest.raises(UnreachableStoreError):
+            publish_left(first, "tiny", say=said.append)
+        # One whose key has run out is no other: what was made is there, and what follows waits for it.
+        patch.setattr(Store, "publish", refuse(StoreError("the key is refused")))
+        publish_finished(first, "tiny", say=said.append, warn=warned.append)
+        with pytest.raises(StoreError, match="the key is refused"):
+            publish_left(first, "tiny", say=said.append)
+    assert publish_left(first, "tiny", say=said.append)
+    assert not publish_left(first, "tiny", say=pytest.fail)
+    bring(tmp_path / "second")
+    assert read_all(tmp_path / "second") == read_published(first)
+
+
+def test_a_table_that_is_damaged_stops_no_step_that_may_mend_it(first: Path, store: Store) -> None:
+    publish(first)
+    said, file = list[str](), first / "tables/tiny/r0000/seed_set.parquet"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    assert publish_left(first, "tiny", say=said.append)
+    assert "seed_set.parquet is not what was written" in said[-1]
+    with pytest.raises(CorruptTableError, match=r"seed_set.parquet is not what was written"):
+        publish_finished(first, "tiny", say=said.append, warn=pytest.fail)
+
+
+def refuse(error: Exception) -> Callable[..., Any]:
+    """A call that fails."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("size", [100, 3 * 2**20])
+@pytest.mark.parametrize("is_removed", [True, False])
+def test_a_file_that_another_step_takes_away_meanwhile_is_looked_at_again(
+    first: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, is_removed: bool
+) -> None:
+    file, describe, pauses = first / "costs/tiny/r0000/review.json", DataFolder.describe, list[float]()
+    write_file_atomically(file, b"a" * size)
+
+    def change_after(self: DataFolder, experiment: str, **arguments: Any) -> dict[str, Entry]:
+        """It is described, and is another one when it is sent."""
+        found = describe(self, experiment, **arguments)
+        if len(pauses) == 1:
+            file.unlink()
+            if not is_removed:
+                write_file_atomically(file, b"b" * size)
+        return found
+
+    monkeypatch.setattr(DataFolder, "describe", change_after)
+    monkeypatch.setattr("resources.remote.write_through.time.sleep", pauses.append)
+    publish(first)
+    assert pauses == [0, PAUSE_SECONDS]
+    bring(tmp_path / "second")
+    assert read_all(tmp_path / "second") == read_published(first)
+    assert (tmp_path / "second/costs/tiny/r0000/review.json").exists() is not is_removed
 
 
 def test_a_fetch_that_was_broken_off_is_finished_by_the_next(

@@ -40,11 +40,14 @@ from lance_assets.assets.running.lost import (
     name_experiments,
 )
 from lance_assets.assets.running.slots import waiting_patiently
+from lance_assets.home import HISTORY, find_history_address
 from resources.machine.claims import ClaimedError, Claims
 from resources.remote.lease import hold_lease
-from resources.remote.store import UnreachableStoreError
+from resources.remote.manifest import StoreError
+from resources.remote.store import Store, UnreachableStoreError
 from resources.remote.weights import find_store
 from resources.stores.files import DiskFullError
+from resources.stores.lance_tables import find_endpoint
 
 WATCH_SECONDS = 2.0
 """A run that waits for a slot looks this often whether its holder still lives."""
@@ -89,6 +92,7 @@ class WatchedExecutor(dg.Executor):
         Raises:
             ClaimedError: another process works on a round of the run.
             DiskFullError: the disk is full where Dagster keeps its runs.
+            StoreError: LANCE_STORE or LANCE_HISTORY cannot be used, or would let two machines overwrite each other.
         """
         instance, run, say = plan_context.instance, plan_context.dagster_run, plan_context.log.info
         is_elsewhere = find_deployment().name != "local"
@@ -101,6 +105,8 @@ class WatchedExecutor(dg.Executor):
                 except ClaimedError as error:
                     _refuse(instance, run, error)
                     raise
+            if list_scopes(run):
+                check_history()
             try:
                 self._hold_leases(stack, run)
             except UnreachableStoreError as error:
@@ -154,6 +160,23 @@ class WatchedExecutor(dg.Executor):
 def _refuse(instance: dg.DagsterInstance, run: dg.DagsterRun, error: ClaimedError) -> None:
     """Note why a run was refused. The other one makes the round; to start this one again would be refused again."""
     instance.add_run_tags(run.run_id, {REFUSED_TAG: str(error), MAX_RETRIES_TAG: "0"})
+
+
+def check_history() -> None:
+    """Check that the server of LANCE_HISTORY refuses a commit where another one came first, as Amazon's own does.
+
+    Raises:
+        StoreError: it does not, so that two runs could overwrite each other's vectors, or it refuses to be asked.
+    """
+    address = find_history_address()
+    if address is None or not find_endpoint(address):
+        return
+    try:
+        Store(address).require_refusal()
+    except UnreachableStoreError:
+        """It may be back before a step needs vectors, and that step says so where it is not."""
+    except StoreError as error:
+        raise StoreError(f"{HISTORY}: {error}") from error
 
 
 def hold_run(claims: Claims, run: dg.DagsterRun) -> contextlib.AbstractContextManager[Any]:
