@@ -16,7 +16,8 @@ import yaml
 
 from benchmarks._round_requests import draw_mixed_seeds
 from benchmarks.evaluation import TASKS, read_lines, write_tasks
-from lance_assets.rounds.experiments import SHIPPED, load_plans
+from lance_assets.home import SHIPPED
+from lance_assets.rounds.experiments import load_plans
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round

@@ -33,11 +33,11 @@ from benchmarks.evaluation import TASKS, read_lines, write_tasks
 from lance_assets.forecast.build import build_forecast
 from lance_assets.forecast.comparing import Compared, compare_round
 from lance_assets.forecast.made import find_made
+from lance_assets.home import SHIPPED_FOLDER
 from lance_assets.rounds.experiments import load_plans
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round
-from lance_assets.settings.writing.new_experiment import SHIPPED_FOLDER
 
 KEY = "r0001"
 LEAST_SECONDS = 30.0

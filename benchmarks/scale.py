@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from lance_assets.home import SHIPPED_FOLDER
 from lance_assets.records import Request, Sample, SamplingSettings, derive_row_id
 from lance_assets.rounds.experiments import find_plan
 from lance_assets.rounds.nouns import NOUNS, explain_round_identity, list_schemas
@@ -41,7 +42,6 @@ from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round, make_noun
 from lance_assets.settings.experiment import ExperimentSettings
-from lance_assets.settings.writing.new_experiment import SHIPPED_FOLDER
 from resources.engines.contract import ModellessEngine
 from resources.stores.history import HistoryStore
 from resources.stores.lance_tables import IndexHealth

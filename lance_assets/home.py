@@ -1,4 +1,4 @@
-"""Where all data lies."""
+"""Where all data lies, and where the experiments are."""
 
 import os
 import re
@@ -6,6 +6,11 @@ from pathlib import Path
 
 STORE = "LANCE_STORE"
 """The environment variable with the address of the store that finished steps are published in."""
+
+SHIPPED = "shipped"
+"""What LANCE_EXPERIMENTS calls the experiments of this package."""
+SHIPPED_FOLDER = Path(__file__).parent / "experiments"
+"""These experiments."""
 
 
 def find_home() -> Path:
@@ -78,3 +83,30 @@ def name_browse_page(experiment: str, round_key: str, table: str | None = None) 
     """The address of a round's page to browse, or of the rows of one of its tables."""
     place = f"{find_browse_address()}/e/{experiment}/{round_key}"
     return place if table is None else f"{place}/rows/{table}"
+
+
+def list_folders() -> list[Path]:
+    """The folders whose subfolders are experiments: those of LANCE_EXPERIMENTS, or those of this package.
+
+    Raises:
+        ValueError: LANCE_EXPERIMENTS names something that is not a folder.
+    """
+    folders = _read_folders()
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(
+                f"LANCE_EXPERIMENTS names {folder}, which is not a folder; create it, or correct the variable (one or "
+                f"several folders, separated by {os.pathsep!r}; {SHIPPED!r} names the experiments of the package)"
+            )
+    return folders
+
+
+def find_new_folder() -> Path:
+    """Where a new experiment's folder is created: the first own folder of LANCE_EXPERIMENTS, or the current one."""
+    own = [folder for folder in _read_folders() if folder != SHIPPED_FOLDER]
+    return own[0] if own else Path.cwd()
+
+
+def _read_folders() -> list[Path]:
+    named = [name for name in os.environ.get("LANCE_EXPERIMENTS", "").split(os.pathsep) if name]
+    return [SHIPPED_FOLDER if name == SHIPPED else Path(name).expanduser().resolve() for name in named or [SHIPPED]]

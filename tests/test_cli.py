@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from lance_assets.cli.app import app, main
 from lance_assets.cli.prompts import show_chat
+from lance_assets.home import SHIPPED_FOLDER
 from lance_assets.recipes.contract import find_recipe, list_recipes
 from lance_assets.rounds.experiments import find_plan, read_plan
 from lance_assets.rounds.nouns import list_schemas
@@ -21,12 +22,7 @@ from lance_assets.rounds.overrides import Launch
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.filters import OF_ALL_MODELS, OF_SMALL_MODELS
-from lance_assets.settings.writing.new_experiment import (
-    KEPT_FOR_FIGURES,
-    SHIPPED_FOLDER,
-    create_experiment,
-    list_filters,
-)
+from lance_assets.settings.writing.new_experiment import KEPT_FOR_FIGURES, create_experiment, list_filters
 from lance_assets.settings.writing.template import render_experiment
 from resources.stores.tables import TableStore
 from tests.resources.test_remote import write_round

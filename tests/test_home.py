@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lance_assets import home
-from lance_assets.assets.deploying.variables import find_named
 from lance_assets.cli.moving import find_place
+from lance_assets.settings.variables import find_named
 
 ADDRESSES = (
     "s3://bucket/lance",

@@ -8,8 +8,8 @@ from types import ModuleType
 
 import pytest
 
+from lance_assets.home import SHIPPED_FOLDER
 from lance_assets.rounds.experiments import read_plan
-from lance_assets.settings.writing.new_experiment import SHIPPED_FOLDER
 
 FOLDER = SHIPPED_FOLDER / "smollm2_lance"
 

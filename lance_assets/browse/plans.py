@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from lance_assets.rounds.experiments import list_folders, load_plans
+from lance_assets.home import list_folders
+from lance_assets.rounds.experiments import load_plans
 from lance_assets.rounds.plan import Plan
 from resources.stores.hashes import describe_state
 

@@ -157,7 +157,7 @@ def new(
 
     Its file describes every setting, with default and range.
     """
-    from lance_assets.rounds.experiments import find_new_folder
+    from lance_assets.home import find_new_folder
     from lance_assets.settings.writing.new_experiment import create_experiment
 
     place = (find_new_folder() if folder is None else folder.expanduser().resolve()) / name

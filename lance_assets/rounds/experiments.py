@@ -3,46 +3,15 @@
 Each file is read on its own, so that a broken one is left out with its mistakes and the others stay.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lance_assets.home import list_folders
 from lance_assets.prompts.own_words import find_mistakes
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.experiment import ExperimentSettings
 from lance_assets.settings.file import check_files, read_attributes
 from lance_assets.settings.values import check_experiment_name
-from lance_assets.settings.writing.new_experiment import SHIPPED_FOLDER
-
-SHIPPED = "shipped"
-"""What LANCE_EXPERIMENTS calls the experiments of this package."""
-
-
-def list_folders() -> list[Path]:
-    """The folders whose subfolders are experiments: those of LANCE_EXPERIMENTS, or those of this package.
-
-    Raises:
-        ValueError: LANCE_EXPERIMENTS names something that is not a folder.
-    """
-    folders = _read_folders()
-    for folder in folders:
-        if not folder.is_dir():
-            raise ValueError(
-                f"LANCE_EXPERIMENTS names {folder}, which is not a folder; create it, or correct the variable (one or "
-                f"several folders, separated by {os.pathsep!r}; {SHIPPED!r} names the experiments of the package)"
-            )
-    return folders
-
-
-def find_new_folder() -> Path:
-    """Where a new experiment's folder is created: the first own folder of LANCE_EXPERIMENTS, or the current one."""
-    own = [folder for folder in _read_folders() if folder != SHIPPED_FOLDER]
-    return own[0] if own else Path.cwd()
-
-
-def _read_folders() -> list[Path]:
-    named = [name for name in os.environ.get("LANCE_EXPERIMENTS", "").split(os.pathsep) if name]
-    return [SHIPPED_FOLDER if name == SHIPPED else Path(name).expanduser().resolve() for name in named or [SHIPPED]]
 
 
 def plan_experiment(settings: ExperimentSettings, folder: Path) -> Plan:

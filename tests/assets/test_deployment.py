@@ -25,15 +25,16 @@ from lance_assets.assets.deploying.deployment import (
     read_max_concurrent,
 )
 from lance_assets.assets.deploying.requests import check_requests, find_request, tag_step
-from lance_assets.assets.deploying.variables import find_named, list_told
 from lance_assets.assets.graph import build_experiment
 from lance_assets.assets.names import find_key
 from lance_assets.assets.running.executor import build_executor, explain_killed
 from lance_assets.assets.running.platform import PlatformResource
 from lance_assets.cli.app import main
-from lance_assets.rounds.experiments import find_plan, list_folders, load_plans
+from lance_assets.home import list_folders
+from lance_assets.rounds.experiments import find_plan, load_plans
 from lance_assets.rounds.nouns import NOUNS, list_nouns
 from lance_assets.settings.engines import StepRequest
+from lance_assets.settings.variables import find_named, list_told
 from resources.machine.processes import kill_with_descendants
 from tests.assets import scripted_slurm
 from tests.assets.slurm_job import build_job

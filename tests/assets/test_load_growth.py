@@ -11,9 +11,9 @@ import pytest
 
 from lance_assets.assets import settings
 from lance_assets.assets.loading import load_experiments
+from lance_assets.home import SHIPPED_FOLDER
 from lance_assets.rounds.identity import installed, own_code
 from lance_assets.rounds.identity.code import CodeHash
-from lance_assets.settings.writing.new_experiment import SHIPPED_FOLDER
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 from lance_assets.assets.experiment import Experiment
 from lance_assets.assets.loading import BrokenExperimentsError, define_experiments, load_experiments
 from lance_assets.assets.running.platform import PlatformResource
-from lance_assets.rounds.experiments import find_plan, list_folders, load_plans
+from lance_assets.home import list_folders
+from lance_assets.rounds.experiments import find_plan, load_plans
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.file import find_line
 from lance_assets.step_processes import MODELS, PRELOADED

@@ -24,13 +24,13 @@ from benchmarks.real_evolution import (
     show_continual,
     summarise,
 )
+from lance_assets.home import SHIPPED_FOLDER
 from lance_assets.records import EVAL_ITEMS, EVAL_REPORT
 from lance_assets.rounds.experiments import plan_experiment
 from lance_assets.rounds.nouns import NOUNS
 from lance_assets.rounds.platform import Platform
 from lance_assets.rounds.round import Round, make_noun
 from lance_assets.settings.experiment import ExperimentSettings
-from lance_assets.settings.writing.new_experiment import SHIPPED_FOLDER
 from lance_assets.small_world import SMALL_MODEL
 from lance_assets.worlds import draw_problems
 

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from safetensors.numpy import save_file
 
 from lance_assets.algorithms.measures.progress import RoundOutcome, format_round
+from lance_assets.home import list_folders
 from lance_assets.records import CHECKPOINT, EVAL_REPORT, START_CHECKPOINT
-from lance_assets.rounds.experiments import list_folders
 from lance_assets.rounds.past import handover, retention
 from lance_assets.rounds.past.retention import describe_retention, enforce_retention, list_removed
 from lance_assets.rounds.plan import Plan

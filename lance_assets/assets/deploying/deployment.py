@@ -21,9 +21,9 @@ from typing import Any
 import dagster as dg
 
 from lance_assets.assets.deploying.slurm import SLURM_TAG, build_slurm_executor
-from lance_assets.assets.deploying.variables import list_told
 from lance_assets.extras import require_extra
 from lance_assets.settings.engines import StepRequest
+from lance_assets.settings.variables import list_told
 from lance_assets.step_processes import LOCAL, VARIABLE, list_preloaded, read_deployment
 
 MAX_CONCURRENT = "LANCE_MAX_CONCURRENT"

@@ -13,7 +13,7 @@ from lance_assets.algorithms.measures.progress import (
     list_rejected_rounds,
     parse_round,
 )
-from lance_assets.rounds.experiments import list_folders
+from lance_assets.home import list_folders
 from lance_assets.rounds.headline import read_outcomes
 from lance_assets.rounds.nouns import list_nouns
 from lance_assets.rounds.past.handover import find_parent

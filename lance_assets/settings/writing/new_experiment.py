@@ -7,13 +7,13 @@ from typing import Any
 
 import yaml
 
+from lance_assets.home import SHIPPED_FOLDER
 from lance_assets.prompts import PROFILES
 from lance_assets.recipes.contract import find_recipe
 from lance_assets.settings.filters import OF_ALL_MODELS, OF_SMALL_MODELS
 from lance_assets.settings.values import check_experiment_name
 from lance_assets.settings.writing.template import render_experiment
 
-SHIPPED_FOLDER = Path(__file__).parents[2] / "experiments"
 """Where the experiments of this package lie."""
 
 EXAMPLE = "mini_lance"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import yaml
 
+from lance_assets.home import list_folders
 from lance_assets.keys import hide_secrets
-from lance_assets.rounds.experiments import list_folders
 from lance_assets.settings.values import find_variables
 from lance_assets.settings.yaml_nodes import walk_nodes
 
