@@ -193,6 +193,8 @@ def main() -> None:
     parser.add_argument("--part", choices=("copies", "store"), help="one of the two; both by default")
     parser.add_argument("--quick", action="store_true", help="one turn of 20 seconds, and rounds of a few rows")
     options = parser.parse_args()
+    if options.repeats < 1:
+        parser.error("--repeats is 1 or more")
     if options.part != "store" and find_spec("ray") is None:
         skip("the part copies needs the extra [ray]: make test-deploy installs it in .venv-deploy")
     if options.part != "copies" and not is_installed():

@@ -22,6 +22,11 @@ from lance_assets.settings.engines import EngineSettings
 from resources.models.model_shapes import FoundModel
 from resources.training.precision import CPU_RUNTIME_GIB, read_host_gib
 
+MORE_TOKENS = 128
+"""Of the longer prompts behind which decoding is measured too: the more a row has before it, the longer a step takes.
+More than that is not reckoned with. It was not measured, and what is long in a prompt is most often the same for all
+rows, which is kept and attended to once."""
+
 
 def find_memory(machine: Machine) -> float:
     """GiB of one device; for a row without memory, the GiB of this computer."""
@@ -164,7 +169,8 @@ class Host:
         if measured.context_seconds and measured.decode_context is not None:
             # For another model in the proportion of its step of one row, which takes 1 / one.
             seconds = measured.context_seconds / (measured.decode_step_seconds * one)
-            longer = {"more_context": context - measured.decode_context, "context_seconds": seconds}
+            more = min(context - measured.decode_context, MORE_TOKENS)
+            longer = {"more_context": more, "context_seconds": seconds}
         seconds = count_batched_seconds(
             stage.rows,
             stage.completion_tokens,

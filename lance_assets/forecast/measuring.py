@@ -23,7 +23,7 @@ import polars as pl
 
 from lance_assets.algorithms.forecast.batch_parts import FILLED_SHARE
 from lance_assets.algorithms.forecast.costs import Training
-from lance_assets.forecast.engine import find_memory
+from lance_assets.forecast.engine import MORE_TOKENS, find_memory
 from lance_assets.forecast.throughput import Machine, MeasuredRow
 from lance_assets.forecast.trainer import Trainer
 from lance_assets.records import SFT_SET, SamplingSettings
@@ -49,8 +49,6 @@ LEAST_TOKENS, MOST_TOKENS = 16, 512
 """Of the prompts that are read, which are as long as the experiment's questions."""
 MOST_ROWS, DECODED_TOKENS = 128, 12
 """Rows that are read and decoded together, if the engine takes so many, and the tokens of each."""
-MORE_TOKENS = 128
-"""Of the prompts behind which tokens are decoded once more: the more a row has, the longer a step takes."""
 MOST_EMBEDDED = 128
 """Tokens of the texts that are embedded."""
 TRAINED_TOKENS = 128
@@ -238,10 +236,10 @@ class Measuring:
         }
         context = self.model.shape.max_positions
         longer = length + MORE_TOKENS
-        if context is None or longer + DECODED_TOKENS < context:
+        if context is None or longer + DECODED_TOKENS <= context:
             decode(num_rows, longer, 1 + DECODED_TOKENS)
             more = max(0.0, (marks[-1] - marks[1]) - (ended - begun)) / DECODED_TOKENS
-            found["decode_context"] = length + DECODED_TOKENS / 2
+            found["decode_context"] = length + (DECODED_TOKENS + 1) / 2
             found["context_seconds"] = more / num_rows / MORE_TOKENS
         engine.close()
         return found

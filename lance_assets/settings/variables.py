@@ -20,6 +20,8 @@ TOLD = ("LANCE_", "DAGSTER_", "HF_", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME", 
 """Beginnings of the variables that say where data and models are, and how a step works."""
 SECRET = re.compile("PASSWORD|SECRET|TOKEN|KEY|CREDENTIAL")
 """In the name of a variable that no job is given: Ray shows what it gives. The nodes have it in their environment."""
+OWN = frozenset({"HOME", "USER", "LOGNAME", "SHELL", "PATH", "PWD", "TMPDIR", "HOSTNAME", "VIRTUAL_ENV"})
+"""Of a machine, which has another value on each: a file that names one means that of where the step runs."""
 LAUNCHER = ("attributes", "training", "launcher")
 """Where a file names variables of the step's own, such as Slurm's, which are known where the step runs."""
 
@@ -30,7 +32,7 @@ def list_told() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if (name.startswith(TOLD) or name in named)
+        if (name.startswith(TOLD) or (name in named and name not in OWN))
         and not (name in keys or SECRET.search(name.upper()) or hide_secrets(value) != value)
     }
 
@@ -52,7 +54,11 @@ def find_named(folders: Sequence[Path]) -> tuple[set[str], set[str]]:
         for node in walk_nodes(root):
             if isinstance(node, yaml.ScalarNode) and id(node) not in own:
                 named.update(find_variables(node.value))
-            keys.update(value.value for name, value in _list_pairs(node) if name == "api_key_env")
+            keys.update(
+                value.value
+                for name, value in _list_pairs(node)
+                if name == "api_key_env" and isinstance(value, yaml.ScalarNode)
+            )
     return named, keys
 
 

@@ -22,7 +22,8 @@ NUM_VALUES = 2**21
 """Logits that are sampled from at once on a CPU: 8 MiB stay in its cache, and memory of 32 MiB and more is given back
 to the system after every operation and cleared at the next one."""
 NUM_COLUMNS = 4096
-"""The likeliest tokens of a step, in which its nucleus is looked for first."""
+"""The likeliest tokens of a step, in which its nucleus is looked for first; on a CPU the others are put in order only
+where it is not among these."""
 
 
 def draw_uniforms(sampling_seeds: Sequence[int], num_draws: int) -> np.ndarray:
@@ -136,8 +137,12 @@ def pick_tokens(
 def _pick_in_order(scores: "torch.Tensor", uniforms: "torch.Tensor", top_p: float) -> "torch.Tensor":
     """One token a row, of all tokens in order."""
     ordered = sort_descending(scores)
+    probabilities = ordered.softmax(dim=-1)
     # The sum of a large vocabulary in float32 would lose the last tokens of the nucleus.
-    mass = ordered.softmax(dim=-1).double().cumsum(dim=-1)
+    mass = probabilities[:, :NUM_COLUMNS].double().cumsum(dim=-1)
+    if (mass[:, -1] < top_p).any():
+        mass = probabilities.double().cumsum(dim=-1)
+    ordered = ordered[:, : mass.shape[1]]
     # A token is in the nucleus when the mass before it is below top_p, so the first one always is.
     last = (mass[:, :-1] < top_p).sum(dim=-1, keepdim=True)
     # The uniform is stretched over the mass of the nucleus, so that the rest has no probability.

@@ -169,7 +169,7 @@ def test_a_job_of_ray_is_told_where_the_store_is_and_no_key(monkeypatch: pytest.
         monkeypatch.setenv(name, value)
     found = list_told()
     assert found.items() >= told.items()
-    assert not found.keys() & {*KEYS, "MY_PASSWORD", "MY_TASKS", "MINE", "RAY_ADDRESS"}
+    assert not found.keys() & {*KEYS, "MY_PASSWORD", "MY_TASKS", "MINE", "RAY_ADDRESS", "HOME"}
 
 
 def test_the_definitions_load_under_each_deployment(deployment: str, tmp_path: Path) -> None:

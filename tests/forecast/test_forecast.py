@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from lance_assets.algorithms.forecast.round_forecast import StageForecast
+from lance_assets.forecast import measuring
 from lance_assets.forecast.build import Forecast, build_forecast, find_free_gib, prepare
 from lance_assets.forecast.lengths import measure_lengths
 from lance_assets.forecast.measuring import Measuring, describe_computer
@@ -20,6 +21,8 @@ from lance_assets.forecast.trainer import Trainer
 from lance_assets.rounds.experiments import plan_experiment
 from lance_assets.rounds.plan import Plan
 from lance_assets.settings.experiment import ExperimentSettings
+from resources.engines.sampling import SeededTopP
+from resources.engines.transformers import decoding
 from resources.models.model_shapes import find_model
 from resources.training import saving
 from resources.training.gpu import choosing
@@ -417,6 +420,27 @@ def open_measuring(plan: Plan, home: Path) -> Measuring:
     model = find_model(SMALL_MODEL)
     trainer = Trainer(plan.settings.training, plan.folder, model, describe_computer(plan), read_throughput())
     return Measuring(plan, model, trainer, home)
+
+
+def test_what_a_longer_row_takes_more_in_a_step_is_measured(
+    project_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of steps that take 0.02 s, 0.001 s for each row, and 2 us for each token that a row has before the new one."""
+    clock = [0.0]
+
+    def decode(_: object, prompts: list[list[int]], sampler: SeededTopP, __: object) -> None:
+        for step in range(sampler.sampling.max_new_tokens):
+            clock[0] += 0.02 + len(prompts) * (0.001 + 2e-6 * (len(prompts[0]) + step))
+            sampler.pick(torch.zeros((len(prompts), 8)), rows=torch.arange(len(prompts)), step=step)
+
+    monkeypatch.setattr(decoding, "decode_batch", decode)
+    monkeypatch.setattr(measuring.time, "perf_counter", lambda: clock[0])
+    found = replace(open_measuring(load(project_root, "mini_lance"), tmp_path), row_tokens=100)._time_engine()
+    assert found["decode_rows"] == 128
+    assert found["context_seconds"] == pytest.approx(2e-6)
+    assert found["decode_context"] == 106.5
+    assert found["decode_step_seconds"] == pytest.approx(0.021 + 2e-6 * 106.5)
+    assert 128 / found["decode_tokens_per_second"] == pytest.approx(0.02 + 128 * (0.001 + 2e-6 * 106.5))
 
 
 def test_what_is_measured_is_kept_for_its_settings_of_the_gpu(project_root: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from lance_assets.small_world.seeds import draw_seeds
 from resources.engines.contract import FollowingEngine, GrammarError, ModellessEngine, sample_in_order
 from resources.engines.durable_stage import run_durably
 from resources.engines.sampling import SeededTopP
-from resources.engines.transformers import decoding, follow_ups, row_batch
+from resources.engines.transformers import decoding, follow_ups, prefixes, row_batch
 from resources.engines.transformers.decoding import Decoded, EndedRows, Rules, decode_batch
 from resources.engines.transformers.engine import TransformersEngine
 from resources.engines.transformers.grouped_attention import use_grouped_attention
@@ -275,9 +275,14 @@ def compare_with_reading_anew(model: torch.nn.Module, prompts: list[list[int]]) 
 
 @pytest.mark.parametrize("keeps_once", [True, False])
 @pytest.mark.parametrize("begins_alike", [True, False])
+@pytest.mark.parametrize("in_parts", [True, False])
 def test_rows_are_gone_on_with_from_any_of_their_tokens(
-    keeps_once: bool, begins_alike: bool, monkeypatch: pytest.MonkeyPatch
+    keeps_once: bool, begins_alike: bool, in_parts: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if in_parts:
+        # As of a large model, whose pass is worth four tokens of padding.
+        monkeypatch.setattr(row_batch, "FEWEST_PARAMETERS", 0)
+        monkeypatch.setattr(prefixes, "PASS_TOKENS", 4)
     torch.manual_seed(0)
     model = Qwen2ForCausalLM(Qwen2Config(**SIZES)).eval()
     if keeps_once:

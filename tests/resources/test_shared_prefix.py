@@ -18,8 +18,9 @@ from resources.engines.transformers import prefixes, row_batch
 from resources.engines.transformers.decoding import Rules, decode_batch
 from resources.engines.transformers.engine import TransformersEngine
 from resources.engines.transformers.grouped_attention import use_grouped_attention
+from resources.engines.transformers.growing_cache import build_growing_cache
 from resources.engines.transformers.prefixes import PASS_TOKENS, count_begun, part_alike, plan_reading
-from resources.engines.transformers.row_batch import find_least_shared, keeps_begins, passes_over_holes
+from resources.engines.transformers.row_batch import find_least_shared, keeps_begins, passes_over_holes, reads_in_parts
 from tests.resources.test_packed_products import KINDS, build_model
 
 GREEDY = SamplingSettings(temperature=0.0, top_p=1.0, max_new_tokens=24, tail_tokens=3)
@@ -114,7 +115,7 @@ def test_rows_of_unlike_lengths_are_read_in_parts(
     )
     found, read = [], []
     for in_parts in (False, True):
-        monkeypatch.setattr(row_batch, "reads_in_parts", lambda model, cache, in_parts=in_parts: in_parts)
+        monkeypatch.setattr(row_batch, "FEWEST_PARAMETERS", 0 if in_parts else 10**9)
         sizes.clear()
         sampler = SeededTopP(range(len(prompts)), sampling, device=torch.device("cpu"))
         found.append([row.tokens for row in decode_batch(model, prompts, sampler, RULES)])
@@ -126,6 +127,21 @@ def test_rows_of_unlike_lengths_are_read_in_parts(
         assert found[-1] == alone
     assert found[0] == found[1]
     assert read[1] < read[0]
+
+
+def test_only_a_large_model_that_keeps_all_reads_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Qwen2ForCausalLM(Qwen2Config(**SIZES)).eval()
+    sliding = MistralForCausalLM(MistralConfig(**SIZES, sliding_window=8)).eval()
+    assert not reads_in_parts(model, build_growing_cache(model.config))
+    monkeypatch.setattr(row_batch, "FEWEST_PARAMETERS", 1)
+    cache = build_growing_cache(model.config)
+    assert reads_in_parts(model, cache)
+    assert not reads_in_parts(sliding, build_growing_cache(sliding.config))
+    assert not reads_in_parts(model.to("meta"), cache)
+    for layer in cache.layers:
+        layer.update(torch.ones((1, 2, 3, 8)), torch.ones((1, 2, 3, 8)))
+    # Of what rows have already, nothing is copied.
+    assert not reads_in_parts(Qwen2ForCausalLM(Qwen2Config(**SIZES)), cache)
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=7))

@@ -79,22 +79,29 @@ def test_pick_is_in_transformers_nucleus(logits: list[float], top_p: float, temp
 
 
 @given(
-    top_p=st.floats(0.05, 1.0),
+    top_p=st.floats(0.05, 1.0) | st.just(1.0),
     num_columns=st.integers(1, 40),
     seed=st.integers(0, 1000),
     num_values=st.sampled_from([3, 1000]),
+    num_barred=st.integers(0, 39),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
 )
 def test_a_nucleus_is_the_same_whether_it_is_looked_for_in_few_columns_or_in_all(
-    top_p: float, num_columns: int, seed: int, num_values: int
+    top_p: float, num_columns: int, seed: int, num_values: int, num_barred: int, dtype: torch.dtype
 ) -> None:
     # Of three values many tokens are equal, so that ties lie on the border.
     random = torch.Generator().manual_seed(seed)
-    logits = torch.randint(num_values, (8, 40), generator=random) * (6 / num_values)
+    logits = (torch.randint(num_values, (8, 40), generator=random) * (6 / num_values)).to(dtype)
+    # A grammar bars tokens.
+    logits[:, torch.randperm(40, generator=random)[:num_barred]] = float("-inf")
     uniforms = torch.rand(8, generator=random, dtype=torch.float64)
     whole = pick_tokens(logits, uniforms, temperature=0.7, top_p=top_p)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sampling_module, "NUM_COLUMNS", num_columns)
         assert torch.equal(pick_tokens(logits, uniforms, temperature=0.7, top_p=top_p), whole)
+        for row in range(8):
+            alone = pick_tokens(logits[row : row + 1], uniforms[row : row + 1], temperature=0.7, top_p=top_p)
+            assert alone.tolist() == [whole[row]]
 
 
 def test_smallest_top_p_is_greedy_and_rows_keep_their_stream() -> None:

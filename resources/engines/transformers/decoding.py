@@ -9,8 +9,9 @@ makes all of them cost `max_new_tokens` steps. With equal greedy tokens, it diff
    reviews of one completion all but the reviews.
 3. Keys and values are written in place (`growing_cache`), and what all prompts of a batch begin with is kept once.
    Reading a copy for each row takes most of a step where little else is in a prompt.
-4. A few tokens on a CPU attend by two batched products (`grouped_attention`).
-5. Rows that ended can be gone on with otherwise, from any of their tokens, before they leave (`EndedRows`).
+4. On a CPU a large model reads prompts of unlike lengths in parts, so that little is padded (`prefixes.part_alike`).
+5. A few tokens on a CPU attend by two batched products (`grouped_attention`).
+6. Rows that ended can be gone on with otherwise, from any of their tokens, before they leave (`EndedRows`).
 """
 # ruff: noqa: TID253 (imported once a model is loaded)
 

@@ -90,6 +90,11 @@ class GrowingLayer(DynamicLayer):
         """Tokens held."""
         return self._length + (0 if self._begun is None else self._begun.length)
 
+    @property
+    def num_own(self) -> int:
+        """Tokens of each row's own that are held."""
+        return self._length
+
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keep these rows, in this order; a row may be named more than once."""
         # Before the first update there are no stores, and their shape is not known.
@@ -104,12 +109,14 @@ class GrowingLayer(DynamicLayer):
         return copied
 
     def join(self, parts: "Sequence[tuple[torch.Tensor, GrowingLayer]]") -> None:
-        """Hold the rows of other layers, which went on from copies of these rows, each with its last token at the end.
+        """Hold the rows of other layers, each with its last token at the end and zeros before its first.
 
         Args:
-            parts: indices of the rows here, and the layer that has them.
+            parts: indices of rows here, each of which is in one part, and the layer that has them, behind nothing but
+                what this layer keeps once. The layers are emptied.
         """
-        num_held = self._length
+        if not all(part._stores for _, part in parts):
+            return
         num_rows, length = sum(len(indices) for indices, _ in parts), max(part._length for _, part in parts)
         (_, first), *_ = parts
         # Not only room: what is masked is multiplied by 0, and anything may lie in memory.
@@ -119,8 +126,10 @@ class GrowingLayer(DynamicLayer):
         )
         for indices, part in parts:
             for store, own in zip(self._stores, (part.keys, part.values), strict=True):
-                store[indices, :, :num_held] = own[:, :, :num_held]
-                store[indices, :, length - part._length + num_held : length] = own[:, :, num_held:]
+                store[indices, :, length - part._length : length] = own
+            # Whoever joins all layers of a cache would have everything twice.
+            part._stores = tuple(store.new_empty((0, *store.shape[1:])) for store in part._stores)
+            part._show(part._length)
         self.is_initialized = True
         self._show(length)
 
@@ -151,8 +160,13 @@ def keeps_all(cache: DynamicCache) -> bool:
     return all(type(layer) is GrowingLayer for layer in cache.layers)
 
 
+def holds_no_rows(cache: DynamicCache) -> bool:
+    """Whether no layer holds tokens of rows' own; what all rows begin with may be kept once."""
+    return all(isinstance(layer, GrowingLayer) and not layer.num_own for layer in cache.layers)
+
+
 def join_rows(cache: DynamicCache, parts: Sequence[tuple[torch.Tensor, DynamicCache]]) -> None:
-    """Let a cache hold the rows of others that went on from its own, as `GrowingLayer.join` does."""
+    """Let a cache that `holds_no_rows` hold those of others, as `GrowingLayer.join` does."""
     for place, layer in enumerate(cache.layers):
         assert isinstance(layer, GrowingLayer), "only of a cache that keeps all"
         own = [(indices, part.layers[place]) for indices, part in parts]

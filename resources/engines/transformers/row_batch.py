@@ -15,6 +15,7 @@ from resources.engines.transformers.growing_cache import (
     GrowingLayer,
     build_growing_cache,
     copy_rows,
+    holds_no_rows,
     join_rows,
     keeps_all,
 )
@@ -141,11 +142,13 @@ def _read_behind(
 
 
 def reads_in_parts(model: "PreTrainedModel", cache: DynamicCache) -> bool:
-    """Whether rows of unlike lengths are read in several passes: by a large model on a CPU.
+    """Whether rows of unlike lengths are read in several passes: by a large model on a CPU, from their beginning.
 
-    A GPU reads thousands of tokens in the time of a pass. A small model would round otherwise for little.
+    A GPU reads thousands of tokens in the time of a pass. A small model would round otherwise for little. What rows
+    hold already would be copied twice.
     """
-    return model.device.type == "cpu" and model.num_parameters() >= FEWEST_PARAMETERS and keeps_all(cache)
+    is_large = model.device.type == "cpu" and model.num_parameters() >= FEWEST_PARAMETERS
+    return is_large and keeps_all(cache) and holds_no_rows(cache)
 
 
 def _read_padded(
