@@ -41,7 +41,9 @@ class Kill:
     """What of the stage is over, in [0, 1): of its seconds, or of its training steps for the trainer."""
 
 
-def draw_kills(stages: Sequence[Stage], way: str, num_kills: int, rng: random.Random) -> list[Kill]:
+def draw_kills(
+    stages: Sequence[Stage], way: str, num_kills: int, rng: random.Random, *, num_owed: int = 0
+) -> list[Kill]:
     """Draw the kills of one run, in the order in which they come.
 
     Kills of the trainer are dealt out over the stages that train. All others are drawn from parts of the timeline with
@@ -52,9 +54,11 @@ def draw_kills(stages: Sequence[Stage], way: str, num_kills: int, rng: random.Ra
         way: who runs the rounds.
         num_kills: how many kills there are.
         rng: draws.
+        num_owed: kills that shall be of the trainer, since earlier ones came too late; at most `num_kills`.
     """
     training = [place for place, stage in enumerate(stages) if stage.num_train_steps > 1]
-    targets = [target for _, target in zip(range(num_kills), _repeat(TARGETS[way], rng), strict=False)]
+    drawn = zip(range(num_kills - num_owed), _repeat(TARGETS[way], rng), strict=False)
+    targets = ["trainer"] * num_owed + [target for _, target in drawn]
     num_trainers = min(targets.count("trainer"), MAX_TRAINERS * len(training))
     others = [target for target in targets if target != "trainer"]
     others += [rng.choice(TARGETS[way][:2]) for _ in range(num_kills - num_trainers - len(others))]

@@ -37,6 +37,14 @@ def test_the_trainer_is_killed_where_it_trains_and_never_more_often_than_a_run_t
     assert len(by_stage) == 2, "with kills enough, in every stage that trains"
 
 
+@pytest.mark.parametrize("num_owed", [1, 2, 3])
+def test_kills_of_the_trainer_that_came_too_late_are_made_good(num_owed: int) -> None:
+    for rng_seed in range(20):
+        kills = draw_kills(STAGES, "command", 3, random.Random(rng_seed), num_owed=num_owed)
+        assert len(kills) == 3
+        assert sum(kill.target == "trainer" for kill in kills) >= num_owed
+
+
 def test_kills_fall_over_all_stages() -> None:
     by_stage = collections.Counter(kill.stage for kill in draw("command", 100) if kill.target != "trainer")
     assert set(by_stage) == set(range(len(STAGES)))
