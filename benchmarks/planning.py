@@ -47,7 +47,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "lance": {"max_seeds": 24, **BARS, **ALL_ROWS},
     "diverse_evol": {"num_first": 24, "num_picks": 24},
     "kun": {"language": "english", "max_texts": 48, "accept_score": 1.0, "signal": "pair_score", **ALL_ROWS},
-    "llm2llm": {"teacher_writes": "prompt_then_completion", "student_max_new_tokens": 128, **ALL_ROWS},
+    "llm2llm": {"teacher_writes": "prompt", "student_max_new_tokens": 128, **ALL_ROWS},
     "self_rewarding": {"max_seeds": 24, "num_prompts": 2, **ALL_ROWS},
     "spin": dict(ALL_ROWS),
     "i_sheep": {"max_seeds": 16, "num_prompts": 2, "accept_score": 1.0, **ALL_ROWS},

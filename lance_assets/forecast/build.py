@@ -96,7 +96,9 @@ def find_here(plan: Plan, table: ThroughputTable, *, home: Path, measures: bool)
     here = describe_computer(plan)
     lengths = measure_lengths(plan, model).lengths
     tokens = round(fmean([*lengths.asked.values(), lengths.chat + lengths.prompt]))
-    measuring = Measuring(plan, model, Trainer(settings.training, plan.folder, model, here, table), home, tokens)
+    whole = round(lengths.chat + lengths.prompt + lengths.completion)
+    trainer = Trainer(settings.training, plan.folder, model, here, table)
+    measuring = Measuring(plan, model, trainer, home, tokens, whole)
     row = measuring.measure() if measures else measuring.read_kept()
     if row is None:
         return None

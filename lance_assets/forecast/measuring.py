@@ -132,6 +132,8 @@ class Measuring:
     """LANCE_HOME."""
     row_tokens: int = 128
     """Tokens of a question, mean over the experiment's steps."""
+    whole_tokens: int = 256
+    """Tokens of a row that is read whole, prompt and completion."""
 
     @property
     def file(self) -> Path:
@@ -148,7 +150,8 @@ class Measuring:
         tasks = None if evaluation is None else evaluation.model_dump()
         computer = [platform.node(), platform.machine(), os.cpu_count()]
         embedder = settings.embedder.model_dump()
-        decides = [hash_checkpoint(self.model.folder), engine, training, tasks, embedder, self.row_tokens, computer]
+        lengths = [self.row_tokens, self.whole_tokens]
+        decides = [hash_checkpoint(self.model.folder), engine, training, tasks, embedder, lengths, computer]
         name = hashlib.sha256(json.dumps(decides, default=str).encode()).hexdigest()[:16]
         return self.home / "forecast" / f"{name}.json"
 
@@ -270,7 +273,7 @@ class Measuring:
         given = settings.model_dump(include={"batch_size", "device", "dtype", "num_threads"})
         seconds: list[float] = []
         reader = ModelReader(self.model.folder, max_length=MOST_TOKENS, note_seconds=seconds.append, **given)
-        length, num_rows = min(max(self.row_tokens, LEAST_TOKENS), MOST_TOKENS), min(settings.batch_size, MOST_ROWS)
+        length, num_rows = min(max(self.whole_tokens, LEAST_TOKENS), MOST_TOKENS), min(settings.batch_size, MOST_ROWS)
         # A short word is one token of nearly every vocabulary.
         row = ([{"role": "user", "content": "the " * (length // 2)}], "the " * (length // 2))
         reader.embed([row])

@@ -21,7 +21,7 @@ from transformers import (
 from lance_assets.algorithms.selection.pool_selection import draw_first_pool, select_from_pool
 from lance_assets.small_world import SMALL_MODEL
 from resources.engines.contract import ModelWithoutChatTemplateError
-from resources.engines.transformers import continuations, model_states
+from resources.engines.transformers import continuations, model_states, prefixes, row_batch
 from resources.engines.transformers.model_states import (
     CONFIDENCE,
     LIKELIHOOD,
@@ -96,9 +96,13 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("name", "batch_size"), [("small_model", 1), ("small_model", 7), ("tiny_model", 7), ("llama", 7), ("gpt2", 64)]
 )
+@pytest.mark.parametrize("in_parts", [False, True])
 def test_batches_of_mixed_lengths_equal_the_authors_way(
-    name: str, batch_size: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    name: str, batch_size: int, in_parts: bool, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # As of a large model, whose pass is worth four tokens of padding.
+    monkeypatch.setattr(row_batch, "is_slow_to_pad", lambda model: in_parts)
+    monkeypatch.setattr(prefixes, "PASS_TOKENS", 4)
     folder = request.getfixturevalue(name)
     monkeypatch.setattr(continuations, "LOGITS_AT_ONCE", 640 * 50)
     reader = open_reader(folder, batch_size, max_length=200)

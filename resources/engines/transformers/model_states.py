@@ -27,6 +27,7 @@ from jinja2 import TemplateError
 
 from resources.engines.durable_stage import LOG_SECONDS
 from resources.engines.transformers.engine import TransformersEngine
+from resources.engines.transformers.prefixes import part_alike
 from resources.engines.transformers.rounded_reading import reading
 from resources.models.chat_format import encode_row, find_turn_end
 
@@ -238,20 +239,27 @@ class ModelReader:
     ) -> "Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]":
         """As `_read`, of token ids; products are those of the weights' own type where `is_exact`."""
         model, tokenizer = self._engine.load()
+        from resources.engines.transformers.row_batch import is_slow_to_pad
+
         order = sorted(range(len(sequences)), key=lambda place: (-len(sequences[place]), sequences[place]))
         # The decoder ends behind the final norm, so no logits are computed on the way to the states.
         decoder = model.get_decoder()
         started_at = logged_at = time.monotonic()
         for start in range(0, len(sequences), self.batch_size):
-            places = order[start : start + self.batch_size]
-            input_ids, mask = _pad_right([sequences[place] for place in places], tokenizer.pad_token_id or 0)
-            input_ids, mask = input_ids.to(model.device), mask.to(model.device)
-            with reading(model, is_exact=is_exact):
-                states = decoder(input_ids=input_ids, attention_mask=mask, use_cache=False).last_hidden_state
-            yield places, states, mask
+            batch = order[start : start + self.batch_size]
+            # A large model on a CPU pads little, as where it reads prompts.
+            lengths = [len(sequences[place]) for place in batch]
+            parts = part_alike(lengths) if is_slow_to_pad(model) else [range(len(batch))]
+            for part in reversed(parts):
+                places = [batch[place] for place in part]
+                input_ids, mask = _pad_right([sequences[place] for place in places], tokenizer.pad_token_id or 0)
+                input_ids, mask = input_ids.to(model.device), mask.to(model.device)
+                with reading(model, is_exact=is_exact):
+                    states = decoder(input_ids=input_ids, attention_mask=mask, use_cache=False).last_hidden_state
+                yield places, states, mask
             if self.log is not None and time.monotonic() - logged_at >= LOG_SECONDS:
                 logged_at = time.monotonic()
-                self.log(f"{name}: {start + len(places)} of {len(sequences)} rows, {logged_at - started_at:.0f} s")
+                self.log(f"{name}: {start + len(batch)} of {len(sequences)} rows, {logged_at - started_at:.0f} s")
         seconds = time.monotonic() - started_at
         if self.note_seconds is not None:
             self.note_seconds(seconds)

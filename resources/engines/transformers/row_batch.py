@@ -141,14 +141,20 @@ def _read_behind(
     return logits, joined, positions
 
 
+def is_slow_to_pad(model: "PreTrainedModel") -> bool:
+    """Whether padding costs a model more than a pass more: a large one on a CPU.
+
+    A GPU reads thousands of tokens in the time of a pass. A small model would round otherwise for little.
+    """
+    return model.device.type == "cpu" and model.num_parameters() >= FEWEST_PARAMETERS
+
+
 def reads_in_parts(model: "PreTrainedModel", cache: DynamicCache) -> bool:
     """Whether rows of unlike lengths are read in several passes: by a large model on a CPU, from their beginning.
 
-    A GPU reads thousands of tokens in the time of a pass. A small model would round otherwise for little. What rows
-    hold already would be copied twice.
+    What rows hold already would be copied twice.
     """
-    is_large = model.device.type == "cpu" and model.num_parameters() >= FEWEST_PARAMETERS
-    return is_large and keeps_all(cache) and holds_no_rows(cache)
+    return is_slow_to_pad(model) and keeps_all(cache) and holds_no_rows(cache)
 
 
 def _read_padded(
