@@ -23,9 +23,9 @@ from resources.models.model_shapes import FoundModel
 from resources.training.precision import CPU_RUNTIME_GIB, read_host_gib
 
 MORE_TOKENS = 128
-"""Of the longer prompts behind which decoding is measured too: the more a row has before it, the longer a step takes.
-More than that is not reckoned with. It was not measured, and what is long in a prompt is most often the same for all
-rows, which is kept and attended to once."""
+"""Of prompts of another length behind which decoding is measured too: the more a row has before it, the longer a step
+takes. So many tokens more are reckoned with at most. More was not measured, and what is long in a prompt is most often
+the same for all rows, which is kept and attended to once."""
 
 
 def find_memory(machine: Machine) -> float:

@@ -238,12 +238,13 @@ class Measuring:
             "decode_step_seconds": alone,
         }
         context = self.model.shape.max_positions
-        longer = length + MORE_TOKENS
-        if context is None or longer + DECODED_TOKENS <= context:
-            decode(num_rows, longer, 1 + DECODED_TOKENS)
-            more = max(0.0, (marks[-1] - marks[1]) - (ended - begun)) / DECODED_TOKENS
+        # Behind shorter prompts where there is room below, since completions have less before them than reviews.
+        other = length + MORE_TOKENS if length < 2 * MORE_TOKENS else MORE_TOKENS // 2
+        if context is None or other + DECODED_TOKENS <= context:
+            decode(num_rows, other, 1 + DECODED_TOKENS)
+            more = ((marks[-1] - marks[1]) - (ended - begun)) / DECODED_TOKENS / num_rows / (other - length)
             found["decode_context"] = length + (DECODED_TOKENS + 1) / 2
-            found["context_seconds"] = more / num_rows / MORE_TOKENS
+            found["context_seconds"] = max(0.0, more)
         engine.close()
         return found
 

@@ -422,8 +422,9 @@ def open_measuring(plan: Plan, home: Path) -> Measuring:
     return Measuring(plan, model, trainer, home)
 
 
+@pytest.mark.parametrize("length", [100, 255, 300])
 def test_what_a_longer_row_takes_more_in_a_step_is_measured(
-    project_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    length: int, project_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of steps that take 0.02 s, 0.001 s for each row, and 2 us for each token that a row has before the new one."""
     clock = [0.0]
@@ -435,12 +436,13 @@ def test_what_a_longer_row_takes_more_in_a_step_is_measured(
 
     monkeypatch.setattr(decoding, "decode_batch", decode)
     monkeypatch.setattr(measuring.time, "perf_counter", lambda: clock[0])
-    found = replace(open_measuring(load(project_root, "mini_lance"), tmp_path), row_tokens=100)._time_engine()
+    found = replace(open_measuring(load(project_root, "mini_lance"), tmp_path), row_tokens=length)._time_engine()
     assert found["decode_rows"] == 128
     assert found["context_seconds"] == pytest.approx(2e-6)
-    assert found["decode_context"] == 106.5
-    assert found["decode_step_seconds"] == pytest.approx(0.021 + 2e-6 * 106.5)
-    assert 128 / found["decode_tokens_per_second"] == pytest.approx(0.02 + 128 * (0.001 + 2e-6 * 106.5))
+    context = length + 6.5
+    assert found["decode_context"] == context
+    assert found["decode_step_seconds"] == pytest.approx(0.021 + 2e-6 * context)
+    assert 128 / found["decode_tokens_per_second"] == pytest.approx(0.02 + 128 * (0.001 + 2e-6 * context))
 
 
 def test_what_is_measured_is_kept_for_its_settings_of_the_gpu(project_root: Path, tmp_path: Path) -> None:
