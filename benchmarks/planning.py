@@ -47,7 +47,16 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "lance": {"max_seeds": 24, **BARS, **ALL_ROWS},
     "diverse_evol": {"num_first": 24, "num_picks": 24},
     "kun": {"language": "english", "max_texts": 48, "accept_score": 1.0, "signal": "pair_score", **ALL_ROWS},
-    "llm2llm": {"teacher_writes": "prompt", "student_max_new_tokens": 128, **ALL_ROWS},
+    "llm2llm": {
+        **{
+            "teacher_writes": "prompt",
+            "answer_kind": "label",
+            "answer_mark": None,
+            "num_lessons": 2,
+            "max_attempts": 2,
+        },
+        **{"student_max_new_tokens": 16, "max_new_tokens": 128},
+    },
     "self_rewarding": {"max_seeds": 24, "num_prompts": 2, **ALL_ROWS},
     "spin": dict(ALL_ROWS),
     "i_sheep": {"max_seeds": 16, "num_prompts": 2, "accept_score": 1.0, **ALL_ROWS},
@@ -58,13 +67,13 @@ NUM_SEEDS = {"diverse_evol": 240, "llm2llm": 48, "spin": 64}
 
 
 def write_experiment(folder: Path, recipe: str, *, model: Path, data: Path, num_items: int) -> None:
-    """Write an experiment of a recipe: a real model on questions of GSM8K.
+    """Write an experiment of a recipe: a real model on questions of GSM8K, and LLM2LLM's on requests of SNIPS.
 
     Args:
         folder: of experiments; it is called as its recipe.
         recipe: its name.
         model: folder of the model.
-        data: folder of `gsm8k_train.jsonl`, `gsm8k_test.jsonl` and `snips_test.jsonl`.
+        data: folder of `gsm8k_train.jsonl`, `gsm8k_test.jsonl`, `snips_train.jsonl` and `snips_test.jsonl`.
         num_items: items of each of the two tasks of the evaluation.
     """
     own = folder / recipe
@@ -78,6 +87,11 @@ def write_experiment(folder: Path, recipe: str, *, model: Path, data: Path, num_
         {"prompt": row["question"], "completion": row["answer"], "answer": row["answer"].split("####")[-1].strip()}
         for row in drawn[:number]
     ]
+    if recipe == "llm2llm":
+        # A raw model as teacher need not know the answer where it writes another request of the seed's own class.
+        rows = random.Random(0).sample(read_lines(data / "snips_train.jsonl"), number)
+        seeds = [{"prompt": row["text"], "completion": row["intent"], "answer": row["intent"]} for row in rows]
+        parameters = parameters | {"labels": sorted({row["intent"] for row in rows})}
     (own / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in seeds), encoding="utf-8")
     texts = [{"text": row["answer"].split("####")[0].strip()} for row in drawn[-100:]]
     (own / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts), encoding="utf-8")
@@ -169,7 +183,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the first alone")
     parser.add_argument("--folder", type=Path, help="an empty folder for all data, kept at the end")
     parser.add_argument("--model", type=Path, help="folder of a real model; with --data")
-    parser.add_argument("--data", type=Path, help="folder of gsm8k_train.jsonl, gsm8k_test.jsonl and snips_test.jsonl")
+    parser.add_argument("--data", type=Path, help="folder of the real data that it asks for")
     options = parser.parse_args()
     if options.model is not None and options.data is None:
         parser.error("--model needs --data")

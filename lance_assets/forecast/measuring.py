@@ -29,10 +29,12 @@ from lance_assets.forecast.trainer import Trainer
 from lance_assets.records import SFT_SET, SamplingSettings
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
+from resources.engines.loading import load_tokenizer
 from resources.engines.transformers.model_states import ModelReader
 from resources.engines.vllm.engine import VllmEngine
 from resources.evaluation.engine_link import EngineLink
 from resources.evaluation.evaluator import HarnessRun, run_lm_eval
+from resources.models.chat_format import encode_row
 from resources.models.foreign_code import WITHOUT_CODE
 from resources.models.model_shapes import FoundModel
 from resources.stores.checkpoints import hash_checkpoint
@@ -277,10 +279,12 @@ class Measuring:
         length, num_rows = min(max(self.whole_tokens, LEAST_TOKENS), MOST_TOKENS), min(settings.batch_size, MOST_ROWS)
         # A short word is one token of nearly every vocabulary.
         row = ([{"role": "user", "content": "the " * (length // 2)}], "the " * (length // 2))
-        reader.embed([row])
-        reader.embed([row] * num_rows)
+        num_tokens = sum(map(len, encode_row(load_tokenizer(self.model.folder), *row)))
+        # The first batch of a size takes its memory from the system.
+        for _ in range(2):
+            reader.embed([row] * num_rows)
         reader.close()
-        return num_rows * length / seconds[-1]
+        return num_rows * min(num_tokens, MOST_TOKENS) / seconds[-1]
 
     def _time_harness(self) -> dict[str, float | int]:
         """What the harness takes on the experiment's tasks, by a first batch of each; nothing without the harness."""
