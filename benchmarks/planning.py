@@ -28,6 +28,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks._real_worlds import INTENTS, ask_intent
 from benchmarks._whole_round_site import BARS, CHECKS, Site
 from benchmarks.evaluation import TASKS, read_lines, write_tasks
 from lance_assets.forecast.build import build_forecast
@@ -48,14 +49,9 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "diverse_evol": {"num_first": 24, "num_picks": 24},
     "kun": {"language": "english", "max_texts": 48, "accept_score": 1.0, "signal": "pair_score", **ALL_ROWS},
     "llm2llm": {
-        **{
-            "teacher_writes": "prompt",
-            "answer_kind": "label",
-            "answer_mark": None,
-            "num_lessons": 2,
-            "max_attempts": 2,
-        },
-        **{"student_max_new_tokens": 16, "max_new_tokens": 128},
+        **{"teacher_writes": "prompt", "answer_kind": "label", "answer_mark": None},
+        **{"num_lessons": 2, "max_attempts": 2, "student_max_new_tokens": 16, "max_new_tokens": 128},
+        "labels": {label: list(names) for label, names in INTENTS.items()},
     },
     "self_rewarding": {"max_seeds": 24, "num_prompts": 2, **ALL_ROWS},
     "spin": dict(ALL_ROWS),
@@ -90,8 +86,9 @@ def write_experiment(folder: Path, recipe: str, *, model: Path, data: Path, num_
     if recipe == "llm2llm":
         # A raw model as teacher need not know the answer where it writes another request of the seed's own class.
         rows = random.Random(0).sample(read_lines(data / "snips_train.jsonl"), number)
-        seeds = [{"prompt": row["text"], "completion": row["intent"], "answer": row["intent"]} for row in rows]
-        parameters = parameters | {"labels": sorted({row["intent"] for row in rows})}
+        seeds = [
+            {"prompt": ask_intent(row["text"]), "completion": row["intent"], "answer": row["intent"]} for row in rows
+        ]
     (own / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in seeds), encoding="utf-8")
     texts = [{"text": row["answer"].split("####")[0].strip()} for row in drawn[-100:]]
     (own / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts), encoding="utf-8")
