@@ -180,7 +180,11 @@ def test_two_nodes_find_the_pairs_of_one_machine(nodes: RayNodes, monkeypatch: p
                 lost.extend(filter(None, [nodes.lose(busy[0])]))
             yield found
 
-    assert find_similar_pairs(rows, threshold=0.9, exact_rows=100, run=lose_one).equals(wanted)
+    # The new node may come too late for the parts of one search.
+    for _ in range(5):
+        assert find_similar_pairs(rows, threshold=0.9, exact_rows=100, run=lose_one).equals(wanted)
+        if lost:
+            break
     assert len(lost) == 1
 
 
