@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lance_assets.assets.past.doctor import examine, mend
 from lance_assets.assets.run import open_instance_of
-from lance_assets.home import find_folder, find_home
+from lance_assets.home import find_data_root, find_folder, find_home
 from lance_assets.rounds.experiments import load_plans
 from lance_assets.rounds.plan import Plan
 from lance_assets.rounds.platform import Platform
@@ -99,7 +99,7 @@ def send_rounds(plan: Plan, *, say: Say) -> None:
         OtherExperimentError: another machine has published other tables meanwhile.
         OSError: the store cannot be used.
     """
-    data = find_home() / "data"
+    data = find_data_root()
     if DataFolder(data).has_rounds(plan.name):
         publish_experiment(data, plan.name, say=say)
 

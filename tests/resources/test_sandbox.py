@@ -23,16 +23,20 @@ QUICK = [
 """Hostile programs that the default tests try; the others wait for a bound, or are much alike."""
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    opened = Sandbox(bounds=Bounds(seconds=10, memory_mib=256))
+def open_or_skip(opened: Sandbox, cannot: str) -> Iterator[Sandbox]:
+    """Give a sandbox that works; the test is skipped where this machine has none such."""
     try:
         opened.probe()
     except SandboxError as error:
         opened.close()
-        pytest.skip(f"this machine keeps no program in: {error}")
+        pytest.skip(f"this machine {cannot}: {error}")
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    yield from open_or_skip(Sandbox(bounds=Bounds(seconds=10, memory_mib=256)), "keeps no program in")
 
 
 @pytest.fixture(scope="module")
@@ -218,13 +222,7 @@ def test_without_namespaces_no_program_is_run_and_the_message_says_what_to_do(
 def barred(sandbox: Sandbox) -> Iterator[Sandbox]:
     """Without namespaces, by Landlock."""
     opened = Sandbox(bounds=Bounds(seconds=1, memory_mib=256), isolation="landlock")
-    try:
-        opened.probe()
-    except SandboxError as error:
-        opened.close()
-        pytest.skip(f"this machine bars no files: {error}")
-    yield opened
-    opened.close()
+    yield from open_or_skip(opened, "bars no files")
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def keeps_all(cache: DynamicCache) -> bool:
 
 
 def holds_no_rows(cache: DynamicCache) -> bool:
-    """Whether no layer holds tokens of rows' own; what all rows begin with may be kept once."""
+    """Whether a cache `keeps_all`, and nothing of rows' own yet; what all rows begin with may be kept once."""
     return all(isinstance(layer, GrowingLayer) and not layer.num_own for layer in cache.layers)
 
 

@@ -238,9 +238,9 @@ class ModelReader:
         self, sequences: Sequence[list[int]], name: str, *, is_exact: bool = True
     ) -> "Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]":
         """As `_read`, of token ids; products are those of the weights' own type where `is_exact`."""
-        model, tokenizer = self._engine.load()
         from resources.engines.transformers.row_batch import is_slow_to_pad
 
+        model, tokenizer = self._engine.load()
         order = sorted(range(len(sequences)), key=lambda place: (-len(sequences[place]), sequences[place]))
         # The decoder ends behind the final norm, so no logits are computed on the way to the states.
         decoder = model.get_decoder()

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 LEAST_SAVED = 1 / 8
 """Of the tokens of a batch: groups that save less are not read apart."""
-
-
 PASS_TOKENS = 64
 """Tokens of padding that are worth a further pass. SmolLM2-135M takes 20 ms for a step of one row, in which it reads
 some thirty tokens of many rows, on two cores of an AMD EPYC (`lance plan NAME --measure`, 2026-11-30)."""

@@ -154,7 +154,7 @@ def reads_in_parts(model: "PreTrainedModel", cache: DynamicCache) -> bool:
 
     What rows hold already would be copied twice.
     """
-    return is_slow_to_pad(model) and keeps_all(cache) and holds_no_rows(cache)
+    return is_slow_to_pad(model) and holds_no_rows(cache)
 
 
 def _read_padded(
