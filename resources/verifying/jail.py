@@ -332,8 +332,13 @@ def close_others(kept: Collection[int]) -> None:
                 continue
 
 
-def run_inside(job: dict[str, Any]) -> None:
-    """Close the doors, then run the job's script with its job; does not return."""
+def run_inside(job: dict[str, Any], alive: int) -> None:
+    """Close the doors, then run the job's script with its job; does not return.
+
+    Args:
+        job: what to run.
+        alive: a pipe that is open as long as the launcher is.
+    """
     has_root = job["isolation"] == "namespaces"
     if has_root:
         build_root(job["root"], job["scratch_mib"])
@@ -341,12 +346,13 @@ def run_inside(job: dict[str, Any]) -> None:
         os.chdir(job["root"])
     source = compile(job["script"], job["name"], "exec")
     # What a script reads at once has to be there before the last door is closed.
-    close_others(set(job["descriptors"]) | {job["status"]})
+    close_others({*job["descriptors"], job["status"], alive})
     set_limits(job)
     drop_capabilities()
     if not has_root:
         bar_files(job["root"], is_needed=job["isolation"] == "landlock")
     end_with_parent()
+    require_open(alive)
     filter_calls(is_in_place=not has_root)
     os.close(job["status"])
     exec(source, {"__name__": "__jailed__", "given": job["given"]})
@@ -355,6 +361,20 @@ def run_inside(job: dict[str, Any]) -> None:
 def end_with_parent() -> None:
     """Be killed when the parent ends. A program cannot undo it, since it may not call prctl."""
     require(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
+
+
+def require_open(alive: int) -> None:
+    """Close a pipe, and end where its other end is closed: the launcher ended before it was known as the parent.
+
+    Its number does not say so: from within a namespace of processes it is 0, as that of whoever comes after it.
+    """
+    os.set_blocking(alive, False)
+    try:
+        os.read(alive, 1)
+    except BlockingIOError:
+        os.close(alive)
+        return
+    raise SetupError("the launcher of the jail has ended")
 
 
 def count_threads(process: int, processes: int) -> int:
@@ -397,10 +417,12 @@ def main() -> None:
         if os.getppid() != job["parent"]:
             raise SetupError("the process that asked for the jail has ended")
         processes = os.open("/proc", os.O_PATH)
+        alive, held = os.pipe()
         child = os.fork()
         if child == 0:
+            os.close(held)
             try:
-                run_inside(job)
+                run_inside(job, alive)
             except SetupError as error:
                 os.write(status, str(error).encode())
                 os._exit(70)

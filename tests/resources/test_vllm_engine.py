@@ -387,7 +387,8 @@ def test_close_leaves_no_process(scripted: Scripted, deaf: bool, monkeypatch: py
     assert len(scripted.list_running()) == 2
     engine.close()
     assert scripted.list_running() == []
-    assert engine.measure_peak().host_gib >= peak.host_gib
+    # The kernel's own count of a peak moves back by a few pages.
+    assert engine.measure_peak().host_gib >= peak.host_gib - 1e-3
     assert sample_in_order(engine, REQUESTS[:9], SAMPLING) == first
     engine.close()
 
