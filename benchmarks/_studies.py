@@ -19,7 +19,7 @@ from lance_assets.small_world.seeds import HARD_RUNG_SHARES, draw_seeds, draw_sp
 FIRST_DRAW = 1000
 """Where the draws of seeds begin, far from those of the experiments' files."""
 BUDGET, SMALL_BUDGET = 32_000, 8_000
-"""Tokens of a round: mini_lance's, and one for the few rows of demonstrations, of one task or of a filtered set."""
+"""Tokens of a round: mini_lance's, and one for the few rows of demonstrations or of one task."""
 PART = 0.25
 """Of people's rows, in the paper's comparison of a part of them with generated ones."""
 ORDER = ("reverse", "sort", "sum")
@@ -87,7 +87,7 @@ def spoil(rng_seed: int, folder: Path) -> Changes:
     """CLEAR's start: r0000 leaves out what it does not trust of seeds a fifth of which is spoilt."""
     rows = draw_spoilt(rng_seed=FIRST_DRAW + rng_seed)
     own = {"seeds.path": write_seeds(folder, "seeds", rows), "seeds.eft_path": None}
-    return {**own, "training.token_budget": SMALL_BUDGET}
+    return {**own, "training.token_budget": BUDGET}
 
 
 def list_clear(start: Start) -> dict[str, Case]:
@@ -97,7 +97,7 @@ def list_clear(start: Start) -> dict[str, Case]:
     named = {"all": rows, "filter": [row for row in rows if row["prompt"] in kept], "random": drawn}
     changes = {**SFT_ON_SEEDS, "roles": {}}
     cases = {
-        name: start.train_on(own, name, SMALL_BUDGET, {**changes, "parameters": {"task_sizes": [len(own)]}})
+        name: start.train_on(own, name, BUDGET, {**changes, "parameters": {"task_sizes": [len(own)]}})
         for name, own in named.items()
     }
     return {**cases, "correct": Case()}

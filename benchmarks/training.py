@@ -1,7 +1,7 @@
 """Training against a bare TRL script with its defaults: tokens a second, memory, and what was learned.
 
     python -m benchmarks.training [--data DIR] [--model DIR] [--num-rows N] [--num-pairs N] [--only KIND ...]
-                                  [--repeats N] [--quick]
+                                  [--dtype DTYPE] [--repeats N] [--quick]
 
 | kind | rows | what is compared |
 | --- | --- | --- |
@@ -12,9 +12,10 @@
 | curve32 | the same | the same, both sides in float32 |
 | dtypes | the same | `TrainJob` in bfloat16 autocast against itself in float32 |
 
-Both sides train one epoch in batches of 8 rows from the same weights at the same rate, cut at 512 tokens, each in a
-process of its own, in turns. The seconds are those of the steps. TRL's defaults (1.16) recompute activations and take
-rows as they come; `TrainJob` keeps activations in parts that fit the machine and batches rows of like length.
+Both sides train one epoch in batches of 8 rows from the same weights at the same rates, cut at 512 tokens, each in a
+process of its own, in turns. The seconds are those of the steps. TRL's defaults (1.16) compute in bfloat16 autocast,
+recompute activations and take rows as they come; `TrainJob` keeps activations in parts that fit the machine, batches
+rows of like length, and computes in what `--dtype` says, by default in what `training.dtype: auto` stands for.
 
     sft_speedup, lora_speedup, dpo_speedup  median tokens a second over those of the bare script
     max_loss_difference     largest difference of the mean loss on held-out rows after SFT, in nats a token
@@ -38,7 +39,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import polars as pl
 
@@ -63,8 +64,10 @@ NUM_CURVE = 64
 BATCH_SIZE = 8
 MAX_LENGTH = 512
 RATES = {"sft": 2e-5, "lora": 2e-4, "dpo": 1e-6, **dict.fromkeys(CURVES, 2e-5)}
-IN_ORDER = {"order": "best_first", "schedule": "linear", "warmup_steps": 0}
-"""Rows of equal quality as they lie, at the rates of TRL's defaults."""
+RATES_OF_TRL = {"schedule": "linear", "warmup_steps": 0}
+"""How the rate falls by TRL's defaults."""
+IN_ORDER = {**RATES_OF_TRL, "order": "best_first"}
+"""Rows of equal quality as they lie."""
 NUM_HELD_OUT = 40
 
 
@@ -125,9 +128,9 @@ def train_ours(kind: str, model: Path, rows: Path, folder: Path, *, dtype: Train
             batch_size=BATCH_SIZE,
             max_length=MAX_LENGTH,
             learning_rate=RATES[kind],
-            **(IN_ORDER if kind in CURVES else {}),
+            **(IN_ORDER if kind in CURVES else RATES_OF_TRL),
         ),
-        dpo=DpoSettings(batch_size=BATCH_SIZE, max_length=MAX_LENGTH, learning_rate=RATES["dpo"]),
+        dpo=DpoSettings(batch_size=BATCH_SIZE, max_length=MAX_LENGTH, learning_rate=RATES["dpo"], **RATES_OF_TRL),
         lora=LoraSettings(r=16, alpha=32) if kind == "lora" else None,
         save_dtype="float32",
         dtype="float32" if kind == "curve32" else dtype,
@@ -213,18 +216,28 @@ def describe(kind: str, side: str, found: Mapping[str, Any]) -> str:
 
 Train = Callable[[str, Path, Path, Path], dict[str, Any]]
 """Trains a kind: of the model, the rows and an empty folder."""
-SIDES: dict[str, Train] = {"bare": train_bare, "ours": train_ours}
 DTYPES: dict[str, Train] = {
     "float32": partial(train_ours, dtype="float32"),
     "bfloat16": partial(train_ours, dtype="bfloat16_autocast"),
 }
 
 
+def list_sides(kind: str, dtype: TrainingDtype) -> dict[str, Train]:
+    """What is compared; the platform computes in `dtype`."""
+    return DTYPES if kind == "dtypes" else {"bare": train_bare, "ours": partial(train_ours, dtype=dtype)}
+
+
 def take_turns(
-    kind: str, model: Path, table: Path, held_out: Sequence[dict[str, str]], *, repeats: int, folder: Path
+    kind: str,
+    model: Path,
+    table: Path,
+    held_out: Sequence[dict[str, str]],
+    *,
+    sides: Mapping[str, Train],
+    repeats: int,
+    folder: Path,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Train each side so often, in turns: what the first and the second side took."""
-    sides = DTYPES if kind == "dtypes" else SIDES
     turns: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     for turn in range(repeats):
         for side, train in sides.items():
@@ -259,6 +272,7 @@ def main() -> None:
     parser.add_argument("--num-rows", type=int, default=96, help="SFT rows")
     parser.add_argument("--num-pairs", type=int, default=32, help="preference pairs")
     parser.add_argument("--only", nargs="+", choices=KINDS, help="these kinds alone")
+    parser.add_argument("--dtype", choices=get_args(TrainingDtype), default="auto", help="what ours computes in")
     parser.add_argument("--repeats", type=int, default=1, help="trainings of each side, in turns")
     parser.add_argument("--quick", action="store_true", help="16 rows and 8 pairs")
     options = parser.parse_args()
@@ -275,13 +289,15 @@ def main() -> None:
         curve = write_table(trained_on[:NUM_CURVE], SFT_SET, folder / "curve.parquet")
         tables = {"sft": sft, "lora": sft, "dpo": dpo, **dict.fromkeys(CURVES, curve)}
         for kind in options.only or KINDS:
-            bare, ours = take_turns(kind, options.model, tables[kind], held_out, repeats=options.repeats, folder=folder)
+            sides, given = list_sides(kind, options.dtype), (kind, options.model, tables[kind], held_out)
+            bare, ours = take_turns(*given, sides=sides, repeats=options.repeats, folder=folder)
             figures |= compare(kind, bare, ours)
             if kind in ("sft", "lora"):
                 losses.append(abs(ours[0]["loss"] - bare[0]["loss"]))
             if kind not in CURVES:
                 longest = find_longest(options.model, tables[kind])
                 arithmetic = compute_arithmetic(kind, options.model, ours[0]["computed_in"], longest)
+                print(f"{kind:5} by arithmetic {arithmetic:.2f} GiB with rows of {longest} tokens", flush=True)
                 ratios.append(max(found["peak_gib"] for found in ours) / arithmetic)
     figures["max_loss_difference"] = round(max(losses), 4) if losses else None
     figures["memory_over_arithmetic"] = round(max(ratios), 2) if ratios else None
