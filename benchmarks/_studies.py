@@ -121,7 +121,8 @@ def measure_clear(start: Start, rounds: Mapping[str, Round]) -> dict[str, float]
 def draw_easy(rng_seed: int, folder: Path) -> Changes:
     """I-SHEEP's start: the base model after the EFT rows."""
     rows = draw_seeds(rng_seed=FIRST_DRAW + rng_seed)
-    return {"seeds.path": write_seeds(folder, "seeds", rows), "training.token_budget": BUDGET}
+    changes = {"training.token_budget": BUDGET, "training.sft.order": "shuffled"}
+    return {"seeds.path": write_seeds(folder, "seeds", rows), **changes}
 
 
 def list_regurgitative(start: Start) -> dict[str, Case]:

@@ -16,8 +16,9 @@ from lance_assets.algorithms.forecast.precision import Device, Precision, choose
 from resources.machine.instructions import has_bfloat16_instructions
 from resources.training.stage_settings import TrainingDtype
 
-CPU_RUNTIME_GIB = 0.5
-"""GiB of Python with torch and what trains or generates, without a model; measured on two CPU cores."""
+CPU_RUNTIME_GIB = 0.65
+"""GiB of Python with torch and what trains or generates, without a model; measured on two CPU cores, before the first
+step of SFT."""
 GIB = 2**30
 _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 

@@ -45,8 +45,8 @@ class SftSettings(BaseModel):
     """Whether a row of a batch is a pair, of two sequences."""
     divides_batches: ClassVar[bool] = True
     """Whether a batch may be computed in as many parts as the memory asks for."""
-    keeps_order: ClassVar[bool] = True
-    """Whether rows are trained on in the order in which they come."""
+    orders: ClassVar[tuple[str, ...]] = ("shuffled", "by_length", "best_first")
+    """What `order` may be."""
     is_fused: ClassVar[bool] = True
     """Whether TRL's trainer scores by its fused output embedding alone, so that fewer positions may be scored."""
 
@@ -64,18 +64,19 @@ class SftSettings(BaseModel):
     weight_decay: float = Field(0.0, ge=0, description="AdamW's.")
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = Field("cosine", description="Of the rate.")
     gradient_checkpointing: bool = Field(False, description="Recompute activations, to save memory.")
-    order: Literal["shuffled", "best_first"] = Field(
+    order: Literal["shuffled", "by_length", "best_first"] = Field(
         "shuffled",
-        description="Of the rows of each epoch: drawn by rng_seed, or people's first and then the best scored.",
+        description="Of the rows of each epoch: drawn by rng_seed; drawn so that rows of like length share a batch, "
+        "for SFT; or people's first and then the best scored.",
     )
 
     @field_validator("order")
     @classmethod
-    def _keeps_the_order(cls, order: str) -> str:
-        if order == "best_first" and not cls.keeps_order:
+    def _takes_the_order(cls, order: str) -> str:
+        if order not in cls.orders:
             raise ValueError(
-                "best_first is for SFT and for losses on pairs; KTO takes pairs apart and GRPO asks prompts, each in "
-                "an order of its own. Remove it"
+                f"{order} is not for this loss: best_first is for SFT and for losses on pairs, and by_length for SFT. "
+                "KTO takes pairs apart and GRPO asks prompts, each in an order of its own. Remove it"
             )
         return order
 
@@ -94,6 +95,7 @@ class DpoSettings(SftSettings):
     """Direct preference optimization (arXiv 2305.18290)."""
 
     is_paired: ClassVar[bool] = True
+    orders: ClassVar[tuple[str, ...]] = ("shuffled", "best_first")
 
     learning_rate: float = Field(5e-6, gt=0, description="Peak rate.")
     beta: float = Field(0.1, gt=0, description="Strength of the pull to the reference model.")
@@ -113,7 +115,7 @@ class KtoSettings(SftSettings):
     """
 
     divides_batches: ClassVar[bool] = False
-    keeps_order: ClassVar[bool] = False
+    orders: ClassVar[tuple[str, ...]] = ("shuffled",)
 
     learning_rate: float = Field(1e-6, gt=0, description="Peak rate.")
     batch_size: int = Field(16, ge=2, description="Rows of one optimizer step, over all processes; a pair is two.")
@@ -144,6 +146,7 @@ class OrpoSettings(SftSettings):
     """Odds ratio preference optimization (arXiv 2403.07691): the chosen rows' NLL, and the odds ratio; no reference."""
 
     is_paired: ClassVar[bool] = True
+    orders: ClassVar[tuple[str, ...]] = ("shuffled", "best_first")
     is_fused: ClassVar[bool] = False
 
     learning_rate: float = Field(8e-6, gt=0, description="Peak rate.")
@@ -154,6 +157,7 @@ class SimpoSettings(SftSettings):
     """Simple preference optimization (arXiv 2405.14734): mean log-probabilities a token; no reference."""
 
     is_paired: ClassVar[bool] = True
+    orders: ClassVar[tuple[str, ...]] = ("shuffled", "best_first")
     is_fused: ClassVar[bool] = False
 
     learning_rate: float = Field(1e-6, gt=0, description="Peak rate.")
@@ -167,7 +171,7 @@ class GrpoSettings(SftSettings):
 
     is_fused: ClassVar[bool] = False
     """Its model generates too."""
-    keeps_order: ClassVar[bool] = False
+    orders: ClassVar[tuple[str, ...]] = ("shuffled",)
 
     learning_rate: float = Field(1e-6, gt=0, description="Peak rate.")
     num_epochs: float = Field(1.0, gt=0, description="Passes over the prompts.")

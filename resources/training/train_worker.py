@@ -73,6 +73,8 @@ from resources.training.trainer import CHECKPOINT, RESULT, TrainJob, TrainResult
 
 STATES = "states"
 """The folder of what killed stages go on from, in the job's folder."""
+SAMPLING = {"shuffled": "random", "by_length": "group_by_length", "best_first": "sequential"}
+"""By `order`, what transformers calls it; a draw comes from the seed."""
 _LINES_PER_STAGE = 20
 _SIDES = ("input_ids", "chosen_ids", "rejected_ids")
 
@@ -336,22 +338,20 @@ def run_stage(
     states = folder / STATES / stage
     chosen = choose_gpu_paths(job, settings, settled)
     arguments = build_arguments(job, settings, settled, chosen, states)
-    in_order = settings.order == "best_first"
     if stage == "sft":
-        # Rows of like length share a batch: a quarter less time on a CPU. The order still comes from the seed.
-        strategy = "sequential" if in_order else "group_by_length"
         if chosen.is_padding_free:
             # TRL cuts no rows that it lays behind each other.
             encoded = [{name: tokens[: settings.max_length] for name, tokens in row.items()} for row in encoded]
             arguments["padding_free"] = True
-        config = SFTConfig(**arguments, completion_only_loss=True, train_sampling_strategy=strategy)
+        config = SFTConfig(**arguments, completion_only_loss=True, train_sampling_strategy=SAMPLING[settings.order])
         given = {"train_dataset": Dataset.from_list(encoded), "processing_class": tokenizer}
         model = load_start(start, job, getattr(torch, job.frozen_dtype), chosen.loading)
         trainer = SharedSFTTrainer(model, args=config, peft_config=build_lora(job), **given)
     elif isinstance(settings, GrpoSettings):
         trainer = build_grpo_trainer(job, settings, start, encoded, tokenizer, arguments, chosen.loading)
     else:
-        arguments |= {"train_sampling_strategy": "sequential"} if in_order else {}
+        # Each loss has an order of its own where the file names none; KTO's is no draw.
+        arguments |= {"train_sampling_strategy": SAMPLING[settings.order]} if settings.order == "best_first" else {}
         trainer = build_pair_trainer(job, start, encoded, tokenizer, arguments, chosen.loading)
     if chosen.compute_dtype is not None:
         keep_adapters_precise(trainer.model)
