@@ -68,6 +68,8 @@ RATES_OF_TRL = {"schedule": "linear", "warmup_steps": 0}
 """How the rate falls by TRL's defaults."""
 IN_ORDER = {**RATES_OF_TRL, "order": "best_first"}
 """Rows of equal quality as they lie."""
+SEED_OF_TRL = 42
+"""By TRL's defaults, of batches and of adapters."""
 NUM_HELD_OUT = 40
 
 
@@ -135,6 +137,7 @@ def train_ours(kind: str, model: Path, rows: Path, folder: Path, *, dtype: Train
         save_dtype="float32",
         dtype="float32" if kind == "curve32" else dtype,
         save_every_minutes=None,
+        rng_seed=SEED_OF_TRL,
         **named,
     )
     result = train_checkpoint(job, log=note)
