@@ -267,14 +267,18 @@ def test_a_world_without_measured_tokens_has_rows_alone(project_root: Path, tmp_
     assert " + unknown" in render_forecast(forecast)
 
 
+def write_llama(folder: Path, **shape: int) -> str:
+    """A folder with the configuration of a model with a large vocabulary."""
+    folder.mkdir()
+    shared = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 49152}
+    (folder / "config.json").write_text(json.dumps(shared | shape))
+    return str(folder)
+
+
 def test_what_is_unknown_is_named_beside_the_sum(project_root: Path, tmp_path: Path) -> None:
-    """A model that no machine was measured with: the seconds of embedding are not what the rounds take."""
-    config = tmp_path / "model"
-    config.mkdir()
-    wide = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 576, "vocab_size": 49152}
-    (config / "config.json").write_text(json.dumps(wide | {"num_hidden_layers": 30, "intermediate_size": 1536}))
-    plan = load(project_root, "gsm8k_lance", model=str(config))
-    forecast = build_forecast(plan, machine="cpu2", home=tmp_path)
+    """A model of 29M parameters, between those measured: the seconds of embedding are not what the rounds take."""
+    model = write_llama(tmp_path / "model", hidden_size=256, num_hidden_layers=4, intermediate_size=768)
+    forecast = build_forecast(load(project_root, "gsm8k_lance", model=model), machine="cpu2", home=tmp_path)
     told = render_forecast(forecast)
     (line,) = (line for line in told.split("\n") if line.startswith("hours of all rounds: "))
     assert line.startswith("hours of all rounds: at least ")
@@ -283,7 +287,12 @@ def test_what_is_unknown_is_named_beside_the_sum(project_root: Path, tmp_path: P
         in line
     )
     assert line.endswith("; lance plan gsm8k_lance --measure measures this computer")
-    # Training is divided so that it fits a machine of a few GiB: whole batches would take 35 and 70.
+
+
+def test_training_is_divided_to_fit_a_small_machine(project_root: Path, tmp_path: Path) -> None:
+    """Whole batches would take 35 and 70 GiB."""
+    model = write_llama(tmp_path / "model", hidden_size=576, num_hidden_layers=30, intermediate_size=1536)
+    forecast = build_forecast(load(project_root, "gsm8k_lance", model=model), machine="cpu2", home=tmp_path)
     assert all((by_name(forecast.rounds["r0001"])[name].gib or 0) < 8 for name in ("SFT", "DPO"))
 
 
