@@ -14,8 +14,8 @@
 
 Both sides train one epoch in batches of 8 rows from the same weights at the same rates, cut at 512 tokens, each in a
 process of its own, in turns. The seconds are those of the steps. TRL's defaults (1.16) compute in bfloat16 autocast,
-recompute activations and take rows as they come; `TrainJob` keeps activations in parts that fit the machine, batches
-rows of like length, and computes in what `--dtype` says, by default in what `training.dtype: auto` stands for.
+recompute activations and pad; `TrainJob` keeps activations in parts that fit the machine, pads nothing on a CPU, and
+computes in what `--dtype` says, by default in what `training.dtype: auto` stands for. The batches are the same.
 
     sft_speedup, lora_speedup, dpo_speedup  median tokens a second over those of the bare script
     max_loss_difference     largest difference of the mean loss on held-out rows after SFT, in nats a token

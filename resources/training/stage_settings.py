@@ -23,6 +23,8 @@ FrozenDtype = Literal["float32", "bfloat16"]
 """What weights that are not trained are held in."""
 SaveDtype = Literal["auto", "float32", "bfloat16"]
 """What a checkpoint's weights are saved in."""
+ORDERS_OF_PAIRS = ("shuffled", "best_first")
+"""What `order` may be where a row of a batch is a pair."""
 
 
 class LoraSettings(BaseModel):
@@ -95,7 +97,7 @@ class DpoSettings(SftSettings):
     """Direct preference optimization (arXiv 2305.18290)."""
 
     is_paired: ClassVar[bool] = True
-    orders: ClassVar[tuple[str, ...]] = ("shuffled", "best_first")
+    orders: ClassVar[tuple[str, ...]] = ORDERS_OF_PAIRS
 
     learning_rate: float = Field(5e-6, gt=0, description="Peak rate.")
     beta: float = Field(0.1, gt=0, description="Strength of the pull to the reference model.")
@@ -146,7 +148,7 @@ class OrpoSettings(SftSettings):
     """Odds ratio preference optimization (arXiv 2403.07691): the chosen rows' NLL, and the odds ratio; no reference."""
 
     is_paired: ClassVar[bool] = True
-    orders: ClassVar[tuple[str, ...]] = ("shuffled", "best_first")
+    orders: ClassVar[tuple[str, ...]] = ORDERS_OF_PAIRS
     is_fused: ClassVar[bool] = False
 
     learning_rate: float = Field(8e-6, gt=0, description="Peak rate.")
@@ -157,7 +159,7 @@ class SimpoSettings(SftSettings):
     """Simple preference optimization (arXiv 2405.14734): mean log-probabilities a token; no reference."""
 
     is_paired: ClassVar[bool] = True
-    orders: ClassVar[tuple[str, ...]] = ("shuffled", "best_first")
+    orders: ClassVar[tuple[str, ...]] = ORDERS_OF_PAIRS
     is_fused: ClassVar[bool] = False
 
     learning_rate: float = Field(1e-6, gt=0, description="Peak rate.")

@@ -8,8 +8,8 @@ Precision = Literal["float32", "bfloat16_autocast"]
 """What the products are computed in; the weights, their gradients and the optimizer's states are float32 in both."""
 
 FEWEST_PARAMETERS = 20_000_000
-"""On a CPU a smaller model trains and reads in float32: casting pays for long rows alone, and so its results are those
-of a machine without such instructions."""
+"""On a CPU a smaller model trains and reads in float32: casting pays for long rows alone, and without it the results
+are those of any machine."""
 
 
 def choose_precision(
